@@ -1,0 +1,40 @@
+# Everything stands on .venv: `make demo` on a bare machine with Python 3.11 installs, trains and shows.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check format lock clean
+
+demo: .venv  ## four architectures on all six tasks, then report.html
+	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
+	$(BIN)/archlab report -o report.html
+
+test: .venv  ## the default suite, under five minutes on two cores
+	$(BIN)/pytest -n auto
+
+test-all: .venv  ## everything that this machine can run, the slow tests too
+	$(BIN)/pytest -n auto -m "not gpu"
+
+check: .venv  ## style, types, layering
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The environment is complete when its stamp is as new as what it was made from.
+.venv: .venv/stamp
+
+.venv/stamp: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock: .venv  ## write down what is installed, after upgrading by hand
+	$(BIN)/pip freeze --exclude-editable --exclude archlab | sed 's/+cpu//' > requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html

@@ -1,0 +1,1 @@
+"""What an architecture is: the spec value and its text form, backbones, catalogue."""

@@ -1,0 +1,1 @@
+"""The MAD benchmark: protocols, their expansion into trials, running them, scores."""

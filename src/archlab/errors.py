@@ -1,0 +1,23 @@
+"""The one error a user can cause: its message names the field, the value and the fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ArchlabError(ValueError):
+    """A request that cannot be met as written.
+
+    The message is one line for the person who typed the request. The command line prints it and
+    exits with status 2; nothing has been computed or written when it is raised.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ArchlabError:
+    """The error for a name that is not known: suggests the nearest name, else lists them all.
+
+    ``unknown("layer", "atention", names)`` reads: unknown layer 'atention': did you mean 'attention'?
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    return ArchlabError(f"unknown {kind} {name!r}: {hint}")

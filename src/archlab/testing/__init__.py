@@ -1,0 +1,1 @@
+"""Contract suites that third parties run on their own layers and tasks."""
