@@ -1,0 +1,110 @@
+"""The two models that a stack of layers is put into: a language model and an auto-encoder."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from archlab.layers import LayerConfig
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"rmsnorm": lambda dim: nn.RMSNorm(dim, eps=1e-5), "layernorm": nn.LayerNorm}
+
+
+class Residual(nn.Module):
+    """A layer with the norm before it and the residual around it: x + layer(norm(x))."""
+
+    def __init__(self, norm: nn.Module, layer: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.layer = layer
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """``(batch, length, dim)`` to the same shape."""
+        y_bld: Tensor = self.layer(self.norm(x_bld))
+        return x_bld + y_bld
+
+
+class Backbone(nn.Module):
+    """Token embedding (std 0.02), residual layers, final norm, untied unembedding with bias.
+
+    No position embedding: layers that need positions have their own. ``forward`` is :meth:`features`, then
+    :meth:`logits`; a caller that needs the logits of some positions only picks them between the two.
+    """
+
+    def __init__(self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str) -> None:
+        super().__init__()
+        make_norm = NORMS[norm]
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.layers = nn.ModuleList(Residual(make_norm(dim), config.build(dim, max_length)) for config in layers)
+        self.decoder: nn.Module = nn.Identity()
+        self.norm = make_norm(dim)
+        self.unembedding = nn.Linear(dim, vocab_size)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.zeros_(self.unembedding.bias)
+
+    def features(self, ids_bl: Tensor) -> Tensor:
+        """Token ids ``(batch, length)`` to ``(batch, length, dim)``, before decoder and final norm."""
+        x_bld: Tensor = self.embedding(ids_bl)
+        for layer in self.layers:
+            x_bld = layer(x_bld)
+        return x_bld
+
+    def logits(self, features: Tensor) -> Tensor:
+        """``(..., dim)`` to ``(..., vocab_size)``: acts on each position by itself."""
+        logits: Tensor = self.unembedding(self.norm(self.decoder(features)))
+        return logits
+
+    def forward(self, ids_bl: Tensor) -> Tensor:
+        """Token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``."""
+        return self.logits(self.features(ids_bl))
+
+
+class LanguageModel(Backbone):
+    """Predicts a target at every position from the tokens up to it (arXiv 2403.17844, App. B)."""
+
+
+class AutoEncoder(Backbone):
+    """Encodes a sequence into its last position's feature, and decodes every token from that alone.
+
+    The feature plus a fixed sin-cos embedding of the position goes through an MLP decoder (norm, linear, GELU,
+    twice; arXiv 2403.17844, App. B.2, compression task).
+    """
+
+    positions_ld: Tensor
+
+    def __init__(self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str) -> None:
+        super().__init__(layers, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm)
+        make_norm = NORMS[norm]
+        self.decoder = nn.Sequential(
+            make_norm(dim), nn.Linear(dim, dim), nn.GELU(), make_norm(dim), nn.Linear(dim, dim), nn.GELU()
+        )
+        self.register_buffer("positions_ld", sin_cos_positions(max_length, dim), persistent=False)
+
+    def features(self, ids_bl: Tensor) -> Tensor:
+        """Token ids ``(batch, length)`` to ``(batch, length, dim)``: the code of the whole sequence, by position."""
+        code_b1d = super().features(ids_bl)[:, -1:]
+        return code_b1d + self.positions_ld[: ids_bl.shape[1]]
+
+
+def sin_cos_positions(length: int, dim: int) -> Tensor:
+    """Fixed position embedding ``(length, dim)``: sines, then cosines, of geometric frequencies from 1 to 1e-4."""
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half) * (-math.log(10_000) / max(half - 1, 1)))
+    angles = torch.arange(length)[:, None] * frequencies
+    return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, dim - 2 * half))
+
+
+def reinit_as_reference(model: nn.Module) -> None:
+    """What the reference code does to its auto-encoder: every linear weight N(0, 0.02), every bias 0.
+
+    It overrides the layers' own initialisation (Mamba's step sizes, Hyena's filters), so it is only for comparison.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+BACKBONES: dict[str, type[Backbone]] = {"language-model": LanguageModel, "auto-encoder": AutoEncoder}

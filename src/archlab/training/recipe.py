@@ -1,0 +1,103 @@
+"""How a model is trained and judged: optimiser, schedule, budget, stopping, selection."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from archlab.errors import ArchlabError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training recipe. The defaults are the paper's (arXiv 2403.17844, sec. 3 and App. B).
+
+    The learning rate and weight decay are not here: they are the grid that a protocol spans.
+    """
+
+    steps: int = 0
+    """Optimiser steps; 0 means that ``epochs`` decides."""
+    epochs: int = 200
+    """Passes over the training examples when ``steps`` is 0."""
+    batch_size: int = 128
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Course of the learning rate after warm-up; cosine ends at ``final_lr`` of the peak."""
+    warmup: float = 0.0
+    """Share of the steps with linear warm-up, in [0, 1)."""
+    final_lr: float = 0.0
+    """Learning rate of the last step, as a share of the peak."""
+    beta1: float = 0.9
+    beta2: float = 0.98
+    decay_all: bool = False
+    """Weight decay on every parameter, as the reference code has it; otherwise on matrices only, and never
+    on embeddings or on parameters that a layer exempts."""
+    grad_clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast: parameters, optimiser and sensitive operations stay in fp32."""
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    reinit_auto_encoder: bool = False
+    """Re-initialise every linear layer of an auto-encoder, as the reference code does: it undoes the layers'
+    own initialisation (Mamba's step sizes, Hyena's filters)."""
+    evaluations: int = 20
+    """Evenly spaced evaluations on the selection split, the last after the last step; 0: one an epoch."""
+    num_evaluation: int = 1280
+    """Sequences in the validation split and in the test split, each."""
+    stop_accuracy: float = 0.999
+    """Training stops once the selection split's score reaches this; above 1 never stops."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which weights are scored: those of the last step, or those with the lowest loss on the selection split."""
+    select_on: Literal["validation", "test"] = "validation"
+    """Split that stops the training, chooses the checkpoint and the best grid point. The reference code uses test."""
+    metric: Literal["accuracy", "macro-accuracy"] = "accuracy"
+    """The score: token accuracy over all answers, or the reference code's: macro accuracy over classes per batch
+    of 128 sequences, averaged over batches."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ArchlabError: naming field, value and what is allowed.
+        """
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal:
+                if value not in get_args(hint):
+                    raise ArchlabError(f"recipe: {name}={value!r}: choose one of {', '.join(get_args(hint))}")
+            elif hint is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+            elif type(value) is not hint:
+                raise ArchlabError(f"recipe: {name}={value!r} is not of type {hint.__name__}")
+        bounds = {
+            "steps": (0, None), "epochs": (1, None), "batch_size": (1, None), "evaluations": (0, None),
+            "num_evaluation": (1, None), "warmup": (0, 0.999), "final_lr": (0, 1), "beta1": (0, 0.9999),
+            "beta2": (0, 0.99999), "grad_clip": (0, None), "stop_accuracy": (0.001, None),
+        }  # fmt: skip
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not value >= low or (high is not None and value > high):
+                allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ArchlabError(f"recipe: {name}={value!r}: must be {allowed}")
+
+    def num_steps(self, num_train_examples: int) -> int:
+        """Optimiser steps for a training set of this size; the last batch of an epoch may be smaller."""
+        return self.steps or self.epochs * self.steps_per_epoch(num_train_examples)
+
+    def steps_per_epoch(self, num_train_examples: int) -> int:
+        """Batches in one pass over the training examples."""
+        return -(-num_train_examples // self.batch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The recipe with these fields.
+
+        Raises:
+            ArchlabError: a field is unknown or its value not allowed.
+        """
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("recipe field", name, names)
+        return cls(**values)
