@@ -1,0 +1,109 @@
+"""Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, register
+
+
+class MLP(nn.Module):
+    """``W2 gelu(W1 x)`` with the tanh form of GELU."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, inner, bias=False)
+        self.down = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
+        out: Tensor = self.down(F.gelu(self.up(x_bld), approximate="tanh"))
+        return out
+
+
+class SwiGLU(nn.Module):
+    """``W3 (silu(W1 x) * W2 x)``."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, inner, bias=False)
+        self.up = nn.Linear(dim, inner, bias=False)
+        self.down = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
+        out: Tensor = self.down(F.silu(self.gate(x_bld)) * self.up(x_bld))
+        return out
+
+
+class ChannelMixer(LayerConfig):
+    """What the channel mixers share: no state, and two operations a weight and position."""
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "channel"
+
+    def state_size(self, dim: int, length: int) -> int:
+        """Nothing is carried between positions."""
+        return 0
+
+    def flops(self, dim: int, length: int) -> int:
+        """Every weight multiplies once a position."""
+        return 2 * length * self.num_params(dim, length)
+
+
+@register("mlp")
+@dataclass(frozen=True)
+class MLPConfig(ChannelMixer):
+    """Two linear maps without biases around a GELU."""
+
+    paper: ClassVar[str] = "arXiv 1706.03762, eq. 2; 1606.08415"
+
+    expand: float = 4.0
+    """Inner width over ``dim``."""
+
+    def validate(self, dim: int) -> None:
+        """Refuse an inner width of zero."""
+        if int(self.expand * dim) < 1:
+            raise ArchlabError(
+                f"{self}: expand={self.expand} leaves no inner channel at width {dim}; use expand={1 / dim} or more"
+            )
+
+    def num_params(self, dim: int, length: int) -> int:
+        """Two matrices of ``dim`` by ``expand * dim``."""
+        return 2 * dim * int(self.expand * dim)
+
+    def build(self, dim: int, max_length: int) -> MLP:
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return MLP(dim, int(self.expand * dim))
+
+
+@register("swiglu")
+@dataclass(frozen=True)
+class SwiGLUConfig(ChannelMixer):
+    """Gated linear unit with a SiLU gate, without biases."""
+
+    paper: ClassVar[str] = "arXiv 2002.05202, eq. 6"
+
+    inner: int = 0
+    """Inner width; 0 takes two thirds of ``4 dim``, rounded up to a multiple of 16, so that the
+    parameters are those of :class:`MLPConfig`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a negative inner width."""
+        if self.inner < 0:
+            raise ArchlabError(f"swiglu(inner={self.inner}): inner must be at least 1, or 0 for the default of 8/3 dim")
+
+    def num_params(self, dim: int, length: int) -> int:
+        """Three matrices of ``dim`` by the inner width."""
+        return 3 * dim * self._inner(dim)
+
+    def _inner(self, dim: int) -> int:
+        return self.inner or 16 * -(-int(8 * dim / 3) // 16)
+
+    def build(self, dim: int, max_length: int) -> SwiGLU:
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return SwiGLU(dim, self._inner(dim))
