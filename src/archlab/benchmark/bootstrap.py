@@ -1,0 +1,90 @@
+"""Hierarchical bootstrap over seeds and the test units within them; everything is vectorised over resamples."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Units:
+    """What one trained model scored on every test unit: score = numerators.sum() / denominators.sum()."""
+
+    numerators: NDArray[np.float32]
+    denominators: NDArray[np.float32]
+
+    @property
+    def score(self) -> float:
+        """The score on all units."""
+        return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A percentile interval."""
+
+    low: float
+    high: float
+
+
+def percentile_interval(samples: Floats, confidence: float) -> Interval:
+    """The central ``confidence`` share of the samples."""
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(samples, [tail, 1.0 - tail])
+    return Interval(float(low), float(high))
+
+
+def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: int, stream: str) -> Floats:
+    """Bootstrap samples of each cell's mean score over seeds: ``(cells, resamples)``.
+
+    A cell is a list of seeds, each with its test units. Every resample draws as many seeds as there are,
+    with replacement, and units within each drawn seed. Cells with the same numbers of seeds and units see
+    the same draws, so differences of samples are paired; the same ``seed`` and ``stream`` give the same draws
+    in every call.
+
+    The spread between S seeds is widened by sqrt(S / (S - 1)), since resampling S values underestimates their
+    variance by (S - 1) / S (Davison and Hinkley, Bootstrap Methods, sec. 3.8), and samples are cut to [0, 1].
+    With one seed only test units are resampled.
+    """
+    samples = np.empty((len(cells), resamples))
+    shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, cell in enumerate(cells):
+        shapes[tuple(units.numerators.size for units in cell)].append(index)
+    for sizes, members in shapes.items():
+        samples[members] = _resample_alike([cells[i] for i in members], sizes, resamples, [seed, zlib.crc32(stream.encode())])
+    return samples
+
+
+def _resample_alike(cells: Sequence[Sequence[Units]], sizes: tuple[int, ...], resamples: int, entropy: list[int]) -> Floats:
+    num_seeds = len(sizes)
+    observed = np.array([[units.score for units in cell] for cell in cells])
+    between = np.zeros((len(cells), resamples))
+    within = np.zeros((len(cells), resamples))
+    for position in range(num_seeds):
+        rng = np.random.default_rng([*entropy, position])
+        drawn = rng.integers(0, num_seeds, size=resamples)
+        between += observed[:, drawn]
+        for index, size in enumerate(sizes):
+            rows = np.flatnonzero(drawn == index)
+            counts = _multiplicities(rng, rows.size, size)
+            numerators = counts @ np.stack([cell[index].numerators for cell in cells], axis=1)
+            denominators = counts @ np.stack([cell[index].denominators for cell in cells], axis=1)
+            # A resample without a single answer says nothing new about the score.
+            ratios = np.where(denominators > 0, numerators / np.maximum(denominators, 1e-9), observed[:, index])
+            within[:, rows] += (ratios - observed[:, index]).T
+    mean = observed.mean(axis=1, keepdims=True)
+    widening = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 0.0
+    samples: Floats = mean + widening * (between / num_seeds - mean) + within / num_seeds
+    return np.clip(samples, 0.0, 1.0)
+
+
+def _multiplicities(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.float32]:
+    """How often each of ``size`` units is drawn in each resample: ``(resamples, size)``."""
+    drawn = rng.integers(0, size, size=(resamples, size))
+    drawn += size * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float32)

@@ -1,0 +1,257 @@
+"""From records of trials to scores with intervals.
+
+The score of a setting for one seed is that of the grid point that did best on the selection split, read on
+the test split. A setting's score is the mean over seeds, a task's the mean over its settings, the MAD score the
+mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named, never averaged away silently: a score
+that lacks anything is partial and says how much it has.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from archlab.benchmark.bootstrap import Floats, Interval, Units, percentile_interval, resampled_means
+from archlab.benchmark.scores import (
+    ArchitectureScore,
+    Costs,
+    IntervalOver,
+    Scores,
+    SeedScore,
+    SettingScore,
+    TaskScore,
+    task_order,
+)
+from archlab.errors import ArchlabError
+from archlab.training.trial import Trial, TrialResult
+
+if TYPE_CHECKING:
+    from archlab.architectures import Architecture
+    from archlab.store import Record
+    from archlab.tasks import Task
+
+Planned = tuple[Trial, "Record | None"]
+DEFAULT_RESAMPLES = 1000
+
+
+def score(
+    trials: Iterable[Trial],
+    records: Mapping[str, "Record"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> Scores:
+    """Score a plan, the trials of a protocol, with the records there are by key.
+
+    Raises:
+        ArchlabError: the plan is empty, or trains a setting under more than one condition.
+    """
+    return _score([(trial, records.get(trial.key)) for trial in trials], confidence=confidence, resamples=resamples, seed=seed)
+
+
+def score_records(
+    records: Iterable["Record"], *, confidence: float = 0.95, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+) -> Scores:
+    """Score a store's records without their protocol: what any architecture was trained on is expected of all.
+
+    Where a trial was run by different versions of the code, the present code's record counts, else the latest.
+
+    Raises:
+        ArchlabError: there are no records, or a setting was trained under more than one condition (several
+            protocols in one store): filter the records first.
+    """
+    latest: dict[Trial, Record] = {}
+    for record in records:
+        if record.trial not in latest or latest[record.trial].key != record.trial.key:
+            latest[record.trial] = record
+    return _score(list(latest.items()), confidence=confidence, resamples=resamples, seed=seed)
+
+
+def _score(planned: Sequence[Planned], *, confidence: float, resamples: int, seed: int) -> Scores:
+    if not planned:
+        raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
+    if not 0 < confidence < 1:
+        raise ArchlabError(f"confidence={confidence}: must lie between 0 and 1, for example 0.95")
+    if resamples < 100:
+        raise ArchlabError(f"resamples={resamples}: must be at least 100")
+    _check_conditions(planned)
+    cells: dict[Architecture, dict[Task, dict[int, list[Planned]]]] = {}
+    grids: dict[Task, set[tuple[float, float]]] = defaultdict(set)
+    seeds: dict[Task, set[int]] = defaultdict(set)
+    for trial, record in planned:
+        by_seed = cells.setdefault(trial.architecture, {}).setdefault(trial.setting, {})
+        by_seed.setdefault(trial.seed, []).append((trial, record))
+        grids[trial.setting].add((trial.learning_rate, trial.weight_decay))
+        seeds[trial.setting].add(trial.seed)
+
+    tasks = sorted({setting.name for setting in grids}, key=task_order)
+    settings = {task: [setting for setting in grids if setting.name == task] for task in tasks}
+    chosen = {
+        name: {
+            setting: tuple(
+                _seed_score(seed, own.get(setting, {}).get(seed, []), len(grids[setting])) for seed in sorted(seeds[setting])
+            )
+            for setting in grids
+        }
+        for name, own in cells.items()
+    }
+    samples = bootstrap_tasks(list(chosen.values()), settings, resamples=resamples, seed=seed)
+    reference = _reference_trial([trial for trial, _ in planned])
+    ranked = [
+        _architecture_score(name, chosen[name], settings, own, confidence, _costs(name, reference))
+        for name, own in zip(chosen, samples, strict=True)
+    ]
+    ranked.sort(key=lambda a: (a.score is None, not a.complete, -(a.score or 0.0)))
+    several = all(len(found) > 1 for found in seeds.values())
+    return Scores(
+        architectures=tuple(ranked),
+        tasks=tuple(tasks),
+        confidence=confidence,
+        resamples=resamples,
+        bootstrap_seed=seed,
+        interval_over="seeds and test instances" if several else "test instances",
+        reference=reference.setting,
+        dim=reference.dim,
+        records=tuple(record for _, record in planned if record is not None),
+    )
+
+
+def _check_conditions(planned: Sequence[Planned]) -> None:
+    """Refuse to mix: a setting is trained with one recipe, at one width, on one kind of device."""
+    seen: dict[Task, dict[str, object]] = {}
+    for trial, _ in planned:
+        condition = {"dim": trial.dim, "device": trial.device, **{f"recipe.{k}": v for k, v in asdict(trial.recipe).items()}}
+        first = seen.setdefault(trial.setting, condition)
+        if first != condition:
+            differing = ", ".join(f"{k}={first[k]} and {k}={condition[k]}" for k in condition if first[k] != condition[k])
+            raise ArchlabError(
+                f"{trial.setting} was trained under different conditions ({differing}): score one protocol at a time"
+            )
+
+
+def _seed_score(seed: int, planned: Sequence[Planned], grid_size: int) -> SeedScore:
+    """The best grid point of one architecture, setting and seed, or why there is none."""
+    ended = [(record.key, trial, record.result) for trial, record in planned if record is not None and record.result is not None]
+    if len(ended) < grid_size:
+        return SeedScore(seed=seed, missing=_why_missing(planned, grid_size))
+
+    def preference(candidate: tuple[str, Trial, TrialResult]) -> tuple[float, float]:
+        _, trial, result = candidate
+        metrics = result.selected
+        value = metrics.accuracy if trial.recipe.metric == "accuracy" else metrics.macro_accuracy
+        return value, -metrics.loss if np.isfinite(metrics.loss) else -np.inf
+
+    key, trial, result = max(ended, key=preference)
+    return SeedScore(
+        seed=seed,
+        score=result.score,
+        key=key,
+        learning_rate=trial.learning_rate,
+        weight_decay=trial.weight_decay,
+        learning_curve_area=learning_curve_area(trial, result),
+        solved_step=result.solved_step,
+        diverged=sum(result.status == "diverged" for _, _, result in ended),
+        units=Units(result.numerators, result.denominators),
+    )
+
+
+def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:
+    counts = {"failed": 0, "running": 0, "not run": grid_size - len(planned)}
+    error = ""
+    for _, record in planned:
+        if record is None:
+            counts["not run"] += 1
+        elif record.result is None:
+            counts["failed" if record.status == "failed" else "running"] += 1
+            error = error or (record.error or "").strip().splitlines()[-1:][0] if record.error else error
+    parts = [f"{number} of {grid_size} {what}" for what, number in counts.items() if number]
+    return "trials " + ", ".join(parts) + (f" ({error})" if error else "")
+
+
+def learning_curve_area(trial: Trial, result: TrialResult) -> float:
+    """Mean score on the selection split over the planned steps, by trapezoids, in [0, 1].
+
+    It starts from chance at step 0. After an early stop the last value holds, after divergence chance does.
+    """
+    macro = trial.recipe.metric == "macro-accuracy"
+    chance, planned = trial.setting.chance, trial.num_steps
+    steps, values = [0], [chance]
+    for point in result.curve:
+        steps.append(point.step)
+        values.append(point.metrics.macro_accuracy if macro else point.metrics.accuracy)
+    if result.status == "diverged":
+        steps.append(result.steps)
+        values.append(chance)
+    steps.append(max(planned, steps[-1]))
+    values.append(values[-1])
+    return float(np.trapezoid(values, steps) / steps[-1])
+
+
+Chosen = Mapping["Task", tuple[SeedScore, ...]]
+
+
+def bootstrap_tasks(
+    chosen: Sequence[Chosen], settings: Mapping[str, Sequence["Task"]], *, resamples: int, seed: int
+) -> list[dict["Task", Floats]]:
+    """Bootstrap samples of every setting's score, for several architectures with the same draws.
+
+    The settings of a task share their draws too: they may share evaluation data and initialisation.
+    """
+    samples: list[dict[Task, Floats]] = [{} for _ in chosen]
+    for task, of_task in settings.items():
+        cells = [
+            (own, setting, [x.units for x in per_seed[setting] if x.units is not None])
+            for own, per_seed in zip(samples, chosen, strict=True)
+            for setting in of_task
+        ]
+        cells = [cell for cell in cells if cell[2]]
+        drawn = resampled_means([units for _, _, units in cells], resamples=resamples, seed=seed, stream=task)
+        for (own, setting, _), row in zip(cells, drawn, strict=True):
+            own[setting] = row
+    return samples
+
+
+def _architecture_score(
+    architecture: "Architecture",
+    chosen: Chosen,
+    settings: Mapping[str, Sequence["Task"]],
+    samples: Mapping["Task", Floats],
+    confidence: float,
+    costs: Costs,
+) -> ArchitectureScore:
+    def interval(rows: Sequence[Floats]) -> Interval | None:
+        return percentile_interval(np.mean(rows, axis=0), confidence) if rows else None
+
+    tasks, of_tasks = [], []
+    for task, of_task in settings.items():
+        rows = [samples[setting] for setting in of_task if setting in samples]
+        scored = [
+            SettingScore(setting, chosen[setting], interval([samples[setting]] if setting in samples else []))
+            for setting in of_task
+        ]
+        tasks.append(TaskScore(task, tuple(scored), interval(rows), np.mean(rows, axis=0) if rows else None))
+        of_tasks += [np.mean(rows, axis=0)] if rows else []
+    return ArchitectureScore(
+        architecture, tuple(tasks), interval(of_tasks), np.mean(of_tasks, axis=0) if of_tasks else None, costs
+    )
+
+
+def _reference_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial at whose setting costs are stated: the first task's, in the usual order, at its shortest length."""
+    return min(trials, key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size))
+
+
+def _costs(architecture: "Architecture", reference: Trial) -> Costs:
+    setting, dim = reference.setting, reference.dim
+    length, vocab_size, backbone = setting.input_length, setting.vocab_size, setting.backbone
+    return Costs(
+        num_params=architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone),
+        state_size=architecture.state_size(length=length, dim=dim),
+        flops=architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
+    )
+
+
+__all__ = ["DEFAULT_RESAMPLES", "IntervalOver", "learning_curve_area", "score", "score_records"]
