@@ -1,0 +1,229 @@
+"""Protocols: which settings, which grid, how many seeds, which recipe; and their expansion into trials.
+
+A protocol is a YAML file, in the package or the user's own::
+
+    summary: one line
+    dim: 128
+    layer_defaults: {mh-attention: {heads: 4}}     # knobs of layers that specs leave open
+    seeds: [0, 1, 2]
+    grid: {learning_rate: [1.0e-3], weight_decay: [0.0, 0.1]}
+    recipe: {epochs: 200}                          # fields of archlab.training.Recipe
+    tasks:
+      selective-copying:
+        base: {length: 256}                        # knobs of the base setting
+        vary: {num_tokens_to_copy: [32, 64]}       # settings with one knob changed from base
+        recipe: {epochs: 100}                      # this task's own
+        grid: {learning_rate: [2.0e-3]}
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from archlab.errors import ArchlabError, unknown
+from archlab.tasks import Task, registry, setting
+from archlab.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from archlab.architectures import Architecture
+    from archlab.training import Trial
+
+_FIELDS = {"summary", "dim", "layer_defaults", "seeds", "grid", "recipe", "tasks"}
+_TASK_FIELDS = {"base", "vary", "recipe", "grid"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a task: every learning rate with every weight decay."""
+
+    learning_rate: tuple[float, ...]
+    weight_decay: tuple[float, ...]
+
+    def points(self) -> list[tuple[float, float]]:
+        """(learning rate, weight decay), larger learning rates first: they solve sooner."""
+        return list(product(sorted(self.learning_rate, reverse=True), self.weight_decay))
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One task of a protocol: its settings, the base first, and how they are trained."""
+
+    settings: tuple[Task, ...]
+    recipe: Recipe
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which settings, grid, seeds and recipe. The narrowing methods give a changed copy."""
+
+    name: str
+    summary: str
+    dim: int
+    layer_defaults: Mapping[str, Mapping[str, Any]]
+    seeds: tuple[int, ...]
+    tasks: Mapping[str, TaskPlan]
+
+    def trials(self, architectures: Sequence["Architecture"], device: Literal["cpu", "cuda"] = "cpu") -> list["Trial"]:
+        """Every training that the protocol asks for, ordered so that architectures can be compared early.
+
+        Raises:
+            ArchlabError: an architecture does not fit the width.
+        """
+        from archlab.training import Trial
+
+        return [
+            Trial(
+                architecture=architecture,
+                setting=task_setting,
+                recipe=plan.recipe,
+                dim=self.dim,
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                seed=seed,
+                device=device,
+            )
+            for seed in self.seeds
+            for plan in self.tasks.values()
+            for task_setting in plan.settings
+            for architecture in architectures
+            for learning_rate, weight_decay in plan.grid.points()
+        ]
+
+    def with_tasks(self, names: Sequence[str]) -> "Protocol":
+        """Only these tasks.
+
+        Raises:
+            ArchlabError: the protocol has no such task.
+        """
+        for name in names:
+            if name not in self.tasks:
+                raise unknown(f"task of protocol {self.name}:", name, self.tasks)
+        return replace(self, tasks={name: plan for name, plan in self.tasks.items() if name in names})
+
+    def with_base_settings(self) -> "Protocol":
+        """Only the base setting of each task."""
+        return self._each(lambda _, plan: replace(plan, settings=plan.settings[:1]))
+
+    def with_grid(self, **values: Sequence[float]) -> "Protocol":
+        """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task."""
+        chosen = {name: tuple(numbers) for name, numbers in values.items()}
+        return self._each(lambda _, plan: replace(plan, grid=replace(plan.grid, **chosen)))
+
+    def with_seeds(self, seeds: Iterable[int]) -> "Protocol":
+        """Other seeds."""
+        return replace(self, seeds=tuple(seeds))
+
+    def with_value(self, key: str, value: Any) -> "Protocol":
+        """One value changed: ``dim``, a recipe's field (``recipe.steps``), a knob of every task that has it
+        (``length``), or of one task (``compression.length``).
+
+        A knob is changed in every setting; settings that become equal are kept once.
+
+        Raises:
+            ArchlabError: nothing of that name, or the settings become impossible.
+        """
+        owner, _, name = key.rpartition(".")
+        if key == "dim":
+            if type(value) is not int or value < 1:
+                raise ArchlabError(f"dim={value!r}: give a whole number of at least 1")
+            return replace(self, dim=value)
+        if owner == "recipe":
+            return self._each(lambda _, plan: replace(plan, recipe=Recipe.from_dict(plan.recipe.to_dict() | {name: value})))
+        if owner and owner not in self.tasks:
+            raise unknown(f"task of protocol {self.name}:", owner, [*self.tasks, "recipe"])
+        concerned = [task for task, plan in self.tasks.items() if owner in ("", task) and name in plan.settings[0].knobs()]
+        if not concerned:
+            knobs = {knob for task, plan in self.tasks.items() if owner in ("", task) for knob in plan.settings[0].knobs()}
+            raise unknown("knob", name, knobs)
+
+        def changed(task: str, plan: TaskPlan) -> TaskPlan:
+            if task not in concerned:
+                return plan
+            settings = (setting(task, **x.knobs() | {name: value}) for x in plan.settings)
+            return replace(plan, settings=tuple(dict.fromkeys(settings)))
+
+        return self._each(changed)
+
+    def _each(self, change: Any) -> "Protocol":
+        return replace(self, tasks={name: change(name, plan) for name, plan in self.tasks.items()})
+
+
+def protocol_names() -> list[str]:
+    """The protocols of the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def load_protocol(name: str) -> Protocol:
+    """A protocol of the package by name, or a YAML file of the user's by path.
+
+    Raises:
+        ArchlabError: no such protocol or file, or a field in it is unknown or wrong.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ArchlabError(f"protocol {name}: no such file")
+        return parse_protocol(path.stem, path.read_text(encoding="utf-8"))
+    if name not in protocol_names():
+        raise unknown("protocol", name, protocol_names())
+    return parse_protocol(name, (_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def parse_protocol(name: str, text: str) -> Protocol:
+    """The protocol that a YAML text describes.
+
+    Raises:
+        ArchlabError: naming the protocol, the field and what is wrong with it.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ArchlabError(f"protocol {name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ArchlabError(f"protocol {name}: must be a mapping of {', '.join(sorted(_FIELDS))}")
+    _only(f"field of protocol {name}:", values, _FIELDS)
+    for field in ("summary", "dim", "seeds", "grid", "tasks"):
+        if field not in values:
+            raise ArchlabError(f"protocol {name}: {field} is missing")
+    tasks = {}
+    for task, plan in values["tasks"].items():
+        if task not in registry():
+            raise unknown(f"task in protocol {name}:", task, registry())
+        tasks[task] = _task_plan(name, task, plan or {}, values)
+    return Protocol(
+        name=name,
+        summary=values["summary"],
+        dim=values["dim"],
+        layer_defaults=values.get("layer_defaults") or {},
+        seeds=tuple(values["seeds"]),
+        tasks=tasks,
+    )
+
+
+def _task_plan(protocol: str, task: str, plan: dict[str, Any], shared: dict[str, Any]) -> TaskPlan:
+    _only(f"field of {task} in protocol {protocol}:", plan, _TASK_FIELDS)
+    base = plan.get("base") or {}
+    varied = [{knob: value} for knob, values in (plan.get("vary") or {}).items() for value in values]
+    grid = shared["grid"] | (plan.get("grid") or {})
+    _only(f"grid of protocol {protocol}:", grid, {"learning_rate", "weight_decay"})
+    return TaskPlan(
+        settings=tuple(setting(task, **base | change) for change in [{}, *varied]),
+        recipe=Recipe.from_dict((shared.get("recipe") or {}) | (plan.get("recipe") or {})),
+        grid=Grid(tuple(map(float, grid["learning_rate"])), tuple(map(float, grid["weight_decay"]))),
+    )
+
+
+def _only(kind: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    for name in given:
+        if name not in set(allowed):
+            raise unknown(kind, name, allowed)
+
+
+def _folder() -> Any:
+    return resources.files("archlab.benchmark") / "protocols"
