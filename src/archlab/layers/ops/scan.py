@@ -1,0 +1,46 @@
+"""The first-order linear recurrence, element by element."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _DiagonalScan(torch.autograd.Function):
+    """Forward and reversed loops of in-place multiply-adds: no intermediate but the states is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, inputs: Tensor) -> Tensor:
+        states = inputs.clone()
+        decays, steps = decay.unbind(0), states.unbind(0)
+        for t in range(1, len(steps)):
+            steps[t].addcmul_(decays[t], steps[t - 1])
+        ctx.save_for_backward(decay, states)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        decay, states = ctx.saved_tensors
+        dinputs = grads[0].clone(memory_format=torch.contiguous_format)
+        decays, steps = decay.unbind(0), dinputs.unbind(0)
+        for t in reversed(range(1, len(steps))):
+            steps[t - 1].addcmul_(decays[t], steps[t])
+        ddecay = torch.zeros_like(decay)
+        ddecay[1:] = (dinputs[1:] * states[:-1]).sum_to_size(decay[1:].shape)
+        return ddecay, dinputs
+
+
+def diagonal_scan(decay: Tensor, inputs: Tensor) -> Tensor:
+    """``h[t] = decay[t] * h[t-1] + inputs[t]`` along the first axis, from ``h[-1] = 0``.
+
+    Stable for every decay: products of decays are never divided by one another.
+
+    Args:
+        decay: (L, ...), as many axes as ``inputs``; the axes after the first broadcast against its.
+        inputs: (L, ...).
+
+    Returns:
+        The states ``h``, shaped as ``inputs``.
+    """
+    states: Tensor = _DiagonalScan.apply(decay, inputs)  # type: ignore[no-untyped-call]
+    return states
