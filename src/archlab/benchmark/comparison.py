@@ -1,11 +1,12 @@
 """Comparing architectures: paired differences; and protocols: agreement of their rankings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from archlab.benchmark.bootstrap import Floats, Interval, percentile_interval
-from archlab.benchmark.scores import ArchitectureScore, Scores
+from archlab.benchmark.scores import ArchitectureScore, Scores, SeedScore
 from archlab.benchmark.scoring import Chosen, bootstrap_tasks
 from archlab.errors import ArchlabError, unknown
 
@@ -45,23 +46,21 @@ def difference(scores: Scores, first: str, second: str, task: str | None = None)
     Raises:
         ArchlabError: an architecture or task is not among the scores.
     """
-    pair = [_find(scores, first), _find(scores, second)]
-    tasks = [task] if task is not None else list(scores.tasks)
     if task is not None and task not in scores.tasks:
         raise unknown("task", task, scores.tasks)
+    pair = _find(scores, first), _find(scores, second)
     common = _common(*pair)
-    settings = {name: [setting for setting in common[0] if setting.name == name] for name in tasks}
+    settings = {name: [x for x in common[0] if x.name == name] for name in ([task] if task else scores.tasks)}
     settings = {name: found for name, found in settings.items() if found}
     if not settings:
         return None
-    samples = bootstrap_tasks(common, settings, resamples=scores.resamples, seed=scores.bootstrap_seed)
-    a, b = (np.mean([np.mean([own[s] for s in found], axis=0) for found in settings.values()], axis=0) for own in samples)
-    means = [
-        np.mean(
-            [np.mean([np.mean([x.score for x in own[s] if x.score is not None]) for s in found]) for found in settings.values()]
-        )
-        for own in common
-    ]
+    if all(architecture.complete for architecture in pair):  # then the scores' own samples are already paired
+        samples = [_samples_of(architecture, task) for architecture in pair]
+    else:
+        drawn = bootstrap_tasks(common, settings, resamples=scores.resamples, seed=scores.bootstrap_seed)
+        samples = [np.mean([np.mean([own[x] for x in found], axis=0) for found in settings.values()], axis=0) for own in drawn]
+    means = [np.mean([np.mean([_mean_over_seeds(own[x]) for x in found]) for found in settings.values()]) for own in common]
+    a, b = samples
     return Difference(
         first=first,
         second=second,
@@ -115,6 +114,10 @@ def _kendall_tau(first: Floats, second: Floats) -> Floats:
     untied = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
     taus: Floats = np.divide((x * y).sum(axis=0), untied, out=np.full(untied.shape, np.nan), where=untied > 0)
     return taus
+
+
+def _mean_over_seeds(seeds: Sequence[SeedScore]) -> float:
+    return float(np.mean([seed.score for seed in seeds if seed.score is not None]))
 
 
 def _find(scores: Scores, label: str) -> ArchitectureScore:

@@ -6,6 +6,7 @@ mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named, never aver
 that lacks anything is partial and says how much it has.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from archlab.benchmark.scores import (
     task_order,
 )
 from archlab.errors import ArchlabError
-from archlab.training.trial import Trial, TrialResult
+from archlab.training.trial import Metrics, Trial, TrialResult
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture
@@ -49,7 +50,12 @@ def score(
     Raises:
         ArchlabError: the plan is empty, or trains a setting under more than one condition.
     """
-    return _score([(trial, records.get(trial.key)) for trial in trials], confidence=confidence, resamples=resamples, seed=seed)
+    return _score(
+        [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)],
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def score_records(
@@ -140,9 +146,8 @@ def _seed_score(seed: int, planned: Sequence[Planned], grid_size: int) -> SeedSc
 
     def preference(candidate: tuple[str, Trial, TrialResult]) -> tuple[float, float]:
         _, trial, result = candidate
-        metrics = result.selected
-        value = metrics.accuracy if trial.recipe.metric == "accuracy" else metrics.macro_accuracy
-        return value, -metrics.loss if np.isfinite(metrics.loss) else -np.inf
+        loss = result.selected.loss
+        return metric(trial, result.selected), -loss if math.isfinite(loss) else -math.inf
 
     key, trial, result = max(ended, key=preference)
     return SeedScore(
@@ -160,15 +165,15 @@ def _seed_score(seed: int, planned: Sequence[Planned], grid_size: int) -> SeedSc
 
 def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:
     counts = {"failed": 0, "running": 0, "not run": grid_size - len(planned)}
-    error = ""
+    errors = []
     for _, record in planned:
         if record is None:
             counts["not run"] += 1
         elif record.result is None:
             counts["failed" if record.status == "failed" else "running"] += 1
-            error = error or (record.error or "").strip().splitlines()[-1:][0] if record.error else error
-    parts = [f"{number} of {grid_size} {what}" for what, number in counts.items() if number]
-    return "trials " + ", ".join(parts) + (f" ({error})" if error else "")
+            errors += (record.error or "").splitlines()[:1]
+    parts = [f"{number} of {grid_size} trials {what}" for what, number in counts.items() if number]
+    return ", ".join(parts) + (f" ({errors[0]})" if errors else "")
 
 
 def learning_curve_area(trial: Trial, result: TrialResult) -> float:
@@ -176,18 +181,23 @@ def learning_curve_area(trial: Trial, result: TrialResult) -> float:
 
     It starts from chance at step 0. After an early stop the last value holds, after divergence chance does.
     """
-    macro = trial.recipe.metric == "macro-accuracy"
-    chance, planned = trial.setting.chance, trial.num_steps
+    chance = trial.setting.chance
     steps, values = [0], [chance]
     for point in result.curve:
         steps.append(point.step)
-        values.append(point.metrics.macro_accuracy if macro else point.metrics.accuracy)
+        values.append(metric(trial, point.metrics))
     if result.status == "diverged":
-        steps.append(result.steps)
+        steps.append(max(result.steps, steps[-1]))
         values.append(chance)
-    steps.append(max(planned, steps[-1]))
+    steps.append(max(trial.num_steps, steps[-1]))
     values.append(values[-1])
     return float(np.trapezoid(values, steps) / steps[-1])
+
+
+def metric(trial: Trial, metrics: Metrics) -> float:
+    """The number that the trial's recipe scores by, in [0, 1]; chance where it is not a number."""
+    value = metrics.accuracy if trial.recipe.metric == "accuracy" else metrics.macro_accuracy
+    return value if math.isfinite(value) else trial.setting.chance
 
 
 Chosen = Mapping["Task", tuple[SeedScore, ...]]
@@ -254,4 +264,4 @@ def _costs(architecture: "Architecture", reference: Trial) -> Costs:
     )
 
 
-__all__ = ["DEFAULT_RESAMPLES", "IntervalOver", "learning_curve_area", "score", "score_records"]
+__all__ = ["DEFAULT_RESAMPLES", "IntervalOver", "learning_curve_area", "metric", "score", "score_records"]
