@@ -1,0 +1,258 @@
+"""Hyena operators: gated long convolutions with implicit kernels, depthwise or over outer products in heads."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.ops import long_conv
+from archlab.layers.ops.implicit_filter import ImplicitFilter, filter_flops, filter_params
+from archlab.layers.ops.short_conv import ShortConv
+
+State = dict[str, Tensor]
+
+_KERNEL_SIZE = 3
+_NUM_PROJECTIONS = 3
+
+
+def _transform_flops(length: int) -> int:
+    n = long_conv.fft_length(length)
+    return round(2.5 * n * math.log2(n))
+
+
+@register("hyena")
+@dataclass(frozen=True)
+class HyenaConfig(LayerConfig):
+    """Hyena of order 2: ``y = W_o (x0 * conv(h, x1 * v))`` with an implicit kernel ``h`` for each inner channel.
+
+    ``(x0, x1, v)`` are three projections to ``inner_factor * dim`` channels behind a causal convolution of
+    three taps. They are tied: the linear map has ``3 inner_factor dim / proj_groups`` outputs, repeated
+    ``proj_groups`` times before they are split, so with the defaults the same three blocks appear in rotated
+    roles and only the short convolution tells them apart.
+
+    The kernel's network is evaluated once for each ``forward``; ``flops`` charges it to the one sequence.
+    Exact streaming keeps the last ``length - 1`` values of the filtered signal ``x1 * v`` (an implicit kernel has
+    no finite recurrence) and two inputs of the short convolution, untied channels only.
+
+    Source: Poli et al. 2023 (arXiv 2302.10866), definition 3.1; the defaults are those of MAD (arXiv 2403.17844).
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2302.10866"
+
+    inner_factor: int = 4
+    proj_groups: int = 4
+    filter_order: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one."""
+        positive(self, "inner_factor", "proj_groups", "filter_order")
+
+    def validate(self, dim: int) -> None:
+        """See :meth:`LayerConfig.validate`."""
+        _divides_projections(self, self.proj_groups, self.inner_factor * dim)
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        inner = self.inner_factor * dim
+        return _block_params(dim, inner, self.proj_groups) + filter_params(inner, length, self.filter_order) + inner
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`."""
+        inner = self.inner_factor * dim
+        return _short_state(inner, self.proj_groups) + (length - 1) * inner
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        inner = self.inner_factor * dim
+        transforms = 3 * inner * _transform_flops(length)  # of the signal, of the kernel, and back
+        mixing = 2 * length**2 * inner if length <= long_conv.TOEPLITZ_MAX_LENGTH else transforms
+        return _block_flops(dim, inner, self.proj_groups, length) + filter_flops(inner, length, self.filter_order) + mixing
+
+    def build(self, dim: int, max_length: int) -> "Hyena":
+        """See :meth:`LayerConfig.build`."""
+        return Hyena(dim, max_length, self)
+
+
+@register("mh-hyena")
+@dataclass(frozen=True)
+class MultiHeadHyenaConfig(LayerConfig):
+    """Multi-head Hyena: one implicit kernel a head, over the outer products of its keys and values.
+
+    ``y[e, t] = sum_d q[d, t] sum_s h[t - s] k[d, s] v[e, s]``. The paper describes 16 heads of 8 at width 128,
+    the default here; its released code takes the number for the head's width and so runs 8 heads of 16: write
+    ``mh-hyena(heads=8)`` for that layout. Projections are tied as in :class:`HyenaConfig`.
+
+    The kernel's network is evaluated once for each ``forward``; ``flops`` charges it to the one sequence.
+    Exact streaming keeps the last ``length - 1`` keys and values (``2 dim`` scalars a position; their outer
+    products would be ``dim * head width``) and two inputs of the short convolution, untied channels only.
+
+    Source: Massaroli et al. 2023 (arXiv 2310.18780), section 4; the defaults are those of MAD (arXiv 2403.17844).
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2310.18780"
+
+    heads: int = 16
+    proj_groups: int = 4
+    filter_order: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one."""
+        positive(self, "heads", "proj_groups", "filter_order")
+
+    def validate(self, dim: int) -> None:
+        """See :meth:`LayerConfig.validate`."""
+        divides(self, "heads", dim)
+        _divides_projections(self, self.proj_groups, dim)
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return _block_params(dim, dim, self.proj_groups) + filter_params(self.heads, length, self.filter_order) + self.heads
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`."""
+        return _short_state(dim, self.proj_groups) + (length - 1) * 2 * dim
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        transforms = 3 * dim * (dim // self.heads) * _transform_flops(length)
+        mixing = 4 * length**2 * dim if length <= long_conv.TOEPLITZ_MAX_LENGTH_HEADS else transforms
+        return _block_flops(dim, dim, self.proj_groups, length) + filter_flops(self.heads, length, self.filter_order) + mixing
+
+    def build(self, dim: int, max_length: int) -> "MultiHeadHyena":
+        """See :meth:`LayerConfig.build`."""
+        return MultiHeadHyena(dim, max_length, self)
+
+
+def _divides_projections(config: LayerConfig, groups: int, inner: int) -> None:
+    if _NUM_PROJECTIONS * inner % groups:
+        raise ArchlabError(
+            f"{config.name}(proj_groups={groups}): the {_NUM_PROJECTIONS * inner} channels of the three projections are not"
+            f" divisible by {groups}; proj_groups=1 always fits"
+        )
+
+
+def _block_params(dim: int, inner: int, groups: int) -> int:
+    projected = _NUM_PROJECTIONS * inner
+    return (dim + 1) * projected // groups + (_KERNEL_SIZE + 1) * projected + (inner + 1) * dim
+
+
+def _block_flops(dim: int, inner: int, groups: int, length: int) -> int:
+    projected = _NUM_PROJECTIONS * inner
+    return 2 * length * (dim * projected // groups + _KERNEL_SIZE * projected + inner * dim)
+
+
+def _short_state(inner: int, groups: int) -> int:
+    return (_KERNEL_SIZE - 1) * (_NUM_PROJECTIONS * inner // groups)
+
+
+class _HyenaBlock(nn.Module):
+    """What both operators share: tied projections, the short convolution, the kernel, the output projection."""
+
+    def __init__(self, dim: int, inner: int, groups: int, filters: int, max_length: int, filter_order: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.groups = groups
+        projected = _NUM_PROJECTIONS * inner
+        self.in_proj = nn.Linear(dim, projected // groups)
+        self.short_conv = ShortConv(projected, _KERNEL_SIZE, bias=True)
+        self.filter = ImplicitFilter(filters, max_length, filter_order)
+        self.skip = nn.Parameter(torch.randn(filters))
+        self.out_proj = nn.Linear(inner, dim)
+
+    def kernel(self, length: int) -> Tensor:
+        """Kernels (filters, length); the skip connection around the convolution is part of the first tap."""
+        h_cl = self.filter(length)
+        return torch.cat([h_cl[:, :1] + self.skip[:, None], h_cl[:, 1:]], dim=1)
+
+    def project(self, x_bld: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The three projections, channel-major (inner, B, L)."""
+        batch, length, dim = x_bld.shape
+        if length > self.max_length:
+            raise ArchlabError(f"length {length} exceeds max_length {self.max_length}: build the layer with a larger max_length")
+        u_cm = torch.addmm(self.in_proj.bias[:, None], self.in_proj.weight, x_bld.reshape(-1, dim).t())
+        u_cbl = u_cm.repeat(self.groups, 1).view(-1, batch, length)
+        a_cbl, b_cbl, c_cbl = self.short_conv(u_cbl.permute(1, 2, 0)).permute(2, 0, 1).chunk(_NUM_PROJECTIONS)
+        return a_cbl, b_cbl, c_cbl
+
+    def read_out(self, y_cbl: Tensor) -> Tensor:
+        """Channel-major (inner, B, L) to (B, L, D)."""
+        _, batch, length = y_cbl.shape
+        out_bld: Tensor = self.out_proj(y_cbl.flatten(1).t()).view(batch, length, -1)
+        return out_bld
+
+    def project_step(self, x_bd: Tensor, short_bkc: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The three projections (B, inner) of one token, and the new inputs of the short convolution."""
+        u_bc = self.in_proj(x_bd)
+        y_bc, _ = self.short_conv.step(u_bc.repeat(1, self.groups), short_bkc.repeat(1, 1, self.groups))
+        a_bc, b_bc, c_bc = y_bc.chunk(_NUM_PROJECTIONS, dim=-1)
+        return a_bc, b_bc, c_bc, torch.cat([short_bkc[:, 1:], u_bc[:, None]], dim=1)
+
+    def empty(self, batch_size: int, *shape: int) -> Tensor:
+        """Zeros on the device and in the dtype of the parameters."""
+        return self.skip.new_zeros(batch_size, *shape)
+
+
+class Hyena(_HyenaBlock):
+    """``y = W_o (x0 * conv(h, x1 * v))``; see :class:`HyenaConfig`."""
+
+    def __init__(self, dim: int, max_length: int, config: HyenaConfig) -> None:
+        inner = config.inner_factor * dim
+        super().__init__(dim, inner, config.proj_groups, inner, max_length, config.filter_order)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        x0_cbl, x1_cbl, v_cbl = self.project(x_bld)
+        return self.read_out(x0_cbl * long_conv.causal_conv(x1_cbl * v_cbl, self.kernel(x_bld.shape[1])))
+
+    def init_state(self, batch_size: int) -> State:
+        """See :meth:`Recurrent.init_state`."""
+        return {
+            "short": self.empty(batch_size, _KERNEL_SIZE - 1, self.in_proj.out_features),
+            "signal": self.empty(batch_size, self.max_length - 1, self.out_proj.in_features),
+        }
+
+    def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
+        """See :meth:`Recurrent.step`."""
+        x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
+        signal_blc = torch.cat([state["signal"], (x1_bc * v_bc)[:, None]], dim=1)
+        y_bc = torch.einsum("blc,cl->bc", signal_blc, self.kernel(self.max_length).flip(-1))
+        return self.out_proj(x0_bc * y_bc), {"short": short_bkc, "signal": signal_blc[:, 1:]}
+
+
+class MultiHeadHyena(_HyenaBlock):
+    """``y = W_o (q . conv(h, k v^T))`` head by head; see :class:`MultiHeadHyenaConfig`."""
+
+    def __init__(self, dim: int, max_length: int, config: MultiHeadHyenaConfig) -> None:
+        super().__init__(dim, dim, config.proj_groups, config.heads, max_length, config.filter_order)
+        self.heads = config.heads
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        q_hdbl, v_hebl, k_hdbl = (x_cbl.view(self.heads, -1, *x_cbl.shape[1:]) for x_cbl in self.project(x_bld))
+        y_hebl = long_conv.causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.kernel(x_bld.shape[1]))
+        return self.read_out(y_hebl.flatten(0, 1))
+
+    def init_state(self, batch_size: int) -> State:
+        """See :meth:`Recurrent.init_state`."""
+        history = (self.max_length - 1, self.out_proj.in_features)
+        return {
+            "short": self.empty(batch_size, _KERNEL_SIZE - 1, self.in_proj.out_features),
+            "keys": self.empty(batch_size, *history),
+            "values": self.empty(batch_size, *history),
+        }
+
+    def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
+        """See :meth:`Recurrent.step`."""
+        q_bc, v_bc, k_bc, short_bkc = self.project_step(x_bd, state["short"])
+        keys_blc = torch.cat([state["keys"], k_bc[:, None]], dim=1)
+        values_blc = torch.cat([state["values"], v_bc[:, None]], dim=1)
+        q_bhd, k_blhd, v_blhe = (x.view(*x.shape[:-1], self.heads, -1) for x in (q_bc, keys_blc, values_blc))
+        scores_bhl = torch.einsum("bhd,blhd->bhl", q_bhd, k_blhd) * self.kernel(self.max_length).flip(-1)
+        y_bhe = torch.einsum("bhl,blhe->bhe", scores_bhl, v_blhe)
+        return self.out_proj(y_bhe.flatten(1)), {"short": short_bkc, "keys": keys_blc[:, 1:], "values": values_blc[:, 1:]}

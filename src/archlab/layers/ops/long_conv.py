@@ -1,0 +1,197 @@
+"""Causal convolutions whose kernel is as long as the sequence.
+
+Tensors are channel-major, ``(channels, batch, length)``: a transform runs along contiguous memory, one
+channel's Toeplitz matrix multiplies the whole batch, and a projection ``W x^T`` writes this layout
+directly. Both forms walk over blocks of channels that stay in cache and recompute in the backward
+pass what they do not want to keep.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+
+TOEPLITZ_MAX_LENGTH = 64
+"""Up to this length a depthwise convolution multiplies by Toeplitz matrices, beyond it transforms."""
+TOEPLITZ_MAX_LENGTH_HEADS = 2048
+"""The same for the outer products of :func:`causal_conv_heads`: one matrix a head instead of ``head_dim**2`` transforms."""
+
+_BLOCK_BYTES = {"cpu": 2**21}  # half of a core's second-level cache
+_BLOCK_BYTES_ELSEWHERE = 2**28
+
+
+def fft_length(length: int) -> int:
+    """The least even 5-smooth number of points that holds a linear convolution of two signals of ``length``."""
+    n = max(2, 2 * length - 1)
+    while n % 2 or not _is_5_smooth(n):
+        n += 1
+    return n
+
+
+def _is_5_smooth(n: int) -> bool:
+    for prime in (2, 3, 5):
+        while n % prime == 0:
+            n //= prime
+    return n == 1
+
+
+def toeplitz(h_cl: Tensor) -> Tensor:
+    """Matrices (C, L, L) with ``[c, s, t] = h[c, t - s]``, zero for ``t < s``: ``x_l @ matrix`` is the causal convolution."""
+    length = h_cl.shape[-1]
+    matrix_cst: Tensor = F.pad(h_cl, (length - 1, 0)).unfold(-1, length, 1).flip(-2)
+    return matrix_cst
+
+
+def sum_diagonals(grad_cll: Tensor) -> Tensor:
+    """The adjoint of :func:`toeplitz`: (C, L, L) to the sums (C, L) over ``t - s = 0 ... L - 1``."""
+    length = grad_cll.shape[-1]
+    # Rows one longer than they were: each starts one step further left, so diagonals become columns.
+    skewed = F.pad(grad_cll.triu().flatten(-2), (0, length)).view(-1, length, length + 1)
+    return skewed.sum(-2)[:, :length]
+
+
+def causal_conv(x_cbl: Tensor, h_cl: Tensor) -> Tensor:
+    """Depthwise causal convolution ``y[c, b, t] = sum_(s <= t) h[c, t - s] x[c, b, s]``.
+
+    Args:
+        x_cbl: signals (C, B, L).
+        h_cl: one kernel a channel (C, L).
+
+    Returns:
+        (C, B, L) in the dtype of the signals, computed in at least float32.
+    """
+    form = _ToeplitzConv if x_cbl.shape[-1] <= TOEPLITZ_MAX_LENGTH else _FFTConv
+    with no_autocast(x_cbl):
+        y_cbl: Tensor = form.apply(at_least_float32(x_cbl), at_least_float32(h_cl))  # type: ignore[no-untyped-call]
+    return y_cbl.to(x_cbl.dtype)
+
+
+def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
+    """Causal convolution of the outer products of keys and values, read out by queries.
+
+    ``y[e, t] = sum_d q[d, t] sum_(s <= t) h[t - s] k[d, s] v[e, s]`` for every head and sequence. The
+    sums can be exchanged: ``sum_s h[t - s] (q_t . k_s) v[e, s]`` is attention without softmax under a
+    Toeplitz mask.
+
+    Args:
+        q_hdbl, k_hdbl, v_hebl: (heads, head dim, B, L).
+        h_hl: one kernel a head (heads, L).
+
+    Returns:
+        (heads, head dim, B, L) in the dtype of the values, computed in at least float32.
+    """
+    form = _ToeplitzAttention.apply if q_hdbl.shape[-1] <= TOEPLITZ_MAX_LENGTH_HEADS else _transformed_heads
+    with no_autocast(q_hdbl):
+        y_hebl: Tensor = form(*(at_least_float32(x) for x in (q_hdbl, k_hdbl, v_hebl, h_hl)))
+    return y_hebl.to(v_hebl.dtype)
+
+
+def _transformed_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
+    h_cl = h_hl.repeat_interleave(v_hebl.shape[1], 0)
+    y_hebl = torch.zeros_like(v_hebl)
+    for q_hbl, k_hbl in zip(q_hdbl.unbind(1), k_hdbl.unbind(1), strict=True):
+        kv_hebl = k_hbl[:, None] * v_hebl
+        filtered_cbl = _FFTConv.apply(kv_hebl.flatten(0, 1), h_cl)  # type: ignore[no-untyped-call]
+        y_hebl = y_hebl + q_hbl[:, None] * filtered_cbl.view_as(kv_hebl)
+    return y_hebl
+
+
+def _blocks(count: int, scalars_each: int, like: Tensor) -> Iterator[slice]:
+    """Slices of ``count`` items of ``scalars_each`` scalars that fit the cache of the device."""
+    room = _BLOCK_BYTES.get(like.device.type, _BLOCK_BYTES_ELSEWHERE)
+    size = max(1, room // (scalars_each * like.element_size()))
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+class _ToeplitzConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_cbl: Tensor, h_cl: Tensor) -> Tensor:
+        ctx.save_for_backward(x_cbl, h_cl)
+        channels, batch, length = x_cbl.shape
+        y_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
+        for c in _blocks(channels, length * (batch + length), x_cbl):
+            torch.bmm(x_cbl[c], toeplitz(h_cl[c]), out=y_cbl[c])
+        return y_cbl
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
+        x_cbl, h_cl = ctx.saved_tensors
+        channels, batch, length = x_cbl.shape
+        dx_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
+        dh_cl = torch.empty_like(h_cl)
+        for c in _blocks(channels, length * (batch + length), x_cbl):
+            torch.bmm(dy_cbl[c], toeplitz(h_cl[c]).mT, out=dx_cbl[c])
+            dh_cl[c] = sum_diagonals(torch.bmm(x_cbl[c].mT, dy_cbl[c]))
+        return dx_cbl, dh_cl
+
+
+class _FFTConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_cbl: Tensor, h_cl: Tensor) -> Tensor:
+        ctx.save_for_backward(x_cbl, h_cl)
+        channels, batch, length = x_cbl.shape
+        n = fft_length(length)
+        y_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
+        for c in _blocks(channels, batch * n, x_cbl):
+            spectrum = torch.fft.rfft(x_cbl[c], n).mul_(torch.fft.rfft(h_cl[c], n)[:, None])
+            y_cbl[c] = torch.fft.irfft(spectrum, n)[..., :length]
+        return y_cbl
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
+        x_cbl, h_cl = ctx.saved_tensors
+        channels, batch, length = x_cbl.shape
+        n = fft_length(length)
+        dx_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
+        dh_cl = torch.empty_like(h_cl)
+        for c in _blocks(channels, batch * n, x_cbl):
+            dy = torch.fft.rfft(dy_cbl[c], n)
+            dh_spectrum = torch.fft.rfft(x_cbl[c], n).conj().mul(dy).sum(1)
+            dh_cl[c] = torch.fft.irfft(dh_spectrum, n)[..., :length]
+            dx_cbl[c] = torch.fft.irfft(dy.mul_(torch.fft.rfft(h_cl[c], n).conj()[:, None]), n)[..., :length]
+        return dx_cbl, dh_cl
+
+
+class _ToeplitzAttention(torch.autograd.Function):
+    """Scores are never stored: a block of sequences of one head is in cache at a time, and again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
+        ctx.save_for_backward(q_hdbl, k_hdbl, v_hebl, h_hl)
+        heads, _, batch, length = q_hdbl.shape
+        y_hebl = torch.empty(v_hebl.shape, dtype=v_hebl.dtype, device=v_hebl.device)
+        masks_hst = toeplitz(h_hl)
+        for head in range(heads):
+            q_bdl, k_bdl, v_bel, y_bel = (x_hdbl[head].transpose(0, 1) for x_hdbl in (q_hdbl, k_hdbl, v_hebl, y_hebl))
+            for b in _blocks(batch, length * length, q_hdbl):
+                scores_bst = torch.bmm(k_bdl[b].mT, q_bdl[b]).mul_(masks_hst[head])
+                y_bel[b] = torch.bmm(v_bel[b], scores_bst)
+        return y_hebl
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_hebl: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        *qkv, h_hl = ctx.saved_tensors
+        heads, _, batch, length = qkv[0].shape
+        grads = [torch.empty(x_hdbl.shape, dtype=x_hdbl.dtype, device=x_hdbl.device) for x_hdbl in qkv]
+        masks_hst = toeplitz(h_hl)
+        dmasks_hst = torch.zeros_like(masks_hst)
+        for head in range(heads):
+            q_bdl, k_bdl, v_bel, dy_bel = (x_hdbl[head].transpose(0, 1) for x_hdbl in (*qkv, dy_hebl))
+            dq_bdl, dk_bdl, dv_bel = (grad_hdbl[head].transpose(0, 1) for grad_hdbl in grads)
+            for b in _blocks(batch, 2 * length * length, dy_hebl):
+                scores_bst = torch.bmm(k_bdl[b].mT, q_bdl[b])
+                dmasked_bst = torch.bmm(v_bel[b].mT, dy_bel[b])
+                dmasks_hst[head] += (scores_bst * dmasked_bst).sum(0)
+                dv_bel[b] = torch.bmm(dy_bel[b], scores_bst.mul_(masks_hst[head]).mT)
+                dscores_bst = dmasked_bst.mul_(masks_hst[head])
+                dq_bdl[b] = torch.bmm(k_bdl[b], dscores_bst)
+                dk_bdl[b] = torch.bmm(q_bdl[b], dscores_bst.mT)
+        return grads[0], grads[1], grads[2], sum_diagonals(dmasks_hst)

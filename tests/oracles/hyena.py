@@ -1,0 +1,61 @@
+"""Both Hyena operators as direct float64 convolution sums, tap by tap (arXiv 2302.10866, 2310.18780)."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def kernels(p: dict[str, Tensor], max_length: int, length: int) -> Tensor:
+    """Taps (length, kernels), window and skip connection included."""
+    rows = []
+    for t in range(length):
+        z = p["filter.features_lf"][t]
+        for i in range(3):
+            z = torch.sin(p["filter.frequency"] * (p[f"filter.hidden.{i}.weight"] @ z + p[f"filter.hidden.{i}.bias"]))
+        taps = p["filter.taps.weight"] @ z
+        n = len(taps)
+        rates = [-math.log(0.01) * (1 / 1.5 + (1 / 0.3 - 1 / 1.5) * c / max(n - 1, 1)) for c in range(n)]
+        time = t / max(max_length - 1, 1)
+        rows.append(taps * torch.tensor([math.exp(-rate * time) for rate in rates], dtype=torch.float64))
+    rows[0] = rows[0] + p["skip"]
+    return torch.stack(rows)
+
+
+def projections(p: dict[str, Tensor], x_bld: Tensor) -> tuple[Tensor, ...]:
+    """The three projections (batch, length, inner), from explicitly repeated features and three delayed copies."""
+    u = x_bld @ p["in_proj.weight"].T + p["in_proj.bias"]
+    weight = p["short_conv.weight"][:, 0]
+    u = torch.cat([u] * (len(weight) // u.shape[-1]), dim=-1)
+    delayed = [torch.cat([torch.zeros_like(u[:, :lag]), u[:, : u.shape[1] - lag]], dim=1) for lag in range(min(3, u.shape[1]))]
+    return (sum(d * weight[:, 2 - lag] for lag, d in enumerate(delayed)) + p["short_conv.bias"]).chunk(3, dim=-1)
+
+
+def hyena(module: nn.Module, x_bld: Tensor) -> Tensor:
+    p = {name: value.double() for name, value in module.named_parameters()}
+    length = x_bld.shape[1]
+    x0, x1, v = projections(p, x_bld)
+    h = kernels(p, module.max_length, length)
+    y = [x0[:, t] * sum(h[t - s] * x1[:, s] * v[:, s] for s in range(t + 1)) for t in range(length)]
+    return torch.stack(y, 1) @ p["out_proj.weight"].T + p["out_proj.bias"]
+
+
+def mh_hyena(module: nn.Module, x_bld: Tensor) -> Tensor:
+    p = {name: value.double() for name, value in module.named_parameters()}
+    batch, length, dim = x_bld.shape
+    heads = len(p["skip"])
+    q, v, k = (x.reshape(batch, length, heads, dim // heads) for x in projections(p, x_bld))
+    h = kernels(p, module.max_length, length)[..., None, None]
+    outer = [k[:, s, :, :, None] * v[:, s, :, None, :] for s in range(length)]
+    y = [torch.einsum("bhd,bhde->bhe", q[:, t], sum(h[t - s] * outer[s] for s in range(t + 1))) for t in range(length)]
+    return torch.stack(y, 1).reshape(batch, length, dim) @ p["out_proj.weight"].T + p["out_proj.bias"]
+
+
+ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"hyena": hyena, "mh-hyena": mh_hyena}
+CONFIGS: list[tuple[str, dict[str, Any]]] = [
+    ("hyena", {"inner_factor": 1, "proj_groups": 1, "filter_order": 16}),
+    ("mh-hyena", {"heads": 8}),
+    ("mh-hyena", {"heads": 1, "proj_groups": 1}),
+]
