@@ -45,7 +45,8 @@ class ImplicitFilter(nn.Module):
             z_lf = self.features_lf[:length]
             for linear in self.hidden:
                 z_lf = torch.sin(self.frequency * linear(z_lf))
-            return self.taps(z_lf).t() * self.window(length)
+            h_cl: Tensor = self.taps(z_lf).t() * self.window(length)
+        return h_cl
 
     def window(self, length: int) -> Tensor:
         """The decay ``exp(-delta_c t / (max_length - 1))`` of every kernel, (channels, length)."""
