@@ -1,0 +1,132 @@
+"""Linear attention: softmax replaced by a product of features, so that the past is a matrix state."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from archlab.errors import unknown
+from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.ops.feature_map import FEATURE_MAPS
+from archlab.layers.ops.linear_attention import chunk_size, linear_attention, linear_attention_flops
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+
+EPS = 1e-6
+"""Least magnitude of the denominator."""
+
+
+@register("linear-attention")
+@dataclass(frozen=True)
+class LinearAttentionConfig(LayerConfig):
+    """Linear attention (arXiv 2006.16236, equations 9 to 12) with one head.
+
+    Knobs: ``heads``; ``feature_map`` of queries and keys, untied (``elementwise-product`` or ``elu``);
+    ``normalize`` by the sum of the scores. Scores are not scaled by the head's width.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2006.16236"
+
+    heads: int = 1
+    feature_map: str = "elementwise-product"
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse fewer than one head and unknown feature maps."""
+        positive(self, "heads")
+        if self.feature_map not in FEATURE_MAPS:
+            raise unknown(f"{self.name}(feature_map): feature map", self.feature_map, FEATURE_MAPS)
+
+    def validate(self, dim: int) -> None:
+        """Refuse heads that do not divide the width."""
+        divides(self, "heads", dim)
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return 4 * dim * dim + 2 * FEATURE_MAPS[self.feature_map].num_params(dim // self.heads)
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the matrix of each head and, if normalised, its sum of keys."""
+        head = dim // self.heads
+        return self.heads * FEATURE_MAPS[self.feature_map].width(head) * (head + self.normalize)
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        head = dim // self.heads
+        features = FEATURE_MAPS[self.feature_map]
+        width = features.width(head)
+        mixing = linear_attention_flops(width, head, length, chunk_size(width, head, length))
+        return 8 * dim * dim * length + self.heads * (2 * features.flops(head) * length + mixing)
+
+    def build(self, dim: int, max_length: int) -> "LinearAttention":
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return LinearAttention(dim, self.heads, self.feature_map, self.normalize)
+
+
+@register("mh-linear-attention")
+@dataclass(frozen=True)
+class MultiHeadLinearAttentionConfig(LinearAttentionConfig):
+    """Linear attention with 16 heads: see :class:`LinearAttentionConfig`."""
+
+    heads: int = 16
+
+
+class LinearAttention(nn.Module):
+    """``o_t = q_t S_t / (q_t . z_t)`` with ``S_t = S_{t-1} + k_t v_t``, ``z_t = z_{t-1} + k_t`` and features ``q``, ``k``.
+
+    Features may be negative, so the denominator can cross zero: it keeps its sign, and its magnitude is at
+    least 1e-6. Without normalisation the output is the numerator. Sums run in at least float32.
+    """
+
+    def __init__(self, dim: int, heads: int, feature_map: str, normalize: bool) -> None:
+        """``heads`` heads of width ``dim / heads``; one feature map for queries and one for keys, shared by the heads."""
+        super().__init__()
+        self.heads = heads
+        self.normalize = normalize
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        features = FEATURE_MAPS[feature_map]
+        self.q_map, self.k_map = features(dim // heads), features(dim // heads)
+        self.features = features.width(dim // heads)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query features, key features and values (..., heads, width), in at least float32."""
+        projected: list[Tensor] = [p(x) for p in (self.q_proj, self.k_proj, self.v_proj)]
+        q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in projected)
+        return at_least_float32(self.q_map(q)), at_least_float32(self.k_map(k)), at_least_float32(v)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        batch, length, _ = x_bld.shape
+        q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in self._project(x_bld))
+        with no_autocast(x_bld):
+            mixed, total = linear_attention(q, k, v, chunk_size(q.shape[-1], v.shape[-1], length))
+            if self.normalize:
+                mixed = mixed / _away_from_zero(total)
+        out: Tensor = self.out_proj(mixed.unflatten(0, (batch, self.heads)).transpose(1, 2).flatten(2).to(x_bld.dtype))
+        return out
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero matrices (B, heads, features, width) and, if normalised, sums of keys (B, heads, features)."""
+        weight = self.v_proj.weight
+        head = weight.shape[0] // self.heads
+        state = {"kv": weight.new_zeros(batch_size, self.heads, self.features, head)}
+        if self.normalize:
+            state["k"] = weight.new_zeros(batch_size, self.heads, self.features)
+        return state
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        q, k, v = self._project(x_bd)
+        new = {"kv": state["kv"] + k[..., None] * v[..., None, :]}
+        mixed = (q[..., None] * new["kv"]).sum(-2)
+        if self.normalize:
+            new["k"] = state["k"] + k
+            mixed = mixed / _away_from_zero((q * new["k"]).sum(-1, keepdim=True))
+        return self.out_proj(mixed.flatten(1)), new
+
+
+def _away_from_zero(x: Tensor) -> Tensor:
+    """``x`` with its sign kept and its magnitude raised to at least ``EPS``."""
+    return torch.where(x < 0, x.clamp(max=-EPS), x.clamp(min=EPS))

@@ -1,0 +1,51 @@
+"""Causal linear attention over chunks: quadratic within a chunk, a matrix state between chunks."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from archlab.layers.ops.chunks import cut, num_chunks
+
+
+def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
+    """Positions a chunk: where scores within a chunk and states between chunks cost about the same."""
+    return min(length, max(16, 2 ** math.ceil(math.log2(2 * math.sqrt(key_dim * value_dim)))))
+
+
+def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """``numerator[t] = sum_{s<=t} (q[t] . k[s]) v[s]`` and ``denominator[t] = sum_{s<=t} q[t] . k[s]``.
+
+    Args:
+        q_nlp: queries (N, L, P), N counting sequences and heads together.
+        k_nlp: keys (N, L, P).
+        v_nlv: values (N, L, V).
+        chunk: positions a chunk; changes the cost only.
+
+    Returns:
+        The numerator (N, L, V) and the denominator (N, L, 1).
+    """
+    batch, length, _ = q_nlp.shape
+    q, k, v = (cut(x, chunk) for x in (q_nlp, k_nlp, v_nlv))
+    scores = torch.bmm(q, k.transpose(1, 2)).tril()
+    numerator, denominator = torch.bmm(scores, v), scores.sum(-1, keepdim=True)
+    chunks = num_chunks(length, chunk)
+    if chunks > 1:
+        state, total = torch.bmm(k.transpose(1, 2), v), k.sum(1)[..., None]
+        numerator = torch.baddbmm(numerator, q, _before(state, chunks))
+        denominator = torch.baddbmm(denominator, q, _before(total, chunks))
+    return tuple(x.reshape(batch, chunks * chunk, -1)[:, :length] for x in (numerator, denominator))  # type: ignore[return-value]
+
+
+def _before(x: Tensor, chunks: int) -> Tensor:
+    """The sums over the earlier chunks of the same sequence, (N * chunks, ...) to the same shape."""
+    per_sequence = x.unflatten(0, (-1, chunks))
+    return (per_sequence.cumsum(1) - per_sequence).flatten(0, 1)
+
+
+def linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:
+    """Floating-point operations of :func:`linear_attention` for one sequence and head."""
+    chunks = num_chunks(length, chunk)
+    scores = 2 * chunk * chunk * (key_dim + value_dim)
+    states = (2 * chunk * key_dim * (2 * value_dim + 1)) if chunks > 1 else 0
+    return chunks * (scores + states)
