@@ -1,0 +1,61 @@
+"""How numbers and names are written for people, in tables and in the report."""
+
+from archlab.benchmark.bootstrap import Interval
+
+SHORT_TASKS = {
+    "in-context-recall": "recall",
+    "noisy-in-context-recall": "noisy",
+    "fuzzy-in-context-recall": "fuzzy",
+    "selective-copying": "copy",
+    "compression": "compress",
+    "memorisation": "memorise",
+}
+
+
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+
+
+def short_task(task: str) -> str:
+    """A task's head in a narrow column."""
+    return SHORT_TASKS.get(task, task)
+
+
+def human(number: float) -> str:
+    """Three significant digits with a decimal prefix: ``407k``, ``1.23M``, ``98``."""
+    exponent = 0
+    while abs(number) >= 999.5 and exponent < len(_PREFIXES) - 1:
+        number /= 1000.0
+        exponent += 1
+    return f"{number:.3g}{_PREFIXES[exponent]}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent to one decimal, without the sign; a dash where there is none."""
+    if share is None:
+        return "–"
+    return "100" if share > 0.9995 else f"{100 * share:.1f}"
+
+
+def percent_interval(interval: Interval | None) -> str:
+    """Both bounds in percent."""
+    return f"{percent(interval.low)}–{percent(interval.high)}" if interval else "–"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}"
+
+
+def probability(share: float) -> str:
+    """A probability estimated from about a thousand samples: never written as certain."""
+    return "<0.01" if share < 0.01 else ">0.99" if share > 0.99 else f"{share:.2f}"
+
+
+def steps(number: float | None) -> str:
+    """A number of steps; a dash where there is none."""
+    return "–" if number is None else f"{number:,.0f}"
+
+
+def count(number: int, what: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,199 @@
+"""Tables for the terminal: leaderboard, learning speed, paired differences, an architecture layer by layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from archlab.architectures import Architecture
+from archlab.architectures.spec import BackboneName
+from archlab.benchmark.comparison import differences_to_best
+from archlab.benchmark.scores import ArchitectureScore, Scores, TaskScore
+from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, steps
+
+NARROW = 96
+"""Below this many columns the leaderboard shortens its heads and gives half the interval's width."""
+_NARROW_HEADS = {"compress": "comp", "memorise": "mem"}
+_MAX_GAPS = 4
+
+
+def leaderboard(scores: Scores, width: int = 100) -> Table:
+    """Test scores in percent by task, their mean with its interval, and costs; the best of each column is bold.
+
+    Args:
+        scores: what to show.
+        width: columns of the terminal.
+    """
+    narrow = width < NARROW
+    heads = [short_task(task) for task in scores.tasks]
+    table = _table(leaderboard_notes(scores))
+    table.add_column("architecture", overflow="fold", min_width=12)
+    for head in (*(_NARROW_HEADS.get(head, head) if narrow else head for head in heads), "mean"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("±" if narrow else f"{scores.confidence:.0%} interval", justify="right", no_wrap=True)
+    for head in ("params", "state", "FLOPs"):
+        table.add_column(head, justify="right", no_wrap=True)
+    best_of_task = [_best([a.tasks[i].score for a in scores.architectures]) for i in range(len(scores.tasks))]
+    best_mean = _best([a.score for a in scores.architectures])
+    for architecture in scores.architectures:
+        interval = architecture.interval
+        half = percent((interval.high - interval.low) / 2) if interval else "–"
+        table.add_row(
+            Text(architecture.label),
+            *(_score_cell(task, best) for task, best in zip(architecture.tasks, best_of_task, strict=True)),
+            _score_cell(architecture, best_mean),
+            half if narrow else percent_interval(interval),
+            human(architecture.costs.num_params),
+            human(architecture.costs.state_size),
+            human(architecture.costs.flops),
+        )
+    return table
+
+
+def learning_table(scores: Scores) -> Table:
+    """How fast each task was learned: area under the learning curve in percent, and steps to solve."""
+    table = _table(
+        "area under the learning curve in % of the largest possible, averaged over the settings of a task / steps to solve "
+        "its first setting, the median over seeds (– where the median seed does not solve it)"
+    )
+    table.add_column("architecture", overflow="fold", min_width=12)
+    for task in scores.tasks:
+        table.add_column(short_task(task), justify="right")
+    for architecture in scores.architectures:
+        cells = [f"{percent(t.learning_curve_area)} / {steps(t.settings[0].steps_to_solve)}" for t in architecture.tasks]
+        table.add_row(Text(architecture.label), *cells)
+    return table
+
+
+def differences_table(scores: Scores, task: str | None = None) -> Table:
+    """Each architecture against the best: paired difference in percentage points, interval, probability of superiority."""
+    found = differences_to_best(scores, task)
+    best = found[0].second if found else "–"
+    table = _table(f"{task or 'mean'}: percentage points from the best, {best}; the same seeds and test instances on both sides")
+    table.add_column("architecture", overflow="fold", min_width=12)
+    for head in ("difference", f"{scores.confidence:.0%} interval", "P(better)"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for x in found:
+        interval = f"{points(x.interval.low)} to {points(x.interval.high)}"
+        table.add_row(Text(x.first), points(x.mean), interval, probability(x.superiority))
+    return table
+
+
+def architecture_dict(
+    architecture: Architecture, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model"
+) -> dict[str, Any]:
+    """An architecture layer by layer, JSON-ready: parameters, state and forward FLOPs of one sequence, and the totals.
+
+    Raises:
+        ArchlabError: a layer does not fit the width.
+    """
+    architecture.validate(dim)
+    layers = [
+        _part(str(x), x.num_params(dim, length), x.state_size(dim, length), x.flops(dim, length), mixes=x.kind)
+        for x in architecture.layers
+    ]
+    total = _part(
+        "total",
+        architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone),
+        architecture.state_size(length=length, dim=dim),
+        architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
+    )
+    around = [
+        _part("embedding", vocab_size * dim),
+        _part("norms", (len(architecture.layers) + 1) * dim),
+        _part("unembedding", vocab_size * dim + vocab_size, flops=2 * length * dim * vocab_size),
+    ]
+    if backbone == "auto-encoder":
+        known = [*layers, *around]
+        rest = {what: total[what] - sum(part[what] for part in known) for what in ("parameters", "flops")}
+        around.insert(2, _part("decoder", rest["parameters"], flops=rest["flops"]))
+    return {
+        "architecture": str(architecture),
+        "name": architecture.name,
+        "dim": dim,
+        "length": length,
+        "vocab_size": vocab_size,
+        "backbone": backbone,
+        "layers": layers,
+        "around": around,
+        "total": total,
+    }
+
+
+def architecture_table(
+    architecture: Architecture, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model"
+) -> Table:
+    """What :func:`architecture_dict` gives, as a table.
+
+    Raises:
+        ArchlabError: a layer does not fit the width.
+    """
+    found = architecture_dict(architecture, vocab_size, length, dim, backbone)
+    table = _table(f"width {dim}, length {length}, vocabulary {vocab_size}, {backbone}; a multiply-add is 2 FLOPs")
+    for head in ("", "layer", "mixes", "parameters", "state", "FLOPs"):
+        table.add_column(head, justify="left" if head in ("layer", "mixes") else "right", overflow="fold")
+    parts = [*found["layers"], *found["around"], found["total"]]
+    for number, part in enumerate(parts, start=1):
+        table.add_row(
+            str(number) if "mixes" in part else "",
+            Text(part["layer"]),
+            part.get("mixes", ""),
+            f"{part['parameters']:,}",
+            f"{part['state']:,}" if part["state"] else "",
+            human(part["flops"]) if part["flops"] else "",
+            style="bold" if part is found["total"] else "",
+        )
+    return table
+
+
+def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows with the same keys as a table: keys as heads, whole numbers to the right with separators."""
+    table = _table("")
+    for head, value in rows[0].items() if rows else ():
+        table.add_column(head, justify="right" if isinstance(value, int) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
+    return table
+
+
+def _part(layer: str, parameters: int, state: int = 0, flops: int = 0, **more: Any) -> dict[str, Any]:
+    return {"layer": layer, **more, "parameters": parameters, "state": state, "flops": flops}
+
+
+def _table(notes: str) -> Table:
+    caption = Text(notes, style="dim") if notes else None
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left")
+
+
+def _best(values: Sequence[float | None]) -> str:
+    """The largest value as it is written, so that what reads alike is marked alike."""
+    return percent(max((value for value in values if value is not None), default=None))
+
+
+def _score_cell(score: TaskScore | ArchitectureScore, best: str) -> Text:
+    text = percent(score.score)
+    mark = "" if score.complete else "*"
+    return Text(text + mark, style="bold" if text == best and score.score is not None else "")
+
+
+def leaderboard_notes(scores: Scores) -> str:
+    """What a reader of the leaderboard must know, what is missing included."""
+    setting = scores.reference
+    notes = [
+        f"answers right on the test split in %; interval over {scores.interval_over}; parameters, carried state and "
+        f"forward FLOPs at {setting.name}, vocabulary {setting.vocab_size}, length {setting.length}, width {scores.dim}"
+    ]
+    if scores.interval_over == "test instances":
+        notes.append("one seed: the interval says nothing about other initialisations or data")
+    diverged = sum(architecture.num_diverged for architecture in scores.architectures)
+    if diverged:
+        notes.append(f"{count(diverged, 'trial')} diverged and count as chance")
+    gaps = [gap for architecture in scores.architectures for gap in architecture.gaps]
+    if gaps:
+        partial = [f"{a.label} {a.num_complete} of {a.num_settings}" for a in scores.architectures if not a.complete]
+        notes.append(f"* partial, the mean of what there is; complete settings: {', '.join(partial)}")
+        notes += [f"  {gap}" for gap in gaps[:_MAX_GAPS]]
+        if len(gaps) > _MAX_GAPS:
+            notes.append(f"  and {len(gaps) - _MAX_GAPS} more")
+    return "\n".join(notes)
