@@ -1,0 +1,251 @@
+"""Computes the trials that a store lacks."""
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from archlab.errors import ArchlabError
+from archlab.execution.base import Executor, TrialError
+from archlab.training.trial import Progress, Trial, TrialResult
+
+if TYPE_CHECKING:
+    from archlab.store import Store
+
+HEARTBEAT_SECONDS = 10.0
+POLL_SECONDS = 0.5
+"""How often trials that another run holds are looked at."""
+
+
+@dataclass(frozen=True)
+class TrialReused:
+    """The store has the result already, from before or from another run that works on the same store."""
+
+    trial: Trial
+    result: TrialResult
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A worker has been given the trial."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class TrialProgressed:
+    """The trial reports about itself."""
+
+    trial: Trial
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """The result is in the store."""
+
+    trial: Trial
+    result: TrialResult
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """The trial gave no result; the others go on."""
+
+    trial: Trial
+    error: str
+    """The reason: one line, then the end of the traceback if there is one."""
+
+    @property
+    def reason(self) -> str:
+        """The reason in one line."""
+        return self.error.partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """All that is left is being computed by other runs on this store; their results will be reused."""
+
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class RunInterrupted:
+    """The run ends early (Ctrl-C, or a store that cannot be written); what it stored stays."""
+
+    summary: "RunSummary"
+
+
+Event = TrialReused | TrialStarted | TrialProgressed | TrialFinished | TrialFailed | Waiting | RunInterrupted
+
+
+@dataclass(kw_only=True)
+class RunSummary:
+    """What became of the trials of a run."""
+
+    total: int
+    reused: int = 0
+    computed: int = 0
+    """Computed by this run, the diverged ones included."""
+    diverged: int = 0
+    """Diverged ones among the reused and the computed."""
+    failed: dict[Trial, str] = field(default_factory=dict)
+    """Failed trials with their reasons, one line each."""
+    wall_seconds: float = 0.0
+    examples: int = 0
+    """Training sequences that this run's finished trials have seen."""
+
+
+def run(
+    trials: Sequence[Trial], store: "Store", executor: Executor, on_event: Callable[[Event], None] = lambda _: None
+) -> RunSummary:
+    """Compute those of the trials that the store has no result for, and store every result as it comes.
+
+    Trials run in the given order, as many at once as the executor has workers. Trials that another run on
+    the same store computes are waited for, and taken over if that run dies. A trial that fails does not
+    stop the others; the next run tries it again.
+
+    Args:
+        trials: what to compute; duplicates count once.
+        store: where results are and go. Only trials that this run has claimed are computed.
+        executor: where trials run; shut down if the run ends early.
+        on_event: told of everything that happens, in this thread.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, with the claims given back and :class:`RunInterrupted` told.
+        ArchlabError: the store can no longer be written; what it holds is intact.
+    """
+    return _Run(trials, store, executor, on_event).run()
+
+
+class _Run:
+    def __init__(self, trials: Sequence[Trial], store: "Store", executor: Executor, on_event: Callable[[Event], None]) -> None:
+        self.store, self.executor, self.on_event = store, executor, on_event
+        self.pending = {trial.key: trial for trial in trials}
+        self.in_flight: dict[str, datetime] = {}
+        self.messages: queue.SimpleQueue[tuple[Trial, Progress | Future[TrialResult]]] = queue.SimpleQueue()
+        self.summary = RunSummary(total=len(self.pending))
+        self.started = time.monotonic()
+        self.last_heartbeat = self.started
+        self.waiting_for: tuple[str, ...] = ()
+
+    def run(self) -> RunSummary:
+        try:
+            self._reuse()
+            while self.pending or self.in_flight:
+                self._submit()
+                self._listen()
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, KeyboardInterrupt | ArchlabError):
+                self.on_event(RunInterrupted(self._timed_summary()))
+            raise
+        self.store.release()
+        return self._timed_summary()
+
+    def _timed_summary(self) -> RunSummary:
+        self.summary.wall_seconds = time.monotonic() - self.started
+        return self.summary
+
+    def _reuse(self) -> None:
+        for record in self.store.records(keys=self.pending, statuses=("finished", "diverged")):
+            assert record.result is not None
+            trial = self.pending.pop(record.key)
+            self.summary.reused += 1
+            self.summary.diverged += record.status == "diverged"
+            self.on_event(TrialReused(trial, record.result))
+
+    def _submit(self) -> None:
+        """Give every free worker a trial; if there are too few, look at what others have finished."""
+        free = self.executor.num_workers - len(self.in_flight)
+        if not free or not self.pending:
+            return
+        claimed = self.store.claim(list(self.pending.values()), free)
+        for trial in claimed:
+            del self.pending[trial.key]
+            self.in_flight[trial.key] = datetime.now(UTC)
+            self.on_event(TrialStarted(trial))
+            future = self.executor.submit(trial, self._forward_progress(trial))
+            future.add_done_callback(self._forward_end(trial))
+        if len(claimed) < free and self.pending:
+            self._reuse()
+            held = tuple(self.pending)
+            if held and not self.in_flight and held != self.waiting_for:
+                self.waiting_for = held
+                self.on_event(Waiting(tuple(self.pending.values())))
+
+    def _forward_progress(self, trial: Trial) -> Callable[[Progress], None]:
+        return lambda progress: self.messages.put((trial, progress))
+
+    def _forward_end(self, trial: Trial) -> Callable[[Future[TrialResult]], None]:
+        return lambda future: self.messages.put((trial, future))
+
+    def _listen(self) -> None:
+        """Handle the next message, if one comes in time, and stay alive in the eyes of others."""
+        with suppress(queue.Empty):
+            trial, message = self.messages.get(timeout=POLL_SECONDS)
+            if isinstance(message, Future):
+                self._settle(trial, message)
+            else:
+                self.on_event(TrialProgressed(trial, message))
+        if self.in_flight and time.monotonic() - self.last_heartbeat > HEARTBEAT_SECONDS:
+            self.store.heartbeat()
+            self.last_heartbeat = time.monotonic()
+
+    def _settle(self, trial: Trial, future: Future[TrialResult]) -> None:
+        try:
+            result = future.result()
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._record_failure(trial, error)
+        else:
+            self._record_result(trial, result)
+            self.on_event(TrialFinished(trial, result))
+
+    def _record_result(self, trial: Trial, result: TrialResult) -> None:
+        self.store.finish(trial, result, self._provenance(trial))
+        del self.in_flight[trial.key]
+        self.summary.computed += 1
+        self.summary.diverged += result.status == "diverged"
+        self.summary.examples += _examples(trial, result)
+
+    def _record_failure(self, trial: Trial, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        text = f"{reason}\n{error.traceback}" if isinstance(error, TrialError) else reason
+        self.store.fail(trial, text, self._provenance(trial))
+        del self.in_flight[trial.key]
+        self.summary.failed[trial] = reason
+        self.on_event(TrialFailed(trial, text))
+
+    def _provenance(self, trial: Trial) -> dict[str, Any]:
+        from archlab.store import environment
+
+        started, finished = self.in_flight[trial.key], datetime.now(UTC)
+        return environment(trial.device) | {
+            "started": started.isoformat(timespec="milliseconds"),
+            "finished": finished.isoformat(timespec="milliseconds"),
+            "wall_seconds": round((finished - started).total_seconds(), 3),
+        }
+
+    def _stop(self) -> None:
+        """End the workers, keep what they have finished, give the rest back."""
+        self.executor.shutdown()
+        with suppress(ArchlabError):
+            while not self.messages.empty():
+                trial, message = self.messages.get()
+                if isinstance(message, Future) and not message.cancelled() and message.exception() is None:
+                    self._record_result(trial, message.result())
+        with suppress(ArchlabError):
+            self.store.release()
+
+
+def _examples(trial: Trial, result: TrialResult) -> int:
+    """Training sequences seen; the last batch of an epoch may be smaller."""
+    examples = trial.setting.num_train_examples
+    epochs, rest = divmod(result.steps, trial.recipe.steps_per_epoch(examples))
+    return epochs * examples + rest * min(trial.recipe.batch_size, examples)

@@ -1,0 +1,232 @@
+"""Runs trials in single-threaded worker processes on this machine."""
+
+import math
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from archlab.errors import ArchlabError
+from archlab.execution.base import TrialError, WorkerDiedError
+from archlab.execution.worker import WORKER_VARIABLE, environment, serve
+
+if TYPE_CHECKING:
+    from archlab.execution.base import OnProgress, Train
+    from archlab.training.trial import Trial, TrialResult
+
+ATTEMPTS = 2
+"""How often a trial is tried that takes its worker with it."""
+
+
+class LocalExecutor:
+    """One single-threaded worker process a core, or one a GPU. Workers start when trials need them.
+
+    A worker that dies takes one trial with it, which a fresh worker tries again. When this process dies,
+    its workers end by themselves.
+    """
+
+    def __init__(
+        self, num_workers: int | None = None, *, device: Literal["cpu", "cuda"] = "cpu", train: "Train | None" = None
+    ) -> None:
+        """Start no worker yet.
+
+        Args:
+            num_workers: trials that run at once; by default one a core that this process may use, or one a GPU.
+            device: where the trials compute; the workers of ``"cuda"`` take the visible GPUs in turn.
+            train: what runs a trial, a function that can be pickled; by default :func:`archlab.training.train.train`.
+
+        Raises:
+            ArchlabError: ``num_workers`` is below 1, there is no GPU, or this process is itself a worker.
+        """
+        with _starting:
+            if WORKER_VARIABLE in os.environ:
+                raise ArchlabError("workers import the script that starts them: run trials under `if __name__ == '__main__':`")
+        if num_workers is not None and num_workers < 1:
+            raise ArchlabError(f"workers={num_workers}: must be at least 1")
+        gpus = _visible_gpus() if device == "cuda" else None
+        if gpus == []:
+            raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
+        self._gpus = gpus
+        self._num_workers = num_workers or (len(gpus) if gpus else available_cores())
+        self._train = train
+        self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="archlab-worker")
+        self._lock = threading.Lock()
+        self._workers: list[_Worker | None] = [None] * self._num_workers
+        self._free_slots = list(reversed(range(self._num_workers)))
+        self._closed = False
+
+    @property
+    def num_workers(self) -> int:
+        """Trials that run at once."""
+        return self._num_workers
+
+    def submit(self, trial: "Trial", on_progress: "OnProgress") -> "Future[TrialResult]":
+        """See :meth:`archlab.execution.Executor.submit`."""
+        return self._threads.submit(self._run, trial, on_progress)
+
+    def shutdown(self) -> None:
+        """See :meth:`archlab.execution.Executor.shutdown`."""
+        with self._lock:
+            self._closed = True
+            workers = [worker for worker in self._workers if worker is not None]
+            self._workers = []
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.kill()
+        self._threads.shutdown(wait=True)
+        for worker in workers:
+            worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.shutdown()
+
+    def _run(self, trial: "Trial", on_progress: "OnProgress") -> "TrialResult":
+        request = pickle.dumps(trial)
+        with self._lock:
+            slot = self._free_slots.pop()
+        try:
+            for _ in range(ATTEMPTS):
+                worker = self._worker(slot)
+                try:
+                    return worker.run(request, on_progress)
+                except EOFError:
+                    death = worker.cause_of_death()
+                if self._closed:
+                    raise CancelledError
+            raise WorkerDiedError(f"the worker {death} on each of {ATTEMPTS} attempts")
+        finally:
+            with self._lock:
+                self._free_slots.append(slot)
+
+    def _worker(self, slot: int) -> "_Worker":
+        """The living worker of a slot: the one that served it last, or a fresh one."""
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            worker = self._workers[slot]
+            if worker is None or not worker.is_alive():
+                if worker is not None:
+                    worker.close()
+                gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
+                worker = self._workers[slot] = _Worker(self._train, gpu)
+            return worker
+
+
+class _Worker:
+    """The parent's end of a worker process."""
+
+    def __init__(self, train: "Train | None", gpu: str | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        requests, self._requests = context.Pipe(duplex=False)
+        self._replies, replies = context.Pipe(duplex=False)
+        self._process = context.Process(target=serve, args=(requests, replies, train), daemon=True)
+        with _inherited(environment(gpu)):
+            self._process.start()
+        requests.close()
+        replies.close()
+
+    def run(self, request: bytes, on_progress: "OnProgress") -> "TrialResult":
+        """The result of a pickled trial.
+
+        Raises:
+            TrialError: the trial raised.
+            EOFError: the worker died.
+        """
+        done = False
+        try:
+            self._send(request)
+            while True:
+                kind, value = self._receive()
+                done = kind != "progress"
+                if kind == "result":
+                    return value  # type: ignore[no-any-return]
+                if kind == "error":
+                    raise TrialError(*value)
+                on_progress(value)
+        finally:
+            if not done:  # replies of this trial must never be taken for those of the next
+                self.kill()
+
+    def _send(self, request: bytes) -> None:
+        try:
+            self._requests.send_bytes(request)
+        except OSError as error:
+            raise EOFError from error
+
+    def _receive(self) -> tuple[str, Any]:
+        try:
+            return self._replies.recv()  # type: ignore[no-any-return]
+        except OSError as error:
+            raise EOFError from error
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def cause_of_death(self) -> str:
+        """How the process ended, as a predicate."""
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code >= 0:
+            return f"ended with status {code}"
+        name = signal.Signals(-code).name
+        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        self._process.join()
+        self._process.close()
+        self._requests.close()
+        self._replies.close()
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def _inherited(variables: dict[str, str]) -> Iterator[None]:
+    """A child that starts here has these variables before its first import, and no Ctrl-C until it ignores it."""
+    with _starting:
+        before = {name: os.environ.get(name) for name in variables}
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        share, period = quota.read_text().split()
+        if share != "max":
+            cores = min(cores, math.ceil(int(share) / int(period)))
+    return cores
+
+
+def _visible_gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]

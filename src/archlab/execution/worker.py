@@ -1,0 +1,76 @@
+"""What runs inside a worker process: trials, one after the other, until the parent is gone."""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from archlab.errors import ArchlabError
+
+if TYPE_CHECKING:
+    from archlab.execution.base import Train
+
+WORKER_VARIABLE = "ARCHLAB_WORKER"
+_TRACEBACK_LINES = 30
+
+
+def environment(gpu: str | None) -> dict[str, str]:
+    """The variables of a worker's environment: one thread each, and for a GPU worker its GPU."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    variables = dict.fromkeys(threads, "1") | {WORKER_VARIABLE: "1"}
+    return variables if gpu is None else variables | {"CUDA_VISIBLE_DEVICES": gpu}
+
+
+def serve(requests: Connection, replies: Connection, train: "Train | None") -> None:
+    """Answer every trial that comes in with progress, then with a result or an error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    train = train or _default_train()
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+        torch.set_num_interop_threads(1)
+    while True:
+        try:
+            request = requests.recv_bytes()
+        except EOFError:
+            return
+        replies.send_bytes(_answer(request, replies, train))
+
+
+def _default_train() -> "Train":
+    from archlab.training.train import train
+
+    return train
+
+
+def _answer(request: bytes, replies: Connection, train: "Train") -> bytes:
+    """The pickled last reply to a request."""
+    try:
+        trial = pickle.loads(request)
+        return pickle.dumps(("result", train(trial, lambda progress: replies.send(("progress", progress)))))
+    except Exception as error:
+        return pickle.dumps(("error", (_reason(error), _tail_of_traceback())))
+
+
+def _reason(error: Exception) -> str:
+    line = " ".join(str(error).split())
+    return line if isinstance(error, ArchlabError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
+
+
+def _tail_of_traceback() -> str:
+    return "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers; a trial in a long operation would not notice."""
+    parent: Any = parent_process()
+    wait([parent.sentinel])
+    os._exit(1)

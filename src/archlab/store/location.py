@@ -1,0 +1,187 @@
+"""Opens the database that a path or URL names, and says in one line why it cannot."""
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
+from sqlalchemy import inspect as inspect_database
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from archlab.errors import ArchlabError
+from archlab.store.record import dump_json
+from archlab.store.schema import SCHEMA_VERSION, meta, metadata
+
+BUSY_SECONDS = 30
+"""How long a writer waits for another one to let go of an SQLite store."""
+
+
+def open_database(location: str | os.PathLike[str], *, create: bool) -> tuple[Engine, str]:
+    """Connect to the store at ``location`` and check that it is one of this schema.
+
+    A missing store is created if ``create`` says so. Anything else that is found there is left as it is.
+
+    Returns:
+        The engine, and the location as messages name it (without a password).
+
+    Raises:
+        ArchlabError: the location cannot hold a store or holds something else.
+    """
+    url = _parse(location)
+    path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    where = str(path) if path is not None else url.render_as_string(hide_password=True)
+    if path is not None:
+        _check_file(path, create=create)
+    try:
+        engine = create_engine(url, json_serializer=dump_json, json_deserializer=json.loads)
+    except ModuleNotFoundError as error:
+        fix = "install archlab[postgres]" if error.name == "psycopg" else f"install {error.name}"
+        raise ArchlabError(f"store {where}: the database driver {error.name} is missing: {fix}") from None
+    try:
+        with plain_errors(where):
+            if path is not None:
+                _tune_sqlite(engine, write_ahead=create)
+            _check_schema(engine, where, create=create)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine, where
+
+
+def _parse(location: str | os.PathLike[str]) -> URL:
+    text = os.fspath(location)
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        url = make_url(text)
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ArchlabError(f"store {text!r}: {error}: give a path, or a URL such as postgresql://user@host/database") from None
+    if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
+        raise ArchlabError(f"store {text!r}: a store in memory cannot be shared or resumed: give a path")
+    return url
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    """Look at what the path holds without changing a byte of it."""
+    if path.is_dir():
+        raise ArchlabError(f"store {path} is a directory: give a file, such as {path / 'archlab.db'}")
+    if not path.parent.is_dir():
+        raise ArchlabError(f"store {path}: the folder {path.parent} does not exist: create it or choose another place")
+    if not path.exists():
+        if not create:
+            raise ArchlabError(f"store {path} does not exist: `archlab run SPEC --store {path}` makes it")
+        if not os.access(path.parent, os.W_OK):
+            raise ArchlabError(f"store {path}: the folder {path.parent} is not writable: choose another place")
+        return
+    try:
+        with path.open("rb") as file:
+            header = file.read(16)
+    except OSError as error:
+        raise ArchlabError(f"store {path} cannot be read: {error.strerror}") from None
+    if header and header != b"SQLite format 3\0":
+        raise ArchlabError(f"store {path} is not an SQLite database: it is left as it is; choose another file")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as connection:
+            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.DatabaseError as error:
+        state, tables = str(error), set()
+    if state != "ok":
+        line = " ".join(state.split())
+        raise ArchlabError(f"store {path} is damaged ({line}): it is left as it is; restore a copy or choose another file")
+    if tables and not {"meta", "trials"} <= tables:
+        raise ArchlabError(f"store {path} is an SQLite database of something else: it is left as it is; choose another file")
+    if not tables and not create:
+        raise ArchlabError(f"store {path} is empty: `archlab run SPEC --store {path}` fills it")
+
+
+def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # the driver's own transactions cannot begin as writers
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        connection.execute("PRAGMA synchronous = FULL")  # a finished trial survives a power cut, too
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A reader that turns writer fails at once if another has written since: writers begin as such.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    if write_ahead:
+        _enable_write_ahead_log(engine)
+
+
+def _enable_write_ahead_log(engine: Engine) -> None:
+    """Readers and a writer work at once; the switch itself needs the file alone and does not wait for it."""
+    connection = engine.raw_connection()
+    deadline = time.monotonic() + BUSY_SECONDS
+    try:
+        cursor = connection.cursor()
+        while True:
+            try:
+                cursor.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise ArchlabError(f"store: no write-ahead log on this file system: {error}") from None
+                time.sleep(0.02)
+    finally:
+        connection.close()
+
+
+def _check_schema(engine: Engine, where: str, *, create: bool) -> None:
+    version = _schema_version(engine)
+    if version is None:
+        if not create:
+            raise ArchlabError(f"store {where} is empty: `archlab run SPEC --store {where}` fills it")
+        try:
+            with engine.connect().execution_options(writes=True) as connection, connection.begin():
+                metadata.create_all(connection)
+                if connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version")) is None:
+                    connection.execute(meta.insert().values(name="schema_version", value=str(SCHEMA_VERSION)))
+        except DBAPIError:
+            if _schema_version(engine) is None:  # not another run that created it first
+                raise
+        version = _schema_version(engine)
+    if version != SCHEMA_VERSION:
+        raise ArchlabError(
+            f"store {where} has schema version {version}, this archlab reads {SCHEMA_VERSION}: "
+            "upgrade archlab or choose another store"
+        )
+
+
+def _schema_version(engine: Engine) -> int | None:
+    with engine.connect() as connection:
+        if not inspect_database(connection).has_table("meta"):
+            return None
+        value = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version"))
+        return int(value) if value is not None and value.isdigit() else None
+
+
+_REASONS = {
+    "disk is full": "the disk is full: free some space and run the same command again; what is stored is intact",
+    "disk I/O error": "cannot be written (disk I/O error; is the disk full?): what is stored is intact",
+    "readonly": "is not writable: change its permissions or choose another store",
+    "unable to open": "cannot be opened: check the permissions of the file and its folder",
+    "database is locked": f"has been locked by another process for {BUSY_SECONDS} s: end it and try again",
+    "malformed": "is damaged: restore a copy or choose another file",
+    "not a database": "is not an SQLite database: choose another file",
+}
+
+
+@contextmanager
+def plain_errors(where: str) -> Iterator[None]:
+    """Turn the database's errors into one line for the person who runs the command."""
+    try:
+        yield
+    except DBAPIError as error:
+        text = " ".join(str(error.orig).split())
+        reason = next((reason for sign, reason in _REASONS.items() if sign in text), text)
+        raise ArchlabError(f"store {where} {reason}" if reason != text else f"store {where}: {text}") from error

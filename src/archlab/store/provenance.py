@@ -1,0 +1,65 @@
+"""Where numbers come from: machine, versions, commit."""
+
+import platform
+import socket
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import archlab
+
+
+@cache
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """What this process computes on and with.
+
+    Returns:
+        ``host``, ``cpu``, ``gpu`` (None unless ``device`` is ``"cuda"``), ``platform``, the versions of
+        ``python``, ``torch``, ``numpy`` and ``archlab``, and ``commit``: archlab's git commit if it runs from
+        a checkout, with ``-dirty`` appended if the package differs from it, else None.
+    """
+    return {
+        "host": socket.gethostname(),
+        "cpu": _cpu_name(),
+        "gpu": _gpu_name() if device == "cuda" else None,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "archlab": version("archlab"),
+        "commit": _commit(),
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpu_name() -> str | None:
+    # Not through torch: a CUDA context in this process would take memory from the workers.
+    return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").partition("\n")[0] or None
+
+
+def _commit() -> str | None:
+    package = Path(archlab.__file__).parent
+    git = ("git", "-C", str(package))
+    if not _output(*git, "ls-files", "__init__.py"):  # installed inside somebody else's checkout
+        return None
+    commit = _output(*git, "rev-parse", "HEAD")
+    dirty = _output(*git, "status", "--porcelain", "--", ".")
+    return f"{commit}-dirty" if dirty else commit
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
