@@ -92,8 +92,8 @@ class LinearAttention(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query features, key features and values (..., heads, width), in at least float32."""
-        projected: list[Tensor] = [p(x) for p in (self.q_proj, self.k_proj, self.v_proj)]
-        q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in projected)
+        heads = (*x.shape[:-1], self.heads, -1)
+        q, k, v = (p(x).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
         return at_least_float32(self.q_map(q)), at_least_float32(self.k_map(k)), at_least_float32(v)
 
     def forward(self, x_bld: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class LinearAttention(nn.Module):
             mixed, total = linear_attention(q, k, v, chunk_size(q.shape[-1], v.shape[-1], length))
             if self.normalize:
                 mixed = mixed / _away_from_zero(total)
-        out: Tensor = self.out_proj(mixed.unflatten(0, (batch, self.heads)).transpose(1, 2).flatten(2).to(x_bld.dtype))
+        out: Tensor = self.out_proj(mixed.reshape(batch, self.heads, length, -1).transpose(1, 2).flatten(2).to(x_bld.dtype))
         return out
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:

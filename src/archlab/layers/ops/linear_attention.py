@@ -10,7 +10,7 @@ from archlab.layers.ops.chunks import cut, num_chunks
 
 def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
     """Positions a chunk: where scores within a chunk and states between chunks cost about the same."""
-    return min(length, max(16, 2 ** math.ceil(math.log2(2 * math.sqrt(key_dim * value_dim)))))
+    return min(length, max(16, 1 << math.ceil(math.log2(2 * math.sqrt(key_dim * value_dim)))))
 
 
 def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
@@ -39,8 +39,8 @@ def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) ->
 
 def _before(x: Tensor, chunks: int) -> Tensor:
     """The sums over the earlier chunks of the same sequence, (N * chunks, ...) to the same shape."""
-    per_sequence = x.unflatten(0, (-1, chunks))
-    return (per_sequence.cumsum(1) - per_sequence).flatten(0, 1)
+    per_sequence = x.view(-1, chunks, *x.shape[1:])
+    return (per_sequence.cumsum(1) - per_sequence).view_as(x)
 
 
 def linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:

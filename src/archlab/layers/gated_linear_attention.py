@@ -1,0 +1,139 @@
+"""Gated linear attention: a matrix state that forgets channel by channel, at a rate each token chooses."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+
+NORM_EPS = 1e-5
+
+
+@register("gated-linear-attention")
+@dataclass(frozen=True)
+class GatedLinearAttentionConfig(LayerConfig):
+    """Gated linear attention (arXiv 2312.06635, section 4.4) with one head.
+
+    Knobs: ``heads``; ``expand_k`` and ``expand_v``, widths of keys and values over the layer's;
+    ``gate_low_rank``, rank of the gate's projection; ``gate_logit_normalizer``, which divides the log gate.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2312.06635"
+
+    heads: int = 1
+    expand_k: float = 1.0
+    expand_v: float = 1.0
+    gate_low_rank: int = 16
+    gate_logit_normalizer: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one and expansions that are not positive."""
+        positive(self, "heads", "gate_low_rank", "gate_logit_normalizer")
+        for knob in ("expand_k", "expand_v"):
+            if getattr(self, knob) <= 0:
+                raise ArchlabError(f"{self.name}({knob}={getattr(self, knob)}): {knob} must be above 0")
+
+    def validate(self, dim: int) -> None:
+        """Refuse expansions that give no whole number of channels a head."""
+        for knob in ("expand_k", "expand_v"):
+            expand = getattr(self, knob)
+            channels = dim * expand / self.heads
+            if channels < 1 or channels != int(channels):
+                fit = max(1, round(channels)) * self.heads / dim
+                raise ArchlabError(
+                    f"{self.name}(heads={self.heads}, {knob}={expand}): width {dim} gives {channels:g} channels a head, "
+                    f"which must be a whole number; {knob}={fit:g} fits"
+                )
+
+    def _widths(self, dim: int) -> tuple[int, int]:
+        """Keys' and values' width, all heads together."""
+        return int(dim * self.expand_k), int(dim * self.expand_v)
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        keys, values = self._widths(dim)
+        gate = self.gate_low_rank * (dim + keys) + keys
+        return dim * (2 * keys + 3 * values) + gate + values // self.heads
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the matrix of each head."""
+        keys, values = self._widths(dim)
+        return keys * values // self.heads
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        keys, values = self._widths(dim)
+        projections = dim * (2 * keys + 3 * values) + self.gate_low_rank * (dim + keys)
+        head = keys // self.heads, values // self.heads
+        return 2 * length * projections + self.heads * decayed_linear_attention_flops(*head, length, chunk_size(*head))
+
+    def build(self, dim: int, max_length: int) -> "GatedLinearAttention":
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return GatedLinearAttention(dim, self.heads, *self._widths(dim), self.gate_low_rank, self.gate_logit_normalizer)
+
+
+@register("mh-gated-linear-attention")
+@dataclass(frozen=True)
+class MultiHeadGatedLinearAttentionConfig(GatedLinearAttentionConfig):
+    """Gated linear attention with 8 heads: see :class:`GatedLinearAttentionConfig`."""
+
+    heads: int = 8
+
+
+class GatedLinearAttention(nn.Module):
+    """``o_t = q_t S_t / sqrt(K)`` with ``S_t = diag(a_t) S_{t-1} + k_t v_t`` and ``a_t = sigmoid(W2 W1 x_t + b)**(1/16)``.
+
+    The output of each head goes through an RMS norm and the gate ``silu(W_g x_t)``, then a last projection. Decays
+    and states are in at least float32.
+    """
+
+    def __init__(self, dim: int, heads: int, keys: int, values: int, gate_low_rank: int, gate_logit_normalizer: int) -> None:
+        """``keys`` and ``values`` are widths over all ``heads``; projections start Xavier-uniform with gain 2 ** -2.5."""
+        super().__init__()
+        self.heads = heads
+        self.gate_logit_normalizer = gate_logit_normalizer
+        self.q_proj, self.k_proj = nn.Linear(dim, keys, bias=False), nn.Linear(dim, keys, bias=False)
+        self.v_proj, self.g_proj = nn.Linear(dim, values, bias=False), nn.Linear(dim, values, bias=False)
+        self.decay_proj = nn.Sequential(nn.Linear(dim, gate_low_rank, bias=False), nn.Linear(gate_low_rank, keys))
+        self.norm = nn.RMSNorm(values // heads, eps=NORM_EPS)
+        self.out_proj = nn.Linear(values, dim, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, gain=2**-2.5)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scaled queries, keys, values and log decays, each (..., heads, width), in at least float32."""
+        heads = (*x.shape[:-1], self.heads, -1)
+        q, k, v, gate = (at_least_float32(p(x)).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj, self.decay_proj))
+        return q * q.shape[-1] ** -0.5, k, v, F.logsigmoid(gate) / self.gate_logit_normalizer
+
+    def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Norm, gate and last projection of the heads' outputs (..., heads, width)."""
+        out: Tensor = self.out_proj(self.norm(mixed).flatten(-2).to(x.dtype) * F.silu(self.g_proj(x)))
+        return out
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        batch, length, _ = x_bld.shape
+        q, k, v, log_decay = (t.transpose(1, 2).flatten(0, 1) for t in self._project(x_bld))
+        with no_autocast(x_bld):
+            mixed = decayed_linear_attention(q, k, v, log_decay, chunk_size(q.shape[-1], v.shape[-1]))
+        return self._read_out(x_bld, mixed.reshape(batch, self.heads, length, -1).transpose(1, 2))
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero matrices (B, heads, keys a head, values a head)."""
+        keys, values = self.q_proj.weight.shape[0] // self.heads, self.v_proj.weight.shape[0] // self.heads
+        return {"kv": self.q_proj.weight.new_zeros(batch_size, self.heads, keys, values)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        q, k, v, log_decay = self._project(x_bd)
+        kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
+        return self._read_out(x_bd, (q[..., None] * kv).sum(-2)), {"kv": kv}
