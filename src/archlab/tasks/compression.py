@@ -1,0 +1,56 @@
+"""Compression: a whole sequence of random tokens from the state at its end."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from archlab.errors import ArchlabError
+from archlab.tasks.base import Arrays, Task, register
+
+
+@register("compression")
+@dataclass(frozen=True, kw_only=True)
+class Compression(Task):
+    """Compress random tokens into one position and read all of them back (arXiv 2403.17844, section 3.1).
+
+    Every token is drawn from all ids but the last, which is the compression token and stands at the end.
+    The auto-encoder sees only the encoder's output there, and every position is asked, the compression
+    token too::
+
+        input    d3 d9 d0 d3 d11 compress
+        target   d3 d9 d0 d3 d11 compress
+    """
+
+    summary = "rebuild a sequence of random tokens from the one state at its end"
+    backbone = "auto-encoder"
+
+    vocab_size: int = 16
+    length: int = 32
+    num_train_examples: int = 12_800
+
+    def check(self) -> None:
+        """Raise :class:`ArchlabError` unless there is something to compress: two data tokens, one position."""
+        if self.vocab_size < 3:
+            raise ArchlabError(
+                f"{self.name}: vocab_size={self.vocab_size}: too small for two data tokens and the compression token: "
+                f"give at least 3"
+            )
+        if self.length < 2:
+            raise ArchlabError(
+                f"{self.name}: length={self.length}: no room for a token before the compression token: give at least 2"
+            )
+
+    @property
+    def chance(self) -> float:
+        """One of the data tokens everywhere but at the end, where the compression token is certain."""
+        return ((self.length - 1) / (self.vocab_size - 1) + 1) / self.length
+
+    def describe_tokens(self) -> dict[str, range]:
+        """Data tokens and the compression token."""
+        return {"data": range(self.vocab_size - 1), "compress": range(self.vocab_size - 1, self.vocab_size)}
+
+    def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
+        """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, equal."""
+        inputs = np.full((n, self.length), self.vocab_size - 1, dtype=np.int64)
+        inputs[:, :-1] = rng.integers(self.vocab_size - 1, size=(n, self.length - 1))
+        return inputs, inputs.copy()

@@ -1,0 +1,71 @@
+"""Selective copying: the data tokens in order, without the blanks between them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from archlab.errors import ArchlabError
+from archlab.tasks.base import IGNORE, Arrays, Task, register
+
+
+@register("selective-copying")
+@dataclass(frozen=True, kw_only=True)
+class SelectiveCopying(Task):
+    """Copy the data tokens in order, leaving out the blanks (arXiv 2403.17844, section 3.1).
+
+    ``num_tokens_to_copy`` data tokens, each drawn from all ids but the last two; every blank stands
+    before a data token drawn uniformly, so none separates the last data token from the copy token (the
+    last id). As many blanks (the last id but one) as data tokens follow; there the tokens are asked,
+    unshifted::
+
+        input    d5  _  _ d1  _ d7 copy  _  _  _
+        target    .  .  .  .  .  .    . d5 d1 d7
+    """
+
+    summary = "copy the data tokens in order, leaving out the blanks between them"
+
+    vocab_size: int = 16
+    length: int = 256
+    num_train_examples: int = 12_800
+    num_tokens_to_copy: int = 16
+
+    def check(self) -> None:
+        """Raise :class:`ArchlabError` unless the tokens fit in twice, with the copy token and a blank between them."""
+        if self.num_tokens_to_copy < 1:
+            raise ArchlabError(f"{self.name}: num_tokens_to_copy={self.num_tokens_to_copy}: must be at least 1")
+        if self.length < 2 * self.num_tokens_to_copy + 2:
+            raise ArchlabError(
+                f"{self.name}: num_tokens_to_copy={self.num_tokens_to_copy} does not fit in length={self.length}: the tokens "
+                f"stand there twice, with a copy token and a blank: give a length of at least {2 * self.num_tokens_to_copy + 2}"
+            )
+        if self.vocab_size < 4:
+            raise ArchlabError(
+                f"{self.name}: vocab_size={self.vocab_size}: too small for two data tokens, blank and copy: give at least 4"
+            )
+
+    @property
+    def chance(self) -> float:
+        """One of the data tokens."""
+        return 1 / (self.vocab_size - 2)
+
+    def describe_tokens(self) -> dict[str, range]:
+        """Data tokens, the blank and the copy token."""
+        blank, copy = self.vocab_size - 2, self.vocab_size - 1
+        return {"data": range(blank), "blank": range(blank, copy), "copy": range(copy, copy + 1)}
+
+    def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
+        """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, ignored = -100."""
+        blank, copied = self.vocab_size - 2, self.num_tokens_to_copy
+        num_blanks = self.length - 2 * copied - 1
+        data = rng.integers(blank, size=(n, copied))
+
+        before = rng.integers(copied, size=(n, num_blanks)) + copied * np.arange(n)[:, None]
+        blanks_before = np.bincount(before.ravel(), minlength=n * copied).reshape(n, copied)
+        positions = blanks_before.cumsum(axis=1) + np.arange(copied)
+
+        inputs = np.full((n, self.length), blank, dtype=np.int64)
+        np.put_along_axis(inputs, positions, data, axis=1)
+        inputs[:, -copied - 1] = self.vocab_size - 1
+        targets = np.full_like(inputs, IGNORE)
+        targets[:, -copied:] = data
+        return inputs, targets
