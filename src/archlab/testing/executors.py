@@ -1,0 +1,192 @@
+"""The contract of an executor as checks that any executor can be put through."""
+
+import math
+import os
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pytest
+
+from archlab.architectures import architecture
+from archlab.errors import ArchlabError
+from archlab.execution.base import Executor, TrialError, WorkerDiedError
+from archlab.tasks import setting
+from archlab.training.recipe import Recipe
+from archlab.training.trial import Metrics, Progress, Trial, TrialResult
+
+if TYPE_CHECKING:
+    from archlab.execution.base import OnProgress, Train
+
+
+class ExecutorContract(ABC):
+    """Checks that an executor keeps its contract; inherit, say how to make one, run pytest.
+
+    .. code-block:: python
+
+        class TestMyExecutor(ExecutorContract):
+            @classmethod
+            def make(cls, train, num_workers):
+                return MyExecutor(num_workers, train=train)
+
+    The executor's workers must share this machine's files.
+    """
+
+    timeout: ClassVar[float] = 60.0
+    """Seconds that a worker may take to start and run a trial that takes no time."""
+
+    @classmethod
+    @abstractmethod
+    def make(cls, train: "Train", num_workers: int) -> Executor:
+        """A fresh executor whose workers run ``train``, which can be pickled."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def shared(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
+        """An executor with two workers for the checks that leave it whole."""
+        with cls.make(partial(obey, tmp_path_factory.mktemp("shared")), 2) as executor:
+            yield executor
+
+    def test_a_trial_comes_back_with_its_result(self, shared: Executor) -> None:
+        trial = ask("answer", learning_rate=0.25)
+        result = shared.submit(trial, ignore).result(self.timeout)
+        assert result.selected.accuracy == 0.25, "the worker saw another trial"
+        assert result.numerators.dtype == np.float32
+        assert result.numerators.tolist() == [1.0, 2.0]
+        assert math.isnan(result.test_last.loss)
+
+    def test_progress_arrives_in_order_and_before_the_result(self, shared: Executor) -> None:
+        seen: list[int] = []
+        future = shared.submit(ask("report"), lambda progress: seen.append(progress.step))
+        future.result(self.timeout)
+        assert seen == [1, 2, 3]
+
+    def test_an_exception_fails_its_trial_alone(self, shared: Executor) -> None:
+        futures = [shared.submit(ask(wish), ignore) for wish in ("raise", "answer")]
+        with pytest.raises(TrialError) as caught:
+            futures[0].result(self.timeout)
+        assert str(caught.value) == "KeyError: 'two lines'"
+        assert caught.value.traceback.splitlines()[-1] == str(caught.value)
+        assert "obey" in caught.value.traceback
+        assert futures[1].result(self.timeout).status == "finished"
+
+    def test_bad_input_fails_with_its_message_as_it_is(self, shared: Executor) -> None:
+        with pytest.raises(TrialError, match=r"^heads=3 does not divide dim=8: choose 2 or 4$"):
+            shared.submit(ask("refuse"), ignore).result(self.timeout)
+
+    def test_a_callback_that_raises_spoils_no_other_trial(self, shared: Executor) -> None:
+        def raise_error(_: Progress) -> None:
+            raise OSError("the terminal is gone")
+
+        with pytest.raises(OSError, match="the terminal is gone"):
+            shared.submit(ask("report"), raise_error).result(self.timeout)
+        rates = [0.125, 0.25, 0.5]
+        futures = [shared.submit(ask("answer", learning_rate=rate), ignore) for rate in rates]
+        assert [future.result(self.timeout).selected.accuracy for future in futures] == rates
+
+    def test_as_many_trials_run_at_once_as_there_are_workers(self, shared: Executor) -> None:
+        assert shared.num_workers == 2
+        futures = [shared.submit(ask("nap"), ignore) for _ in range(5)]
+        spans = [future.result(self.timeout).numerators.tolist() for future in futures]
+        at_once = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
+        assert max(at_once) == 2
+
+    def test_one_worker_runs_trials_in_the_order_of_submission(self, tmp_path: Path) -> None:
+        with self.make(partial(obey, tmp_path), 1) as executor:
+            assert executor.num_workers == 1
+            futures = [executor.submit(ask("nap", seed=seed), ignore) for seed in range(3)]
+            starts = [future.result(self.timeout).numerators[0] for future in futures]
+        assert starts == sorted(starts)
+
+    def test_a_trial_whose_worker_dies_is_tried_again(self, tmp_path: Path) -> None:
+        with self.make(partial(obey, tmp_path), 1) as executor:
+            futures = [executor.submit(ask(wish), ignore) for wish in ("die once", "answer")]
+            assert [future.result(self.timeout).status for future in futures] == ["finished", "finished"]
+
+    def test_a_trial_that_kills_every_worker_fails_alone_and_says_how(self, tmp_path: Path) -> None:
+        with self.make(partial(obey, tmp_path), 1) as executor:
+            futures = [executor.submit(ask(wish), ignore) for wish in ("die", "answer")]
+            with pytest.raises(WorkerDiedError, match="SIGKILL") as caught:
+                futures[0].result(self.timeout)
+            assert "\n" not in str(caught.value)
+            assert futures[1].result(self.timeout).status == "finished"
+
+    def test_shutdown_ends_running_and_waiting_trials_at_once(self, tmp_path: Path) -> None:
+        executor = self.make(partial(obey, tmp_path), 1)
+        futures = [executor.submit(ask(wish), ignore) for wish in ("hang", "answer")]
+        deadline = time.monotonic() + self.timeout
+        while not (tmp_path / "hangs").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        started = time.monotonic()
+        executor.shutdown()
+        executor.shutdown()
+        for future in futures:
+            with pytest.raises(CancelledError):
+                future.result(10)
+        assert time.monotonic() - started < 10
+
+
+_WISHES = ("answer", "report", "raise", "refuse", "nap", "die", "die once", "hang")
+_METRICS = Metrics(0.5, 0.5, 0.7)
+
+
+def ask(wish: str, *, learning_rate: float = 1e-3, seed: int = 0) -> Trial:
+    """A trial that :func:`obey` knows by its width."""
+    return Trial(
+        architecture=architecture("mlp"),
+        setting=setting("compression"),
+        recipe=Recipe(),
+        dim=8 * (1 + _WISHES.index(wish)),
+        learning_rate=learning_rate,
+        weight_decay=0.0,
+        seed=seed,
+    )
+
+
+def ignore(_: Progress) -> None:
+    """Progress that nobody looks at."""
+
+
+def obey(folder: Path, trial: Trial, on_progress: "OnProgress") -> TrialResult:
+    """Do what the trial wishes instead of training it; ``folder`` remembers across workers."""
+    wish = _WISHES[trial.dim // 8 - 1]
+    numerators = [1.0, 2.0]
+    if wish == "report":
+        for step in (1, 2, 3):
+            on_progress(Progress(step, 3, 1.0, None))
+    elif wish == "raise":
+        raise KeyError("two lines")
+    elif wish == "refuse":
+        raise ArchlabError("heads=3 does not divide dim=8: choose 2 or 4")
+    elif wish == "nap":
+        start = time.monotonic() % 1000  # float32 tells milliseconds apart here
+        time.sleep(0.2)
+        numerators = [start, start + 0.2]
+    elif wish == "die" or (wish == "die once" and not (folder / "died").exists()):
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif wish == "hang":
+        (folder / "hangs").touch()
+        time.sleep(3600)
+    return TrialResult(
+        status="finished",
+        steps=1,
+        solved_step=None,
+        selected_step=1,
+        selected=Metrics(trial.learning_rate, 0.5, 0.7),
+        test=_METRICS,
+        test_last=Metrics(0.5, 0.5, math.nan),
+        curve=(),
+        numerators=np.asarray(numerators, dtype=np.float32),
+        denominators=np.asarray([2.0, 2.0], dtype=np.float32),
+        examples_per_second=1.0,
+        wall_seconds=0.0,
+        cpu_seconds=0.0,
+    )

@@ -1,0 +1,345 @@
+"""The contract of a layer as checks that any layer can be put through."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from archlab.architectures.spec import Architecture, architecture
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, Recurrent, layer
+from archlab.testing.flops import count_flops
+
+Oracle = Callable[[nn.Module, Tensor], Tensor]
+"""The layer as a plain float64 recurrence: its module and ``(batch, length, dim)`` float64 to the same shape."""
+
+
+class LayerContract:
+    """Checks that a layer keeps its contract; inherit, name the layer, run pytest.
+
+    .. code-block:: python
+
+        class TestMyMixer(LayerContract):
+            config = layer("my-mixer", heads=4)
+            oracle = staticmethod(my_mixer_token_by_token)
+
+    An oracle is written apart from the layer's own operations, sequentially, in float64, and is
+    differentiable; the layer's outputs and gradients are compared with it. Without one, the layer's
+    own step form takes its place. Parameters are moved off their initial values first, so that
+    a bias that starts at zero is not overlooked.
+    """
+
+    config: ClassVar[LayerConfig]
+    """The layer under test, registered."""
+    dim: ClassVar[int] = 128
+    """A width that the layer fits; twice that must fit as well."""
+    oracle: ClassVar[Oracle | None] = None
+    lengths: ClassVar[Sequence[int]] = (1, 18, 127)
+    """Sequence lengths to check, ascending; the last is the layer's maximum length."""
+    tolerance: ClassVar[float] = 1e-4
+    """float32 error of outputs and gradients, relative to the largest entry of each tensor."""
+    causality_tolerance: ClassVar[float] = 0.0
+    """Change of outputs before a changed token, relative to the largest output: 0 is bit-equal; a
+    layer that transforms whole sequences (FFT) rounds, and may say so here."""
+    compile_backend: ClassVar[str] = "eager"
+    """Backend of :func:`torch.compile`: ``"eager"`` traces only, ``"inductor"`` needs a C++ compiler."""
+
+    # What it is
+
+    def test_config_is_a_value_with_a_text_form(self) -> None:
+        again = layer(self.config.name, **self.config.knobs())
+        assert again == self.config
+        assert hash(again) == hash(self.config)
+        stack = Architecture((self.config,))
+        assert architecture(str(stack)) == stack, f"{stack} reads back as {architecture(str(stack))}"
+
+    def test_every_width_builds_or_is_refused(self) -> None:
+        for dim in (1, 2, 3, 8, 12, 30, 31, 48, self.dim, 2 * self.dim):
+            refusal = _refusal(self.config, dim)
+            if refusal is None:
+                x_bld = torch.randn(1, 3, dim)
+                assert self.config.build(dim, 3)(x_bld).shape == x_bld.shape, f"validate accepts width {dim}"
+            else:
+                assert dim not in (self.dim, 2 * self.dim), f"refuses its own test width: {refusal}"
+                assert "\n" not in refusal, f"not one line: {refusal}"
+                assert self.config.name in refusal, f"does not name {self.config.name}: {refusal}"
+
+    def test_parameters_are_as_predicted(self) -> None:
+        for dim in (self.dim, 2 * self.dim):
+            for length in self.lengths:
+                predicted = self.config.num_params(dim, length)
+                with torch.device("meta"):
+                    on_meta = _num_trainable(self.config.build(dim, length))
+                assert on_meta == predicted, (
+                    f"width {dim}, length {length}: num_params says {predicted}, the meta device {on_meta}"
+                )
+        built, predicted = _num_trainable(self._module()), self.config.num_params(self.dim, self.lengths[-1])
+        assert built == predicted, f"num_params says {predicted}, built are {built}"
+
+    def test_construction_is_deterministic(self) -> None:
+        first, second = self._build(seed=0), self._build(seed=0)
+        for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+            assert torch.equal(a, b), f"{name} differs between two builds from one seed"
+        x_bld = self._input(18)
+        assert torch.equal(first(x_bld), second(x_bld))
+
+    def test_state_dict_restores_the_layer(self) -> None:
+        module, other = self._module(), self._build(seed=1)
+        other.load_state_dict(module.state_dict())
+        x_bld = self._input(18)
+        assert torch.equal(module(x_bld), other(x_bld)), "the state dict does not hold all that the output depends on"
+
+    # What it computes
+
+    def test_shape_and_dtype(self) -> None:
+        module = self._module()
+        for length in self.lengths:
+            x_bld = self._input(length)
+            given = x_bld.clone()
+            y_bld = module(x_bld)
+            assert y_bld.shape == x_bld.shape, f"length {length}: {tuple(y_bld.shape)} for {tuple(x_bld.shape)}"
+            assert y_bld.dtype == x_bld.dtype, f"length {length}: {y_bld.dtype} for {x_bld.dtype}"
+            assert torch.equal(x_bld, given), "forward changes its input"
+            strided = x_bld.transpose(0, 1).contiguous().transpose(0, 1)
+            assert _error(module(strided), y_bld) <= self.tolerance, f"length {length}: depends on the memory layout of its input"
+
+    def test_causal(self) -> None:
+        module = self._module()
+        for length in self.lengths[1:]:
+            x_bld = self._input(length)
+            y_bld = module(x_bld)
+            scale = self.causality_tolerance * float(y_bld.detach().abs().max())
+            for changed in (1, length // 2, length - 1):
+                other_bld = x_bld.clone()
+                other_bld[:, changed] = -3 * other_bld[:, changed] + 1
+                moved = float((module(other_bld) - y_bld)[:, :changed].detach().abs().max())
+                assert moved <= scale, f"token {changed} of {length} moves outputs before it by {moved}"
+
+    def test_positions_of_a_channel_mixer_are_independent(self) -> None:
+        if self.config.kind == "sequence":
+            return
+        module, x_bld = self._module(), self._input(18)
+        other_bld = x_bld.clone()
+        other_bld[:, 5] += 1
+        moved = (module(other_bld) - module(x_bld)).abs().amax((0, 2))
+        assert moved[5] > 0, "the output does not depend on the input"
+        assert moved.count_nonzero() == 1, f"a change at position 5 moves positions {moved.nonzero().flatten().tolist()}"
+
+    def test_sequences_are_independent(self) -> None:
+        module, x_bld = self._module(), self._input(18)
+        other_bld = x_bld.clone()
+        other_bld[1] += 1
+        assert torch.equal(module(other_bld)[0], module(x_bld)[0]), "a sequence depends on its neighbour in the batch"
+
+    def test_outputs_and_gradients_equal_the_oracle(self) -> None:
+        for length in self.lengths:
+            exact = self._reference(length)
+            for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, self.tolerance)):
+                module = self._module().to(dtype)
+                found = _outputs_and_gradients(module, module, self._input(length, dtype))
+                _compare(found, exact, tolerance, f"forward in {dtype}, length {length}")
+
+    def test_step_form_equals_the_oracle(self) -> None:
+        if self.config.kind == "channel":
+            return
+        for length in self.lengths:
+            exact = self._reference(length)
+            for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, self.tolerance)):
+                module = self._module().to(dtype)
+                found = _outputs_and_gradients(module, _step_through, self._input(length, dtype))
+                _compare(found, exact, tolerance, f"step in {dtype}, length {length}")
+
+    def test_every_parameter_gets_a_gradient(self) -> None:
+        module = self._module()
+        found = _outputs_and_gradients(module, module, self._input(self.lengths[-1]))
+        for name, gradient in found.items():
+            assert gradient.count_nonzero(), f"{name} is all zero"
+
+    # What it costs
+
+    def test_state_is_as_predicted(self) -> None:
+        predicted = self.config.state_size(self.dim, self.lengths[-1])
+        module = self._module()
+        if self.config.kind == "channel":
+            assert predicted == 0, f"a channel mixer carries no state, state_size says {predicted}"
+            return
+        assert isinstance(module, Recurrent), "a sequence mixer needs init_state and step"
+        state = module.init_state(1)
+        scalars = sum(t.numel() for t in state.values() if t.is_floating_point())
+        assert scalars == predicted, f"state_size says {predicted}, init_state holds {scalars}"
+        batched = module.init_state(3)
+        for _ in range(2):
+            y_bd, batched = module.step(torch.randn(3, self.dim), batched)
+            assert y_bd.shape == (3, self.dim)
+        for name, tensor in state.items():
+            after = batched[name]
+            assert after.shape == (3, *tensor.shape[1:]), (
+                f"state {name}: {tuple(tensor.shape)} becomes {tuple(after.shape)} at batch 3"
+            )
+            assert after.dtype == tensor.dtype, f"state {name}: {tensor.dtype} becomes {after.dtype}"
+
+    def test_step_leaves_the_given_state_alone(self) -> None:
+        if self.config.kind == "channel":
+            return
+        module = cast(Recurrent, self._module())
+        _, state = module.step(torch.randn(2, self.dim), module.init_state(2))
+        before = {name: t.clone() for name, t in state.items()}
+        first, _ = module.step(torch.ones(2, self.dim), state)
+        for name, tensor in state.items():
+            assert torch.equal(tensor, before[name]), f"step changes {name} of the state it was given"
+        assert torch.equal(first, module.step(torch.ones(2, self.dim), state)[0])
+
+    def test_flops_are_as_counted(self) -> None:
+        for length in self.lengths[1:]:
+            module = self._build(seed=0, max_length=length)
+            x_bld = self._input(length)[:1]
+            counted = count_flops(module, x_bld)
+            predicted = self.config.flops(self.dim, length)
+            assert math.isclose(predicted, counted, rel_tol=0.01), (
+                f"length {length}: flops says {predicted}, counted are {counted}"
+            )
+
+    # What it survives
+
+    def test_reads_no_uninitialised_memory(self) -> None:
+        expected = self._run_all()
+        with _poisoned_memory():
+            found = self._run_all()
+        for name, tensor in found.items():
+            assert torch.isfinite(tensor).all(), f"{name} is not finite when fresh memory holds NaN"
+            assert torch.equal(tensor, expected[name]), f"{name} depends on what fresh memory holds"
+
+    def test_extreme_inputs_stay_finite(self) -> None:
+        module = self._module()
+        length = self.lengths[-1]
+        inputs = {
+            "zeros": torch.zeros(2, length, self.dim),
+            "1e3 times normal": 1e3 * self._input(length),
+            "1e-20 times normal": 1e-20 * self._input(length),
+            "constant 30": torch.full((2, length, self.dim), 30.0),
+            "constant -30": torch.full((2, length, self.dim), -30.0),
+        }
+        for what, x_bld in inputs.items():
+            for name, tensor in _outputs_and_gradients(module, module, x_bld).items():
+                assert torch.isfinite(tensor).all(), f"input {what}: {name} is not finite"
+
+    def test_bfloat16_autocast_stays_close(self) -> None:
+        module, x_bld = self._module(), self._input(self.lengths[-1])
+        with torch.autocast("cpu", torch.bfloat16):
+            found = _outputs_and_gradients(module, module, x_bld)
+        for name, tensor in found.items():
+            assert torch.isfinite(tensor).all(), f"{name} is not finite under bfloat16 autocast"
+        error = _error(found["output"], module(x_bld))
+        assert error <= 0.1, f"output under bfloat16 autocast is off by {error:.2g} of the largest output"
+
+    def test_compiles(self) -> None:
+        module, x_bld = self._module(), self._input(18)
+        expected = _outputs_and_gradients(module, module, x_bld)
+        torch.compiler.reset()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's own, about itself
+            compiled = torch.compile(module, backend=self.compile_backend)
+            found = _outputs_and_gradients(module, compiled, x_bld)
+        _compare(found, expected, self.tolerance, f"compiled by {self.compile_backend}")
+
+    # How the checks get there
+
+    def _build(self, seed: int, max_length: int | None = None) -> nn.Module:
+        torch.manual_seed(seed)
+        return self.config.build(self.dim, max_length or self.lengths[-1])
+
+    def _module(self) -> nn.Module:
+        """The layer with every parameter moved off its initial value."""
+        module = self._build(seed=0)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        return module
+
+    def _input(self, length: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(2, length, self.dim, generator=torch.Generator().manual_seed(length)).to(dtype)
+
+    def _reference(self, length: int) -> dict[str, Tensor]:
+        module = self._module().double()
+        oracle = type(self).oracle
+        x_bld = self._input(length, torch.float64)
+        if oracle is None and self.config.kind == "channel":
+            return _outputs_and_gradients(module, module, x_bld)
+        return _outputs_and_gradients(module, oracle or _step_through, x_bld)
+
+    def _run_all(self) -> dict[str, Tensor]:
+        module = self._module()
+        found = _outputs_and_gradients(module, module, self._input(self.lengths[-1]))
+        if self.config.kind == "sequence":
+            found["step output"] = _step_through(module, self._input(18)).detach()
+        return found
+
+
+def _refusal(config: LayerConfig, dim: int) -> str | None:
+    try:
+        config.validate(dim)
+    except ArchlabError as error:
+        return str(error)
+    return None
+
+
+def _num_trainable(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _step_through(module: nn.Module, x_bld: Tensor) -> Tensor:
+    recurrent = cast(Recurrent, module)
+    state = recurrent.init_state(len(x_bld))
+    outputs = []
+    for x_bd in x_bld.unbind(1):
+        y_bd, state = recurrent.step(x_bd, state)
+        outputs.append(y_bd)
+    return torch.stack(outputs, 1)
+
+
+def _outputs_and_gradients(module: nn.Module, run: Callable[..., Tensor], x_bld: Tensor) -> dict[str, Tensor]:
+    """The output, and the gradients of its product with fixed numbers: of the input and of every parameter."""
+    x_bld = x_bld.clone().requires_grad_()
+    y_bld = run(x_bld) if isinstance(run, nn.Module) else run(module, x_bld)
+    cotangent = torch.randn(y_bld.shape, generator=torch.Generator().manual_seed(0)).to(y_bld.dtype)
+    wanted = {"input": x_bld, **{name: p for name, p in module.named_parameters() if p.requires_grad}}
+    gradients = torch.autograd.grad((y_bld * cotangent).sum(), list(wanted.values()), allow_unused=True)
+    for name, gradient in zip(wanted, gradients, strict=True):
+        assert gradient is not None, f"{name} gets no gradient"
+    return {"output": y_bld.detach(), **{f"gradient of {n}": g for n, g in zip(wanted, gradients, strict=True)}}
+
+
+def _error(found: Tensor, exact: Tensor, floor: float = 0.0) -> float:
+    """The largest deviation relative to the largest entry, or to ``floor`` if that is larger; NaN counts as infinite."""
+    found, exact = found.detach().double(), exact.detach().double()
+    error = float((found - exact).abs().max())
+    if math.isnan(error):
+        return math.inf
+    return error / max(float(exact.abs().max()), floor) if error else 0.0
+
+
+def _compare(found: dict[str, Tensor], exact: dict[str, Tensor], tolerance: float, where: str) -> None:
+    """Against each tensor's largest entry; a gradient that all but cancels, against a thousandth of the largest gradient."""
+    assert found.keys() == exact.keys()
+    floor = 1e-3 * max(float(tensor.abs().max()) for name, tensor in exact.items() if name != "output")
+    for name, tensor in found.items():
+        error = _error(tensor, exact[name], 0.0 if name == "output" else floor)
+        assert error <= tolerance, f"{where}: {name} is off by {error:.2g} of its largest entry, {tolerance:.2g} is allowed"
+
+
+@contextmanager
+def _poisoned_memory() -> Iterator[None]:
+    """Fresh memory holds NaN, or the largest integer."""
+    before = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(before)

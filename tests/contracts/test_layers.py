@@ -1,0 +1,25 @@
+"""Every registered layer keeps the contract, at its defaults and at the knobs that its oracle's module asks for."""
+
+from tests.oracles import CAUSALITY_TOLERANCES, CONFIGS, ORACLES, TOLERANCES
+
+from archlab.layers import LayerConfig, layer, registry
+from archlab.testing import LayerContract
+
+
+def test_every_layer_has_an_oracle_and_every_oracle_a_layer():
+    assert set(ORACLES) == set(registry())
+
+
+def _contract(config: LayerConfig) -> type[LayerContract]:
+    attributes = {
+        "config": config,
+        "oracle": staticmethod(ORACLES[config.name]),
+        "tolerance": TOLERANCES.get(config.name, LayerContract.tolerance),
+        "causality_tolerance": CAUSALITY_TOLERANCES.get(config.name, LayerContract.causality_tolerance),
+        "__module__": __name__,
+    }
+    return type(f"Test[{config}]", (LayerContract,), attributes)
+
+
+for _config in [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *(layer(n, **knobs) for n, knobs in CONFIGS)]:
+    globals()[f"Test[{_config}]"] = _contract(_config)
