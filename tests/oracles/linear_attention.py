@@ -45,3 +45,6 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("mh-linear-attention", {"feature_map": "elu", "heads": 4}),
     ("mh-linear-attention", {"feature_map": "elu", "heads": 2, "normalize": False}),
 ]
+# After one token the output is that token's value whatever the query and the key, so their gradients are pure
+# rounding, magnified where the signed denominator is near zero.
+TOLERANCES: dict[str, float] = {"linear-attention": 0.1, "mh-linear-attention": 0.3}

@@ -91,10 +91,16 @@ class LinearAttention(nn.Module):
         self.features = features.width(dim // heads)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query features, key features and values (..., heads, width), in at least float32."""
+        """Query features, key features and values (..., heads, width).
+
+        Queries and keys are computed outside autocast: a denominator near zero magnifies their rounding.
+        """
         heads = (*x.shape[:-1], self.heads, -1)
-        q, k, v = (p(x).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
-        return at_least_float32(self.q_map(q)), at_least_float32(self.k_map(k)), at_least_float32(v)
+        with no_autocast(x):
+            wide = x.to(self.q_proj.weight.dtype)
+            q = self.q_map(self.q_proj(wide).view(heads))
+            k = self.k_map(self.k_proj(wide).view(heads))
+        return at_least_float32(q), at_least_float32(k), at_least_float32(self.v_proj(x).view(heads))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""

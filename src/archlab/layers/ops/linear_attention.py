@@ -40,7 +40,8 @@ def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) ->
 def _before(x: Tensor, chunks: int) -> Tensor:
     """The sums over the earlier chunks of the same sequence, (N * chunks, ...) to the same shape."""
     per_sequence = x.view(-1, chunks, *x.shape[1:])
-    return (per_sequence.cumsum(1) - per_sequence).view_as(x)
+    # Shifted, not subtracted: a difference would carry rounding from a chunk's own, later tokens.
+    return torch.cat([torch.zeros_like(per_sequence[:, :1]), per_sequence[:, :-1].cumsum(1)], 1).view_as(x)
 
 
 def linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:
