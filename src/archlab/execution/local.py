@@ -156,6 +156,7 @@ class _Worker:
         finally:
             if not done:  # replies of this trial must never be taken for those of the next
                 self.kill()
+                self._process.join()
 
     def _send(self, request: bytes) -> None:
         try:

@@ -1,0 +1,8 @@
+from archlab.execution import LocalExecutor
+from archlab.testing.executors import ExecutorContract
+
+
+class TestLocalExecutor(ExecutorContract):
+    @classmethod
+    def make(cls, train, num_workers):
+        return LocalExecutor(num_workers, train=train)
