@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
+from archlab.tasks._chunks import draw_in_chunks
 from archlab.tasks.base import IGNORE, Arrays, Task, register
-
-_CHUNK = 128  # sequences drawn at a time: keeps the working arrays in the processor's cache
 
 
 class _Motifs(NamedTuple):
@@ -103,49 +102,39 @@ class FuzzyInContextRecall(Task):
 
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, ignored = -100."""
-        inputs = np.empty((n, self.length), dtype=np.int64)
-        targets = np.empty((n, self.length), dtype=np.int64)
-        for start in range(0, n, _CHUNK):
-            chunk = slice(start, min(start + _CHUNK, n))
-            tokens, is_answer = self._draw(rng, chunk.stop - start, training=training)
-            inputs[chunk] = tokens[:, :-1]
-            targets[chunk] = tokens[:, 1:] if training else np.where(is_answer[:, 1:], tokens[:, 1:], IGNORE)
-        return inputs, targets
+        return draw_in_chunks(lambda m: self._draw(rng, m, training=training), n, self.length)
 
-    def _draw(self, rng: np.random.Generator, n: int, *, training: bool) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Whole sequences and which of their tokens are answers, ``(n, length + 1)``.
-
-        Slot 0 is the probe, the last slot its repetition at the end, the slots between are pairs to fill
-        the context with: more than fit in.
-        """
-        shortest = 1 + (1 if training else self.key_motif_size)
-        slots = 2 + -(-(self.length - shortest - self._longest) // shortest)
-        keys = _draw_motifs(rng, (n, slots), self.num_keys, 1 if training else self.key_motif_size, self.key_motif_size)
-        values = _draw_motifs(rng, (n, slots), self.num_values, 1, self.value_motif_size)
+    def _draw(self, rng: np.random.Generator, n: int, *, training: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        # Slot 0 is the probe, the last slot its repetition at the end; between are more pairs than the context takes.
+        shortest_key = 1 if training else self.key_motif_size
+        pairs = -(-(self.length - self._longest - shortest_key - 1) // (shortest_key + 1))
+        keys = _draw_motifs(rng, (n, pairs + 2), self.num_keys, shortest_key, self.key_motif_size)
+        values = _draw_motifs(rng, (n, pairs + 2), self.num_values, 1, self.value_motif_size)
         for array in (keys.size, *keys.tokens):
             array[:, -1] = array[:, 0]
 
         owner = _first_slots(keys, self.num_keys)
         value_size = np.take_along_axis(values.size, owner, axis=1)
         starts, is_answer = self._lay_out(rng, keys.size + value_size, owner)
-
-        # Behind the sequence lies a column for whatever has no place in it.
-        width = self.length + 2
-        tokens = np.full(n * width, self._padding, dtype=np.int32)
-        answers = np.zeros(n * width, dtype=np.bool_)
-        row = np.arange(0, n * width, width, dtype=np.int32)[:, None]
-        nowhere = self.length + 1
         if not self.multi_query:
             is_answer[:, :-1] = False
-            tokens[starts[:, -1:] - 1 + row] = self.vocab_size - 1
+
+        # Slots without a place lie behind the sequence, and are cut off with the columns there.
+        width = self.length + 1 + self._longest
+        tokens = np.full((n, width), self._padding, dtype=np.int32)
+        answers = np.zeros((n, width), dtype=np.bool_)
+        if not self.multi_query:
+            np.put_along_axis(tokens, starts[:, -1:] - 1, self.vocab_size - 1, axis=1)
+        nowhere = self.length + 1
         for t, token in enumerate(keys.tokens):
-            tokens[np.where(t < keys.size, np.minimum(starts + t, nowhere), nowhere) + row] = token
+            at = np.where(t < keys.size, starts + t, nowhere)
+            np.put_along_axis(tokens, at, token, axis=1)
         for t, token in enumerate(values.tokens):
-            at = np.where(t < value_size, np.minimum(starts + keys.size + t, nowhere), nowhere) + row
-            tokens[at] = np.take_along_axis(token, owner, axis=1) + self.num_keys
-            if not training:
-                answers[at] = is_answer
-        return tokens.reshape(n, width)[:, :-1], answers.reshape(n, width)[:, :-1]
+            at = np.where(t < value_size, starts + keys.size + t, nowhere)
+            np.put_along_axis(tokens, at, np.take_along_axis(token, owner, axis=1) + self.num_keys, axis=1)
+            np.put_along_axis(answers, at, is_answer, axis=1)
+        inputs, following = tokens[:, : self.length], tokens[:, 1 : self.length + 1]
+        return inputs, following if training else np.where(answers[:, 1 : self.length + 1], following, IGNORE)
 
     def _lay_out(
         self, rng: np.random.Generator, sizes: NDArray[np.int32], owner: NDArray[np.intp]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
+from archlab.tasks._chunks import draw_in_chunks
 from archlab.tasks.base import IGNORE, Arrays, Task, register
 
 
@@ -84,45 +85,47 @@ class InContextRecall(Task):
 
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         """Draw ``n`` sequences: inputs and targets, each ``(n, input_length)`` int64, ignored = -100."""
+        return draw_in_chunks(lambda m: self._draw(rng, m, training=training), n, self.input_length)
+
+    def _draw(self, rng: np.random.Generator, n: int, *, training: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         slots = self.length // 2 - 1
         # The column behind the keys stands for noise, so that a slot of noise shows no key.
-        keys = rng.integers(self.num_keys, size=(n, slots))
+        keys = rng.integers(self.num_keys, size=(n, slots), dtype=np.int32)
         is_noise = self._draw_noise_slots(rng, n, slots)
         keys[is_noise] = self.num_keys
-        values_of_keys = rng.integers(self.num_keys, self._num_pair_tokens, size=(n, self.num_keys + 1))
+        values_of_keys = rng.integers(self.num_keys, self._num_pair_tokens, size=(n, self.num_keys + 1), dtype=np.int32)
 
         first_slots = _first_slots(keys, self.num_keys + 1)
         shown = (first_slots[:, :-1] < slots).cumsum(axis=1)
         probes = (shown <= rng.integers(shown[:, -1:])).sum(axis=1, keepdims=True)
 
-        tokens = np.empty((n, self.input_length + 1), dtype=np.int64)
+        tokens = np.empty((n, self.input_length + 1), dtype=np.int32)
         tokens[:, 0 : 2 * slots : 2] = keys
         tokens[:, 1 : 2 * slots : 2] = np.take_along_axis(values_of_keys, keys, axis=1)
         tokens[:, : 2 * slots].reshape(n, slots, 2)[is_noise] = self._draw_noise(rng, int(is_noise.sum()))
         tokens[:, 2 * slots : -2] = self.vocab_size - 1
         tokens[:, -2:-1] = probes
         tokens[:, -1:] = np.take_along_axis(values_of_keys, probes, axis=1)
-        inputs, following = np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
         if training:
-            return inputs, following
+            return tokens[:, :-1], tokens[:, 1:]
 
-        is_answer = np.zeros(inputs.shape, dtype=np.bool_)
+        is_answer = np.zeros((n, self.input_length), dtype=np.bool_)
         is_answer[:, -1] = True
         if self.multi_query:
             seen_before = np.take_along_axis(first_slots, keys, axis=1) < np.arange(slots)
             is_answer[:, 0 : 2 * slots : 2] = seen_before & ~is_noise
-        return inputs, np.where(is_answer, following, IGNORE)
+        return tokens[:, :-1], np.where(is_answer, tokens[:, 1:], IGNORE)
 
     def _draw_noise_slots(self, rng: np.random.Generator, n: int, slots: int) -> NDArray[np.bool_]:
         """Which pair slots hold noise, ``(n, slots)``."""
         return np.zeros((n, slots), dtype=np.bool_)
 
-    def _draw_noise(self, rng: np.random.Generator, slots: int) -> NDArray[np.int64]:
+    def _draw_noise(self, rng: np.random.Generator, slots: int) -> NDArray[np.int32]:
         """The tokens of so many slots of noise, ``(slots, 2)``."""
-        return np.empty((slots, 2), dtype=np.int64)
+        return np.empty((slots, 2), dtype=np.int32)
 
 
-def _first_slots(keys: NDArray[np.int64], num_keys: int) -> NDArray[np.int32]:
+def _first_slots(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int32]:
     """The slot where each key of each row first appears, ``(n, num_keys)``; the number of slots if it never does."""
     n, slots = keys.shape
     first_slots = np.full(n * num_keys, slots, dtype=np.int32)

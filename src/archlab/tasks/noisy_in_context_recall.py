@@ -61,6 +61,8 @@ class NoisyInContextRecall(InContextRecall):
             undrawn = undrawn[is_noise[undrawn].all(axis=1)]
         return is_noise
 
-    def _draw_noise(self, rng: np.random.Generator, slots: int) -> NDArray[np.int64]:
+    def _draw_noise(self, rng: np.random.Generator, slots: int) -> NDArray[np.int32]:
+        if self.noise_vocab_size == 0:
+            return super()._draw_noise(rng, slots)
         first = self._num_pair_tokens
-        return rng.integers(first, first + self.noise_vocab_size, size=(slots, 2)) if slots else super()._draw_noise(rng, slots)
+        return rng.integers(first, first + self.noise_vocab_size, size=(slots, 2), dtype=np.int32)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
+from archlab.tasks._chunks import draw_in_chunks
 from archlab.tasks.base import IGNORE, Arrays, Task, register
 
 
@@ -55,15 +57,18 @@ class SelectiveCopying(Task):
 
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, ignored = -100."""
+        return draw_in_chunks(lambda m: self._draw(rng, m), n, self.length)
+
+    def _draw(self, rng: np.random.Generator, n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         blank, copied = self.vocab_size - 2, self.num_tokens_to_copy
         num_blanks = self.length - 2 * copied - 1
-        data = rng.integers(blank, size=(n, copied))
+        data = rng.integers(blank, size=(n, copied), dtype=np.int32)
 
         before = rng.integers(copied, size=(n, num_blanks)) + copied * np.arange(n)[:, None]
         blanks_before = np.bincount(before.ravel(), minlength=n * copied).reshape(n, copied)
         positions = blanks_before.cumsum(axis=1) + np.arange(copied)
 
-        inputs = np.full((n, self.length), blank, dtype=np.int64)
+        inputs = np.full((n, self.length), blank, dtype=np.int32)
         np.put_along_axis(inputs, positions, data, axis=1)
         inputs[:, -copied - 1] = self.vocab_size - 1
         targets = np.full_like(inputs, IGNORE)
