@@ -12,16 +12,16 @@ def attention(module: nn.Module, x_bld: Tensor) -> Tensor:
     p = dict(module.named_parameters())
     dim, heads, window = x_bld.shape[-1], module.heads, module.window
     width = dim // heads
-    keys: list[Tensor] = []
-    values: list[Tensor] = []
+    projected = [(x_bd @ p["qkv.weight"].T + p["qkv.bias"]).reshape(-1, 3, heads, width) for x_bd in x_bld.unbind(1)]
+    keys_blhd = torch.stack([_turned(qkv[:, 1], position) for position, qkv in enumerate(projected)], 1)
+    values_blhd = torch.stack([qkv[:, 2] for qkv in projected], 1)
     outputs = []
-    for position, x_bd in enumerate(x_bld.unbind(1)):
-        q, k, v = (x_bd @ p["qkv.weight"].T + p["qkv.bias"]).reshape(-1, 3, heads, width).unbind(1)
-        keys.append(_turned(k, position))
-        values.append(v)
-        scores_btw = torch.stack([(_turned(q, position) * key).sum(-1) / math.sqrt(width) for key in keys[-window:]], 1)
-        weights = scores_btw.exp() / scores_btw.exp().sum(1, keepdim=True)
-        mixed = (weights[..., None] * torch.stack(values[-window:], 1)).sum(1)
+    for position, qkv in enumerate(projected):
+        visible = slice(max(0, position - window + 1), position + 1)
+        query = _turned(qkv[:, 0], position)
+        scores_bth = torch.einsum("bhd,bthd->bth", query, keys_blhd[:, visible]) / math.sqrt(width)
+        weights = scores_bth.exp() / scores_bth.exp().sum(1, keepdim=True)
+        mixed = torch.einsum("bth,bthd->bhd", weights, values_blhd[:, visible])
         outputs.append(mixed.reshape(-1, dim) @ p["out.weight"].T + p["out.bias"])
     return torch.stack(outputs, 1)
 
