@@ -64,7 +64,7 @@ class SelectiveCopying(Task):
         num_blanks = self.length - 2 * copied - 1
         data = rng.integers(blank, size=(n, copied), dtype=np.int32)
 
-        before = rng.integers(copied, size=(n, num_blanks)) + copied * np.arange(n)[:, None]
+        before = rng.integers(copied, size=(n, num_blanks), dtype=np.int32) + copied * np.arange(n, dtype=np.int32)[:, None]
         blanks_before = np.bincount(before.ravel(), minlength=n * copied).reshape(n, copied)
         positions = blanks_before.cumsum(axis=1) + np.arange(copied)
 
