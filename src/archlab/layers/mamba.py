@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError
 from archlab.layers.base import LayerConfig, positive, register
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.ops.scan import diagonal_scan
+from archlab.layers.ops.selective_scan import selective_scan
 from archlab.layers.ops.short_conv import ShortConv
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -96,7 +96,7 @@ class Mamba(nn.Module):
         """Step sizes (..., C), input maps (..., N) and read-outs (..., N) of the tokens ``x`` (..., C)."""
         low_rank, b, c = self.x_proj(x).split(self.split, dim=-1)
         dt = F.softplus(at_least_float32(self.dt_proj(low_rank)) + self.dt_bias)
-        return dt, at_least_float32(b), at_least_float32(c)
+        return dt, b, c
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
@@ -104,12 +104,8 @@ class Mamba(nn.Module):
         x_blc = F.silu(self.conv(x_blc))
         dt_blc, b_bln, c_bln = self._selection(x_blc)
         with no_autocast(x_bld):
-            a_nc = -self.A_log.exp().t()
-            x_lbc, dt_lbc = at_least_float32(x_blc).transpose(0, 1), dt_blc.transpose(0, 1)
-            decay_lbnc = torch.exp(dt_lbc[:, :, None] * a_nc)
-            inputs_lbnc = (dt_lbc * x_lbc)[:, :, None] * b_bln.transpose(0, 1)[..., None]
-            states_lbnc = diagonal_scan(decay_lbnc, inputs_lbnc)
-            y_lbc = torch.matmul(c_bln.transpose(0, 1)[:, :, None], states_lbnc)[:, :, 0] + self.D * x_lbc
+            x_lbc, dt_lbc, b_lbn, c_lbn = (at_least_float32(t).transpose(0, 1) for t in (x_blc, dt_blc, b_bln, c_bln))
+            y_lbc = selective_scan(x_lbc, dt_lbc, -self.A_log.exp().t(), b_lbn, c_lbn) + self.D * x_lbc
         out: Tensor = self.out_proj(y_lbc.transpose(0, 1).to(z_blc.dtype) * F.silu(z_blc))
         return out
 
