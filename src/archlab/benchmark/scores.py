@@ -23,7 +23,7 @@ TASKS = (
     "fuzzy-in-context-recall",
     "selective-copying",
     "compression",
-    "memorisation",
+    "memorization",
 )
 """The six tasks in the order in which tables list them."""
 

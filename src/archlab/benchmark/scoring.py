@@ -18,7 +18,6 @@ from archlab.benchmark.bootstrap import Floats, Interval, Units, percentile_inte
 from archlab.benchmark.scores import (
     ArchitectureScore,
     Costs,
-    IntervalOver,
     Scores,
     SeedScore,
     SettingScore,
@@ -176,21 +175,22 @@ def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:
     return ", ".join(parts) + (f" ({errors[0]})" if errors else "")
 
 
-def learning_curve_area(trial: Trial, result: TrialResult) -> float:
-    """Mean score on the selection split over the planned steps, by trapezoids, in [0, 1].
+def learning_curve(trial: Trial, result: TrialResult) -> list[tuple[int, float]]:
+    """Step and score on the selection split, from chance at step 0 to the last planned step.
 
-    It starts from chance at step 0. After an early stop the last value holds, after divergence chance does.
+    After an early stop the last value holds, after divergence chance does.
     """
     chance = trial.setting.chance
-    steps, values = [0], [chance]
-    for point in result.curve:
-        steps.append(point.step)
-        values.append(metric(trial, point.metrics))
+    curve = [(0, chance), *((point.step, metric(trial, point.metrics)) for point in result.curve)]
     if result.status == "diverged":
-        steps.append(max(result.steps, steps[-1]))
-        values.append(chance)
-    steps.append(max(trial.num_steps, steps[-1]))
-    values.append(values[-1])
+        curve.append((max(result.steps, curve[-1][0]), chance))
+    curve.append((max(trial.num_steps, curve[-1][0]), curve[-1][1]))
+    return curve
+
+
+def learning_curve_area(trial: Trial, result: TrialResult) -> float:
+    """Mean of :func:`learning_curve` over the planned steps, by trapezoids, in [0, 1]."""
+    steps, values = zip(*learning_curve(trial, result), strict=True)
     return float(np.trapezoid(values, steps) / steps[-1])
 
 
@@ -262,6 +262,3 @@ def _costs(architecture: "Architecture", reference: Trial) -> Costs:
         state_size=architecture.state_size(length=length, dim=dim),
         flops=architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
     )
-
-
-__all__ = ["DEFAULT_RESAMPLES", "IntervalOver", "learning_curve_area", "metric", "score", "score_records"]

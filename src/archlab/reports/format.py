@@ -8,7 +8,7 @@ SHORT_TASKS = {
     "fuzzy-in-context-recall": "fuzzy",
     "selective-copying": "copy",
     "compression": "compress",
-    "memorisation": "memorise",
+    "memorization": "memorize",
 }
 
 

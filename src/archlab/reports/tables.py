@@ -14,7 +14,7 @@ from archlab.reports.format import count, human, percent, percent_interval, poin
 
 NARROW = 96
 """Below this many columns the leaderboard shortens its heads and gives half the interval's width."""
-_NARROW_HEADS = {"compress": "comp", "memorise": "mem"}
+_NARROW_HEADS = {"compress": "comp", "memorize": "mem"}
 _MAX_GAPS = 4
 
 

@@ -1,0 +1,317 @@
+"""The report's charts, as Vega-Lite specifications: one small panel each, so that a page can arrange them.
+
+Text and lines take the page's colour (``currentColor``): they are drawn as SVG and follow light and dark.
+Scores are in percent. Every architecture keeps its colour and symbol in every panel.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import altair as alt
+import numpy as np
+
+from archlab.benchmark.comparison import difference
+from archlab.benchmark.scores import ArchitectureScore, Scores, SettingScore, TaskScore
+from archlab.benchmark.scoring import learning_curve
+from archlab.reports.format import percent, percent_interval, points, short_task
+from archlab.tasks import Task
+
+Row = dict[str, Any]
+Spec = dict[str, Any]
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
+"""Distinguishable with any colour vision: Okabe and Ito's palette without black and yellow, and a grey."""
+SYMBOLS = {
+    "circle": "M7 2a5 5 0 1 1 0 10a5 5 0 1 1 0-10z",
+    "square": "M2.5 2.5h9v9h-9z",
+    "triangle-up": "M7 2l5.5 9.5h-11z",
+    "diamond": "M7 1l4.5 6l-4.5 6l-4.5-6z",
+    "cross": "M5 2h4v3h3v4h-3v3h-4v-3h-3v-4h3z",
+    "triangle-down": "M7 12l5.5-9.5h-11z",
+    "triangle-right": "M12 7l-9.5 5.5v-11z",
+    "triangle-left": "M2 7l9.5 5.5v-11z",
+}
+"""Vega's symbols, each with the same shape as an SVG path on 14 x 14 for the page's legend."""
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+"""Dashes tell apart the lines whose colours repeat."""
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif'
+"""The page's typeface too: Vega measures labels with it before the page draws them."""
+
+CONFIG: Spec = {
+    "background": None,
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor", "domainColor": "currentColor",
+        "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.4, "tickOpacity": 0.4, "labelFontSize": 11,
+        "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 180, "titlePadding": 8,
+    },
+    "text": {"color": "currentColor"},
+    "rule": {"color": "currentColor"},
+}  # fmt: skip
+
+Cost = Literal["num_params", "state_size", "flops"]
+COSTS: dict[Cost, str] = {
+    "num_params": "parameters",
+    "state_size": "state: scalars carried from token to token",
+    "flops": "FLOPs of one forward pass over one sequence",
+}
+
+
+class Style(NamedTuple):
+    """How an architecture is drawn."""
+
+    colour: str
+    symbol: str
+    dash: list[int]
+
+
+def style(rank: int) -> Style:
+    """The look of the architecture of this rank, from 0."""
+    return Style(COLOURS[rank % len(COLOURS)], [*SYMBOLS][rank % len(SYMBOLS)], DASHES[rank // len(COLOURS) % len(DASHES)])
+
+
+def heat_map(scores: Scores) -> Spec:
+    """Every score, tasks across and architectures down."""
+    cells: list[tuple[str, str, TaskScore | ArchitectureScore]] = []
+    for architecture in scores.architectures:
+        cells += [(architecture.label, short_task(task.task), task) for task in architecture.tasks]
+        cells.append((architecture.label, "mean", architecture))
+    rows = [
+        {
+            "architecture": label,
+            "task": head,
+            "score": None if found.score is None else 100 * found.score,
+            "text": percent(found.score) + ("" if found.complete else "*"),
+            "interval": percent_interval(found.interval),
+            "ink": "currentColor" if found.score is None else "#111" if found.score > 0.55 else "#fff",
+        }
+        for label, head, found in cells
+    ]
+    heads = [*(short_task(task) for task in scores.tasks), "mean"]
+    base = _chart(rows).encode(
+        x=alt.X("task:N", sort=heads, title=None, axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)),
+        y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(domain=False, ticks=False)),
+        tooltip=["architecture:N", "task:N", alt.Tooltip("text:N", title="score (%)"), "interval:N"],
+    )
+    tiles = base.mark_rect(cornerRadius=2).encode(
+        color=alt.Color(
+            "score:Q",
+            scale=alt.Scale(scheme="cividis", domain=[0, 100]),
+            legend=alt.Legend(
+                title="score (%)", orient="bottom", gradientLength=180, gradientThickness=8,
+                labelColor="currentColor", titleColor="currentColor", titleFontWeight="normal",
+            ),
+        )
+    )  # fmt: skip
+    texts = base.mark_text(fontSize=12).encode(text="text:N", color=alt.Color("ink:N", scale=None))
+    return _spec((tiles + texts).resolve_scale(color="independent"), height=34 * len(scores.architectures))
+
+
+def difference_panel(scores: Scores, task: str | None, domain: tuple[float, float]) -> Spec | None:
+    """How far every other architecture lies from the leader, on one task or (None) in the mean.
+
+    ``domain`` is what the axis spans, in points, so that panels can be compared.
+    """
+    rows = difference_rows(scores, task)
+    if not rows:
+        return None
+    base = _chart(rows).encode(
+        y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(grid=False)),
+        color=_colour(scores),
+        tooltip=["architecture:N", "text:N", "interval:N"],
+    )
+    axis = alt.Axis(title="percentage points", tickCount=5)
+    interval = base.mark_rule(strokeWidth=2.5).encode(
+        x=alt.X("low:Q", scale=alt.Scale(domain=list(domain)), axis=axis), x2="high:Q"
+    )
+    marks = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", shape=_symbol(scores))
+    zero = _chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x="zero:Q")
+    return _spec(zero + interval + marks, height=22 * len(scores.architectures) + 10)
+
+
+def difference_rows(scores: Scores, task: str | None) -> list[Row]:
+    """The leader's lead over every other architecture, negative where it is ahead, in points."""
+    leader, *others = scores.architectures
+    rows = []
+    for other in others:
+        found = difference(scores, other.label, leader.label, task)
+        if found is not None:
+            low, high = found.interval.low, found.interval.high
+            rows.append(
+                {
+                    "architecture": other.label,
+                    "mean": 100 * found.mean,
+                    "low": 100 * low,
+                    "high": 100 * high,
+                    "text": points(found.mean),
+                    "interval": f"{points(low)} to {points(high)}",
+                }
+            )
+    return rows
+
+
+def difference_domain(scores: Scores) -> tuple[float, float]:
+    """What an axis must span to hold every difference from the leader, in points."""
+    rows = [row for task in (None, *scores.tasks) for row in difference_rows(scores, task)]
+    low, high = min((row["low"] for row in rows), default=0.0), max((row["high"] for row in rows), default=0.0)
+    margin = 0.04 * (max(high, 0.0) - min(low, 0.0)) + 0.1
+    return min(low, 0.0) - margin, max(high, 0.0) + margin
+
+
+def difficulty_axes(settings: Sequence[Task]) -> Iterator[tuple[str, list[Task]]]:
+    """Each knob of a task with the settings that differ from the base in it alone, the base among them.
+
+    The base is the setting that most others differ from in one knob.
+    """
+
+    def changed(a: Task, b: Task) -> list[str]:
+        return [knob for knob, value in a.knobs().items() if b.knobs()[knob] != value]
+
+    base = max(settings, key=lambda setting: sum(len(changed(setting, other)) == 1 for other in settings))
+    for knob in base.knobs():
+        along = [setting for setting in settings if changed(base, setting) in ([knob], [])]
+        if len(along) > 1:
+            yield knob, sorted(along, key=lambda setting: setting.knobs()[knob])
+
+
+def difficulty_panel(scores: Scores, knob: str, settings: Sequence[Task]) -> Spec:
+    """Score against one knob of a task, the other knobs at the base setting."""
+    rows = []
+    for architecture in scores.architectures:
+        found = {x.setting: x for task in architecture.tasks for x in task.settings}
+        rows += [
+            {"architecture": architecture.label, "value": setting.knobs()[knob], **_point(found[setting])}
+            for setting in settings
+            if found[setting].score is not None
+        ]
+    base = _chart(rows).encode(
+        x=alt.X("value:O", title=knob, axis=alt.Axis(labelAngle=0, grid=False)),
+        color=_colour(scores),
+        tooltip=["architecture:N", alt.Tooltip("value:O", title=knob), "text:N", "interval:N"],
+    )
+    lines = base.mark_line(strokeWidth=2).encode(y=_score_axis("score"), strokeDash=_dash(scores))
+    bars = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
+    return _spec(
+        bars + lines + base.mark_point(filled=True, size=45, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=190
+    )
+
+
+def learning_panel(scores: Scores, task: str) -> Spec | None:
+    """Score on the selection split against step at the task's first setting: the mean over seeds, and every seed."""
+    results = {record.key: record for record in scores.records}
+    seeds, means = [], []
+    for architecture in scores.architectures:
+        first = next(x for x in architecture.tasks if x.task == task).settings[0]
+        chosen = [results[seed.key] for seed in first.seeds if seed.key is not None]
+        curves = [learning_curve(record.trial, record.result) for record in chosen if record.result is not None]
+        if not curves:
+            continue
+        steps = sorted({step for curve in curves for step, _ in curve})
+        held = np.array([_held(curve, steps) for curve in curves])
+        for number, values in enumerate(held):
+            seeds += [
+                {"architecture": architecture.label, "seed": number, "step": s, "score": v}
+                for s, v in zip(steps, values, strict=True)
+            ]
+        means += [
+            {"architecture": architecture.label, "step": s, "score": v} for s, v in zip(steps, held.mean(axis=0), strict=True)
+        ]
+    if not means:
+        return None
+    mean = _chart(_rounded(means)).encode(
+        x=alt.X("step:Q", title="step", axis=alt.Axis(format="~s", tickCount=5, grid=False)),
+        y=_score_axis("score"),
+        color=_colour(scores),
+        tooltip=["architecture:N", "step:Q", "score:Q"],
+    )
+    each = _chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3).encode(
+        x="step:Q", y="score:Q", color=_colour(scores), detail=["architecture:N", "seed:N"]
+    )  # fmt: skip
+    lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=_dash(scores))
+    symbols = mean.mark_point(filled=True, size=60, opacity=1).encode(shape=_symbol(scores)).transform_filter(
+        alt.FieldEqualPredicate(field="step", equal=max(row["step"] for row in means))
+    )  # fmt: skip
+    return _spec(each + lines + symbols, height=190)
+
+
+def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
+    """MAD score against one cost."""
+    rows = [
+        {"architecture": a.label, "cost": getattr(a.costs, cost), **_point(a)}
+        for a in scores.architectures
+        if a.score is not None
+    ]
+    if not rows:
+        return None
+    known = [row["cost"] for row in rows]
+    low, high = min(known), max(known)
+    # Without a margin the extreme points sit on the frame; log scales have no place for a state of zero.
+    scale = alt.Scale(type="log", domain=[low / 1.25, high * 1.25], nice=False) if low > 0 else alt.Scale(type="symlog")
+    base = _chart(rows).encode(
+        x=alt.X("cost:Q", title=None, scale=scale, axis=alt.Axis(format="~s", tickCount=4, labelOverlap=True)),
+        color=_colour(scores),
+        tooltip=["architecture:N", alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",d"), "text:N", "interval:N"],
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(
+        y=alt.Y("low:Q", title="MAD score (%)", scale=alt.Scale(zero=False)), y2="high:Q"
+    )  # fmt: skip
+    return _spec(bars + base.mark_point(filled=True, size=80, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=230)
+
+
+def _held(curve: Sequence[tuple[int, float]], steps: Sequence[int]) -> list[float]:
+    """A curve in percent at other steps, straight between its points."""
+    known, values = [step for step, _ in curve], [100 * value for _, value in curve]
+    return [float(value) for value in np.interp(steps, known, values)]
+
+
+def _point(found: ArchitectureScore | TaskScore | SettingScore) -> Row:
+    assert found.score is not None
+    low, high = (found.interval.low, found.interval.high) if found.interval else (found.score, found.score)
+    text = percent(found.score) + ("" if found.complete else "*")
+    row = {"score": 100 * found.score, "low": 100 * low, "high": 100 * high}
+    return {**_rounded([row])[0], "text": text, "interval": percent_interval(found.interval)}
+
+
+def _rounded(rows: Sequence[Row]) -> list[Row]:
+    """Two decimals of a percentage are more than a chart can show; the page stays small."""
+    return [{name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()} for row in rows]
+
+
+def _chart(rows: Sequence[Row]) -> alt.Chart:
+    return alt.Chart(alt.InlineData(values=list(rows)))
+
+
+def _labels(scores: Scores) -> list[str]:
+    return [architecture.label for architecture in scores.architectures]
+
+
+def _scale(scores: Scores, values: Sequence[Any]) -> alt.Scale:
+    return alt.Scale(domain=_labels(scores), range=list(values))
+
+
+def _styles(scores: Scores) -> list[Style]:
+    return [style(rank) for rank in range(len(scores.architectures))]
+
+
+def _colour(scores: Scores) -> alt.Color:
+    return alt.Color("architecture:N", scale=_scale(scores, [x.colour for x in _styles(scores)]), legend=None)
+
+
+def _symbol(scores: Scores) -> alt.Shape:
+    return alt.Shape("architecture:N", scale=_scale(scores, [x.symbol for x in _styles(scores)]), legend=None)
+
+
+def _dash(scores: Scores) -> alt.StrokeDash:
+    return alt.StrokeDash("architecture:N", scale=_scale(scores, [x.dash for x in _styles(scores)]), legend=None)
+
+
+def _score_axis(field: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", title="score (%)", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
+
+
+def _spec(chart: alt.LayerChart, height: int) -> Spec:
+    spec: Spec = chart.properties(width="container", height=height).to_dict()
+    del spec["config"], spec["$schema"]
+    return spec

@@ -1,0 +1,119 @@
+"""The report: one HTML file that needs nothing but itself, and no network."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from archlab.benchmark.comparison import differences_to_best
+from archlab.benchmark.protocol import Protocol
+from archlab.benchmark.scores import Scores
+from archlab.errors import ArchlabError
+from archlab.reports import charts, findings
+from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, steps
+from archlab.reports.provenance import environments, recipes, trial_rows
+
+Panel = dict[str, Any]
+_FILTERS = {f.__name__: f for f in (count, human, percent, percent_interval, points, probability, short_task, steps)}
+
+
+def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = None) -> None:
+    """Write the report to ``path``, whole or not at all.
+
+    Raises:
+        ArchlabError: nothing can be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ArchlabError(f"report {path}: is a directory: give a file, for example {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
+    page = render_report(scores, protocol)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ArchlabError(f"report {path}: cannot be written: {error.strerror}") from None
+
+
+def render_report(scores: Scores, protocol: Protocol | None = None) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("archlab.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(_FILTERS)
+    panels = _panels(scores)
+    rows, left_out = trial_rows(scores)
+    return environment.get_template("report.html.jinja").render(
+        scores=scores,
+        protocol=protocol,
+        styles=[charts.style(rank) for rank in range(len(scores.architectures))],
+        symbols=charts.SYMBOLS,
+        findings=findings,
+        warnings=findings.warnings(scores),
+        differences=differences_to_best(scores),
+        best=_best(scores),
+        panels=panels,
+        specs=_json({panel["id"]: panel["spec"] for group in panels.values() for panel in group}),
+        config=_json(charts.CONFIG),
+        font=charts.FONT,
+        javascript=_javascript(),
+        recipes=recipes(scores),
+        environments=environments(scores),
+        trials=rows,
+        trials_left_out=left_out,
+        version=version("archlab"),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _panels(scores: Scores) -> dict[str, list[Panel]]:
+    """Every chart by section, each with the place it is drawn in and what it shows."""
+    found: dict[str, list[Panel]] = {name: [] for name in ("heat", "differences", "difficulty", "learning", "cost")}
+
+    def add(section: str, title: str, spec: Mapping[str, Any] | None) -> None:
+        if spec is not None:
+            found[section].append({"id": f"{section}-{len(found[section])}", "title": title, "spec": spec})
+
+    add("heat", "", charts.heat_map(scores))
+    domain = charts.difference_domain(scores)
+    for shown in (None, *scores.tasks):
+        add("differences", shown or "MAD score (mean over tasks)", charts.difference_panel(scores, shown, domain))
+    for index, task in enumerate(scores.tasks):
+        settings = [x.setting for x in scores.architectures[0].tasks[index].settings]
+        for knob, along in charts.difficulty_axes(settings):
+            add("difficulty", f"{task}: {knob}", charts.difficulty_panel(scores, knob, along))
+        add("learning", str(settings[0]), charts.learning_panel(scores, task))
+    for cost in charts.COSTS:
+        add("cost", charts.COSTS[cost], charts.cost_panel(scores, cost))
+    return found
+
+
+def _best(scores: Scores) -> dict[str, str]:
+    """The best score of each task as it is written."""
+    found = {task: [a.tasks[i].score for a in scores.architectures] for i, task in enumerate(scores.tasks)}
+    return {task: percent(max((x for x in values if x is not None), default=None)) for task, values in found.items()}
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _javascript() -> str:
+    """Vega, Vega-Lite and Vega-Embed in the version that the charts are written for."""
+    import altair
+    from vl_convert import javascript_bundle
+
+    major, minor = altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
+    bundle: str = javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
+    return bundle.replace("</script", "<\\/script")

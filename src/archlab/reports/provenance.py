@@ -1,0 +1,98 @@
+"""Where every number of a report comes from: recipes, machines and versions, trials."""
+
+from collections import defaultdict
+from dataclasses import asdict
+from typing import Any
+
+from archlab.benchmark.scores import Scores
+from archlab.benchmark.scoring import metric
+from archlab.store.record import Record
+
+MAX_TRIALS = 4000
+"""Above this, the list keeps the trials that gave a score or gave none, so that the page stays small."""
+_ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "archlab", "commit")
+
+
+def environments(scores: Scores) -> list[dict[str, Any]]:
+    """Every different machine and set of versions, numbered from 1, with how many trials ran there."""
+    counts: dict[tuple[Any, ...], int] = defaultdict(int)
+    for record in scores.records:
+        if record.provenance:
+            counts[_environment(record)] += 1
+    return [
+        {"number": number, "trials": trials, **dict(zip(_ENVIRONMENT, values, strict=True))}
+        for number, (values, trials) in enumerate(counts.items(), start=1)
+    ]
+
+
+def recipes(scores: Scores) -> dict[str, Any]:
+    """How the tasks were trained: recipe fields that all share, and what each task has of its own."""
+    by_task: dict[str, list[Record]] = defaultdict(list)
+    for record in scores.records:
+        by_task[record.trial.setting.name].append(record)
+    fields = {task: asdict(records[0].trial.recipe) for task, records in by_task.items()}
+    distinct = {
+        name: {task: values[name] for task, values in fields.items()}
+        for name in next(iter(fields.values()), {})
+        if len({values[name] for values in fields.values()}) > 1
+    }
+    return {
+        "shared": {name: value for name, value in next(iter(fields.values()), {}).items() if name not in distinct},
+        "tasks": [
+            {
+                "task": task,
+                "settings": len({r.trial.setting for r in by_task[task]}),
+                "first": by_task[task][0].trial.setting.knobs(),
+                "steps": sorted({r.trial.num_steps for r in by_task[task]}),
+                "learning_rates": sorted({r.trial.learning_rate for r in by_task[task]}),
+                "weight_decays": sorted({r.trial.weight_decay for r in by_task[task]}),
+                "seeds": sorted({r.trial.seed for r in by_task[task]}),
+                "own": {name: values[task] for name, values in distinct.items() if name not in ("steps", "epochs")},
+            }
+            for task in scores.tasks
+            if task in by_task
+        ],
+    }
+
+
+def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
+    """A row for each trial, and how many were left out of the list."""
+    labels = {architecture.architecture: architecture.label for architecture in scores.architectures}
+    chosen = {
+        seed.key
+        for architecture in scores.architectures
+        for task in architecture.tasks
+        for setting in task.settings
+        for seed in setting.seeds
+    }
+    numbers = {tuple(e[name] for name in _ENVIRONMENT): e["number"] for e in environments(scores)}
+    listed = [
+        record
+        for record in scores.records
+        if len(scores.records) <= MAX_TRIALS or record.key in chosen or record.status != "finished"
+    ]
+    rows = [
+        {
+            "key": record.key,
+            "architecture": labels.get(record.trial.architecture, record.trial.architecture.label),
+            "setting": str(record.trial.setting),
+            "learning_rate": record.trial.learning_rate,
+            "weight_decay": record.trial.weight_decay,
+            "seed": record.trial.seed,
+            "status": record.status,
+            "error": (record.error or "").partition("\n")[0],
+            "steps": record.result.steps if record.result else None,
+            "selection": metric(record.trial, record.result.selected) if record.result else None,
+            "test": record.result.score if record.result else None,
+            "chosen": record.key in chosen,
+            "seconds": record.result.wall_seconds if record.result else None,
+            "environment": numbers.get(_environment(record)),
+            "finished": str(record.provenance.get("finished") or "")[:16].replace("T", " "),
+        }
+        for record in listed
+    ]
+    return rows, len(scores.records) - len(listed)
+
+
+def _environment(record: Record) -> tuple[Any, ...]:
+    return tuple(record.provenance.get(name) for name in _ENVIRONMENT)
