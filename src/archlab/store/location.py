@@ -184,4 +184,4 @@ def plain_errors(where: str) -> Iterator[None]:
     except DBAPIError as error:
         text = " ".join(str(error.orig).split())
         reason = next((reason for sign, reason in _REASONS.items() if sign in text), text)
-        raise ArchlabError(f"store {where} {reason}" if reason != text else f"store {where}: {text}") from error
+        raise ArchlabError(f"store {where}: {reason}") from error

@@ -1,0 +1,68 @@
+"""Trainings that take no time, and an executor of threads: what the store and the runner need of the rest."""
+
+import time
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Self
+
+from archlab.tasks import setting
+from archlab.training.trial import Progress, Trial, TrialResult
+from tests.synthetic_records import plan, result
+
+FAILING_SEED = 13
+
+
+def make_trials(n: int, start: int = 0) -> list[Trial]:
+    """Trials that differ in their seeds, which count up from ``start``."""
+    return plan(["mlp"], [setting("compression")], seeds=range(start, start + n))
+
+
+@dataclass(frozen=True)
+class LoggedTraining:
+    """Writes every seed that it trains into a log, a line each, before it sleeps."""
+
+    log: Path
+    seconds: float = 0.05
+
+    def __call__(self, trial, on_progress) -> TrialResult:
+        with self.log.open("a") as file:
+            file.write(f"{trial.seed}\n")
+        if trial.seed == FAILING_SEED:
+            raise ValueError("unlucky")
+        on_progress(Progress(1, 2, 10.0, None))
+        time.sleep(self.seconds)
+        return result(trial, [1, 2, trial.seed % 5], curve=[(500, 0.25), (1000, 0.5)])
+
+    def seeds(self) -> list[int]:
+        """Every training so far, in order."""
+        return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
+
+
+class ThreadExecutor:
+    """An executor without processes."""
+
+    def __init__(self, train, num_workers: int = 2) -> None:
+        self.train, self.num_workers = train, num_workers
+        self.threads = ThreadPoolExecutor(num_workers)
+        self.closed = Event()
+
+    def submit(self, trial, on_progress) -> Future[TrialResult]:
+        return self.threads.submit(self._run, trial, on_progress)
+
+    def _run(self, trial, on_progress) -> TrialResult:
+        trained = self.train(trial, on_progress)
+        if self.closed.is_set():
+            raise CancelledError
+        return trained
+
+    def shutdown(self) -> None:
+        self.closed.set()
+        self.threads.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.shutdown()
