@@ -50,8 +50,8 @@ class _SelectiveScan(torch.autograd.Function):
                 dstates[-1] += carried
                 for t in range(len(dstates) - 1, 0, -1):
                     dstates[t - 1].addcmul_(decay[t], dstates[t])
-                dc[part] = torch.matmul(states, dy[..., None])[..., 0]
-                db[part] = torch.matmul(dstates, (dt * x)[..., None])[..., 0]
+                dc[part] = (states * dy[:, :, None]).sum(-1)
+                db[part] = (dstates * (dt * x)[:, :, None]).sum(-1)
                 dinputs = torch.matmul(b[:, :, None], dstates)[:, :, 0]
                 dlog = decay.mul_(dstates)
                 carried = dlog[0].clone()
