@@ -220,8 +220,9 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
         ]
     if not means:
         return None
+    last = max(row["step"] for row in means)
     mean = _chart(_rounded(means)).encode(
-        x=alt.X("step:Q", title="step", axis=alt.Axis(format="~s", tickCount=5, grid=False)),
+        x=alt.X("step:Q", title="step", axis=alt.Axis(format="~s" if last >= 10_000 else ",d", tickCount=5, grid=False)),
         y=_score_axis("score"),
         color=_colour(scores),
         tooltip=["architecture:N", "step:Q", "score:Q"],
@@ -231,7 +232,7 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
     )  # fmt: skip
     lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=_dash(scores))
     symbols = mean.mark_point(filled=True, size=60, opacity=1).encode(shape=_symbol(scores)).transform_filter(
-        alt.FieldEqualPredicate(field="step", equal=max(row["step"] for row in means))
+        alt.FieldEqualPredicate(field="step", equal=last)
     )  # fmt: skip
     return _spec(each + lines + symbols, height=190)
 
@@ -245,12 +246,8 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
     ]
     if not rows:
         return None
-    known = [row["cost"] for row in rows]
-    low, high = min(known), max(known)
-    # Without a margin the extreme points sit on the frame; log scales have no place for a state of zero.
-    scale = alt.Scale(type="log", domain=[low / 1.25, high * 1.25], nice=False) if low > 0 else alt.Scale(type="symlog")
     base = _chart(rows).encode(
-        x=alt.X("cost:Q", title=None, scale=scale, axis=alt.Axis(format="~s", tickCount=4, labelOverlap=True)),
+        x=alt.X("cost:Q", title=None, **_cost_axis([row["cost"] for row in rows])),
         color=_colour(scores),
         tooltip=["architecture:N", alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",d"), "text:N", "interval:N"],
     )
@@ -258,6 +255,18 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
         y=alt.Y("low:Q", title="MAD score (%)", scale=alt.Scale(zero=False)), y2="high:Q"
     )  # fmt: skip
     return _spec(bars + base.mark_point(filled=True, size=80, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=230)
+
+
+def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
+    """Logarithmic over more than a factor of four, with ticks at 1, 2 and 5; linear below, or where a cost is zero."""
+    low, high = min(costs), max(costs)
+    if low == 0 or high < 4 * low:
+        return {"scale": alt.Scale(zero=False, padding=12), "axis": alt.Axis(format="~s", tickCount=4, grid=False)}
+    ticks = [digit * 10**power for power in range(len(str(high))) for digit in (1, 2, 5)]
+    return {
+        "scale": alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False),
+        "axis": alt.Axis(format="~s", values=ticks, grid=False),
+    }
 
 
 def _held(curve: Sequence[tuple[int, float]], steps: Sequence[int]) -> list[float]:
@@ -312,6 +321,6 @@ def _score_axis(field: str) -> alt.Y:
 
 
 def _spec(chart: alt.LayerChart, height: int) -> Spec:
-    spec: Spec = chart.properties(width="container", height=height).to_dict()
+    spec: Spec = chart.properties(width="container", height=height).to_dict(validate=False)
     del spec["config"], spec["$schema"]
     return spec

@@ -42,8 +42,8 @@ def percent_interval(interval: Interval | None) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two shares in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}"
+    """A difference of two shares in percentage points, with its sign (a true minus)."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
 def probability(share: float) -> str:
