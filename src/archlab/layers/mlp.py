@@ -65,19 +65,22 @@ class MLPConfig(ChannelMixer):
 
     def validate(self, dim: int) -> None:
         """Refuse an inner width of zero."""
-        if int(self.expand * dim) < 1:
+        if self._inner(dim) < 1:
             raise ArchlabError(
-                f"{self}: expand={self.expand} leaves no inner channel at width {dim}; use expand={1 / dim} or more"
+                f"mlp(expand={self.expand}): no inner channel is left at width {dim}; use at least expand={1 / dim:g}"
             )
+
+    def _inner(self, dim: int) -> int:
+        return round(self.expand * dim)
 
     def num_params(self, dim: int, length: int) -> int:
         """Two matrices of ``dim`` by ``expand * dim``."""
-        return 2 * dim * int(self.expand * dim)
+        return 2 * dim * self._inner(dim)
 
     def build(self, dim: int, max_length: int) -> MLP:
         """See :meth:`LayerConfig.build`."""
         self.validate(dim)
-        return MLP(dim, int(self.expand * dim))
+        return MLP(dim, self._inner(dim))
 
 
 @register("swiglu")

@@ -44,8 +44,6 @@ class _Rotation(torch.autograd.Function):
     by the opposite angle.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, cos: Tensor, from_right: Tensor, from_left: Tensor) -> Tensor:
         half = x.shape[-1] - from_right.shape[-1]

@@ -1,0 +1,30 @@
+"""What the layer contract does not check: the default widths and the refusals."""
+
+import pytest
+
+from archlab.errors import ArchlabError
+from archlab.layers import layer
+
+
+def test_parameters_at_width_128():
+    assert layer("mlp").num_params(128, 1) == 131_072
+    assert layer("swiglu").num_params(128, 1) == 135_168
+
+
+@pytest.mark.parametrize(("dim", "inner"), [(128, 352), (96, 256), (64, 176), (1, 16)])
+def test_the_default_gated_width_is_eight_thirds_in_multiples_of_16(dim, inner):
+    assert layer("swiglu").build(dim, 1).up.out_features == inner
+
+
+def test_a_given_inner_width_is_taken_as_it_is():
+    assert layer("swiglu", inner=40).build(128, 1).up.out_features == 40
+    assert layer("mlp", expand=1.5).build(128, 1).up.out_features == 192
+
+
+def test_an_inner_width_of_nothing_is_refused():
+    with pytest.raises(
+        ArchlabError, match=r"^mlp\(expand=0.01\): no inner channel is left at width 50; use at least expand=0.02$"
+    ):
+        layer("mlp", expand=0.01).build(50, 1)
+    with pytest.raises(ArchlabError, match=r"^swiglu\(inner=-1\): inner must be at least 1, or 0 for the default"):
+        layer("swiglu", inner=-1)

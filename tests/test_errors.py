@@ -1,0 +1,19 @@
+import pytest
+
+from archlab.errors import ArchlabError, unknown
+
+
+def test_a_near_name_is_suggested():
+    error = unknown("layer", "atention", ["mamba", "attention", "mh-attention"])
+    assert str(error) == "unknown layer 'atention': did you mean 'attention'?"
+
+
+def test_without_a_near_name_all_are_listed_in_order():
+    error = unknown("task", "xyz", ["recall", "copying"])
+    assert str(error) == "unknown task 'xyz': known: copying, recall"
+
+
+def test_the_error_is_a_value_error():
+    with pytest.raises(ValueError, match="known: a"):
+        raise unknown("thing", "?", ["a"])
+    assert isinstance(unknown("thing", "?", ["a"]), ArchlabError)
