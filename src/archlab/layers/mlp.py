@@ -1,5 +1,6 @@
 """Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -62,6 +63,11 @@ class MLPConfig(ChannelMixer):
 
     expand: float = 4.0
     """Inner width over ``dim``."""
+
+    def __post_init__(self) -> None:
+        """Refuse a width that is no positive number."""
+        if not 0 < self.expand < math.inf:
+            raise ArchlabError(f"mlp(expand={self.expand}): expand must be a positive number")
 
     def validate(self, dim: int) -> None:
         """Refuse an inner width of zero."""
