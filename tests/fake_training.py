@@ -1,5 +1,8 @@
 """Trainings that take no time, and an executor of threads: what the store and the runner need of the rest."""
 
+import os
+import signal
+import sys
 import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Self
 
+from archlab.errors import ArchlabError
 from archlab.tasks import setting
 from archlab.training.trial import Progress, Trial, TrialResult
 from tests.synthetic_records import plan, result
@@ -38,6 +42,24 @@ class LoggedTraining:
     def seeds(self) -> list[int]:
         """Every training so far, in order."""
         return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
+
+
+def look_around(wish, on_progress) -> TrialResult:
+    """Answer whether torch is loaded, with how many threads it would run, and which GPUs it would see."""
+    seen = {
+        "torch": "torch" in sys.modules,
+        "threads": {os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "interrupt": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+        "blocked": signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []),
+        "pid": os.getpid(),
+    }
+    raise ArchlabError(repr(seen))
+
+
+def leave(wish, on_progress) -> TrialResult:
+    """Take the worker along, with a status."""
+    os._exit(3)
 
 
 class ThreadExecutor:

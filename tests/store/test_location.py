@@ -12,6 +12,8 @@ from tests.synthetic_records import PROVENANCE, result
 from archlab.errors import ArchlabError
 from archlab.store import Store
 
+ROOT = Path(__file__).parents[2]
+
 
 def refusal(location, **options) -> str:
     with pytest.raises(ArchlabError) as caught:
@@ -165,7 +167,7 @@ with Store(sys.argv[1]) as store:
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on the size of files")
 def test_a_full_disk_is_one_line_and_what_was_stored_is_intact(tmp_path):
     path = tmp_path / "archlab.db"
-    done = subprocess.run([sys.executable, "-c", FILL, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", FILL, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert f"store {path}" in done.stderr

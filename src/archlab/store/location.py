@@ -40,7 +40,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool) -> tuple[En
     try:
         engine = create_engine(url, json_serializer=dump_json, json_deserializer=json.loads)
     except ModuleNotFoundError as error:
-        fix = "install archlab[postgres]" if error.name == "psycopg" else f"install {error.name}"
+        fix = "install psycopg[binary]" if error.name == "psycopg" else f"install {error.name}"
         raise ArchlabError(f"store {where}: the database driver {error.name} is missing: {fix}") from None
     try:
         with plain_errors(where):
