@@ -1,0 +1,89 @@
+"""archlab tasks: list the synthetic tasks, look at what they draw."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer()
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead.")]
+
+
+class SplitName(StrEnum):
+    """Splits; training sequences are drawn in the task's training variant."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+@app.command("list")
+def list_tasks(as_json: Json = False) -> None:
+    """List the tasks with the knobs of their base settings, what guessing reaches, and what they ask."""
+    from archlab.cli.output import print_json, print_table
+    from archlab.reports.instance import task_table
+    from archlab.tasks import registry, setting
+
+    tasks = [setting(name) for name in registry()]
+    if as_json:
+        print_json(
+            [
+                {"task": t.name, "summary": t.summary, "backbone": t.backbone, "chance": t.chance, "knobs": t.knobs()}
+                for t in tasks
+            ]
+        )
+    else:
+        print_table(task_table(tasks))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A task: `archlab tasks list` names them.")],
+    split: Annotated[
+        SplitName,
+        typer.Option(help="In the recall tasks, every next token of the training split is a target, of the others only answers."),
+    ] = SplitName.test,
+    seed: Annotated[int, typer.Option(help="Seed of the draw: another seed, another sequence.")] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KNOB=VALUE", help="Change a knob from the base setting, as in `--set length=32`; repeatable."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw one sequence of a task and print it for a person: tokens by role, the answers beneath.
+
+    For example: `archlab tasks show selective-copying --set length=40 --set num_tokens_to_copy=6`
+    """
+    from archlab.cli.output import print_json, print_table
+    from archlab.reports.instance import render_instance
+    from archlab.tasks import sample, setting
+
+    task = setting(name, **_knobs(changes or []))
+    inputs, targets = sample(task, split.value, n=1, seed=seed)
+    if as_json:
+        document = {"task": task.name, "knobs": task.knobs(), "split": split.value, "seed": seed}
+        roles = {role: [ids.start, ids.stop] for role, ids in task.describe_tokens().items()}
+        print_json(document | {"roles": roles, "inputs": inputs[0].tolist(), "targets": targets[0].tolist()})
+    else:
+        print_table(render_instance(task, inputs[0], targets[0]))
+
+
+def _knobs(changes: list[str]) -> dict[str, Any]:
+    """``["length=32", "multi_query=false"]`` as knobs."""
+    import yaml
+
+    from archlab.errors import ArchlabError
+
+    knobs = {}
+    for change in changes:
+        knob, equals, value = change.partition("=")
+        if not equals or not knob or not value:
+            raise ArchlabError(f"--set {change}: write KNOB=VALUE, as in --set length=32")
+        try:
+            knobs[knob.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ArchlabError(f"--set {change}: {value!r} is neither a number nor true or false") from None
+    return knobs
