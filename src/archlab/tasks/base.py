@@ -22,6 +22,9 @@ from archlab.errors import ArchlabError, unknown
 IGNORE = -100
 """Target of a position without an answer."""
 
+_LARGEST = 1 << 20
+"""Vocabularies and lengths beyond fit neither the generators' 32-bit ids nor any model."""
+
 Split = Literal["train", "validation", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Arrays = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -61,6 +64,9 @@ class Task(ABC):
         for knob in ("vocab_size", "length", "num_train_examples"):
             if getattr(self, knob) < 1:
                 raise ArchlabError(f"{self.name}: {knob}={getattr(self, knob)}: must be at least 1")
+        for knob in ("vocab_size", "length"):
+            if getattr(self, knob) > _LARGEST:
+                raise ArchlabError(f"{self.name}: {knob}={getattr(self, knob)}: must be at most {_LARGEST}")
         self.check()
 
     @abstractmethod
