@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError
 from archlab.layers.base import LayerConfig, divides, positive, register
 from archlab.layers.ops import long_conv
+from archlab.layers.ops.gated_long_conv import gated_long_conv, tied_short_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter, filter_flops, filter_params
 from archlab.layers.ops.short_conv import ShortConv
 
@@ -144,7 +145,7 @@ def _block_params(dim: int, inner: int, groups: int) -> int:
 
 def _block_flops(dim: int, inner: int, groups: int, length: int) -> int:
     projected = _NUM_PROJECTIONS * inner
-    return 2 * length * (dim * projected // groups + _KERNEL_SIZE * projected + inner * dim)
+    return 2 * length * (dim * projected // groups + (_KERNEL_SIZE + 1) * projected + inner * dim)  # the bias is one more tap
 
 
 def _short_state(inner: int, groups: int) -> int:
@@ -170,15 +171,18 @@ class _HyenaBlock(nn.Module):
         h_cl = self.filter(length)
         return torch.cat([h_cl[:, :1] + self.skip[:, None], h_cl[:, 1:]], dim=1)
 
-    def project(self, x_bld: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three projections, channel-major (inner, B, L)."""
+    def short_kernel(self) -> tuple[Tensor, Tensor]:
+        """Weight (3 inner, 1, taps) and bias (3 inner) of the short convolution."""
+        assert self.short_conv.bias is not None
+        return self.short_conv.weight, self.short_conv.bias
+
+    def project(self, x_bld: Tensor) -> Tensor:
+        """The projections before they are repeated and convolved, channel-major (projected / groups, B, L)."""
         batch, length, dim = x_bld.shape
         if length > self.max_length:
             raise ArchlabError(f"length {length} exceeds max_length {self.max_length}: build the layer with a larger max_length")
         u_cm = torch.addmm(self.in_proj.bias[:, None], self.in_proj.weight, x_bld.reshape(-1, dim).t())
-        u_cbl = u_cm.repeat(self.groups, 1).view(-1, batch, length)
-        a_cbl, b_cbl, c_cbl = self.short_conv(u_cbl.permute(1, 2, 0)).permute(2, 0, 1).chunk(_NUM_PROJECTIONS)
-        return a_cbl, b_cbl, c_cbl
+        return u_cm.view(-1, batch, length)
 
     def read_out(self, y_cbl: Tensor) -> Tensor:
         """Channel-major (inner, B, L) to (B, L, D)."""
@@ -207,8 +211,7 @@ class Hyena(_HyenaBlock):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
-        x0_cbl, x1_cbl, v_cbl = self.project(x_bld)
-        return self.read_out(x0_cbl * long_conv.causal_conv(x1_cbl * v_cbl, self.kernel(x_bld.shape[1])))
+        return self.read_out(gated_long_conv(self.project(x_bld), *self.short_kernel(), self.kernel(x_bld.shape[1])))
 
     def init_state(self, batch_size: int) -> State:
         """See :meth:`Recurrent.init_state`."""
@@ -234,7 +237,8 @@ class MultiHeadHyena(_HyenaBlock):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
-        q_hdbl, v_hebl, k_hdbl = (x_cbl.view(self.heads, -1, *x_cbl.shape[1:]) for x_cbl in self.project(x_bld))
+        qvk_cbl = tied_short_conv(self.project(x_bld), *self.short_kernel())
+        q_hdbl, v_hebl, k_hdbl = qvk_cbl.view(3, self.heads, -1, *qvk_cbl.shape[1:])
         y_hebl = long_conv.causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.kernel(x_bld.shape[1]))
         return self.read_out(y_hebl.flatten(0, 1))
 

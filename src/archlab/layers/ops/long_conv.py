@@ -6,7 +6,7 @@ directly. Both forms walk over blocks of channels that stay in cache and recompu
 pass what they do not want to keep.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,12 +16,12 @@ from torch.autograd.function import once_differentiable
 
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 
-TOEPLITZ_MAX_LENGTH = 64
+TOEPLITZ_MAX_LENGTH = 128
 """Up to this length a depthwise convolution multiplies by Toeplitz matrices, beyond it transforms."""
 TOEPLITZ_MAX_LENGTH_HEADS = 2048
 """The same for the outer products of :func:`causal_conv_heads`: one matrix a head instead of ``head_dim**2`` transforms."""
 
-_BLOCK_BYTES = {"cpu": 2**21}  # half of a core's second-level cache
+_BLOCK_BYTES_A_CORE = 2**20
 _BLOCK_BYTES_ELSEWHERE = 2**28
 
 
@@ -55,20 +55,47 @@ def sum_diagonals(grad_cll: Tensor) -> Tensor:
     return skewed.sum(-2)[:, :length]
 
 
-def causal_conv(x_cbl: Tensor, h_cl: Tensor) -> Tensor:
-    """Depthwise causal convolution ``y[c, b, t] = sum_(s <= t) h[c, t - s] x[c, b, s]``.
+Adjoint = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def convolve(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint]:
+    """Depthwise causal convolution and its adjoint, for autograd functions to build on: neither is recorded.
+
+    Up to :data:`TOEPLITZ_MAX_LENGTH` a product with Toeplitz matrices, in which the past does not depend on the
+    future to the last bit; beyond it by Fourier transforms.
 
     Args:
         x_cbl: signals (C, B, L).
         h_cl: one kernel a channel (C, L).
 
     Returns:
-        (C, B, L) in the dtype of the signals, computed in at least float32.
+        ``y[c, b, t] = sum_(s <= t) h[c, t - s] x[c, b, s]``, and the function from the gradient of ``y`` to those
+        of ``x`` and ``h``.
     """
-    form = _ToeplitzConv if x_cbl.shape[-1] <= TOEPLITZ_MAX_LENGTH else _FFTConv
-    with no_autocast(x_cbl):
-        y_cbl: Tensor = form.apply(at_least_float32(x_cbl), at_least_float32(h_cl))  # type: ignore[no-untyped-call]
-    return y_cbl.to(x_cbl.dtype)
+    return (_convolve_by_matrix if x_cbl.shape[-1] <= TOEPLITZ_MAX_LENGTH else _convolve_by_transform)(x_cbl, h_cl)
+
+
+def _convolve_by_matrix(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint]:
+    matrix_cst = toeplitz(h_cl)
+
+    def adjoint(dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.bmm(dy_cbl, matrix_cst.mT), sum_diagonals(torch.bmm(x_cbl.mT, dy_cbl))
+
+    return torch.bmm(x_cbl, matrix_cst), adjoint
+
+
+def _convolve_by_transform(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint]:
+    length = x_cbl.shape[-1]
+    n = fft_length(length)
+    x_cbf, h_cf = torch.fft.rfft(x_cbl, n), torch.fft.rfft(h_cl, n)
+
+    def adjoint(dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
+        dy_cbf = torch.fft.rfft(dy_cbl, n)
+        dh_cf = torch.einsum("cbf,cbf->cf", x_cbf.conj(), dy_cbf)
+        dx_cbf = dy_cbf.mul_(h_cf.conj()[:, None])
+        return torch.fft.irfft(dx_cbf, n)[..., :length], torch.fft.irfft(dh_cf, n)[..., :length]
+
+    return torch.fft.irfft(x_cbf * h_cf[:, None], n)[..., :length], adjoint
 
 
 def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
@@ -96,66 +123,36 @@ def _transformed_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Ten
     y_hebl = torch.zeros_like(v_hebl)
     for q_hbl, k_hbl in zip(q_hdbl.unbind(1), k_hdbl.unbind(1), strict=True):
         kv_hebl = k_hbl[:, None] * v_hebl
-        filtered_cbl = _FFTConv.apply(kv_hebl.flatten(0, 1), h_cl)  # type: ignore[no-untyped-call]
+        filtered_cbl = _CausalConv.apply(kv_hebl.flatten(0, 1), h_cl)  # type: ignore[no-untyped-call]
         y_hebl = y_hebl + q_hbl[:, None] * filtered_cbl.view_as(kv_hebl)
     return y_hebl
 
 
-def _blocks(count: int, scalars_each: int, like: Tensor) -> Iterator[slice]:
-    """Slices of ``count`` items of ``scalars_each`` scalars that fit the cache of the device."""
-    room = _BLOCK_BYTES.get(like.device.type, _BLOCK_BYTES_ELSEWHERE)
+def blocks(count: int, scalars_each: int, like: Tensor) -> Iterator[slice]:
+    """Slices of ``count`` items of ``scalars_each`` scalars; on a CPU they fit half of the cores' caches."""
+    room = _BLOCK_BYTES_A_CORE * torch.get_num_threads() if like.device.type == "cpu" else _BLOCK_BYTES_ELSEWHERE
     size = max(1, room // (scalars_each * like.element_size()))
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-class _ToeplitzConv(torch.autograd.Function):
+class _CausalConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_cbl: Tensor, h_cl: Tensor) -> Tensor:
         ctx.save_for_backward(x_cbl, h_cl)
-        channels, batch, length = x_cbl.shape
         y_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
-        for c in _blocks(channels, length * (batch + length), x_cbl):
-            torch.bmm(x_cbl[c], toeplitz(h_cl[c]), out=y_cbl[c])
+        for c in blocks(len(x_cbl), 2 * x_cbl[0].numel(), x_cbl):
+            y_cbl[c] = convolve(x_cbl[c], h_cl[c])[0]
         return y_cbl
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
         x_cbl, h_cl = ctx.saved_tensors
-        channels, batch, length = x_cbl.shape
         dx_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
         dh_cl = torch.empty_like(h_cl)
-        for c in _blocks(channels, length * (batch + length), x_cbl):
-            torch.bmm(dy_cbl[c], toeplitz(h_cl[c]).mT, out=dx_cbl[c])
-            dh_cl[c] = sum_diagonals(torch.bmm(x_cbl[c].mT, dy_cbl[c]))
-        return dx_cbl, dh_cl
-
-
-class _FFTConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_cbl: Tensor, h_cl: Tensor) -> Tensor:
-        ctx.save_for_backward(x_cbl, h_cl)
-        channels, batch, length = x_cbl.shape
-        n = fft_length(length)
-        y_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
-        for c in _blocks(channels, batch * n, x_cbl):
-            spectrum = torch.fft.rfft(x_cbl[c], n).mul_(torch.fft.rfft(h_cl[c], n)[:, None])
-            y_cbl[c] = torch.fft.irfft(spectrum, n)[..., :length]
-        return y_cbl
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
-        x_cbl, h_cl = ctx.saved_tensors
-        channels, batch, length = x_cbl.shape
-        n = fft_length(length)
-        dx_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
-        dh_cl = torch.empty_like(h_cl)
-        for c in _blocks(channels, batch * n, x_cbl):
-            dy = torch.fft.rfft(dy_cbl[c], n)
-            dh_spectrum = torch.fft.rfft(x_cbl[c], n).conj().mul(dy).sum(1)
-            dh_cl[c] = torch.fft.irfft(dh_spectrum, n)[..., :length]
-            dx_cbl[c] = torch.fft.irfft(dy.mul_(torch.fft.rfft(h_cl[c], n).conj()[:, None]), n)[..., :length]
+        for c in blocks(len(x_cbl), 2 * x_cbl[0].numel(), x_cbl):
+            _, adjoint = convolve(x_cbl[c], h_cl[c])
+            dx_cbl[c], dh_cl[c] = adjoint(dy_cbl[c])
         return dx_cbl, dh_cl
 
 
@@ -170,7 +167,7 @@ class _ToeplitzAttention(torch.autograd.Function):
         masks_hst = toeplitz(h_hl)
         for head in range(heads):
             q_bdl, k_bdl, v_bel, y_bel = (x_hdbl[head].transpose(0, 1) for x_hdbl in (q_hdbl, k_hdbl, v_hebl, y_hebl))
-            for b in _blocks(batch, length * length, q_hdbl):
+            for b in blocks(batch, length * length, q_hdbl):
                 scores_bst = torch.bmm(k_bdl[b].mT, q_bdl[b]).mul_(masks_hst[head])
                 y_bel[b] = torch.bmm(v_bel[b], scores_bst)
         return y_hebl
@@ -186,7 +183,7 @@ class _ToeplitzAttention(torch.autograd.Function):
         for head in range(heads):
             q_bdl, k_bdl, v_bel, dy_bel = (x_hdbl[head].transpose(0, 1) for x_hdbl in (*qkv, dy_hebl))
             dq_bdl, dk_bdl, dv_bel = (grad_hdbl[head].transpose(0, 1) for grad_hdbl in grads)
-            for b in _blocks(batch, 2 * length * length, dy_hebl):
+            for b in blocks(batch, 2 * length * length, dy_hebl):
                 scores_bst = torch.bmm(k_bdl[b].mT, q_bdl[b])
                 dmasked_bst = torch.bmm(v_bel[b].mT, dy_bel[b])
                 dmasks_hst[head] += (scores_bst * dmasked_bst).sum(0)
