@@ -71,7 +71,7 @@ class GatedLinearAttentionConfig(LayerConfig):
         keys, values = self._widths(dim)
         projections = dim * (2 * keys + 3 * values) + self.gate_low_rank * (dim + keys)
         head = keys // self.heads, values // self.heads
-        return 2 * length * projections + self.heads * decayed_linear_attention_flops(*head, length, chunk_size(*head))
+        return 2 * length * projections + self.heads * decayed_linear_attention_flops(*head, length, chunk_size(*head, length))
 
     def build(self, dim: int, max_length: int) -> "GatedLinearAttention":
         """See :meth:`LayerConfig.build`."""
@@ -121,11 +121,10 @@ class GatedLinearAttention(nn.Module):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
-        batch, length, _ = x_bld.shape
-        q, k, v, log_decay = (t.transpose(1, 2).flatten(0, 1) for t in self._project(x_bld))
+        q, k, v, log_decay = self._project(x_bld)
         with no_autocast(x_bld):
-            mixed = decayed_linear_attention(q, k, v, log_decay, chunk_size(q.shape[-1], v.shape[-1]))
-        return self._read_out(x_bld, mixed.reshape(batch, self.heads, length, -1).transpose(1, 2))
+            mixed = decayed_linear_attention(q, k, v, log_decay, chunk_size(q.shape[-1], v.shape[-1], x_bld.shape[1]))
+        return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         """Zero matrices (B, heads, keys a head, values a head)."""

@@ -1,9 +1,16 @@
 """The first-order linear recurrence, element by element."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def accumulate(decays: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
+    """Turn ``steps`` into states in place, outside autograd: ``steps[t + 1] += decays[t] * steps[t]``, in order."""
+    for decay, previous, current in zip(decays, steps, steps[1:], strict=False):
+        current.addcmul_(decay, previous)
 
 
 class _DiagonalScan(torch.autograd.Function):
@@ -12,9 +19,7 @@ class _DiagonalScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, decay: Tensor, inputs: Tensor) -> Tensor:
         states = inputs.clone()
-        decays, steps = decay.unbind(0), states.unbind(0)
-        for t in range(1, len(steps)):
-            steps[t].addcmul_(decays[t], steps[t - 1])
+        accumulate(decay.unbind(0)[1:], states.unbind(0))
         ctx.save_for_backward(decay, states)
         return states
 
@@ -22,9 +27,7 @@ class _DiagonalScan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         decay, states = ctx.saved_tensors
         dinputs = grads[0].clone(memory_format=torch.contiguous_format)
-        decays, steps = decay.unbind(0), dinputs.unbind(0)
-        for t in reversed(range(1, len(steps))):
-            steps[t - 1].addcmul_(decays[t], steps[t])
+        accumulate(decay.unbind(0)[:0:-1], dinputs.unbind(0)[::-1])
         ddecay = torch.zeros_like(decay)
         ddecay[1:] = (dinputs[1:] * states[:-1]).sum_to_size(decay[1:].shape)
         return ddecay, dinputs
