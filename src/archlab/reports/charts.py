@@ -13,7 +13,7 @@ import numpy as np
 from archlab.benchmark.comparison import difference
 from archlab.benchmark.scores import ArchitectureScore, Scores, SettingScore, TaskScore
 from archlab.benchmark.scoring import learning_curve
-from archlab.reports.format import percent, percent_interval, points, short_task
+from archlab.reports.format import percent_interval, points, short_task, starred
 from archlab.tasks import Task
 
 Row = dict[str, Any]
@@ -83,7 +83,7 @@ def heat_map(scores: Scores) -> Spec:
             "architecture": label,
             "task": head,
             "score": None if found.score is None else 100 * found.score,
-            "text": percent(found.score) + ("" if found.complete else "*"),
+            "text": starred(found),
             "interval": percent_interval(found.interval),
             "ink": "currentColor" if found.score is None else "#111" if found.score > 0.55 else "#fff",
         }
@@ -278,7 +278,7 @@ def _held(curve: Sequence[tuple[int, float]], steps: Sequence[int]) -> list[floa
 def _point(found: ArchitectureScore | TaskScore | SettingScore) -> Row:
     assert found.score is not None
     low, high = (found.interval.low, found.interval.high) if found.interval else (found.score, found.score)
-    text = percent(found.score) + ("" if found.complete else "*")
+    text = starred(found)
     row = {"score": 100 * found.score, "low": 100 * low, "high": 100 * high}
     return {**_rounded([row])[0], "text": text, "interval": percent_interval(found.interval)}
 

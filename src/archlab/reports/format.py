@@ -1,5 +1,7 @@
 """How numbers and names are written for people, in tables and in the report."""
 
+from typing import Protocol
+
 from archlab.benchmark.bootstrap import Interval
 
 SHORT_TASKS = {
@@ -34,6 +36,23 @@ def percent(share: float | None) -> str:
     if share is None:
         return "–"
     return "100" if share > 0.9995 else f"{100 * share:.1f}"
+
+
+class Partial(Protocol):
+    """A score of which something may be missing."""
+
+    @property
+    def score(self) -> float | None:
+        """In [0, 1]."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+
+
+def starred(found: Partial) -> str:
+    """A score in percent, with an asterisk if it is partial."""
+    return percent(found.score) + ("" if found.complete or found.score is None else "*")
 
 
 def percent_interval(interval: Interval | None) -> str:

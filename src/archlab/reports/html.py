@@ -82,7 +82,9 @@ def _panels(scores: Scores) -> dict[str, list[Panel]]:
 
     def add(section: str, title: str, spec: Mapping[str, Any] | None) -> None:
         if spec is not None:
-            found[section].append({"id": f"{section}-{len(found[section])}", "title": title, "spec": spec})
+            found[section].append(
+                {"id": f"{section}-{len(found[section])}", "title": title, "spec": {"description": title or "scores", **spec}}
+            )
 
     add("heat", "", charts.heat_map(scores))
     domain = charts.difference_domain(scores)

@@ -10,7 +10,7 @@ from archlab.architectures import Architecture
 from archlab.architectures.spec import BackboneName
 from archlab.benchmark.comparison import differences_to_best
 from archlab.benchmark.scores import ArchitectureScore, Scores, TaskScore
-from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, steps
+from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, starred, steps
 
 NARROW = 96
 """Below this many columns the leaderboard shortens its heads and gives half the interval's width."""
@@ -172,9 +172,7 @@ def _best(values: Sequence[float | None]) -> str:
 
 
 def _score_cell(score: TaskScore | ArchitectureScore, best: str) -> Text:
-    text = percent(score.score)
-    mark = "" if score.complete else "*"
-    return Text(text + mark, style="bold" if text == best and score.score is not None else "")
+    return Text(starred(score), style="bold" if score.score is not None and percent(score.score) == best else "")
 
 
 def leaderboard_notes(scores: Scores) -> str:
