@@ -1,5 +1,8 @@
 """Every registered layer keeps the contract, at its defaults and at the knobs that its oracle's module asks for."""
 
+import shutil
+
+import pytest
 from tests.oracles import CAUSALITY_TOLERANCES, CONFIGS, ORACLES, TOLERANCES
 
 from archlab.layers import LayerConfig, layer, registry
@@ -23,3 +26,12 @@ def _contract(config: LayerConfig) -> type[LayerContract]:
 
 for _config in [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *(layer(n, **knobs) for n, knobs in CONFIGS)]:
     globals()[f"Test[{_config}]"] = _contract(_config)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")
+@pytest.mark.parametrize("name", sorted(ORACLES))
+def test_compiles_to_machine_code(name: str) -> None:
+    contract = _contract(layer(name))
+    contract.compile_backend = "inductor"
+    contract().test_compiles()
