@@ -175,7 +175,7 @@ def test_trials_of_another_run_are_waited_for_and_reused(store, path, executor, 
 
 def test_trials_of_a_run_that_dies_are_taken_over(store, path, executor, train):
     trials, events = make_trials(2), []
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
         other = replace(Owner.of_this_process(), pid=process.pid, process_started=process_started(process.pid))
         with Store(path, owner=other) as dying:
             dying.claim(trials, 2)

@@ -39,7 +39,7 @@ def store(path):
 
 def another_process() -> Owner:
     """An owner on this machine whose process is dead."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
         return replace(Owner.of_this_process(), pid=process.pid, process_started="")
 
 

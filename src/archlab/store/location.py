@@ -1,6 +1,5 @@
 """Opens the database that a path or URL names, and says in one line why it cannot."""
 
-import json
 import os
 import sqlite3
 import time
@@ -38,7 +37,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool) -> tuple[En
     if path is not None:
         _check_file(path, create=create)
     try:
-        engine = create_engine(url, json_serializer=dump_json, json_deserializer=json.loads)
+        engine = create_engine(url, json_serializer=dump_json, pool_pre_ping=path is None)
     except ModuleNotFoundError as error:
         fix = "install psycopg[binary]" if error.name == "psycopg" else f"install {error.name}"
         raise ArchlabError(f"store {where}: the database driver {error.name} is missing: {fix}") from None
