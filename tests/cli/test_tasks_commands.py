@@ -1,0 +1,51 @@
+"""archlab tasks list and show."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from archlab.cli.tasks import app
+from archlab.errors import ArchlabError
+from archlab.tasks import registry, sample
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_list_names_every_task():
+    text = printed("list")
+    assert all(name in text for name in registry())
+    document = json.loads(printed("list", "--json"))
+    assert [entry["task"] for entry in document] == sorted(registry())
+    assert document[0]["knobs"] == {"vocab_size": 16, "length": 32, "num_train_examples": 12_800}
+
+
+def test_show_prints_the_sequence_that_sample_draws():
+    options = ["--split", "train", "--seed", "3", "--set", "length=12", "--set", "multi_query=false"]
+    document = json.loads(printed("show", "in-context-recall", "--json", *options))
+    inputs, targets = sample("in-context-recall", "train", n=1, seed=3, length=12, multi_query=False)
+    assert document["inputs"] == inputs[0].tolist()
+    assert document["targets"] == targets[0].tolist()
+    assert document["roles"] == {"key": [0, 7], "value": [7, 15], "copy": [15, 16]}
+    text = printed("show", "in-context-recall", *options)
+    roles = [*(f"k{i}" for i in range(7)), *(f"v{i}" for i in range(8)), ">"]
+    assert " ".join(roles[i] for i in inputs[0]) in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "length"], "--set length: write KNOB=VALUE"),
+        (["--set", "length=[1"], "--set length=[1: '[1' is neither a number nor true or false"),
+        (["--set", "length=many"], "length='many' is not of type int"),
+        (["--set", "lenght=8"], "unknown knob of compression: 'lenght': did you mean 'length'?"),
+    ],
+)
+def test_show_refuses_what_cannot_be_set(arguments: list[str], message: str):
+    with pytest.raises(ArchlabError) as refusal:
+        printed("show", "compression", *arguments)
+    assert message in str(refusal.value)
