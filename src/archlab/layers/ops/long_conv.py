@@ -59,7 +59,7 @@ Adjoint = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def convolve(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint]:
-    """Depthwise causal convolution and its adjoint, for autograd functions to build on: neither is recorded.
+    """Depthwise causal convolution and its adjoint: what autograd functions are made of.
 
     Up to :data:`TOEPLITZ_MAX_LENGTH` a product with Toeplitz matrices, in which the past does not depend on the
     future to the last bit; beyond it by Fourier transforms.
@@ -98,6 +98,21 @@ def _convolve_by_transform(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint
     return torch.fft.irfft(x_cbf * h_cf[:, None], n)[..., :length], adjoint
 
 
+def causal_conv(x_cbl: Tensor, h_cl: Tensor) -> Tensor:
+    """The depthwise causal convolution of :func:`convolve`, differentiable and block by block.
+
+    Args:
+        x_cbl: signals (C, B, L).
+        h_cl: one kernel a channel (C, L).
+
+    Returns:
+        (C, B, L) in the dtype of the signals, computed in at least float32.
+    """
+    with no_autocast(x_cbl):
+        y_cbl: Tensor = _CausalConv.apply(at_least_float32(x_cbl), at_least_float32(h_cl))  # type: ignore[no-untyped-call]
+    return y_cbl.to(x_cbl.dtype)
+
+
 def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
     """Causal convolution of the outer products of keys and values, read out by queries.
 
@@ -123,7 +138,7 @@ def _transformed_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Ten
     y_hebl = torch.zeros_like(v_hebl)
     for q_hbl, k_hbl in zip(q_hdbl.unbind(1), k_hdbl.unbind(1), strict=True):
         kv_hebl = k_hbl[:, None] * v_hebl
-        filtered_cbl = _CausalConv.apply(kv_hebl.flatten(0, 1), h_cl)  # type: ignore[no-untyped-call]
+        filtered_cbl = causal_conv(kv_hebl.flatten(0, 1), h_cl)
         y_hebl = y_hebl + q_hbl[:, None] * filtered_cbl.view_as(kv_hebl)
     return y_hebl
 
