@@ -149,6 +149,14 @@ def test_nothing_scored_yet_still_reads() -> None:
     assert "transformer++ is partial: 0 of 2 settings complete" in page
 
 
+def test_one_architecture_is_compared_with_nothing() -> None:
+    trials = plan(CATALOGUE[:1], SETTINGS[:2])
+    page = render_report(score(trials, simulate(trials, lambda _: 0.5)))
+    assert "best score on" not in page
+    assert 'id="differences"' not in page
+    assert 'id="cost"' not in page
+
+
 def test_written_whole_or_not_at_all(scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archlab.reports.html.render_report", lambda *_: "a page")
     target = tmp_path / "report.html"

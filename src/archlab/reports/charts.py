@@ -238,13 +238,13 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
-    """MAD score against one cost."""
+    """MAD score against one cost; None for fewer than two architectures."""
     rows = [
         {"architecture": a.label, "cost": getattr(a.costs, cost), **_point(a)}
         for a in scores.architectures
         if a.score is not None
     ]
-    if not rows:
+    if len(rows) < 2:
         return None
     base = _chart(rows).encode(
         x=alt.X("cost:Q", title=None, **_cost_axis([row["cost"] for row in rows])),

@@ -25,6 +25,8 @@ def ranking(scores: Scores) -> str:
 
 def best_of_tasks(scores: Scores) -> str:
     """Which architecture is best on how many tasks."""
+    if len(scores.architectures) == 1:
+        return "Scores by task"
     winners: dict[str, int] = {}
     scored = 0
     for index in range(len(scores.tasks)):

@@ -77,4 +77,4 @@ def steps(number: float | None) -> str:
 
 def count(number: int, what: str) -> str:
     """``1 seed``, ``3 seeds``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"

@@ -101,7 +101,9 @@ def _panels(scores: Scores) -> dict[str, list[Panel]]:
 
 
 def _best(scores: Scores) -> dict[str, str]:
-    """The best score of each task as it is written."""
+    """The best score of each task as it is written; of one architecture alone nothing is best."""
+    if len(scores.architectures) == 1:
+        return dict.fromkeys(scores.tasks, "")
     found = {task: [a.tasks[i].score for a in scores.architectures] for i, task in enumerate(scores.tasks)}
     return {task: percent(max((x for x in values if x is not None), default=None)) for task, values in found.items()}
 

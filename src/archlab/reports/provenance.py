@@ -36,8 +36,10 @@ def recipes(scores: Scores) -> dict[str, Any]:
         for name in next(iter(fields.values()), {})
         if len({values[name] for values in fields.values()}) > 1
     }
+    in_table = {"steps", "epochs"}
     return {
-        "shared": {name: value for name, value in next(iter(fields.values()), {}).items() if name not in distinct},
+        "shared": {k: v for k, v in next(iter(fields.values()), {}).items() if k not in distinct and k not in in_table},
+        "differ": bool(distinct.keys() - in_table),
         "tasks": [
             {
                 "task": task,
@@ -47,7 +49,7 @@ def recipes(scores: Scores) -> dict[str, Any]:
                 "learning_rates": sorted({r.trial.learning_rate for r in by_task[task]}),
                 "weight_decays": sorted({r.trial.weight_decay for r in by_task[task]}),
                 "seeds": sorted({r.trial.seed for r in by_task[task]}),
-                "own": {name: values[task] for name, values in distinct.items() if name not in ("steps", "epochs")},
+                "own": {name: values[task] for name, values in distinct.items() if name not in in_table},
             }
             for task in scores.tasks
             if task in by_task

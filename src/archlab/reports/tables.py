@@ -167,7 +167,9 @@ def _table(notes: str) -> Table:
 
 
 def _best(values: Sequence[float | None]) -> str:
-    """The largest value as it is written, so that what reads alike is marked alike."""
+    """The largest value as it is written, so that what reads alike is marked alike; of one alone nothing is best."""
+    if len(values) == 1:
+        return ""
     return percent(max((value for value in values if value is not None), default=None))
 
 
