@@ -2,9 +2,10 @@
 
 A chunk is halved again and again. The scores of a second half against its first half are products of
 queries that have decayed since the middle and keys that decay until the middle: both exponents are at
-most zero. Only in the last blocks, of a few positions, do keys grow: there a log decay below a floor
-whose exponential is beneath the resolution of the dtype is taken as that floor, which keeps every
-exponent in range. Between chunks the matrix states follow a scan.
+most zero. Only within the last blocks, of eight positions, do keys grow and queries shrink, about a
+power of two that leaves both half of the dtype's range; there a decay beneath the resolution of the
+dtype is taken as that resolution. Between chunks the matrix states follow a scan. Whatever the decays,
+nothing overflows, and no output depends on a later token, not even in its rounding.
 """
 
 import math
@@ -18,8 +19,8 @@ from torch import Tensor
 from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.scan import accumulate
 
-BLOCK = 4
-"""Positions of a block whose keys grow."""
+BLOCK = 8
+"""Positions of a block, in which keys grow."""
 
 
 def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
@@ -29,8 +30,8 @@ def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
 
 
 def floor_of_log_decay(dtype: torch.dtype) -> float:
-    """The least log decay a step: a block of it takes three quarters of the dtype's exponents, the rest is for the keys."""
-    return -0.75 * math.log(torch.finfo(dtype).max) / (BLOCK - 1)
+    """The least log decay a step: over a block it takes 5/8 of the dtype's exponents, -16 in float32."""
+    return -1.25 * math.log(torch.finfo(dtype).max) / (BLOCK - 1)
 
 
 class _DecayedLinearAttention(torch.autograd.Function):
@@ -127,10 +128,15 @@ def _keys(x: Tensor, size: int) -> Tensor:
 
 
 def _decays(b: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Decays from the last key's position to each query, and from each key to there; in blocks from the first position."""
+    """What to multiply queries and keys with, so that scores decay from the key's position to the query's."""
     queries, keys = _queries(b, size), _keys(b, size)
-    reference = keys[:, :1] if size == BLOCK else keys[:, -1:]
-    return (queries - reference).exp_(), (reference - keys).exp_()
+    if size > BLOCK:
+        middle = keys[:, -1:]
+        return (queries - middle).exp_(), (middle - keys).exp_()
+    # Squared after the exponential, for which a block's whole decay may be too small, and in powers of two to be exact.
+    root = math.ldexp(1.0, round(math.log2(torch.finfo(b.dtype).max)) // 4)
+    since = (queries - keys[:, :1]).mul_(0.5).exp_().mul_(root).square_()
+    return since, since.reciprocal()
 
 
 def _scores(queries: Tensor, keys: Tensor, size: int) -> Tensor:
