@@ -11,8 +11,8 @@ from archlab.tasks import sample, setting
 SHA256 = {
     ("compression", "train"): "77b5924737cb8870f019237cb346719291a4aee7ef28e78bbc666f90a7ce8ca7",
     ("compression", "test"): "68cf32e07fa5cc88d053838960d04bd7b1b49b9942b9b24ebfcdb298adc60dfc",
-    ("fuzzy-in-context-recall", "train"): "2dc68147aa06f9b28d8fa1dad4d5593d2fa0626705e48b242b2dfa21fb9a1cdc",
-    ("fuzzy-in-context-recall", "test"): "2102f778423c4fb3bb36fa01a0f03324e975ae6b5185f242099b1ed016185ce1",
+    ("fuzzy-in-context-recall", "train"): "e1ceb521c2b6298953bfbda2fad09626e8e1d71b8b84dbc8fdc6ec000d355ea4",
+    ("fuzzy-in-context-recall", "test"): "c2b693c0abba7492f44cfbeaa54e44c26f77d06c4f8e23fd417a973cf41f8b09",
     ("in-context-recall", "train"): "5d96e4ece3faccca29f47a9641e3da6ab4cc088f6c7a7b16a436c422f7494a6b",
     ("in-context-recall", "test"): "a599db8217a34d72fb0a5b2cff0774adb7f79abf38d0d804a8a7f5b6cc3392ab",
     ("memorization", "train"): "609336ec07a976ca6f206e7cbc43f76168add2da51fecc56ec24b328063f016a",

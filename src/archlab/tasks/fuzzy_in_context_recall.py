@@ -12,9 +12,9 @@ from archlab.tasks.base import IGNORE, Arrays, Task, register
 
 
 class _Motifs(NamedTuple):
-    """Ordered draws without replacement: tokens, the longest motif's number on a leading axis, and how many of them count."""
+    """Ordered draws without replacement, ``(n, slots)``: first tokens, second tokens ..., and how many of them count."""
 
-    tokens: NDArray[np.int32]
+    tokens: list[NDArray[np.int32]]
     size: NDArray[np.int32]
 
 
@@ -105,42 +105,49 @@ class FuzzyInContextRecall(Task):
         return draw_in_chunks(lambda m: self._draw(rng, m, training=training), n, self.length)
 
     def _draw(self, rng: np.random.Generator, n: int, *, training: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        # Slot 0 is the probe, the last slot its repetition at the end; between are more pairs than the context takes.
+        # Slot 0 is the probe, slot 1 its repetition at the end; behind them are more pairs than the context takes.
         shortest_key = 1 if training else self.key_motif_size
         pairs = -(-(self.length - self._longest - shortest_key - 1) // (shortest_key + 1))
-        keys = _draw_motifs(rng, (n, pairs + 2), self.num_keys, shortest_key, self.key_motif_size)
-        values = _draw_motifs(rng, (n, pairs + 2), self.num_values, 1, self.value_motif_size)
+        keys = _draw_motifs(rng, (n, 2 + pairs), self.num_keys, shortest_key, self.key_motif_size)
+        values = _draw_motifs(rng, (n, 2 + pairs), self.num_values, 1, self.value_motif_size)
         for array in (keys.size, *keys.tokens):
-            array[:, -1] = array[:, 0]
+            array[:, 1] = array[:, 0]
 
         owner = _first_slots(keys, self.num_keys)
         value_size = np.take_along_axis(values.size, owner, axis=1)
         starts, is_answer = self._lay_out(rng, keys.size + value_size, owner)
-        if not self.multi_query:
-            is_answer[:, :-1] = False
+        used = slice(starts.shape[1])
+        key_size, value_size, owner = keys.size[:, used], value_size[:, used], owner[:, used]
 
         # Slots without a place lie behind the sequence, and are cut off with the columns there.
-        width = self.length + 1 + self._longest
-        tokens = np.full((n, width), self._padding, dtype=np.int32)
-        answers = np.zeros((n, width), dtype=np.bool_)
+        width, nowhere = self.length + 1 + self._longest, self.length + 1
+        tokens = np.full(n * width, self._padding, dtype=np.int32)
+        answers = np.zeros(n * width, dtype=np.bool_)
+        row = np.arange(0, n * width, width)[:, None]
         if not self.multi_query:
-            np.put_along_axis(tokens, starts[:, -1:] - 1, self.vocab_size - 1, axis=1)
-        nowhere = self.length + 1
+            is_answer[:, 2:] = False
+            tokens[starts[:, 1:2] - 1 + row] = self.vocab_size - 1
         for t, token in enumerate(keys.tokens):
-            at = np.where(t < keys.size, starts + t, nowhere)
-            np.put_along_axis(tokens, at, token, axis=1)
+            tokens[np.where(t < key_size, starts + t, nowhere) + row] = token[:, used]
         for t, token in enumerate(values.tokens):
-            at = np.where(t < value_size, starts + keys.size + t, nowhere)
-            np.put_along_axis(tokens, at, np.take_along_axis(token, owner, axis=1) + self.num_keys, axis=1)
-            np.put_along_axis(answers, at, is_answer, axis=1)
-        inputs, following = tokens[:, : self.length], tokens[:, 1 : self.length + 1]
-        return inputs, following if training else np.where(answers[:, 1 : self.length + 1], following, IGNORE)
+            at = np.where(t < value_size, starts + key_size + t, nowhere) + row
+            tokens[at] = np.take_along_axis(token, owner, axis=1) + self.num_keys
+            if not training:
+                answers[at] = is_answer
+        sequences = tokens.reshape(n, width)[:, : self.length + 1]
+        if training:
+            return sequences[:, :-1], sequences[:, 1:]
+        is_asked = answers.reshape(n, width)[:, 1 : self.length + 1]
+        return sequences[:, :-1], np.where(is_asked, sequences[:, 1:], IGNORE)
 
     def _lay_out(
         self, rng: np.random.Generator, sizes: NDArray[np.int32], owner: NDArray[np.intp]
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Where every slot starts in the sequence (behind its end if it has no place), and whether its value is an answer."""
-        probe_size, pair_sizes, pair_owner = sizes[:, :1], sizes[:, 1:-1], owner[:, 1:-1]
+        """Where each slot starts in the sequence and whether its value is an answer, ``(n, used slots)``.
+
+        Slots without a place start behind the sequence; those that have none in any row are left out.
+        """
+        probe_size, pair_sizes, pair_owner = sizes[:, :1], sizes[:, 2:], owner[:, 2:]
         pair = np.arange(pair_sizes.shape[1], dtype=np.int32)
         limit = self.length - self._longest - probe_size  # no pair of the context starts here or later
         ends = pair_sizes.cumsum(axis=1, dtype=np.int32)
@@ -156,21 +163,19 @@ class FuzzyInContextRecall(Task):
         starts, ends = starts + shift, ends + shift
 
         in_context = starts < limit
+        used = slice(in_context.sum(axis=1).max())
         context_end = np.where(in_context, ends, 0).max(axis=1, keepdims=True)
         context_end = np.maximum(context_end, np.where(is_placed, probe_start + probe_size, 0))
         end, nowhere = self.length + 1, self.length + 1
         padding = end - (not self.multi_query) - probe_size - context_end
-        places = [
+        places = (
             np.where(is_placed, probe_start + padding, nowhere),
-            np.where(in_context, starts + padding, nowhere),
             end - probe_size,
-        ]
-        answer = [
-            np.zeros_like(is_placed),
-            np.where(is_probe, is_placed | (pair > drawn_at), pair_owner <= pair),
-            np.ones_like(is_placed),
-        ]
-        return np.concatenate(places, axis=1), np.concatenate(answer, axis=1)
+            np.where(in_context, starts + padding, nowhere)[:, used],
+        )
+        seen_before = np.where(is_probe, is_placed | (pair > drawn_at), pair_owner < 2 + pair)
+        answers = (np.zeros_like(is_placed), np.ones_like(is_placed), seen_before[:, used])
+        return np.concatenate(places, axis=1), np.concatenate(answers, axis=1)
 
 
 def _draw_motifs(rng: np.random.Generator, shape: tuple[int, int], num_tokens: int, shortest: int, longest: int) -> _Motifs:
@@ -188,25 +193,27 @@ def _draw_motifs(rng: np.random.Generator, shape: tuple[int, int], num_tokens: i
         for i, taken in enumerate(ascending):
             ascending[i], carried = np.minimum(taken, carried), np.maximum(taken, carried)
         ascending.append(carried)
-    return _Motifs(np.stack(drawn), size)
+    return _Motifs(drawn, size)
 
 
 def _first_slots(keys: _Motifs, num_tokens: int) -> NDArray[np.intp]:
     """The slot where the key of each slot first appears in its row, ``(n, slots)``."""
     n, slots = keys.size.shape
-    base = num_tokens + 1
-    codes, bound = np.zeros((n, slots), dtype=np.int64), 1
+    base, bits = num_tokens + 1, slots.bit_length()
+    fits = np.int32 if base ** len(keys.tokens) << bits < 2**31 else np.int64
+    codes, bound = np.zeros((n, slots), dtype=fits), 1
     for t, token in enumerate(keys.tokens):
-        if bound * base * slots >= 2**62:
+        if bound * base << bits >= 2**62:
             codes, bound = np.unique(codes, return_inverse=True)[1].reshape(n, slots), n * slots
         codes = codes * base + np.where(t < keys.size, token + 1, 0)
         bound *= base
     # Sorted by key, then slot: each run of one key begins with the slot it first appears in.
-    packed = np.sort((codes * slots + np.arange(slots)).astype(np.int32 if bound * slots < 2**31 else np.int64), axis=1)
-    code, slot = np.divmod(packed, slots)
+    slot = np.arange(slots, dtype=fits)
+    packed = np.sort((codes << bits) | slot, axis=1)
     begins = np.ones((n, slots), dtype=np.bool_)
-    begins[:, 1:] = code[:, 1:] != code[:, :-1]
-    run = np.maximum.accumulate(np.where(begins, np.arange(slots), 0), axis=1)
+    begins[:, 1:] = (packed[:, 1:] ^ packed[:, :-1]) >> bits != 0
+    run = np.maximum.accumulate(np.where(begins, slot, 0), axis=1)
+    sorted_slot = packed & ((1 << bits) - 1)
     first = np.empty((n, slots), dtype=np.intp)
-    np.put_along_axis(first, slot, np.take_along_axis(slot, run, axis=1), axis=1)
+    np.put_along_axis(first, sorted_slot, np.take_along_axis(sorted_slot, run, axis=1), axis=1)
     return first
