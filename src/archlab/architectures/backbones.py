@@ -26,13 +26,15 @@ class Residual(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Token embedding (std 0.02), residual layers, final norm, untied unembedding with bias.
+    """Token embedding, residual layers, final norm, untied unembedding with bias.
 
     No position embedding: layers that need positions have their own. ``forward`` is :meth:`features`, then
     :meth:`logits`; a caller that needs the logits of some positions only picks them between the two.
     """
 
-    def __init__(self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str) -> None:
+    def __init__(
+        self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
+    ) -> None:
         super().__init__()
         make_norm = NORMS[norm]
         self.embedding = nn.Embedding(vocab_size, dim)
@@ -40,7 +42,7 @@ class Backbone(nn.Module):
         self.decoder: nn.Module = nn.Identity()
         self.norm = make_norm(dim)
         self.unembedding = nn.Linear(dim, vocab_size)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=embedding_std)
         nn.init.zeros_(self.unembedding.bias)
 
     def features(self, ids_bl: Tensor) -> Tensor:
@@ -73,8 +75,10 @@ class AutoEncoder(Backbone):
 
     positions_ld: Tensor
 
-    def __init__(self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str) -> None:
-        super().__init__(layers, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm)
+    def __init__(
+        self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
+    ) -> None:
+        super().__init__(layers, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std)
         make_norm = NORMS[norm]
         self.decoder = nn.Sequential(
             make_norm(dim), nn.Linear(dim, dim), nn.GELU(), make_norm(dim), nn.Linear(dim, dim), nn.GELU()

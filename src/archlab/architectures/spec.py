@@ -83,6 +83,7 @@ class Architecture:
         dim: int = 128,
         backbone: BackboneName = "language-model",
         norm: Literal["rmsnorm", "layernorm"] = "rmsnorm",
+        embedding_std: float = 0.02,
     ) -> "Backbone":
         """An initialised model: token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``.
 
@@ -94,7 +95,9 @@ class Architecture:
         from archlab.architectures.backbones import BACKBONES
 
         self.validate(dim)
-        return BACKBONES[backbone](self.layers, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm)
+        return BACKBONES[backbone](
+            self.layers, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std
+        )
 
     def num_params(
         self,

@@ -34,6 +34,9 @@ class Recipe:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 is autocast: parameters, optimiser and sensitive operations stay in fp32."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    embedding_std: float = 0.02
+    """Standard deviation of the token embedding's initialisation. At 0.02 the first layers' outputs drown the tokens'
+    identity in the residual stream, and recall takes several times as many steps to be learned as at 1."""
     reinit_auto_encoder: bool = False
     """Re-initialise every linear layer of an auto-encoder, as the reference code does: it undoes the layers'
     own initialisation (Mamba's step sizes, Hyena's filters)."""
@@ -69,7 +72,7 @@ class Recipe:
         bounds = {
             "steps": (0, None), "epochs": (1, None), "batch_size": (1, None), "evaluations": (0, None),
             "num_evaluation": (1, None), "warmup": (0, 0.999), "final_lr": (0, 1), "beta1": (0, 0.9999),
-            "beta2": (0, 0.99999), "grad_clip": (0, None), "stop_accuracy": (0.001, None),
+            "beta2": (0, 0.99999), "grad_clip": (0, None), "embedding_std": (1e-6, 100), "stop_accuracy": (0.001, None),
         }  # fmt: skip
         for name, (low, high) in bounds.items():
             value = getattr(self, name)

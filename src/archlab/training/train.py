@@ -184,6 +184,7 @@ def build_model(trial: Trial) -> Backbone:
             dim=trial.dim,
             backbone=trial.setting.backbone,
             norm=trial.recipe.norm,
+            embedding_std=trial.recipe.embedding_std,
         )
         if trial.recipe.reinit_auto_encoder and trial.setting.backbone == "auto-encoder":
             reinit_as_reference(model)
