@@ -93,26 +93,45 @@ def fuzzy_in_context_recall(task: Task, rng: np.random.Generator, training: bool
 
 
 def selective_copying(task: Task, rng: np.random.Generator, training: bool) -> Instance:
-    blank, copy = task.vocab_size - 2, task.vocab_size - 1
-    copied = task.num_tokens_to_copy
+    blank, copied = task.vocab_size - 2, task.num_tokens_to_copy
+    data = [int(rng.choice(blank)) for _ in range(copied)]
+    blanks_before = [0] * copied
+    for _ in range(task.length - 2 * copied - 1):
+        blanks_before[int(rng.integers(copied))] += 1
+    tokens: list[int] = []
+    for token, blanks in zip(data, blanks_before, strict=True):
+        tokens += [blank] * blanks + [token]
+    return _copied(task, tokens, data)
+
+
+def selective_copying_by_numpy(task: Task, rng: np.random.Generator, training: bool) -> Instance:
+    blank, copied = task.vocab_size - 2, task.num_tokens_to_copy
     data = rng.choice(blank, size=copied)
     places = rng.integers(0, copied, size=task.length - 2 * copied - 1)
-    tokens = np.insert(data, places, blank).tolist()
-    return [*tokens, copy] + [blank] * copied, [IGNORE] * (task.length - copied) + data.tolist()
+    return _copied(task, np.insert(data, places, blank).tolist(), data.tolist())
+
+
+def _copied(task: Task, context: list[int], data: list[int]) -> Instance:
+    blank, copy = task.vocab_size - 2, task.vocab_size - 1
+    return [*context, copy] + [blank] * len(data), [IGNORE] * (task.length - len(data)) + data
 
 
 def compression(task: Task, rng: np.random.Generator, training: bool) -> Instance:
+    tokens = [int(rng.choice(task.vocab_size - 1)) for _ in range(task.length - 1)] + [task.vocab_size - 1]
+    return tokens, list(tokens)
+
+
+def compression_by_numpy(task: Task, rng: np.random.Generator, training: bool) -> Instance:
     tokens = [*rng.choice(task.vocab_size - 1, size=task.length - 1).tolist(), task.vocab_size - 1]
     return tokens, list(tokens)
 
 
 def memorization(task: Task, rng: np.random.Generator, training: bool) -> Instance:
     value_of = _map(task)
-    keys = list(value_of)
     tokens: list[int] = []
     targets: list[int] = []
     for _ in range(task.length // 2):
-        key = int(rng.choice(keys))
+        key = int(rng.choice(len(value_of)))
         tokens += [key, task.vocab_size - 1]
         targets += [IGNORE, value_of[key]]
     return tokens, targets
@@ -139,6 +158,13 @@ GENERATORS: dict[str, Generator] = {
     "compression": compression,
     "memorization": memorization,
 }
+
+
+NUMPY_GENERATORS: dict[str, Generator] = {
+    "selective-copying": selective_copying_by_numpy,
+    "compression": compression_by_numpy,
+}
+"""Where one call draws all random numbers of an instance as easily."""
 
 
 def generate(task: Task, rng: np.random.Generator, n: int, training: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from benchmarks.instance_generators import GENERATORS, generate
+from benchmarks.instance_generators import GENERATORS, NUMPY_GENERATORS, generate
 from scipy.stats import chi2_contingency
 
 from archlab.tasks import IGNORE, Task, registry, setting
@@ -53,6 +53,17 @@ def test_whole_sequences_are_as_frequent(task: Task, training: bool):
     reference = counted(*generate(task, np.random.default_rng(1), 4000, training))
     drawn = counted(*task.generate(np.random.default_rng(2), 40_000, training=training))
     assert p_of_same_distribution(drawn, reference) > LEAST_P
+
+
+@pytest.mark.parametrize("name", NUMPY_GENERATORS)
+def test_instance_generators_agree(name: str):
+    task = next(task for task in TINY if task.name == name)
+    rng = np.random.default_rng(5)
+    samples = [
+        Counter(tuple(generator(task, rng, False)[0]) for _ in range(4000))
+        for generator in (GENERATORS[name], NUMPY_GENERATORS[name])
+    ]
+    assert p_of_same_distribution(*samples) > LEAST_P
 
 
 def answers_in_a_sequence(inputs: np.ndarray, targets: np.ndarray, task: Task) -> np.ndarray:
