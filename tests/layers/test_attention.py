@@ -18,10 +18,14 @@ def test_dense_flops_are_projections_and_every_pair():
     assert layer("mh-attention").flops(128, 127) == 8 * 128**2 * 127 + 4 * 127**2 * 128
 
 
-@pytest.mark.parametrize("length", [127, 128, 512])
+def test_narrow_heads_skip_what_is_out_of_the_window_at_length_127():
+    assert layer("mh-sliding-attention").flops(128, 127) < 0.9 * layer("mh-attention").flops(128, 127)
+
+
+@pytest.mark.parametrize("length", [40, 127, 128, 512])
 def test_a_window_never_costs_more_than_dense_attention(length):
     dense, sliding = layer("attention").flops(128, length), layer("sliding-attention").flops(128, length)
-    assert sliding < dense
+    assert sliding <= dense
     assert layer("sliding-attention", window=length).flops(128, length) == dense
 
 
@@ -42,6 +46,14 @@ def test_a_window_as_long_as_the_sequence_is_dense_attention():
     sliding.load_state_dict(dense.state_dict())
     x_bld = torch.randn(2, 127, 32)
     assert torch.equal(dense(x_bld), sliding(x_bld))
+
+
+def test_forward_sees_the_whole_past_beyond_the_maximum_length():
+    torch.manual_seed(0)
+    short, long = layer("attention").build(32, 8), layer("attention").build(32, 100)
+    short.load_state_dict(long.state_dict())
+    x_bld = torch.randn(2, 100, 32)
+    assert torch.equal(short(x_bld), long(x_bld))
 
 
 def test_sliding_steps_may_go_on_beyond_the_maximum_length():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 def attention(module: nn.Module, x_bld: Tensor) -> Tensor:
     p = dict(module.named_parameters())
-    dim, heads, window = x_bld.shape[-1], module.heads, module.window
+    dim, heads, window = x_bld.shape[-1], module.heads, module.window or x_bld.shape[1]
     width = dim // heads
     projected = [(x_bd @ p["qkv.weight"].T + p["qkv.bias"]).reshape(-1, 3, heads, width) for x_bd in x_bld.unbind(1)]
     keys_blhd = torch.stack([_turned(qkv[:, 1], position) for position, qkv in enumerate(projected)], 1)
