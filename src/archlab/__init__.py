@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from archlab.architectures import Architecture, architecture
     from archlab.errors import ArchlabError
 
-__all__ = ["ArchlabError", "Architecture", "architecture"]
+__all__ = ["Architecture", "ArchlabError", "architecture"]
 
 
 def __getattr__(name: str) -> Any:

@@ -69,6 +69,11 @@ class Protocol:
     seeds: tuple[int, ...]
     tasks: Mapping[str, TaskPlan]
 
+    @property
+    def num_trials(self) -> int:
+        """Trainings an architecture."""
+        return len(self.seeds) * sum(len(plan.settings) * len(plan.grid.points()) for plan in self.tasks.values())
+
     def trials(self, architectures: Sequence["Architecture"], device: Literal["cpu", "cuda"] = "cpu") -> list["Trial"]:
         """Every training that the protocol asks for, ordered so that architectures can be compared early.
 
@@ -94,6 +99,41 @@ class Protocol:
             for architecture in architectures
             for learning_rate, weight_decay in plan.grid.points()
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, every setting and every field of the recipes written out; :meth:`from_dict` is the inverse."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "dim": self.dim,
+            "layer_defaults": {name: dict(knobs) for name, knobs in self.layer_defaults.items()},
+            "seeds": list(self.seeds),
+            "tasks": {
+                name: {
+                    "settings": [x.knobs() for x in plan.settings],
+                    "recipe": plan.recipe.to_dict(),
+                    "grid": {"learning_rate": list(plan.grid.learning_rate), "weight_decay": list(plan.grid.weight_decay)},
+                }
+                for name, plan in self.tasks.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Protocol":
+        """The protocol that :meth:`to_dict` wrote down.
+
+        Raises:
+            ArchlabError: a task, knob or recipe field is unknown to this archlab.
+        """
+        tasks = {
+            name: TaskPlan(
+                settings=tuple(setting(name, **knobs) for knobs in plan["settings"]),
+                recipe=Recipe.from_dict(plan["recipe"]),
+                grid=Grid(tuple(plan["grid"]["learning_rate"]), tuple(plan["grid"]["weight_decay"])),
+            )
+            for name, plan in values["tasks"].items()
+        }
+        return cls(**values | {"seeds": tuple(values["seeds"]), "tasks": tasks})
 
     def with_tasks(self, names: Sequence[str]) -> "Protocol":
         """Only these tasks.
@@ -165,14 +205,23 @@ def load_protocol(name: str) -> Protocol:
     Raises:
         ArchlabError: no such protocol or file, or a field in it is unknown or wrong.
     """
+    return parse_protocol(Path(name).stem, protocol_text(name))
+
+
+def protocol_text(name: str) -> str:
+    """The YAML of a protocol of the package, or of the user's file.
+
+    Raises:
+        ArchlabError: no such protocol or file.
+    """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
+        if not Path(name).is_file():
             raise ArchlabError(f"protocol {name}: no such file")
-        return parse_protocol(path.stem, path.read_text(encoding="utf-8"))
+        return Path(name).read_text(encoding="utf-8")
     if name not in protocol_names():
         raise unknown("protocol", name, protocol_names())
-    return parse_protocol(name, (_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    text: str = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return text
 
 
 def parse_protocol(name: str, text: str) -> Protocol:

@@ -1,7 +1,7 @@
 """archlab tasks: list the synthetic tasks, look at what they draw."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -58,10 +58,11 @@ def show(
     For example: `archlab tasks show selective-copying --set length=40 --set num_tokens_to_copy=6`
     """
     from archlab.cli.output import print_json, print_table
+    from archlab.cli.plans import key_value
     from archlab.reports.instance import render_instance
     from archlab.tasks import sample, setting
 
-    task = setting(name, **_knobs(changes or []))
+    task = setting(name, **dict(key_value("--set", change) for change in changes or []))
     inputs, targets = sample(task, split.value, n=1, seed=seed)
     if as_json:
         document = {"task": task.name, "knobs": task.knobs(), "split": split.value, "seed": seed}
@@ -69,21 +70,3 @@ def show(
         print_json(document | {"roles": roles, "inputs": inputs[0].tolist(), "targets": targets[0].tolist()})
     else:
         print_table(render_instance(task, inputs[0], targets[0]))
-
-
-def _knobs(changes: list[str]) -> dict[str, Any]:
-    """``["length=32", "multi_query=false"]`` as knobs."""
-    import yaml
-
-    from archlab.errors import ArchlabError
-
-    knobs = {}
-    for change in changes:
-        knob, equals, value = change.partition("=")
-        if not equals or not knob or not value:
-            raise ArchlabError(f"--set {change}: write KNOB=VALUE, as in --set length=32")
-        try:
-            knobs[knob.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ArchlabError(f"--set {change}: {value!r} is neither a number nor true or false") from None
-    return knobs

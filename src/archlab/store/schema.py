@@ -38,3 +38,10 @@ trials = Table(
     Column("numerators", LargeBinary, nullable=True, comment="zlib of little-endian float32"),
     Column("denominators", LargeBinary, nullable=True, comment="zlib of little-endian float32"),
 )
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("plan", JSON, nullable=False),
+)

@@ -14,7 +14,7 @@ from archlab.errors import ArchlabError
 from archlab.store.location import open_database, plain_errors
 from archlab.store.owner import Owner
 from archlab.store.record import SETTLED, Record, Status, result_columns, result_from_columns
-from archlab.store.schema import owners, trials
+from archlab.store.schema import owners, runs, trials
 from archlab.training.trial import Trial, TrialResult
 
 Item = TypeVar("Item")
@@ -140,6 +140,16 @@ class Store:
             connection.execute(update(trials).where(mine, trials.c.error.is_not(None)).values(status="failed", owner=None))
             connection.execute(delete(trials).where(mine))
             connection.execute(delete(owners).where(owners.c.id == self.owner.id))
+
+    def remember_run(self, plan: dict[str, Any]) -> None:
+        """Note what a run set out to compute (JSON-ready), so that scores can be shown without saying it again."""
+        with self._write() as connection:
+            connection.execute(insert(runs).values(plan=plan))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What the runs on this store set out to compute, oldest first."""
+        with self._read() as connection:
+            return [row.plan for row in connection.execute(select(runs).order_by(runs.c.id))]
 
     def _states(self, keys: list[str]) -> tuple[dict[str, AnyRow], set[str]]:
         """Status and owner of each known key, and which of the owners are dead."""

@@ -1,0 +1,87 @@
+"""A plan: a protocol and the architectures to put through it; what a run sets out to compute."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from archlab.architectures import Architecture, architecture
+from archlab.benchmark.protocol import Protocol
+from archlab.errors import ArchlabError
+
+if TYPE_CHECKING:
+    from archlab.benchmark.scores import Scores
+    from archlab.store import Record, Store
+    from archlab.training import Trial
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run sets out to compute."""
+
+    protocol: Protocol
+    architectures: tuple[Architecture, ...]
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def trials(self) -> list["Trial"]:
+        """Every training of the plan, see :meth:`Protocol.trials`."""
+        return self.protocol.trials(self.architectures, self.device)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` is the inverse."""
+        return {
+            "protocol": self.protocol.to_dict(),
+            "architectures": [{"spec": str(a), "name": a.name} for a in self.architectures],
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Plan":
+        """The plan that :meth:`to_dict` wrote down."""
+        architectures = tuple(replace(architecture(a["spec"]), name=a["name"]) for a in values["architectures"])
+        return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
+
+
+def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "cuda"] = "cpu") -> Plan:
+    """The plan for architectures given as text; each counts once.
+
+    Raises:
+        ArchlabError: a spec cannot be read or does not fit the protocol's width.
+    """
+    architectures = dict.fromkeys(architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs)
+    for value in architectures:
+        value.validate(protocol.dim)
+    return Plan(protocol, tuple(architectures), device)
+
+
+def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
+    """The plan of the latest run on a store (of that protocol), with the architectures of all its runs alike.
+
+    Raises:
+        ArchlabError: the store knows no such run.
+    """
+    plans = [Plan.from_dict(values) for values in store.runs()]
+    if protocol is not None:
+        known = sorted({plan.protocol.name for plan in plans})
+        plans = [plan for plan in plans if plan.protocol.name == protocol]
+        if known and not plans:
+            raise ArchlabError(f"store {store.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
+    if not plans:
+        raise ArchlabError(f"store {store.where} has no runs: `archlab run SPEC --store {store.where}` adds one")
+    latest = plans[-1]
+    alike = [plan for plan in plans if plan.protocol == latest.protocol and plan.device == latest.device]
+    return replace(latest, architectures=tuple(dict.fromkeys(a for plan in alike for a in plan.architectures)))
+
+
+def score_plan(store: "Store", plan: Plan) -> "Scores":
+    """Scores of a plan from what the store has; what it lacks is marked missing.
+
+    A result of an earlier version of the code counts where the present version has none.
+    """
+    from archlab.benchmark.scoring import score
+
+    trials = plan.trials()
+    found: dict[Trial, Record] = {}
+    for record in store.records():
+        if record.trial not in found or record.key == record.trial.key or found[record.trial].key != record.trial.key:
+            found[record.trial] = record
+    return score(trials, {trial.key: found[trial] for trial in trials if trial in found})

@@ -1,0 +1,42 @@
+"""How commands print: documents and tables on standard output, messages on standard error."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+
+if TYPE_CHECKING:
+    from archlab.benchmark.scores import Scores
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_table(table: RenderableType) -> None:
+    """A table on standard output, as wide as the terminal (100 columns where there is none)."""
+    _console().print(table)
+
+
+def print_scores(scores: "Scores") -> None:
+    """Leaderboard, learning and differences on standard output."""
+    from archlab.reports.tables import differences_table, leaderboard, learning_table
+
+    console = _console()
+    tables = [leaderboard(scores, console.width), learning_table(scores)]
+    if len(scores.architectures) > 1:
+        tables.append(differences_table(scores))
+    for table in tables:
+        console.print(table)
+        console.print()
+
+
+def message(text: str) -> None:
+    """One line for the person, on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=100)

@@ -1,0 +1,97 @@
+"""The options that choose a protocol and narrow it, shared by run, scores and report."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from archlab.benchmark.protocol import Protocol
+
+Store = Annotated[
+    str, typer.Option(metavar="PATH|URL", envvar="ARCHLAB_STORE", help="Results: an SQLite file, or any SQLAlchemy URL.")
+]
+Tasks = Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these tasks, as in `compression,selective-copying`.")]
+Settings = Annotated[str, typer.Option(metavar="base|all", help="All settings, or each task's base setting only.")]
+GridValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid", metavar="lr=A,B|wd=A,B", help="Learning rates or weight decays in place of the protocol's; repeatable."
+    ),
+]
+Seeds = Annotated[
+    str | None, typer.Option(metavar="N|A,B,...", help="How many seeds (3: seeds 0 to 2), or which (`4,` or `0,7`).")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a knob of every task that has it (`length=256`), of one (`compression.length=64`), a field of the recipe "
+        "(`recipe.steps=2000`) or the width (`dim=64`); repeatable.",
+    ),
+]
+
+
+def narrowed_protocol(
+    name: str, tasks: str | None, settings: str, grid: list[str] | None, seeds: str | None, changes: list[str] | None
+) -> "Protocol":
+    """The protocol as the options narrow it."""
+    from archlab.benchmark.protocol import load_protocol
+    from archlab.errors import ArchlabError
+
+    protocol = load_protocol(name)
+    if tasks is not None:
+        protocol = protocol.with_tasks([task.strip() for task in tasks.split(",") if task.strip()])
+    if settings not in ("all", "base"):
+        raise ArchlabError(f"--settings {settings}: choose base or all")
+    if settings == "base":
+        protocol = protocol.with_base_settings()
+    if grid:
+        protocol = protocol.with_grid(**dict(_grid_values(text) for text in grid))
+    if seeds is not None:
+        protocol = protocol.with_seeds(_seeds(seeds))
+    for change in changes or []:
+        key, value = key_value("--set", change)
+        protocol = protocol.with_value(key, value)
+    return protocol
+
+
+def key_value(option: str, text: str) -> tuple[str, Any]:
+    """``"length=256"`` as a key and a YAML scalar."""
+    import yaml
+
+    from archlab.errors import ArchlabError
+
+    key, equals, value = text.partition("=")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = None
+    if not (key.strip() and equals) or parsed is None or isinstance(parsed, list | dict):
+        raise ArchlabError(f"{option} {text}: write KEY=VALUE, as in {option} length=32")
+    return key.strip(), parsed
+
+
+def _grid_values(text: str) -> tuple[str, list[float]]:
+    from archlab.errors import ArchlabError
+
+    names = {"lr": "learning_rate", "wd": "weight_decay"}
+    name, _, values = text.partition("=")
+    try:
+        return names[name.strip()], [float(value) for value in values.split(",")]
+    except (KeyError, ValueError):
+        raise ArchlabError(f"--grid {text}: write lr=1e-3,5e-4 or wd=0,0.1") from None
+
+
+def _seeds(text: str) -> list[int]:
+    from archlab.errors import ArchlabError
+
+    try:
+        seeds = [int(seed) for seed in text.split(",") if seed.strip()]
+    except ValueError:
+        seeds = []
+    if "," not in text:
+        seeds = list(range(seeds[0])) if seeds else []
+    if not seeds or min(seeds) < 0:
+        raise ArchlabError(f"--seeds {text}: give how many (3), or which (0,4,7)")
+    return seeds

@@ -1,0 +1,56 @@
+"""archlab run: put architectures through a protocol."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from archlab.cli.plans import GridValues, Seeds, Set, Settings, Store, Tasks
+
+
+class Device(StrEnum):
+    """Where trials run."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def run(
+    specs: Annotated[
+        list[str],
+        typer.Argument(metavar="SPEC...", help="Catalogue names, or specs like 'mh-hyena swiglu mh-attention swiglu'."),
+    ],
+    protocol: Annotated[
+        str, typer.Option(help="smoke, quick, paper, mad-lab (see `archlab protocols`), or the path of a YAML file.")
+    ] = "quick",
+    tasks: Tasks = None,
+    settings: Settings = "all",
+    grid: GridValues = None,
+    seeds: Seeds = None,
+    changes: Set = None,
+    store: Store = "archlab.db",
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; by default one a core, or one a GPU.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many trainings, how many FLOPs and how long, and stop.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the scores as one JSON document on standard output at the end.")
+    ] = False,
+) -> None:
+    """Train architectures on the synthetic tasks of a protocol and print the leaderboard.
+
+    Every finished training is in the store at once: after Ctrl-C or a crash the same command does the rest, and what is
+    there is never computed again. Progress goes to standard error.
+
+    For example: `archlab run transformer++ "mamba swiglu mamba swiglu" --seeds 1`
+    """
+    from archlab.benchmark.plan import make_plan
+    from archlab.cli.plans import narrowed_protocol
+    from archlab.cli.running import execute, preview
+
+    plan = make_plan(narrowed_protocol(protocol, tasks, settings, grid, seeds, changes), specs, device.value)
+    if dry_run:
+        preview(plan, workers, as_json=as_json)
+    else:
+        execute(plan, store, workers, as_json=as_json)
