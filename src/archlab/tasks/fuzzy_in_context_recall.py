@@ -37,8 +37,8 @@ class FuzzyInContextRecall(Task):
     behind a copy token (the last id; the padding is the last but one).
 
     In the generator of the paper's released code the random position can lie behind the start of the last
-    pair, and then the probe's key is never shown, in about 2 % of sequences at the base setting. Here the last pair of the
-    context is the probe in that case, so every answer follows from its context.
+    pair, and then the probe's key is never shown, in about 2 % of sequences at the base setting. Here the
+    last pair of the context is the probe in that case, so every answer follows from its context.
     """
 
     summary = "recall values of several tokens by keys of several tokens"
