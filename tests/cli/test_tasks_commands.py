@@ -39,8 +39,8 @@ def test_show_prints_the_sequence_that_sample_draws():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "length"], "--set length: write KNOB=VALUE"),
-        (["--set", "length=[1"], "--set length=[1: '[1' is neither a number nor true or false"),
+        (["--set", "length"], "--set length: write KEY=VALUE"),
+        (["--set", "length=[1"], "--set length=[1: write KEY=VALUE"),
         (["--set", "length=many"], "length='many' is not of type int"),
         (["--set", "lenght=8"], "unknown knob of compression: 'lenght': did you mean 'length'?"),
     ],
