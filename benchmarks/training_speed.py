@@ -1,0 +1,138 @@
+"""Speed of a training step, beside the reference code of the MAD paper (https://github.com/athms/mad-lab).
+
+Both steps are forward, cross-entropy, backward, AdamW update and clearing of the gradients, on one batch of in-context
+recall, in float32, with the same number of threads. They run in turns in one process, so that whatever else the
+machine does falls on both; ratios are those of the medians. CPU time is that of all threads together: on a busy machine it
+says more than the clock.
+
+The reference code expects a GPU and compiled packages. Here its modules run as they are on a CPU, with what cannot be
+imported replaced: flash_attn's multi-head attention by one that stands on scaled_dot_product_attention, the Triton RMSNorm by
+torch's. Packages that only its training loop needs are empty. Its metrics, logging and data loading are left out.
+
+    git clone https://github.com/athms/mad-lab
+    python benchmarks/training_speed.py --madlab mad-lab
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+import _madlab
+import _results
+from archlab import architecture
+from archlab.tasks import sample, setting
+from archlab.training.recipe import Recipe
+from archlab.training.train import make_optimizer, training_step
+
+DIM, BATCH, LEARNING_RATE, WEIGHT_DECAY = 128, 128, 5e-4, 0.1
+TASK = setting("in-context-recall", vocab_size=16, length=128)
+
+PAIRS = {
+    "mh-attention": "mh-attention",
+    "hyena": "hyena",
+    "mh-hyena(heads=8)": "mh-hyena",
+    "mh-hyena": "mh-hyena",
+    "linear-attention": "linear-attention",
+    "mh-linear-attention": "mh-linear-attention",
+}
+"""A mixer here, and the reference layer it is compared with: the same shapes, but for mh-hyena, whose 16 heads of 8
+are the paper's; the reference code, given 16 heads, runs 8 of 16."""
+
+
+def stack(mixer: str) -> list[str]:
+    return [mixer, "swiglu", mixer, "swiglu"]
+
+
+def our_step(mixer: str) -> Callable[[], float]:
+    """One step of this project's training loop; returns the loss."""
+    inputs, targets = (torch.from_numpy(array) for array in sample(TASK, "train", BATCH, seed=0))
+    recipe = Recipe()
+    torch.manual_seed(0)
+    model = architecture(" ".join(stack(mixer))).build(vocab_size=TASK.vocab_size, max_length=TASK.length, dim=DIM)
+    optimizer = make_optimizer(model, recipe, LEARNING_RATE, WEIGHT_DECAY)
+    return lambda: float(training_step(model, optimizer, inputs, targets, recipe))
+
+
+def reference_step(layer: str) -> Callable[[], float]:
+    """One step of the reference code: its model, loss and optimiser; returns the loss."""
+    inputs, targets = (torch.from_numpy(array) for array in sample(TASK, "train", BATCH, seed=0))
+    torch.manual_seed(0)
+    model = _madlab.language_model(stack(layer), dim=DIM, max_length=TASK.length, vocab_size=TASK.vocab_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    criterion = torch.nn.CrossEntropyLoss(ignore_index=-100)
+
+    def step() -> float:
+        logits = model(inputs)
+        loss = criterion(logits.view(-1, logits.size(-1)), targets.view(-1))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def seconds(step: Callable[[], float]) -> tuple[float, float]:
+    """Seconds that one step takes: on the clock, and of all cores together."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    step()
+    return time.perf_counter() - clock, time.process_time() - cpu
+
+
+def compare(mixer: str, layer: str, rounds: int) -> dict[str, str | float]:
+    """Milliseconds a step of both, measured in turns, and how many times faster this project is."""
+    ours, reference = our_step(mixer), reference_step(layer)
+    for _ in range(2):  # the first steps allocate, and choose kernels
+        ours(), reference()
+    clocks, cpus = zip(*(zip(seconds(ours), seconds(reference), strict=True) for _ in range(rounds)), strict=True)
+    low, _, high = quantiles((theirs / mine for mine, theirs in clocks), n=4)
+    (mine, theirs), (my_cpu, their_cpu) = ((median(x[i] for x in pairs) for i in (0, 1)) for pairs in (clocks, cpus))
+    return {
+        "mixer": mixer,
+        "ours, ms": round(1e3 * mine),
+        "reference, ms": round(1e3 * theirs),
+        "times faster": round(theirs / mine, 2),
+        "quartiles": f"{low:.2f} to {high:.2f}",
+        "ours, CPU ms": round(1e3 * my_cpu),
+        "reference, CPU ms": round(1e3 * their_cpu),
+        "times less CPU": round(their_cpu / my_cpu, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--madlab", type=Path, required=True, metavar="PATH", help="a checkout of the reference code")
+    parser.add_argument(
+        "--mixers", nargs="+", choices=PAIRS, default=list(PAIRS), metavar="MIXER", help="only these; default: all"
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="steps of each that are timed, in turns (default: 15)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    _madlab.load(args.madlab)
+    rows = []
+    for mixer in args.mixers:
+        print(f"{mixer} ...", file=sys.stderr, flush=True)
+        rows.append(compare(mixer, PAIRS[mixer], args.rounds))
+    print(_results.table(rows))
+    settings = {
+        "architecture": "X swiglu X swiglu, X the mixer of the row",
+        "shapes": f"width {DIM}, length {TASK.input_length}, vocabulary {TASK.vocab_size}, batch {BATCH}, float32",
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "quartiles": "of the ratio of neighbouring steps",
+    }
+    title = "Training step beside the reference code of MAD"
+    command = "python benchmarks/training_speed.py --madlab mad-lab" + (f" --threads {args.threads}" if args.threads != 2 else "")
+    written = _results.write("training-speed", title, command, settings, rows, args.json)
+    print(f"written to {written} and {written.with_suffix('.md').name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
