@@ -130,7 +130,7 @@ def main() -> None:
     }
     title = "Training step beside the reference code of MAD"
     command = "python benchmarks/training_speed.py --madlab mad-lab" + (f" --threads {args.threads}" if args.threads != 2 else "")
-    written = _results.write("training-speed", title, command, settings, rows, args.json)
+    written = _results.write(f"training-speed-{args.threads}-threads", title, command, settings, rows, args.json)
     print(f"written to {written} and {written.with_suffix('.md').name}", file=sys.stderr)
 
 
