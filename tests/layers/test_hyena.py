@@ -7,6 +7,7 @@ from archlab.errors import ArchlabError
 from archlab.layers import layer
 from archlab.layers.ops import long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter, filter_params
+from archlab.testing.flops import count_flops
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,13 @@ def test_flops_follow_the_form_that_runs_at_each_length(name):
     else:
         assert per_token[2048] - per_token[256] == pytest.approx(4 * 64 * (2048 - 256), rel=1e-9)
         assert per_token[4096] < per_token[2048] / 2
+
+
+@pytest.mark.parametrize(("name", "length"), [("hyena", 129), ("mh-hyena", 2049)])
+def test_flops_of_transforms_are_as_counted(name, length):
+    config = layer(name)
+    counted = count_flops(config.build(16, length), torch.randn(1, length, 16))
+    assert config.flops(16, length) == pytest.approx(counted, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ Tensors are channel-major, ``(channels, batch, length)``, and walked in blocks o
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -176,5 +177,5 @@ def _periods(u_pbl: Tensor, taps_pgk: Tensor, h_cl: Tensor) -> tuple[Tensor, Ten
     return u_uqbl, taps_uqgk, h_iql
 
 
-def _period_blocks(u_uqbl: Tensor, h_iql: Tensor) -> Any:
+def _period_blocks(u_uqbl: Tensor, h_iql: Tensor) -> Iterator[slice]:
     return blocks(h_iql.shape[1], 3 * len(h_iql) * u_uqbl[0, 0].numel(), u_uqbl)
