@@ -134,7 +134,12 @@ class _Token(NamedTuple):
     position: int  # of the first character, from 1
 
 
-_TOKENS = re.compile(r"\s*([A-Za-z_][\w.+/:-]*|-?\d[\w.+-]*|\"[^\"]*\"|'[^']*'|[()\[\]*=,])")
+_TOKENS = re.compile(r"\s*([A-Za-z_][\w.+/:-]*|-?\.?\d[\w.+-]*|\"[^\"]*\"|'[^']*'|[()\[\]*=,])")
+
+_LARGEST = 10_000
+"""Layers of a stack: beyond any model, and far below what would fill the memory."""
+_DEEPEST = 100
+"""Brackets within brackets."""
 
 
 def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> Architecture:
@@ -160,6 +165,7 @@ class _Parser:
         self.spec = spec
         self.layer_defaults = layer_defaults
         self.tokens: list[_Token] = []
+        self.depth = 0
         position = 0
         while spec[position:].strip():
             match = _TOKENS.match(spec, position)
@@ -186,6 +192,8 @@ class _Parser:
                     raise self._error(f"'[' at character {opened.position} holds no layer")
                 return layers
             layers += self._item()
+            if len(layers) > _LARGEST:
+                raise self._error(f"more than {_LARGEST} layers")
         if opened is not None:
             raise self._error(f"'[' at character {opened.position} is never closed: add ']'")
         return layers
@@ -194,16 +202,25 @@ class _Parser:
         token = self.tokens.pop(0)
         times = 1
         if token.text.isdecimal():
-            times = int(token.text)
-            if times < 1 or times > 10_000:
-                raise self._error(f"{token.text} at character {token.position}: repeat from 1 to 10000 times")
+            times = int(token.text[:10])  # the first digits tell that a number is too large
+            if times < 1 or times > _LARGEST:
+                raise self._error(f"{token.text} at character {token.position}: repeat from 1 to {_LARGEST} times")
             self._take("*", f"after {token.text}, as in {token.text}*[...]")
             if not self.tokens:
                 raise self._error(f"nothing to repeat after {token.text}*: add a layer or [layers]")
             token = self.tokens.pop(0)
-        if token.text == "[":
-            return times * self._items(opened=token)
-        return times * self._named(token)
+        layers = self._bracketed(token) if token.text == "[" else self._named(token)
+        if times * len(layers) > _LARGEST:
+            raise self._error(f"more than {_LARGEST} layers")
+        return times * layers
+
+    def _bracketed(self, opened: _Token) -> list[LayerConfig]:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise self._error(f"'[' at character {opened.position}: more than {_DEEPEST} brackets within brackets")
+        layers = self._items(opened)
+        self.depth -= 1
+        return layers
 
     def _named(self, token: _Token) -> list[LayerConfig]:
         if not token.text[0].isalpha():
@@ -226,6 +243,8 @@ class _Parser:
         if not self.tokens:
             raise self._error(f"'(' at character {opened.position} is never closed: add ')'")
         knob = self.tokens.pop(0)
+        if not knob.text[0].isalpha():
+            raise self._error(f"{knob.text!r} at character {knob.position}: the name of a knob of {owner} was expected")
         self._take("=", f"after {knob.text!r}: knobs of {owner} are given as name=value")
         if not self.tokens or self.tokens[0].text in "()[]*=,":
             raise self._error(f"no value for {owner}({knob.text}=...)")
@@ -240,7 +259,8 @@ class _Parser:
         raise self._error(f"expected {wanted!r} {where}, found {found}")
 
     def _error(self, reason: str) -> ArchlabError:
-        return ArchlabError(f"malformed spec {self.spec!r}: {reason}")
+        shown = self.spec if len(self.spec) <= 120 else f"{self.spec[:117]}..."
+        return ArchlabError(f"malformed spec {shown!r}: {reason}")
 
 
 def _value(text: str) -> Any:

@@ -80,8 +80,17 @@ def score_plan(store: "Store", plan: Plan) -> "Scores":
     from archlab.benchmark.scoring import score
 
     trials = plan.trials()
-    found: dict[Trial, Record] = {}
+    found: dict[Trial, Record | None] = dict.fromkeys(trials)
     for record in store.records():
-        if record.trial not in found or record.key == record.trial.key or found[record.trial].key != record.trial.key:
+        if record.trial in found and _counts_before(record, found[record.trial]):
             found[record.trial] = record
-    return score(trials, {trial.key: found[trial] for trial in trials if trial in found})
+    return score(trials, {trial.key: record for trial, record in found.items() if record is not None})
+
+
+def _counts_before(record: "Record", other: "Record | None") -> bool:
+    """A result before none, then the present code before an earlier version, then the later of the two."""
+    if other is None:
+        return True
+    if (record.result is None) != (other.result is None):
+        return record.result is not None
+    return record.key == record.trial.key or other.key != other.trial.key

@@ -16,16 +16,17 @@ A protocol is a YAML file, in the package or the user's own::
         grid: {learning_rate: [2.0e-3]}
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
+from archlab.benchmark._fields import items, mapping, naming, read_yaml
 from archlab.errors import ArchlabError, unknown
+from archlab.layers import layer
 from archlab.tasks import Task, registry, setting
 from archlab.training.recipe import Recipe
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _FIELDS = {"summary", "dim", "layer_defaults", "seeds", "grid", "recipe", "tasks"}
 _TASK_FIELDS = {"base", "vary", "recipe", "grid"}
+_GRID_FIELDS = ("learning_rate", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,23 @@ class Grid:
 
     learning_rate: tuple[float, ...]
     weight_decay: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check the values; each counts once.
+
+        Raises:
+            ArchlabError: naming the axis, its value and what is allowed.
+        """
+        for axis in fields(self):
+            values = getattr(self, axis.name)
+            if not values:
+                raise ArchlabError(f"grid: {axis.name} is empty: give at least one value")
+            for value in values:
+                is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                if not is_number or value < 0 or (value == 0 and axis.name == "learning_rate"):
+                    allowed = "positive" if axis.name == "learning_rate" else "not negative"
+                    raise ArchlabError(f"grid: {axis.name}={value!r}: give finite numbers that are {allowed}")
+            object.__setattr__(self, axis.name, tuple(dict.fromkeys(map(float, values))))
 
     def points(self) -> list[tuple[float, float]]:
         """(learning rate, weight decay), larger learning rates first: they solve sooner."""
@@ -68,6 +87,23 @@ class Protocol:
     layer_defaults: Mapping[str, Mapping[str, Any]]
     seeds: tuple[int, ...]
     tasks: Mapping[str, TaskPlan]
+
+    def __post_init__(self) -> None:
+        """Check the width, the seeds and that there is a task; each seed counts once.
+
+        Raises:
+            ArchlabError: naming the protocol, the field, its value and what is allowed.
+        """
+        if type(self.dim) is not int or self.dim < 1:
+            raise ArchlabError(f"protocol {self.name}: dim={self.dim!r}: give a whole number of at least 1")
+        for seed in self.seeds:
+            if type(seed) is not int or seed < 0:
+                raise ArchlabError(f"protocol {self.name}: seed {seed!r}: give whole numbers that are not negative")
+        if not self.seeds:
+            raise ArchlabError(f"protocol {self.name}: seeds are empty: give at least one")
+        if not self.tasks:
+            raise ArchlabError(f"protocol {self.name}: tasks are empty: give at least one of {', '.join(registry())}")
+        object.__setattr__(self, "seeds", tuple(dict.fromkeys(self.seeds)))
 
     @property
     def num_trials(self) -> int:
@@ -136,10 +172,10 @@ class Protocol:
         return cls(**values | {"seeds": tuple(values["seeds"]), "tasks": tasks})
 
     def with_tasks(self, names: Sequence[str]) -> "Protocol":
-        """Only these tasks.
+        """Only these tasks, in the protocol's order.
 
         Raises:
-            ArchlabError: the protocol has no such task.
+            ArchlabError: the protocol has no such task, or none is left.
         """
         for name in names:
             if name not in self.tasks:
@@ -151,12 +187,20 @@ class Protocol:
         return self._each(lambda _, plan: replace(plan, settings=plan.settings[:1]))
 
     def with_grid(self, **values: Sequence[float]) -> "Protocol":
-        """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task."""
-        chosen = {name: tuple(numbers) for name, numbers in values.items()}
+        """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task.
+
+        Raises:
+            ArchlabError: no such axis, no values, or values that are not allowed.
+        """
+        chosen = {name: tuple(numbers) for name, numbers in mapping("grid", values, _GRID_FIELDS).items()}
         return self._each(lambda _, plan: replace(plan, grid=replace(plan.grid, **chosen)))
 
     def with_seeds(self, seeds: Iterable[int]) -> "Protocol":
-        """Other seeds."""
+        """Other seeds.
+
+        Raises:
+            ArchlabError: there are none, or one is not a whole number that is not negative.
+        """
         return replace(self, seeds=tuple(seeds))
 
     def with_value(self, key: str, value: Any) -> "Protocol":
@@ -170,8 +214,6 @@ class Protocol:
         """
         owner, _, name = key.rpartition(".")
         if key == "dim":
-            if type(value) is not int or value < 1:
-                raise ArchlabError(f"dim={value!r}: give a whole number of at least 1")
             return replace(self, dim=value)
         if owner == "recipe":
             return self._each(lambda _, plan: replace(plan, recipe=Recipe.from_dict(plan.recipe.to_dict() | {name: value})))
@@ -185,12 +227,13 @@ class Protocol:
         def changed(task: str, plan: TaskPlan) -> TaskPlan:
             if task not in concerned:
                 return plan
-            settings = (setting(task, **x.knobs() | {name: value}) for x in plan.settings)
+            with naming(f"{key}={value} in protocol {self.name}"):
+                settings = [setting(task, **x.knobs() | {name: value}) for x in plan.settings]
             return replace(plan, settings=tuple(dict.fromkeys(settings)))
 
         return self._each(changed)
 
-    def _each(self, change: Any) -> "Protocol":
+    def _each(self, change: Callable[[str, TaskPlan], TaskPlan]) -> "Protocol":
         return replace(self, tasks={name: change(name, plan) for name, plan in self.tasks.items()})
 
 
@@ -215,9 +258,11 @@ def protocol_text(name: str) -> str:
         ArchlabError: no such protocol or file.
     """
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise ArchlabError(f"protocol {name}: no such file")
-        return Path(name).read_text(encoding="utf-8")
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "not text in UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "no such file").lower()
+            raise ArchlabError(f"protocol {name}: cannot be read: {reason}") from None
     if name not in protocol_names():
         raise unknown("protocol", name, protocol_names())
     text: str = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
@@ -230,48 +275,46 @@ def parse_protocol(name: str, text: str) -> Protocol:
     Raises:
         ArchlabError: naming the protocol, the field and what is wrong with it.
     """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ArchlabError(f"protocol {name}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ArchlabError(f"protocol {name}: must be a mapping of {', '.join(sorted(_FIELDS))}")
-    _only(f"field of protocol {name}:", values, _FIELDS)
-    for field in ("summary", "dim", "seeds", "grid", "tasks"):
-        if field not in values:
-            raise ArchlabError(f"protocol {name}: {field} is missing")
-    tasks = {}
-    for task, plan in values["tasks"].items():
-        if task not in registry():
-            raise unknown(f"task in protocol {name}:", task, registry())
-        tasks[task] = _task_plan(name, task, plan or {}, values)
-    return Protocol(
-        name=name,
-        summary=values["summary"],
-        dim=values["dim"],
-        layer_defaults=values.get("layer_defaults") or {},
-        seeds=tuple(values["seeds"]),
-        tasks=tasks,
-    )
+    with naming(f"protocol {name}"):
+        values = read_yaml(text)
+        if not isinstance(values, dict):
+            raise ArchlabError(f"must be a mapping of {', '.join(sorted(_FIELDS))}")
+        for field in ("summary", "dim", "seeds", "grid", "tasks"):
+            if field not in mapping("a protocol", values, _FIELDS):
+                raise ArchlabError(f"{field} is missing")
+        if not isinstance(values["summary"], str):
+            raise ArchlabError(f"summary={values['summary']!r}: give one line of text")
+        seeds = items("seeds", values["seeds"])
+        tasks = {}
+        for task, plan in mapping("tasks", values["tasks"], registry()).items():
+            with naming(f"tasks.{task}"):
+                tasks[task] = _task_plan(task, mapping("a task", plan, _TASK_FIELDS), values)
+        layer_defaults = _layer_defaults(values.get("layer_defaults"))
+    return Protocol(name, values["summary"], values["dim"], layer_defaults, seeds, tasks)
 
 
-def _task_plan(protocol: str, task: str, plan: dict[str, Any], shared: dict[str, Any]) -> TaskPlan:
-    _only(f"field of {task} in protocol {protocol}:", plan, _TASK_FIELDS)
-    base = plan.get("base") or {}
-    varied = [{knob: value} for knob, values in (plan.get("vary") or {}).items() for value in values]
-    grid = shared["grid"] | (plan.get("grid") or {})
-    _only(f"grid of protocol {protocol}:", grid, {"learning_rate", "weight_decay"})
+def _task_plan(task: str, plan: dict[str, Any], shared: dict[str, Any]) -> TaskPlan:
+    base = mapping("base", plan.get("base"))
+    vary = mapping("vary", plan.get("vary"))
+    varied = [{knob: value} for knob, values in vary.items() for value in items(f"vary.{knob}", values)]
+    grid = mapping("grid", shared["grid"], _GRID_FIELDS) | mapping("grid", plan.get("grid"), _GRID_FIELDS)
+    for axis in _GRID_FIELDS:
+        if axis not in grid:
+            raise ArchlabError(f"grid: {axis} is missing")
+    settings = (setting(task, **base | change) for change in [{}, *varied])
     return TaskPlan(
-        settings=tuple(setting(task, **base | change) for change in [{}, *varied]),
-        recipe=Recipe.from_dict((shared.get("recipe") or {}) | (plan.get("recipe") or {})),
-        grid=Grid(tuple(map(float, grid["learning_rate"])), tuple(map(float, grid["weight_decay"]))),
+        settings=tuple(dict.fromkeys(settings)),
+        recipe=Recipe.from_dict(mapping("recipe", shared.get("recipe")) | mapping("recipe", plan.get("recipe"))),
+        grid=Grid(**{axis: items(f"grid: {axis}", values) for axis, values in grid.items()}),
     )
 
 
-def _only(kind: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-    for name in given:
-        if name not in set(allowed):
-            raise unknown(kind, name, allowed)
+def _layer_defaults(values: Any) -> dict[str, dict[str, Any]]:
+    defaults = {name: mapping(f"layer_defaults.{name}", knobs) for name, knobs in mapping("layer_defaults", values).items()}
+    for name, knobs in defaults.items():
+        with naming("layer_defaults"):
+            layer(name, **knobs)
+    return defaults
 
 
 def _folder() -> Any:

@@ -1,6 +1,8 @@
 """How a model is trained and judged: optimiser, schedule, budget, stopping, selection."""
 
+import math
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from archlab.errors import ArchlabError, unknown
@@ -60,7 +62,7 @@ class Recipe:
         Raises:
             ArchlabError: naming field, value and what is allowed.
         """
-        for name, hint in get_type_hints(type(self)).items():
+        for name, hint in _hints().items():
             value = getattr(self, name)
             if get_origin(hint) is Literal:
                 if value not in get_args(hint):
@@ -69,6 +71,8 @@ class Recipe:
                 object.__setattr__(self, name, float(value))
             elif type(value) is not hint:
                 raise ArchlabError(f"recipe: {name}={value!r} is not of type {hint.__name__}")
+            elif hint is float and not math.isfinite(value):
+                raise ArchlabError(f"recipe: {name}={value!r}: must be finite")
         bounds = {
             "steps": (0, None), "epochs": (1, None), "batch_size": (1, None), "evaluations": (0, None),
             "num_evaluation": (1, None), "warmup": (0, 0.999), "final_lr": (0, 1), "beta1": (0, 0.9999),
@@ -76,7 +80,7 @@ class Recipe:
         }  # fmt: skip
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
-            if not value >= low or (high is not None and value > high):
+            if value < low or (high is not None and value > high):
                 allowed = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise ArchlabError(f"recipe: {name}={value!r}: must be {allowed}")
 
@@ -87,6 +91,11 @@ class Recipe:
     def steps_per_epoch(self, num_train_examples: int) -> int:
         """Batches in one pass over the training examples."""
         return -(-num_train_examples // self.batch_size)
+
+    def num_examples(self, num_train_examples: int) -> int:
+        """Sequences that all steps together train on, those of earlier epochs counted again."""
+        epochs, steps = divmod(self.num_steps(num_train_examples), self.steps_per_epoch(num_train_examples))
+        return epochs * num_train_examples + steps * self.batch_size
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, JSON-ready."""
@@ -104,3 +113,8 @@ class Recipe:
             if name not in names:
                 raise unknown("recipe field", name, names)
         return cls(**values)
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Recipe)

@@ -5,10 +5,12 @@ import hashlib
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.tasks import Task, setting
 from archlab.training.recipe import Recipe
+
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class Trial:
     learning_rate: float
     weight_decay: float
     seed: int
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         """Check that the architecture fits the width and the grid point makes sense.
@@ -42,19 +46,32 @@ class Trial:
         Raises:
             ArchlabError: naming what does not fit.
         """
-        self.architecture.validate(self.dim)
-        if not (0 < self.learning_rate < math.inf) or not (0 <= self.weight_decay < math.inf):
-            raise ArchlabError(f"learning rate {self.learning_rate} and weight decay {self.weight_decay}: give positive numbers")
+        for name in ("dim", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise ArchlabError(f"{name}={getattr(self, name)!r}: give a whole number")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ArchlabError(f"{name}={value!r}: give a finite number that is not negative")
+            object.__setattr__(self, name, abs(float(value)))  # equal trials have equal keys: 1 is 1.0, and -0.0 is 0.0
+        if self.learning_rate == 0:
+            raise ArchlabError("learning_rate=0.0: nothing would be learned; give a positive number")
         if self.seed < 0:
             raise ArchlabError(f"seed={self.seed}: must not be negative")
+        if self.device not in get_args(Device):
+            raise ArchlabError(f"device={self.device!r}: choose one of {', '.join(get_args(Device))}")
+        self.architecture.validate(self.dim)
 
     @cached_property
     def key(self) -> str:
         """Hash (32 hexadecimal digits) of everything that can change the trial's number, and of nothing else.
 
         That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of
-        device, torch's version up to the minor, and the code that computes: the syntax trees, docstrings left
-        out, of the modules that the layers, the task and the training loop stand on.
+        device, torch's version up to the minor, and the code that computes: that of the modules which the layers,
+        the task and the training loop stand on, see :func:`code_fingerprint`.
+
+        Raises:
+            ArchlabError: a layer or the task was not defined in a file.
         """
         import torch
 
@@ -79,8 +96,7 @@ class Trial:
         per_sequence = self.architecture.flops(
             length=self.setting.input_length, vocab_size=self.setting.vocab_size, dim=self.dim, backbone=self.setting.backbone
         )
-        examples = min(self.recipe.batch_size, self.setting.num_train_examples) * self.num_steps
-        return 3.0 * per_sequence * examples
+        return 3.0 * per_sequence * self.recipe.num_examples(self.setting.num_train_examples)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
@@ -98,14 +114,22 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down."""
-        values = dict(values)
-        return cls(
-            architecture=architecture(values.pop("architecture")),
-            setting=setting(values.pop("task"), **values.pop("knobs")),
-            recipe=Recipe.from_dict(values.pop("recipe")),
-            **values,
-        )
+        """The trial that :meth:`to_dict` wrote down.
+
+        Raises:
+            ArchlabError: a field, layer, task, knob or value is unknown to this archlab.
+        """
+        if values.keys() != _FIELDS:
+            raise ArchlabError(f"a trial has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(values))}")
+        read: dict[str, Any] = {
+            "architecture": architecture(values["architecture"]),
+            "setting": setting(values["task"], **values["knobs"]),
+            "recipe": Recipe.from_dict(values["recipe"]),
+        }
+        return cls(**read, **{name: values[name] for name in ("dim", "learning_rate", "weight_decay", "seed", "device")})
+
+
+_FIELDS = {"architecture", "task", "knobs", "recipe", "dim", "learning_rate", "weight_decay", "seed", "device"}
 
 
 @dataclass(frozen=True)
@@ -197,12 +221,16 @@ class TrialResult:
 
 
 def code_fingerprint(*modules: str) -> str:
-    """Hash of the code that the given modules run: their own and that of the archlab modules they import.
+    """Hash of the code that the given modules run: their own, and that of the modules they import from archlab or
+    from their own package.
 
     Formatting, comments and docstrings do not count.
+
+    Raises:
+        ArchlabError: a given module has no file to read.
     """
     seen: set[str] = set()
-    pending = [module for module in modules if module]
+    pending = list(modules)
     while pending:
         module = pending.pop()
         if module not in seen:
@@ -213,35 +241,52 @@ def code_fingerprint(*modules: str) -> str:
 
 @cache
 def _digest_and_imports(module: str) -> tuple[str, tuple[str, ...]]:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return "", ()
-    with open(spec.origin, encoding="utf-8") as file:
-        tree = ast.parse(file.read())
-    imports = tuple(dict.fromkeys(_archlab_imports(tree)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
+    path = _file(module)
+    if path is None:
+        raise ArchlabError(f"module {module} has no file, so a change of its code would go unnoticed: move the code to a file")
+    if path.suffix != ".py":  # compiled: all that can be said is whether it is the same
+        return hashlib.sha256(path.read_bytes()).hexdigest(), ()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = tuple(dict.fromkeys(_imports(tree, module, is_package=path.stem == "__init__")))
+    return hashlib.sha256(ast.unparse(_WithoutDocstrings().visit(tree)).encode()).hexdigest(), imports
+
+
+def _file(module: str) -> Path | None:
+    loaded = sys.modules.get(module)
+    origin = getattr(loaded, "__file__", None)
+    if loaded is None and (spec := importlib.util.find_spec(module)) is not None and spec.has_location:
+        origin = spec.origin
+    return Path(origin) if origin and Path(origin).is_file() else None
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Drops strings that stand alone: those of modules, classes and functions, and those behind a dataclass's field."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node
 
 
 # What only speaks to people, or only finds the modules: no number depends on it.
 _NOT_NUMERICS = {"archlab.errors", "archlab.training.trial", "archlab.architectures.spec", "archlab.architectures.catalogue"}
 
 
-def _archlab_imports(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
+    """The modules of archlab and of the module's own package that are imported anywhere in the tree."""
+    package = module if is_package else module.rpartition(".")[0]
+    roots = {"archlab", module.partition(".")[0]}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("archlab"):
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("archlab")]
+            names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (name for name in names if name not in _NOT_NUMERICS and _is_module(name))
+        yield from (n for n in names if n.partition(".")[0] in roots and n not in _NOT_NUMERICS and _is_module(n))
 
 
 def _is_module(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
+        return _file(name) is not None
     except ModuleNotFoundError:  # a class or function of a module, not a submodule
         return False

@@ -1,0 +1,79 @@
+"""Reading the fields of a YAML file: every error is one line that names the file, the field, the value and the fix."""
+
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+
+from archlab.errors import ArchlabError, unknown
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``1e-3`` as a number, as YAML 1.2 does; PyYAML follows 1.1, to which it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        ArchlabError: the text is not YAML; the message is one line, with the place.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
+        raise ArchlabError(f"not YAML: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Errors inside begin with the place that they are about."""
+    try:
+        yield
+    except ArchlabError as error:
+        raise ArchlabError(f"{where}: {error}") from None
+
+
+def mapping(field: str, value: Any, allowed: Collection[str] | None = None) -> dict[str, Any]:
+    """The value as a mapping; nothing is an empty one.
+
+    Args:
+        field: its name, for messages.
+        value: what the file gives.
+        allowed: the keys that have a meaning; by default all.
+
+    Raises:
+        ArchlabError: it is no mapping, or a key has no meaning.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        example = f"{min(allowed)}: ..." if allowed else "name: value"
+        raise ArchlabError(f"{field}={value!r}: give a mapping, as in {{{example}}}")
+    for key in value:
+        if allowed is not None and key not in allowed:
+            raise unknown(f"field of {field}:", str(key), allowed)
+        if not isinstance(key, str):
+            raise ArchlabError(f"{field}: {key!r} is no name: give names as keys")
+    return value
+
+
+def items(field: str, value: Any) -> tuple[Any, ...]:
+    """The value as a list that is not empty.
+
+    Raises:
+        ArchlabError: it is no list, or an empty one.
+    """
+    if not isinstance(value, list) or not value:
+        raise ArchlabError(f"{field}={value!r}: give a list that is not empty, as in [{value if _is_scalar(value) else '...'}]")
+    return tuple(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int | float)
