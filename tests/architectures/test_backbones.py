@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+
+from archlab.architectures import CATALOGUE, architecture
+from archlab.architectures.backbones import reinit_as_reference, sin_cos_positions
+from archlab.testing.flops import count_flops
+
+BACKBONES = ("language-model", "auto-encoder")
+NORMS = ("rmsnorm", "layernorm")
+SHAPE = {"vocab_size": 11, "dim": 64}
+
+
+def build(spec, backbone="language-model", length=12, **options):
+    torch.manual_seed(0)
+    return architecture(spec).build(max_length=length, backbone=backbone, **SHAPE | options)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_predicted_parameters_are_those_built(name, backbone, norm):
+    value = architecture(name)
+    with torch.device("meta"):
+        model = value.build(max_length=40, backbone=backbone, norm=norm, **SHAPE)
+    built = sum(p.numel() for p in model.parameters())
+    assert value.num_params(length=40, backbone=backbone, norm=norm, **SHAPE) == built
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("name", ["transformer++", "linear-attention", "striped-mh-hyena", "hyena", "mamba-swiglu"])
+def test_predicted_flops_are_those_counted(name, backbone):
+    length = 32
+    model = build(name, backbone, length)
+    counted = count_flops(model, torch.zeros(1, length, dtype=torch.int64))
+    assert architecture(name).flops(length=length, backbone=backbone, **SHAPE) == pytest.approx(counted, rel=0.02)
+
+
+def test_flops_without_a_vocabulary_leave_the_unembedding_out():
+    value = architecture("transformer++")
+    assert value.flops(length=10, dim=64, vocab_size=7) - value.flops(length=10, dim=64) == 2 * 10 * 64 * 7
+
+
+def test_state_is_the_sum_over_layers():
+    value = architecture("striped-mamba")
+    assert value.state_size(length=32, dim=64) == sum(x.state_size(64, 32) for x in value.layers)
+    assert architecture("swiglu mlp").state_size(length=32, dim=64) == 0
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("length", [1, 7, 12])
+def test_logits_have_a_row_for_every_token(backbone, length):
+    model = build("striped-mh-hyena", backbone)
+    assert model(torch.zeros(3, length, dtype=torch.int64)).shape == (3, length, 11)
+
+
+def test_the_language_model_looks_back_only():
+    model = build("transformer++").eval()
+    ids = torch.arange(10)[None]
+    changed = ids.clone()
+    changed[0, 6] = 0
+    difference = (model(ids) - model(changed)).abs().sum(-1)[0]
+    assert torch.all(difference[:6] == 0)
+    assert torch.all(difference[6:] > 0)
+
+
+def test_the_auto_encoder_reads_the_last_feature_only():
+    model = build("transformer++", "auto-encoder").eval()
+    ids = torch.randint(11, (2, 12))
+    whole = model(ids)
+    code = ids.clone()
+    seen = []
+    hook = model.layers[-1].register_forward_hook(lambda *args: seen.append(args[-1]))
+    model(code)
+    hook.remove()
+    perturbed = seen[0].clone()
+    perturbed[:, :-1] = torch.randn_like(perturbed[:, :-1])
+    replace = model.layers[-1].register_forward_hook(lambda *_: perturbed)
+    assert torch.equal(model(ids), whole)  # nothing but the last position is read
+    perturbed[:, -1] += 1.0
+    assert torch.all((model(ids) - whole).abs().amax(-1) > 1e-4)  # and every position is decoded from it
+    replace.remove()
+
+
+def test_the_auto_encoder_tells_positions_apart():
+    model = build("transformer++", "auto-encoder").eval()
+    rows = model(torch.zeros(1, 12, dtype=torch.int64))[0]
+    assert torch.pdist(rows).min() > 1e-4
+
+
+@pytest.mark.parametrize(("length", "dim"), [(5, 8), (300, 64), (3, 2), (4, 7)])
+def test_positions_follow_the_formula(length, dim):
+    table = sin_cos_positions(length, dim)
+    half = dim // 2
+    for position in range(length):
+        for i in range(half):
+            angle = position * 10_000 ** (-i / max(half - 1, 1))
+            assert table[position, i] == pytest.approx(math.sin(angle), abs=1e-4)
+            assert table[position, half + i] == pytest.approx(math.cos(angle), abs=1e-4)
+    assert table.shape == (length, dim)
+
+
+@pytest.mark.parametrize("std", [0.02, 1.0])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_embedding_has_the_spread_that_was_asked_for(backbone, std):
+    model = build("transformer++", backbone, vocab_size=2000, embedding_std=std)
+    assert model.embedding.weight.std().item() == pytest.approx(std, rel=0.02)
+    assert torch.all(model.unembedding.bias == 0)
+
+
+def test_models_of_one_seed_are_equal_and_of_two_are_not():
+    first, again = build("striped-mamba").state_dict(), build("striped-mamba").state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    torch.manual_seed(1)
+    other = architecture("striped-mamba").build(max_length=12, **SHAPE).state_dict()
+    assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
+
+
+def test_the_references_initialisation_overrides_every_linear_layer_and_nothing_else():
+    model = build("mamba", "auto-encoder", dim=128)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    reinit_as_reference(model)
+    linear = {
+        f"{name}.{part}" for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) for part in ("weight", "bias")
+    }
+    for name, parameter in model.named_parameters():
+        if name not in linear:
+            assert torch.equal(parameter, before[name])
+        elif name.endswith("bias"):
+            assert torch.all(parameter == 0)
+        else:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.15)
