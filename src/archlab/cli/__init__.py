@@ -3,6 +3,7 @@
 Every import of weight stands inside a command, so that ``--help`` answers at once.
 """
 
+import os
 import sys
 
 import typer
@@ -10,16 +11,7 @@ import typer
 from archlab.cli import describe, run, scores, tasks
 from archlab.errors import ArchlabError
 
-app = typer.Typer(
-    name="archlab",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="""A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorise?
-
-    Start with `archlab run transformer++ mamba --dry-run`, then without `--dry-run`, then `archlab report`.""",
-)
+app = typer.Typer(name="archlab", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(run.run)
 app.command()(scores.scores)
 app.command()(scores.report)
@@ -27,13 +19,34 @@ app.command()(describe.describe)
 app.command()(describe.architectures)
 app.command()(describe.layers)
 app.command()(describe.protocols)
-app.add_typer(tasks.app, name="tasks", help="List the synthetic tasks and look at what they draw.", no_args_is_help=True)
+app.add_typer(tasks.app, name="tasks")
+
+
+@app.callback(invoke_without_command=True)
+def archlab(context: typer.Context) -> None:
+    """A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorise?
+
+    Start with `archlab run transformer++ mamba --dry-run`, then without `--dry-run`, then `archlab report`.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
     """Run the command line; a request that cannot be met is one line on standard error and status 2."""
     try:
-        app()
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
     except ArchlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = _refuse(str(error))
+    except typer.TyperException as error:
+        status = _refuse(error.format_message())
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def _refuse(reason: str) -> int:
+    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+    return 2

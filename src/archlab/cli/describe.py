@@ -1,8 +1,11 @@
 """archlab describe, architectures, layers, protocols: what there is and what it costs."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from archlab.layers import LayerConfig
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of a table.")]
 Dim = Annotated[int, typer.Option(help="Width of the model.")]
@@ -28,6 +31,7 @@ def describe(
     from archlab.cli.output import print_json, print_table
     from archlab.reports.tables import architecture_dict, architecture_table
 
+    _check(length=length, dim=dim, vocab_size=vocab_size)
     value = architecture(spec)
     value.validate(dim)
     if as_json:
@@ -51,29 +55,16 @@ def architectures(as_json: Json = False) -> None:
 
 def layers(dim: Dim = 128, length: Length = 128, as_json: Json = False) -> None:
     """List the layers with their knobs, parameters, state and forward FLOPs at a width and length."""
-    from archlab.cli.output import print_json, print_table
+    from archlab.cli.output import print_json
     from archlab.layers import registry
-    from archlab.reports.tables import plain_table
 
-    rows = []
-    for name, config in sorted(registry().items(), key=lambda item: (item[1].kind != "sequence", item[0])):
-        default = config()
-        default.validate(dim)
-        rows.append(
-            {
-                "layer": name,
-                "mixes": config.kind,
-                "knobs": ", ".join(f"{knob}={value}" for knob, value in default.knobs().items()),
-                "parameters": default.num_params(dim, length),
-                "state": default.state_size(dim, length),
-                "FLOPs": default.flops(dim, length),
-                "paper": config.paper,
-            }
-        )
+    _check(length=length, dim=dim)
+    configs = sorted(registry().values(), key=lambda config: (config.kind != "sequence", config.name))
+    rows = [_layer_row(config(), dim, length) for config in configs]
     if as_json:
         print_json(rows)
     else:
-        print_table(plain_table(rows))
+        _print_layers(rows, dim, length)
 
 
 def protocols(
@@ -113,3 +104,50 @@ def protocols(
         print_json(rows)
     else:
         print_table(plain_table(rows))
+
+
+def _layer_row(config: "LayerConfig", dim: int, length: int) -> dict[str, Any]:
+    from archlab.errors import ArchlabError
+
+    row: dict[str, Any] = {"layer": config.name, "mixes": config.kind, "knobs": config.knobs(), "paper": config.paper}
+    try:
+        config.validate(dim)
+    except ArchlabError:  # as its knobs are by default; with others it may fit
+        return row | {"parameters": None, "state": None, "flops": None}
+    costs = config.num_params(dim, length), config.state_size(dim, length), config.flops(dim, length)
+    return row | dict(zip(("parameters", "state", "flops"), costs, strict=True))
+
+
+def _print_layers(rows: list[dict[str, Any]], dim: int, length: int) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from archlab.cli.output import output_console, print_table
+    from archlab.reports.format import human
+
+    wide = output_console().width >= 110
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.caption = Text(
+        f"at width {dim} and length {length}, knobs at their defaults; – does not fit this width so", style="dim"
+    )
+    table.add_column("layer", no_wrap=True)
+    table.add_column("knobs", overflow="fold")
+    for head in ("params", "state", "FLOPs"):
+        table.add_column(head, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("paper", overflow="fold")
+    for kind in ("sequence", "channel"):
+        table.add_row(Text(f"{kind} mixers", style="dim"))
+        for row in (row for row in rows if row["mixes"] == kind):
+            knobs = ", ".join(f"{knob}={value}" for knob, value in row["knobs"].items())
+            costs = ("–" if row[cost] is None else human(row[cost]) for cost in ("parameters", "state", "flops"))
+            table.add_row(Text(row["layer"]), Text(knobs), *costs, *([Text(row["paper"])] if wide else []))
+    print_table(table)
+
+
+def _check(**options: int) -> None:
+    from archlab.errors import ArchlabError
+
+    for name, value in options.items():
+        if value < 1:
+            raise ArchlabError(f"--{name.replace('_', '-')} {value}: must be at least 1")

@@ -3,9 +3,12 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from archlab.benchmark.scores import Scores
 
 
@@ -14,22 +17,23 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
-def print_table(table: RenderableType) -> None:
+def print_table(table: "RenderableType") -> None:
     """A table on standard output, as wide as the terminal (100 columns where there is none)."""
-    _console().print(table)
+    _print(output_console(), table)
 
 
 def print_scores(scores: "Scores") -> None:
     """Leaderboard, learning and differences on standard output."""
     from archlab.reports.tables import differences_table, leaderboard, learning_table
 
-    console = _console()
+    console = output_console()
     tables = [leaderboard(scores, console.width), learning_table(scores)]
     if len(scores.architectures) > 1:
         tables.append(differences_table(scores))
-    for table in tables:
-        console.print(table)
-        console.print()
+    for position, table in enumerate(tables):
+        if position:
+            console.print()
+        _print(console, table)
 
 
 def message(text: str) -> None:
@@ -37,6 +41,17 @@ def message(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def _console() -> Console:
+def output_console() -> Console:
+    """Standard output: as wide as the terminal, 100 columns where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=100)
+
+
+def _print(console: Console, table: "RenderableType") -> None:
+    """A table, and its notes over the whole width: within the table's own they would be a narrow column."""
+    notes = None
+    if isinstance(table, Table):
+        notes, table.caption = table.caption, None
+    console.print(table)
+    if notes:
+        console.print(notes, width=min(console.width, 100))

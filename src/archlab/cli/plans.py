@@ -1,5 +1,6 @@
 """The options that choose a protocol and narrow it, shared by run, scores and report."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,6 +8,7 @@ import typer
 if TYPE_CHECKING:
     from archlab.benchmark.protocol import Protocol
 
+DEFAULT_STORE = "archlab.db"
 Store = Annotated[
     str, typer.Option(metavar="PATH|URL", envvar="ARCHLAB_STORE", help="Results: an SQLite file, or any SQLAlchemy URL.")
 ]
@@ -15,11 +17,14 @@ Settings = Annotated[str, typer.Option(metavar="base|all", help="All settings, o
 GridValues = Annotated[
     list[str] | None,
     typer.Option(
-        "--grid", metavar="lr=A,B|wd=A,B", help="Learning rates or weight decays in place of the protocol's; repeatable."
+        "--grid",
+        metavar="lr=A,B|wd=A,B",
+        help="Learning rates or weight decays in place of the protocol's; once for each, as in `--grid lr=1e-3 --grid wd=0,0.1`.",
     ),
 ]
 Seeds = Annotated[
-    str | None, typer.Option(metavar="N|A,B,...", help="How many seeds (3: seeds 0 to 2), or which (`4,` or `0,7`).")
+    str | None,
+    typer.Option(metavar="N|A,B,...", help="How many seeds (`3` means 0, 1 and 2), or which: `0,7`; one of them: `7,`."),
 ]
 Set = Annotated[
     list[str] | None,
@@ -41,13 +46,13 @@ def narrowed_protocol(
 
     protocol = load_protocol(name)
     if tasks is not None:
-        protocol = protocol.with_tasks([task.strip() for task in tasks.split(",") if task.strip()])
+        protocol = protocol.with_tasks(_tasks(tasks, protocol.tasks))
     if settings not in ("all", "base"):
         raise ArchlabError(f"--settings {settings}: choose base or all")
     if settings == "base":
         protocol = protocol.with_base_settings()
     if grid:
-        protocol = protocol.with_grid(**dict(_grid_values(text) for text in grid))
+        protocol = protocol.with_grid(**_grid(grid))
     if seeds is not None:
         protocol = protocol.with_seeds(_seeds(seeds))
     for change in changes or []:
@@ -72,26 +77,42 @@ def key_value(option: str, text: str) -> tuple[str, Any]:
     return key.strip(), parsed
 
 
-def _grid_values(text: str) -> tuple[str, list[float]]:
+def _tasks(text: str, known: Iterable[str]) -> list[str]:
+    from archlab.errors import ArchlabError
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ArchlabError(f"--tasks {text!r} names no task: choose from {', '.join(known)}")
+    return names
+
+
+def _grid(texts: list[str]) -> dict[str, list[float]]:
     from archlab.errors import ArchlabError
 
     names = {"lr": "learning_rate", "wd": "weight_decay"}
-    name, _, values = text.partition("=")
-    try:
-        return names[name.strip()], [float(value) for value in values.split(",")]
-    except (KeyError, ValueError):
-        raise ArchlabError(f"--grid {text}: write lr=1e-3,5e-4 or wd=0,0.1") from None
+    grid: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        try:
+            numbers = list(dict.fromkeys(float(value) for value in values.split(",")))
+            axis = names[name.strip()]
+        except (KeyError, ValueError):
+            raise ArchlabError(f"--grid {text}: write lr=1e-3,5e-4 or wd=0,0.1") from None
+        if axis in grid:
+            raise ArchlabError(f"--grid {text}: {name} is given twice: write --grid {name}=A,B")
+        grid[axis] = numbers
+    return grid
 
 
 def _seeds(text: str) -> list[int]:
     from archlab.errors import ArchlabError
 
     try:
-        seeds = [int(seed) for seed in text.split(",") if seed.strip()]
+        seeds = list(dict.fromkeys(int(seed) for seed in text.split(",") if seed.strip()))
     except ValueError:
         seeds = []
     if "," not in text:
         seeds = list(range(seeds[0])) if seeds else []
     if not seeds or min(seeds) < 0:
-        raise ArchlabError(f"--seeds {text}: give how many (3), or which (0,4,7)")
+        raise ArchlabError(f"--seeds {text}: give how many (3), or which (0,4,7; one alone as 7,)")
     return seeds

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.plans import GridValues, Seeds, Set, Settings, Store, Tasks
+from archlab.cli.plans import DEFAULT_STORE, GridValues, Seeds, Set, Settings, Store, Tasks
 
 
 class Device(StrEnum):
@@ -18,7 +18,7 @@ class Device(StrEnum):
 def run(
     specs: Annotated[
         list[str],
-        typer.Argument(metavar="SPEC...", help="Catalogue names, or specs like 'mh-hyena swiglu mh-attention swiglu'."),
+        typer.Argument(metavar="SPEC", help="Catalogue names, or specs like 'mh-hyena swiglu mh-attention swiglu'."),
     ],
     protocol: Annotated[
         str, typer.Option(help="smoke, quick, paper, mad-lab (see `archlab protocols`), or the path of a YAML file.")
@@ -28,11 +28,12 @@ def run(
     grid: GridValues = None,
     seeds: Seeds = None,
     changes: Set = None,
-    store: Store = "archlab.db",
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; by default one a core, or one a GPU.")] = None,
+    store: Store = DEFAULT_STORE,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print how many trainings, how many FLOPs and how long, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Print how many trainings, how many FLOPs and how long, and stop; nothing is written."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the scores as one JSON document on standard output at the end.")
@@ -51,6 +52,6 @@ def run(
 
     plan = make_plan(narrowed_protocol(protocol, tasks, settings, grid, seeds, changes), specs, device.value)
     if dry_run:
-        preview(plan, workers, as_json=as_json)
+        preview(plan, store, workers, as_json=as_json)
     else:
         execute(plan, store, workers, as_json=as_json)

@@ -1,65 +1,78 @@
 """What ``archlab run`` does once the plan is known; imports weigh, so it is loaded inside the command."""
 
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from archlab.benchmark.estimate import estimate
 from archlab.benchmark.plan import Plan, score_plan
 from archlab.benchmark.runner import RunSummary
 from archlab.benchmark.runner import run as run_trials
-from archlab.cli.output import message, print_json, print_scores
+from archlab.cli.output import message, print_json, print_scores, print_table
+from archlab.cli.plans import DEFAULT_STORE
 from archlab.execution import LocalExecutor
-from archlab.reports.format import human
+from archlab.reports.format import count, human
 from archlab.reports.live import LiveView, duration
-from archlab.store import Store
+from archlab.store import NoStoreError, Store
+from archlab.store.record import SETTLED
 
 
-def preview(plan: Plan, workers: int | None, *, as_json: bool) -> None:
-    """Print what the plan will cost."""
+def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) -> None:
+    """Print what the plan will cost, and how much of it the store has already; nothing is written."""
     executor = LocalExecutor(workers, device=plan.device)
-    cost = estimate(plan.trials(), executor.num_workers)
-    protocol = plan.protocol
-    document = {
-        "protocol": protocol.name,
-        "architectures": [str(a) for a in plan.architectures],
-        "settings": sum(len(task.settings) for task in protocol.tasks.values()),
-        "seeds": list(protocol.seeds),
-        "trainings": cost.trials,
-        "flops": cost.flops,
-        "workers": executor.num_workers,
-        "seconds": round(cost.seconds, 1),
-    }
+    trials = {trial.key: trial for trial in plan.trials()}
+    stored = _stored(location, list(trials))
+    cost = estimate([trial for key, trial in trials.items() if key not in stored], executor.num_workers)
+    flops = sum(trial.flops for trial in trials.values())
     if as_json:
-        print_json(document)
+        print_json(
+            {
+                "protocol": plan.protocol.name,
+                "architectures": [str(a) for a in plan.architectures],
+                "settings": _num_settings(plan),
+                "seeds": list(plan.protocol.seeds),
+                "trainings": len(trials),
+                "stored": len(stored),
+                "flops": flops,
+                "flops_left": cost.flops,
+                "workers": executor.num_workers,
+                "seconds": round(cost.seconds, 1),
+            }
+        )
         return
-    typer.echo(f"protocol {protocol.name}: {protocol.summary}")
-    typer.echo(
-        f"{cost.trials} trainings: {len(plan.architectures)} architectures x {document['settings']} settings x grid x "
-        f"{len(protocol.seeds)} seeds"
-    )
-    typer.echo(
-        f"{cost.flops:.2g} FLOPs; at most about {duration(cost.seconds)} on this machine with {executor.num_workers} workers"
-    )
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_row("protocol", Text(f"{plan.protocol.name}: {plan.protocol.summary}"))
+    for number, value in enumerate(plan.architectures):
+        table.add_row("" if number else "architectures", Text(f"{value.name} = {value}" if value.name else str(value)))
+    table.add_row("trainings", f"{len(trials):,} = {_factors(plan)}")
+    table.add_row("in the store", Text(f"{len(stored):,} of them ({location})"))
+    table.add_row("compute", f"{flops:.3g} FLOPs" + (f", {cost.flops:.3g} of them still to do" if stored else ""))
+    table.add_row("time", _time(cost.trials, cost.seconds, executor.num_workers))
+    print_table(table)
 
 
 def execute(plan: Plan, location: str, workers: int | None, *, as_json: bool) -> None:
     """Run the plan, show how it goes, print its scores."""
     trials = plan.trials()
-    console = Console(stderr=True)
     executor = LocalExecutor(workers, device=plan.device)
     with Store(location) as store, _terminable():
         store.remember_run(plan.to_dict())
+        view = LiveView(Console(stderr=True), trials, executor.num_workers)
         try:
-            with LiveView(console, trials, executor.num_workers) as view:
+            with view:
                 summary = run_trials(trials, store, executor, view)
         except KeyboardInterrupt:
-            message(f"stopped: {view.progress.done} of {len(trials)} trials are in {store.where}; the same command does the rest")
+            have = view.progress.reused + view.progress.computed
+            message(
+                f"stopped: {have} of {count(view.progress.total, 'trial')} are in {store.where}; the same command does the rest"
+            )
             sys.exit(130)
         finally:
             executor.shutdown()
@@ -69,15 +82,48 @@ def execute(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
         print_json(scores.to_dict())
     else:
         print_scores(scores)
-        message(f"`archlab report --store {location}` shows curves, intervals and where every number comes from")
+        option = "" if location == DEFAULT_STORE else f" --store {shlex.quote(location)}"
+        message(f"`archlab report{option}` draws the curves and shows where every number comes from")
     if summary.failed:
         sys.exit(1)
 
 
+def _stored(location: str, keys: list[str]) -> set[str]:
+    """Which trials have a result in the store; none if there is no store yet."""
+    try:
+        with Store(location, create=False) as store:
+            return {record.key for record in store.records(keys=keys, statuses=SETTLED)}
+    except NoStoreError:
+        return set()
+
+
+def _num_settings(plan: Plan) -> int:
+    return sum(len(task.settings) for task in plan.protocol.tasks.values())
+
+
+def _factors(plan: Plan) -> str:
+    points = {len(task.grid.points()) for task in plan.protocol.tasks.values()}
+    low, high = min(points), max(points)
+    grid = count(high, "grid point") if low == high else f"{low} to {high} grid points"
+    factors = (count(len(plan.architectures), "architecture"), count(_num_settings(plan), "setting"), grid)
+    return " x ".join((*factors, count(len(plan.protocol.seeds), "seed")))
+
+
+def _time(num_trials: int, seconds: float, num_workers: int) -> str:
+    if not num_trials:
+        return "none: every training is in the store"
+    return (
+        f"about {duration(seconds)} on this machine with {count(num_workers, 'worker')}, after a few seconds to start; "
+        "less where a training solves its task early"
+    )
+
+
 def _report(summary: RunSummary) -> None:
-    parts = [f"{summary.computed} trials computed in {duration(summary.wall_seconds)}"]
+    parts = [f"{count(summary.computed, 'trial')} computed in {duration(summary.wall_seconds)}"]
+    if not summary.computed:
+        parts = ["nothing was left to compute"]
     if summary.reused:
-        parts.append(f"{summary.reused} taken from the store")
+        parts.append(f"{count(summary.reused, 'trial')} taken from the store")
     if summary.diverged:
         parts.append(f"{summary.diverged} diverged (count as chance)")
     if summary.computed and summary.wall_seconds:
@@ -95,6 +141,7 @@ def _terminable() -> Iterator[None]:
         return
 
     def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request must not cut the first one's clearing up short
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.plans import Store
+from archlab.cli.plans import DEFAULT_STORE, Store
 
 if TYPE_CHECKING:
     from archlab.benchmark.plan import Plan
@@ -14,7 +14,7 @@ ProtocolName = Annotated[str | None, typer.Option("--protocol", help="Show the l
 
 
 def scores(
-    store: Store = "archlab.db",
+    store: Store = DEFAULT_STORE,
     protocol: ProtocolName = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")
@@ -35,7 +35,7 @@ def scores(
 
 def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "report.html",
-    store: Store = "archlab.db",
+    store: Store = DEFAULT_STORE,
     protocol: ProtocolName = None,
 ) -> None:
     """Write the report: one HTML file that works offline, with curves, costs, differences and the origin of every number."""

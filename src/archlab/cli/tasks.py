@@ -18,6 +18,13 @@ class SplitName(StrEnum):
     test = "test"
 
 
+@app.callback(invoke_without_command=True)
+def tasks(context: typer.Context) -> None:
+    """List the synthetic tasks and look at what they draw."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @app.command("list")
 def list_tasks(as_json: Json = False) -> None:
     """List the tasks with the knobs of their base settings, what guessing reaches, and what they ask."""

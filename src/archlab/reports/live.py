@@ -1,32 +1,50 @@
 """What a person sees while a run goes on: a live view on a terminal, single lines elsewhere."""
 
+import threading
 from collections.abc import Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archlab.benchmark.runner import Event, RunInterrupted, TrialFailed, TrialFinished, Waiting
+from archlab.benchmark.runner import Event, TrialFailed, TrialFinished, TrialStarted, Waiting
 from archlab.benchmark.scores import task_order
-from archlab.reports.format import human, percent, short_task
+from archlab.reports.format import count, human, percent, short_task
 from archlab.reports.progress import RunProgress
 from archlab.training.trial import Trial
+
+_MAX_WIDTH = 100
+_MAX_RUNNING = 8
 
 
 class LiveView:
     """Shows the events of a run on a console; a context manager, and the runner's ``on_event``."""
 
     def __init__(self, console: Console, trials: Sequence[Trial], num_workers: int) -> None:
+        """Show nothing yet.
+
+        Args:
+            console: a terminal gets the live view, anything else a line for every trial.
+            trials: those of the run, the ones that the store has included.
+            num_workers: how many run at once.
+        """
         self.console = console
         self.progress = RunProgress(trials, num_workers)
         self._labels = list(dict.fromkeys(trial.architecture.label for trial in trials))
         self._tasks = sorted({trial.setting.name for trial in trials}, key=task_order)
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self.render) if console.is_terminal else None
+        self._varied = _varied_knobs(trials)
         self._note = ""
+        self._started = False
+        self._lock = threading.Lock()  # events come in one thread, the view is drawn in another
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self.render)
 
     def __enter__(self) -> Self:
         if self._live:
@@ -39,79 +57,127 @@ class LiveView:
 
     def __call__(self, event: Event) -> None:
         """Take in an event; without a terminal, print a line for those that matter."""
-        self.progress.update(event)
-        match event:
-            case Waiting(trials):
-                self._note = f"waiting for {len(trials)} trials that another run on this store computes"
-            case TrialFailed(trial):
-                self._note = f"failed: {_title(trial)}: {event.reason}"
-            case RunInterrupted():
-                self._note = "stopping; what is finished is stored"
-            case _:
-                if not isinstance(event, TrialFinished):
-                    return
-                self._note = ""
-        if self._live is None:
-            self.console.print(self._note or self._line(event), markup=False, highlight=False, soft_wrap=True)
+        with self._lock:
+            self.progress.update(event)
+            line = self._line(event)
+        if line and self._live is None:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def render(self) -> RenderableType:
         """The live view: a bar, the counts, the running trials, the best score of each task so far."""
-        progress = self.progress
-        counts = Text(f"{progress.done}/{progress.total} trials")
-        counts.append(f"   {len(progress.running)} running   {len(progress.waiting)} to come", style="dim")
-        if progress.reused:
-            counts.append(f"   {progress.reused} from the store", style="dim")
-        if progress.diverged:
-            counts.append(f"   {progress.diverged} diverged", style="yellow")
-        if progress.failed:
-            counts.append(f"   {progress.failed} failed", style="red")
-        counts.append(f"   {human(progress.examples_per_second)} examples/s   {_left(progress.seconds_left())}")
-        bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=min(self.console.width, 100))
-        parts: list[RenderableType] = [bar, counts, self._running(), self._best()]
-        if self._note:
-            parts.append(Text(self._note, style="yellow"))
-        return Group(*parts)
+        with self._lock:
+            width = min(self.console.width, _MAX_WIDTH)
+            bar = ProgressBar(total=max(self.progress.total, 1), completed=self.progress.done, width=width)
+            parts: list[RenderableType] = [
+                Padding(bar, 0),
+                self._counts(),
+                Text(),
+                self._running(width),
+                Text(),
+                self._best(width),
+            ]
+            if self._note:
+                parts.append(Text(self._note, style="yellow"))
+            return Group(*parts)
 
-    def _running(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        for trial, (_, progress) in self.progress.running.items():
-            step = f"step {progress.step}/{progress.num_steps}" if progress else "starting"
-            accuracy = f"{percent(progress.accuracy)} %" if progress and progress.accuracy is not None else ""
-            table.add_row(Text(_title(trial), style="dim", overflow="ellipsis", no_wrap=True), step, accuracy)
+    def _counts(self) -> Text:
+        progress = self.progress
+        parts = [
+            (f"{progress.done} of {count(progress.total, 'trial')} done", "bold"),
+            (f"{len(progress.running)} running", ""),
+            (f"{len(progress.waiting)} to come", ""),
+            (f"{progress.reused} from the store" if progress.reused else "", "dim"),
+            (f"{progress.diverged} diverged" if progress.diverged else "", "yellow"),
+            (f"{progress.failed} failed" if progress.failed else "", "red"),
+            (f"{human(progress.examples_per_second)} examples/s" if progress.examples_per_second else "", ""),
+            (_left(progress.seconds_left()), "bold"),
+        ]
+        return Text(" · ").join(Text(text, style=style) for text, style in parts if text)
+
+    def _running(self, width: int) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.width = width
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        for _ in range(3):
+            table.add_column(justify="right", no_wrap=True)
+        for running in islice(self.progress.running.values(), _MAX_RUNNING):
+            trial, progress = running.trial, running.progress
+            table.add_row(
+                Text(trial.architecture.label),
+                Text(self._setting(trial, short_task(trial.setting.name))),
+                Text(f"lr {trial.learning_rate:g} wd {trial.weight_decay:g} seed {trial.seed}", style="dim"),
+                f"step {progress.step}/{progress.num_steps}" if progress else "starting",
+                f"{percent(progress.accuracy)} %" if progress and progress.accuracy is not None else "",
+            )
+        if len(self.progress.running) > _MAX_RUNNING:
+            table.add_row(f"and {len(self.progress.running) - _MAX_RUNNING} more")
         return table
 
-    def _best(self) -> Table:
-        table = Table(box=None, pad_edge=False, title="best test score so far, %", title_justify="left", title_style="dim")
-        table.add_column("", overflow="ellipsis", no_wrap=True)
-        for task in self._tasks:
-            table.add_column(short_task(task), justify="right")
+    def _best(self, width: int) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        heads = [short_task(task) for task in self._tasks]
+        label_width = max(width - sum(max(len(head), 5) + 2 for head in heads) - 2, 12)
+        table.add_column("best test score so far, %", overflow="ellipsis", no_wrap=True, max_width=label_width)
+        for head in heads:
+            table.add_column(head, justify="right", no_wrap=True, min_width=5)
         for label in self._labels:
             scores = (self.progress.best.get((label, task)) for task in self._tasks)
             table.add_row(Text(label), *("·" if score is None else percent(score) for score in scores))
         return table
 
     def _line(self, event: Event) -> str:
+        """The event in one line, or nothing; keeps what the live view notes."""
         progress = self.progress
-        left = _left(progress.seconds_left())
-        if isinstance(event, TrialFinished):
-            outcome = f"score {percent(event.result.score)} % after {event.result.steps} steps"
-            if event.result.status == "diverged":
-                outcome = f"diverged at step {event.result.steps}, counts as chance"
-            return f"{progress.done}/{progress.total}  {_title(event.trial)}: {outcome}; {left}"
-        return f"{progress.done}/{progress.total}; {left}"
+        match event:
+            case TrialStarted() if not self._started:
+                self._started = True
+                stored = f", {progress.reused} of them in the store already" if progress.reused else ""
+                return f"{count(progress.total, 'trial')}{stored}; {count(progress.num_workers, 'worker')}"
+            case TrialFinished(trial, result):
+                self._note = ""
+                outcome = f"score {percent(result.score)} % after {result.steps} steps"
+                if result.status == "diverged":
+                    outcome = f"diverged at step {result.steps}, counts as chance"
+                left = f"; {_left(progress.seconds_left())}" if progress.done < progress.total else ""
+                return f"{progress.done}/{progress.total}  {self._title(trial)}: {outcome}{left}"
+            case TrialFailed(trial):
+                self._note = f"failed: {self._title(trial)}: {event.reason}"
+            case Waiting(trials):
+                self._note = f"waiting for {count(len(trials), 'trial')} that another run on this store computes"
+            case _:
+                return ""
+        return self._note
+
+    def _title(self, trial: Trial) -> str:
+        setting = self._setting(trial, trial.setting.name)
+        return (
+            f"{trial.architecture.label} · {setting} · lr {trial.learning_rate:g} wd {trial.weight_decay:g} · seed {trial.seed}"
+        )
+
+    def _setting(self, trial: Trial, name: str) -> str:
+        """The task and what tells its settings in this run apart."""
+        varied = self._varied[trial.setting.name]
+        return " ".join([name, *(f"{knob}={value}" for knob, value in trial.setting.knobs().items() if knob in varied)])
 
 
-def _title(trial: Trial) -> str:
-    grid = f"lr {trial.learning_rate:g} wd {trial.weight_decay:g}"
-    return f"{trial.architecture.label} · {trial.setting} · {grid} · seed {trial.seed}"
+def _varied_knobs(trials: Sequence[Trial]) -> dict[str, set[str]]:
+    """By task, the knobs in which its settings differ."""
+    values: dict[str, dict[str, set[object]]] = {}
+    for setting in {trial.setting for trial in trials}:
+        for knob, value in setting.knobs().items():
+            values.setdefault(setting.name, {}).setdefault(knob, set()).add(value)
+    return {task: {knob for knob, found in knobs.items() if len(found) > 1} for task, knobs in values.items()}
 
 
 def _left(seconds: float | None) -> str:
-    return "time left unknown yet" if seconds is None else f"{duration(seconds)} left"
+    return "time left not known yet" if seconds is None else f"{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
     """A length of time for people: 42 s, 3 min, 2.5 h, 4 days."""
+    if seconds < 1:
+        return "under 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

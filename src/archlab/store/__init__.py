@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from archlab.store.location import NoStoreError
     from archlab.store.provenance import environment
     from archlab.store.record import Record, Status
     from archlab.store.store import Store
 
-__all__ = ["Record", "Status", "Store", "environment"]
+__all__ = ["NoStoreError", "Record", "Status", "Store", "environment"]
 
-_HOMES = {"Record": "record", "Status": "record", "Store": "store", "environment": "provenance"}
+_HOMES = {"NoStoreError": "location", "Record": "record", "Status": "record", "Store": "store", "environment": "provenance"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,10 @@ BUSY_SECONDS = 30
 """How long a writer waits for another one to let go of an SQLite store."""
 
 
+class NoStoreError(ArchlabError):
+    """Nothing is stored at the location yet, and the caller may not create a store."""
+
+
 def open_database(location: str | os.PathLike[str], *, create: bool) -> tuple[Engine, str]:
     """Connect to the store at ``location`` and check that it is one of this schema.
 
@@ -74,7 +78,7 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise ArchlabError(f"store {path}: the folder {path.parent} does not exist: create it or choose another place")
     if not path.exists():
         if not create:
-            raise ArchlabError(f"store {path} does not exist: `archlab run SPEC --store {path}` makes it")
+            raise NoStoreError(f"store {path} does not exist: `archlab run SPEC --store {path}` makes it")
         if not os.access(path.parent, os.W_OK):
             raise ArchlabError(f"store {path}: the folder {path.parent} is not writable: choose another place")
         return
@@ -97,7 +101,7 @@ def _check_file(path: Path, *, create: bool) -> None:
     if tables and not {"meta", "trials"} <= tables:
         raise ArchlabError(f"store {path} is an SQLite database of something else: it is left as it is; choose another file")
     if not tables and not create:
-        raise ArchlabError(f"store {path} is empty: `archlab run SPEC --store {path}` fills it")
+        raise NoStoreError(f"store {path} is empty: `archlab run SPEC --store {path}` fills it")
 
 
 def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:
@@ -139,7 +143,7 @@ def _check_schema(engine: Engine, where: str, *, create: bool) -> None:
     version = _schema_version(engine)
     if version is None:
         if not create:
-            raise ArchlabError(f"store {where} is empty: `archlab run SPEC --store {where}` fills it")
+            raise NoStoreError(f"store {where} is empty: `archlab run SPEC --store {where}` fills it")
         try:
             with engine.connect().execution_options(writes=True) as connection, connection.begin():
                 metadata.create_all(connection)
