@@ -47,7 +47,7 @@ def _all_flops(trial: Trial) -> float:
     """Training and evaluation."""
     recipe = trial.recipe
     evaluations = recipe.evaluations or trial.num_steps // recipe.steps_per_epoch(trial.setting.num_train_examples)
-    trained = min(recipe.batch_size, trial.setting.num_train_examples) * trial.num_steps
+    trained = recipe.num_examples(trial.setting.num_train_examples)
     return trial.flops * (1 + (evaluations + 1) * recipe.num_evaluation / (3 * trained))
 
 
@@ -55,16 +55,17 @@ def _flops_per_second(trial: Trial) -> float:
     import torch
 
     from archlab.tasks import sample
-    from archlab.training.train import build_model, make_optimizer, training_step
+    from archlab.training.train import build_model, flushed_denormals, make_optimizer, training_step
 
     batch = max(1, min(trial.recipe.batch_size, _TIMED_TOKENS // trial.setting.input_length))
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
     model = build_model(trial)
     optimizer = make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay)
     times = []
-    for _ in range(4):  # the first is not like the others
-        started = time.perf_counter()
-        training_step(model, optimizer, inputs, targets, trial.recipe).item()
-        times.append(time.perf_counter() - started)
-    per_example = trial.flops / (min(trial.recipe.batch_size, trial.setting.num_train_examples) * trial.num_steps)
+    with flushed_denormals():
+        for _ in range(4):  # the first is not like the others
+            started = time.perf_counter()
+            training_step(model, optimizer, inputs, targets, trial.recipe).item()
+            times.append(time.perf_counter() - started)
+    per_example = trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples)
     return per_example * batch / min(times[1:])

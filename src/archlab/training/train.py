@@ -1,8 +1,10 @@
 """Trains one trial, from its seed to its result."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 
 import numpy as np
@@ -29,14 +31,26 @@ def train(trial: Trial, on_progress: Callable[[Progress], None] | None = None) -
         trial: what to train.
         on_progress: called after every evaluation and about once a second.
     """
-    return _Training(trial, on_progress or (lambda _: None)).run()
+    with flushed_denormals():
+        return _Training(trial, on_progress or (lambda _: None)).run()
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Round numbers too small for the usual format to 0 on the CPU: long decays underflow, and such numbers are ten times
+    slower to compute with."""
+    flushed_before = sys.float_info.min / 2 == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed_before)
 
 
 class _Training:
     def __init__(self, trial: Trial, on_progress: Callable[[Progress], None]) -> None:
         self.trial, self.recipe, self.on_progress = trial, trial.recipe, on_progress
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
-        torch.set_flush_denormal(True)  # long decays underflow; denormals would slow them tenfold
         self.model = build_model(trial)
         self.optimizer = make_optimizer(self.model, self.recipe, trial.learning_rate, trial.weight_decay)
         self.num_steps = trial.num_steps
@@ -157,7 +171,7 @@ class _Training:
 
 
 def training_step(model: Backbone, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
-    """Forward, loss, backward and update on one batch; the loss, in nats, without waiting for the device.
+    """Forward, loss, backward and update on one batch; the loss, in nats, still on the device.
 
     Decoder, final norm and unembedding run at the positions that have a target only.
     """

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -252,11 +253,20 @@ def _digest_and_imports(module: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _file(module: str) -> Path | None:
+    """The module's file, if it is a module and has one; imports nothing."""
     loaded = sys.modules.get(module)
-    origin = getattr(loaded, "__file__", None)
-    if loaded is None and (spec := importlib.util.find_spec(module)) is not None and spec.has_location:
-        origin = spec.origin
-    return Path(origin) if origin and Path(origin).is_file() else None
+    spec = _spec(module) if loaded is None else None
+    origin = getattr(loaded, "__file__", None) or (spec.origin if spec is not None and spec.has_location else None)
+    return Path(origin) if origin else None
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    parent = module.rpartition(".")[0]
+    if not parent:
+        return importlib.util.find_spec(module)
+    package = _spec(parent)
+    locations = package.submodule_search_locations if package else None
+    return None if locations is None else PathFinder.find_spec(module, locations)
 
 
 class _WithoutDocstrings(ast.NodeTransformer):
@@ -282,11 +292,4 @@ def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (n for n in names if n.partition(".")[0] in roots and n not in _NOT_NUMERICS and _is_module(n))
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return _file(name) is not None
-    except ModuleNotFoundError:  # a class or function of a module, not a submodule
-        return False
+        yield from (n for n in names if n.partition(".")[0] in roots and n not in _NOT_NUMERICS and _file(n))

@@ -1,0 +1,155 @@
+import importlib
+import sys
+import types
+from itertools import count
+
+import pytest
+from tests.training.trials import COPYING, trial
+
+from archlab.errors import ArchlabError
+from archlab.training import trial as trial_module
+from archlab.training.trial import code_fingerprint
+
+_NUMBERS = count()  # no name twice: modules are imported and read once
+CODE = '''"""What it is."""
+from dataclasses import dataclass
+from .helper import twice
+
+@dataclass
+class Thing:
+    """A thing."""
+    size: int = 1
+    """How large."""
+
+    def grown(self) -> int:
+        """Larger."""
+        return twice(self.size)  # by two
+'''
+
+
+@pytest.fixture(name="fingerprint")
+def fixture_fingerprint(tmp_path, monkeypatch):
+    """The fingerprint of a package's module ``thing``, given the code of its files."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def of(**files: str) -> str:
+        name = f"some_package_{next(_NUMBERS)}"
+        (tmp_path / name).mkdir()
+        for file, code in ({"__init__": "", "helper": "def twice(x): return 2 * x\n"} | files).items():
+            (tmp_path / name / f"{file}.py").write_text(code)
+        importlib.invalidate_caches()
+        return code_fingerprint(f"{name}.thing")
+
+    return of
+
+
+def test_formatting_comments_and_docstrings_do_not_count(fingerprint):
+    bare = CODE
+    for line in (
+        '    """A thing."""\n',
+        '    """How large."""\n',
+        '        """Larger."""\n',
+        '"""What it is."""\n',
+        "  # by two",
+    ):
+        assert line in bare
+        bare = bare.replace(line, "")
+    assert fingerprint(thing=CODE) == fingerprint(thing=bare)
+    assert fingerprint(thing=CODE) == fingerprint(thing=CODE.replace("twice(self.size)", "(twice( self.size ))"))
+
+
+def test_code_counts(fingerprint):
+    assert fingerprint(thing=CODE) != fingerprint(thing=CODE.replace("= 1", "= 2"))
+    assert fingerprint(thing=CODE) != fingerprint(thing=CODE + "\nx = 'a string that is a value'\n")
+
+
+def test_code_of_imported_modules_counts(fingerprint):
+    base = fingerprint(thing=CODE)
+    assert base != fingerprint(thing=CODE, helper="def twice(x): return x + x\n")
+    assert base == fingerprint(thing=CODE, other="never_imported = 1\n")
+    deep = {"thing": CODE, "helper": "from .deeper import twice\n"}
+    assert fingerprint(**deep, deeper="def twice(x): return 2 * x\n") != fingerprint(
+        **deep, deeper="def twice(x): return x + x\n"
+    )
+
+
+def test_nothing_is_imported_and_modules_may_import_each_other(fingerprint):
+    loop = {"thing": CODE, "helper": "from . import thing\ndef twice(x): return x\n"}
+    assert fingerprint(**loop) != fingerprint(thing=CODE)
+    unusable = {"thing": f"try:\n    from .kernels import fast\nexcept ImportError:\n    fast = None\n{CODE}"}
+    first = fingerprint(**unusable, kernels="raise RuntimeError('needs a GPU')\n")
+    assert first != fingerprint(**unusable, kernels="raise RuntimeError('needs another GPU')\n")
+
+
+def test_code_without_a_file_is_refused():
+    sys.modules["typed_at_a_prompt"] = types.ModuleType("typed_at_a_prompt")
+    try:
+        with pytest.raises(ArchlabError, match="module typed_at_a_prompt has no file"):
+            code_fingerprint("typed_at_a_prompt")
+    finally:
+        del sys.modules["typed_at_a_prompt"]
+
+
+def unedited():
+    return trial("1*mamba swiglu", COPYING)
+
+
+@pytest.fixture(name="key_after_editing")
+def fixture_key_after_editing(tmp_path, monkeypatch):
+    """The key of a trial had a module's code another line."""
+    find = trial_module._file
+
+    def key(module: str) -> str:
+        path = find(module)
+        edited = tmp_path / path.name
+        edited.write_text(path.read_text() + "\nanother_line = 1\n")
+        monkeypatch.setattr(trial_module, "_file", lambda name: edited if name == module else find(name))
+        trial_module._digest_and_imports.cache_clear()
+        return unedited().key
+
+    yield key
+    trial_module._digest_and_imports.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "archlab.layers.mamba",
+        "archlab.layers.mlp",
+        "archlab.layers.base",
+        "archlab.layers.ops.selective_scan",
+        "archlab.layers.ops.short_conv",
+        "archlab.architectures.backbones",
+        "archlab.tasks.selective_copying",
+        "archlab.tasks.base",
+        "archlab.tasks._chunks",
+        "archlab.training.train",
+        "archlab.training.evaluate",
+        "archlab.training.recipe",
+    ],
+)
+def test_code_that_a_number_depends_on_counts(key_after_editing, module):
+    before = unedited().key
+    assert key_after_editing(module) != before
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "archlab.layers.hyena",
+        "archlab.layers.ops.long_conv",
+        "archlab.tasks.compression",
+        "archlab.architectures.spec",
+        "archlab.architectures.catalogue",
+        "archlab.training.trial",
+        "archlab.errors",
+        "archlab.store.store",
+        "archlab.cli",
+        "archlab.reports.tables",
+        "archlab.benchmark.protocol",
+        "archlab.execution.local",
+    ],
+)
+def test_other_code_does_not_count(key_after_editing, module):
+    before = unedited().key
+    assert key_after_editing(module) == before
