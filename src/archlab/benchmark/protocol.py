@@ -287,8 +287,9 @@ def parse_protocol(name: str, text: str) -> Protocol:
         seeds = items("seeds", values["seeds"])
         tasks = {}
         for task, plan in mapping("tasks", values["tasks"], registry()).items():
+            chosen = mapping(f"tasks.{task}", plan, _TASK_FIELDS)
             with naming(f"tasks.{task}"):
-                tasks[task] = _task_plan(task, mapping("a task", plan, _TASK_FIELDS), values)
+                tasks[task] = _task_plan(task, chosen, values)
         layer_defaults = _layer_defaults(values.get("layer_defaults"))
     return Protocol(name, values["summary"], values["dim"], layer_defaults, seeds, tasks)
 

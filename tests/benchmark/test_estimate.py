@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from archlab.architectures import CATALOGUE
+from archlab.benchmark import estimate as estimate_module
+from archlab.benchmark.estimate import Estimate, estimate
+from archlab.benchmark.plan import make_plan
+from archlab.benchmark.protocol import load_protocol
+
+
+@pytest.fixture(name="smoke")
+def fixture_smoke():
+    return load_protocol("smoke")
+
+
+def test_an_estimate_times_real_steps(smoke):
+    threads, generator = torch.get_num_threads(), torch.get_rng_state()
+    trials = make_plan(smoke, ["transformer++", "mlp"]).trials()
+    found = estimate(trials, num_workers=2)
+    assert found.trials == len(trials) == 12
+    assert found.flops == sum(trial.flops for trial in trials)
+    assert 1e-3 < found.seconds < 100
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.fixture(name="steady")
+def fixture_steady(monkeypatch):
+    """A machine of 1e9 FLOP/s whatever it trains; the trials that were timed on it."""
+    timed = []
+
+    def speed(trial):
+        timed.append(trial)
+        return 1e9
+
+    monkeypatch.setattr(estimate_module, "_flops_per_second", speed)
+    return timed
+
+
+def test_time_counts_training_and_evaluation(smoke, steady):
+    trial = make_plan(smoke.with_tasks(["compression"]), ["mlp"]).trials()[0]
+    forward = trial.architecture.flops(length=8, vocab_size=16, dim=32, backbone="auto-encoder")
+    found = estimate([trial], num_workers=1)
+    assert found.flops == 3 * forward * 8 * 8  # steps x batch
+    assert found.seconds == pytest.approx((found.flops + (2 + 1) * 32 * forward) / 1e9)  # two evaluations and the test
+
+
+def test_time_grows_with_seeds_and_shrinks_with_workers(smoke, steady):
+    def seconds(seeds, workers):
+        return estimate(make_plan(smoke.with_seeds(range(seeds)), ["mlp"]).trials(), workers).seconds
+
+    once = seconds(1, 1)
+    assert seconds(3, 1) == pytest.approx(3 * once)
+    assert seconds(3, 2) == pytest.approx(1.5 * once)
+    assert seconds(1, 1000) == pytest.approx(once / 6)  # no more workers than trials
+
+
+def test_a_whole_protocol_is_estimated_from_one_setting_of_a_task_and_architecture(steady):
+    found = estimate(make_plan(load_protocol("paper"), list(CATALOGUE)).trials(), num_workers=2)
+    assert len(steady) == 6 * len(CATALOGUE)
+    assert found.trials == 396 * len(CATALOGUE)
+    assert {trial.setting.length for trial in steady if trial.setting.name == "in-context-recall"} == {128}
+    transformer = estimate(make_plan(load_protocol("paper"), ["transformer++"]).trials(), num_workers=2)
+    assert 1e17 < transformer.flops < 1e18
+
+
+def test_nothing_costs_nothing():
+    assert estimate([], num_workers=4) == Estimate(trials=0, flops=0, seconds=0)
