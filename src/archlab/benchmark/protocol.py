@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from archlab.benchmark._fields import items, mapping, naming, read_yaml
+from archlab.benchmark.yaml_fields import items, mapping, naming, read_yaml
 from archlab.errors import ArchlabError, unknown
 from archlab.layers import layer
 from archlab.tasks import Task, registry, setting

@@ -63,14 +63,13 @@ def narrowed_protocol(
 
 def key_value(option: str, text: str) -> tuple[str, Any]:
     """``"length=256"`` as a key and a YAML scalar."""
-    import yaml
-
+    from archlab.benchmark.yaml_fields import read_yaml
     from archlab.errors import ArchlabError
 
     key, equals, value = text.partition("=")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = read_yaml(value)
+    except ArchlabError:
         parsed = None
     if not (key.strip() and equals) or parsed is None or isinstance(parsed, list | dict):
         raise ArchlabError(f"{option} {text}: write KEY=VALUE, as in {option} length=32")

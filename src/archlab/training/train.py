@@ -58,6 +58,7 @@ class _Training:
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
         self.accuracy: float | None = None
         self.training_seconds = 0.0
+        self.clock = 0.0  # when the time for training was last counted
         self.examples = 0
 
     def run(self) -> TrialResult:
@@ -67,8 +68,9 @@ class _Training:
         order = batches(len(inputs), self.recipe.batch_size, self.trial.seed)
         losses = torch.zeros(_LOSSES_READ_EVERY, device=self.trial.device)
         train_losses: list[float] = []
-        unread, clock, reported = 0, time.perf_counter(), time.perf_counter()
+        unread = 0
         solved: int | None = None
+        self.clock = reported = time.perf_counter()
         for step in range(1, self.num_steps + 1):
             batch = next(order)
             for group in self.optimizer.param_groups:
@@ -80,27 +82,32 @@ class _Training:
                 read = losses[:unread].tolist()
                 bad = next((i for i, loss in enumerate(read) if not math.isfinite(loss)), None)
                 if bad is not None:
+                    self._count_time()
                     return self._diverged(step - unread + 1 + bad)
                 train_losses += read
                 unread = 0
-            now = time.perf_counter()
             if step in evaluate_at:
-                self.training_seconds += now - clock
+                self._count_time()
                 found = evaluate(self.model, *selection, self.recipe.metric)
                 if not math.isfinite(found.metrics.loss):
                     return self._diverged(step)
                 self._remember(step, float(np.mean(train_losses)), found)
                 train_losses = []
-                clock = reported = time.perf_counter()
+                self.clock = reported = time.perf_counter()
                 self._report(step)
                 if found.score >= self.recipe.stop_accuracy:
                     solved = step
                     break
-            elif now - reported > _REPORT_SECONDS:
-                self.training_seconds += now - clock
-                clock = reported = now
+            elif time.perf_counter() - reported > _REPORT_SECONDS:
+                self._count_time()
+                reported = self.clock
                 self._report(step)
         return self._finish(step, solved)
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self.training_seconds += now - self.clock
+        self.clock = now
 
     def _split(self, split: Split) -> tuple[Tensor, Tensor]:
         n = self.trial.setting.num_train_examples if split == "train" else self.recipe.num_evaluation
