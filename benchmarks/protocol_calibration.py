@@ -1,0 +1,123 @@
+"""Does a protocol's ranking mean something? Its agreement across seeds and with training several times longer.
+
+    python benchmarks/protocol_calibration.py --store calibration.db --json benchmarks/results/NAME.json
+
+Runs the protocol as it is, and again with every task trained LONGER times as many steps (fewer seeds), over the given
+architectures; then prints, per task, Kendall's tau-b of the architectures' scores between seeds (mean over pairs of
+seeds) and between the protocol and the longer training, the latter with a bootstrap interval. Resumable: what is in the
+store is not computed again.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import kendalltau
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rich.console import Console
+
+from _results import table, write
+from archlab.benchmark.bootstrap import Interval
+from archlab.benchmark.comparison import rank_agreement
+from archlab.benchmark.plan import Plan, make_plan, score_plan
+from archlab.benchmark.protocol import Protocol, load_protocol
+from archlab.benchmark.runner import run
+from archlab.benchmark.scores import Scores
+from archlab.execution import LocalExecutor
+from archlab.reports.live import LiveView
+from archlab.store import Store
+
+ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena", "mamba", "gla"]
+
+
+def longer(protocol: Protocol, times: int, seeds: int) -> Protocol:
+    tasks = {
+        name: replace(plan, recipe=replace(plan.recipe, steps=times * plan.recipe.num_steps(plan.settings[0].num_train_examples)))
+        for name, plan in protocol.tasks.items()
+    }
+    return replace(protocol, name=f"{protocol.name} x {times}", tasks=tasks, seeds=protocol.seeds[:seeds])
+
+
+def computed(store: Store, plan: Plan) -> Scores:
+    trials = plan.trials()
+    executor = LocalExecutor()
+    store.remember_run(plan.to_dict())
+    with LiveView(Console(stderr=True), trials, executor.num_workers) as view:
+        run(trials, store, executor, view)
+    executor.shutdown()
+    return score_plan(store, plan)
+
+
+def tau(first: list[float], second: list[float]) -> float:
+    """Kendall's tau-b; NaN where one side does not separate anything."""
+    return float(kendalltau(first, second).statistic)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("architectures", nargs="*", default=ARCHITECTURES, help="catalogue names or specs")
+    parser.add_argument("--protocol", default="quick")
+    parser.add_argument("--longer", type=int, default=4, help="how many times as long to train for comparison")
+    parser.add_argument("--longer-seeds", type=int, default=1, help="seeds of the longer training")
+    parser.add_argument("--store", default="calibration.db")
+    parser.add_argument("--json", type=Path, help="write the results here instead of benchmarks/results")
+    options = parser.parse_args()
+
+    protocol = load_protocol(options.protocol)
+    short_plan = make_plan(protocol, options.architectures)
+    long_plan = replace(short_plan, protocol=longer(protocol, options.longer, options.longer_seeds))
+    with Store(options.store) as store:
+        short, long = computed(store, short_plan), computed(store, long_plan)
+
+    sides = {id(scores): {a.label: a for a in scores.architectures} for scores in (short, long)}
+    labels = [a.label for a in short_plan.architectures]
+    rows = []
+    for i, task in enumerate(short.tasks):
+        per_seed = np.array([[s.score for s in sides[id(short)][label].tasks[i].settings[0].seeds] for label in labels])
+        between = [tau(per_seed[:, a], per_seed[:, b]) for a, b in combinations(range(per_seed.shape[1]), 2)]
+        agreement = rank_agreement(short, long, task)
+        rows.append(
+            {
+                "task": task,
+                "tau between seeds": _shown(np.nanmean(between) if not np.isnan(between).all() else None),
+                f"tau with x{options.longer}": _shown(agreement.tau),
+                "95 % interval": "-"
+                if agreement.interval is None
+                else "{low:.2f} to {high:.2f}".format(**vars(agreement.interval)),
+            }
+            | {label: " / ".join(_percent(sides[id(side)][label].tasks[i].score) for side in (short, long)) for label in labels}
+        )
+    print(table(rows))
+    write(
+        f"calibration-{protocol.name}",
+        f"Does the ranking of the {protocol.name} protocol mean something?",
+        "python benchmarks/protocol_calibration.py",
+        {
+            "tau between seeds": "Kendall's tau-b between the architectures' scores from two seeds, mean over pairs of seeds",
+            f"tau with x{options.longer}": f"the same with training {options.longer} times as long "
+            f"({len(long_plan.protocol.seeds)} seeds), with a bootstrap interval",
+            "columns of architectures": f"test score in % / after {options.longer} times as many steps",
+        },
+        rows,
+        options.json,
+    )
+
+
+def _shown(number: float | None) -> str:
+    return "-" if number is None else f"{number:.2f}"
+
+
+def _range(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"
+
+
+def _percent(score: float | None) -> str:
+    return "-" if score is None else f"{100 * score:.1f}"
+
+
+if __name__ == "__main__":
+    main()
