@@ -35,7 +35,7 @@ def archlab(context: typer.Context) -> None:
 def main() -> None:
     """Run the command line; a request that cannot be met is one line on standard error and status 2."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="archlab", standalone_mode=False)
         sys.stdout.flush()
     except ArchlabError as error:
         status = _refuse(str(error))

@@ -127,9 +127,8 @@ def _print_layers(rows: list[dict[str, Any]], dim: int, length: int) -> None:
 
     wide = output_console().width >= 110
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.caption = Text(
-        f"at width {dim} and length {length}, knobs at their defaults; – does not fit this width so", style="dim"
-    )
+    unfit = "; – does not fit this width as it is" if any(row["parameters"] is None for row in rows) else ""
+    table.caption = Text(f"at width {dim} and length {length}, knobs at their defaults{unfit}", style="dim")
     table.add_column("layer", no_wrap=True)
     table.add_column("knobs", overflow="fold")
     for head in ("params", "state", "FLOPs"):

@@ -141,11 +141,12 @@ def _terminable() -> Iterator[None]:
         return
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request must not cut the first one's clearing up short
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is ending: no second request cuts that short
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is interrupt:
+            signal.signal(signal.SIGTERM, before)

@@ -30,7 +30,7 @@ def task_table(tasks: Iterable[Task]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
     table.add_column("task", no_wrap=True)
     table.add_column("a model must")
-    table.add_column("knobs")
+    table.add_column("knobs", min_width=24)  # num_train_examples=12800 stays whole
     table.add_column("chance", justify="right", no_wrap=True)
     for task in tasks:
         knobs = " ".join(f"{knob}={value}" for knob, value in task.knobs().items())

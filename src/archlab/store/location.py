@@ -89,12 +89,7 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise ArchlabError(f"store {path} cannot be read: {error.strerror}") from None
     if header and header != b"SQLite format 3\0":
         raise ArchlabError(f"store {path} is not an SQLite database: it is left as it is; choose another file")
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as connection:
-            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.DatabaseError as error:
-        state, tables = str(error), set()
+    state, tables = _look_inside(path)
     if state != "ok":
         line = " ".join(state.split())
         raise ArchlabError(f"store {path} is damaged ({line}): it is left as it is; restore a copy or choose another file")
@@ -102,6 +97,23 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise ArchlabError(f"store {path} is an SQLite database of something else: it is left as it is; choose another file")
     if not tables and not create:
         raise NoStoreError(f"store {path} is empty: `archlab run SPEC --store {path}` fills it")
+
+
+def _look_inside(path: Path) -> tuple[str, set[str]]:
+    """``"ok"`` or what is damaged, and the names of the tables."""
+    log = path.with_name(f"{path.name}-wal")
+    # Of a file that no one has open, SQLite may believe that no one will: then it leaves no files of its own beside it.
+    alone = not log.exists()
+    how = "immutable=1" if alone else "mode=ro"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS)) as connection:
+            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.DatabaseError as error:
+        state, tables = str(error), set()
+    if state != "ok" and alone and log.exists():  # a run has opened it meanwhile
+        return _look_inside(path)
+    return state, tables
 
 
 def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:

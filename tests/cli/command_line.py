@@ -1,0 +1,51 @@
+"""The command line as a test calls it: in this process, or in one of its own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from archlab.cli import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit status, standard output, standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Calls the command line in this process, in the current folder."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> Outcome:
+        self.monkeypatch.setattr(sys, "argv", ["archlab", *arguments])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = self.capsys.readouterr()
+        return Outcome(int(end.value.code or 0), captured.out, captured.err)
+
+
+def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
+    """The command line in a process (and a process group) of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from archlab.cli import main; main()", *arguments],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "ARCHLAB_STORE"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+SMOKE_RUN = ("run", "transformer++", "mamba", "--protocol", "smoke", "--tasks", "compression,in-context-recall", "--workers", "2")

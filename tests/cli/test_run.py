@@ -1,0 +1,154 @@
+"""archlab run: what it prints, resumes, refuses to do twice."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import SMOKE_RUN, CommandLine, start
+
+from archlab.execution import LocalExecutor
+from archlab.store import Store
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_):
+        raise AssertionError("a training was started")
+
+    monkeypatch.setattr(LocalExecutor, "submit", refuse)
+    monkeypatch.setattr("archlab.benchmark.estimate._flops_per_second", lambda trial: 1e9)
+
+
+def test_a_run_prints_one_document_and_its_progress_beside_it(smoke_run):
+    _, outcome = smoke_run
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document["complete"] is True
+    assert document["tasks"] == ["in-context-recall", "compression"]
+    assert sorted(a["name"] for a in document["architectures"]) == ["mamba", "transformer++"]
+    lines = outcome.err.splitlines()
+    assert lines[0] == "4 trials; 2 workers"
+    assert [line.split()[0] for line in lines[1:5]] == ["1/4", "2/4", "3/4", "4/4"]
+    assert all("· lr 0.002 wd 0.1 · seed 0: score " in line and line.count("%") == 1 for line in lines[1:5])
+    assert lines[5].startswith("4 trials computed in ")
+    assert len(lines) == 6
+
+
+def test_the_same_command_again_computes_nothing(archlab: CommandLine, smoke_run, no_training):
+    store, first = smoke_run
+    before = [(record.key, record.provenance) for record in Store(store, create=False).records()]
+    again = archlab(*SMOKE_RUN, "--json", "--store", str(store))
+    assert (again.status, again.out) == (0, first.out)
+    assert again.err == "nothing was left to compute; 4 trials taken from the store\n"
+    assert [(record.key, record.provenance) for record in Store(store, create=False).records()] == before
+
+
+def test_a_run_ends_with_tables_and_what_to_do_next(archlab: CommandLine, smoke_run, no_training):
+    outcome = archlab(*SMOKE_RUN, "--store", str(smoke_run[0]))
+    assert outcome.status == 0
+    head, *rows = outcome.out.splitlines()
+    assert head.split()[:4] == ["architecture", "recall", "compress", "mean"]
+    assert {row.split()[0] for row in rows[:2]} == {"transformer++", "mamba"}
+    assert max(map(len, outcome.out.splitlines())) <= 100
+    assert outcome.err.splitlines()[-1].startswith(f"`archlab report --store {smoke_run[0]}` ")
+
+
+def test_a_dry_run_writes_nothing(archlab: CommandLine, tmp_path: Path, no_training):
+    outcome = archlab(
+        "run", "transformer++", "mamba swiglu", "--protocol", "smoke", "--seeds", "3", "--dry-run", "--workers", "2"
+    )
+    assert (outcome.status, outcome.err) == (0, "")
+    text = " ".join(outcome.out.split())
+    assert "protocol smoke: every task" in text
+    assert "architectures transformer++ = 2*[mh-attention(heads=2) swiglu] mamba swiglu" in text
+    assert "trainings 36 = 2 architectures x 6 settings x 1 grid point x 3 seeds" in text
+    assert "in the store 0 of them (archlab.db)" in text
+    assert "FLOPs" in text
+    assert "on this machine with 2 workers" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_knows_what_the_store_has(archlab: CommandLine, smoke_run, no_training):
+    store = smoke_run[0]
+    before = store.read_bytes()
+    command = (*SMOKE_RUN, "--store", str(store), "--dry-run", "--json")
+    all_there = json.loads(archlab(*command).out)
+    assert (all_there["trainings"], all_there["stored"], all_there["flops_left"], all_there["seconds"]) == (4, 4, 0, 0)
+    more = json.loads(archlab(*command, "--seeds", "2", "--grid", "lr=2e-3,1e-3").out)
+    assert (more["trainings"], more["stored"]) == (16, 4)
+    assert more["flops"] == 4 * all_there["flops"]
+    assert more["flops_left"] == 3 * all_there["flops"]
+    # At 1 GFLOP/s with two workers; three evaluations of 32 sequences cost half of training on 64.
+    assert more["seconds"] == pytest.approx(1.5 * more["flops_left"] / 1e9 / 2, abs=0.06)
+    assert store.read_bytes() == before
+    assert [path.name for path in store.parent.iterdir()] == ["archlab.db"]
+
+
+@pytest.mark.parametrize(
+    ("options", "trainings"),
+    [
+        (["--tasks", "compression, memorization"], 2),
+        (["--settings", "base"], 6),
+        (["--grid", "lr=1e-3,2e-3,1e-3", "--grid", "wd=0,0.1"], 24),
+        (["--seeds", "3"], 18),
+        (["--seeds", "4,7,4"], 12),
+        (["--seeds", "4,"], 6),
+        (["--set", "length=64", "--set", "compression.length=32", "--set", "recipe.steps=2", "--set", "dim=64"], 6),
+    ],
+)
+def test_options_narrow_a_protocol(archlab: CommandLine, no_training, options: list[str], trainings: int):
+    outcome = archlab("run", "mamba", "--protocol", "smoke", "--dry-run", "--json", *options)
+    assert json.loads(outcome.out)["trainings"] == trainings
+
+
+def test_ctrl_c_keeps_what_is_finished(archlab: CommandLine, tmp_path: Path, no_training):
+    command = ("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "500", "--workers", "1")
+    process = start(*command, folder=tmp_path)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "500 trials; 1 worker\n"
+    assert process.stderr.readline().startswith("1/500 ")
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    with Store(tmp_path / "archlab.db", create=False) as store:
+        records = store.records()
+    assert {record.status for record in records} == {"finished"}
+    assert err.splitlines()[-1] == f"stopped: {len(records)} of 500 trials are in archlab.db; the same command does the rest"
+    preview = json.loads(archlab(*command, "--dry-run", "--json").out)
+    assert (preview["trainings"], preview["stored"]) == (500, len(records))
+
+
+def test_a_second_request_to_end_does_not_cut_the_first_short(tmp_path: Path):
+    process = start("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "500", folder=tmp_path)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.terminate()
+    process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    with Store(tmp_path / "archlab.db", create=False) as store:
+        assert store.records(statuses=["running"]) == []
+
+
+def test_failures_are_told_and_the_rest_is_scored(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ARCHLAB_STORE", "mine.db")
+    monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: LocalExecutor(1, train=fail_on_seed_1))
+    outcome = archlab("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "2", "--json")
+    assert outcome.status == 1
+    (seeds,) = [
+        setting["seeds"] for a in json.loads(outcome.out)["architectures"] for setting in a["tasks"]["compression"]["settings"]
+    ]
+    assert [seed["missing"] is None for seed in seeds] == [True, False]
+    assert outcome.err.splitlines()[-1].endswith("seed 1: ValueError: unlucky")
+    assert Path("mine.db").exists()
+
+
+def fail_on_seed_1(trial, on_progress):
+    from tests.synthetic_records import result
+
+    if trial.seed == 1:
+        raise ValueError("unlucky")
+    return result(trial, [1, 2], curve=[(4, 0.2), (8, 0.4)])

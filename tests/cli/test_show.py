@@ -1,0 +1,107 @@
+"""archlab scores, report, describe and the lists."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import CommandLine
+
+from archlab.architectures.catalogue import CATALOGUE
+from archlab.layers import registry
+
+
+def test_scores_are_those_of_the_run(archlab: CommandLine, smoke_run):
+    store, run = smoke_run
+    outcome = archlab("scores", "--store", str(store), "--json")
+    assert (outcome.status, outcome.out, outcome.err) == (0, run.out, "")
+    for architecture in json.loads(outcome.out)["architectures"]:
+        assert set(architecture) >= {"architecture", "name", "score", "low", "high", "num_params", "state_size", "flops", "tasks"}
+        assert architecture["low"] <= architecture["score"] <= architecture["high"]
+        assert set(architecture["tasks"]) == {"in-context-recall", "compression"}
+        assert architecture["score"] == pytest.approx(sum(t["score"] for t in architecture["tasks"].values()) / 2)
+    table = archlab("scores", "--store", str(store), "--protocol", "smoke")
+    assert table.status == 0
+    assert max(map(len, table.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_tables_fit_the_terminal(archlab: CommandLine, smoke_run, monkeypatch, width: int):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # standard output counts as a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    for command in (["scores", "--store", str(smoke_run[0])], ["layers"], ["architectures"], ["protocols"], ["tasks", "list"]):
+        outcome = archlab(*command)
+        assert outcome.status == 0
+        assert "…" not in outcome.out
+        assert max(len(line) for line in re.sub(r"\x1b\[\d*m", "", outcome.out).splitlines()) <= width, command
+
+
+def test_the_report_is_written_where_asked(archlab: CommandLine, smoke_run, tmp_path: Path):
+    outcome = archlab("report", "--store", str(smoke_run[0]), "-o", "mine.html")
+    assert (outcome.status, outcome.out, outcome.err) == (0, "", "wrote mine.html\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
+    page = (tmp_path / "mine.html").read_text()
+    assert "transformer++" in page
+    assert "mamba" in page
+
+
+def test_describe_counts_layer_by_layer(archlab: CommandLine):
+    spec = "mh-hyena swiglu mh-attention swiglu"
+    document = json.loads(archlab("describe", spec, "--length", "128", "--json").out)
+    assert [layer["layer"] for layer in document["layers"]] == spec.split()
+    for what in ("parameters", "state", "flops"):
+        assert document["total"][what] == sum(part[what] for part in document["layers"] + document["around"])
+    text = archlab("describe", spec, "--length", "128").out
+    rows = [line.split() for line in text.splitlines()]
+    assert rows[1][:3] == ["1", "mh-hyena", "sequence"]
+    assert ["total", f"{document['total']['parameters']:,}"] in [row[:2] for row in rows]
+
+
+def test_lists_name_everything(archlab: CommandLine):
+    layers = json.loads(archlab("layers", "--json").out)
+    assert {row["layer"] for row in layers} == set(registry())
+    assert all(name in archlab("layers").out for name in registry())
+    assert all(row["parameters"] > 0 and row["flops"] > 0 for row in layers)
+    assert [row["name"] for row in json.loads(archlab("architectures", "--json").out)] == list(CATALOGUE)
+    protocols = {row["protocol"]: row for row in json.loads(archlab("protocols", "--json").out)}
+    assert (protocols["paper"]["settings"], protocols["paper"]["trainings"] % (66 * 6)) == (66, 0)
+
+
+def test_layers_that_do_not_fit_a_width_are_listed_all_the_same(archlab: CommandLine):
+    rows = {row["layer"]: row for row in json.loads(archlab("layers", "--dim", "30", "--json").out)}
+    assert rows["mh-attention"]["parameters"] is None
+    assert rows["attention"]["parameters"] > 0
+    assert "does not fit this width" in archlab("layers", "--dim", "30").out
+    assert "does not fit this width" not in archlab("layers").out
+
+
+def test_a_protocol_shown_is_a_protocol_that_runs(archlab: CommandLine, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("archlab.benchmark.estimate._flops_per_second", lambda trial: 1e9)
+    (tmp_path / "mine.yaml").write_text(archlab("protocols", "smoke").out)
+    outcome = archlab("run", "mamba", "--protocol", "mine.yaml", "--dry-run", "--json")
+    assert (outcome.status, json.loads(outcome.out)["protocol"], json.loads(outcome.out)["trainings"]) == (0, "mine", 6)
+
+
+@pytest.mark.parametrize("command", [["architectures"], ["scores", "--json"], ["--help"]], ids=" ".join)
+def test_a_reader_that_leaves_early_is_no_error(smoke_run, command: list[str]):
+    script = "import sys; from archlab.cli import main; sys.stdin.read(); main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *command],
+        cwd=smoke_run[0].parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stdin.close()  # now it writes, and no one reads
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1

@@ -1,0 +1,107 @@
+"""Wrong input: one line with the fix, status 2, nothing written or changed."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import CommandLine
+
+RUN = ["run", "transformer++", "--protocol", "smoke"]
+WRONG = [
+    (["run", "atention"], "unknown layer 'atention': did you mean 'attention'?"),
+    (["run", "3*[hyena"], "'[' at character 3 is never closed: add ']'"),
+    (["run", ""], "an architecture needs at least one layer"),
+    (["run"], "Missing argument 'SPEC'"),
+    ([*RUN, "mh-attention(heads=3)", "--set", "dim=128"], "width 128 does not split into 3 heads"),
+    ([*RUN, "mh-attention(head=2)"], "did you mean 'heads'?"),
+    ([*RUN, "--store", "folder"], "store folder is a directory: give a file"),
+    ([*RUN, "--store", "text.db"], "store text.db is not an SQLite database"),
+    ([*RUN, "--store", "damaged.db"], "store damaged.db is damaged"),
+    ([*RUN, "--store", "missing/archlab.db"], "the folder missing does not exist"),
+    ([*RUN, "--store", "nonsense://host"], "give a path, or a URL"),
+    ([*RUN, "--dry-run", "--store", "text.db"], "store text.db is not an SQLite database"),
+    (["run", "transformer++", "--protocol", "smokey"], "did you mean 'smoke'?"),
+    (["run", "transformer++", "--protocol", "my.yaml"], "protocol my.yaml: cannot be read: no such file"),
+    ([*RUN, "--tasks", "compresion"], "did you mean 'compression'?"),
+    ([*RUN, "--tasks", ""], "--tasks '' names no task: choose from"),
+    ([*RUN, "--settings", "some"], "--settings some: choose base or all"),
+    ([*RUN, "--set", "lenght=8"], "did you mean 'length'?"),
+    ([*RUN, "--set", "length=7"], "in-context-recall: length=7"),
+    ([*RUN, "--set", "length"], "--set length: write KEY=VALUE"),
+    ([*RUN, "--set", "recipe.step=8"], "did you mean 'steps'?"),
+    ([*RUN, "--set", "recipe.steps=few"], "steps='few' is not of type int"),
+    ([*RUN, "--set", "dim=wide"], "dim='wide': give a whole number"),
+    ([*RUN, "--seeds", "some"], "--seeds some: give how many"),
+    ([*RUN, "--seeds", "0"], "--seeds 0: give how many"),
+    ([*RUN, "--seeds", "1,-2"], "--seeds 1,-2: give how many"),
+    ([*RUN, "--grid", "rate=1"], "--grid rate=1: write lr=1e-3,5e-4 or wd=0,0.1"),
+    ([*RUN, "--grid", "lr=1e-3,"], "--grid lr=1e-3,: write lr="),
+    ([*RUN, "--grid", "lr=-1"], "-1"),
+    ([*RUN, "--grid", "lr=1", "--grid", "lr=2"], "lr is given twice"),
+    ([*RUN, "--workers", "0"], "workers=0: must be at least 1"),
+    ([*RUN, "--workers", "two"], "Invalid value for '--workers'"),
+    ([*RUN, "--device", "cuda"], "no GPU is visible here: choose device='cpu'"),
+    ([*RUN, "--device", "cuda", "--dry-run"], "no GPU is visible here"),
+    ([*RUN, "--device", "tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
+    ([*RUN, "--sed", "1"], "No such option: --sed"),
+    (["scores"], "store archlab.db does not exist: `archlab run SPEC --store archlab.db` makes it"),
+    (["scores", "--store", "text.db"], "is not an SQLite database"),
+    (["report"], "store archlab.db does not exist"),
+    (["describe", "atention"], "did you mean 'attention'?"),
+    (["describe", "mh-attention", "--dim", "30"], "the nearest that fits is heads=15"),
+    (["describe", "mamba", "--dim", "0"], "--dim 0: must be at least 1"),
+    (["describe", "mamba", "--length", "0"], "--length 0: must be at least 1"),
+    (["describe", "mamba", "--vocab-size", "0"], "--vocab-size 0: must be at least 1"),
+    (["layers", "--length", "0"], "--length 0: must be at least 1"),
+    (["protocols", "smokey"], "did you mean 'smoke'?"),
+    (["tasks", "show", "compresion"], "did you mean 'compression'?"),
+    (["tasks", "show", "compression", "--split", "exam"], "'exam' is not one of 'train', 'validation', 'test'"),
+    (["tasks", "show", "compression", "--seed", "-1"], "seed=-1"),
+    (["scroes"], "No such command 'scroes'"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, smoke_run) -> Path:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.db").write_text("not a database")
+    (tmp_path / "damaged.db").write_bytes(smoke_run[0].read_bytes()[:5000])
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+WITHOUT_JSON = ("report", "scroes")
+CASES = WRONG + [([*arguments, "--json"], reason) for arguments, reason in WRONG if arguments[0] not in WITHOUT_JSON]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), CASES, ids=[" ".join(arguments) for arguments, _ in CASES])
+def test_wrong_input_is_one_line(archlab: CommandLine, folder: Path, monkeypatch, arguments: list[str], reason: str):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    before = contents(folder)
+    outcome = archlab(*arguments)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert reason in outcome.err
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"), [("folder", "is a directory: give a file"), ("missing/report.html", "there is no directory missing")]
+)
+def test_a_report_needs_a_place(archlab: CommandLine, folder: Path, smoke_run, output: str, reason: str):
+    before = contents(folder)
+    outcome = archlab("report", "--store", str(smoke_run[0]), "-o", output)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert reason in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert contents(folder) == before
+
+
+def test_a_protocol_that_never_ran(archlab: CommandLine, smoke_run):
+    outcome = archlab("scores", "--store", str(smoke_run[0]), "--protocol", "paper")
+    assert outcome.status == 2
+    assert "has no run of protocol 'paper', only of smoke" in outcome.err
