@@ -126,6 +126,14 @@ def test_a_result_of_an_earlier_version_counts_where_the_present_has_none(store,
     assert seed_score(store, plan).score == 0.25
 
 
+def test_an_earlier_versions_result_counts_though_the_present_version_was_stored_before(store, protocol):
+    plan = make_plan(protocol, ["mlp"])
+    (trial,) = plan.trials()
+    store.claim([trial], 1)
+    finish(store, earlier(trial), 1)
+    assert seed_score(store, plan).score == 0.25
+
+
 def test_what_else_a_store_holds_is_left_out(store, protocol):
     for trial in make_plan(protocol.with_seeds([0, 1]), ["mlp", "swiglu"]).trials():
         finish(store, trial, 2)
