@@ -1,0 +1,135 @@
+"""What the documentation tells people to type works: commands, make targets, Python."""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command_line import CommandLine
+from tests.fake_training import ThreadExecutor
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ELSEWHERE = ("://", "--device cuda")
+"""Commands with these need a machine that the tests do not have: they are only read."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a shell block."""
+
+    words: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...] = ()
+    output: str | None = None
+    """File that the standard output is redirected to."""
+
+
+def blocks(document: Path, *languages: str) -> list[str]:
+    text = document.read_text(encoding="utf-8") if document.exists() else ""
+    return [body for language, body in FENCE.findall(text) if language in languages]
+
+
+def commands(document: Path) -> list[Command]:
+    found: list[Command] = []
+    for body in blocks(document, "console", "bash", "sh", "shell"):
+        lines = body.replace("\\\n", " ").splitlines()
+        prompts = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        parts = [part for line in prompts or lines for part in re.split(r" && | \| |; ", line)]
+        found += [parse(words) for part in parts if (words := shlex.split(part, comments=True))]
+    return found
+
+
+def parse(words: list[str]) -> Command:
+    variables = []
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        variables.append((name, value))
+    output = words[words.index(">") + 1] if ">" in words else None
+    words = words[: words.index(">")] if ">" in words else words
+    return Command((words[0].removeprefix(".venv/bin/"), *words[1:]) if words else (), tuple(variables), output)
+
+
+def option(words: tuple[str, ...], name: str, default: str) -> str:
+    return words[words.index(name) + 1] if name in words else default
+
+
+@pytest.fixture
+def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """The command line for who follows a document: trainings run in this process, dry runs are not timed."""
+    from archlab.training.train import train
+
+    monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: ThreadExecutor(train, num_workers=1))
+    monkeypatch.setattr("archlab.benchmark.estimate._flops_per_second", lambda trial: 1e9)
+    return archlab
+
+
+def follow(reader: CommandLine, command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do as the document says; what would train for long is planned instead, and a smoke run stands in for it."""
+    words = command.words[1:]
+    with monkeypatch.context() as context:
+        for name, value in command.variables:
+            context.setenv(name, value)
+        if words[0] == "run" and option(words, "--protocol", "quick") != "smoke" and "--dry-run" not in words:
+            outcome = reader(*words, "--dry-run")
+            assert outcome.status == 0, f"{shlex.join(command.words)}: {outcome.err}"
+            stand_in = ("mlp", "swiglu", "--protocol", "smoke", "--tasks", "compression")
+            words = (
+                "run",
+                *stand_in,
+                "--store",
+                option(words, "--store", dict(command.variables).get("ARCHLAB_STORE", "archlab.db")),
+            )
+        elif words[0] in ("scores", "report") and "--protocol" in words:
+            at = words.index("--protocol")
+            words = words[:at] + words[at + 2 :]
+        outcome = reader(*words)
+    assert outcome.status == 0, f"{shlex.join(command.words)}: {outcome.err}"
+    if command.output:
+        (folder / command.output).write_text(outcome.out, encoding="utf-8")
+
+
+def test_the_readme_shows_how_to_start():
+    first = [command.words[0] for command in commands(ROOT / "README.md") if command.words]
+    assert "make" in first
+    assert first.count("archlab") >= 3
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_work(document: Path, reader: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert document.exists()
+    for command in commands(document):
+        line = shlex.join(command.words)
+        if command.words[:1] == ("archlab",) and not any(mark in line for mark in ELSEWHERE):
+            follow(reader, command, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_targets_and_scripts_exist(document: Path):
+    targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for command in commands(document):
+        if command.words[:1] == ("make",):
+            assert {word for word in command.words[1:] if not re.match(r"-|\w+=", word)} <= targets
+        for word in command.words:
+            if re.match(r"(benchmarks|examples|tests)/", word):
+                assert (ROOT / word).exists(), shlex.join(command.words)
+
+
+WITH_PYTHON = [document for document in DOCUMENTS if blocks(document, "python")]
+
+
+@pytest.mark.parametrize("document", WITH_PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_runs(document: Path, reader: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All blocks of a document, one after the other, in the folder that its commands leave."""
+    for command in commands(document):
+        if command.words[:2] == ("archlab", "run"):
+            follow(reader, command, tmp_path, monkeypatch)
+    (tmp_path / "document.py").write_text("\n".join(blocks(document, "python")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "document.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
