@@ -89,9 +89,9 @@ def compare(mixer: str, layer: str, rounds: int) -> dict[str, str | float]:
     ours, reference = our_step(mixer), reference_step(layer)
     for _ in range(2):  # the first steps allocate, and choose kernels
         ours(), reference()
-    clocks, cpus = zip(*(zip(seconds(ours), seconds(reference), strict=True) for _ in range(rounds)), strict=True)
-    low, _, high = quantiles((theirs / mine for mine, theirs in clocks), n=4)
-    (mine, theirs), (my_cpu, their_cpu) = ((median(x[i] for x in pairs) for i in (0, 1)) for pairs in (clocks, cpus))
+    pairs = [(*seconds(ours), *seconds(reference)) for _ in range(rounds)]
+    low, _, high = quantiles((theirs / mine for mine, _, theirs, _ in pairs), n=4)
+    mine, my_cpu, theirs, their_cpu = (median(column) for column in zip(*pairs, strict=True))
     return {
         "mixer": mixer,
         "ours, ms": round(1e3 * mine),
