@@ -27,8 +27,11 @@ def print_scores(scores: "Scores") -> None:
     from archlab.reports.tables import differences_table, leaderboard, learning_table
 
     console = output_console()
-    tables = [leaderboard(scores, console.width), learning_table(scores)]
-    if len(scores.architectures) > 1:
+    scored = sum(architecture.score is not None for architecture in scores.architectures)
+    tables = [leaderboard(scores, console.width)]
+    if scored:
+        tables.append(learning_table(scores))
+    if scored > 1:
         tables.append(differences_table(scores))
     for position, table in enumerate(tables):
         if position:
