@@ -117,7 +117,17 @@ def test_models_of_one_seed_are_equal_and_of_two_are_not():
     assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
 
 
-def test_the_references_initialisation_overrides_every_linear_layer_and_nothing_else():
+def test_the_references_initialisation_zeroes_the_biases_of_a_language_models_linear_layers():
+    model = build("transformer++", dim=128)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    reinit_as_reference(model)
+    biases = [f"{name}.bias" for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m.bias is not None]
+    assert biases
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, torch.zeros_like(parameter) if name in biases else before[name])
+
+
+def test_the_references_initialisation_draws_an_auto_encoders_linear_layers_anew():
     model = build("mamba", "auto-encoder", dim=128)
     before = {name: p.clone() for name, p in model.named_parameters()}
     reinit_as_reference(model)
@@ -125,7 +135,9 @@ def test_the_references_initialisation_overrides_every_linear_layer_and_nothing_
         f"{name}.{part}" for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) for part in ("weight", "bias")
     }
     for name, parameter in model.named_parameters():
-        if name not in linear:
+        if name.endswith("dt_bias"):
+            assert torch.all(parameter == 0)
+        elif name not in linear:
             assert torch.equal(parameter, before[name])
         elif name.endswith("bias"):
             assert torch.all(parameter == 0)

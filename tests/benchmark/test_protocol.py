@@ -76,7 +76,7 @@ def test_where_the_paper_and_the_reference_code_differ():
     assert (paper.select_on, reference.select_on) == ("validation", "test")
     assert (paper.checkpoint, reference.checkpoint) == ("last", "best")
     assert (paper.norm, reference.norm) == ("rmsnorm", "rmsnorm")
-    assert (paper.reinit_auto_encoder, reference.reinit_auto_encoder) == (False, True)
+    assert (paper.reference_init, reference.reference_init) == (False, True)
     assert reference.stop_accuracy == 0.999
     heads = {
         name: make_plan(load_protocol(name), ["mh-hyena"]).architectures[0].layers[0].knobs()["heads"]

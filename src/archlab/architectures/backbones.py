@@ -99,16 +99,22 @@ def sin_cos_positions(length: int, dim: int) -> Tensor:
     return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, dim - 2 * half))
 
 
-def reinit_as_reference(model: nn.Module) -> None:
-    """What the reference code does to its auto-encoder: every linear weight N(0, 0.02), every bias 0.
+def reinit_as_reference(model: Backbone) -> None:
+    """Initialise as the reference code does, over what the layers have chosen; only for comparison.
 
-    It overrides the layers' own initialisation (Mamba's step sizes, Hyena's filters), so it is only for comparison.
+    Every bias of a linear layer becomes 0. In an auto-encoder every linear weight is drawn anew, N(0, 0.02), and Mamba's
+    step sizes start at softplus(0) = 0.69 instead of 0.001 to 0.1: that undoes what Mamba, GLA and Hyena start from.
     """
+    anew = isinstance(model, AutoEncoder)
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
+            if anew:
+                nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        dt_bias = getattr(module, "dt_bias", None)
+        if anew and isinstance(dt_bias, nn.Parameter):
+            nn.init.zeros_(dt_bias)
 
 
 BACKBONES: dict[str, type[Backbone]] = {"language-model": LanguageModel, "auto-encoder": AutoEncoder}

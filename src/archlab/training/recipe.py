@@ -39,9 +39,9 @@ class Recipe:
     embedding_std: float = 0.02
     """Standard deviation of the token embedding's initialisation. At 0.02 the first layers' outputs drown the tokens'
     identity in the residual stream, and recall takes several times as many steps to be learned as at 1."""
-    reinit_auto_encoder: bool = False
-    """Re-initialise every linear layer of an auto-encoder, as the reference code does: it undoes the layers'
-    own initialisation (Mamba's step sizes, Hyena's filters)."""
+    reference_init: bool = False
+    """Initialise as the reference code does: the biases of linear layers at 0, and in the auto-encoder every linear layer
+    anew, which undoes the layers' own initialisation (Mamba's step sizes, Hyena's filters)."""
     evaluations: int = 20
     """Evenly spaced evaluations on the selection split, the last after the last step; 0: one an epoch."""
     num_evaluation: int = 1280

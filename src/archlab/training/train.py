@@ -207,7 +207,7 @@ def build_model(trial: Trial) -> Backbone:
             norm=trial.recipe.norm,
             embedding_std=trial.recipe.embedding_std,
         )
-        if trial.recipe.reinit_auto_encoder and trial.setting.backbone == "auto-encoder":
+        if trial.recipe.reference_init:
             reinit_as_reference(model)
     return model.to(trial.device)
 
