@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.synthetic_records import RECIPE, plan, record, result, simulate
 
 from archlab.benchmark.bootstrap import Units, percentile_interval, resampled_means
-from archlab.benchmark.scoring import learning_curve_area, score, score_records
+from archlab.benchmark.scoring import learning_curve_area, score
 from archlab.errors import ArchlabError
 from archlab.tasks import setting
 
@@ -147,22 +147,6 @@ def test_bad_requests_are_refused() -> None:
         score(trials, {}, confidence=2)
     with pytest.raises(ArchlabError, match="resamples=5"):
         score(trials, {}, resamples=5)
-
-
-def test_a_store_without_its_protocol_expects_of_all_what_any_was_trained_on() -> None:
-    trials = plan(["mlp"], [RECALL, COMPRESSION]) + plan(["swiglu"], [RECALL])
-    records = list(simulate(trials, lambda _: 0.6).values())
-    scores = score_records(records)
-    assert [(a.label, a.complete) for a in scores.architectures] == [("mlp", True), ("swiglu", False)]
-    assert scores.architectures[1].gaps[0] == "swiglu: compression, seed 0: 1 of 1 trials not run"
-
-
-def test_records_of_earlier_code_give_way() -> None:
-    (trial,) = plan(["mlp"], [RECALL], seeds=(0,))
-    present = record(trial, result(trial, [4, 4]))
-    earlier = dataclasses.replace(record(trial, result(trial, [0, 0])), key="0" * 32)
-    for order in ([present, earlier], [earlier, present]):
-        assert score_records(order).architectures[0].score == 1.0
 
 
 def test_same_records_same_intervals_in_any_order_of_architectures() -> None:

@@ -8,7 +8,19 @@ from torch import Tensor, nn
 
 from archlab.layers import LayerConfig
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"rmsnorm": lambda dim: nn.RMSNorm(dim, eps=1e-5), "layernorm": nn.LayerNorm}
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (arXiv 1910.07467), computed in the precision of its weight also under autocast."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., dim)`` to the same shape."""
+        return super().forward(x.to(self.weight.dtype))
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"rmsnorm": RMSNorm, "layernorm": nn.LayerNorm}
 
 
 class Residual(nn.Module):

@@ -59,17 +59,31 @@ def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
     Raises:
         ArchlabError: the store knows no such run.
     """
-    plans = [Plan.from_dict(values) for values in store.runs()]
+    plans, unreadable = _readable_plans(store)
     if protocol is not None:
         known = sorted({plan.protocol.name for plan in plans})
         plans = [plan for plan in plans if plan.protocol.name == protocol]
         if known and not plans:
             raise ArchlabError(f"store {store.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
+    if not plans and unreadable is not None:
+        raise ArchlabError(f"store {store.where}: its runs are of another version of archlab: {unreadable}; run them again")
     if not plans:
         raise ArchlabError(f"store {store.where} has no runs: `archlab run SPEC --store {store.where}` adds one")
     latest = plans[-1]
     alike = [plan for plan in plans if plan.protocol == latest.protocol and plan.device == latest.device]
     return replace(latest, architectures=tuple(dict.fromkeys(a for plan in alike for a in plan.architectures)))
+
+
+def _readable_plans(store: "Store") -> tuple[list[Plan], ArchlabError | None]:
+    """The plans of the store's runs, without those that this version of archlab cannot read, and why not."""
+    plans: list[Plan] = []
+    unreadable: ArchlabError | None = None
+    for values in store.runs():
+        try:
+            plans.append(Plan.from_dict(values))
+        except ArchlabError as error:
+            unreadable = error
+    return plans, unreadable
 
 
 def score_plan(store: "Store", plan: Plan) -> "Scores":
@@ -81,7 +95,7 @@ def score_plan(store: "Store", plan: Plan) -> "Scores":
 
     trials = plan.trials()
     found: dict[Trial, Record | None] = dict.fromkeys(trials)
-    for record in store.records():
+    for record in store.records(skip_unknown=True):
         if record.trial in found and _counts_before(record, found[record.trial]):
             found[record.trial] = record
     return score(trials, {trial.key: record for trial, record in found.items() if record is not None})

@@ -57,24 +57,6 @@ def score(
     )
 
 
-def score_records(
-    records: Iterable["Record"], *, confidence: float = 0.95, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
-) -> Scores:
-    """Score a store's records without their protocol: what any architecture was trained on is expected of all.
-
-    Where a trial was run by different versions of the code, the present code's record counts, else the latest.
-
-    Raises:
-        ArchlabError: there are no records, or a setting was trained under more than one condition (several
-            protocols in one store): filter the records first.
-    """
-    latest: dict[Trial, Record] = {}
-    for record in records:
-        if record.trial not in latest or latest[record.trial].key != record.trial.key:
-            latest[record.trial] = record
-    return _score(list(latest.items()), confidence=confidence, resamples=resamples, seed=seed)
-
-
 def _score(planned: Sequence[Planned], *, confidence: float, resamples: int, seed: int) -> Scores:
     if not planned:
         raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")

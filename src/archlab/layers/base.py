@@ -8,6 +8,7 @@ file needs no edit elsewhere.
 
 import importlib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -73,8 +74,14 @@ class LayerConfig(ABC):
 
     def __str__(self) -> str:
         """The text form: the name, and the knobs that differ from their defaults."""
-        changed = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        changed = [f"{f.name}={_text(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+
+def _text(value: Any) -> str:
+    """A knob's value as specs write it; strings are quoted where they would read as something else."""
+    plain = not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_][\w.+/:-]*", value) and value.lower() not in ("true", "false"))
+    return str(value) if plain else f'"{value}"'
 
 
 @runtime_checkable

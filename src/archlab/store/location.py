@@ -64,7 +64,9 @@ def _parse(location: str | os.PathLike[str]) -> URL:
         url = make_url(text)
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise ArchlabError(f"store {text!r}: {error}: give a path, or a URL such as postgresql://user@host/database") from None
+        raise ArchlabError(
+            f"store {text!r}: {error}: give a path, or a URL such as postgresql+psycopg://user@host/database"
+        ) from None
     if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
         raise ArchlabError(f"store {text!r}: a store in memory cannot be shared or resumed: give a path")
     return url

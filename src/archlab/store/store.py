@@ -34,7 +34,7 @@ class Store:
         """Open the store.
 
         Args:
-            location: a file, or a URL such as ``postgresql://user@host/database``.
+            location: a file, or a URL such as ``postgresql+psycopg://user@host/database``.
             create: whether to make a store that does not exist; commands that only read pass False.
             owner: who claims trials; by default this process.
 
@@ -55,15 +55,18 @@ class Store:
         """Close the connections. Claims stay: :meth:`release` gives them back."""
         self._engine.dispose()
 
-    def records(self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None) -> list[Record]:
+    def records(
+        self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None, *, skip_unknown: bool = False
+    ) -> list[Record]:
         """What is known about trials: all of them, oldest first, or those with the given keys, in that order.
 
         Args:
             keys: which trials; unknown keys are left out.
             statuses: which statuses; all by default.
+            skip_unknown: leave out trials that this version of archlab cannot read, instead of refusing.
 
         Raises:
-            ArchlabError: a trial's architecture or setting is unknown to this archlab.
+            ArchlabError: a trial's architecture, setting or recipe is unknown to this archlab.
         """
         wanted = None if keys is None else list(dict.fromkeys(keys))
         query = select(trials).order_by(trials.c.id)
@@ -71,10 +74,10 @@ class Store:
             query = query.where(trials.c.status.in_(list(statuses)))
         with self._read() as connection:
             if wanted is None:
-                return [self._record(row) for row in connection.execute(query)]
+                return list(self._readable(connection.execute(query), skip_unknown))
             rows = [row for chunk in _chunks(wanted) for row in connection.execute(query.where(trials.c.key.in_(chunk)))]
         position = {key: index for index, key in enumerate(wanted)}
-        return [self._record(row) for row in sorted(rows, key=lambda row: position[row.key])]
+        return list(self._readable(sorted(rows, key=lambda row: position[row.key]), skip_unknown))
 
     def claim(self, wanted: Sequence[Trial], limit: int) -> list[Trial]:
         """Take up to ``limit`` of the trials, in the given order, to compute them; no one else gets them.
@@ -177,6 +180,14 @@ class Store:
             as_seen = (trials.c.key == seen.key, trials.c.status == seen.status, trials.c.owner.is_not_distinct_from(seen.owner))
             change = update(trials).where(*as_seen).values(status="running", owner=self.owner.id)
             return connection.execute(change).rowcount == 1
+
+    def _readable(self, rows: Iterable[AnyRow], skip_unknown: bool) -> Iterator[Record]:
+        for row in rows:
+            try:
+                yield self._record(row)
+            except ArchlabError:
+                if not skip_unknown:
+                    raise
 
     def _record(self, row: AnyRow) -> Record:
         try:
