@@ -286,6 +286,7 @@ def test_ctrl_c_keeps_what_is_finished_and_gives_back_the_rest(path, tmp_path):
 
 
 @linux
+@pytest.mark.slow  # timing: the kill may come before the attempt is logged
 def test_a_worker_that_is_killed_costs_one_attempt(path, tmp_path):
     slow = LoggedTraining(tmp_path / "log", seconds=0.5)
     with Script(path, slow, 3, "processes") as script:
