@@ -1,0 +1,162 @@
+"""Approach 2: the size of least loss at every budget, from a parabola in the logarithm of the size (arXiv 2203.15556, 3.2)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
+
+SAME_BUDGET = 1.05
+"""Runs whose FLOPs lie within this factor of the next smaller ones belong to one budget."""
+OUTLIER = 10.0
+"""Robust standard deviations beyond which a run weighs less; what a parabola misses of a wide grid reaches eight."""
+WIDE = 8.0
+"""Runs further than this factor from the minimum bend the parabola: the loss is not symmetric in log size."""
+
+
+@dataclass(frozen=True)
+class IsoFlopMinimum:
+    """Where the loss of one budget is least."""
+
+    flops: float
+    """The budget: the median of its runs'."""
+    size: float
+    """Parameters at the minimum."""
+    tokens: float
+    loss: float
+    runs: int
+    """Runs that the parabola was fitted to."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class IsoFlopFit:
+    """The minima of the budgets, and the power laws through them."""
+
+    minima: tuple[IsoFlopMinimum, ...]
+    refused: dict[float, str]
+    """Budgets without a minimum, and why, with what to add."""
+    size_law: PowerLaw
+    """Compute-optimal parameters over FLOPs."""
+    tokens_law: PowerLaw
+    """Compute-optimal tokens over FLOPs."""
+
+
+def fit_isoflop(
+    C: ArrayLike,  # noqa: N803 - the field's symbols
+    N: ArrayLike,  # noqa: N803
+    loss: ArrayLike,
+    *,
+    D: ArrayLike | None = None,  # noqa: N803
+    window: float = 6.0,
+) -> IsoFlopFit:
+    """Fit parabolas to groups of runs of equal compute, and power laws to their minima.
+
+    Args:
+        C: training FLOPs of each run; runs of nearly the same are a group.
+        N: its parameters.
+        loss: its final loss.
+        D: its tokens; by default ``C / (6 N)``.
+        window: the parabola is fitted to the sizes within this factor of the best one, where the loss is about
+            symmetric in log size; ``inf`` for all.
+
+    Raises:
+        ArchlabError: fewer than two budgets have a minimum between their sizes, or a value is not positive.
+    """
+    compute, size, observed = positive_columns(C=C, N=N, loss=loss)
+    (tokens,) = positive_columns(D=compute / (6 * size) if D is None else D)
+    at_least(len(tokens) if len(tokens) == len(size) else 0, "values of D", len(size), "one for each run")
+    minima: list[IsoFlopMinimum] = []
+    refused: dict[float, str] = {}
+    for group in _budgets(compute):
+        flops = float(np.median(compute[group]))
+        try:
+            minima.append(isoflop_minimum(flops, size[group], tokens[group], observed[group], window=window))
+        except ArchlabError as error:
+            refused[flops] = str(error)
+    if len(minima) < 2:
+        reasons = "; ".join(refused.values()) or "all runs are of one budget"
+        raise ArchlabError(f"{len(minima)} of {len(minima) + len(refused)} budgets have a minimum, two are needed: {reasons}")
+    budgets = [m.flops for m in minima]
+    return IsoFlopFit(
+        minima=tuple(minima),
+        refused=refused,
+        size_law=fit_power_law(budgets, [m.size for m in minima]),
+        tokens_law=fit_power_law(budgets, [m.tokens for m in minima]),
+    )
+
+
+def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *, window: float = 6.0) -> IsoFlopMinimum:
+    """The minimum of one group of runs.
+
+    Raises:
+        ArchlabError: there are fewer than three sizes, or the minimum is not between them: naming the budget, and the
+            sizes to add.
+    """
+    where = f"budget {flops:.3g}"
+    if len(np.unique(size)) < 3:
+        raise ArchlabError(f"{where}: {len(np.unique(size))} sizes make no parabola: train at least 3, better 5")
+    best = size[loss.argmin()]
+    for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
+        if best == end:
+            raise ArchlabError(f"{where}: the {word} size, {end:.3g}, is the best: not bracketed; {_add(end, factor)}")
+    near = np.abs(np.log(size / best)) <= np.log(window) * (1 + 1e-9)
+    if len(np.unique(size[near])) < 3:
+        near = np.argsort(np.abs(np.log(size / best)), kind="stable")[:3]
+    x, y = np.log(size[near] / best), loss[near]
+    curve = _robust_parabola(x, y)
+    at = -curve[1] / (2 * curve[0]) if curve[0] > 0 else np.inf
+    if not x.min() < at < x.max():
+        factor = 4.0 if at > 0 else 1 / 4
+        raise ArchlabError(f"{where}: the parabola has no minimum between the sizes: not bracketed; {_add(best, factor)}")
+    log_tokens = np.polyfit(x, np.log(tokens[near]), min(2, len(x) - 2))
+    return IsoFlopMinimum(
+        flops=flops,
+        size=float(best * np.exp(at)),
+        tokens=float(np.exp(np.polyval(log_tokens, at))),
+        loss=float(np.polyval(curve, at)),
+        runs=len(x),
+        warnings=_warnings(where, x - at),
+    )
+
+
+def _add(size: float, factor: float) -> str:
+    low, high = sorted((size * factor**0.5, size * factor))
+    return f"add sizes from {low:.3g} to {high:.3g} parameters"
+
+
+def _budgets(compute: Floats) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
+    order = np.argsort(compute, kind="stable")
+    steps = np.flatnonzero(np.diff(np.log(compute[order])) > np.log(SAME_BUDGET)) + 1
+    return np.split(order, steps)
+
+
+def _robust_parabola(x: Floats, y: Floats) -> Floats:
+    """Least squares; runs far off weigh less (Huber), judged by residuals of a fit in absolute errors."""
+    absolute = np.ones_like(x)
+    for _ in range(50):
+        residual = np.abs(y - np.polyval(np.polyfit(x, y, 2, w=absolute), x))
+        absolute = 1 / np.sqrt(np.maximum(residual, 1e-9 * np.abs(y).max()))
+    scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if len(x) > 4 else np.inf
+    weights = np.sqrt(np.minimum(1, OUTLIER * scale / np.maximum(residual, 1e-300)))
+    curve: Floats = np.polyfit(x, y, 2, w=weights)
+    return curve
+
+
+Side = Literal["below", "above"]
+
+
+def _warnings(where: str, offset: Floats) -> tuple[str, ...]:
+    """What biases the minimum; ``offset`` is log size relative to it."""
+    reach: dict[Side, float] = {"below": -float(offset.min()), "above": float(offset.max())}
+    found = []
+    if max(reach.values()) > np.log(WIDE):
+        found.append(f"{where}: sizes reach {np.exp(max(reach.values())):.3g} times from the minimum: a parabola is biased there")
+    short = min(reach, key=lambda side: reach[side])
+    if max(reach.values()) > 2 * reach[short]:
+        found.append(f"{where}: the sizes {short} the minimum reach less than half as far as the others: add some")
+    return tuple(found)

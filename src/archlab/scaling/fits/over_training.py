@@ -1,0 +1,53 @@
+"""How loss falls with compute when models are trained on more tokens than is optimal for their size (arXiv 2403.08540)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar, nnls
+
+from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+
+
+@dataclass(frozen=True)
+class OverTrainingFit:
+    """``L(C, M) = E + (a M**eta + b M**-eta) C**-eta`` with the token multiplier ``M = D / N`` (its equation 4)."""
+
+    E: float
+    a: float
+    b: float
+    eta: float
+
+    def __call__(self, C: ArrayLike, M: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+        """Predicted loss at ``C`` FLOPs and ``M`` tokens a parameter."""
+        compute, multiplier = np.asarray(C, float), np.asarray(M, float)
+        return self.E + (self.a * multiplier**self.eta + self.b * multiplier**-self.eta) * compute**-self.eta
+
+
+def fit_over_training(C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTrainingFit:  # noqa: N803
+    """Least squares: for every exponent the rest is a non-negative least-squares problem.
+
+    Args:
+        C: training FLOPs of each run.
+        M: its tokens over its parameters.
+        loss: its final loss.
+
+    Raises:
+        ArchlabError: fewer than five runs, fewer than two token multipliers, or a value that is not positive.
+    """
+    compute, multiplier, observed = positive_columns(C=C, M=M, loss=loss)
+    at_least(len(compute), "runs", 5, "to determine four numbers and an error")
+    at_least(len(np.unique(multiplier)), "token multipliers M", 2, "to tell their effect from that of compute")
+    middle = np.exp(np.log(compute).mean())
+
+    def solve(eta: float) -> tuple[Floats, float]:
+        falling = (compute / middle) ** -eta
+        columns = np.stack([np.ones_like(falling), multiplier**eta * falling, multiplier**-eta * falling], axis=1)
+        return nnls(columns, observed)  # type: ignore[no-any-return]
+
+    grid = np.geomspace(0.01, 1.0, 60)
+    best = int(np.argmin([solve(eta)[1] for eta in grid]))
+    bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
+    eta = float(minimize_scalar(lambda x: solve(x)[1], bounds=bounds, method="bounded", options={"xatol": 1e-10}).x)
+    (e, a, b), _ = solve(eta)
+    return OverTrainingFit(float(e), float(a * middle**eta), float(b * middle**eta), eta)

@@ -1,0 +1,173 @@
+"""``L(N, D) = E + A / N**alpha + B / D**beta``: the parametric law (arXiv 2203.15556, section 3.3)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import linprog, minimize, nnls
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+
+Method = Literal["huber", "variable-projection", "asymmetric"]
+HUBER_DELTA = 1e-3
+OVER_PREDICTION_WEIGHT = 10.0
+POLISHED_STARTS = 12
+"""Starts of the grid that are polished: those with the lowest objective."""
+
+
+@dataclass(frozen=True)
+class ParametricFit:
+    """``L(N, D) = E + A / N**alpha + B / D**beta``, loss in the unit of the data."""
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    objective: float
+    """What the method minimised, summed over the runs."""
+
+    def __call__(self, N: ArrayLike, D: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+        """Predicted loss at ``N`` parameters and ``D`` tokens."""
+        return self.E + self.A * np.asarray(N, float) ** -self.alpha + self.B * np.asarray(D, float) ** -self.beta
+
+    def optimum(self, flops: ArrayLike, *, flops_per_parameter_token: float = 6.0) -> tuple[Floats, Floats]:
+        """Compute-optimal parameters and tokens where ``flops = flops_per_parameter_token * N * D`` (its equation 4)."""
+        pairs = np.asarray(flops, float) / flops_per_parameter_token
+        ratio = self.alpha * self.A / (self.beta * self.B)
+        size = ratio ** (1 / (self.alpha + self.beta)) * pairs ** (self.beta / (self.alpha + self.beta))
+        return size, pairs / size
+
+
+def fit_parametric(
+    N: ArrayLike,  # noqa: N803 - the field's symbols
+    D: ArrayLike,  # noqa: N803
+    loss: ArrayLike,
+    *,
+    method: Method = "huber",
+    start: ParametricFit | None = None,
+) -> ParametricFit:
+    """Fit the parametric law to runs.
+
+    Args:
+        N: parameters of each run.
+        D: tokens of each run.
+        loss: its final loss, positive.
+        method: ``huber`` minimises the sum of Huber losses (delta 1e-3) of the log loss by L-BFGS with the analytic
+            gradient from a grid of starts, as approach 3 does. ``variable-projection`` minimises squared errors of the
+            loss: for every ``(alpha, beta)`` the rest is a non-negative least-squares problem. ``asymmetric`` minimises
+            absolute errors of the loss with predictions that are too high weighted ten times: for every ``(alpha,
+            beta)`` a linear programme.
+        start: begin at this fit instead of at a grid, as for the resamples of a bootstrap.
+
+    Raises:
+        ArchlabError: fewer than six runs or than three sizes and amounts of data, a value that is not positive, or an
+            unknown method.
+    """
+    if method not in get_args(Method):
+        raise ArchlabError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
+    size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
+    at_least(len(np.unique(np.stack([size, tokens]), axis=1).T), "different runs", 6, "to determine five numbers and an error")
+    at_least(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
+    at_least(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
+    if method == "huber":
+        return _huber(size, tokens, observed, start)
+    return _projected(size, tokens, observed, _asymmetric if method == "asymmetric" else _least_squares, start)
+
+
+def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | None) -> ParametricFit:
+    # Logarithms are centred, so that the coefficients and the exponents are nearly uncorrelated.
+    log_n, log_d, log_loss = np.log(size), np.log(tokens), np.log(loss)
+    mid_n, mid_d = log_n.mean(), log_d.mean()
+    centred = log_n - mid_n, log_d - mid_d
+
+    def objective(p: Floats) -> tuple[float, Floats]:
+        value, gradient = _huber_objective(p[:, None], *centred, log_loss)
+        return float(value[0]), gradient[:, 0]
+
+    if start is None:
+        level = float(log_loss.min())
+        axes = (level + np.log([0.1, 0.3, 0.6]), level + np.log([0.1, 0.3, 0.6]), level + np.log([0.3, 0.6, 0.9]))
+        grid = np.array(list(product(*axes, *2 * ([0.1, 0.3, 0.5, 0.8, 1.2],)))).T
+        values, _ = _huber_objective(grid, *centred, log_loss)
+        starts = grid[:, np.argsort(values)[:POLISHED_STARTS]].T
+    else:
+        coefficients = np.log(np.maximum([start.A, start.B, start.E], 1e-300))
+        starts = np.array([[*coefficients - np.array([start.alpha * mid_n, start.beta * mid_d, 0]), start.alpha, start.beta]])
+    options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9}
+    found = [minimize(objective, p, jac=True, method="L-BFGS-B", options=options) for p in starts]
+    best = min(found, key=lambda result: float(result.fun))
+    a, b, e, alpha, beta = map(float, best.x)
+    return ParametricFit(
+        float(np.exp(e)), float(np.exp(a + alpha * mid_n)), float(np.exp(b + beta * mid_d)), alpha, beta, float(best.fun)
+    )
+
+
+def _huber_objective(p: Floats, log_n: Floats, log_d: Floats, log_loss: Floats) -> tuple[Floats, Floats]:
+    """Values (K) and gradients (5, K) at the points ``p`` (5, K): logs of A, B, E at the centre, then alpha, beta."""
+    a, b, e, alpha, beta = (row[:, None] for row in p)
+    terms = np.stack(np.broadcast_arrays(a - alpha * log_n, b - beta * log_d, e))
+    top = terms.max(axis=0)
+    parts = np.exp(terms - top)
+    total = parts.sum(axis=0)
+    residual = top + np.log(total) - log_loss
+    size = np.abs(residual)
+    value = np.where(size <= HUBER_DELTA, residual**2 / 2, HUBER_DELTA * (size - HUBER_DELTA / 2)).sum(axis=1)
+    by_term = np.clip(residual, -HUBER_DELTA, HUBER_DELTA) * parts / total
+    gradient = np.stack(
+        [by_term[0].sum(1), by_term[1].sum(1), by_term[2].sum(1), -(by_term[0] * log_n).sum(1), -(by_term[1] * log_d).sum(1)]
+    )
+    return value, gradient
+
+
+Inner = Callable[[Floats, Floats], tuple[float, Floats]]
+"""Given columns and losses: the least objective, and the three non-negative coefficients that reach it."""
+
+
+def _projected(size: Floats, tokens: Floats, loss: Floats, inner: Inner, start: ParametricFit | None) -> ParametricFit:
+    """Minimise over the exponents alone; the coefficients follow from them."""
+    # Relative to the geometric means, so that the columns are of one magnitude.
+    mid_n, mid_d = np.exp(np.log(size).mean()), np.exp(np.log(tokens).mean())
+
+    def solve(exponents: Floats) -> tuple[float, Floats]:
+        alpha, beta = exponents
+        if min(alpha, beta) <= 0:
+            return np.inf, np.zeros(3)
+        return inner(np.stack([np.ones_like(size), (size / mid_n) ** -alpha, (tokens / mid_d) ** -beta], axis=1), loss)
+
+    if start is None:
+        grid = [np.array(point) for point in product([0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3], repeat=2)]
+        starts = sorted(grid, key=lambda point: solve(point)[0])[:3]
+    else:
+        starts = [np.array([start.alpha, start.beta])]
+    options = {"xatol": 1e-8, "fatol": 1e-11, "maxiter": 2000}
+    found = [
+        minimize(
+            lambda p: solve(p)[0],
+            point,
+            method="Nelder-Mead",
+            options=options | {"initial_simplex": [point, point * [1.05, 1], point * [1, 1.05]]},
+        )
+        for point in starts
+    ]
+    best = min(found, key=lambda result: float(result.fun))
+    value, (e, a, b) = solve(best.x)
+    alpha, beta = map(float, best.x)
+    return ParametricFit(float(e), float(a * mid_n**alpha), float(b * mid_d**beta), alpha, beta, float(value))
+
+
+def _least_squares(columns: Floats, loss: Floats) -> tuple[float, Floats]:
+    coefficients, norm = nnls(columns, loss)
+    return float(norm**2), coefficients
+
+
+def _asymmetric(columns: Floats, loss: Floats) -> tuple[float, Floats]:
+    n = len(loss)
+    weights = np.concatenate([np.zeros(3), np.ones(n), np.full(n, OVER_PREDICTION_WEIGHT)])
+    # loss - prediction = under - over, with both of them not negative
+    found = linprog(weights, A_eq=np.hstack([columns, np.eye(n), -np.eye(n)]), b_eq=loss, method="highs")
+    return float(found.fun), found.x[:3]

@@ -1,0 +1,44 @@
+"""A power law, straight in logarithms."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """``y = coefficient * x ** exponent``."""
+
+    coefficient: float
+    exponent: float
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """The law at ``x``, of the same shape."""
+        return self.coefficient * np.asarray(x, dtype=np.float64) ** self.exponent
+
+    def inverse(self, y: ArrayLike) -> Floats:
+        """The ``x`` at which the law gives ``y``."""
+        return (np.asarray(y, dtype=np.float64) / self.coefficient) ** (1 / self.exponent)
+
+
+def fit_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None) -> PowerLaw:
+    """Least squares of ``log y`` on ``log x``, weighted by ``1 / sigma ** 2``.
+
+    Args:
+        x, y: positive numbers, a point each.
+        sigma: standard deviations of ``log y``; all alike by default.
+
+    Raises:
+        ArchlabError: a value is not positive, or there are fewer than two different ``x``.
+    """
+    columns = {"x": x, "y": y} | ({} if sigma is None else {"sigma": sigma})
+    x_n, y_n, *sigmas = positive_columns(**columns)
+    at_least(len(np.unique(x_n)), "different values of x", 2, "to draw a line")
+    weights = 1 / sigmas[0] if sigmas else np.ones_like(x_n)
+    log_x = np.log(x_n)
+    center = float(np.average(log_x, weights=weights**2))
+    slope, intercept = np.polyfit(log_x - center, np.log(y_n), 1, w=weights)
+    return PowerLaw(float(np.exp(intercept - slope * center)), float(slope))

@@ -1,0 +1,80 @@
+"""Intervals of whatever a fit gives: by fitting again to resampled runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats, at_least
+
+Statistic = Callable[..., ArrayLike]
+"""Takes the columns, gives one number or a vector of them."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds of each number that a statistic gives."""
+
+    low: Floats
+    high: Floats
+    confidence: float
+    resamples: int
+    """Resamples that the fit succeeded on; where it failed on some, the interval is of the others."""
+
+
+def bootstrap(
+    statistic: Statistic,
+    *columns: ArrayLike,
+    strata: ArrayLike | None = None,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a statistic over runs drawn with replacement (the case bootstrap).
+
+    Args:
+        statistic: of the columns, for example ``lambda N, D, loss: fit_parametric(N, D, loss).alpha``.
+        columns: one value a run each.
+        strata: labels of runs that are drawn among their own, such as the budget: every resample then has as many
+            runs of each budget as the data.
+        resamples: how many.
+        confidence: share of the resamples within the bounds.
+        seed: of the draws.
+
+    Raises:
+        ArchlabError: the statistic refuses more than half of the resamples, or an option makes no sense.
+    """
+    if not 0 < confidence < 1:
+        raise ArchlabError(f"confidence={confidence}: must lie between 0 and 1, for example 0.95")
+    at_least(resamples, "resamples", 20, "for percentiles")
+    arrays = [np.asarray(column) for column in columns]
+    labels = np.zeros(len(arrays[0])) if strata is None else np.asarray(strata)
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    rng = np.random.Generator(np.random.PCG64(seed))
+    values = []
+    for _ in range(resamples):
+        drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
+        try:
+            values.append(np.asarray(statistic(*(array[drawn] for array in arrays)), dtype=np.float64))
+        except ArchlabError as error:
+            refused = error
+    if len(values) < resamples / 2:
+        raise ArchlabError(f"{resamples - len(values)} of {resamples} resamples cannot be fitted ({refused}): add runs")
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return Interval(low, high, confidence, len(values))
+
+
+def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
+    """Standard error of a statistic from leaving out one run after the other.
+
+    Raises:
+        ArchlabError: fewer than three runs, or the statistic refuses a sample.
+    """
+    arrays = [np.asarray(column) for column in columns]
+    n = len(arrays[0])
+    at_least(n, "runs", 3, "to leave one out")
+    values = np.array([np.asarray(statistic(*(np.delete(array, i) for array in arrays)), dtype=np.float64) for i in range(n)])
+    error: Floats = np.sqrt((n - 1) / n * ((values - values.mean(axis=0)) ** 2).sum(axis=0))
+    return error

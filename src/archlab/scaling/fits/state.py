@@ -1,0 +1,69 @@
+"""The state-optimal law: compute-optimal perplexity against the state an architecture carries (arXiv 2403.17844, sec. 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.resampling import Interval, bootstrap
+
+
+@dataclass(frozen=True)
+class StateFit:
+    """``P = offset[group] * M ** exponent``: one exponent for all architectures, a factor for each."""
+
+    exponent: float
+    interval: Interval
+    """Of the exponent."""
+    offsets: dict[str, float]
+
+    def __call__(self, M: ArrayLike, group: str) -> Floats:  # noqa: N803 - the field's symbols
+        """Predicted perplexity of an architecture at total state ``M``."""
+        return self.offsets[group] * np.asarray(M, float) ** self.exponent
+
+
+def fit_state(
+    P: ArrayLike,  # noqa: N803 - the field's symbols
+    M: ArrayLike,  # noqa: N803
+    group: Sequence[str],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> StateFit:
+    """Least squares of ``log P`` on ``log M`` with a shared slope and an intercept for each architecture.
+
+    Args:
+        P: compute-optimal perplexity, one for each architecture and budget.
+        M: total state there, in scalars, at the training length.
+        group: the architecture.
+        resamples, confidence, seed: of the bootstrap over points within architectures.
+
+    Raises:
+        ArchlabError: no architecture has two different states, the columns differ in length, or a value is not positive.
+    """
+    perplexity, state = positive_columns(P=P, M=M)
+    at_least(len(group) if len(group) == len(state) else 0, "groups", len(state), "one for each point")
+    log_p, log_m, labels = np.log(perplexity), np.log(state), np.asarray(group)
+    exponent = _shared_slope(log_p, log_m, labels)
+    interval = bootstrap(
+        _shared_slope, log_p, log_m, labels, strata=labels, resamples=resamples, confidence=confidence, seed=seed
+    )
+    residual = log_p - exponent * log_m
+    offsets = {str(label): float(np.exp(residual[labels == label].mean())) for label in dict.fromkeys(labels)}
+    return StateFit(exponent, interval, offsets)
+
+
+def _shared_slope(log_p: Floats, log_m: Floats, labels: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> float:
+    means = [(labels == label) for label in np.unique(labels)]
+    x, y = log_m.copy(), log_p.copy()
+    for mine in means:
+        x[mine] -= x[mine].mean()
+        y[mine] -= y[mine].mean()
+    spread = float(x @ x)
+    if spread == 0:
+        raise ArchlabError("no architecture was measured at two states: there is no slope to fit; add budgets or sizes")
+    return float(x @ y) / spread

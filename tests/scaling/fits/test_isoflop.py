@@ -1,0 +1,65 @@
+"""Approach 2: known minima, its known bias, groups that are not bracketed."""
+
+import numpy as np
+import pytest
+from tests.scaling.fits.laws import Law
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits import fit_isoflop
+
+
+@pytest.mark.parametrize(("law", "biased"), [(Law(), -0.578092), (Law(alpha=0.465, beta=0.155), -1.459957)])
+def test_the_exponent_is_exact_and_a_wide_grid_biases_the_intercept(law: Law, biased: float):
+    flops, size, tokens, loss = law.study()
+    wide = fit_isoflop(flops, size, loss, D=tokens, window=np.inf)
+    assert wide.tokens_law.exponent == pytest.approx(1 - law.size_exponent, abs=1e-9)
+    assert np.log10(wide.tokens_law.coefficient) == pytest.approx(biased, abs=1e-6)
+    assert all("biased" in minimum.warnings[0] for minimum in wide.minima)
+    true = np.log10(6 ** -(1 - law.size_exponent) / law.size_factor)
+    narrow = fit_isoflop(flops, size, loss)
+    assert abs(np.log10(narrow.tokens_law.coefficient) - true) < 0.7 * abs(biased - true)
+
+
+def test_a_parabola_in_log_size_is_found_exactly():
+    size = np.tile(np.geomspace(1e6, 1e8, 9), 3)
+    flops = np.repeat([1e15, 4e15, 1.6e16], 9)
+    best = 4e6 * (flops / 1e15) ** 0.6
+    loss = 3 - 0.1 * np.log(flops / 1e15) + 0.05 * np.log(size / best) ** 2
+    fit = fit_isoflop(flops * np.tile([1, 1.01, 0.99], 9), size, loss, D=flops / (4 * size))
+    assert [m.flops for m in fit.minima] == pytest.approx([1e15, 4e15, 1.6e16], rel=0.011)
+    assert [m.size for m in fit.minima] == pytest.approx([4e6, 4e6 * 4**0.6, 4e6 * 16**0.6])
+    assert [m.loss for m in fit.minima] == pytest.approx([3, 3 - 0.1 * np.log(4), 3 - 0.1 * np.log(16)])
+    assert [m.tokens * m.size * 4 for m in fit.minima] == pytest.approx([1e15, 4e15, 1.6e16])
+    assert fit.refused == {}
+
+
+def test_one_run_that_went_wrong_moves_a_minimum_little():
+    flops, size, _, loss = Law().study(budgets=2, sizes=11, reach=6)
+    spoiled = loss.copy()
+    spoiled[8] += 0.5
+    clean, dirty = (fit_isoflop(flops, size, x).minima[0].size for x in (loss, spoiled))
+    assert dirty == pytest.approx(clean, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"),
+    [
+        (slice(0, 7), "the largest size, .* is the best: not bracketed; add sizes from"),
+        (slice(8, 15), "the smallest size, .* is the best: not bracketed; add sizes from"),
+        (slice(7, 9), "2 sizes make no parabola"),
+    ],
+)
+def test_a_group_without_a_minimum_is_refused_with_what_to_add(keep: slice, reason: str):
+    flops, size, _, loss = (column.reshape(5, 15) for column in Law().study())
+    columns = [np.concatenate([x[:3].ravel(), x[3, keep]]) for x in (flops, size, loss)]
+    fit = fit_isoflop(*columns)
+    assert len(fit.minima) == 3
+    assert list(fit.refused) == [flops[3, 0]]
+    with pytest.raises(ArchlabError, match=f"1 of 2 budgets have a minimum, two are needed: .*{reason}"):
+        fit_isoflop(*(np.concatenate([x[0], x[3, keep]]) for x in (flops, size, loss)))
+
+
+def test_runs_on_one_side_only_are_warned_of():
+    flops, size, _, loss = (column.reshape(5, 15) for column in Law().study())
+    fit = fit_isoflop(*(x[:, 6:].ravel() for x in (flops, size, loss)))
+    assert all("below the minimum" in " ".join(minimum.warnings) for minimum in fit.minima)

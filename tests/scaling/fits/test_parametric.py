@@ -1,0 +1,103 @@
+"""The parametric law: known laws are recovered, the objectives are what they say, bad data is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.scaling.fits.laws import Law
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits import fit_parametric
+from archlab.scaling.fits.parametric import HUBER_DELTA, _huber_objective
+
+METHODS = ("huber", "variable-projection", "asymmetric")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("law", [Law(), Law(alpha=0.465, beta=0.155)])
+def test_a_law_is_recovered_from_runs_without_noise(method: str, law: Law):
+    _, size, tokens, loss = law.study(sizes=7)
+    found = fit_parametric(size, tokens, loss, method=method)
+    assert (found.E, found.A, found.B, found.alpha, found.beta) == pytest.approx(
+        (law.E, law.A, law.B, law.alpha, law.beta), rel=1e-5
+    )
+    np.testing.assert_allclose(found(size, tokens), loss, rtol=1e-6)
+    for flops in (1e17, 1e23):
+        best_size, best_tokens = found.optimum(flops)
+        assert best_size * best_tokens * 6 == pytest.approx(flops)
+        for other in (0.98, 1.02):
+            assert found(best_size, best_tokens) < found(best_size * other, best_tokens / other)
+
+
+@settings(max_examples=25)
+@given(
+    st.floats(0.5, 3), st.floats(0.2, 0.6), st.floats(0.2, 0.6), st.floats(0.3, 3.0), st.floats(0.3, 3.0),
+)  # fmt: skip
+def test_other_laws_are_recovered_too(irreducible: float, alpha: float, beta: float, of_size: float, of_data: float):
+    # The terms at 1e8 parameters and 2e9 tokens are of the order of the irreducible loss.
+    law = Law(irreducible, of_size * 1e8**alpha, of_data * 2e9**beta, alpha, beta)
+    size, tokens = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(2e8, 2e10, 5)))
+    found = fit_parametric(size, tokens, law.loss(size, tokens), method="variable-projection")
+    assert (found.E, found.alpha, found.beta) == pytest.approx((law.E, law.alpha, law.beta), rel=1e-3)
+
+
+def test_the_gradient_is_that_of_the_objective():
+    rng = np.random.default_rng(0)
+    log_n, log_d, log_loss = rng.normal(size=(3, 9))
+    log_loss[0] += 5  # beyond the quadratic part
+    point = np.array([0.3, -0.2, 0.1, 0.4, 0.7])
+    value, gradient = _huber_objective(point[:, None], log_n, log_d, log_loss)
+    residual = np.log(np.exp(point[0] - 0.4 * log_n) + np.exp(point[1] - 0.7 * log_d) + np.exp(0.1)) - log_loss
+    beyond = np.abs(residual) > HUBER_DELTA
+    plain = np.where(beyond, HUBER_DELTA * (np.abs(residual) - HUBER_DELTA / 2), residual**2 / 2).sum()
+    assert value[0] == pytest.approx(plain)
+    for axis in range(5):
+        step = np.zeros((5, 1))
+        step[axis] = 1e-6
+        above, below = (_huber_objective(point[:, None] + s, log_n, log_d, log_loss)[0][0] for s in (step, -step))
+        assert gradient[axis, 0] == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-9)
+
+
+def test_outliers_move_the_huber_fit_less_than_least_squares():
+    law = Law()
+    _, size, tokens, loss = law.study(sizes=9)
+    spoiled = loss.copy()
+    spoiled[::11] *= 1.3
+    huber, squares = (fit_parametric(size, tokens, spoiled, method=m) for m in ("huber", "variable-projection"))
+    assert abs(huber.E - law.E) < 0.02
+    assert abs(squares.E - law.E) > 0.1
+
+
+def test_a_fit_started_at_a_fit_stays_there():
+    rng = np.random.default_rng(1)
+    _, size, tokens, loss = Law().study(sizes=7)
+    loss *= np.exp(rng.normal(scale=0.01, size=len(loss)))
+    for method in METHODS[:2]:
+        cold = fit_parametric(size, tokens, loss, method=method)
+        warm = fit_parametric(size, tokens, loss, method=method, start=cold)
+        assert warm.objective == pytest.approx(cold.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda n, d, x: (n[:5], d[:5], x[:5]), "5 different runs: it takes at least 6"),
+        (lambda n, d, x: (n, d, x[:-1]), "loss has 34 values, N has 35"),
+        (lambda n, d, x: (n, d, np.where(x == x[3], np.nan, x)), r"loss\[3\]=nan: fits need positive finite numbers"),
+        (lambda n, d, x: (-n, d, x), r"N\[0\]=-"),
+        (lambda n, d, x: (np.full_like(n, 1e8), d, x), "1 sizes N: it takes at least 3"),
+        (lambda n, d, x: (n, np.full_like(d, 1e8), x), "1 amounts of data D: it takes at least 3"),
+        (lambda n, d, x: (n, d, ["many"] * 35), "loss: give numbers"),
+        (lambda n, d, x: (n[None], d, x), "N: give one number a run"),
+    ],
+)
+def test_data_that_determines_nothing_is_refused(change, reason: str):
+    _, size, tokens, loss = Law().study(sizes=7)
+    with pytest.raises(ArchlabError, match=reason):
+        fit_parametric(*change(size, tokens, loss))
+
+
+def test_an_unknown_method_is_refused():
+    _, size, tokens, loss = Law().study(sizes=7)
+    with pytest.raises(ArchlabError, match="method='adam': choose one of huber"):
+        fit_parametric(size, tokens, loss, method="adam")
