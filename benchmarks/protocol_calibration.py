@@ -9,6 +9,7 @@ store is not computed again.
 """
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from itertools import combinations
@@ -42,9 +43,9 @@ def longer(protocol: Protocol, times: int, seeds: int) -> Protocol:
     return replace(protocol, name=f"{protocol.name} x {times}", tasks=tasks, seeds=protocol.seeds[:seeds])
 
 
-def computed(store: Store, plan: Plan) -> Scores:
+def computed(store: Store, plan: Plan, workers: int | None) -> Scores:
     trials = plan.trials()
-    executor = LocalExecutor()
+    executor = LocalExecutor(workers)
     store.remember_run(plan.to_dict())
     with LiveView(Console(stderr=True), trials, executor.num_workers) as view:
         run(trials, store, executor, view)
@@ -63,15 +64,19 @@ def main() -> None:
     parser.add_argument("--protocol", default="quick")
     parser.add_argument("--longer", type=int, default=4, help="how many times as long to train for comparison")
     parser.add_argument("--longer-seeds", type=int, default=1, help="seeds of the longer training")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
+    parser.add_argument("--workers", type=int, help="trials at once; default: one a core")
     parser.add_argument("--store", default="calibration.db")
     parser.add_argument("--json", type=Path, help="write the results here instead of benchmarks/results")
     options = parser.parse_args()
 
     protocol = load_protocol(options.protocol)
+    if options.tasks:
+        protocol = protocol.with_tasks(options.tasks)
     short_plan = make_plan(protocol, options.architectures)
     long_plan = replace(short_plan, protocol=longer(protocol, options.longer, options.longer_seeds))
     with Store(options.store) as store:
-        short, long = computed(store, short_plan), computed(store, long_plan)
+        short, long = (computed(store, plan, options.workers) for plan in (short_plan, long_plan))
 
     sides = {id(scores): {a.label: a for a in scores.architectures} for scores in (short, long)}
     labels = [a.label for a in short_plan.architectures]
@@ -85,17 +90,15 @@ def main() -> None:
                 "task": task,
                 "tau between seeds": _shown(np.nanmean(between) if not np.isnan(between).all() else None),
                 f"tau with x{options.longer}": _shown(agreement.tau),
-                "95 % interval": "-"
-                if agreement.interval is None
-                else "{low:.2f} to {high:.2f}".format(**vars(agreement.interval)),
+                "95 % interval": _range(agreement.interval),
             }
             | {label: " / ".join(_percent(sides[id(side)][label].tasks[i].score) for side in (short, long)) for label in labels}
         )
     print(table(rows))
     write(
-        f"calibration-{protocol.name}",
+        "-".join(["calibration", protocol.name, *(options.tasks or [])]),
         f"Does the ranking of the {protocol.name} protocol mean something?",
-        "python benchmarks/protocol_calibration.py",
+        shlex.join(["python", "benchmarks/protocol_calibration.py", *sys.argv[1:]]),
         {
             "tau between seeds": "Kendall's tau-b between the architectures' scores from two seeds, mean over pairs of seeds",
             f"tau with x{options.longer}": f"the same with training {options.longer} times as long "
