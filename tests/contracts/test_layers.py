@@ -17,8 +17,8 @@ def _contract(config: LayerConfig) -> type[LayerContract]:
     attributes = {
         "config": config,
         "oracle": staticmethod(ORACLES[config.name]),
-        "tolerance": TOLERANCES.get(config.name, LayerContract.tolerance),
-        "causality_tolerance": CAUSALITY_TOLERANCES.get(config.name, LayerContract.causality_tolerance),
+        "tolerance": TOLERANCES.get(str(config), LayerContract.tolerance),
+        "causality_tolerance": CAUSALITY_TOLERANCES.get(str(config), LayerContract.causality_tolerance),
         "__module__": __name__,
     }
     return type(f"Test[{config}]", (LayerContract,), attributes)

@@ -2,7 +2,7 @@
 
 A module defines ``ORACLES`` (layer name to function of the layer's module and ``(batch, length, dim)``
 float64), and may define ``CONFIGS`` (further knobs to test: name, knobs) and ``TOLERANCES`` and
-``CAUSALITY_TOLERANCES`` (by layer name; see :class:`archlab.testing.LayerContract`).
+``CAUSALITY_TOLERANCES`` (by text form; see :class:`archlab.testing.LayerContract`).
 """
 
 import importlib
