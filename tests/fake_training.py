@@ -25,14 +25,14 @@ def make_trials(n: int, start: int = 0) -> list[Trial]:
 
 @dataclass(frozen=True)
 class LoggedTraining:
-    """Writes every seed that it trains into a log, a line each, before it sleeps."""
+    """Writes every seed that it trains into a log, with its process, a line each, before it sleeps."""
 
     log: Path
     seconds: float = 0.05
 
     def __call__(self, trial, on_progress) -> TrialResult:
         with self.log.open("a") as file:
-            file.write(f"{trial.seed}\n")
+            file.write(f"{trial.seed} {os.getpid()}\n")
         if trial.seed == FAILING_SEED:
             raise ValueError("unlucky")
         on_progress(Progress(1, 2, 10.0, None))
@@ -41,7 +41,15 @@ class LoggedTraining:
 
     def seeds(self) -> list[int]:
         """Every training so far, in order."""
-        return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
+        return [seed for seed, _ in self._lines()]
+
+    def workers(self) -> list[int]:
+        """The process of every training so far, in order."""
+        return [pid for _, pid in self._lines()]
+
+    def _lines(self) -> list[tuple[int, int]]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [(int(seed), int(pid)) for seed, pid in map(str.split, lines)]
 
 
 def look_around(wish, on_progress) -> TrialResult:

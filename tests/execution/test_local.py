@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import wait
 from functools import partial
@@ -18,14 +19,14 @@ from archlab.errors import ArchlabError
 from archlab.execution import LocalExecutor, TrialError, WorkerDiedError, available_cores
 from archlab.store.owner import process_started
 from archlab.tasks import setting
-from archlab.testing.executors import Wish, ask, ignore, obey
+from archlab.testing.executors import ask, ignore, obey
 from archlab.training import Metrics, Recipe, Trial
 from archlab.training.train import train
 
 
 def what_a_worker_sees(executor) -> dict:
     with pytest.raises(TrialError) as caught:
-        executor.submit(Wish("answer"), ignore).result(60)
+        executor.submit(ask("answer"), ignore).result(60)
     return ast.literal_eval(str(caught.value))
 
 
@@ -164,3 +165,20 @@ def test_a_real_training_gives_the_same_bits_in_a_worker_as_here():
     assert there.curve == here.curve
     assert there.score == here.score
     assert [seen.step for seen in progress][-1] == 20
+
+
+def test_ctrl_c_while_a_thread_starts_leaves_nothing_behind(monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name.startswith("archlab-worker"):
+            raise KeyboardInterrupt
+
+    executor = LocalExecutor(1, train=leave)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        executor.submit(ask("answer"), ignore)
+    monkeypatch.undo()
+    executor.shutdown()
+    assert multiprocessing.active_children() == []

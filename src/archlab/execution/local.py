@@ -57,7 +57,7 @@ class LocalExecutor:
         self._num_workers = num_workers or (len(gpus) if gpus else available_cores())
         self._train = train
         self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="archlab-worker")
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._workers: list[_Worker | None] = [None] * self._num_workers
         self._free_slots = list(reversed(range(self._num_workers)))
         self._closed = False
@@ -80,7 +80,9 @@ class LocalExecutor:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.kill()
-        self._threads.shutdown(wait=True)
+        # Not the pool's own waiting: Ctrl-C while it starts a thread leaves it one short in its books.
+        with self._lock:
+            self._lock.wait_for(lambda: len(self._free_slots) == self._num_workers)
         for worker in workers:
             worker.close()
 
@@ -107,6 +109,7 @@ class LocalExecutor:
         finally:
             with self._lock:
                 self._free_slots.append(slot)
+                self._lock.notify_all()
 
     def _worker(self, slot: int) -> "_Worker":
         """The living worker of a slot: the one that served it last, or a fresh one."""

@@ -1,0 +1,167 @@
+"""Do the fits of scaling laws find what is known? Published fits on published data, and laws that were made up.
+
+    python benchmarks/fit_validation.py --data PATH
+
+PATH holds, each optional: ``kyo-takano/df.csv`` (runs read off the Chinchilla paper's figure), ``porian/`` (IsoFLOP points
+and optima of arXiv 2406.19146) and ``gadre/gadre_runs.csv`` (arXiv 2403.08540). Without it, made-up laws alone are fitted:
+exact ones, and noisy ones to see how often intervals hold the truth.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import _results
+from archlab.scaling.fits import bootstrap, fit_isoflop, fit_over_training, fit_parametric, fit_power_law
+
+E, A, B = 1.69, 406.4, 410.7
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number that is known."""
+
+    target: str
+    expected: float
+    obtained: float
+    tolerance: float
+    relative: bool = False
+
+    @property
+    def row(self) -> dict[str, str | float]:
+        error = abs(self.obtained - self.expected) / (abs(self.expected) if self.relative else 1)
+        return {
+            "target": self.target,
+            "expected": f"{self.expected:.6g}",
+            "obtained": f"{self.obtained:.6g}",
+            "tolerance": f"{self.tolerance:.3%}" if self.relative else f"{self.tolerance:g}",
+            "within": "yes" if error <= self.tolerance else "NO",
+        }
+
+
+def chinchilla(path: Path) -> Iterator[Check]:
+    runs = pd.read_csv(path / "kyo-takano" / "df.csv")
+    expected = {
+        "huber": {"E": 1.78389, "A": 442.16, "B": 1271.81, "alpha": 0.342626, "beta": 0.342002},
+        "asymmetric": {"E": 1.7004, "A": 185.37, "B": 1626.9, "alpha": 0.28923, "beta": 0.35560},
+    }
+    for method, values in expected.items():
+        fit = fit_parametric(runs.N, runs.D, runs.loss, method=method)
+        yield from (
+            Check(f"Chinchilla points, {method}: {k}", v, getattr(fit, k), 1e-3, relative=True) for k, v in values.items()
+        )
+
+
+def porian(path: Path) -> Iterator[Check]:
+    for file, exponent in zip(
+        sorted((path / "porian").glob("optimal_pairs_*.csv")), (0.8353, 0.7065, 0.6020, 0.5715, 0.4969), strict=True
+    ):
+        optima = pd.read_csv(file).dropna()
+        law = fit_power_law(optima.flops, optima.n, optima.n_star_std)
+        yield Check(f"Porian, weighted optima: {file.stem.removeprefix('optimal_pairs_')}", exponent, law.exponent, 1e-4)
+    published = pd.read_csv(path / "porian" / "our_vs_published_exponents.csv").set_index(["file", "row"]).published_a
+    points = pd.read_csv(path / "porian" / "porian_isoflop_points.csv").dropna()
+    for study, runs in points.groupby(["file", "row"]):
+        fit = fit_isoflop(runs.flops, runs.n, runs.loss, D=runs.tokens)
+        yield Check(f"Porian, raw points: {study[0]} {study[1]}", published[study], fit.size_law.exponent, 0.03)
+
+
+def gadre(path: Path) -> Iterator[Check]:
+    runs = pd.read_csv(path / "gadre" / "gadre_runs.csv")
+    runs = runs[runs.ds == "rpj"]
+    small = runs[((runs.M == 20) & (runs.N < 5e8)) | ((runs.M == 320) & (runs.N < 2e7))]
+    law = fit_over_training(small.C, small.M, small.loss_c4_val)
+    for name, error in (("rpj-open_lm_1b-32.0", 0.7103), ("rpj-open_lm_7b-1.0", 0.7320)):
+        run = runs[runs.name == name].iloc[0]
+        found = 100 * abs(float(law(run.C, run.M)) / run.loss_c4_val - 1)
+        yield Check(f"Gadre, error on {name} from five small runs, %", error, found, 0.005)
+
+
+def study(alpha: float, beta: float, budgets: int = 5, sizes: int = 15) -> tuple[np.ndarray, ...]:
+    """FLOPs, sizes, tokens and losses of runs within 16 times the optimal size of each budget."""
+    share = beta / (alpha + beta)
+    factor = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
+    flops = np.repeat(np.geomspace(1e17, 1e21, budgets), sizes)
+    size = factor * (flops / 6) ** share * np.tile(np.geomspace(1 / 16, 16, sizes), budgets)
+    tokens = flops / 6 / size
+    return flops, size, tokens, E + A * size**-alpha + B * tokens**-beta
+
+
+def made_up() -> Iterator[Check]:
+    for alpha, beta, intercept in ((0.34, 0.28, -0.578092), (0.465, 0.155, -1.459957)):
+        flops, size, tokens, loss = study(alpha, beta)
+        law = fit_isoflop(flops, size, loss, window=np.inf).tokens_law
+        where = f"alpha {alpha}, beta {beta}"
+        yield Check(f"{where}: exponent of D*, wide IsoFLOP grid", alpha / (alpha + beta), law.exponent, 1e-6)
+        yield Check(f"{where}: its biased intercept", intercept, float(np.log10(law.coefficient)), 1e-6)
+        for method in ("huber", "variable-projection"):
+            fit = fit_parametric(size, tokens, loss, method=method)
+            truth = {"E": E, "A": A, "B": B, "alpha": alpha, "beta": beta}
+            yield from (Check(f"{where}, {method}: {k}", v, getattr(fit, k), 1e-6, relative=True) for k, v in truth.items())
+
+
+def coverage(simulations: int, resamples: int) -> Iterator[Check]:
+    """How often bootstrap intervals hold the truth, on 240 runs with noise of 0.5 % on the loss."""
+    _, size, tokens, loss = study(0.34, 0.28, budgets=8, sizes=30)
+    truth = {"E": E, "alpha": 0.34, "beta": 0.28, "exponent of N*": 0.28 / 0.62}
+    held: dict[float, list[np.ndarray]] = {0.8: [], 0.95: []}
+    for simulation in range(simulations):
+        rng = np.random.default_rng(simulation)
+        noisy = loss * np.exp(rng.normal(scale=0.005, size=len(loss)))
+        start = fit_parametric(size, tokens, noisy)
+
+        def numbers(*columns: np.ndarray, start=start) -> list[float]:
+            fit = fit_parametric(*columns, start=start)
+            return [fit.E, fit.alpha, fit.beta, fit.beta / (fit.alpha + fit.beta)]
+
+        for confidence, hits in held.items():
+            found = bootstrap(numbers, size, tokens, noisy, resamples=resamples, confidence=confidence, seed=simulation)
+            values = np.array(list(truth.values()))
+            hits.append((found.low <= values) & (values <= found.high))
+    for (confidence, hits), tolerance in zip(held.items(), (0.05, 0.03), strict=True):
+        shares = np.mean(hits, axis=0)
+        yield from (
+            Check(f"{confidence:.0%} intervals hold {name}, {simulations} simulations", confidence, share, tolerance)
+            for name, share in zip(truth, shares, strict=True)
+        )
+
+
+def speed() -> Iterator[Check]:
+    _, size, tokens, loss = study(0.34, 0.28, budgets=8, sizes=30)
+    noisy = loss * np.exp(np.random.default_rng(0).normal(scale=0.005, size=len(loss)))
+    started = time.perf_counter()
+    start = fit_parametric(size, tokens, noisy)
+    yield Check("seconds for a fit of 240 runs from its grid of starts (at most 2)", 1, time.perf_counter() - started, 1)
+    started = time.perf_counter()
+    bootstrap(lambda *columns: fit_parametric(*columns, start=start).E, size, tokens, noisy, resamples=1000)
+    yield Check("seconds for 1,000 resamples of it (at most 60)", 30, time.perf_counter() - started, 30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of published data; without it, made-up laws alone")
+    parser.add_argument("--simulations", type=int, default=200, help="noisy studies for the coverage (default: 200)")
+    parser.add_argument("--resamples", type=int, default=200, help="resamples an interval (default: 200)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
+    args = parser.parse_args()
+    parts = [made_up(), speed(), coverage(args.simulations, args.resamples)]
+    if args.data is not None:
+        parts = [chinchilla(args.data), porian(args.data), gadre(args.data), *parts]
+    rows = []
+    for part in parts:
+        for check in part:
+            rows.append(check.row)
+            print(_results.table([check.row]).splitlines()[-1], flush=True)
+    print(_results.table(rows))
+    command = f"python benchmarks/fit_validation.py{' --data PATH' if args.data else ''} --simulations {args.simulations}"
+    settings = {"simulations": args.simulations, "resamples": args.resamples}
+    print(_results.write("fit-validation", "Do the fits find what is known?", command, settings, rows, args.json))
+
+
+if __name__ == "__main__":
+    main()
