@@ -30,7 +30,7 @@ class LoggedTraining:
     log: Path
     seconds: float = 0.05
 
-    def __call__(self, trial, on_progress) -> TrialResult:
+    def __call__(self, trial, on_progress, hurdles=None) -> TrialResult:
         with self.log.open("a") as file:
             file.write(f"{trial.seed} {os.getpid()}\n")
         if trial.seed == FAILING_SEED:
@@ -52,7 +52,7 @@ class LoggedTraining:
         return [(int(seed), int(pid)) for seed, pid in map(str.split, lines)]
 
 
-def look_around(wish, on_progress) -> TrialResult:
+def look_around(wish, on_progress, hurdles) -> TrialResult:
     """Answer whether torch is loaded, with how many threads it would run, and which GPUs it would see."""
     seen = {
         "torch": "torch" in sys.modules,
@@ -65,7 +65,7 @@ def look_around(wish, on_progress) -> TrialResult:
     raise ArchlabError(repr(seen))
 
 
-def leave(wish, on_progress) -> TrialResult:
+def leave(wish, on_progress, hurdles) -> TrialResult:
     """Take the worker along, with a status."""
     os._exit(3)
 
@@ -78,12 +78,21 @@ class ThreadExecutor:
         self.threads = ThreadPoolExecutor(num_workers)
         self.closed = Event()
 
-    def submit(self, trial, on_progress) -> Future[TrialResult]:
-        return self.threads.submit(self._run, trial, on_progress)
+        self.submitted: dict[Future[TrialResult], Trial] = {}
+        self.stopped: set[Trial] = set()
 
-    def _run(self, trial, on_progress) -> TrialResult:
-        trained = self.train(trial, on_progress)
-        if self.closed.is_set():
+    def submit(self, trial, on_progress, hurdles=None) -> Future[TrialResult]:
+        future = self.threads.submit(self._run, trial, on_progress, hurdles)
+        self.submitted[future] = trial
+        return future
+
+    def stop(self, future) -> None:
+        self.stopped.add(self.submitted[future])
+        future.cancel()
+
+    def _run(self, trial, on_progress, hurdles) -> TrialResult:
+        trained = self.train(trial, on_progress, hurdles)
+        if self.closed.is_set() or trial in self.stopped:
             raise CancelledError
         return trained
 

@@ -151,7 +151,7 @@ def test_failures_are_told_and_the_rest_is_scored(archlab: CommandLine, monkeypa
     assert Path("mine.db").exists()
 
 
-def fail_on_seed_1(trial, on_progress):
+def fail_on_seed_1(trial, on_progress, hurdles):
     from tests.synthetic_records import result
 
     if trial.seed == 1:

@@ -64,8 +64,8 @@ class Grid:
             object.__setattr__(self, axis.name, tuple(dict.fromkeys(map(float, values))))
 
     def points(self) -> list[tuple[float, float]]:
-        """(learning rate, weight decay), larger learning rates first: they solve sooner."""
-        return list(product(sorted(self.learning_rate, reverse=True), self.weight_decay))
+        """(learning rate, weight decay) in grid order, see :func:`archlab.benchmark.selection.grid_order`."""
+        return list(product(sorted(self.learning_rate, reverse=True), sorted(self.weight_decay)))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from archlab.benchmark.racing import Race, Racing
 from archlab.errors import ArchlabError
 from archlab.execution.base import Executor, TrialError
+from archlab.store.record import RACED, SETTLED
 from archlab.training.trial import Progress, Trial, TrialResult
 
 if TYPE_CHECKING:
@@ -67,6 +69,13 @@ class TrialFailed:
 
 
 @dataclass(frozen=True)
+class TrialsSkipped:
+    """A sibling has solved its setting: these can no longer change a score, and are not computed."""
+
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
 class Waiting:
     """All that is left is being computed by other runs on this store; their results will be reused."""
 
@@ -80,7 +89,7 @@ class RunInterrupted:
     summary: "RunSummary"
 
 
-Event = TrialReused | TrialStarted | TrialProgressed | TrialFinished | TrialFailed | Waiting | RunInterrupted
+Event = TrialReused | TrialStarted | TrialProgressed | TrialFinished | TrialFailed | TrialsSkipped | Waiting | RunInterrupted
 
 
 @dataclass(kw_only=True)
@@ -90,7 +99,11 @@ class RunSummary:
     total: int
     reused: int = 0
     computed: int = 0
-    """Computed by this run, the diverged ones included."""
+    """Computed by this run, the diverged and the dropped ones included."""
+    skipped: int = 0
+    """Not computed, since a sibling had solved the setting."""
+    dropped: int = 0
+    """Dropped ones among the reused and the computed."""
     diverged: int = 0
     """Diverged ones among the reused and the computed."""
     failed: dict[Trial, str] = field(default_factory=dict)
@@ -101,12 +114,16 @@ class RunSummary:
 
 
 def run(
-    trials: Sequence[Trial], store: "Store", executor: Executor, on_event: Callable[[Event], None] = lambda _: None
+    trials: Sequence[Trial],
+    store: "Store",
+    executor: Executor,
+    on_event: Callable[[Event], None] = lambda _: None,
+    race: Race = "off",
 ) -> RunSummary:
     """Compute those of the trials that the store has no result for, and store every result as it comes.
 
-    Trials run in the given order, as many at once as the executor has workers. Trials that another run on
-    the same store computes are waited for, and taken over if that run dies. A trial that fails does not
+    Trials run in the given order, as far as the race allows, as many at once as the executor has workers. Trials that
+    another run on the same store computes are waited for, and taken over if that run dies. A trial that fails does not
     stop the others; the next run tries it again.
 
     Args:
@@ -114,19 +131,33 @@ def run(
         store: where results are and go. Only trials that this run has claimed are computed.
         executor: where trials run; shut down if the run ends early.
         on_event: told of everything that happens, in this thread.
+        race: which trials need not be computed (to the end), see :mod:`archlab.benchmark.racing`.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the claims given back and :class:`RunInterrupted` told.
         ArchlabError: the store can no longer be written; what it holds is intact.
     """
-    return _Run(trials, store, executor, on_event).run()
+    return _Run(trials, store, executor, on_event, race).run()
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    """A trial that the executor has."""
+
+    trial: Trial
+    future: Future[TrialResult]
+    since: datetime
 
 
 class _Run:
-    def __init__(self, trials: Sequence[Trial], store: "Store", executor: Executor, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, trials: Sequence[Trial], store: "Store", executor: Executor, on_event: Callable[[Event], None], race: Race
+    ) -> None:
         self.store, self.executor, self.on_event = store, executor, on_event
         self.pending = {trial.key: trial for trial in trials}
-        self.in_flight: dict[str, datetime] = {}
+        self.racing = Racing(self.pending.values(), race)
+        self.in_flight: dict[str, _InFlight] = {}
+        self.stopped: set[str] = set()
         self.messages: queue.SimpleQueue[tuple[Trial, Progress | Future[TrialResult]]] = queue.SimpleQueue()
         self.summary = RunSummary(total=len(self.pending))
         self.started = time.monotonic()
@@ -152,24 +183,43 @@ class _Run:
         return self.summary
 
     def _reuse(self) -> None:
-        for record in self.store.records(keys=self.pending, statuses=("finished", "diverged")):
+        unneeded: list[Trial] = []
+        for record in self.store.records(keys=self.pending, statuses=RACED if self.racing.race == "halving" else SETTLED):
             assert record.result is not None
             trial = self.pending.pop(record.key)
             self.summary.reused += 1
-            self.summary.diverged += record.status == "diverged"
+            self._count(record.result)
             self.on_event(TrialReused(trial, record.result))
+            unneeded += self.racing.told(trial, record.result)
+        self._skip(unneeded)
+
+    def _count(self, result: TrialResult) -> None:
+        self.summary.diverged += result.status == "diverged"
+        self.summary.dropped += result.status == "dropped"
+
+    def _skip(self, trials: Sequence[Trial]) -> None:
+        """Leave these trials out; those that run are stopped, and left out once they have ended."""
+        waiting = tuple(trial for trial in trials if self.pending.pop(trial.key, None))
+        if waiting:
+            self.summary.skipped += len(waiting)
+            self.on_event(TrialsSkipped(waiting))
+        for trial in trials:
+            if trial.key in self.in_flight:
+                self.stopped.add(trial.key)
+                self.executor.stop(self.in_flight[trial.key].future)
 
     def _submit(self) -> None:
         """Give every free worker a trial; if there are too few, look at what others have finished."""
         free = self.executor.num_workers - len(self.in_flight)
         if not free or not self.pending:
             return
-        claimed = self.store.claim(list(self.pending.values()), free)
+        candidates = self.racing.order(self.pending, [one.trial for one in self.in_flight.values()])
+        claimed = self.store.claim(candidates, free)
         for trial in claimed:
             del self.pending[trial.key]
-            self.in_flight[trial.key] = datetime.now(UTC)
             self.on_event(TrialStarted(trial))
-            future = self.executor.submit(trial, self._forward_progress(trial))
+            future = self.executor.submit(trial, self._forward_progress(trial), self.racing.hurdles(trial))
+            self.in_flight[trial.key] = _InFlight(trial, future, datetime.now(UTC))
             future.add_done_callback(self._forward_end(trial))
         if len(claimed) < free and self.pending:
             self._reuse()
@@ -200,18 +250,24 @@ class _Run:
         try:
             result = future.result()
         except CancelledError:
-            raise
+            if trial.key not in self.stopped:
+                raise
+            self.store.give_back(trial)
+            del self.in_flight[trial.key]
+            self.summary.skipped += 1
+            self.on_event(TrialsSkipped((trial,)))
         except Exception as error:
             self._record_failure(trial, error)
         else:
             self._record_result(trial, result)
             self.on_event(TrialFinished(trial, result))
+            self._skip(self.racing.told(trial, result))
 
     def _record_result(self, trial: Trial, result: TrialResult) -> None:
         self.store.finish(trial, result, self._provenance(trial))
         del self.in_flight[trial.key]
         self.summary.computed += 1
-        self.summary.diverged += result.status == "diverged"
+        self._count(result)
         self.summary.examples += _examples(trial, result)
 
     def _record_failure(self, trial: Trial, error: Exception) -> None:
@@ -225,7 +281,7 @@ class _Run:
     def _provenance(self, trial: Trial) -> dict[str, Any]:
         from archlab.store import environment
 
-        started, finished = self.in_flight[trial.key], datetime.now(UTC)
+        started, finished = self.in_flight[trial.key].since, datetime.now(UTC)
         return environment(trial.device) | {
             "started": started.isoformat(timespec="milliseconds"),
             "finished": finished.isoformat(timespec="milliseconds"),

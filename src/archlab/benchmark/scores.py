@@ -2,11 +2,12 @@
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.benchmark.bootstrap import Floats, Interval, Units
+from archlab.benchmark.spending import Spending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,6 +203,7 @@ class Scores:
     reference: "Task"
     """The setting at which costs are stated."""
     dim: int
+    spending: Spending
     records: tuple["Record", ...] = field(repr=False, compare=False)
     """Every record that was used, or that stands for what is missing."""
 
@@ -232,6 +234,7 @@ class Scores:
             "complete": self.complete,
             "dim": self.dim,
             "costs_at": {"task": self.reference.name, **self.reference.knobs()},
+            "spending": asdict(self.spending),
             "tasks": list(self.tasks),
             "architectures": [_architecture(architecture) for architecture in self.architectures],
         }

@@ -1,12 +1,11 @@
 """From records of trials to scores with intervals.
 
-The score of a setting for one seed is that of the grid point that did best on the selection split, read on
-the test split. A setting's score is the mean over seeds, a task's the mean over its settings, the MAD score the
-mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named, never averaged away silently: a score
-that lacks anything is partial and says how much it has.
+The score of a setting for one seed is that of the grid point that was chosen on the selection split, see
+:mod:`archlab.benchmark.selection`, read on the test split. A setting's score is the mean over seeds, a task's the mean over
+its settings, the MAD score the mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named, never averaged away
+silently: a score that lacks anything is partial and says how much it has.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -24,8 +23,10 @@ from archlab.benchmark.scores import (
     TaskScore,
     task_order,
 )
+from archlab.benchmark.selection import choose, grid_order, metric, solves
+from archlab.benchmark.spending import spending
 from archlab.errors import ArchlabError
-from archlab.training.trial import Metrics, Trial, TrialResult
+from archlab.training.trial import Trial, TrialResult
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture
@@ -102,6 +103,7 @@ def _score(planned: Sequence[Planned], *, confidence: float, resamples: int, see
         interval_over="seeds and test instances" if several else "test instances",
         reference=reference.setting,
         dim=reference.dim,
+        spending=spending((trial, None if record is None else record.result) for trial, record in planned),
         records=tuple(record for _, record in planned if record is not None),
     )
 
@@ -120,26 +122,22 @@ def _check_conditions(planned: Sequence[Planned]) -> None:
 
 
 def _seed_score(seed: int, planned: Sequence[Planned], grid_size: int) -> SeedScore:
-    """The best grid point of one architecture, setting and seed, or why there is none."""
-    ended = [(record.key, trial, record.result) for trial, record in planned if record is not None and record.result is not None]
-    if len(ended) < grid_size:
+    """The chosen grid point of one architecture, setting and seed, or why there is none."""
+    results = {trial: record.result for trial, record in planned if record is not None and record.result is not None}
+    in_order = sorted((trial for trial, _ in planned), key=grid_order)
+    chosen = choose([(trial, results[trial]) if trial in results else None for trial in in_order])
+    if chosen is None or (len(planned) < grid_size and not solves(*chosen)):
         return SeedScore(seed=seed, missing=_why_missing(planned, grid_size))
-
-    def preference(candidate: tuple[str, Trial, TrialResult]) -> tuple[float, float]:
-        _, trial, result = candidate
-        loss = result.selected.loss
-        return metric(trial, result.selected), -loss if math.isfinite(loss) else -math.inf
-
-    key, trial, result = max(ended, key=preference)
+    trial, result = chosen
     return SeedScore(
         seed=seed,
         score=result.score,
-        key=key,
+        key=next(record.key for other, record in planned if other == trial and record is not None),
         learning_rate=trial.learning_rate,
         weight_decay=trial.weight_decay,
         learning_curve_area=learning_curve_area(trial, result),
         solved_step=result.solved_step,
-        diverged=sum(result.status == "diverged" for _, _, result in ended),
+        diverged=sum(result.status == "diverged" for result in results.values()),
         units=Units(result.numerators, result.denominators),
     )
 
@@ -174,12 +172,6 @@ def learning_curve_area(trial: Trial, result: TrialResult) -> float:
     """Mean of :func:`learning_curve` over the planned steps, by trapezoids, in [0, 1]."""
     steps, values = zip(*learning_curve(trial, result), strict=True)
     return float(np.trapezoid(values, steps) / steps[-1])
-
-
-def metric(trial: Trial, metrics: Metrics) -> float:
-    """The number that the trial's recipe scores by, in [0, 1]; chance where it is not a number."""
-    value = metrics.accuracy if trial.recipe.metric == "accuracy" else metrics.macro_accuracy
-    return value if math.isfinite(value) else trial.setting.chance
 
 
 Chosen = Mapping["Task", tuple[SeedScore, ...]]

@@ -8,6 +8,14 @@ import typer
 from archlab.cli.plans import DEFAULT_STORE, GridValues, Seeds, Set, Settings, Store, Tasks
 
 
+class Race(StrEnum):
+    """Which grid points need not be trained to the end."""
+
+    exact = "exact"
+    halving = "halving"
+    off = "off"
+
+
 class Device(StrEnum):
     """Where trials run."""
 
@@ -29,6 +37,13 @@ def run(
     seeds: Seeds = None,
     changes: Set = None,
     store: Store = DEFAULT_STORE,
+    race: Annotated[
+        Race,
+        typer.Option(
+            help="Leave out grid points that can no longer change a score, because one before them has solved the setting "
+            "(exact); also drop those whose loss falls behind on the way (halving); train all of them (off)."
+        ),
+    ] = Race.exact,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     dry_run: Annotated[
@@ -54,4 +69,4 @@ def run(
     if dry_run:
         preview(plan, store, workers, as_json=as_json)
     else:
-        execute(plan, store, workers, as_json=as_json)
+        execute(plan, store, workers, race.value, as_json=as_json)

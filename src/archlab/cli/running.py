@@ -13,11 +13,13 @@ from rich.text import Text
 
 from archlab.benchmark.estimate import estimate
 from archlab.benchmark.plan import Plan, score_plan
+from archlab.benchmark.racing import Race
 from archlab.benchmark.runner import RunSummary
 from archlab.benchmark.runner import run as run_trials
 from archlab.cli.output import message, print_json, print_scores, print_table
 from archlab.cli.plans import DEFAULT_STORE
 from archlab.execution import LocalExecutor
+from archlab.reports.findings import spent
 from archlab.reports.format import count, human
 from archlab.reports.live import LiveView, duration
 from archlab.store import NoStoreError, Store
@@ -58,7 +60,7 @@ def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
     print_table(table)
 
 
-def execute(plan: Plan, location: str, workers: int | None, *, as_json: bool) -> None:
+def execute(plan: Plan, location: str, workers: int | None, race: Race, *, as_json: bool) -> None:
     """Run the plan, show how it goes, print its scores."""
     trials = plan.trials()
     executor = LocalExecutor(workers, device=plan.device)
@@ -67,7 +69,7 @@ def execute(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
         view = LiveView(Console(stderr=True), trials, executor.num_workers)
         try:
             with view:
-                summary = run_trials(trials, store, executor, view)
+                summary = run_trials(trials, store, executor, view, race)
         except KeyboardInterrupt:
             have = view.progress.reused + view.progress.computed
             message(
@@ -78,6 +80,8 @@ def execute(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
             executor.shutdown()
         _report(summary)
         scores = score_plan(store, plan)
+        if scores.spending.flops_spent < scores.spending.flops:
+            message(spent(scores.spending))
     if as_json:
         print_json(scores.to_dict())
     else:
@@ -124,6 +128,10 @@ def _report(summary: RunSummary) -> None:
         parts = ["nothing was left to compute"]
     if summary.reused:
         parts.append(f"{count(summary.reused, 'trial')} taken from the store")
+    if summary.skipped:
+        parts.append(f"{summary.skipped} not needed: another grid point had solved the setting")
+    if summary.dropped:
+        parts.append(f"{summary.dropped} dropped on the way")
     if summary.diverged:
         parts.append(f"{summary.diverged} diverged (count as chance)")
     if summary.computed and summary.wall_seconds:

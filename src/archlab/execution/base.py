@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
-    from archlab.training.trial import Progress, Trial, TrialResult
+    from archlab.training.trial import Hurdles, Progress, Trial, TrialResult
 
     OnProgress = Callable[[Progress], None]
-    Train = Callable[[Trial, OnProgress], TrialResult]
+    Train = Callable[[Trial, OnProgress, Hurdles], TrialResult]
+
+
+NO_HURDLES: "Hurdles" = MappingProxyType({})
 
 
 class Executor(Protocol):
@@ -20,16 +23,20 @@ class Executor(Protocol):
         """Trials that run at once."""
         ...
 
-    def submit(self, trial: "Trial", on_progress: "OnProgress") -> "Future[TrialResult]":
+    def submit(self, trial: "Trial", on_progress: "OnProgress", hurdles: "Hurdles" = NO_HURDLES) -> "Future[TrialResult]":
         """Run a trial as soon as a worker is free, in the order of submission.
 
-        ``on_progress`` is called from any thread while the trial runs.
+        ``on_progress`` is called from any thread while the trial runs. ``hurdles`` say when it is dropped.
 
         Returns:
             A future with the result. Its exception is :class:`TrialError` if the trial raised,
             :class:`WorkerDiedError` if it took its worker with it on every attempt, and
-            ``concurrent.futures.CancelledError`` if the executor was shut down before the trial ended.
+            ``concurrent.futures.CancelledError`` if it was stopped, or the executor shut down, before it ended.
         """
+        ...
+
+    def stop(self, future: "Future[TrialResult]") -> None:
+        """End a submitted trial at once if it has not ended; the others are not touched."""
         ...
 
     def shutdown(self) -> None:

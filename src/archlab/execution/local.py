@@ -9,17 +9,18 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from archlab.errors import ArchlabError
-from archlab.execution.base import TrialError, WorkerDiedError
+from archlab.execution.base import NO_HURDLES, TrialError, WorkerDiedError
 from archlab.execution.worker import WORKER_VARIABLE, environment, serve
 
 if TYPE_CHECKING:
     from archlab.execution.base import OnProgress, Train
-    from archlab.training.trial import Trial, TrialResult
+    from archlab.training.trial import Hurdles, Trial, TrialResult
 
 ATTEMPTS = 2
 """How often a trial is tried that takes its worker with it."""
@@ -60,6 +61,7 @@ class LocalExecutor:
         self._lock = threading.Condition()
         self._workers: list[_Worker | None] = [None] * self._num_workers
         self._free_slots = list(reversed(range(self._num_workers)))
+        self._jobs: dict[Future[TrialResult], _Job] = {}
         self._closed = False
 
     @property
@@ -67,9 +69,24 @@ class LocalExecutor:
         """Trials that run at once."""
         return self._num_workers
 
-    def submit(self, trial: "Trial", on_progress: "OnProgress") -> "Future[TrialResult]":
+    def submit(self, trial: "Trial", on_progress: "OnProgress", hurdles: "Hurdles" = NO_HURDLES) -> "Future[TrialResult]":
         """See :meth:`archlab.execution.Executor.submit`."""
-        return self._threads.submit(self._run, trial, on_progress)
+        job = _Job(trial, on_progress, hurdles)
+        future = self._threads.submit(self._run, job)
+        self._jobs[future] = job
+        future.add_done_callback(self._jobs.pop)
+        return future
+
+    def stop(self, future: "Future[TrialResult]") -> None:
+        """See :meth:`archlab.execution.Executor.stop`."""
+        if future.cancel():
+            return
+        with self._lock:
+            job = self._jobs.get(future)
+            if job is not None:
+                job.stopped = True
+                if job.worker is not None:
+                    job.worker.kill()
 
     def shutdown(self) -> None:
         """See :meth:`archlab.execution.Executor.shutdown`."""
@@ -92,29 +109,30 @@ class LocalExecutor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.shutdown()
 
-    def _run(self, trial: "Trial", on_progress: "OnProgress") -> "TrialResult":
-        request = pickle.dumps(trial)
+    def _run(self, job: "_Job") -> "TrialResult":
+        request = pickle.dumps((job.trial, dict(job.hurdles)))
         with self._lock:
             slot = self._free_slots.pop()
         try:
             for _ in range(ATTEMPTS):
-                worker = self._worker(slot)
+                worker = self._worker(slot, job)
                 try:
-                    return worker.run(request, on_progress)
+                    return worker.run(request, job.on_progress)
                 except EOFError:
                     death = worker.cause_of_death()
-                if self._closed:
+                if self._closed or job.stopped:
                     raise CancelledError
             raise WorkerDiedError(f"the worker {death} on each of {ATTEMPTS} attempts")
         finally:
             with self._lock:
+                job.worker = None
                 self._free_slots.append(slot)
                 self._lock.notify_all()
 
-    def _worker(self, slot: int) -> "_Worker":
-        """The living worker of a slot: the one that served it last, or a fresh one."""
+    def _worker(self, slot: int, job: "_Job") -> "_Worker":
+        """The living worker of a slot for a job: the one that served it last, or a fresh one."""
         with self._lock:
-            if self._closed:
+            if self._closed or job.stopped:
                 raise CancelledError
             worker = self._workers[slot]
             if worker is None or not worker.is_alive():
@@ -122,7 +140,20 @@ class LocalExecutor:
                     worker.close()
                 gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
                 worker = self._workers[slot] = _Worker(self._train, gpu)
+            job.worker = worker
             return worker
+
+
+@dataclass(eq=False)
+class _Job:
+    """A submitted trial."""
+
+    trial: "Trial"
+    on_progress: "OnProgress"
+    hurdles: "Hurdles"
+    worker: "_Worker | None" = None
+    """The worker that runs it, while one does."""
+    stopped: bool = False
 
 
 class _Worker:

@@ -54,8 +54,8 @@ def _default_train() -> "Train":
 def _answer(request: bytes, replies: Connection, train: "Train") -> bytes:
     """The pickled last reply to a request."""
     try:
-        trial = pickle.loads(request)
-        return pickle.dumps(("result", train(trial, lambda progress: replies.send(("progress", progress)))))
+        trial, hurdles = pickle.loads(request)
+        return pickle.dumps(("result", train(trial, lambda progress: replies.send(("progress", progress)), hurdles)))
     except Exception as error:
         return pickle.dumps(("error", (_reason(error), _tail_of_traceback())))
 

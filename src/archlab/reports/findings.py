@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from archlab.benchmark.comparison import Difference, difference
 from archlab.benchmark.scores import ArchitectureScore, Scores
-from archlab.reports.format import count, percent, percent_interval, short_task
+from archlab.benchmark.spending import Spending
+from archlab.reports.format import count, human, percent, percent_interval, short_task
 from archlab.store.record import Record
 
 
@@ -21,6 +22,16 @@ def ranking(scores: Scores) -> str:
     if ahead.interval.low > 0:
         return f"{text}, {lead} ahead of {others[0].label}"
     return f"{text}, but is not separated from {others[0].label}: {lead}"
+
+
+def spent(spending: Spending) -> str:
+    """What stopping early and leaving out have saved."""
+    left_out = spending.trainings - spending.trainings_started
+    return (
+        f"{left_out} of {count(spending.trainings, 'training')} left out, {spending.dropped} dropped; "
+        f"{human(spending.steps_spent)} of {human(spending.steps)} steps and {spending.flops_spent:.3g} of "
+        f"{spending.flops:.3g} FLOPs spent: {percent(spending.saved)} % saved by stopping early and by racing"
+    )
 
 
 def best_of_tasks(scores: Scores) -> str:

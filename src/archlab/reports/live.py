@@ -87,6 +87,7 @@ class LiveView:
             (f"{len(progress.running)} running", ""),
             (f"{len(progress.waiting)} to come", ""),
             (f"{progress.reused} from the store" if progress.reused else "", "dim"),
+            (f"{progress.skipped} not needed" if progress.skipped else "", "dim"),
             (f"{progress.diverged} diverged" if progress.diverged else "", "yellow"),
             (f"{progress.failed} failed" if progress.failed else "", "red"),
             (f"{human(progress.examples_per_second)} examples/s" if progress.examples_per_second else "", ""),
@@ -139,6 +140,8 @@ class LiveView:
                 outcome = f"score {percent(result.score)} % after {result.steps} steps"
                 if result.status == "diverged":
                     outcome = f"diverged at step {result.steps}, counts as chance"
+                elif result.status == "dropped":
+                    outcome = f"dropped at step {result.steps}: its loss is behind other grid points'"
                 left = f"; {_left(progress.seconds_left())}" if progress.done < progress.total else ""
                 return f"{progress.done}/{progress.total}  {self._title(trial)}: {outcome}{left}"
             case TrialFailed(trial):

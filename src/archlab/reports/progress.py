@@ -12,6 +12,7 @@ from archlab.benchmark.runner import (
     TrialFinished,
     TrialProgressed,
     TrialReused,
+    TrialsSkipped,
     TrialStarted,
 )
 from archlab.training.trial import Progress, Trial
@@ -58,7 +59,7 @@ class RunProgress:
     def __init__(self, trials: Sequence[Trial], num_workers: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: the trials of the run, how many run at once, and what tells the time in seconds."""
         self.num_workers = num_workers
-        self.reused = self.computed = self.failed = self.diverged = 0
+        self.reused = self.computed = self.failed = self.diverged = self.skipped = 0
         self.running: dict[str, Running] = {}
         self.waiting = {trial.key: trial for trial in trials}
         self.total = len(self.waiting)
@@ -76,7 +77,7 @@ class RunProgress:
     @property
     def done(self) -> int:
         """Trials that need no more work."""
-        return self.reused + self.computed + self.failed
+        return self.reused + self.computed + self.failed + self.skipped
 
     @property
     def examples_per_second(self) -> float:
@@ -102,6 +103,10 @@ class RunProgress:
             case TrialFailed(trial):
                 self.failed += 1
                 self._forget(trial)
+            case TrialsSkipped(trials):
+                self.skipped += len(trials)
+                for trial in trials:
+                    self._forget(trial)
             case RunInterrupted(summary):
                 self.computed = summary.computed  # what finished while the run ended has no event of its own
             case _:

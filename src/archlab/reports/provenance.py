@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from archlab.benchmark.scores import Scores
-from archlab.benchmark.scoring import metric
+from archlab.benchmark.selection import metric
 from archlab.store.record import Record
 
 MAX_TRIALS = 4000

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from archlab.training.trial import Trial, TrialResult
 
-Status = Literal["running", "finished", "diverged", "failed"]
+Status = Literal["running", "finished", "diverged", "dropped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 SETTLED: tuple[Status, ...] = ("finished", "diverged")
-"""The statuses of trials that have a result: they are never computed again."""
+"""The statuses of trials with a final result: they are never computed again."""
+RACED: tuple[Status, ...] = (*SETTLED, "dropped")
+"""The statuses of trials that a race by halving is through with; any other run computes dropped ones to the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Record:
     trial: Trial
     status: Status
     result: TrialResult | None
-    """Present if and only if the status is ``finished`` or ``diverged``."""
+    """Present if and only if the status is ``finished``, ``diverged`` or ``dropped``."""
     error: str | None
     """Why the latest attempt failed: one line, then the end of the traceback."""
     provenance: dict[str, Any]

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from archlab.errors import ArchlabError
 from archlab.store.location import open_database, plain_errors
 from archlab.store.owner import Owner
-from archlab.store.record import SETTLED, Record, Status, result_columns, result_from_columns
+from archlab.store.record import RACED, SETTLED, Record, Status, result_columns, result_from_columns
 from archlab.store.schema import owners, runs, trials
 from archlab.training.trial import Trial, TrialResult
 
@@ -82,8 +82,8 @@ class Store:
     def claim(self, wanted: Sequence[Trial], limit: int) -> list[Trial]:
         """Take up to ``limit`` of the trials, in the given order, to compute them; no one else gets them.
 
-        Passed over: trials with a result, and those that a living owner computes (this one included). Trials
-        that failed, and those of owners that died, can be claimed.
+        Passed over: trials with a final result, and those that a living owner computes (this one included). Trials
+        that failed or were dropped, and those of owners that died, can be claimed.
         """
         claimed: list[Trial] = []
         for chunk in _chunks(wanted):
@@ -92,7 +92,8 @@ class Store:
                 if len(claimed) >= limit:
                     return claimed
                 state = states.get(trial.key)
-                if state is None or state.status == "failed" or (state.status == "running" and state.owner in dead):
+                free = state is None or state.status in ("failed", "dropped")
+                if free or (state is not None and state.status == "running" and state.owner in dead):
                     if not claimed:
                         self.heartbeat()  # others must know the owner before they see its claims
                     if self._take(trial, state):
@@ -136,13 +137,23 @@ class Store:
                 .values(status="failed", owner=None, error=readable, provenance=provenance)
             )
 
-    def release(self) -> None:
-        """Give back every claim of this owner: the trials are as if it had never taken them."""
-        mine = trials.c.owner == self.owner.id
+    def give_back(self, trial: Trial) -> None:
+        """Give back a claim: the trial is as if this owner had never taken it."""
         with self._write() as connection:
-            connection.execute(update(trials).where(mine, trials.c.error.is_not(None)).values(status="failed", owner=None))
-            connection.execute(delete(trials).where(mine))
+            self._unclaim(connection, trials.c.key == trial.key)
+
+    def release(self) -> None:
+        """Give back every claim of this owner."""
+        with self._write() as connection:
+            self._unclaim(connection, true())
             connection.execute(delete(owners).where(owners.c.id == self.owner.id))
+
+    def _unclaim(self, connection: Connection, which: ColumnElement[bool]) -> None:
+        mine = and_(trials.c.owner == self.owner.id, which)
+        earlier = case((trials.c.error.is_not(None), "failed"), else_="dropped")
+        known = or_(trials.c.error.is_not(None), trials.c.result.is_not(None))
+        connection.execute(update(trials).where(mine, known).values(status=earlier, owner=None))
+        connection.execute(delete(trials).where(mine))
 
     def remember_run(self, plan: dict[str, Any]) -> None:
         """Note what a run set out to compute (JSON-ready), so that scores can be shown without saying it again."""
@@ -194,12 +205,11 @@ class Store:
             trial = Trial.from_dict(row.trial)
         except ArchlabError as error:
             raise ArchlabError(f"store {self.where}: trial {row.key} is unknown to this archlab: {error}") from None
-        settled = row.status in SETTLED
         return Record(
             key=row.key,
             trial=trial,
             status=row.status,
-            result=result_from_columns(row.result, row.numerators, row.denominators) if settled else None,
+            result=result_from_columns(row.result, row.numerators, row.denominators) if row.status in RACED else None,
             error=row.error,
             provenance=row.provenance or {},
         )

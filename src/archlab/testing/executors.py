@@ -17,7 +17,7 @@ import pytest
 
 from archlab.errors import ArchlabError
 from archlab.execution.base import Executor, TrialError, WorkerDiedError
-from archlab.training.trial import Metrics, Progress, Trial, TrialResult
+from archlab.training.trial import Hurdles, Metrics, Progress, Trial, TrialResult
 
 if TYPE_CHECKING:
     from archlab.execution.base import OnProgress, Train
@@ -63,6 +63,24 @@ class ExecutorContract(ABC):
         future = shared.submit(ask("report"), lambda progress: seen.append(progress.step))
         future.result(self.timeout)
         assert seen == [1, 2, 3]
+
+    def test_a_trial_is_told_its_hurdles(self, shared: Executor) -> None:
+        assert shared.submit(ask("jump"), ignore, {7: 0.5}).result(self.timeout).numerators[0] == 0.5
+
+    def test_a_stopped_trial_is_cancelled_and_the_others_go_on(self, tmp_path: Path) -> None:
+        with self.make(partial(obey, tmp_path), 1) as executor:
+            futures = [executor.submit(ask(wish), ignore) for wish in ("hang", "nap", "answer")]
+            deadline = time.monotonic() + self.timeout
+            while not (tmp_path / "hangs").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            for future in futures[:2]:
+                executor.stop(future)
+                with pytest.raises(CancelledError):
+                    future.result(10)
+            assert futures[2].result(self.timeout).status == "finished"
+            executor.stop(futures[2])
+            assert futures[2].result(self.timeout).status == "finished", "it had ended before"
 
     def test_an_exception_fails_its_trial_alone(self, shared: Executor) -> None:
         futures = [shared.submit(ask(wish), ignore) for wish in ("raise", "answer")]
@@ -136,7 +154,7 @@ _METRICS = Metrics(0.5, 0.5, 0.7)
 class Wish:
     """Stands in for a trial: what :func:`obey` shall do. A real one would have every worker import torch."""
 
-    kind: Literal["answer", "report", "raise", "refuse", "nap", "meet", "die", "die once", "hang"]
+    kind: Literal["answer", "jump", "report", "raise", "refuse", "nap", "meet", "die", "die once", "hang"]
     accuracy: float = 0.5
     device: str = "cpu"
 
@@ -155,7 +173,7 @@ def ignore(_: Progress) -> None:
     """Progress that nobody looks at."""
 
 
-def obey(folder: Path, trial: Trial, on_progress: "OnProgress") -> TrialResult:
+def obey(folder: Path, trial: Trial, on_progress: "OnProgress", hurdles: Hurdles) -> TrialResult:
     """Do what the trial wishes instead of training it; ``folder`` remembers across workers."""
     wish = cast(Wish, trial)
     numerators = [1.0, 2.0]
@@ -166,6 +184,8 @@ def obey(folder: Path, trial: Trial, on_progress: "OnProgress") -> TrialResult:
         raise ValueError("two\nlines")
     elif wish.kind == "refuse":
         raise ArchlabError("heads=3 does not divide dim=8: choose 2 or 4")
+    elif wish.kind == "jump":
+        numerators = [hurdles[7], 0.0]
     elif wish.kind == "nap":
         start = time.monotonic() % 1000  # float32 tells milliseconds apart here
         time.sleep(0.2)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from archlab.architectures.backbones import Backbone, reinit_as_reference
 from archlab.tasks import IGNORE, Split, sample
 from archlab.training.evaluate import BATCH, Evaluation, evaluate
 from archlab.training.recipe import Recipe
-from archlab.training.trial import CurvePoint, Metrics, Progress, Trial, TrialResult
+from archlab.training.trial import CurvePoint, Hurdles, Metrics, Progress, Trial, TrialResult
 
 _REPORT_SECONDS = 1.0
 _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
 
 
-def train(trial: Trial, on_progress: Callable[[Progress], None] | None = None) -> TrialResult:
+def train(trial: Trial, on_progress: Callable[[Progress], None] | None = None, hurdles: Hurdles | None = None) -> TrialResult:
     """Train and evaluate one trial. The same trial gives the same bits on the same kind of CPU.
 
     A loss that is NaN or infinite ends the training as ``diverged``; the result then holds chance.
@@ -30,9 +31,10 @@ def train(trial: Trial, on_progress: Callable[[Progress], None] | None = None) -
     Args:
         trial: what to train.
         on_progress: called after every evaluation and about once a second.
+        hurdles: losses that it has to stay below in order to go on.
     """
     with flushed_denormals():
-        return _Training(trial, on_progress or (lambda _: None)).run()
+        return _Training(trial, on_progress or (lambda _: None), hurdles or {}).run()
 
 
 @contextmanager
@@ -48,8 +50,8 @@ def flushed_denormals() -> Iterator[None]:
 
 
 class _Training:
-    def __init__(self, trial: Trial, on_progress: Callable[[Progress], None]) -> None:
-        self.trial, self.recipe, self.on_progress = trial, trial.recipe, on_progress
+    def __init__(self, trial: Trial, on_progress: Callable[[Progress], None], hurdles: Hurdles) -> None:
+        self.trial, self.recipe, self.on_progress, self.hurdles = trial, trial.recipe, on_progress, hurdles
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.model = build_model(trial)
         self.optimizer = make_optimizer(self.model, self.recipe, trial.learning_rate, trial.weight_decay)
@@ -98,11 +100,13 @@ class _Training:
                 if found.score >= self.recipe.stop_accuracy:
                     solved = step
                     break
+                if found.metrics.loss > self.hurdles.get(step, math.inf):
+                    return self._finish(step, None, "dropped")
             elif time.perf_counter() - reported > _REPORT_SECONDS:
                 self._count_time()
                 reported = self.clock
                 self._report(step)
-        return self._finish(step, solved)
+        return self._finish(step, solved, "finished")
 
     def _count_time(self) -> None:
         now = time.perf_counter()
@@ -124,7 +128,7 @@ class _Training:
         rate = self.examples / max(self.training_seconds, 1e-9)
         self.on_progress(Progress(step, self.num_steps, rate, self.accuracy))
 
-    def _finish(self, step: int, solved: int | None) -> TrialResult:
+    def _finish(self, step: int, solved: int | None, status: Literal["finished", "dropped"]) -> TrialResult:
         test = self._split("test")
         last = evaluate(self.model, *test, self.recipe.metric)
         selected, selected_step = last, step
@@ -135,7 +139,7 @@ class _Training:
         if not math.isfinite(selected.metrics.loss + last.metrics.loss):
             return self._diverged(step)
         return TrialResult(
-            status="finished",
+            status=status,
             steps=step,
             solved_step=solved,
             selected_step=selected_step,

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, PathFinder
@@ -133,6 +133,10 @@ class Trial:
 _FIELDS = {"architecture", "task", "knobs", "recipe", "dim", "learning_rate", "weight_decay", "seed", "device"}
 
 
+Hurdles = Mapping[int, float]
+"""By step that is evaluated: a training whose loss on the selection split is higher there is dropped."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a running trial reports about itself, after every evaluation and every few seconds."""
@@ -173,11 +177,12 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What a trial gave. A diverged trial (its loss became NaN or infinite) scores chance, never nothing."""
+    """What a trial gave. A diverged trial (its loss became NaN or infinite) scores chance, never nothing; one that
+    was dropped fell behind others, and scores what it had reached."""
 
-    status: Literal["finished", "diverged"]
+    status: Literal["finished", "diverged", "dropped"]
     steps: int
-    """Steps taken: fewer than planned if solved early or diverged."""
+    """Steps taken: fewer than planned if solved early, diverged or dropped."""
     solved_step: int | None
     """First evaluated step whose score reached the recipe's ``stop_accuracy``."""
     selected_step: int
