@@ -1,0 +1,157 @@
+"""Decays within and between chunks, safe at every rate: what the recurrences of decaying matrix states share.
+
+A chunk is halved again and again. The scores of a second half against its first half are products of
+queries that have decayed since the middle and keys that decay until the middle: both exponents are at
+most zero. Only within the last blocks, of eight positions, do keys grow and queries shrink, about a
+power of two that leaves both half of the dtype's range; there a decay beneath the resolution of the
+dtype is taken as that resolution. Whatever the decays, nothing overflows.
+
+Tensors are (chunks, sequences and heads, positions, width), but a chunk's halves and blocks (what
+``queries_of`` and ``keys_of`` give) are (stretches, positions, width). ``b`` is the log decay
+accumulated from the beginning of each chunk.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from archlab.layers.ops.chunks import num_chunks
+from archlab.layers.ops.scan import accumulate
+
+BLOCK = 8
+"""Positions of a block, in which keys grow."""
+
+
+def floor_of_log_decay(dtype: torch.dtype) -> float:
+    """The least log decay a step: over a block it takes 5/8 of the dtype's exponents, -16 in float32."""
+    return -1.25 * math.log(torch.finfo(dtype).max) / (BLOCK - 1)
+
+
+def cumulate(log_decay_blhk: Tensor, chunk: int) -> Tensor:
+    """Log decays (B, L, H, K), floored and accumulated from the beginning of each chunk."""
+    return cut(log_decay_blhk, chunk).clamp_(min=floor_of_log_decay(log_decay_blhk.dtype)).cumsum(2)
+
+
+def cut(x_blhd: Tensor, chunk: int) -> Tensor:
+    """(B, L, H, D) to (chunks, B * H, chunk, D), zeros after the last position."""
+    batch, length, heads, dim = x_blhd.shape
+    chunks = x_blhd.new_empty(num_chunks(length, chunk), batch, heads, chunk, dim)
+    chunks[-1, :, :, (length - 1) % chunk + 1 :] = 0
+    for inside, outside in _parts(chunks, x_blhd):
+        inside.copy_(outside)
+    return chunks.flatten(1, 2)
+
+
+def join(chunks: Tensor, x_blhd: Tensor) -> Tensor:
+    """Fill (B, L, H, D) from (chunks, B * H, chunk, D)."""
+    batch, _, heads, _ = x_blhd.shape
+    for inside, outside in _parts(chunks.view(-1, batch, heads, *chunks.shape[2:]), x_blhd):
+        outside.copy_(inside)
+    return x_blhd
+
+
+def _parts(chunks: Tensor, x_blhd: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of the same positions, whole chunks and then the rest, in (chunks, B, H, chunk, D) and in (B, L, H, D)."""
+    batch, length, heads, dim = x_blhd.shape
+    chunk = chunks.shape[3]
+    whole, rest = divmod(length, chunk)
+    yield chunks[:whole], x_blhd[:, : whole * chunk].view(batch, whole, chunk, heads, dim).permute(1, 0, 3, 2, 4)
+    if rest:
+        yield chunks[-1, :, :, :rest], x_blhd[:, whole * chunk :].transpose(1, 2)
+
+
+def sizes(chunk: int) -> Iterator[int]:
+    """Blocks, then what is halved: twice a block, four times, ..., the chunk."""
+    return (BLOCK << level for level in range((chunk // BLOCK).bit_length()))
+
+
+def scored_pairs(chunk: int) -> int:
+    """Query-key pairs of a chunk whose score is computed, masked ones included."""
+    return sum(chunk * BLOCK if size == BLOCK else chunk * size // 4 for size in sizes(chunk))
+
+
+def queries_of(x: Tensor, size: int) -> Tensor:
+    """Of every stretch of ``size`` positions the second half, of blocks all: where queries are."""
+    return x.view(-1, size, x.shape[-1]) if size == BLOCK else x.view(-1, 2, size // 2, x.shape[-1])[:, 1]
+
+
+def keys_of(x: Tensor, size: int) -> Tensor:
+    """Of every stretch of ``size`` positions the first half, of blocks all: where keys are."""
+    return x.view(-1, size, x.shape[-1]) if size == BLOCK else x.view(-1, 2, size // 2, x.shape[-1])[:, 0]
+
+
+def decays(b: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """What to multiply queries and keys with, so that scores decay from the key's position to the query's."""
+    queries, keys = queries_of(b, size), keys_of(b, size)
+    if size > BLOCK:
+        middle = keys[:, -1:]
+        return (queries - middle).exp_(), (middle - keys).exp_()
+    # Squared after the exponential, for which a block's whole decay may be too small, and in powers of two to be exact.
+    root = math.ldexp(1.0, round(math.log2(torch.finfo(b.dtype).max)) // 4)
+    since = (queries - keys[:, :1]).mul_(0.5).exp_().mul_(root).square_()
+    return since, since.reciprocal()
+
+
+def scores(queries: Tensor, keys: Tensor, size: int, own: bool) -> Tensor:
+    """Inner products, within blocks of no later keys, nor of the query's own position unless ``own``."""
+    pairs = torch.bmm(queries, keys.transpose(1, 2))
+    return pairs.tril_(0 if own else -1) if size == BLOCK else pairs
+
+
+def add_or_set(target: Tensor, value: Tensor, size: int) -> None:
+    """Blocks come first and set every position; what is halved adds."""
+    if size == BLOCK:
+        target.copy_(value)
+    else:
+        target.add_(value)
+
+
+def decays_across(b: Tensor) -> tuple[Tensor, Tensor]:
+    """Decays from the end of the last chunk to each query, and from each key to the end of its chunk."""
+    return b[1:].exp(), (b[:-1, :, -1:] - b[:-1]).exp_()
+
+
+def _decays_of_states(b: Tensor) -> tuple[Tensor, ...]:
+    """Decays over each chunk but the first and the last, which no state goes through."""
+    return b[1:-1, :, -1, :, None].exp().unbind(0)
+
+
+def states(keys: Tensor, values: Tensor, b: Tensor) -> Tensor:
+    """States at the end of each chunk but the last."""
+    ends = keys.transpose(2, 3) @ values
+    accumulate(_decays_of_states(b), ends.unbind(0))
+    return ends
+
+
+def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, own: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of decayed linear attention with respect to queries, keys, values and log decays.
+
+    Those of the log decays need no chunks: a log decay weighs what later queries read of earlier keys, so its
+    gradient is the sum over this and later positions of ``q * dq - k * dk`` (arXiv 2312.06635, section 4).
+    """
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    for size in sizes(q.shape[2]):
+        since, until = decays(b, size)
+        queries, keys = queries_of(q, size) * since, keys_of(k, size) * until
+        weights = scores(queries, keys, size, own)
+        dweights = scores(queries_of(dout, size), keys_of(v, size), size, own)
+        add_or_set(queries_of(dq, size), torch.bmm(dweights, keys).mul_(since), size)
+        add_or_set(keys_of(dk, size), torch.bmm(dweights.transpose(1, 2), queries).mul_(until), size)
+        add_or_set(keys_of(dv, size), torch.bmm(weights.transpose(1, 2), queries_of(dout, size)), size)
+    if len(q) > 1:
+        since, until = decays_across(b)
+        queries, keys = q[1:] * since, k[:-1] * until
+        ends = states(keys, v[:-1], b)
+        dends = queries.transpose(2, 3) @ dout[1:]
+        accumulate(_decays_of_states(b)[::-1], dends.unbind(0)[::-1])
+        dq[1:].addcmul_(dout[1:] @ ends.transpose(2, 3), since)
+        dk[:-1].addcmul_(v[:-1] @ dends.transpose(2, 3), until)
+        dv[:-1] += keys @ dends
+    db = (q * dq).addcmul_(k, dk, value=-1)
+    for after, step in pairwise([step for one in db.unbind(0) for step in one.unbind(1)][:0:-1]):
+        step += after
+    db[0, :, 0] = 0  # nothing is there to decay
+    return dq, dk, dv, db
