@@ -1,5 +1,6 @@
 """Racing: what it leaves out cannot change a score; what it drops has fallen behind."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pytest
@@ -53,7 +54,7 @@ class Scripted:
 accuracy = st.sampled_from([0.2, 0.6, 0.985, 0.99, 0.995, 1.0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(accuracy, min_size=6, max_size=6), st.integers(1, 3))
 def test_the_exact_race_gives_the_scores_of_the_exhaustive_run(tmp_path_factory, accuracies, workers):
     trials = grid(seeds=(0, 1))
@@ -111,6 +112,63 @@ def test_a_running_sibling_that_is_no_longer_needed_is_stopped(tmp_path):
     assert trials[0] in {record.trial for record in records}
 
 
+@pytest.mark.parametrize("race", ["exact", "halving"])
+def test_what_another_run_has_found_meanwhile_is_not_computed_again(tmp_path, race):
+    trials = grid(seeds=(0, 1))
+    first, second, _, solved, *after_solved = trials
+    path, trained = tmp_path / "archlab.db", []
+    with Store(path) as other, Store(path) as store:
+
+        def train(trial, on_progress, hurdles):
+            if not trained:
+                other.finish(solved, reaching(solved, 1.0), {})
+                other.finish(second, replace(reaching(second, 0.5), status="dropped"), {})
+            trained.append(trial)
+            return reaching(trial, 0.5)
+
+        with ThreadExecutor(train, 1) as executor:
+            summary = run(trials, store, executor, race=race)
+    assert trained[0] == first
+    assert not {solved, *after_solved} & set(trained)
+    assert (second in trained) == (race == "exact"), "only a race by halving is through with what was dropped"
+    assert (summary.computed, summary.reused, summary.skipped) == ((3, 1, 2) if race == "exact" else (2, 2, 2))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(accuracy, min_size=6, max_size=6),
+    st.permutations(range(6)),
+    st.integers(1, 5),
+    st.sampled_from(["exact", "halving"]),
+)
+def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory, accuracies, behind, stop_after, race):
+    trials = grid(seeds=(0, 1), recipe=replace(RECIPE, evaluations=4))
+    table = {(trial.seed, trial.learning_rate): value for trial, value in zip(trials, accuracies, strict=True)}
+    losses = {where: [3.0 + place, 2.0 + place, 1.0, 0.5] for where, place in zip(table, behind, strict=True)}
+
+    def raced(path, interruptions):
+        for after in (*interruptions, None):
+            finished = []
+
+            def listen(event, finished=finished, after=after):
+                finished.extend([event] if isinstance(event, TrialFinished) else [])
+                if len(finished) == after:
+                    raise BrokenPipeError
+
+            with Store(path) as store, ThreadExecutor(Scripted(table, losses), 2) as executor, suppress(BrokenPipeError):
+                run(trials, store, executor, listen, race)
+        with Store(path) as store:
+            return score(trials, {record.key: record for record in store.records()})
+
+    folder = tmp_path_factory.mktemp("race")
+    straight, resumed = raced(folder / "straight.db", ()), raced(folder / "resumed.db", (stop_after, 1))
+    assert straight.complete
+    assert resumed.complete
+    assert resumed.architectures[0].score == straight.architectures[0].score
+    if race == "halving":
+        assert resumed.spending == straight.spending
+
+
 def test_without_a_race_everything_is_computed(tmp_path):
     trials = grid()
     table = {(0, rate): 1.0 for rate in RATES}
@@ -163,6 +221,15 @@ def test_hurdles_let_a_third_go_on():
         hurdles.append(racing.hurdles(trial).get(125))
         racing.told(trial, reaching(trial, 0.5, [loss] * 8))
     assert hurdles == [None, 5.0, 4.0, 4.0, 3.0, 3.0]  # the best of two to five, the second best of six
+
+
+def test_what_diverged_stands_in_nobodys_way():
+    trials = grid(recipe=replace(RECIPE, evaluations=4))
+    racing = Racing(trials, "halving")
+    racing.told(trials[0], replace(reaching(trials[0], 0.5, [0.1, 0.1, 0.1, 0.1]), status="diverged"))
+    assert racing.hurdles(trials[1]) == {}
+    racing.told(trials[1], reaching(trials[1], 0.5, [2.0, 1.0, 0.5, 0.2]))
+    assert racing.hurdles(trials[2]) == {250: 2.0, 500: 1.0}
 
 
 def test_the_order_of_the_grid_is_not_that_of_the_plan():

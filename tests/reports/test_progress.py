@@ -10,6 +10,7 @@ from archlab.benchmark.runner import (
     TrialFinished,
     TrialProgressed,
     TrialReused,
+    TrialsSkipped,
     TrialStarted,
 )
 from archlab.reports.progress import RunProgress
@@ -121,3 +122,15 @@ def test_counts_and_best_scores(clock: Clock, compression: list[Trial]):
     assert progress.best == {(compression[0].architecture.label, "compression"): 0.75}
     progress.update(RunInterrupted(RunSummary(total=5, reused=1, computed=3)))
     assert progress.computed == 3
+
+
+def test_trials_that_are_not_needed_are_not_waited_for(clock: Clock, compression: list[Trial]):
+    progress = RunProgress(compression, 1, clock)
+    progress.update(TrialStarted(compression[0]))
+    progress.update(TrialFinished(compression[0], result_after(compression[0], 10.0)))
+    progress.update(TrialsSkipped(tuple(compression[1:4])))
+    assert (progress.done, progress.skipped, len(progress.waiting)) == (4, 3, 1)
+    assert progress.seconds_left() == pytest.approx(10)
+    progress.update(TrialStarted(compression[4]))
+    progress.update(TrialsSkipped((compression[4],)))  # it ran, and was stopped
+    assert (progress.done, progress.running, progress.seconds_left()) == (5, {}, 0.0)

@@ -20,7 +20,7 @@ from archlab.architectures import architecture
 from archlab.errors import ArchlabError
 from archlab.store import Store
 from archlab.store.owner import LEASE_SECONDS, Owner
-from archlab.store.record import result_columns, result_from_columns
+from archlab.store.record import RACED, result_columns, result_from_columns
 from archlab.tasks import setting
 from archlab.training.recipe import Recipe
 from archlab.training.trial import CurvePoint, Metrics, Trial, TrialResult
@@ -186,6 +186,17 @@ def test_a_trial_with_a_result_is_never_claimed_again(store):
     store.finish(trials[0], result(trials[0], [1]), {})
     store.finish(trials[1], result(trials[1], [1], status="diverged"), {})
     assert store.claim(trials, 9) == []
+
+
+def test_a_dropped_trial_is_claimed_by_those_that_are_not_through_with_it(store):
+    (trial,) = make_trials(1)
+    store.finish(trial, result(trial, [1], status="dropped"), {})
+    assert store.claim([trial], 1, RACED) == []
+    assert store.claim([trial], 1) == [trial]
+    store.finish(trial, result(trial, [1, 2]), {})
+    (found,) = store.records()
+    assert (found.status, found.result.status) == ("finished", "finished")
+    assert store.claim([trial], 1) == []
 
 
 def test_a_failed_trial_says_why_and_can_be_claimed(store):

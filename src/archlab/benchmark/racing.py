@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from archlab.benchmark.selection import Siblings, grid_order, siblings, solves
+from archlab.store.record import RACED, SETTLED, Status
 from archlab.training.train import evaluation_steps
 from archlab.training.trial import Hurdles, Trial, TrialResult
 
@@ -26,6 +27,8 @@ class Racing:
     def __init__(self, trials: Iterable[Trial], race: Race) -> None:
         """Args: every trial of the run, the stored ones included, and the kind of race."""
         self.race = race
+        self.settled: tuple[Status, ...] = RACED if race == "halving" else SETTLED
+        """The statuses of trials that this race is through with."""
         self._siblings: dict[Siblings, list[Trial]] = defaultdict(list)
         for trial in trials:
             self._siblings[siblings(trial)].append(trial)
@@ -63,7 +66,9 @@ class Racing:
         if self.race != "halving":
             return {}
         group = self._siblings[siblings(trial)]
-        before = [self._results[other.key] for other in group[: group.index(trial)] if other.key in self._results]
+        known = [self._results[other.key] for other in group[: group.index(trial)] if other.key in self._results]
+        # What diverged later leads nowhere, however low its loss had been: it must not stand in the way of others.
+        before = [result for result in known if result.status != "diverged"]
         found: dict[int, float] = {}
         for step in rungs(trial):
             losses = sorted(point.metrics.loss for result in before for point in result.curve if point.step == step)

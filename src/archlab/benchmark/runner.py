@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from archlab.benchmark.racing import Race, Racing
 from archlab.errors import ArchlabError
 from archlab.execution.base import Executor, TrialError
-from archlab.store.record import RACED, SETTLED
 from archlab.training.trial import Progress, Trial, TrialResult
 
 if TYPE_CHECKING:
@@ -183,8 +182,9 @@ class _Run:
         return self.summary
 
     def _reuse(self) -> None:
+        """Take over what the store has, from before or from other runs, and leave out what it makes unnecessary."""
         unneeded: list[Trial] = []
-        for record in self.store.records(keys=self.pending, statuses=RACED if self.racing.race == "halving" else SETTLED):
+        for record in self.store.records(keys=self.pending, statuses=self.racing.settled):
             assert record.result is not None
             trial = self.pending.pop(record.key)
             self.summary.reused += 1
@@ -209,24 +209,23 @@ class _Run:
                 self.executor.stop(self.in_flight[trial.key].future)
 
     def _submit(self) -> None:
-        """Give every free worker a trial; if there are too few, look at what others have finished."""
+        """Give every free worker a trial that what is known by now does not make unnecessary."""
         free = self.executor.num_workers - len(self.in_flight)
         if not free or not self.pending:
             return
+        self._reuse()
         candidates = self.racing.order(self.pending, [one.trial for one in self.in_flight.values()])
-        claimed = self.store.claim(candidates, free)
+        claimed = self.store.claim(candidates, free, self.racing.settled)
         for trial in claimed:
             del self.pending[trial.key]
             self.on_event(TrialStarted(trial))
             future = self.executor.submit(trial, self._forward_progress(trial), self.racing.hurdles(trial))
             self.in_flight[trial.key] = _InFlight(trial, future, datetime.now(UTC))
             future.add_done_callback(self._forward_end(trial))
-        if len(claimed) < free and self.pending:
-            self._reuse()
-            held = tuple(self.pending)
-            if held and not self.in_flight and held != self.waiting_for:
-                self.waiting_for = held
-                self.on_event(Waiting(tuple(self.pending.values())))
+        held = tuple(self.pending)
+        if held and not self.in_flight and held != self.waiting_for:
+            self.waiting_for = held
+            self.on_event(Waiting(tuple(self.pending.values())))
 
     def _forward_progress(self, trial: Trial) -> Callable[[Progress], None]:
         return lambda progress: self.messages.put((trial, progress))

@@ -1,4 +1,8 @@
-"""What a plan would cost if every training ran to its end, and what was spent on it."""
+"""What a plan would cost if every training ran to its end, and what was spent on it.
+
+Counted is what the results of a store took: not attempts that failed, nor siblings that a race began and stopped (at most
+one a worker for each setting that is solved).
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable

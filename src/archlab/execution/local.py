@@ -164,6 +164,7 @@ class _Worker:
         requests, self._requests = context.Pipe(duplex=False)
         self._replies, replies = context.Pipe(duplex=False)
         self._process = context.Process(target=serve, args=(requests, replies, train), daemon=True)
+        self._killed = False
         with _inherited(environment(gpu)):
             self._process.start()
         requests.close()
@@ -205,7 +206,7 @@ class _Worker:
             raise EOFError from error
 
     def is_alive(self) -> bool:
-        return self._process.is_alive()
+        return not self._killed and self._process.is_alive()  # the signal may still be on its way
 
     def cause_of_death(self) -> str:
         """How the process ended, as a predicate."""
@@ -217,6 +218,7 @@ class _Worker:
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def kill(self) -> None:
+        self._killed = True
         self._process.kill()
 
     def close(self) -> None:

@@ -79,11 +79,11 @@ class Store:
         position = {key: index for index, key in enumerate(wanted)}
         return list(self._readable(sorted(rows, key=lambda row: position[row.key]), skip_unknown))
 
-    def claim(self, wanted: Sequence[Trial], limit: int) -> list[Trial]:
+    def claim(self, wanted: Sequence[Trial], limit: int, settled: Sequence[Status] = SETTLED) -> list[Trial]:
         """Take up to ``limit`` of the trials, in the given order, to compute them; no one else gets them.
 
-        Passed over: trials with a final result, and those that a living owner computes (this one included). Trials
-        that failed or were dropped, and those of owners that died, can be claimed.
+        Passed over: trials whose status is ``settled``, and those that a living owner computes (this one included).
+        Trials that failed, by default those that were dropped, and those of owners that died, can be claimed.
         """
         claimed: list[Trial] = []
         for chunk in _chunks(wanted):
@@ -92,7 +92,7 @@ class Store:
                 if len(claimed) >= limit:
                     return claimed
                 state = states.get(trial.key)
-                free = state is None or state.status in ("failed", "dropped")
+                free = state is None or state.status not in (*settled, "running")
                 if free or (state is not None and state.status == "running" and state.owner in dead):
                     if not claimed:
                         self.heartbeat()  # others must know the owner before they see its claims
