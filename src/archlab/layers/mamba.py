@@ -13,8 +13,7 @@ from archlab.layers.base import LayerConfig, positive, register
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.selective_scan import selective_scan
 from archlab.layers.ops.short_conv import ShortConv
-
-DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
+from archlab.layers.ops.step_size import step_size_bias
 
 
 @register("mamba")
@@ -84,8 +83,7 @@ class Mamba(nn.Module):
         self.x_proj = nn.Linear(inner, sum(self.split), bias=False)
         self.dt_proj = nn.Linear(rank, inner, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
-        dt = torch.empty(inner).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp().clamp(min=DT_FLOOR)
-        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+        self.dt_bias = nn.Parameter(step_size_bias(inner))
         self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, dim, bias=False)

@@ -27,6 +27,7 @@ from archlab.layers.ops.decayed_chunks import (
     sizes,
     states,
 )
+from archlab.layers.ops.precision import no_autocast
 
 
 def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
@@ -60,7 +61,8 @@ class _DecayedLinearAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, b = ctx.saved_tensors
         whole = grads[0].shape[:3]
-        found = gradients(q, k, v, b, cut(grads[0], q.shape[2]), ctx.own)
+        with no_autocast(q):
+            found = gradients(q, k, v, b, cut(grads[0], q.shape[2]), ctx.own)
         return *(join(x, x.new_empty(*whole, x.shape[-1])) for x in found), None, None
 
 

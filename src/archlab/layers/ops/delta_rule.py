@@ -24,6 +24,7 @@ from archlab.layers.ops.decayed_chunks import (
     scores,
     sizes,
 )
+from archlab.layers.ops.precision import no_autocast
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -41,9 +42,10 @@ class _DeltaRule(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         u, reads, writes, decay, system = ctx.saved_tensors
-        since, until, whole = _through_chunks(reads, writes, decay)
-        dr = _solve(system.transpose(2, 3), cut(grads[0], u.shape[2]), until, since, whole, upper=True)
-        dreads, dwrites, _, ddecay = gradients(reads, writes, u, decay, dr, own=False)
+        with no_autocast(u):
+            since, until, whole = _through_chunks(reads, writes, decay)
+            dr = _solve(system.transpose(2, 3), cut(grads[0], u.shape[2]), until, since, whole, upper=True)
+            dreads, dwrites, _, ddecay = gradients(reads, writes, u, decay, dr, own=False)
         outer = grads[0].shape[:3]
         return *(join(x, x.new_empty(*outer, x.shape[-1])) for x in (dr, dreads, dwrites, ddecay)), None
 
@@ -105,5 +107,5 @@ def _solve(system: Tensor, rhs: Tensor, reads: Tensor, writes: Tensor, whole: Te
     for before, chunk in pairwise(reversed(order) if upper else order):
         written = writes[before].transpose(1, 2) @ solved[before]
         state = written if state is None else written.addcmul_(whole[before], state)
-        solved[chunk].baddbmm_(of_state[chunk], state)
+        solved[chunk] += of_state[chunk] @ state
     return solved

@@ -1,0 +1,199 @@
+"""DeltaNet and Gated DeltaNet: a matrix state in which a token replaces what is stored under its key."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.ops.step_size import step_size_bias
+
+NORM_EPS = 1e-5
+UNIT_EPS = 1e-6
+
+
+@register("deltanet")
+@dataclass(frozen=True)
+class DeltaNetConfig(LayerConfig):
+    """DeltaNet (arXiv 2406.06484, section 3): linear attention by the delta rule, after short convolutions.
+
+    Knobs: ``heads``; ``expand_v``, width of the values over the layer's; ``d_conv``, taps of the short convolution;
+    ``allow_neg_eigval``, rates of up to 2 instead of 1, with which a token can flip the sign of what is stored under
+    its key (arXiv 2411.12537).
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2406.06484"
+
+    heads: int = 8
+    expand_v: int = 1
+    d_conv: int = 4
+    allow_neg_eigval: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one."""
+        positive(self, "heads", "expand_v", "d_conv")
+
+    def validate(self, dim: int) -> None:
+        """Refuse heads that do not divide the width."""
+        divides(self, "heads", dim)
+
+    def _head(self, dim: int) -> tuple[int, int]:
+        """Widths of a head's keys and values."""
+        return dim // self.heads, self.expand_v * dim // self.heads
+
+    def _convolved(self, dim: int) -> int:
+        """Channels of queries, keys and values together."""
+        return (2 + self.expand_v) * dim
+
+    def _weights(self, dim: int) -> int:
+        """Entries of the linear maps."""
+        return dim * (self._convolved(dim) + self.expand_v * dim + self.heads)
+
+    def _vectors(self, dim: int) -> int:
+        """Parameters outside of linear maps."""
+        return self.d_conv * self._convolved(dim) + self._head(dim)[1]
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return self._weights(dim) + self._vectors(dim)
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the matrix of each head, and the inputs the convolution looks back on."""
+        keys, values = self._head(dim)
+        return self.heads * keys * values + (self.d_conv - 1) * self._convolved(dim)
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections, convolution, what is written and what is read."""
+        head = *self._head(dim), length, chunk_size(*self._head(dim), length)
+        mixing = self.heads * (delta_rule_flops(*head) + decayed_linear_attention_flops(*head))
+        return 2 * length * (self._weights(dim) + self.d_conv * self._convolved(dim)) + mixing
+
+    def build(self, dim: int, max_length: int) -> "DeltaNet":
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return DeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
+
+
+@register("gated-deltanet")
+@dataclass(frozen=True)
+class GatedDeltaNetConfig(DeltaNetConfig):
+    """Gated DeltaNet (arXiv 2412.06464, section 3): the delta rule on a state that decays, one rate a head and token.
+
+    Knobs: as :class:`DeltaNetConfig`.
+    """
+
+    paper: ClassVar[str] = "arXiv 2412.06464"
+
+    def _weights(self, dim: int) -> int:
+        """Of these more: the gate of the output and the decays."""
+        return super()._weights(dim) + dim * (self.expand_v * dim + self.heads)
+
+    def _vectors(self, dim: int) -> int:
+        """Of these more: rate and step size of each head's decay."""
+        return super()._vectors(dim) + 2 * self.heads
+
+    def build(self, dim: int, max_length: int) -> "GatedDeltaNet":
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return GatedDeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
+
+
+class DeltaNet(nn.Module):
+    """``o_t = q_t S_t / sqrt(K)`` with ``S_t = S_{t-1} + k_t (beta_t (v_t - k_t S_{t-1}))``.
+
+    Queries, keys and values pass a causal convolution and SiLU; queries and keys are scaled to unit length.
+    The output of each head goes through an RMS norm, then a last projection. States are in at least float32.
+    """
+
+    def __init__(self, dim: int, heads: int, values: int, d_conv: int, allow_neg_eigval: bool) -> None:
+        """``values`` is the width over all ``heads``."""
+        super().__init__()
+        self.heads = heads
+        self.split = [dim, dim, values]
+        self.max_beta = 2.0 if allow_neg_eigval else 1.0
+        self.qkv_proj = nn.Linear(dim, sum(self.split), bias=False)
+        self.conv = ShortConv(sum(self.split), d_conv, bias=False)
+        self.beta_proj = nn.Linear(dim, heads, bias=False)
+        self.norm = nn.RMSNorm(values // heads, eps=NORM_EPS)
+        self.out_proj = nn.Linear(values, dim, bias=False)
+
+    def _log_decay(self, x: Tensor) -> Tensor:
+        """Logarithms of the decays of the tokens ``x``, at most 0, that broadcast against (..., heads, keys)."""
+        return torch.zeros((), dtype=at_least_float32(x).dtype, device=x.device)
+
+    def _gate(self, x: Tensor, normed: Tensor) -> Tensor:
+        """What becomes of the heads' outputs (..., heads, values), given the tokens ``x`` (..., D)."""
+        return normed
+
+    def _project(self, x: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys, values, rates and log decays, each (..., heads, width), of tokens and their convolved projection."""
+        q, k, v = (t.view(*t.shape[:-1], self.heads, -1) for t in torch.split(at_least_float32(F.silu(qkv)), self.split, -1))
+        beta = self.max_beta * at_least_float32(self.beta_proj(x)).sigmoid()[..., None]
+        return _unit(q) * q.shape[-1] ** -0.5, _unit(k), v, beta, self._log_decay(x).expand_as(k)
+
+    def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Norm, gate and last projection of the heads' outputs (..., heads, values)."""
+        out: Tensor = self.out_proj(self._gate(x, self.norm(mixed)).flatten(-2).to(x.dtype))
+        return out
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        q, k, v, beta, log_decay = self._project(x_bld, self.conv(self.qkv_proj(x_bld)))
+        chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
+        with no_autocast(x_bld):
+            written = delta_rule(beta * v, -beta * k, k, log_decay, chunk)
+            mixed = decayed_linear_attention(q, k, written, log_decay, chunk)
+        return self._read_out(x_bld, mixed)
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero matrices (B, heads, keys a head, values a head) and an empty convolution window (B, K - 1, C)."""
+        keys, _, values = (width // self.heads for width in self.split)
+        matrix = self.qkv_proj.weight.new_zeros(batch_size, self.heads, keys, values)
+        return {"kv": matrix, "conv": self.conv.init_state(batch_size)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        qkv, conv = self.conv.step(self.qkv_proj(x_bd), state["conv"])
+        q, k, v, beta, log_decay = self._project(x_bd, qkv)
+        kv = log_decay.exp()[..., None] * state["kv"]
+        written = beta * (v - (k[..., None] * kv).sum(-2))
+        kv = kv + k[..., None] * written[..., None, :]
+        return self._read_out(x_bd, (q[..., None] * kv).sum(-2)), {"kv": kv, "conv": conv}
+
+
+class GatedDeltaNet(DeltaNet):
+    """``S_t = a_t S_{t-1} + k_t (beta_t (v_t - k_t a_t S_{t-1}))`` with ``a_t = exp(-A softplus(W x_t + b))`` for each head.
+
+    The normalised output of each head is multiplied by ``silu(W_g x_t)``; all else as :class:`DeltaNet`.
+    """
+
+    def __init__(self, dim: int, heads: int, values: int, d_conv: int, allow_neg_eigval: bool) -> None:
+        """``A`` starts uniform in (0, 16], the softplus of ``b`` log-uniform in [0.001, 0.1]."""
+        super().__init__(dim, heads, values, d_conv, allow_neg_eigval)
+        self.dt_proj = nn.Linear(dim, heads, bias=False)
+        self.dt_bias = nn.Parameter(step_size_bias(heads))
+        self.A_log = nn.Parameter((16 * (1 - torch.rand(heads))).log())  # 1 - rand is never zero
+        self.gate_proj = nn.Linear(dim, values, bias=False)
+        for parameter in (self.dt_bias, self.A_log):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def _log_decay(self, x: Tensor) -> Tensor:
+        """See :class:`DeltaNet`: (..., heads, 1)."""
+        dt = F.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
+        return -(self.A_log.exp() * dt)[..., None]
+
+    def _gate(self, x: Tensor, normed: Tensor) -> Tensor:
+        """See :class:`DeltaNet`."""
+        return normed * F.silu(self.gate_proj(x)).view_as(normed)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """``x`` scaled to unit length along the last axis, vectors near zero to less."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + UNIT_EPS)
