@@ -3,6 +3,7 @@
 import importlib
 import importlib.abc
 import importlib.machinery
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -31,12 +32,14 @@ _root = Path()
 
 
 def load(root: Path) -> None:
-    """Make ``mad`` importable from a checkout; leave with a message if ``root`` is none."""
+    """Make ``mad`` importable from a checkout; leave with a message and status 2 if ``root`` is none."""
     global _root
     if not (root / "mad" / "model" / "language_model.py").is_file():
-        sys.exit(
-            f"--madlab {root}: no checkout of the reference code; git clone https://github.com/athms/mad-lab and give its path"
+        print(
+            f"--madlab {root}: no checkout of the reference code; git clone https://github.com/athms/mad-lab and give its path",
+            file=sys.stderr,
         )
+        sys.exit(2)
     _root = root
     sys.path.insert(0, str(root))
     sys.meta_path.append(_Absent())
@@ -62,6 +65,40 @@ def language_model(layers: Sequence[str], *, dim: int, max_length: int, vocab_si
     )
     assert isinstance(model, nn.Module)
     return model
+
+
+_NAMES = [
+    (r"^token_embeds\.", "embedding."),
+    (r"^unembed\.0\.", "norm."),
+    (r"^unembed\.1\.", "unembedding."),
+    (r"^model\.(\d+)\.0\.", r"layers.\1.norm."),
+    (r"^model\.(\d+)\.1\.", r"layers.\1.layer."),
+    (r"\.w1\.", ".gate."),
+    (r"\.w2\.", ".up."),
+    (r"\.w3\.", ".down."),
+    (r"\.short_filter\.", ".short_conv."),
+    (r"\.long_conv\.bias$", ".skip"),
+    (r"\.long_conv\.filter\.pos_emb\.z$", ".filter.features_lf"),
+    (r"\.long_conv\.filter\.implicit_filter\.1\.freq$", ".filter.frequency"),
+    (r"\.long_conv\.filter\.implicit_filter\.0\.", ".filter.hidden.0."),
+    (r"\.long_conv\.filter\.implicit_filter\.2\.", ".filter.hidden.1."),
+    (r"\.long_conv\.filter\.implicit_filter\.4\.", ".filter.hidden.2."),
+    (r"\.long_conv\.filter\.implicit_filter\.6\.", ".filter.taps."),
+]
+
+
+def copy_weights(reference: nn.Module, ours: nn.Module) -> None:
+    """Give this project's model the parameters of the reference code's of the same layers."""
+    found = {}
+    for name, parameter in reference.named_parameters():
+        for pattern, replacement in _NAMES:
+            name = re.sub(pattern, replacement, name)
+        found[name] = parameter.detach()
+    own = dict(ours.named_parameters())
+    assert found.keys() == own.keys(), sorted(found.keys() ^ own.keys())
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(found[name].view_as(parameter))
 
 
 class SelfAttention(nn.Module):

@@ -14,14 +14,16 @@ torch's. Packages that only its training loop needs are empty. Its metrics, logg
 """
 
 import argparse
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median, quantiles
 
 import torch
 
+import _grid
 import _madlab
 import _results
 from archlab import architecture
@@ -107,30 +109,51 @@ def compare(mixer: str, layer: str, rounds: int) -> dict[str, str | float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--madlab", type=Path, required=True, metavar="PATH", help="a checkout of the reference code")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--grid", action="store_true", help="six trainings on two workers, beside the reference code's loop")
+    kinds.add_argument("--answers", action="store_true", help="what computing answered positions only saves; no reference")
     parser.add_argument(
-        "--mixers", nargs="+", choices=PAIRS, default=list(PAIRS), metavar="MIXER", help="only these; default: all"
+        "--mixers",
+        nargs="+",
+        choices=PAIRS,
+        metavar="MIXER",
+        help="only these; default: all that the comparison has",
     )
-    parser.add_argument("--rounds", type=int, default=15, help="steps of each that are timed, in turns (default: 15)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both (default: 2)")
+    parser.add_argument("--rounds", type=int, help="repetitions of each, in turns (default: 15, with --grid 3)")
+    parser.add_argument("--steps", type=int, default=8, help="of each training, with --grid (default: 8)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both, with --grid workers of ours (default: 2)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     _madlab.load(args.madlab)
-    rows = []
-    for mixer in args.mixers:
-        print(f"{mixer} ...", file=sys.stderr, flush=True)
-        rows.append(compare(mixer, PAIRS[mixer], args.rounds))
+    shapes = f"width {DIM}, length {TASK.input_length}, vocabulary {TASK.vocab_size}, batch {BATCH}, float32"
+    settings: dict[str, object] = {"architecture": "X swiglu X swiglu, X the mixer of the row", "shapes": shapes}
+    rows: list[Mapping[str, str | float]] = []
+    if args.grid:
+        name, title = "training-speed-grid", "Six-point grid beside the reference code's loop"
+        rounds = args.rounds or 3
+        settings |= {"grid": "3 learning rates x 2 weight decays", "steps": args.steps, "rounds": rounds}
+        settings |= {"ours": f"{args.threads} workers of one thread; wall time, data included"}
+        settings |= {"reference": f"one training after the other, {args.threads} threads; Lightning and logging left out"}
+        mixers = args.mixers or list(_grid.PAIRS)
+        unknown = [mixer for mixer in mixers if mixer not in _grid.PAIRS]
+        if unknown:
+            parser.error(f"--grid --mixers {unknown[0]}: choose from {', '.join(_grid.PAIRS)}")
+        rows += _grid.speed(mixers, args.steps, rounds, args.threads)
+    elif args.answers:
+        name, title = "training-speed-answers", "Answered positions only, memorisation at vocabulary 8192"
+        settings |= {"shapes": "width 128, length 32, vocabulary 8192, batch 128, float32", "threads": args.threads}
+        rows += _grid.answers(args.rounds or 15)
+    else:
+        name, title = f"training-speed-{args.threads}-threads", "Training step beside the reference code of MAD"
+        rounds = args.rounds or 15
+        settings |= {"threads": args.threads, "rounds": rounds, "quartiles": "of the ratio of neighbouring steps"}
+        for mixer in args.mixers or PAIRS:
+            print(f"{mixer} ...", file=sys.stderr, flush=True)
+            rows.append(compare(mixer, PAIRS[mixer], rounds))
     print(_results.table(rows))
-    settings = {
-        "architecture": "X swiglu X swiglu, X the mixer of the row",
-        "shapes": f"width {DIM}, length {TASK.input_length}, vocabulary {TASK.vocab_size}, batch {BATCH}, float32",
-        "threads": args.threads,
-        "rounds": args.rounds,
-        "quartiles": "of the ratio of neighbouring steps",
-    }
-    title = "Training step beside the reference code of MAD"
-    command = "python benchmarks/training_speed.py --madlab mad-lab" + (f" --threads {args.threads}" if args.threads != 2 else "")
-    written = _results.write(f"training-speed-{args.threads}-threads", title, command, settings, rows, args.json)
+    command = shlex.join(["python", "benchmarks/training_speed.py", *sys.argv[1:]]).replace(str(args.madlab), "mad-lab")
+    written = _results.write(name, title, command, settings, rows, args.json)
     print(f"written to {written} and {written.with_suffix('.md').name}", file=sys.stderr)
 
 

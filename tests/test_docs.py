@@ -64,7 +64,7 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
     from archlab.training.train import train
 
     monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: ThreadExecutor(train, num_workers=1))
-    monkeypatch.setattr("archlab.benchmark.estimate._flops_per_second", lambda trial: 1e9)
+    monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
     return archlab
 
 

@@ -33,7 +33,7 @@ def fixture_steady(monkeypatch):
         timed.append(trial)
         return 1e9
 
-    monkeypatch.setattr(estimate_module, "_flops_per_second", speed)
+    monkeypatch.setattr(estimate_module, "flops_per_second", speed)
     return timed
 
 
@@ -65,4 +65,4 @@ def test_a_whole_protocol_is_estimated_from_one_setting_of_a_task_and_architectu
 
 
 def test_nothing_costs_nothing():
-    assert estimate([], num_workers=4) == Estimate(trials=0, flops=0, seconds=0)
+    assert estimate([], num_workers=4) == Estimate(trials=0, flops=0, seconds=0, measured=None)

@@ -18,7 +18,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a training was started")
 
     monkeypatch.setattr(LocalExecutor, "submit", refuse)
-    monkeypatch.setattr("archlab.benchmark.estimate._flops_per_second", lambda trial: 1e9)
+    monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
 
 
 def test_a_run_prints_one_document_and_its_progress_beside_it(smoke_run):

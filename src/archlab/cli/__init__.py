@@ -8,11 +8,12 @@ import sys
 
 import typer
 
-from archlab.cli import describe, run, scores, tasks
+from archlab.cli import bench, describe, run, scores, tasks
 from archlab.errors import ArchlabError
 
 app = typer.Typer(name="archlab", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(run.run)
+app.command()(bench.bench)
 app.command()(scores.scores)
 app.command()(scores.report)
 app.command()(describe.describe)

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from archlab.benchmark.estimate import estimate
+from archlab.benchmark.estimate import Estimate, estimate
+from archlab.benchmark.memory import available_bytes, check_memory
 from archlab.benchmark.plan import Plan, score_plan
 from archlab.benchmark.racing import Race
 from archlab.benchmark.runner import RunSummary
@@ -31,7 +32,9 @@ def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
     executor = LocalExecutor(workers, device=plan.device)
     trials = {trial.key: trial for trial in plan.trials()}
     stored = _stored(location, list(trials))
-    cost = estimate([trial for key, trial in trials.items() if key not in stored], executor.num_workers)
+    left = [trial for key, trial in trials.items() if key not in stored]
+    cost = estimate(left, executor.num_workers)
+    memory = check_memory(left, executor.num_workers)
     flops = sum(trial.flops for trial in trials.values())
     if as_json:
         print_json(
@@ -46,6 +49,8 @@ def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
                 "flops_left": cost.flops,
                 "workers": executor.num_workers,
                 "seconds": round(cost.seconds, 1),
+                "speeds_measured": cost.measured,
+                "peak_bytes": memory,
             }
         )
         return
@@ -56,7 +61,9 @@ def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
     table.add_row("trainings", f"{len(trials):,} = {_factors(plan)}")
     table.add_row("in the store", Text(f"{len(stored):,} of them ({location})"))
     table.add_row("compute", f"{flops:.3g} FLOPs" + (f", {cost.flops:.3g} of them still to do" if stored else ""))
-    table.add_row("time", _time(cost.trials, cost.seconds, executor.num_workers))
+    table.add_row("time", _time(cost, executor.num_workers))
+    if left:
+        table.add_row("memory", f"{memory / 2**30:.1f} GiB of the {available_bytes() / 2**30:.1f} GiB free here")
     print_table(table)
 
 
@@ -64,6 +71,8 @@ def execute(plan: Plan, location: str, workers: int | None, race: Race, *, as_js
     """Run the plan, show how it goes, print its scores."""
     trials = plan.trials()
     executor = LocalExecutor(workers, device=plan.device)
+    stored = _stored(location, [trial.key for trial in trials])
+    check_memory([trial for trial in trials if trial.key not in stored], executor.num_workers)
     with Store(location) as store, _terminable():
         store.remember_run(plan.to_dict())
         view = LiveView(Console(stderr=True), trials, executor.num_workers)
@@ -113,12 +122,13 @@ def _factors(plan: Plan) -> str:
     return " x ".join((*factors, count(len(plan.protocol.seeds), "seed")))
 
 
-def _time(num_trials: int, seconds: float, num_workers: int) -> str:
-    if not num_trials:
+def _time(cost: Estimate, num_workers: int) -> str:
+    if not cost.trials:
         return "none: every training is in the store"
+    source = f"speeds of `archlab bench`, {cost.measured}" if cost.measured else "steps timed just now"
     return (
-        f"about {duration(seconds)} on this machine with {count(num_workers, 'worker')}, after a few seconds to start; "
-        "less where a training solves its task early"
+        f"at most about {duration(cost.seconds)} on this machine with {count(num_workers, 'worker')}, after a few seconds to "
+        f"start ({source}); less where a training solves its task early, and where racing leaves some out"
     )
 
 

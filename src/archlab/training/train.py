@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archlab.architectures.backbones import Backbone, reinit_as_reference
-from archlab.tasks import IGNORE, Split, sample
+from archlab.tasks import IGNORE, Split
+from archlab.training.data import split_tensors
 from archlab.training.evaluate import BATCH, Evaluation, evaluate
 from archlab.training.recipe import Recipe
 from archlab.training.trial import CurvePoint, Hurdles, Metrics, Progress, Trial, TrialResult
@@ -115,8 +116,7 @@ class _Training:
 
     def _split(self, split: Split) -> tuple[Tensor, Tensor]:
         n = self.trial.setting.num_train_examples if split == "train" else self.recipe.num_evaluation
-        inputs, targets = sample(self.trial.setting, split, n, self.trial.seed)
-        return torch.from_numpy(inputs).to(self.trial.device), torch.from_numpy(targets).to(self.trial.device)
+        return split_tensors(self.trial.setting, split, n, self.trial.seed, self.trial.device)
 
     def _remember(self, step: int, train_loss: float, found: Evaluation) -> None:
         self.accuracy = found.score

@@ -1,0 +1,175 @@
+"""How fast this machine is: its ceilings, and training steps measured on it, remembered for estimates."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from archlab.training.trial import Trial, code_fingerprint
+
+_TIMED_TOKENS = 4096
+"""Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
+_GEMM = 1024
+_COPIED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What one worker reaches at most while the others are as busy."""
+
+    gemm: float
+    """FLOP/s of a float32 product of square matrices, in bfloat16 on a GPU."""
+    copy: float
+    """Bytes read and written per second by copying what no cache holds."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured, and when (UTC, ISO 8601)."""
+
+    when: str
+    ceilings: Ceilings
+    speeds: dict[str, float]
+    """Training FLOP/s of a worker by :func:`kind`."""
+
+
+def kind(trial: Trial) -> str:
+    """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
+    modules = {type(x).__module__ for x in (trial.setting, *trial.architecture.layers)}
+    code = code_fingerprint("archlab.training.train", *sorted(modules))
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {trial.device} | {code}"
+
+
+def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, float] | Ceilings]:
+    """First the ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers."""
+    trials = list(trials)
+    with ProcessPoolExecutor(num_workers, get_context("spawn"), _single_thread) as pool:
+        found = _everywhere(pool, num_workers, _ceilings, trials[0].device)
+        yield Ceilings(*(median(column) for column in zip(*found, strict=True)))
+        for trial in trials:
+            yield trial, median(_everywhere(pool, num_workers, flops_per_second, trial))
+
+
+def _everywhere(pool: ProcessPoolExecutor, num_workers: int, function: Any, argument: Any) -> list[Any]:
+    return [future.result() for future in [pool.submit(function, argument) for _ in range(num_workers)]]
+
+
+def _single_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Compute as a worker does."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def flops_per_second(trial: Trial) -> float:
+    """Training FLOP/s of a few real steps of the trial on this process's threads."""
+    import torch
+
+    from archlab.tasks import sample
+    from archlab.training.train import build_model, flushed_denormals, make_optimizer, training_step
+
+    batch = max(1, min(trial.recipe.batch_size, _TIMED_TOKENS // trial.setting.input_length))
+    inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
+    model = build_model(trial)
+    optimizer = make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay)
+    times = []
+    with flushed_denormals():
+        for _ in range(4):  # the first is not like the others
+            started = time.perf_counter()
+            training_step(model, optimizer, inputs, targets, trial.recipe).item()
+            times.append(time.perf_counter() - started)
+    per_example = trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples)
+    return per_example * batch / min(times[1:])
+
+
+def _ceilings(device: str) -> tuple[float, float]:
+    import torch
+
+    size = _GEMM if device == "cpu" else 8 * _GEMM
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    source = torch.ones(_COPIED_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+
+    def best(run: Any) -> float:
+        times = []
+        for _ in range(6):
+            started = time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+        return min(times[1:])
+
+    return 2 * size**3 / best(lambda: torch.mm(a, b)), 2 * _COPIED_BYTES / best(lambda: target.copy_(source))
+
+
+def cache_path() -> Path:
+    """Where measurements are kept: ``archlab/bench.json`` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlab" / "bench.json"
+
+
+def remember(ceilings: Ceilings, speeds: dict[str, float]) -> Measurement:
+    """Keep a measurement for later estimates on this machine; other kinds measured before are kept."""
+    before = remembered()
+    measurement = Measurement(
+        datetime.now(UTC).isoformat(timespec="minutes"), ceilings, (before.speeds if before else {}) | speeds
+    )
+    path = cache_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    document = {"machine": _machine(), "when": measurement.when, "ceilings": vars(ceilings), "speeds": measurement.speeds}
+    temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+    return measurement
+
+
+def remembered() -> Measurement | None:
+    """The last measurement on this machine with this PyTorch; None if there is none that can be read."""
+    try:
+        document = json.loads(cache_path().read_text(encoding="utf-8"))
+        if document["machine"] != _machine():
+            return None
+        speeds = {str(name): float(speed) for name, speed in document["speeds"].items()}
+        return Measurement(str(document["when"]), Ceilings(**document["ceilings"]), speeds)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    from archlab.store import environment
+
+    facts = environment("cpu")
+    return {name: facts[name] for name in ("host", "cpu", "torch")} | {"cores": os.cpu_count()}
+
+
+def cheapest(trials: Sequence[Trial]) -> dict[str, Trial]:
+    """By :func:`kind`, the trial whose steps are timed for all of it."""
+    found: dict[str, Trial] = {}
+    known: dict[tuple[str, str, int, str], str] = {}
+    for trial in sorted(trials, key=lambda t: t.setting.input_length * t.setting.vocab_size):
+        group = (str(trial.architecture), trial.setting.name, trial.dim, trial.device)
+        if group not in known:
+            known[group] = kind(trial)
+            found[known[group]] = trial
+    return found

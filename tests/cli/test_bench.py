@@ -1,0 +1,45 @@
+"""archlab bench: what it prints, and that a dry run uses it."""
+
+import json
+
+import pytest
+from tests.cli.command_line import CommandLine
+
+from archlab.benchmark.speed import Ceilings
+
+
+@pytest.fixture(autouse=True)
+def quick_measurement(monkeypatch, tmp_path):
+    def measured(trials, num_workers):
+        yield Ceilings(1e11, 1e10)
+        for trial in trials:
+            yield trial, 4e10
+
+    monkeypatch.setattr("archlab.cli.benching.measure", measured)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_every_protocol_has_a_row_for_each_architecture(archlab: CommandLine):
+    outcome = archlab("bench", "mlp", "mh-attention swiglu")
+    assert outcome.status == 0, outcome.err
+    rows = [line.split() for line in outcome.out.splitlines()[1:9]]
+    assert [row[0] for row in rows] == ["mad-lab", "mad-lab", "paper", "paper", "quick", "quick", "smoke", "smoke"]
+    assert all("40 %" in line for line in outcome.out.splitlines()[1:9])
+    assert max(map(len, outcome.out.splitlines())) <= 100
+
+
+def test_a_dry_run_stands_on_the_measurement(archlab: CommandLine):
+    document = json.loads(archlab("bench", "mlp", "--json", "--workers", "2").out)
+    assert document["ceilings"] == {"gemm": 1e11, "copy": 1e10}
+    quick = next(row for row in document["steps"] if row["protocol"] == "quick")
+    assert quick["fraction_of_gemm"] == pytest.approx(0.4)
+    planned = json.loads(archlab("run", "mlp", "--seeds", "1", "--workers", "2", "--dry-run", "--json").out)
+    assert planned["speeds_measured"] is not None
+    assert planned["seconds"] == pytest.approx(quick["seconds"], abs=0.1)
+    assert planned["peak_bytes"] > 2**28
+
+
+def test_an_unknown_layer_is_refused_before_anything_is_measured(archlab: CommandLine, tmp_path):
+    outcome = archlab("bench", "mpl")
+    assert (outcome.status, outcome.err) == (2, "error: unknown layer 'mpl': did you mean 'mlp'?\n")
+    assert not (tmp_path / "cache").exists()
