@@ -72,3 +72,13 @@ def test_later_tokens_change_no_bit(chunk):
         for t in others:
             t[:, changed] *= 3
         assert torch.equal(delta_rule(*others, chunk)[:, :changed], before[:, :changed])
+
+
+def test_a_write_replaces_what_its_key_held_and_leaves_the_rest():
+    first, second = torch.eye(4)[:2]
+    k_bhld = torch.stack([first, second, first])[None, :, None]
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])[None, :, None]
+    log_decay = torch.zeros_like(k_bhld)
+    written = delta_rule(values, -k_bhld, k_bhld, log_decay, BLOCK)
+    state = torch.einsum("blhk,blhv->kv", k_bhld, written)
+    torch.testing.assert_close(state[:2], torch.tensor([[5.0, 6.0], [3.0, 4.0]]))
