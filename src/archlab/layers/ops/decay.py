@@ -18,6 +18,7 @@ from archlab.layers.ops.decayed_chunks import (
     cut,
     decays,
     decays_across,
+    flops_across,
     gradients,
     join,
     keys_of,
@@ -89,5 +90,4 @@ def decayed_linear_attention(
 def decayed_linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:
     """Floating-point operations of :func:`decayed_linear_attention` for one sequence and head."""
     chunks = num_chunks(length, chunk)
-    across = 4 * (chunks - 1) * chunk * key_dim * value_dim + 2 * max(0, chunks - 2) * key_dim * value_dim
-    return 2 * chunks * scored_pairs(chunk) * (key_dim + value_dim) + across
+    return 2 * chunks * scored_pairs(chunk) * (key_dim + value_dim) + flops_across(key_dim, value_dim, length, chunk)

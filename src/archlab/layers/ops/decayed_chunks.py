@@ -141,17 +141,33 @@ def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, own: boo
         add_or_set(queries_of(dq, size), torch.bmm(dweights, keys).mul_(since), size)
         add_or_set(keys_of(dk, size), torch.bmm(dweights.transpose(1, 2), queries).mul_(until), size)
         add_or_set(keys_of(dv, size), torch.bmm(weights.transpose(1, 2), queries_of(dout, size)), size)
-    if len(q) > 1:
-        since, until = decays_across(b)
-        queries, keys = q[1:] * since, k[:-1] * until
-        ends = states(keys, v[:-1], b)
-        dends = queries.transpose(2, 3) @ dout[1:]
-        accumulate(_decays_of_states(b)[::-1], dends.unbind(0)[::-1])
-        dq[1:].addcmul_(dout[1:] @ ends.transpose(2, 3), since)
-        dk[:-1].addcmul_(v[:-1] @ dends.transpose(2, 3), until)
-        dv[:-1] += keys @ dends
-    db = (q * dq).addcmul_(k, dk, value=-1)
+    add_gradients_across(q, k, v, b, dout, dq, dk, dv)
+    return dq, dk, dv, gradients_of_log_decays((q * dq).addcmul_(k, dk, value=-1))
+
+
+def add_gradients_across(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
+    """Add to ``dq``, ``dk`` and ``dv`` what comes from the states between chunks."""
+    if len(q) == 1:
+        return
+    since, until = decays_across(b)
+    queries, keys = q[1:] * since, k[:-1] * until
+    ends = states(keys, v[:-1], b)
+    dends = queries.transpose(2, 3) @ dout[1:]
+    accumulate(_decays_of_states(b)[::-1], dends.unbind(0)[::-1])
+    dq[1:].addcmul_(dout[1:] @ ends.transpose(2, 3), since)
+    dk[:-1].addcmul_(v[:-1] @ dends.transpose(2, 3), until)
+    dv[:-1] += keys @ dends
+
+
+def gradients_of_log_decays(db: Tensor) -> Tensor:
+    """From gradients of the accumulated log decays, ``q * dq - k * dk``, in place."""
     for after, step in pairwise([step for one in db.unbind(0) for step in one.unbind(1)][:0:-1]):
         step += after
     db[0, :, 0] = 0  # nothing is there to decay
-    return dq, dk, dv, db
+    return db
+
+
+def flops_across(key_dim: int, value_dim: int, length: int, chunk: int) -> int:
+    """Floating-point operations of writing, passing on and reading states between chunks, for one sequence and head."""
+    chunks = num_chunks(length, chunk)
+    return 4 * (chunks - 1) * chunk * key_dim * value_dim + 2 * max(0, chunks - 2) * key_dim * value_dim

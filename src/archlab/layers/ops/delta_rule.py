@@ -16,6 +16,7 @@ from archlab.layers.ops.decayed_chunks import (
     cumulate,
     cut,
     decays,
+    flops_across,
     gradients,
     join,
     keys_of,
@@ -74,8 +75,7 @@ def delta_rule_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> i
     """Floating-point operations of :func:`delta_rule` for one sequence and head."""
     chunks = num_chunks(length, chunk)
     within = 2 * scored_pairs(chunk) * key_dim + chunk * chunk * (key_dim + value_dim)
-    across = 4 * (chunks - 1) * chunk * key_dim * value_dim + 2 * max(0, chunks - 2) * key_dim * value_dim
-    return chunks * within + across
+    return chunks * within + flops_across(key_dim, value_dim, length, chunk)
 
 
 def _system(reads: Tensor, writes: Tensor, decay: Tensor) -> Tensor:

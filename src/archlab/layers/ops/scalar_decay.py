@@ -1,0 +1,84 @@
+"""Causal linear attention whose state decays at one rate a head, over chunks, safe for every decay.
+
+With one rate, the decay from a key to a query is a factor of their score: within chunks scores are multiplied by a
+matrix of decays whose exponents are at most zero (structured masked attention, arXiv 2405.21060, section 4). Faster
+than :mod:`archlab.layers.ops.decay`, which takes a rate for every channel of the keys; between chunks both are alike.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archlab.layers.ops.chunks import num_chunks
+from archlab.layers.ops.decayed_chunks import (
+    add_gradients_across,
+    cumulate,
+    cut,
+    decays_across,
+    flops_across,
+    gradients_of_log_decays,
+    join,
+    states,
+)
+from archlab.layers.ops.precision import no_autocast
+
+
+class _ScalarDecayedLinearAttention(torch.autograd.Function):
+    """The scores and their decays are kept for the backward pass, states are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blh: Tensor, chunk: int) -> Tensor:
+        q, k, v = (cut(x, chunk) for x in (q_blhk, k_blhk, v_blhv))
+        b = cumulate(log_decay_blh[..., None], chunk)
+        mask = _decays_within(b)
+        weights = (q @ k.transpose(2, 3)).mul_(mask)
+        out = weights @ v
+        if len(q) > 1:
+            since, until = decays_across(b)
+            out[1:] += (q[1:] * since) @ states(k[:-1] * until, v[:-1], b)
+        ctx.save_for_backward(q, k, v, b, mask, weights)
+        return join(out, torch.empty_like(v_blhv, memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, b, mask, weights = ctx.saved_tensors
+        whole = grads[0].shape[:3]
+        with no_autocast(q):
+            dout = cut(grads[0], q.shape[2])
+            dscores = (dout @ v.transpose(2, 3)).mul_(mask)
+            dq, dk, dv = dscores @ k, dscores.transpose(2, 3) @ q, weights.transpose(2, 3) @ dout
+            add_gradients_across(q, k, v, b, dout, dq, dk, dv)
+            db = gradients_of_log_decays((q * dq).sum(-1, keepdim=True).sub_((k * dk).sum(-1, keepdim=True)))
+        dq, dk, dv, db = (join(x, x.new_empty(*whole, x.shape[-1])) for x in (dq, dk, dv, db))
+        return dq, dk, dv, db[..., 0], None
+
+
+def _decays_within(b: Tensor) -> Tensor:
+    """Decays from each position (last axis) to each position of its chunk, 0 to earlier ones."""
+    future = torch.ones(b.shape[2], b.shape[2], dtype=torch.bool, device=b.device).triu_(1)
+    # Masked before the exponential, which could overflow there.
+    return (b - b.transpose(2, 3)).masked_fill_(future, -torch.inf).exp_()
+
+
+def scalar_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blh: Tensor, chunk: int) -> Tensor:
+    """``o[t] = q[t] S[t]`` with ``S[t] = exp(log_decay[t]) S[t-1] + k[t] v[t]`` (arXiv 2405.21060, equation 16).
+
+    Args:
+        q_blhk: queries (B, L, H, K).
+        k_blhk: keys (B, L, H, K).
+        v_blhv: values (B, L, H, V).
+        log_decay_blh: logarithms of the decays (B, L, H), at most 0.
+        chunk: positions a chunk; changes the cost only.
+
+    Returns:
+        The outputs (B, L, H, V).
+    """
+    out: Tensor = _ScalarDecayedLinearAttention.apply(q_blhk, k_blhk, v_blhv, log_decay_blh, chunk)  # type: ignore[no-untyped-call]
+    return out
+
+
+def scalar_decayed_linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:
+    """Floating-point operations of :func:`scalar_decayed_linear_attention` for one sequence and head."""
+    within = 2 * num_chunks(length, chunk) * chunk * chunk * (key_dim + value_dim)
+    return within + flops_across(key_dim, value_dim, length, chunk)
