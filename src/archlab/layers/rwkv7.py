@@ -62,12 +62,11 @@ class RWKV7Config(LayerConfig):
         return dim * dim // self.heads + dim
 
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, what is written and what is read."""
+        """See :meth:`LayerConfig.flops`: projections, mixes with the token before, what is written and what is read."""
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
-        return 2 * length * self._weights(dim) + self.heads * (
-            delta_rule_flops(*head) + 3 * decayed_linear_attention_flops(*head)
-        )
+        states = self.heads * (delta_rule_flops(*head) + 3 * decayed_linear_attention_flops(*head))
+        return 2 * length * (self._weights(dim) + 6 * dim) + states
 
     def build(self, dim: int, max_length: int) -> "RWKV7":
         """See :meth:`LayerConfig.build`."""
