@@ -12,9 +12,6 @@ ROWS = [
     {"mixer": "hyena", "ours, ms": 100, "times faster": 2.0, "rounds": 7},
     {"mixer": "mamba", "ours, ms": 50, "times faster": 1.0},
 ]
-    {"mixer": "hyena", "ours, ms": 100, "times faster": 2.0, "rounds": 7},
-    {"mixer": "mamba", "ours, ms": 50, "times faster": 1.0},
-]
 
 
 def result(path, rows, name="speed", processor="one"):
