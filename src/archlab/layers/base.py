@@ -57,7 +57,7 @@ class LayerConfig(ABC):
         """Floating-point operations of ``forward`` for one sequence; a multiply-add is 2.
 
         Counted in the parallel form that ``forward`` runs at this length: matrix products,
-        triangular solves, convolutions, FFTs (2.5 n log2 n for a real transform of n points) and scans.
+        linear systems, convolutions, FFTs (2.5 n log2 n for a real transform of n points) and scans.
         Not counted: biases, norms, activations, gates, softmax. Attention is not halved for causality.
         """
 

@@ -13,9 +13,9 @@ from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
+from archlab.layers.ops.unit_length import unit_length
 
 NORM_EPS = 1e-5
-UNIT_EPS = 1e-6
 
 
 @register("deltanet")
@@ -136,7 +136,7 @@ class DeltaNet(nn.Module):
         """Queries, keys, values, rates and log decays, each (..., heads, width), of tokens and their convolved projection."""
         q, k, v = (t.view(*t.shape[:-1], self.heads, -1) for t in torch.split(at_least_float32(F.silu(qkv)), self.split, -1))
         beta = self.max_beta * at_least_float32(self.beta_proj(x)).sigmoid()[..., None]
-        return _unit(q) * q.shape[-1] ** -0.5, _unit(k), v, beta, self._log_decay(x).expand_as(k)
+        return unit_length(q) * q.shape[-1] ** -0.5, unit_length(k), v, beta, self._log_decay(x).expand_as(k)
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Norm, gate and last projection of the heads' outputs (..., heads, values)."""
@@ -192,8 +192,3 @@ class GatedDeltaNet(DeltaNet):
     def _gate(self, x: Tensor, normed: Tensor) -> Tensor:
         """See :class:`DeltaNet`."""
         return normed * F.silu(self.gate_proj(x)).view_as(normed)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """``x`` scaled to unit length along the last axis, vectors near zero to less."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + UNIT_EPS)

@@ -15,8 +15,9 @@ def count_flops(module: nn.Module, *inputs: Tensor) -> int:
     """Floating-point operations that ``module(*inputs)`` executes, by the conventions of ``LayerConfig.flops``.
 
     PyTorch's counter covers matrix products, convolutions and attention on a GPU; added here are
-    transforms (2.5 n log2 n for a real one), attention on a CPU, triangular solves (n^2 a column),
-    matrix-vector products and ``addcmul``, of which scans and short convolutions are made (2 an element).
+    transforms (2.5 n log2 n for a real one), attention on a CPU, linear systems (2/3 n^3 and
+    2 n^2 a column; triangular ones n^2 a column), matrix-vector products and ``addcmul``, of
+    which scans and short convolutions are made (2 an element).
     """
     with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
         module(*inputs)
@@ -59,6 +60,12 @@ def _matrix_vector(matrix: Tensor, *_: Any, **__: Any) -> int:
 
 
 @_raw
+def _solve(matrix: Tensor, columns: Tensor, *_: Any, **__: Any) -> int:
+    n = matrix.shape[-1]
+    return 2 * n * n * matrix.numel() // (3 * n) + 2 * n * columns.numel()
+
+
+@_raw
 def _solve_triangular(matrix: Tensor, columns: Tensor, *_: Any, **__: Any) -> int:
     return matrix.shape[-1] * columns.numel()
 
@@ -73,6 +80,7 @@ _FORMULAS: dict[Any, Any] = {
     aten._fft_c2r: _complex_to_real,
     aten._fft_c2c: _complex_to_complex,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._linalg_solve_ex: _solve,
     aten.linalg_solve_triangular: _solve_triangular,
     aten.mv: _matrix_vector,
     aten.addcmul: _addcmul,

@@ -1,0 +1,132 @@
+"""MesaNet: at every token, the linear map from keys to values that fits the past best, solved for exactly."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.ops.decay import chunk_size
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
+from archlab.layers.ops.scan import diagonal_scan
+from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.ops.unit_length import unit_length
+
+NORM_EPS = 1e-5
+LEAST_RIDGE, FIRST_RIDGE = 0.25, 1.0
+
+
+@register("mesa-net")
+@dataclass(frozen=True)
+class MesaNetConfig(LayerConfig):
+    """MesaNet (arXiv 2506.05233, section 3): the least-squares form of linear attention, with a ridge and a decay.
+
+    Knobs: ``heads``; ``d_conv``, taps of the short convolution over queries and keys.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2506.05233"
+
+    heads: int = 16
+    d_conv: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one."""
+        positive(self, "heads", "d_conv")
+
+    def validate(self, dim: int) -> None:
+        """Refuse heads that do not divide the width."""
+        divides(self, "heads", dim)
+
+    def _weights(self, dim: int) -> int:
+        """Entries of the linear maps."""
+        return 4 * dim * dim + 2 * dim * self.heads
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return self._weights(dim) + 2 * self.heads + 2 * self.d_conv * dim + dim + dim // self.heads
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: two matrices a head, and the inputs the convolution looks back on."""
+        return 2 * dim * dim // self.heads + 2 * (self.d_conv - 1) * dim
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections, convolution, the scan of key matrices, their systems, read-out."""
+        width = dim // self.heads
+        systems = 2 * (length - 1) * width**2 + length * (2 * width**3 // 3 + 2 * width**2)
+        read_out = scalar_decayed_linear_attention_flops(width, width, length, chunk_size(width, width, length))
+        return 2 * length * (self._weights(dim) + 2 * self.d_conv * dim) + self.heads * (systems + read_out)
+
+    def build(self, dim: int, max_length: int) -> "MesaNet":
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return MesaNet(dim, self.heads, self.d_conv)
+
+
+class MesaNet(nn.Module):
+    """``o_t = x_t S_t`` with ``(K_t + diag(ridge)) x_t = q_t``.
+
+    ``K_t = a_t K_{t-1} + b_t k_t k_t`` and ``S_t = a_t S_{t-1} + b_t k_t v_t``; ``a`` and ``b`` are sigmoids, one a head.
+    Queries and keys pass a causal convolution and SiLU and are scaled to unit length, so the matrices are positive
+    definite, and bounded by the length of the sequence. The output of each head goes through an RMS norm, then a last
+    projection. Matrices are in at least float32.
+    """
+
+    def __init__(self, dim: int, heads: int, d_conv: int) -> None:
+        """The ridge, a channel's own, is at least 0.25 and starts at 1."""
+        super().__init__()
+        self.heads = heads
+        self.qk_proj, self.v_proj = nn.Linear(dim, 2 * dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.conv = ShortConv(2 * dim, d_conv, bias=False)
+        self.decay_proj, self.rate_proj = nn.Linear(dim, heads), nn.Linear(dim, heads)
+        above = torch.full((heads, dim // heads), FIRST_RIDGE - LEAST_RIDGE)
+        self.ridge = nn.Parameter(above + torch.log(-torch.expm1(-above)))  # the inverse of softplus
+        self.ridge._no_weight_decay = True  # type: ignore[attr-defined]
+        self.norm = nn.RMSNorm(dim // heads, eps=NORM_EPS)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def _project(self, x: Tensor, qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys, values, log decays and rates, (..., heads, width or 1), of tokens and their convolved projection."""
+        heads = (*x.shape[:-1], self.heads, -1)
+        q, k = (unit_length(t.view(heads)) for t in at_least_float32(F.silu(qk)).chunk(2, -1))
+        v, decay, rate = (at_least_float32(p(x)).view(heads) for p in (self.v_proj, self.decay_proj, self.rate_proj))
+        return q, k, v, F.logsigmoid(decay), rate.sigmoid()
+
+    def _solve(self, keys: Tensor, q: Tensor) -> Tensor:
+        """What to read the state with: key matrices (..., heads, width, width), queries (..., heads, width)."""
+        ridge = F.softplus(self.ridge) + LEAST_RIDGE
+        solution: Tensor = torch.linalg.solve(keys + torch.diag_embed(ridge), q)
+        return solution
+
+    def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Norm and last projection of the heads' outputs (..., heads, width)."""
+        out: Tensor = self.out_proj(self.norm(mixed).flatten(-2).to(x.dtype))
+        return out
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        q, k, v, log_decay, rate = self._project(x_bld, self.conv(self.qk_proj(x_bld)))
+        with no_autocast(x_bld):
+            k_lbhd, rate_lbh1, decay_lbh1 = (t.transpose(0, 1) for t in (k, rate, log_decay.exp()))
+            keys = diagonal_scan(decay_lbh1[..., None], (rate_lbh1 * k_lbhd)[..., None] * k_lbhd[..., None, :])
+            x_blhd = self._solve(keys.transpose(0, 1), q)
+            chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
+            mixed = scalar_decayed_linear_attention(x_blhd, rate * k, v, log_decay[..., 0], chunk)
+        return self._read_out(x_bld, mixed)
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero matrices (B, heads, width, width) of keys and of values, and an empty convolution window (B, K - 1, C)."""
+        matrices = self.ridge.new_zeros(2, batch_size, self.heads, *[self.ridge.shape[1]] * 2)
+        return {"kk": matrices[0], "kv": matrices[1], "conv": self.conv.init_state(batch_size)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        qk, conv = self.conv.step(self.qk_proj(x_bd), state["conv"])
+        q, k, v, log_decay, rate = self._project(x_bd, qk)
+        decay, written = log_decay.exp()[..., None], (rate * k)[..., None]
+        kk, kv = decay * state["kk"] + written * k[..., None, :], decay * state["kv"] + written * v[..., None, :]
+        mixed = (self._solve(kk, q)[..., None] * kv).sum(-2)
+        return self._read_out(x_bd, mixed), {"kk": kk, "kv": kv, "conv": conv}
