@@ -39,8 +39,8 @@ class Check:
             "target": self.target,
             "expected": f"{self.expected:.6g}",
             "obtained": f"{self.obtained:.6g}",
-            "tolerance": f"{self.tolerance:.3%}" if self.relative else f"{self.tolerance:g}",
-            "within": "yes" if error <= self.tolerance else "NO",
+            "tolerance": f"{self.tolerance:.1g} of it" if self.relative else f"{self.tolerance:g}",
+            "within": "yes" if error <= self.tolerance * (1 + 1e-9) else "NO",
         }
 
 

@@ -33,8 +33,8 @@ def read(path: Path) -> tuple[list[Trial], list[Record]]:
     with Store(path, create=False) as store:
         trials = remembered_plan(store).trials()
         records = store.records(skip_unknown=True)
-    keys = {trial.to_dict().__repr__(): trial for trial in trials}
-    known = [record for record in records if record.trial.to_dict().__repr__() in keys and record.result is not None]
+    wanted = set(trials)
+    known = [record for record in records if record.trial in wanted and record.result is not None]
     return trials, sorted(known, key=lambda record: record.provenance["finished"])
 
 
