@@ -13,6 +13,7 @@ from archlab.layers.base import LayerConfig, divides, positive, register
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.token_shift import before
 
 LEAST_LOG_DECAY = -math.exp(-0.5)
 NORM_EPS = 1e-5
@@ -167,7 +168,7 @@ class RWKV7(nn.Module):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
-        r, log_decay, k, v, kappa, rate, gate = self._project(x_bld, _before(x_bld))
+        r, log_decay, k, v, kappa, rate, gate = self._project(x_bld, before(x_bld))
         chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
         with no_autocast(x_bld):
             # kappa reads the state before it decays; what decays it here is divided out, no less than 0.545.
@@ -208,7 +209,7 @@ class RWKV7ChannelMixer(nn.Module):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
-        return self._mix(x_bld, _before(x_bld))
+        return self._mix(x_bld, before(x_bld))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         """Zeros (B, D) for the token before the first."""
@@ -217,11 +218,6 @@ class RWKV7ChannelMixer(nn.Module):
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """One token: see :class:`archlab.layers.Recurrent`."""
         return self._mix(x_bd, state["last"]), {"last": x_bd}
-
-
-def _before(x_bld: Tensor) -> Tensor:
-    """At each position the token before, zeros at the first."""
-    return F.pad(x_bld, (0, 0, 1, -1))
 
 
 def _low_rank(dim: int, rank: int, activation: nn.Module, bias: Tensor | None) -> nn.Sequential:

@@ -1,0 +1,203 @@
+"""RWKV-5 (Eagle): token shift, and a matrix state that decays at a fixed rate for each channel."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.token_shift import before
+
+NORM_EPS = 64e-5
+"""Of the group norm, whose input the authors' code divides by 8 under an epsilon of 1e-5."""
+
+
+@register("rwkv-5")
+@dataclass(frozen=True)
+class RWKV5Config(LayerConfig):
+    """RWKV-5 time mixing (arXiv 2404.05892, section 4.1) with the gate of its released models.
+
+    Knob: ``heads``.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2404.05892"
+
+    heads: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse less than one head."""
+        positive(self, "heads")
+
+    def validate(self, dim: int) -> None:
+        """Refuse heads that do not divide the width, or of one channel, which a norm would leave at zero."""
+        divides(self, "heads", dim)
+        if dim == self.heads:
+            raise ArchlabError(
+                f"{self.name}(heads={self.heads}): a head needs at least 2 channels, width {dim} leaves it 1; use fewer heads"
+            )
+
+    def _weights(self, dim: int) -> int:
+        """Entries of the linear maps."""
+        return 5 * dim * dim
+
+    def _mixes(self) -> int:
+        """Mixes of a token with the one before."""
+        return 4
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return self._weights(dim) + (self._mixes() + 4) * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the matrix of each head, and the last token."""
+        return dim * dim // self.heads + dim
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections, mixes with the token before, and what is read of the state."""
+        width = dim // self.heads
+        head = width, width, length, chunk_size(width, width, length)
+        return 2 * length * (self._weights(dim) + self._mixes() * dim) + self.heads * decayed_linear_attention_flops(*head)
+
+    def build(self, dim: int, max_length: int) -> "RWKV5":
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return RWKV5(dim, self.heads)
+
+
+@register("rwkv-5-channel-mixer")
+@dataclass(frozen=True)
+class RWKV5ChannelMixerConfig(LayerConfig):
+    """RWKV-5 channel mixing (arXiv 2404.05892, section 4): it looks back one token, so it counts as a sequence mixer.
+
+    Knob: ``expand``, inner width over width.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2404.05892"
+
+    expand: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse an inner width of zero."""
+        positive(self, "expand")
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return (2 * self.expand + 1) * dim * dim + 2 * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the last token."""
+        return dim
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections, and the mixes with the token before."""
+        return 2 * length * self.num_params(dim, length)
+
+    def build(self, dim: int, max_length: int) -> "RWKV5ChannelMixer":
+        """See :meth:`LayerConfig.build`."""
+        return RWKV5ChannelMixer(dim, self.expand * dim)
+
+
+class RWKV5(nn.Module):
+    """``o_t = r_t (S_{t-1} + diag(u) k_t v_t)`` with ``S_t = diag(exp(-exp(w))) S_{t-1} + k_t v_t``.
+
+    ``r, k, v`` and the gate ``g`` come from ``x_t + mu (x_{t-1} - x_t)``, each with its own ``mu``. The heads' outputs
+    go through a group norm, are multiplied by ``silu(g)`` and projected. States are in at least float32.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        """Starts as the authors' code starts a model's first layer."""
+        super().__init__()
+        self.heads = heads
+        self.r_proj, self.k_proj, self.v_proj, self.g_proj, self.out_proj = (nn.Linear(dim, dim, bias=False) for _ in range(5))
+        self.mix = nn.Parameter(first_mixes(dim, 0.5, 1.0, 1.0, 0.5))
+        channel = torch.arange(dim)
+        self.log_rate = nn.Parameter(-6 + 5 * (channel / (dim - 1)) ** 0.7)
+        self.bonus = nn.Parameter((0.1 * ((channel + 1) % 3 - 1)).view(heads, -1))
+        self.norm = nn.GroupNorm(heads, dim, eps=NORM_EPS)
+        for parameter in (self.mix, self.log_rate, self.bonus):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def _mixed(self, x: Tensor, last: Tensor) -> tuple[Tensor, ...]:
+        """What receptance, key, value and gate see of a token and the one before (..., D), and the decays' log rates."""
+        return *(torch.addcmul(x, last - x, mix) for mix in self.mix), self.log_rate
+
+    def _project(self, x: Tensor, last: Tensor) -> tuple[Tensor, ...]:
+        """Receptances, keys, values and log decays, each (..., heads, width), and gates (..., D)."""
+        for_r, for_k, for_v, for_g, log_rate = self._mixed(x, last)
+        # A rate above exp(9) forgets all; bounded, its gradient cannot overflow.
+        log_decay = -log_rate.clamp(max=9.0).exp().expand_as(x)
+        r, k, v = (at_least_float32(t) for t in (self.r_proj(for_r), self.k_proj(for_k), self.v_proj(for_v)))
+        r, k, v, log_decay = (t.view(*x.shape[:-1], self.heads, -1) for t in (r, k, v, log_decay))
+        return r, k, v, log_decay, F.silu(self.g_proj(for_g))
+
+    def _read_out(self, mixed: Tensor, gate: Tensor) -> Tensor:
+        """Norm, gate and last projection of the heads' outputs (..., heads, width)."""
+        normed = self.norm(mixed.reshape(-1, gate.shape[-1])).view(gate.shape)
+        out: Tensor = self.out_proj(normed.to(gate.dtype) * gate)
+        return out
+
+    def _bonus(self, r: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What a token reads of itself (..., heads, width)."""
+        return (r * self.bonus * k).sum(-1, keepdim=True) * v
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        r, k, v, log_decay, gate = self._project(x_bld, before(x_bld))
+        chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
+        with no_autocast(x_bld):
+            # A token reads the state as the one before left it, undecayed: all that was written moves on by one.
+            mixed = decayed_linear_attention(r, before(k), before(v), before(log_decay), chunk) + self._bonus(r, k, v)
+        return self._read_out(mixed, gate)
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero matrices (B, heads, width, width), and zeros (B, D) for the token before the first."""
+        zeros = self.mix.new_zeros
+        return {"kv": zeros(batch_size, self.heads, *[self.bonus.shape[1]] * 2), "last": zeros(batch_size, self.mix.shape[1])}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        r, k, v, log_decay, gate = self._project(x_bd, state["last"])
+        mixed = (r[..., None] * state["kv"]).sum(-2) + self._bonus(r, k, v)
+        kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
+        return self._read_out(mixed, gate), {"kv": kv, "last": x_bd}
+
+
+class RWKV5ChannelMixer(nn.Module):
+    """``sigmoid(W_r r) * W_v relu(W_k k)**2``, where ``r`` and ``k`` are ``x_t + mu (x_{t-1} - x_t)``, each with its ``mu``."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        """Mixes start as the authors' code starts a model's first layer."""
+        super().__init__()
+        self.r_proj, self.k_proj = nn.Linear(dim, dim, bias=False), nn.Linear(dim, inner, bias=False)
+        self.v_proj = nn.Linear(inner, dim, bias=False)
+        self.mix = nn.Parameter(first_mixes(dim, 1.0, 1.0))
+        self.mix._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def _mix(self, x: Tensor, last: Tensor) -> Tensor:
+        for_r, for_k = (torch.addcmul(x, last - x, mix) for mix in self.mix)
+        out: Tensor = self.r_proj(for_r).sigmoid() * self.v_proj(F.relu(self.k_proj(for_k)).square())
+        return out
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        return self._mix(x_bld, before(x_bld))
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zeros (B, D) for the token before the first."""
+        return {"last": self.mix.new_zeros(batch_size, self.mix.shape[1])}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        return self._mix(x_bd, state["last"]), {"last": x_bd}
+
+
+def first_mixes(dim: int, *exponents: float) -> Tensor:
+    """Weights of the token before, ``1 - (channel / dim) ** exponent``: (exponents, dim)."""
+    return 1 - (torch.arange(dim) / dim) ** torch.tensor(exponents)[:, None]
