@@ -8,11 +8,17 @@ from tests.cli.command_line import SMOKE_RUN, CommandLine, Outcome, start
 
 
 @pytest.fixture
-def archlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
-    """The command line in an empty folder."""
+def archlab(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> CommandLine:
+    """The command line in an empty folder, without what `archlab bench` has measured on this machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ARCHLAB_STORE", raising=False)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     return CommandLine(monkeypatch, capsys)
 
 

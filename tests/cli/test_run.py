@@ -108,6 +108,25 @@ def test_options_narrow_a_protocol(archlab: CommandLine, no_training, options: l
     assert json.loads(outcome.out)["trainings"] == trainings
 
 
+def test_a_race_leaves_out_what_cannot_change_a_score(archlab: CommandLine):
+    grid = ("--grid", "lr=2e-3,8e-3", "--seeds", "2", "--set", "recipe.stop_accuracy=0.001", "--workers", "1", "--json")
+    command = ("run", "mlp", "--protocol", "smoke", "--tasks", "compression", *grid)
+    outcome = archlab(*command)
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document["complete"] is True
+    assert (document["spending"]["trainings"], document["spending"]["trainings_started"]) == (4, 2)
+    summary, spent = outcome.err.splitlines()[-2:]
+    assert "2 trials computed in " in summary
+    assert "; 2 not needed: another grid point had solved the setting; " in summary
+    assert spent.startswith("2 of 4 trainings left out, 0 dropped; ")
+    previews = [json.loads(archlab(*command, "--dry-run", "--race", race).out) for race in ("exact", "off")]
+    assert [(p["stored"], p["not_needed"], p["flops_left"]) for p in previews] == [(2, 2, 0), (2, 0, previews[1]["flops"] / 2)]
+    exhaustive = archlab(*command, "--race", "off")
+    assert json.loads(exhaustive.out)["architectures"] == document["architectures"]
+    assert json.loads(exhaustive.out)["spending"]["trainings_started"] == 4
+
+
 def test_ctrl_c_keeps_what_is_finished(archlab: CommandLine, tmp_path: Path, no_training):
     command = ("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "500", "--workers", "1")
     process = start(*command, folder=tmp_path)

@@ -67,6 +67,6 @@ def run(
 
     plan = make_plan(narrowed_protocol(protocol, tasks, settings, grid, seeds, changes), specs, device.value)
     if dry_run:
-        preview(plan, store, workers, as_json=as_json)
+        preview(plan, store, workers, race.value, as_json=as_json)
     else:
         execute(plan, store, workers, race.value, as_json=as_json)

@@ -4,8 +4,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,7 @@ from rich.text import Text
 from archlab.benchmark.estimate import Estimate, estimate
 from archlab.benchmark.memory import available_bytes, check_memory
 from archlab.benchmark.plan import Plan, score_plan
-from archlab.benchmark.racing import Race
+from archlab.benchmark.racing import Race, Racing
 from archlab.benchmark.runner import RunSummary
 from archlab.benchmark.runner import run as run_trials
 from archlab.cli.output import message, print_json, print_scores, print_table
@@ -24,18 +24,18 @@ from archlab.reports.findings import spent
 from archlab.reports.format import count, human
 from archlab.reports.live import LiveView, duration
 from archlab.store import NoStoreError, Store
-from archlab.store.record import SETTLED
+from archlab.training.trial import Trial
 
 
-def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) -> None:
+def preview(plan: Plan, location: str, workers: int | None, race: Race, *, as_json: bool) -> None:
     """Print what the plan will cost, and how much of it the store has already; nothing is written."""
     executor = LocalExecutor(workers, device=plan.device)
-    trials = {trial.key: trial for trial in plan.trials()}
-    stored = _stored(location, list(trials))
-    left = [trial for key, trial in trials.items() if key not in stored]
+    trials = plan.trials()
+    stored, left = _state(trials, location, race)
+    unneeded = len(trials) - stored - len(left)
     cost = estimate(left, executor.num_workers)
     memory = check_memory(left, executor.num_workers)
-    flops = sum(trial.flops for trial in trials.values())
+    flops = sum(trial.flops for trial in trials)
     if as_json:
         print_json(
             {
@@ -44,7 +44,8 @@ def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
                 "settings": _num_settings(plan),
                 "seeds": list(plan.protocol.seeds),
                 "trainings": len(trials),
-                "stored": len(stored),
+                "stored": stored,
+                "not_needed": unneeded,
                 "flops": flops,
                 "flops_left": cost.flops,
                 "workers": executor.num_workers,
@@ -59,7 +60,9 @@ def preview(plan: Plan, location: str, workers: int | None, *, as_json: bool) ->
     for number, value in enumerate(plan.architectures):
         table.add_row("" if number else "architectures", Text(f"{value.name} = {value}" if value.name else str(value)))
     table.add_row("trainings", f"{len(trials):,} = {_factors(plan)}")
-    table.add_row("in the store", Text(f"{len(stored):,} of them ({location})"))
+    table.add_row("in the store", Text(f"{stored:,} of them ({location})"))
+    if unneeded:
+        table.add_row("not needed", f"{unneeded:,} of them: another grid point has solved the setting")
     table.add_row("compute", f"{flops:.3g} FLOPs" + (f", {cost.flops:.3g} of them still to do" if stored else ""))
     table.add_row("time", _time(cost, executor.num_workers))
     if left:
@@ -71,8 +74,7 @@ def execute(plan: Plan, location: str, workers: int | None, race: Race, *, as_js
     """Run the plan, show how it goes, print its scores."""
     trials = plan.trials()
     executor = LocalExecutor(workers, device=plan.device)
-    stored = _stored(location, [trial.key for trial in trials])
-    check_memory([trial for trial in trials if trial.key not in stored], executor.num_workers)
+    check_memory(_state(trials, location, race)[1], executor.num_workers)
     with Store(location) as store, _terminable():
         store.remember_run(plan.to_dict())
         view = LiveView(Console(stderr=True), trials, executor.num_workers)
@@ -101,13 +103,18 @@ def execute(plan: Plan, location: str, workers: int | None, race: Race, *, as_js
         sys.exit(1)
 
 
-def _stored(location: str, keys: list[str]) -> set[str]:
-    """Which trials have a result in the store; none if there is no store yet."""
-    try:
-        with Store(location, create=False) as store:
-            return {record.key for record in store.records(keys=keys, statuses=SETTLED)}
-    except NoStoreError:
-        return set()
+def _state(trials: Sequence[Trial], location: str, race: Race) -> tuple[int, list[Trial]]:
+    """How many trials have a result in the store, if there is one, and which are left to compute as far as is known."""
+    racing = Racing(trials, race)
+    left = {trial.key: trial for trial in trials}
+    records = []
+    with suppress(NoStoreError), Store(location, create=False) as store:
+        records = store.records(keys=left, statuses=racing.settled)
+    for record in records:
+        assert record.result is not None
+        for trial in (record.trial, *racing.told(record.trial, record.result)):
+            left.pop(trial.key, None)
+    return len(records), list(left.values())
 
 
 def _num_settings(plan: Plan) -> int:
@@ -124,7 +131,7 @@ def _factors(plan: Plan) -> str:
 
 def _time(cost: Estimate, num_workers: int) -> str:
     if not cost.trials:
-        return "none: every training is in the store"
+        return "none: the store has every training that is needed"
     source = f"speeds of `archlab bench`, {cost.measured}" if cost.measured else "steps timed just now"
     return (
         f"at most about {duration(cost.seconds)} on this machine with {count(num_workers, 'worker')}, after a few seconds to "
