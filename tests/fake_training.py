@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Self
 
+from archlab.benchmark.speed import Ceilings
 from archlab.errors import ArchlabError
 from archlab.tasks import setting
 from archlab.training.trial import Progress, Trial, TrialResult
@@ -68,6 +69,13 @@ def look_around(wish, on_progress, hurdles) -> TrialResult:
 def leave(wish, on_progress, hurdles) -> TrialResult:
     """Take the worker along, with a status."""
     os._exit(3)
+
+
+def made_up_speeds(trials, num_workers):
+    """Stands in for :func:`archlab.benchmark.speed.measure`: 40 % of 100 GFLOP/s for every trial."""
+    yield Ceilings(gemm=1e11, copy=1e10)
+    for trial in trials:
+        yield trial, 4e10
 
 
 class ThreadExecutor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command_line import CommandLine
-from tests.fake_training import ThreadExecutor
+from tests.fake_training import ThreadExecutor, made_up_speeds
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,11 +60,12 @@ def option(words: tuple[str, ...], name: str, default: str) -> str:
 
 @pytest.fixture
 def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    """The command line for who follows a document: trainings run in this process, dry runs are not timed."""
+    """The command line for who follows a document: trainings run in this process, nothing is timed."""
     from archlab.training.train import train
 
     monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: ThreadExecutor(train, num_workers=1))
     monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
+    monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
     return archlab
 
 

@@ -4,18 +4,12 @@ import json
 
 import pytest
 from tests.cli.command_line import CommandLine
-
-from archlab.benchmark.speed import Ceilings
+from tests.fake_training import made_up_speeds
 
 
 @pytest.fixture(autouse=True)
 def quick_measurement(monkeypatch, tmp_path):
-    def measured(trials, num_workers):
-        yield Ceilings(1e11, 1e10)
-        for trial in trials:
-            yield trial, 4e10
-
-    monkeypatch.setattr("archlab.cli.benching.measure", measured)
+    monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
