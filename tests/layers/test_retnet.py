@@ -18,7 +18,7 @@ def test_heads_decay_at_rates_of_their_own():
 
 
 def test_heads_of_odd_width_are_refused():
-    with pytest.raises(ArchlabError, match=r"^retnet\(heads=16\): width 48 does not split into 16 heads.*; heads=12 fits$"):
+    with pytest.raises(ArchlabError, match=r"^retnet\(heads=16\): width 48 does not split into 16 heads.*fits is heads=12$"):
         layer("retnet").build(48, 8)
-    with pytest.raises(ArchlabError, match=r"width 31 does not split.*; use an even width$"):
+    with pytest.raises(ArchlabError, match=r"width 31 is odd.*; use an even width$"):
         layer("retnet").build(31, 8)

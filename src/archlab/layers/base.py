@@ -194,3 +194,21 @@ def divides(config: LayerConfig, knob: str, dim: int) -> None:
         raise ArchlabError(
             f"{config.name}({knob}={value}): width {dim} is not divisible by {value}; the nearest that fits is {knob}={nearest}"
         )
+
+
+def divides_evenly(config: LayerConfig, knob: str, dim: int) -> None:
+    """For ``validate``: refuse a knob that does not split the width into parts of even width, and name the nearest that does.
+
+    Raises:
+        ArchlabError: naming layer, knob, value, width and the nearest that fits.
+    """
+    value = getattr(config, knob)
+    if dim % (2 * value) == 0:
+        return
+    fitting = [n for n in range(1, dim + 1) if dim % (2 * n) == 0]
+    if not fitting:
+        raise ArchlabError(f"{config}: width {dim} is odd and rotary positions need pairs of channels; use an even width")
+    raise ArchlabError(
+        f"{config.name}({knob}={value}): width {dim} does not split into {value} {knob} of even width; "
+        f"the nearest that fits is {knob}={min(fitting, key=lambda n: abs(n - value))}"
+    )

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.base import LayerConfig, divides_evenly, positive, register
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.rotary import rotate
@@ -38,13 +37,7 @@ class RetNetConfig(LayerConfig):
 
     def validate(self, dim: int) -> None:
         """Refuse heads that do not divide the width into even parts."""
-        if dim % (2 * self.heads):
-            fitting = [h for h in range(1, dim + 1) if dim % (2 * h) == 0]
-            cure = f"heads={min(fitting, key=lambda h: abs(h - self.heads))} fits" if fitting else "use an even width"
-            raise ArchlabError(
-                f"retnet(heads={self.heads}): width {dim} does not split into {self.heads} heads of even width, "
-                f"which rotary positions need; {cure}"
-            )
+        divides_evenly(self, "heads", dim)
 
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""

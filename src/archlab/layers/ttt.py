@@ -1,0 +1,170 @@
+"""TTT-Linear: the state is a linear model, trained on the sequence itself by gradient descent in mini-batches."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, divides_evenly, positive, register
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.rotary import rotate
+
+NORM_EPS = 1e-6
+
+
+@register("ttt-linear")
+@dataclass(frozen=True)
+class TTTLinearConfig(LayerConfig):
+    """TTT-Linear (arXiv 2407.04620, section 2) in its Transformer backbone: no gate, no convolution.
+
+    Knobs: ``heads``, each of even width; ``mini_batch``, tokens that take their gradients at the same weights;
+    ``base_lr``, the largest inner learning rate, times the width of a head.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2407.04620"
+
+    heads: int = 8
+    mini_batch: int = 16
+    base_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one and a learning rate that is no positive number."""
+        positive(self, "heads", "mini_batch")
+        if not 0 < self.base_lr < math.inf:
+            raise ArchlabError(f"ttt-linear(base_lr={self.base_lr}): base_lr must be a positive number")
+
+    def validate(self, dim: int) -> None:
+        """Refuse heads that do not divide the width into even parts."""
+        divides_evenly(self, "heads", dim)
+
+    def _inner(self, dim: int) -> int:
+        """Scalars of the linear models of all heads: weights and biases."""
+        return dim * (dim // self.heads + 1)
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return 4 * dim * dim + self._inner(dim) + self.heads * (dim + 1) + 4 * dim + self.mini_batch
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the linear models, and their gradients since the mini-batch began."""
+        return 2 * self._inner(dim)
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections, the inner model's two forward passes, its gradients and updates."""
+        full, rest = divmod(length, self.mini_batch)
+        pairs = full * self.mini_batch**2 + rest**2
+        per_token = 4 * dim * dim + dim * self.heads + 3 * self._inner(dim)
+        return 2 * (length * per_token + pairs * (2 * dim + self.heads))
+
+    def build(self, dim: int, max_length: int) -> "TTTLinear":
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return TTTLinear(dim, self.heads, self.mini_batch, self.base_lr)
+
+
+class TTTLinear(nn.Module):
+    """``o_t = q_t + LN(q_t W_t + b_t)``, where ``W, b`` descend the gradients of ``|LN(k W + b) - (v - k)|^2 / 2``.
+
+    The gradients of a mini-batch are taken at the weights with which it begins; token ``t`` of it reads weights that
+    went down those of tokens 1 to ``t``, each times its own rate ``base_lr sigmoid(W_lr x_s + b_lr) / K`` and, all of
+    them, times ``max(1 / t + c_t, 0)`` with a trainable ``c``. Positions are rotary, counted within the mini-batch.
+    Outputs of all heads pass a layer norm and a last projection. The inner model runs in at least float32.
+    """
+
+    def __init__(self, dim: int, heads: int, mini_batch: int, base_lr: float) -> None:
+        """Inner weights start normal with deviation 0.02, inner biases at zero, rates at half of the largest."""
+        super().__init__()
+        width = dim // heads
+        self.heads, self.mini_batch, self.max_rate = heads, mini_batch, base_lr / width
+        self.qkv_proj, self.out_proj = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.rate_proj = nn.Linear(dim, heads)
+        nn.init.normal_(self.rate_proj.weight, std=0.02)
+        nn.init.zeros_(self.rate_proj.bias)
+        self.step_offset = nn.Parameter(torch.zeros(mini_batch))
+        # The last row is the bias: keys and queries get a channel that is always one.
+        self.inner = nn.Parameter(torch.cat([0.02 * torch.randn(heads, width, width), torch.zeros(heads, 1, width)], 1))
+        self.inner_norm_weight = nn.Parameter(torch.ones(heads, 1, width))
+        self.inner_norm_bias = nn.Parameter(torch.zeros(heads, 1, width))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        for parameter in (self.inner, self.inner_norm_weight, self.inner_norm_bias):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def _project(self, x_bld: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, heads, L, width), the first two turned, and rates (B, heads, 1, L)."""
+        dim = x_bld.shape[-1]
+        qk, v = torch.split(at_least_float32(self.qkv_proj(x_bld)), [2 * dim, dim], -1)
+        q, k = rotate(qk, positions, dim // self.heads).chunk(2, -1)
+        q, k, v = (t.view(*t.shape[:2], self.heads, -1).transpose(1, 2) for t in (q, k, v))
+        return q, k, v, self.max_rate * at_least_float32(self.rate_proj(x_bld)).sigmoid().transpose(1, 2)[:, :, None]
+
+    def _scales(self) -> Tensor:
+        """What the summed gradients are multiplied with at each position of a mini-batch (mini_batch, 1)."""
+        position = torch.arange(1, self.mini_batch + 1, dtype=self.step_offset.dtype, device=self.step_offset.device)
+        return (1 / position + self.step_offset).clamp(min=0)[:, None]
+
+    def _mini_batch(
+        self, learnt: Tensor, read: Tensor, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, scales: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs (B, heads, tokens, width) of a mini-batch or a part, and its summed gradients (B, heads, width + 1, width).
+
+        Gradients are taken at the inner weights ``learnt``; tokens read ``read``, less ``scales`` times their gradients.
+        """
+        q1, k1 = F.pad(q, (0, 1), value=1.0), F.pad(k, (0, 1), value=1.0)
+        gradient = self._gradient(k1 @ learnt, v - k)
+        z = q1 @ read - scales * ((q1 @ k1.transpose(2, 3) * rate).tril() @ gradient)
+        normed = F.layer_norm(z, z.shape[-1:], eps=NORM_EPS)
+        return q + normed * self.inner_norm_weight + self.inner_norm_bias, (k1.transpose(2, 3) * rate) @ gradient
+
+    def _gradient(self, z: Tensor, target: Tensor) -> Tensor:
+        """Of ``|LN(z) - target|^2 / 2`` by ``z``, (B, heads, tokens, width)."""
+        centred = z - z.mean(-1, keepdim=True)
+        rstd = torch.rsqrt(centred.square().mean(-1, keepdim=True) + NORM_EPS)
+        normed = centred * rstd
+        slope = (normed * self.inner_norm_weight + self.inner_norm_bias - target) * self.inner_norm_weight
+        return (slope - slope.mean(-1, keepdim=True) - normed * (slope * normed).mean(-1, keepdim=True)) * rstd
+
+    def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Norm and last projection of the heads' outputs (B, heads, L, width)."""
+        out: Tensor = self.out_proj(self.norm(mixed.transpose(1, 2).flatten(2)).to(x.dtype))
+        return out
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        projected = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device) % self.mini_batch)
+        with no_autocast(x_bld):
+            inner, scales, outputs = self.inner.expand(len(x_bld), -1, -1, -1), self._scales(), []
+            parts = (torch.split(t, self.mini_batch, dim) for t, dim in zip(projected, (2, 2, 2, 3), strict=True))
+            for q, k, v, rate in zip(*parts, strict=True):
+                output, summed = self._mini_batch(inner, inner, q, k, v, rate, scales[: q.shape[2]])
+                outputs.append(output)
+                inner = inner - scales[-1] * summed
+        return self._read_out(x_bld, torch.cat(outputs, 2))
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Inner weights and summed gradients (B, heads, width + 1, width), and the position in the mini-batch (B)."""
+        inner = self.inner.expand(batch_size, -1, -1, -1).clone()
+        position = torch.zeros(batch_size, dtype=torch.int64, device=inner.device)
+        return {"inner": inner, "summed": torch.zeros_like(inner), "position": position}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        # The tokens of a step lie along the position axis while they are projected.
+        *qkv, rate = self._project(x_bd[None], state["position"])
+        q, k, v = (t.transpose(0, 2) for t in qkv)
+        scales, inner = self._scales(), state["inner"]
+        scale = scales[state["position"], :, None, None]
+        output, gradient = self._mini_batch(inner, inner - scale * state["summed"], q, k, v, rate.transpose(0, 3), scale)
+        summed = state["summed"] + gradient
+        position = (state["position"] + 1) % self.mini_batch
+        begins = (position == 0)[:, None, None, None]
+        state = {
+            "inner": torch.where(begins, inner - scales[-1] * summed, inner),
+            "summed": torch.where(begins, 0.0, summed),
+            "position": position,
+        }
+        return self._read_out(x_bd, output)[:, 0], state
