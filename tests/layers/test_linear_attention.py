@@ -4,6 +4,8 @@ from tests.oracles.linear_attention import linear_attention as oracle
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer
+from archlab.layers.ops.feature_map import FEATURE_MAPS
+from archlab.testing.comparison import step_through
 
 
 def test_costs_of_the_reference_sizes():
@@ -51,6 +53,31 @@ def test_a_negative_denominator_keeps_its_sign():
     torch.testing.assert_close(negative, positive)
     means = module.v_proj(x_bld).cumsum(1) / torch.arange(1, 17)[:, None]
     torch.testing.assert_close(positive, module.out_proj(means))
+
+
+@pytest.mark.parametrize("feature_map", FEATURE_MAPS)
+def test_both_forms_agree_under_every_feature_map(feature_map):
+    torch.manual_seed(0)
+    config = layer("linear-attention", heads=2, feature_map=feature_map)
+    module = config.build(8, 20).double()
+    x_bld = torch.randn(2, 20, 8, dtype=torch.float64)
+    torch.testing.assert_close(module(x_bld), step_through(module, x_bld), rtol=1e-6, atol=1e-9)
+    assert sum(t[0].numel() for t in module.init_state(1).values()) == config.state_size(8, 20)
+
+
+@pytest.mark.parametrize("feature_map", ["relu", "t2r"])
+def test_queries_that_no_key_meets_read_zero(feature_map):
+    module = layer("linear-attention", heads=2, feature_map=feature_map).build(8, 5)
+    with torch.no_grad():
+        module.q_proj.weight.copy_(-module.k_proj.weight)
+        for name, parameter in module.named_parameters():
+            if "_map" in name:
+                parameter.copy_(torch.eye(4) if parameter.dim() == 2 else torch.zeros(4))
+    x_bld = torch.randn(1, 1, 8).expand(1, 5, 8).clone().requires_grad_()
+    y_bld = module(x_bld)
+    (dx_bld,) = torch.autograd.grad(y_bld.sum(), x_bld)
+    assert torch.equal(y_bld, torch.zeros_like(y_bld))
+    assert torch.isfinite(dx_bld).all()
 
 
 def test_unknown_feature_maps_are_refused_with_the_nearest():

@@ -14,6 +14,10 @@ def linear_attention(module: nn.Module, x_bld: Tensor) -> Tensor:
     heads: int = module.heads  # type: ignore[assignment]
 
     def features(name: str, x_bhd: Tensor) -> Tensor:
+        if f"{name}_map.proj.weight" in p:
+            logits = 2 * (torch.einsum("bhd,ed->bhe", x_bhd, p[f"{name}_map.proj.weight"]) + p[f"{name}_map.proj.bias"])
+            positive = torch.cat([torch.exp(logits), torch.exp(-logits)], -1)
+            return positive / positive.sum(-1, keepdim=True)
         if f"{name}_map.factors.weight" not in p:
             return torch.where(x_bhd > 0, x_bhd + 1, torch.exp(x_bhd))
         both = torch.einsum("bhd,ed->bhe", x_bhd, p[f"{name}_map.factors.weight"]) + p[f"{name}_map.factors.bias"]
@@ -44,6 +48,7 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("linear-attention", {"normalize": False}),
     ("mh-linear-attention", {"feature_map": "elu", "heads": 4}),
     ("mh-linear-attention", {"feature_map": "elu", "heads": 2, "normalize": False}),
+    ("mh-linear-attention", {"feature_map": "hedgehog", "heads": 4}),
 ]
 # After one token the output is that token's value whatever the query and the key, so their gradients are pure
 # rounding, magnified where the signed denominator is near zero.

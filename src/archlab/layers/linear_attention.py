@@ -21,8 +21,8 @@ EPS = 1e-6
 class LinearAttentionConfig(LayerConfig):
     """Linear attention (arXiv 2006.16236, equations 9 to 12) with one head.
 
-    Knobs: ``heads``; ``feature_map`` of queries and keys, untied (``elementwise-product`` or ``elu``);
-    ``normalize`` by the sum of the scores. Scores are not scaled by the head's width.
+    Knobs: ``heads``; ``feature_map`` of queries and keys, untied (see :mod:`archlab.layers.ops.feature_map`);
+    ``normalize`` by the sum of the scores. Scores are scaled by the head's width under ``taylor`` only.
     """
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"

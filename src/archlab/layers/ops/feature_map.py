@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,6 +43,22 @@ class Elu(FeatureMap):
         return F.elu(x) + 1
 
 
+class Identity(FeatureMap):
+    """``x`` itself, of either sign."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`FeatureMap`."""
+        return x
+
+
+class Relu(FeatureMap):
+    """``max(x, 0)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`FeatureMap`."""
+        return F.relu(x)
+
+
 class ElementwiseProduct(FeatureMap):
     """``(W1 x + b1) * (W2 x + b2)``, of either sign: second-order in ``x`` at no extra width."""
 
@@ -67,5 +84,96 @@ class ElementwiseProduct(FeatureMap):
         return product
 
 
-FEATURE_MAPS: Mapping[str, type[FeatureMap]] = {"elementwise-product": ElementwiseProduct, "elu": Elu}
+class T2R(FeatureMap):
+    """``max(W x + b, 0)`` (transformer to RNN, arXiv 2103.13076)."""
+
+    def __init__(self, dim: int) -> None:
+        """For heads of width ``dim``."""
+        super().__init__(dim)
+        self.proj = nn.Linear(dim, dim)
+
+    @classmethod
+    def num_params(cls, dim: int) -> int:
+        """See :class:`FeatureMap`."""
+        return dim * (dim + 1)
+
+    @classmethod
+    def flops(cls, dim: int) -> int:
+        """See :class:`FeatureMap`."""
+        return 2 * dim * dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`FeatureMap`."""
+        return F.relu(self.proj(x))
+
+
+class Hedgehog(T2R):
+    """``softmax([2 (W x + b), -2 (W x + b)])``, positive (arXiv 2402.04347)."""
+
+    def __init__(self, dim: int) -> None:
+        """For heads of width ``dim``; starts with the identity for ``W`` and ``b = 0``."""
+        super().__init__(dim)
+        nn.init.eye_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    @classmethod
+    def width(cls, dim: int) -> int:
+        """See :class:`FeatureMap`."""
+        return 2 * dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`FeatureMap`."""
+        logits = 2 * self.proj(x)
+        return torch.cat([logits, -logits], dim=-1).softmax(-1)
+
+
+class DPFP(FeatureMap):
+    """``y_i y_{i+j}`` for ``j`` up to 4, with ``y = [max(x, 0), max(-x, 0)]`` taken as a circle (arXiv 2102.11174, section 5.3).
+
+    Not negative: a deterministic, parameter-free projection.
+    """
+
+    nu = 4
+    """Neighbours that each entry is multiplied with."""
+
+    @classmethod
+    def width(cls, dim: int) -> int:
+        """See :class:`FeatureMap`."""
+        return 2 * cls.nu * dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`FeatureMap`."""
+        y = F.relu(torch.cat([x, -x], dim=-1))
+        return torch.cat([y * y.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
+
+
+class Taylor(FeatureMap):
+    """The products that make ``f(x) . f(y) = 1 + s + s**2 / 2`` with ``s = x . y / sqrt(dim)`` (arXiv 2402.18668).
+
+    That is at least one half: the second-order expansion of ``exp(s)``. Products of two channels occur once.
+    """
+
+    @classmethod
+    def width(cls, dim: int) -> int:
+        """See :class:`FeatureMap`."""
+        return 1 + dim + dim * (dim + 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`FeatureMap`."""
+        dim = x.shape[-1]
+        x = x * dim**-0.25
+        pairs = [x[..., i, None] * x[..., i + 1 :] for i in range(dim - 1)]
+        return torch.cat([torch.ones_like(x[..., :1]), x, x.square() * 2**-0.5, *pairs], dim=-1)
+
+
+FEATURE_MAPS: Mapping[str, type[FeatureMap]] = {
+    "elementwise-product": ElementwiseProduct,
+    "elu": Elu,
+    "relu": Relu,
+    "identity": Identity,
+    "t2r": T2R,
+    "hedgehog": Hedgehog,
+    "dpfp": DPFP,
+    "taylor": Taylor,
+}
 """Every feature map by the name that a spec gives it."""
