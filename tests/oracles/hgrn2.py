@@ -1,4 +1,4 @@
-"""HGRN2 as a float64 recurrence over single tokens (arXiv 2404.07904, equation 4)."""
+"""HGRN2 as a float64 recurrence over single tokens (arXiv 2404.07904)."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Mamba-2 as a float64 recurrence over single tokens (arXiv 2405.21060, equation 16 and section 7.1)."""
+"""Mamba-2 as a float64 recurrence over single tokens (arXiv 2405.21060)."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""RWKV-5 and RWKV-6 as float64 recurrences over single tokens (arXiv 2404.05892, equations 5 to 19)."""
+"""RWKV-5 and RWKV-6 as float64 recurrences over single tokens (arXiv 2404.05892)."""
 
 from collections.abc import Callable
 from typing import Any

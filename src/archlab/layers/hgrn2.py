@@ -19,7 +19,7 @@ NORM_EPS = 1e-5
 @register("hgrn2")
 @dataclass(frozen=True)
 class HGRN2Config(LayerConfig):
-    """HGRN2 (arXiv 2404.07904, section 3.2): gated linear attention whose keys are what the gates forget.
+    """HGRN2 (arXiv 2404.07904): gated linear attention whose keys are what the gates forget.
 
     Knobs: ``expand_ratio``, channels a head, and so states for each channel of the width; ``lower_bound`` of the
     forget gates, in [0, 1): the paper's first layer has 0, later ones more.

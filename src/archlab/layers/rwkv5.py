@@ -20,7 +20,7 @@ NORM_EPS = 64e-5
 @register("rwkv-5")
 @dataclass(frozen=True)
 class RWKV5Config(LayerConfig):
-    """RWKV-5 time mixing (arXiv 2404.05892, section 4.1) with the gate of its released models.
+    """RWKV-5 time mixing (arXiv 2404.05892) with the gate of its released models.
 
     Knob: ``heads``.
     """
@@ -73,7 +73,7 @@ class RWKV5Config(LayerConfig):
 @register("rwkv-5-channel-mixer")
 @dataclass(frozen=True)
 class RWKV5ChannelMixerConfig(LayerConfig):
-    """RWKV-5 channel mixing (arXiv 2404.05892, section 4): it looks back one token, so it counts as a sequence mixer.
+    """RWKV-5 channel mixing (arXiv 2404.05892): it looks back one token, so it counts as a sequence mixer.
 
     Knob: ``expand``, inner width over width.
     """

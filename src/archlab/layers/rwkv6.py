@@ -14,7 +14,7 @@ MIX_RANK, DECAY_RANK = 32, 64
 @register("rwkv-6")
 @dataclass(frozen=True)
 class RWKV6Config(RWKV5Config):
-    """RWKV-6 time mixing (arXiv 2404.05892, section 4.2), ranks of 32 for the mixes and 64 for the decays.
+    """RWKV-6 time mixing (arXiv 2404.05892), ranks of 32 for the mixes and 64 for the decays.
 
     Knob: ``heads``.
     """
@@ -36,7 +36,7 @@ class RWKV6Config(RWKV5Config):
 @register("rwkv-6-channel-mixer")
 @dataclass(frozen=True)
 class RWKV6ChannelMixerConfig(RWKV5ChannelMixerConfig):
-    """RWKV-6 channel mixing (arXiv 2404.05892, section 4), which is that of RWKV-5.
+    """RWKV-6 channel mixing (arXiv 2404.05892), which is that of RWKV-5.
 
     Knob: ``expand``, inner width over width.
     """

@@ -62,7 +62,7 @@ def _decays_within(b: Tensor) -> Tensor:
 
 
 def scalar_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blh: Tensor, chunk: int) -> Tensor:
-    """``o[t] = q[t] S[t]`` with ``S[t] = exp(log_decay[t]) S[t-1] + k[t] v[t]`` (arXiv 2405.21060, equation 16).
+    """``o[t] = q[t] S[t]`` with ``S[t] = exp(log_decay[t]) S[t-1] + k[t] v[t]`` (arXiv 2405.21060).
 
     Args:
         q_blhk: queries (B, L, H, K).
