@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from archlab.benchmark.comparison import Difference, difference
 from archlab.benchmark.scores import ArchitectureScore, Scores
-from archlab.benchmark.spending import Spending
+from archlab.benchmark.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.reports.format import count, human, percent, percent_interval, short_task
 from archlab.store.record import Record
 
@@ -27,10 +27,16 @@ def ranking(scores: Scores) -> str:
 def spent(spending: Spending) -> str:
     """What stopping early and leaving out have saved."""
     left_out = spending.trainings - spending.trainings_started
-    return (
+    text = (
         f"{left_out} of {count(spending.trainings, 'training')} left out, {spending.dropped} dropped; "
         f"{human(spending.steps_spent)} of {human(spending.steps)} steps and {spending.flops_spent:.3g} of "
         f"{spending.flops:.3g} FLOPs spent: {percent(spending.saved)} % saved by stopping early and by racing"
+    )
+    if not spending.dropped:
+        return text
+    return (
+        f"{text}; where it was measured, dropping cost a task {100 * HALVING_ERROR:.1f} points on average and "
+        f"{100 * HALVING_LARGEST_ERROR:.1f} at most"
     )
 
 
