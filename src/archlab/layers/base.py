@@ -207,7 +207,7 @@ def divides_evenly(config: LayerConfig, knob: str, dim: int) -> None:
         return
     fitting = [n for n in range(1, dim + 1) if dim % (2 * n) == 0]
     if not fitting:
-        raise ArchlabError(f"{config}: width {dim} is odd and rotary positions need pairs of channels; use an even width")
+        raise ArchlabError(f"{config}: width {dim} is odd and splits into no {knob} of even width; use an even width")
     raise ArchlabError(
         f"{config.name}({knob}={value}): width {dim} does not split into {value} {knob} of even width; "
         f"the nearest that fits is {knob}={min(fitting, key=lambda n: abs(n - value))}"
