@@ -46,7 +46,9 @@ def test_the_peak_is_about_as_predicted():
     assert peak_bytes(wide("mh-attention(heads=8) swiglu")) == pytest.approx(int(found.stdout), rel=0.35)
 
 
-@pytest.mark.parametrize("spec", ["mamba mlp", "hyena swiglu", "mh-hyena(heads=8) mlp", "gated-linear-attention mlp", "attention mlp"])
+@pytest.mark.parametrize(
+    "spec", ["mamba mlp", "hyena swiglu", "mh-hyena(heads=8) mlp", "gated-linear-attention mlp", "attention mlp"]
+)
 def test_activations_grow_with_the_batch_and_weights_do_not(spec):
     small, double, deep = (peak_bytes(wide(s, batch_size=b)) for s, b in ((spec, 32), (spec, 64), (f"{spec} {spec}", 32)))
     assert 1.3 < double / small < 2.05
