@@ -13,20 +13,13 @@ from torch import Tensor
 from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.decayed_chunks import (
     BLOCK,
-    add_or_set,
     cumulate,
     cut,
-    decays,
-    decays_across,
     flops_across,
     gradients,
     join,
-    keys_of,
-    queries_of,
+    outputs,
     scored_pairs,
-    scores,
-    sizes,
-    states,
 )
 from archlab.layers.ops.precision import no_autocast
 
@@ -46,17 +39,9 @@ class _DecayedLinearAttention(torch.autograd.Function):
     ) -> Tensor:
         q, k, v = (cut(x, chunk) for x in (q_blhk, k_blhk, v_blhv))
         b = cumulate(log_decay_blhk, chunk)
-        out = torch.empty_like(v)
-        for size in sizes(chunk):
-            since, until = decays(b, size)
-            weights = scores(queries_of(q, size) * since, keys_of(k, size) * until, size, own)
-            add_or_set(queries_of(out, size), torch.bmm(weights, keys_of(v, size)), size)
-        if len(q) > 1:
-            since, until = decays_across(b)
-            out[1:] += (q[1:] * since) @ states(k[:-1] * until, v[:-1], b)
         ctx.save_for_backward(q, k, v, b)
         ctx.own = own
-        return join(out, torch.empty_like(v_blhv, memory_format=torch.contiguous_format))
+        return join(outputs(q, k, v, b, own), torch.empty_like(v_blhv, memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -126,6 +126,19 @@ def states(keys: Tensor, values: Tensor, b: Tensor) -> Tensor:
     return ends
 
 
+def outputs(q: Tensor, k: Tensor, v: Tensor, b: Tensor, own: bool) -> Tensor:
+    """Decayed linear attention, queries, keys and decays of one width."""
+    out = torch.empty_like(v)
+    for size in sizes(q.shape[2]):
+        since, until = decays(b, size)
+        weights = scores(queries_of(q, size) * since, keys_of(k, size) * until, size, own)
+        add_or_set(queries_of(out, size), torch.bmm(weights, keys_of(v, size)), size)
+    if len(q) > 1:
+        since, until = decays_across(b)
+        out[1:] += (q[1:] * since) @ states(k[:-1] * until, v[:-1], b)
+    return out
+
+
 def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, own: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of decayed linear attention with respect to queries, keys, values and log decays.
 
