@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError
 from archlab.layers.base import LayerConfig, positive, register
 from archlab.layers.ops.rotary import rotate
+from archlab.layers.ops.rotary_attention import rotary_attention
 from archlab.layers.ops.sliding_attention import scored_pairs, sliding_attention
+
+_NARROW = 16  # widest head of rotary_attention
 
 
 class Attention(nn.Module):
@@ -19,8 +22,9 @@ class Attention(nn.Module):
     ``forward`` takes any length. The step form remembers ``buffer_length`` tokens: without a window, it is
     exact for as many steps.
 
-    Scaled-dot-product attention is PyTorch's own on every device. On a CPU it beats matrix products
-    with an explicit softmax at all head widths from 8 to 128, forward and backward together.
+    Attention over the whole past is PyTorch's own, but for narrow heads in float32 on a CPU. There
+    :func:`rotary_attention` takes, forward, backward and projections together, 1.2 to 2.5 times less time at a head
+    width of 8 and lengths of 32 to 1024 in batches of 8 or more, 1.1 to 1.3 times less at 16; from 32 on it is no better.
     """
 
     def __init__(self, dim: int, heads: int, window: int | None, buffer_length: int) -> None:
@@ -34,14 +38,28 @@ class Attention(nn.Module):
     def forward(self, x_bld: Tensor) -> Tensor:
         """``(batch, length, dim)`` to ``(batch, length, dim)``; any length of at least 1."""
         length = x_bld.shape[1]
+        window = self.window if self.window is not None and self.window < length else None
+        if window is None and self._is_narrow(x_bld):
+            return self._channel_major(x_bld)
         q, k, v = self._project(x_bld, torch.arange(length, device=x_bld.device))
-        if self.window is None or length <= self.window:
+        if window is None:
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
             mixed_blhd = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
         else:
-            mixed_blhd = sliding_attention(q, k, v, self.window)
+            mixed_blhd = sliding_attention(q, k, v, window)
         projected: Tensor = self.out(mixed_blhd.flatten(2))
         return projected
+
+    def _is_narrow(self, x_bld: Tensor) -> bool:
+        in_full = x_bld.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        return x_bld.device.type == "cpu" and in_full and x_bld.shape[-1] <= _NARROW * self.heads
+
+    def _channel_major(self, x_bld: Tensor) -> Tensor:
+        batch, length, dim = x_bld.shape
+        qkv_cm = torch.addmm(self.qkv.bias[:, None], self.qkv.weight, x_bld.reshape(-1, dim).t())
+        mixed_cbl = rotary_attention(qkv_cm.view(-1, batch, length), self.heads)
+        projected: Tensor = self.out(mixed_cbl.flatten(1).t())
+        return projected.view(batch, length, dim)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         """Empty key and value buffers ``(batch, heads, buffer_length, head_dim)`` and the position ``(batch,)``."""

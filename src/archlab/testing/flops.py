@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import archlab.layers.ops.rotary_attention  # noqa: F401 - registers its operators
+
 aten = torch.ops.aten
 
 
@@ -55,6 +57,11 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
 
 
 @_raw
+def _rotary_attention(qkv_cbl: Tensor, *_: Any, **__: Any) -> int:
+    return 4 * qkv_cbl.numel() // 3 * qkv_cbl.shape[-1]
+
+
+@_raw
 def _matrix_vector(matrix: Tensor, *_: Any, **__: Any) -> int:
     return 2 * matrix.numel()
 
@@ -80,6 +87,7 @@ _FORMULAS: dict[Any, Any] = {
     aten._fft_c2r: _complex_to_real,
     aten._fft_c2c: _complex_to_complex,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.archlab.rotary_attention: _rotary_attention,
     aten._linalg_solve_ex: _solve,
     aten.linalg_solve_triangular: _solve_triangular,
     aten.mv: _matrix_vector,

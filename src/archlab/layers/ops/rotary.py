@@ -22,9 +22,7 @@ def rotate(x: Tensor, positions: Tensor, head_dim: int) -> Tensor:
     Returns:
         The shape and dtype of ``x``.
     """
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    exponent = torch.arange(0, head_dim, 2, dtype=wide, device=x.device) / head_dim
-    angles = torch.outer(positions.to(wide), BASE**-exponent)
+    angles = _angles(positions, head_dim, x.dtype)
     heads = x.shape[-1] // head_dim
     cos = angles.cos().to(x.dtype).repeat(1, 2 * heads)
     sin = angles.sin().to(x.dtype)
@@ -34,6 +32,34 @@ def rotate(x: Tensor, positions: Tensor, head_dim: int) -> Tensor:
     from_left = torch.cat((zero, sin), -1).repeat(1, heads)[:, half:]
     rotated: Tensor = _Rotation.apply(x, cos, from_right, from_left)  # type: ignore[no-untyped-call]
     return rotated
+
+
+def turn(x_hdbl: Tensor, *, backwards: bool = False) -> Tensor:
+    """:func:`rotate` for channel-major heads at positions 0 ... L - 1; not differentiable, its adjoint turns ``backwards``.
+
+    Args:
+        x_hdbl: ``(heads, head_dim, batch, L)``.
+        backwards: by the opposite angles.
+
+    Returns:
+        The shape and dtype of ``x_hdbl``.
+    """
+    head_dim, length = x_hdbl.shape[1], x_hdbl.shape[-1]
+    angles_d1l = _angles(torch.arange(length, device=x_hdbl.device), head_dim, x_hdbl.dtype).t()[:, None].contiguous()
+    cos, sin = angles_d1l.cos().to(x_hdbl.dtype), angles_d1l.sin().to(x_hdbl.dtype)
+    left, right = x_hdbl.chunk(2, 1)
+    out = torch.empty_like(x_hdbl)
+    out_left, out_right = out.chunk(2, 1)
+    torch.mul(left, cos, out=out_left).addcmul_(right, sin, value=1 if backwards else -1)
+    torch.mul(right, cos, out=out_right).addcmul_(left, sin, value=-1 if backwards else 1)
+    return out
+
+
+def _angles(positions: Tensor, head_dim: int, dtype: torch.dtype) -> Tensor:
+    """``(positions, head_dim / 2)``, in at least float32."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    exponent = torch.arange(0, head_dim, 2, dtype=wide, device=positions.device) / head_dim
+    return torch.outer(positions.to(wide), BASE**-exponent)
 
 
 class _Rotation(torch.autograd.Function):
