@@ -62,7 +62,7 @@ class LinearAttentionConfig(LayerConfig):
     def build(self, dim: int, max_length: int) -> "LinearAttention":
         """See :meth:`LayerConfig.build`."""
         self.validate(dim)
-        return LinearAttention(dim, self.heads, self.feature_map, self.normalize)
+        return LinearAttention(dim, self.heads, dim // self.heads, self.feature_map, self.normalize)
 
 
 @register("mh-linear-attention")
@@ -80,15 +80,16 @@ class LinearAttention(nn.Module):
     least 1e-6. Without normalisation the output is the numerator. Sums run in at least float32.
     """
 
-    def __init__(self, dim: int, heads: int, feature_map: str, normalize: bool) -> None:
-        """``heads`` heads of width ``dim / heads``; one feature map for queries and one for keys, shared by the heads."""
+    def __init__(self, dim: int, heads: int, key_dim: int, feature_map: str, normalize: bool) -> None:
+        """``heads`` heads with queries and keys of width ``key_dim``; a feature map for each of both, shared by the heads."""
         super().__init__()
         self.heads = heads
         self.normalize = normalize
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        self.q_proj, self.k_proj = nn.Linear(dim, heads * key_dim, bias=False), nn.Linear(dim, heads * key_dim, bias=False)
+        self.v_proj, self.out_proj = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         features = FEATURE_MAPS[feature_map]
-        self.q_map, self.k_map = features(dim // heads), features(dim // heads)
-        self.features = features.width(dim // heads)
+        self.q_map, self.k_map = features(key_dim), features(key_dim)
+        self.features = features.width(key_dim)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query features, key features and values (..., heads, width).

@@ -1,0 +1,51 @@
+"""Based: linear attention whose scores are the second-order expansion of softmax's, over few channels."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.linear_attention import LinearAttention
+from archlab.layers.ops.feature_map import Taylor
+from archlab.layers.ops.linear_attention import chunk_size, linear_attention_flops
+
+
+@register("based")
+@dataclass(frozen=True)
+class BasedConfig(LayerConfig):
+    """Based's linear attention (arXiv 2402.18668): weights ``1 + s + s**2 / 2`` with ``s = q . k / sqrt(feature_dim)``.
+
+    Knobs: ``heads``; ``feature_dim``, channels of a head's queries and keys. In the paper such layers alternate with
+    sliding attention and short convolutions.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2402.18668"
+
+    heads: int = 8
+    feature_dim: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one."""
+        positive(self, "heads", "feature_dim")
+
+    def validate(self, dim: int) -> None:
+        """Refuse heads that do not divide the width."""
+        divides(self, "heads", dim)
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return 2 * dim * dim + 2 * dim * self.heads * self.feature_dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the matrix of each head and its sum of keys."""
+        return Taylor.width(self.feature_dim) * (dim + self.heads)
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        head = Taylor.width(self.feature_dim), dim // self.heads, length
+        return 2 * length * self.num_params(dim, length) + self.heads * linear_attention_flops(*head, chunk_size(*head))
+
+    def build(self, dim: int, max_length: int) -> LinearAttention:
+        """See :meth:`LayerConfig.build`."""
+        self.validate(dim)
+        return LinearAttention(dim, self.heads, self.feature_dim, feature_map="taylor", normalize=True)
