@@ -19,7 +19,7 @@ import resource, torch
 torch.set_num_threads(1)
 from tests.benchmark.test_memory import wide
 from archlab.training.train import train
-one = wide("mh-attention(heads=8) swiglu")
+one = wide("mh-attention(heads=2) swiglu")
 torch.ones(64, 64, requires_grad=True).exp().sum().backward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 train(one)
@@ -43,7 +43,7 @@ def test_the_peak_is_about_as_predicted():
         check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
     )
-    assert peak_bytes(wide("mh-attention(heads=8) swiglu")) == pytest.approx(int(found.stdout), rel=0.35)
+    assert peak_bytes(wide("mh-attention(heads=2) swiglu")) == pytest.approx(int(found.stdout), rel=0.35)
 
 
 @pytest.mark.parametrize(

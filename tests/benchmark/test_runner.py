@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.cli.command_line import hear_interrupts
 from tests.fake_training import FAILING_SEED, LoggedTraining, ThreadExecutor, make_trials
 from tests.synthetic_records import result
 
@@ -200,7 +201,13 @@ class Script:
     def __init__(self, path, train, num_trials, kind):
         command = [sys.executable, "-m", "tests.benchmark.run_script", path, train.log, str(num_trials), str(train.seconds), kind]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=hear_interrupts,
         )
         self.lines = []
 

@@ -1,6 +1,7 @@
 """The command line as a test calls it: in this process, or in one of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class CommandLine:
         return Outcome(int(end.value.code or 0), captured.out, captured.err)
 
 
+def hear_interrupts() -> None:
+    """In a child before it starts: Ctrl-C counts even if the tests run in the background, where it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
     """The command line in a process (and a process group) of its own."""
     return subprocess.Popen(
@@ -45,6 +51,7 @@ def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
 
 
