@@ -1,10 +1,15 @@
 """What several test packages share."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.cli.command_line import SMOKE_RUN, CommandLine, Outcome, start
+
+# Before anything imports torch: two test processes with two threads each wait for each other at every small operation,
+# which has cost a factor of 200.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
