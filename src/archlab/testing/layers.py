@@ -8,6 +8,7 @@ from unittest import SkipTest
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
@@ -259,6 +260,26 @@ class LayerContract:
             compiled = torch.compile(module, backend=self.compile_backend)
             found = outputs_and_gradients(module, lambda _, x: compiled(x), x_bld)
         compare(found, expected, self.tolerance, f"compiled by {self.compile_backend}")
+
+    def test_stacked_models_equal_models_apart(self) -> None:
+        modules, length = [self._module(), self._build(seed=1)], min(18, self.lengths[-1])
+        x_mbld = torch.stack([self._input(length), 2 * self._input(length)])
+        apart = [outputs_and_gradients(module, nn.Module.__call__, x) for module, x in zip(modules, x_mbld, strict=True)]
+        names = [name for name, _ in modules[0].named_parameters()]
+
+        def run(x_bld: Tensor, *values: Tensor) -> Tensor:
+            return functional_call(modules[0], dict(zip(names, values, strict=True)), (x_bld,))  # type: ignore[no-any-return]
+
+        stacked = [torch.stack([p.detach() for p in each]) for each in zip(*(m.parameters() for m in modules), strict=True)]
+        wanted = [x.requires_grad_() for x in (x_mbld, *stacked)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # operators that vmap calls member by member
+            y_mbld = vmap(run)(*wanted)
+        cotangent = torch.randn(y_mbld[0].shape, generator=torch.Generator().manual_seed(0))
+        gradients = torch.autograd.grad((y_mbld * cotangent).sum(), wanted, materialize_grads=True)
+        found = dict(zip(apart[0], (y_mbld, *gradients), strict=False))
+        for member, expected in enumerate(apart):
+            compare({name: found[name][member] for name in found}, {n: expected[n] for n in found}, 1e-5, f"member {member}")
 
     # How the checks get there
 

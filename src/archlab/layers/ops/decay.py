@@ -21,6 +21,7 @@ from archlab.layers.ops.decayed_chunks import (
     outputs,
     scored_pairs,
 )
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import no_autocast
 
 
@@ -68,8 +69,7 @@ def decayed_linear_attention(
     Returns:
         The outputs (B, L, H, V).
     """
-    out: Tensor = _DecayedLinearAttention.apply(q_blhk, k_blhk, v_blhv, log_decay_blhk, chunk, own)  # type: ignore[no-untyped-call]
-    return out
+    return apply(_DecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blhk, chunk, own)
 
 
 def decayed_linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:

@@ -25,6 +25,7 @@ from archlab.layers.ops.decayed_chunks import (
     scores,
     sizes,
 )
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import no_autocast
 
 
@@ -67,8 +68,7 @@ def delta_rule(r_blhv: Tensor, a_blhk: Tensor, b_blhk: Tensor, log_decay_blhk: T
     Returns:
         What is written, ``u`` (B, L, H, V).
     """
-    u: Tensor = _DeltaRule.apply(r_blhv, a_blhk, b_blhk, log_decay_blhk, chunk)  # type: ignore[no-untyped-call]
-    return u
+    return apply(_DeltaRule, r_blhv, a_blhk, b_blhk, log_decay_blhk, chunk)
 
 
 def delta_rule_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:

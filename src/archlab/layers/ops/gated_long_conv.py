@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from archlab.layers.ops.long_conv import blocks, convolve
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 
 
@@ -31,8 +32,7 @@ def tied_short_conv(u_pbl: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         (G P, B, L) in the dtype of ``u_pbl``.
     """
     with no_autocast(u_pbl):
-        y_cbl: Tensor = _TiedShortConv.apply(u_pbl, _taps(weight, bias, len(u_pbl)).to(u_pbl.dtype))  # type: ignore[no-untyped-call]
-    return y_cbl
+        return apply(_TiedShortConv, u_pbl, _taps(weight, bias, len(u_pbl)).to(u_pbl.dtype))
 
 
 def gated_long_conv(u_pbl: Tensor, weight: Tensor, bias: Tensor, h_cl: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def gated_long_conv(u_pbl: Tensor, weight: Tensor, bias: Tensor, h_cl: Tensor) -
     """
     with no_autocast(u_pbl):
         taps = at_least_float32(_taps(weight, bias, len(u_pbl)))
-        y_cbl: Tensor = _GatedLongConv.apply(at_least_float32(u_pbl), taps, at_least_float32(h_cl))  # type: ignore[no-untyped-call]
+        y_cbl = apply(_GatedLongConv, at_least_float32(u_pbl), taps, at_least_float32(h_cl))
     return y_cbl.to(u_pbl.dtype)
 
 

@@ -7,6 +7,7 @@ pass what they do not want to keep.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 
 TOEPLITZ_MAX_LENGTH = 128
@@ -109,7 +111,7 @@ def causal_conv(x_cbl: Tensor, h_cl: Tensor) -> Tensor:
         (C, B, L) in the dtype of the signals, computed in at least float32.
     """
     with no_autocast(x_cbl):
-        y_cbl: Tensor = _CausalConv.apply(at_least_float32(x_cbl), at_least_float32(h_cl))  # type: ignore[no-untyped-call]
+        y_cbl = apply(_CausalConv, at_least_float32(x_cbl), at_least_float32(h_cl))
     return y_cbl.to(x_cbl.dtype)
 
 
@@ -127,9 +129,9 @@ def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tens
     Returns:
         (heads, head dim, B, L) in the dtype of the values, computed in at least float32.
     """
-    form = _ToeplitzAttention.apply if q_hdbl.shape[-1] <= TOEPLITZ_MAX_LENGTH_HEADS else _transformed_heads
+    form = partial(apply, _ToeplitzAttention) if q_hdbl.shape[-1] <= TOEPLITZ_MAX_LENGTH_HEADS else _transformed_heads
     with no_autocast(q_hdbl):
-        y_hebl: Tensor = form(*(at_least_float32(x) for x in (q_hdbl, k_hdbl, v_hebl, h_hl)))
+        y_hebl = form(*(at_least_float32(x) for x in (q_hdbl, k_hdbl, v_hebl, h_hl)))
     return y_hebl.to(v_hebl.dtype)
 
 

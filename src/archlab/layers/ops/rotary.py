@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archlab.layers.ops.members import apply
+
 BASE = 10_000.0
 
 
@@ -30,8 +32,7 @@ def rotate(x: Tensor, positions: Tensor, head_dim: int) -> Tensor:
     half = head_dim // 2
     from_right = torch.cat((-sin, zero), -1).repeat(1, heads)[:, : x.shape[-1] - half]
     from_left = torch.cat((zero, sin), -1).repeat(1, heads)[:, half:]
-    rotated: Tensor = _Rotation.apply(x, cos, from_right, from_left)  # type: ignore[no-untyped-call]
-    return rotated
+    return apply(_Rotation, x, cos, from_right, from_left)
 
 
 def turn(x_hdbl: Tensor, *, backwards: bool = False) -> Tensor:

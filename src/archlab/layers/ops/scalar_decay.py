@@ -21,6 +21,7 @@ from archlab.layers.ops.decayed_chunks import (
     join,
     states,
 )
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import no_autocast
 
 
@@ -74,8 +75,7 @@ def scalar_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tens
     Returns:
         The outputs (B, L, H, V).
     """
-    out: Tensor = _ScalarDecayedLinearAttention.apply(q_blhk, k_blhk, v_blhv, log_decay_blh, chunk)  # type: ignore[no-untyped-call]
-    return out
+    return apply(_ScalarDecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blh, chunk)
 
 
 def scalar_decayed_linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archlab.layers.ops.members import apply
+
 
 def accumulate(decays: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
     """Turn ``steps`` into states in place, outside autograd: ``steps[t + 1] += decays[t] * steps[t]``, in order."""
@@ -45,5 +47,4 @@ def diagonal_scan(decay: Tensor, inputs: Tensor) -> Tensor:
     Returns:
         The states ``h``, shaped as ``inputs``.
     """
-    states: Tensor = _DiagonalScan.apply(decay, inputs)  # type: ignore[no-untyped-call]
-    return states
+    return apply(_DiagonalScan, decay, inputs)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archlab.layers.ops.members import apply
+
 TILE_STATES = 1 << 17
 """States of a tile on a CPU, all its positions, sequences, channels together: a few tiles fit a core's cache."""
 TILE_LENGTH = 8
@@ -97,5 +99,4 @@ def selective_scan(x_lbc: Tensor, dt_lbc: Tensor, a_nc: Tensor, b_lbn: Tensor, c
     Returns:
         The outputs (L, B, C).
     """
-    y_lbc: Tensor = _SelectiveScan.apply(x_lbc, dt_lbc, a_nc, b_lbn, c_lbn)  # type: ignore[no-untyped-call]
-    return y_lbc
+    return apply(_SelectiveScan, x_lbc, dt_lbc, a_nc, b_lbn, c_lbn)

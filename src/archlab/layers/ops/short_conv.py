@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from archlab.layers.ops.members import apply
+
 
 class _ShiftedMultiplyAdd(torch.autograd.Function):
     """One in-place multiply-add per tap; half the time of ``conv1d``, which also wants (B, C, L)."""
@@ -58,8 +60,7 @@ class ShortConv(nn.Module):
 
     def forward(self, x_blc: Tensor) -> Tensor:
         """Convolve along the length: (B, L, C) to (B, L, C)."""
-        y_blc: Tensor = _ShiftedMultiplyAdd.apply(x_blc, *self._taps(x_blc.dtype))  # type: ignore[no-untyped-call]
-        return y_blc
+        return apply(_ShiftedMultiplyAdd, x_blc, *self._taps(x_blc.dtype))
 
     def init_state(self, batch_size: int) -> Tensor:
         """The K - 1 inputs before the first token, all zero: (B, K - 1, C)."""

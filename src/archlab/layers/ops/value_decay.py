@@ -25,6 +25,7 @@ from archlab.layers.ops.decayed_chunks import (
     sizes,
     states,
 )
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import no_autocast
 
 
@@ -73,5 +74,4 @@ def value_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tenso
     Returns:
         The outputs (B, L, H, V).
     """
-    out: Tensor = _ValueDecayedLinearAttention.apply(q_blhk, k_blhk, v_blhv, log_decay_blhv, chunk)  # type: ignore[no-untyped-call]
-    return out
+    return apply(_ValueDecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blhv, chunk)
