@@ -16,8 +16,10 @@ from archlab import architecture
 from archlab.execution import LocalExecutor
 from archlab.tasks import IGNORE, sample, setting
 from archlab.training import Trial
+from archlab.training.data import Examples
+from archlab.training.learner import Learner, make_optimizer
+from archlab.training.programs import Eager
 from archlab.training.recipe import Recipe
-from archlab.training.train import make_optimizer, training_step
 
 DIM, BATCH = 128, 128
 GRID = list(product((1e-3, 5e-4, 1e-4), (0.0, 0.1)))
@@ -47,7 +49,7 @@ def trials(mixer: str, steps: int) -> list[Trial]:
 def our_seconds(executor: LocalExecutor, mixer: str, steps: int) -> float:
     """Wall time of the whole grid on workers that have started, with its data."""
     started = time.perf_counter()
-    futures = [executor.submit(trial, lambda _: None) for trial in trials(mixer, steps)]
+    futures = [executor.submit([trial], lambda *_: None)[0] for trial in trials(mixer, steps)]
     wait(futures)
     for future in futures:
         future.result()
@@ -92,7 +94,7 @@ def reference_metrics(logits: Tensor, wanted: Tensor) -> tuple[float, float]:
 def speed(mixers: list[str], steps: int, rounds: int, workers: int) -> Iterator[Mapping[str, str | float]]:
     """Examples a second of both over the grid, measured in turns."""
     with LocalExecutor(workers) as executor:
-        wait([executor.submit(trial, lambda _: None) for trial in trials("mlp", 1)])  # workers start, and load PyTorch
+        wait([executor.submit([trial], lambda *_: None)[0] for trial in trials("mlp", 1)])  # workers start, and load PyTorch
         for mixer in mixers:
             pairs = [(our_seconds(executor, mixer, steps), reference_seconds(PAIRS[mixer], steps)) for _ in range(rounds)]
             ours, reference = (median(column) for column in zip(*pairs, strict=True))
@@ -121,7 +123,7 @@ def largest_difference(mixer: str, steps: int) -> float:
     worst = 0.0
     for step in range(steps):
         inputs, targets = map(torch.from_numpy, sample(base(1), "train", 32, seed=step))
-        mine = float(training_step(ours, optimizer, inputs, targets, recipe))
+        mine = float(Eager([Learner(ours, optimizer, Examples.of(inputs, targets), recipe)]).step([torch.arange(32)]))
         logits = reference(inputs)
         loss = F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=IGNORE)
         loss.backward()
@@ -142,8 +144,10 @@ def answers(rounds: int) -> Iterator[Mapping[str, str | float]]:
         models = [value.build(vocab_size=task.vocab_size, max_length=task.length, dim=DIM) for _ in range(2)]
         optimizers = [make_optimizer(model, recipe, 5e-4, 0.1) for model in models]
 
-        def answered(model=models[0], optimizer=optimizers[0]) -> None:
-            training_step(model, optimizer, inputs, targets, recipe)
+        program = Eager([Learner(models[0], optimizers[0], Examples.of(inputs, targets), recipe)])
+
+        def answered(program=program) -> None:
+            program.step([torch.arange(BATCH)])
 
         def everywhere(model=models[1], optimizer=optimizers[1]) -> None:
             logits = model.logits(model.features(inputs))

@@ -28,8 +28,10 @@ import _madlab
 import _results
 from archlab import architecture
 from archlab.tasks import sample, setting
+from archlab.training.data import Examples
+from archlab.training.learner import Learner, make_optimizer
+from archlab.training.programs import Eager
 from archlab.training.recipe import Recipe
-from archlab.training.train import make_optimizer, training_step
 
 DIM, BATCH, LEARNING_RATE, WEIGHT_DECAY = 128, 128, 5e-4, 0.1
 TASK = setting("in-context-recall", vocab_size=16, length=128)
@@ -57,7 +59,8 @@ def our_step(mixer: str) -> Callable[[], float]:
     torch.manual_seed(0)
     model = architecture(" ".join(stack(mixer))).build(vocab_size=TASK.vocab_size, max_length=TASK.length, dim=DIM)
     optimizer = make_optimizer(model, recipe, LEARNING_RATE, WEIGHT_DECAY)
-    return lambda: float(training_step(model, optimizer, inputs, targets, recipe))
+    program = Eager([Learner(model, optimizer, Examples.of(inputs, targets), recipe)])
+    return lambda: float(program.step([torch.arange(BATCH)]))
 
 
 def reference_step(layer: str) -> Callable[[], float]:

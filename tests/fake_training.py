@@ -4,8 +4,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Self
@@ -53,7 +55,13 @@ class LoggedTraining:
         return [(int(seed), int(pid)) for seed, pid in map(str.split, lines)]
 
 
-def look_around(wish, on_progress, hurdles) -> TrialResult:
+def each(train, trials, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
+    """Trials that are submitted together, one after the other through a function that trains one."""
+    for place, trial in enumerate(trials):
+        yield place, train(trial, partial(on_progress, place), hurdles[place])
+
+
+def look_around(wishes, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
     """Answer whether torch is loaded, with how many threads it would run, and which GPUs it would see."""
     seen = {
         "torch": "torch" in sys.modules,
@@ -66,7 +74,7 @@ def look_around(wish, on_progress, hurdles) -> TrialResult:
     raise ArchlabError(repr(seen))
 
 
-def leave(wish, on_progress, hurdles) -> TrialResult:
+def leave(wishes, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
     """Take the worker along, with a status."""
     os._exit(3)
 
@@ -89,17 +97,19 @@ class ThreadExecutor:
         self.submitted: dict[Future[TrialResult], Trial] = {}
         self.stopped: set[Trial] = set()
 
-    def submit(self, trial, on_progress, hurdles=None) -> Future[TrialResult]:
-        future = self.threads.submit(self._run, trial, on_progress, hurdles)
-        self.submitted[future] = trial
-        return future
+    def submit(self, trials, on_progress, hurdles=None) -> list[Future[TrialResult]]:
+        futures = []
+        for trial, own in zip(trials, hurdles or [{}] * len(trials), strict=True):
+            futures.append(self.threads.submit(self._run, trial, on_progress, own))
+            self.submitted[futures[-1]] = trial
+        return futures
 
     def stop(self, future) -> None:
         self.stopped.add(self.submitted[future])
         future.cancel()
 
     def _run(self, trial, on_progress, hurdles) -> TrialResult:
-        trained = self.train(trial, on_progress, hurdles)
+        trained = self.train(trial, partial(on_progress, trial), hurdles)
         if self.closed.is_set() or trial in self.stopped:
             raise CancelledError
         return trained

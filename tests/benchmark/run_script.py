@@ -2,9 +2,10 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.fake_training import LoggedTraining, ThreadExecutor, make_trials
+from tests.fake_training import LoggedTraining, ThreadExecutor, each, make_trials
 
 from archlab.benchmark.runner import RunInterrupted, TrialFinished, TrialStarted, run
 from archlab.execution import LocalExecutor
@@ -36,7 +37,7 @@ if __name__ == "__main__":
         elif isinstance(event, RunInterrupted):
             print(f"interrupted after {event.summary.computed}", flush=True)
 
-    executor = LocalExecutor(2, train=train) if kind == "processes" else ThreadExecutor(train)
+    executor = LocalExecutor(2, train=partial(each, train)) if kind == "processes" else ThreadExecutor(train)
     with Store(location) as store, executor:
         trials = [LightTrial(**vars(trial)) for trial in make_trials(int(num_trials))]
         summary = run(trials, store, executor, tell)

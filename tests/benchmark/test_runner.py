@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from archlab.benchmark.runner import (
     run,
 )
 from archlab.errors import ArchlabError
+from archlab.execution import LocalExecutor
 from archlab.store import Store
 from archlab.store.owner import Owner, process_started
 from archlab.training import Progress
@@ -92,7 +93,7 @@ def test_what_is_stored_is_reused_and_never_computed_again(store, executor, trai
     run(trials[:3], store, executor)
     store.finish(trials[3], result(trials[3], [1], status="diverged"), {})
     summary = run(trials[::-1], store, executor, events.append)
-    assert train.seeds() == [0, 1, 2]
+    assert sorted(train.seeds()) == [0, 1, 2]
     assert (summary.reused, summary.diverged, summary.computed, summary.examples) == (4, 1, 0, 0)
     assert [type(event) for event in events] == [TrialReused] * 4
     assert [event.trial for event in events] == trials[::-1]
@@ -312,3 +313,24 @@ def test_two_runs_on_one_store_compute_each_trial_once(path, tmp_path):
     assert sorted(train.seeds()) == list(range(12))
     assert [int(line[1]) + int(line[3]) for line in lines] == [12, 12]
     assert sum(int(line[1]) for line in lines) == 12
+
+
+@dataclass(frozen=True)
+class LoggedGroups:
+    """Writes the seeds that it is given together into a log, a line each time."""
+
+    log: Path
+
+    def __call__(self, trials, on_progress, hurdles):
+        with self.log.open("a") as file:
+            file.write(" ".join(str(trial.seed) for trial in trials) + "\n")
+        for place, trial in enumerate(trials):
+            yield place, result(trial, [1, 2])
+
+
+def test_trials_that_are_alike_are_trained_together(store, tmp_path):
+    first, other = make_trials(5), [replace(trial, dim=64) for trial in make_trials(2)]
+    with LocalExecutor(1, train=LoggedGroups(tmp_path / "log")) as executor:
+        summary = run([*first[:3], *other, *first[3:]], store, executor, population=4)
+    assert summary.computed == len(store.records()) == 7
+    assert (tmp_path / "log").read_text().splitlines() == ["0 1 2 3", "0 1", "4"]

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.cli.command_line import SMOKE_RUN, CommandLine, start
+from tests.fake_training import each
 
 from archlab.execution import LocalExecutor
 from archlab.store import Store
@@ -159,7 +161,9 @@ def test_a_second_request_to_end_does_not_cut_the_first_short(tmp_path: Path):
 
 def test_failures_are_told_and_the_rest_is_scored(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ARCHLAB_STORE", "mine.db")
-    monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: LocalExecutor(1, train=fail_on_seed_1))
+    monkeypatch.setattr(
+        "archlab.cli.running.LocalExecutor", lambda workers, device: LocalExecutor(1, train=partial(each, fail_on_seed_1))
+    )
     outcome = archlab("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "2", "--json")
     assert outcome.status == 1
     (seeds,) = [
@@ -176,3 +180,24 @@ def fail_on_seed_1(trial, on_progress, hurdles):
     if trial.seed == 1:
         raise ValueError("unlucky")
     return result(trial, [1, 2], curve=[(4, 0.2), (8, 0.4)])
+
+
+def test_seeds_are_trained_together_where_asked(archlab: CommandLine):
+    smoke = ("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "2", "--workers", "1")
+    apart, together = archlab(*smoke, "--json"), archlab(*smoke, "--population", "2", "--store", "together.db", "--json")
+    assert apart.status == together.status == 0
+    scores = [json.loads(outcome.out)["architectures"][0]["score"] for outcome in (apart, together)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+    with Store("together.db", create=False) as store:
+        programs = {record.result.program for record in store.records()}
+    assert programs & {"stacked, 2 together", "eager"}
+    plan = json.loads(archlab(*smoke, "--population", "4", "--dry-run", "--json").out)
+    assert plan["population"] == 4
+
+
+@pytest.mark.parametrize("population", ["0", "many", "-1", "1.5"])
+def test_a_population_is_a_number_or_auto(archlab: CommandLine, population: str):
+    outcome = archlab("run", "mlp", "--protocol", "smoke", f"--population={population}")
+    assert outcome.status == 2
+    assert f"--population {population}: give auto, or a whole number" in outcome.err
+    assert not Path("archlab.db").exists()

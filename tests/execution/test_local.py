@@ -19,14 +19,14 @@ from archlab.errors import ArchlabError
 from archlab.execution import LocalExecutor, TrialError, WorkerDiedError, available_cores
 from archlab.store.owner import process_started
 from archlab.tasks import setting
-from archlab.testing.executors import ask, ignore, obey
+from archlab.testing.executors import ask, obey_all, submit
 from archlab.training import Metrics, Recipe, Trial
 from archlab.training.train import train
 
 
 def what_a_worker_sees(executor) -> dict:
     with pytest.raises(TrialError) as caught:
-        executor.submit(ask("answer"), ignore).result(60)
+        submit(executor, ask("answer")).result(60)
     return ast.literal_eval(str(caught.value))
 
 
@@ -72,22 +72,22 @@ def test_only_the_cores_that_this_process_may_use_count():
 
 def test_a_worker_that_exits_says_with_which_status():
     with LocalExecutor(1, train=leave) as executor, pytest.raises(WorkerDiedError, match="ended with status 3 on each of 2"):
-        executor.submit(ask("answer"), ignore).result(60)
+        submit(executor, ask("answer")).result(60)
 
 
 def test_a_worker_that_dies_idle_costs_no_attempt(tmp_path):
-    with LocalExecutor(1, train=partial(obey, tmp_path)) as executor:
-        executor.submit(ask("answer"), ignore).result(60)
+    with LocalExecutor(1, train=partial(obey_all, tmp_path)) as executor:
+        submit(executor, ask("answer")).result(60)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
         # "die once" takes the first of two attempts.
-        assert executor.submit(ask("die once"), ignore).result(60).status == "finished"
+        assert submit(executor, ask("die once")).result(60).status == "finished"
 
 
 def test_a_trial_that_cannot_be_pickled_fails_alone(tmp_path):
-    with LocalExecutor(1, train=partial(obey, tmp_path)) as executor:
-        futures = [executor.submit(trial, ignore) for trial in (lambda: None, ask("answer"))]
+    with LocalExecutor(1, train=partial(obey_all, tmp_path)) as executor:
+        futures = [submit(executor, trial) for trial in (lambda: None, ask("answer"))]
         wait(futures, 60)
         assert isinstance(futures[0].exception(), pickle.PicklingError | AttributeError)
         assert futures[1].result().status == "finished"
@@ -95,10 +95,10 @@ def test_a_trial_that_cannot_be_pickled_fails_alone(tmp_path):
 
 UNGUARDED = """
 from archlab.execution import LocalExecutor
-from archlab.testing.executors import ask, ignore
+from archlab.testing.executors import ask, submit
 print("started")
 with LocalExecutor(1) as executor:
-    print(executor.submit(ask("answer"), ignore).exception())
+    print(submit(executor, ask("answer")).exception())
 """
 
 
@@ -118,11 +118,11 @@ from functools import partial
 from pathlib import Path
 import multiprocessing
 from archlab.execution import LocalExecutor
-from archlab.testing.executors import ask, ignore, obey
+from archlab.testing.executors import ask, obey_all, submit
 folder = Path({str(tmp_path)!r})
-executor = LocalExecutor(2, train=partial(obey, folder))
-executor.submit(ask("answer"), ignore).result()
-executor.submit(ask("hang"), ignore)
+executor = LocalExecutor(2, train=partial(obey_all, folder))
+submit(executor, ask("answer")).result()
+submit(executor, ask("hang"))
 while not (folder / "hangs").exists():
     pass
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
@@ -154,7 +154,7 @@ def test_a_real_training_gives_the_same_bits_in_a_worker_as_here():
     )
     progress = []
     with LocalExecutor(1) as executor:
-        there = executor.submit(trial, progress.append).result(120)
+        there = submit(executor, trial, lambda _, heard: progress.append(heard)).result(120)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -178,7 +178,7 @@ def test_ctrl_c_while_a_thread_starts_leaves_nothing_behind(monkeypatch):
     executor = LocalExecutor(1, train=leave)
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        executor.submit(ask("answer"), ignore)
+        submit(executor, ask("answer"))
     monkeypatch.undo()
     executor.shutdown()
     assert multiprocessing.active_children() == []

@@ -7,7 +7,10 @@ from torch.nn import functional as F
 
 from archlab.tasks import IGNORE, sample
 from archlab.training import Recipe
-from archlab.training.train import batches, build_model, evaluation_steps, make_optimizer, schedule, training_step
+from archlab.training.data import Examples
+from archlab.training.learner import Learner, make_optimizer
+from archlab.training.programs import Eager
+from archlab.training.train import batches, build_model, evaluation_steps, schedule
 
 
 def test_warm_up_is_linear_and_cosine_ends_at_the_final_rate():
@@ -105,7 +108,7 @@ def test_the_loss_at_answers_is_the_whole_sequences_with_the_rest_ignored(task):
 
     model = build_model(value).double()
     optimizer = _KeepGradients(model)
-    assert training_step(model, optimizer, inputs, targets, value.recipe).item() == pytest.approx(loss.item(), rel=1e-6)
+    assert step(model, optimizer, inputs, targets, value.recipe) == pytest.approx(loss.item(), rel=1e-6)
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(
             optimizer.gradients[name], parameter.grad, rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}"
@@ -118,9 +121,15 @@ def test_gradients_are_clipped_if_asked():
     for recipe, clipped in ((value.recipe, True), (trial().recipe, False)):
         model = build_model(value)
         optimizer = _KeepGradients(model)
-        training_step(model, optimizer, inputs, targets, recipe)
+        step(model, optimizer, inputs, targets, recipe)
         norm = torch.cat([g.flatten() for g in optimizer.gradients.values()]).norm()
         assert (norm <= 1.001e-3) == clipped
+
+
+def step(model, optimizer, inputs, targets, recipe) -> float:
+    """The loss of one step on all of the examples."""
+    learner = Learner(model, optimizer, Examples.of(inputs, targets), recipe)
+    return Eager([learner]).step([torch.arange(len(inputs))]).item()
 
 
 class _KeepGradients:

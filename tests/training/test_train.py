@@ -11,6 +11,7 @@ from tests.training.trials import COPYING, MEMORY, RECALL, trial
 from archlab.architectures import architecture
 from archlab.tasks import setting
 from archlab.training import train as train_module
+from archlab.training.programs import Eager
 from archlab.training.train import flushed_denormals, train
 
 COSTS = ("examples_per_second", "wall_seconds", "cpu_seconds")
@@ -53,13 +54,14 @@ def test_the_processor_is_left_as_it_was():
 
 def test_architectures_see_the_same_batches_in_the_same_order(monkeypatch):
     seen: list[list[bytes]] = []
-    step = train_module.training_step
+    step = Eager.step
 
-    def watched(model, optimizer, inputs, targets, recipe):
-        seen[-1].append(inputs.numpy().tobytes() + targets.numpy().tobytes())
-        return step(model, optimizer, inputs, targets, recipe)
+    def watched(self, batches):
+        taken = self.learners[0].examples.take(batches[0])
+        seen[-1].append(b"".join(x.numpy().tobytes() for x in taken))
+        return step(self, batches)
 
-    monkeypatch.setattr(train_module, "training_step", watched)
+    monkeypatch.setattr(Eager, "step", watched)
     for value in (trial("mh-attention(heads=2)"), trial("1*mamba swiglu"), trial(seed=1)):
         seen.append([])
         train(value)
@@ -82,7 +84,7 @@ def test_a_finished_trial_says_what_it_did():
 
 def test_the_curves_training_losses_are_means_since_the_previous_point(monkeypatch):
     losses = iter([1.0, 2.0, 3.0, 5.0, 10.0, 20.0])
-    monkeypatch.setattr(train_module, "training_step", lambda *_: torch.tensor(next(losses)))
+    monkeypatch.setattr(Eager, "step", lambda *_: torch.tensor([next(losses)]))
     assert [point.train_loss for point in train(trial()).curve] == [1.5, 4.0, 15.0]
 
 
@@ -139,11 +141,11 @@ def test_progress_is_reported_between_evaluations_too(monkeypatch):
 
 def lossy(bad_step, loss):
     """A training step that gives this loss at one step, and the true one otherwise."""
-    step, count = train_module.training_step, iter(range(1, 1000))
+    step, count = Eager.step, iter(range(1, 1000))
 
     def broken(*args):
         found = step(*args)
-        return torch.tensor(loss) if next(count) == bad_step else found
+        return torch.tensor([loss]) if next(count) == bad_step else found
 
     return broken
 
@@ -152,7 +154,7 @@ def lossy(bad_step, loss):
 @pytest.mark.parametrize(("bad_step", "points"), [(1, 0), (2, 0), (3, 1), (6, 2)])
 @pytest.mark.parametrize("metric", ["accuracy", "macro-accuracy"])
 def test_a_loss_that_is_no_number_ends_the_trial_at_chance(monkeypatch, loss, bad_step, points, metric):
-    monkeypatch.setattr(train_module, "training_step", lossy(bad_step, loss))
+    monkeypatch.setattr(Eager, "step", lossy(bad_step, loss))
     value = trial(metric=metric, num_evaluation=130)
     result = train(value)
     assert (result.status, result.steps, result.selected_step, result.solved_step) == ("diverged", bad_step, bad_step, None)
@@ -171,7 +173,7 @@ def train_healthy(monkeypatch, value):
 
 
 def test_a_loss_that_is_no_number_is_noticed_without_waiting_for_an_evaluation(monkeypatch):
-    monkeypatch.setattr(train_module, "training_step", lossy(3, math.nan))
+    monkeypatch.setattr(Eager, "step", lossy(3, math.nan))
     heard = []
     result = train(trial(steps=400, evaluations=1), heard.append)
     assert (result.status, result.steps) == ("diverged", 3)

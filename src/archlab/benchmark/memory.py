@@ -1,6 +1,7 @@
 """How much memory a trial will take at its peak, found out without computing it."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ PROCESS_BYTES = 350 << 20
 """What a worker takes before it trains: Python, PyTorch and its libraries."""
 SLACK = 4 / 3
 """What the allocator and the workspace of operations add: for 12 layers at two shapes, the peak was 1.1 to 1.5 times the sum."""
+
+MOST_TOGETHER = 8
+"""Trials that a GPU worker trains together unless told otherwise: more than a grid has, or less where memory is short."""
 
 
 def peak_bytes(trial: Trial) -> int:
@@ -23,11 +27,11 @@ def peak_bytes(trial: Trial) -> int:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from archlab.training.data import split_tensors
+    from archlab.training.data import Examples, split_tensors
+    from archlab.training.learner import Objective
 
     batch = min(trial.recipe.batch_size, trial.setting.num_train_examples)
-    inputs, targets = split_tensors(trial.setting, "train", batch, trial.seed, "cpu")
-    answers = int((targets >= 0).sum())
+    examples = Examples.of(*split_tensors(trial.setting, "train", batch, trial.seed, "cpu"))
     saved: dict[int, int] = {}
     largest = 0
 
@@ -48,16 +52,13 @@ def peak_bytes(trial: Trial) -> int:
             backbone=trial.setting.backbone,
             norm=trial.recipe.norm,
         )
-        features = model.features(mode.from_tensor(inputs))
-        picked = features.flatten(0, 1).index_select(0, torch.zeros(answers, dtype=torch.int64))
-        labels = torch.zeros(answers, dtype=torch.int64)
-        torch.nn.functional.cross_entropy(model.logits(picked).float(), labels)
+        Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples))
     parameters = {id(p.untyped_storage()): p.numel() * p.element_size() for p in model.parameters()}
     weights: int = sum(parameters.values())
     own = {p.untyped_storage()._cdata for p in model.parameters()}
     activations = sum(size for storage, size in saved.items() if storage not in own)
-    examples = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
-    data = 2 * 8 * examples * inputs.shape[1]
+    sequences = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
+    data = 2 * 8 * sequences * examples.inputs.shape[1]
     return round(SLACK * (4 * weights + data + activations + 2 * largest))
 
 
@@ -72,30 +73,57 @@ def available_bytes() -> int:
     return min(limits)
 
 
-def check_memory(trials: list[Trial], num_workers: int) -> int:
+def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> int:
     """The bytes that all workers need at once; the trial that takes the most decides.
 
     Raises:
         ArchlabError: they do not fit into this machine's memory; names the trial, and how many workers fit.
     """
-    hungriest: dict[tuple[str, str], Trial] = {}
-    for trial in trials:
-        kind = str(trial.architecture), trial.setting.name
-        if kind not in hungriest or _tokens(trial) > _tokens(hungriest[kind]):
-            hungriest[kind] = trial
-    if not hungriest:
+    if not trials:
         return 0
-    most, trial = max(((peak_bytes(trial), trial) for trial in hungriest.values()), key=lambda found: found[0])
+    most, trial = _hungriest(trials)
     workers = min(num_workers, len(trials))
-    needed, available = workers * (most + PROCESS_BYTES), available_bytes()
+    needed, available = workers * (population * most + PROCESS_BYTES), available_bytes()
     if needed > available and trial.device == "cpu":
-        fitting = available // (most + PROCESS_BYTES)
-        fix = f"--workers {fitting}" if fitting else "a smaller batch or length"
+        fitting = available // (population * most + PROCESS_BYTES)
+        smaller = "a smaller batch or length" if population == 1 else "a smaller --population"
+        fix = f"--workers {fitting}" if fitting else smaller
         raise ArchlabError(
             f"{workers} workers need {needed / 2**30:.1f} GiB for {trial.architecture.label} on {trial.setting}, "
             f"{available / 2**30:.1f} GiB are free: use {fix}"
         )
     return needed
+
+
+def fitting_population(trials: list[Trial], num_workers: int) -> int:
+    """How many trials a worker should train together: on a GPU as many as fit its memory, on a CPU one.
+
+    On a CPU core nothing is gained at the shapes of the protocols, see docs/speed.md.
+    """
+    if not trials or trials[0].device == "cpu":
+        return 1
+    free = [int(line) << 20 for line in _free_mebibytes_of_gpus().splitlines()]
+    workers_a_gpu = -(-num_workers // len(free)) if free else 1
+    return max(1, min(MOST_TOGETHER, min(free, default=0) // (workers_a_gpu * _hungriest(trials)[0])))
+
+
+def _hungriest(trials: list[Trial]) -> tuple[int, Trial]:
+    """The trial with the highest peak, and that in bytes."""
+    largest: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        kind = str(trial.architecture), trial.setting.name
+        if kind not in largest or _tokens(trial) > _tokens(largest[kind]):
+            largest[kind] = trial
+    return max(((peak_bytes(trial), trial) for trial in largest.values()), key=lambda found: found[0])
+
+
+def _free_mebibytes_of_gpus() -> str:
+    # Not through torch: a CUDA context in this process would take memory from the workers.
+    query = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _tokens(trial: Trial) -> int:

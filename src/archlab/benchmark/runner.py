@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from archlab.benchmark.racing import Race, Racing
 from archlab.errors import ArchlabError
 from archlab.execution.base import Executor, TrialError
-from archlab.training.trial import Progress, Trial, TrialResult
+from archlab.training.trial import Progress, Trial, TrialResult, alike
 
 if TYPE_CHECKING:
     from archlab.store import Store
@@ -118,6 +118,7 @@ def run(
     executor: Executor,
     on_event: Callable[[Event], None] = lambda _: None,
     race: Race = "off",
+    population: int = 1,
 ) -> RunSummary:
     """Compute those of the trials that the store has no result for, and store every result as it comes.
 
@@ -131,12 +132,13 @@ def run(
         executor: where trials run; shut down if the run ends early.
         on_event: told of everything that happens, in this thread.
         race: which trials need not be computed (to the end), see :mod:`archlab.benchmark.racing`.
+        population: how many trials that are alike a worker trains together at most.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the claims given back and :class:`RunInterrupted` told.
         ArchlabError: the store can no longer be written; what it holds is intact.
     """
-    return _Run(trials, store, executor, on_event, race).run()
+    return _Run(trials, store, executor, on_event, race, population).run()
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,21 @@ class _InFlight:
     trial: Trial
     future: Future[TrialResult]
     since: datetime
+    group: tuple[Trial, ...]
+    """The trials that it is trained together with, itself included."""
 
 
 class _Run:
     def __init__(
-        self, trials: Sequence[Trial], store: "Store", executor: Executor, on_event: Callable[[Event], None], race: Race
+        self,
+        trials: Sequence[Trial],
+        store: "Store",
+        executor: Executor,
+        on_event: Callable[[Event], None],
+        race: Race,
+        population: int,
     ) -> None:
-        self.store, self.executor, self.on_event = store, executor, on_event
+        self.store, self.executor, self.on_event, self.population = store, executor, on_event, population
         self.pending = {trial.key: trial for trial in trials}
         self.racing = Racing(self.pending.values(), race)
         self.in_flight: dict[str, _InFlight] = {}
@@ -209,26 +219,35 @@ class _Run:
                 self.executor.stop(self.in_flight[trial.key].future)
 
     def _submit(self) -> None:
-        """Give every free worker a trial that what is known by now does not make unnecessary."""
-        free = self.executor.num_workers - len(self.in_flight)
+        """Give every free worker trials that what is known by now does not make unnecessary."""
+        free = self.executor.num_workers - len({one.group for one in self.in_flight.values()})
         if not free or not self.pending:
             return
         self._reuse()
         candidates = self.racing.order(self.pending, [one.trial for one in self.in_flight.values()])
-        claimed = self.store.claim(candidates, free, self.racing.settled)
-        for trial in claimed:
-            del self.pending[trial.key]
-            self.on_event(TrialStarted(trial))
-            future = self.executor.submit(trial, self._forward_progress(trial), self.racing.hurdles(trial))
-            self.in_flight[trial.key] = _InFlight(trial, future, datetime.now(UTC))
-            future.add_done_callback(self._forward_end(trial))
+        for first in self.store.claim(candidates, free, self.racing.settled):
+            self._submit_group((first, *self._companions(first, candidates)))
         held = tuple(self.pending)
         if held and not self.in_flight and held != self.waiting_for:
             self.waiting_for = held
             self.on_event(Waiting(tuple(self.pending.values())))
 
-    def _forward_progress(self, trial: Trial) -> Callable[[Progress], None]:
-        return lambda progress: self.messages.put((trial, progress))
+    def _companions(self, first: Trial, candidates: Sequence[Trial]) -> list[Trial]:
+        """Claim trials for the worker to train together with the first."""
+        fitting = [t for t in candidates if t.key in self.pending and t.key != first.key and alike(t) == alike(first)]
+        return self.store.claim(fitting, self.population - 1, self.racing.settled) if self.population > 1 else []
+
+    def _submit_group(self, group: tuple[Trial, ...]) -> None:
+        for trial in group:
+            del self.pending[trial.key]
+            self.on_event(TrialStarted(trial))
+        futures = self.executor.submit(group, self._forward_progress, [self.racing.hurdles(trial) for trial in group])
+        for trial, future in zip(group, futures, strict=True):
+            self.in_flight[trial.key] = _InFlight(trial, future, datetime.now(UTC), group)
+            future.add_done_callback(self._forward_end(trial))
+
+    def _forward_progress(self, trial: Trial, progress: Progress) -> None:
+        self.messages.put((trial, progress))
 
     def _forward_end(self, trial: Trial) -> Callable[[Future[TrialResult]], None]:
         return lambda future: self.messages.put((trial, future))

@@ -86,17 +86,22 @@ def flops_per_second(trial: Trial) -> float:
     import torch
 
     from archlab.tasks import sample
-    from archlab.training.train import build_model, flushed_denormals, make_optimizer, training_step
+    from archlab.training.data import Examples
+    from archlab.training.learner import Learner, make_optimizer
+    from archlab.training.programs import Eager
+    from archlab.training.train import build_model, flushed_denormals
 
     batch = max(1, min(trial.recipe.batch_size, _TIMED_TOKENS // trial.setting.input_length))
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
     model = build_model(trial)
     optimizer = make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay)
+    program = Eager([Learner(model, optimizer, Examples.of(inputs, targets), trial.recipe)])
+    rows = torch.arange(batch, device=trial.device)
     times = []
     with flushed_denormals():
         for _ in range(4):  # the first is not like the others
             started = time.perf_counter()
-            training_step(model, optimizer, inputs, targets, trial.recipe).item()
+            program.step([rows]).tolist()
             times.append(time.perf_counter() - started)
     per_example = trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples)
     return per_example * batch / min(times[1:])

@@ -46,6 +46,14 @@ def run(
     ] = Race.exact,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    population: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Trainings that a worker runs together, stacked into one program or side by side, whichever is faster: seeds "
+            "and grid points of one setting. auto: as many as fit on a GPU, one on a CPU, where more gain nothing.",
+        ),
+    ] = "auto",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print how many trainings, how many FLOPs and how long, and stop; nothing is written."),
@@ -63,10 +71,11 @@ def run(
     """
     from archlab.benchmark.plan import make_plan
     from archlab.cli.plans import narrowed_protocol
-    from archlab.cli.running import execute, preview
+    from archlab.cli.running import How, execute, population_of, preview
 
     plan = make_plan(narrowed_protocol(protocol, tasks, settings, grid, seeds, changes), specs, device.value)
+    how = How(store, workers, race.value, population_of(population))
     if dry_run:
-        preview(plan, store, workers, race.value, as_json=as_json)
+        preview(plan, how, as_json=as_json)
     else:
-        execute(plan, store, workers, race.value, as_json=as_json)
+        execute(plan, how, as_json=as_json)

@@ -6,19 +6,21 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from archlab.benchmark.estimate import Estimate, estimate
-from archlab.benchmark.memory import available_bytes, check_memory
+from archlab.benchmark.memory import available_bytes, check_memory, fitting_population
 from archlab.benchmark.plan import Plan, score_plan
 from archlab.benchmark.racing import Race, Racing
 from archlab.benchmark.runner import RunSummary
 from archlab.benchmark.runner import run as run_trials
 from archlab.cli.output import message, print_json, print_scores, print_table
 from archlab.cli.plans import DEFAULT_STORE
+from archlab.errors import ArchlabError
 from archlab.execution import LocalExecutor
 from archlab.reports.findings import spent
 from archlab.reports.format import count, human
@@ -27,14 +29,43 @@ from archlab.store import NoStoreError, Store
 from archlab.training.trial import Trial
 
 
-def preview(plan: Plan, location: str, workers: int | None, race: Race, *, as_json: bool) -> None:
+@dataclass(frozen=True)
+class How:
+    """How a plan is run, and where its results go."""
+
+    location: str
+    workers: int | None
+    race: Race
+    population: int | None
+    """Trials that a worker trains together; None for as many as pay and fit."""
+
+    def fitting_population(self, trials: list[Trial], num_workers: int) -> int:
+        """The population, chosen for what is left to do if it was left open."""
+        return self.population or fitting_population(trials, num_workers)
+
+
+def population_of(text: str) -> int | None:
+    """The value of ``--population``.
+
+    Raises:
+        ArchlabError: it is neither ``auto`` nor a number that is at least 1.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ArchlabError(f"--population {text}: give auto, or a whole number that is at least 1")
+    return int(text)
+
+
+def preview(plan: Plan, how: How, *, as_json: bool) -> None:
     """Print what the plan will cost, and how much of it the store has already; nothing is written."""
-    executor = LocalExecutor(workers, device=plan.device)
+    executor = LocalExecutor(how.workers, device=plan.device)
     trials = plan.trials()
-    stored, left = _state(trials, location, race)
+    stored, left = _state(trials, how)
     unneeded = len(trials) - stored - len(left)
     cost = estimate(left, executor.num_workers)
-    memory = check_memory(left, executor.num_workers)
+    population = how.fitting_population(left, executor.num_workers)
+    memory = check_memory(left, executor.num_workers, population)
     flops = sum(trial.flops for trial in trials)
     if as_json:
         print_json(
@@ -49,6 +80,7 @@ def preview(plan: Plan, location: str, workers: int | None, race: Race, *, as_js
                 "flops": flops,
                 "flops_left": cost.flops,
                 "workers": executor.num_workers,
+                "population": population,
                 "seconds": round(cost.seconds, 1),
                 "speeds_measured": cost.measured,
                 "peak_bytes": memory,
@@ -60,7 +92,7 @@ def preview(plan: Plan, location: str, workers: int | None, race: Race, *, as_js
     for number, value in enumerate(plan.architectures):
         table.add_row("" if number else "architectures", Text(f"{value.name} = {value}" if value.name else str(value)))
     table.add_row("trainings", f"{len(trials):,} = {_factors(plan)}")
-    table.add_row("in the store", Text(f"{stored:,} of them ({location})"))
+    table.add_row("in the store", Text(f"{stored:,} of them ({how.location})"))
     if unneeded:
         table.add_row("not needed", f"{unneeded:,} of them: another grid point has solved the setting")
     table.add_row("compute", f"{flops:.3g} FLOPs" + (f", {cost.flops:.3g} of them still to do" if stored else ""))
@@ -70,17 +102,19 @@ def preview(plan: Plan, location: str, workers: int | None, race: Race, *, as_js
     print_table(table)
 
 
-def execute(plan: Plan, location: str, workers: int | None, race: Race, *, as_json: bool) -> None:
+def execute(plan: Plan, how: How, *, as_json: bool) -> None:
     """Run the plan, show how it goes, print its scores."""
     trials = plan.trials()
-    executor = LocalExecutor(workers, device=plan.device)
-    check_memory(_state(trials, location, race)[1], executor.num_workers)
-    with Store(location) as store, _terminable():
+    executor = LocalExecutor(how.workers, device=plan.device)
+    left = _state(trials, how)[1]
+    population = how.fitting_population(left, executor.num_workers)
+    check_memory(left, executor.num_workers, population)
+    with Store(how.location) as store, _terminable():
         store.remember_run(plan.to_dict())
         view = LiveView(Console(stderr=True), trials, executor.num_workers)
         try:
             with view:
-                summary = run_trials(trials, store, executor, view, race)
+                summary = run_trials(trials, store, executor, view, how.race, population)
         except KeyboardInterrupt:
             have = view.progress.reused + view.progress.computed
             message(
@@ -97,18 +131,18 @@ def execute(plan: Plan, location: str, workers: int | None, race: Race, *, as_js
         print_json(scores.to_dict())
     else:
         print_scores(scores)
-        option = "" if location == DEFAULT_STORE else f" --store {shlex.quote(location)}"
+        option = "" if how.location == DEFAULT_STORE else f" --store {shlex.quote(how.location)}"
         message(f"`archlab report{option}` draws the curves and shows where every number comes from")
     if summary.failed:
         sys.exit(1)
 
 
-def _state(trials: Sequence[Trial], location: str, race: Race) -> tuple[int, list[Trial]]:
+def _state(trials: Sequence[Trial], how: How) -> tuple[int, list[Trial]]:
     """How many trials have a result in the store, if there is one, and which are left to compute as far as is known."""
-    racing = Racing(trials, race)
+    racing = Racing(trials, how.race)
     left = {trial.key: trial for trial in trials}
     records = []
-    with suppress(NoStoreError), Store(location, create=False) as store:
+    with suppress(NoStoreError), Store(how.location, create=False) as store:
         records = store.records(keys=left, statuses=racing.settled)
     for record in records:
         assert record.result is not None

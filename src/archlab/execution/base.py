@@ -1,18 +1,15 @@
 """The executor contract."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from archlab.training.trial import Hurdles, Progress, Trial, TrialResult
 
-    OnProgress = Callable[[Progress], None]
-    Train = Callable[[Trial, OnProgress, Hurdles], TrialResult]
-
-
-NO_HURDLES: "Hurdles" = MappingProxyType({})
+    OnProgress = Callable[[Trial, Progress], None]
+    Train = Callable[[Sequence[Trial], Callable[[int, Progress], None], Sequence[Hurdles]], Iterable[tuple[int, TrialResult]]]
 
 
 class Executor(Protocol):
@@ -20,23 +17,31 @@ class Executor(Protocol):
 
     @property
     def num_workers(self) -> int:
-        """Trials that run at once."""
+        """Groups of trials that run at once."""
         ...
 
-    def submit(self, trial: "Trial", on_progress: "OnProgress", hurdles: "Hurdles" = NO_HURDLES) -> "Future[TrialResult]":
-        """Run a trial as soon as a worker is free, in the order of submission.
+    def submit(
+        self, trials: "Sequence[Trial]", on_progress: "OnProgress", hurdles: "Sequence[Hurdles] | None" = None
+    ) -> "list[Future[TrialResult]]":
+        """Train trials together in one worker as soon as one is free, in the order of submission.
 
-        ``on_progress`` is called from any thread while the trial runs. ``hurdles`` say when it is dropped.
+        Args:
+            trials: one, or several that are alike (:func:`archlab.training.trial.alike`).
+            on_progress: called from any thread while the trials run.
+            hurdles: of each trial, when it is dropped; by default never.
 
         Returns:
-            A future with the result. Its exception is :class:`TrialError` if the trial raised,
+            For each trial a future with its result. Its exception is :class:`TrialError` if the training raised,
             :class:`WorkerDiedError` if it took its worker with it on every attempt, and
-            ``concurrent.futures.CancelledError`` if it was stopped, or the executor shut down, before it ended.
+            ``concurrent.futures.CancelledError`` if the trial was stopped, or the executor shut down, before it ended.
         """
         ...
 
     def stop(self, future: "Future[TrialResult]") -> None:
-        """End a submitted trial at once if it has not ended; the others are not touched."""
+        """End a submitted trial if it has not ended; the others are not touched.
+
+        Its worker is free at once, or when the last trial that it is trained together with has ended.
+        """
         ...
 
     def shutdown(self) -> None:

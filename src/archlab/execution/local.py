@@ -6,7 +6,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from archlab.errors import ArchlabError
-from archlab.execution.base import NO_HURDLES, TrialError, WorkerDiedError
+from archlab.execution.base import TrialError, WorkerDiedError
 from archlab.execution.worker import WORKER_VARIABLE, environment, serve
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ATTEMPTS = 2
 class LocalExecutor:
     """One single-threaded worker process a core, or one a GPU. Workers start when trials need them.
 
-    A worker that dies takes one trial with it, which a fresh worker tries again. When this process dies,
+    A worker that dies takes the trials with it that it was training, which a fresh worker tries again. When this process dies,
     its workers end by themselves.
     """
 
@@ -39,9 +39,10 @@ class LocalExecutor:
         """Start no worker yet.
 
         Args:
-            num_workers: trials that run at once; by default one a core that this process may use, or one a GPU.
+            num_workers: groups of trials that run at once; by default one a core that this process may use, or one a GPU.
             device: where the trials compute; the workers of ``"cuda"`` take the visible GPUs in turn.
-            train: what runs a trial, a function that can be pickled; by default :func:`archlab.training.train.train`.
+            train: what trains a group of trials, a function that can be pickled; by default
+                :func:`archlab.training.train.train_together`.
 
         Raises:
             ArchlabError: ``num_workers`` is below 1, there is no GPU, or this process is itself a worker.
@@ -66,27 +67,26 @@ class LocalExecutor:
 
     @property
     def num_workers(self) -> int:
-        """Trials that run at once."""
+        """Groups of trials that run at once."""
         return self._num_workers
 
-    def submit(self, trial: "Trial", on_progress: "OnProgress", hurdles: "Hurdles" = NO_HURDLES) -> "Future[TrialResult]":
+    def submit(
+        self, trials: "Sequence[Trial]", on_progress: "OnProgress", hurdles: "Sequence[Hurdles] | None" = None
+    ) -> "list[Future[TrialResult]]":
         """See :meth:`archlab.execution.Executor.submit`."""
-        job = _Job(trial, on_progress, hurdles)
-        future = self._threads.submit(self._run, job)
-        self._jobs[future] = job
-        future.add_done_callback(self._jobs.pop)
-        return future
+        job = _Job(trials, on_progress, hurdles or [{}] * len(trials), [Future() for _ in trials])
+        self._jobs.update(dict.fromkeys(job.futures, job))
+        for future in job.futures:
+            future.add_done_callback(self._jobs.pop)
+        self._threads.submit(self._run, job).add_done_callback(job.settle)
+        return job.futures
 
     def stop(self, future: "Future[TrialResult]") -> None:
         """See :meth:`archlab.execution.Executor.stop`."""
-        if future.cancel():
-            return
         with self._lock:
             job = self._jobs.get(future)
-            if job is not None:
-                job.stopped = True
-                if job.worker is not None:
-                    job.worker.kill()
+            if future.cancel() and job is not None and job.is_over() and job.worker is not None:
+                job.worker.kill()
 
     def shutdown(self) -> None:
         """See :meth:`archlab.execution.Executor.shutdown`."""
@@ -109,18 +109,17 @@ class LocalExecutor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.shutdown()
 
-    def _run(self, job: "_Job") -> "TrialResult":
-        request = pickle.dumps((job.trial, dict(job.hurdles)))
+    def _run(self, job: "_Job") -> None:
         with self._lock:
             slot = self._free_slots.pop()
         try:
             for _ in range(ATTEMPTS):
                 worker = self._worker(slot, job)
                 try:
-                    return worker.run(request, job.on_progress)
+                    return worker.run(job)
                 except EOFError:
                     death = worker.cause_of_death()
-                if self._closed or job.stopped:
+                if self._closed or job.is_over():
                     raise CancelledError
             raise WorkerDiedError(f"the worker {death} on each of {ATTEMPTS} attempts")
         finally:
@@ -132,7 +131,7 @@ class LocalExecutor:
     def _worker(self, slot: int, job: "_Job") -> "_Worker":
         """The living worker of a slot for a job: the one that served it last, or a fresh one."""
         with self._lock:
-            if self._closed or job.stopped:
+            if self._closed or job.is_over():
                 raise CancelledError
             worker = self._workers[slot]
             if worker is None or not worker.is_alive():
@@ -146,14 +145,27 @@ class LocalExecutor:
 
 @dataclass(eq=False)
 class _Job:
-    """A submitted trial."""
+    """Trials that were submitted together."""
 
-    trial: "Trial"
+    trials: "Sequence[Trial]"
     on_progress: "OnProgress"
-    hurdles: "Hurdles"
+    hurdles: "Sequence[Hurdles]"
+    futures: "list[Future[TrialResult]]"
     worker: "_Worker | None" = None
     """The worker that runs it, while one does."""
-    stopped: bool = False
+
+    def is_over(self) -> bool:
+        """Whether no trial is left that somebody waits for."""
+        return all(future.done() for future in self.futures)
+
+    def settle(self, run: "Future[None]") -> None:
+        """Tell the trials that have not ended by themselves how the run ended."""
+        error = CancelledError() if run.cancelled() else run.exception()
+        for future in self.futures:
+            if isinstance(error, CancelledError):
+                future.cancel()
+            elif not future.done() and future.set_running_or_notify_cancel():
+                future.set_exception(error)
 
 
 class _Worker:
@@ -170,26 +182,32 @@ class _Worker:
         requests.close()
         replies.close()
 
-    def run(self, request: bytes, on_progress: "OnProgress") -> "TrialResult":
-        """The result of a pickled trial.
+    def run(self, job: _Job) -> None:
+        """Train those trials of a job that have not ended.
 
         Raises:
-            TrialError: the trial raised.
+            TrialError: the training raised.
             EOFError: the worker died.
         """
+        left = [place for place, future in enumerate(job.futures) if not future.done()]
+        request = pickle.dumps(([job.trials[place] for place in left], [dict(job.hurdles[place]) for place in left]))
         done = False
         try:
             self._send(request)
             while True:
                 kind, value = self._receive()
-                done = kind != "progress"
-                if kind == "result":
-                    return value  # type: ignore[no-any-return]
+                done = kind in ("end", "error")
+                if kind == "end":
+                    return
                 if kind == "error":
                     raise TrialError(*value)
-                on_progress(value)
+                place = left[value[0]]
+                if kind == "progress":
+                    job.on_progress(job.trials[place], value[1])
+                elif not job.futures[place].done() and job.futures[place].set_running_or_notify_cancel():
+                    job.futures[place].set_result(value[1])
         finally:
-            if not done:  # replies of this trial must never be taken for those of the next
+            if not done:  # replies of this job must never be taken for those of the next
                 self.kill()
                 self._process.join()
 

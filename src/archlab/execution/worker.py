@@ -30,7 +30,7 @@ def environment(gpu: str | None) -> dict[str, str]:
 
 
 def serve(requests: Connection, replies: Connection, train: "Train | None") -> None:
-    """Answer every trial that comes in with progress, then with a result or an error."""
+    """Answer every group of trials that comes in with progress and results, then with its end or an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -45,22 +45,24 @@ def serve(requests: Connection, replies: Connection, train: "Train | None") -> N
             request = requests.recv_bytes()
         except EOFError:
             return
-        replies.send_bytes(_answer(request, replies, train))
+        replies.send(_answer(request, replies, train))
 
 
 def _default_train() -> "Train":
-    from archlab.training.train import train
+    from archlab.training.train import train_together
 
-    return train
+    return train_together
 
 
-def _answer(request: bytes, replies: Connection, train: "Train") -> bytes:
-    """The pickled last reply to a request."""
+def _answer(request: bytes, replies: Connection, train: "Train") -> tuple[str, Any]:
+    """The last reply to a request, after its trials' progress and results."""
     try:
-        trial, hurdles = pickle.loads(request)
-        return pickle.dumps(("result", train(trial, lambda progress: replies.send(("progress", progress)), hurdles)))
+        trials, hurdles = pickle.loads(request)
+        for ended in train(trials, lambda place, progress: replies.send(("progress", (place, progress))), hurdles):
+            replies.send(("result", ended))
+        return "end", None
     except Exception as error:
-        return pickle.dumps(("error", (_reason(error), _tail_of_traceback())))
+        return "error", (_reason(error), _tail_of_traceback())
 
 
 def _reason(error: Exception) -> str:

@@ -82,6 +82,7 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
             "weight_decay": record.trial.weight_decay,
             "seed": record.trial.seed,
             "status": record.status,
+            "program": record.result.program if record.result else None,
             "error": (record.error or "").partition("\n")[0],
             "steps": record.result.steps if record.result else None,
             "selection": metric(record.trial, record.result.selected) if record.result else None,

@@ -5,8 +5,8 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,11 +48,11 @@ class ExecutorContract(ABC):
     @classmethod
     def shared(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
         """An executor with two workers for the checks that leave it whole."""
-        with cls.make(partial(obey, tmp_path_factory.mktemp("shared")), 2) as executor:
+        with cls.make(partial(obey_all, tmp_path_factory.mktemp("shared")), 2) as executor:
             yield executor
 
     def test_a_trial_comes_back_with_its_result(self, shared: Executor) -> None:
-        result = shared.submit(ask("answer", accuracy=0.25), ignore).result(self.timeout)
+        result = submit(shared, ask("answer", accuracy=0.25)).result(self.timeout)
         assert result.selected.accuracy == 0.25, "the worker saw another trial"
         assert result.numerators.dtype == np.float32
         assert result.numerators.tolist() == [1.0, 2.0]
@@ -60,20 +60,17 @@ class ExecutorContract(ABC):
 
     def test_progress_arrives_in_order_and_before_the_result(self, shared: Executor) -> None:
         seen: list[int] = []
-        future = shared.submit(ask("report"), lambda progress: seen.append(progress.step))
+        future = submit(shared, ask("report"), lambda _, progress: seen.append(progress.step))
         future.result(self.timeout)
         assert seen == [1, 2, 3]
 
     def test_a_trial_is_told_its_hurdles(self, shared: Executor) -> None:
-        assert shared.submit(ask("jump"), ignore, {7: 0.5}).result(self.timeout).numerators[0] == 0.5
+        assert submit(shared, ask("jump"), hurdles={7: 0.5}).result(self.timeout).numerators[0] == 0.5
 
     def test_a_stopped_trial_is_cancelled_and_the_others_go_on(self, tmp_path: Path) -> None:
-        with self.make(partial(obey, tmp_path), 1) as executor:
-            futures = [executor.submit(ask(wish), ignore) for wish in ("hang", "nap", "answer")]
-            deadline = time.monotonic() + self.timeout
-            while not (tmp_path / "hangs").exists():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+        with self.make(partial(obey_all, tmp_path), 1) as executor:
+            futures = [submit(executor, ask(wish)) for wish in ("hang", "nap", "answer")]
+            _wait_for(tmp_path / "hangs", self.timeout)
             for future in futures[:2]:
                 executor.stop(future)
                 with pytest.raises(CancelledError):
@@ -82,8 +79,40 @@ class ExecutorContract(ABC):
             executor.stop(futures[2])
             assert futures[2].result(self.timeout).status == "finished", "it had ended before"
 
+    def test_trials_that_are_trained_together_end_one_by_one(self, shared: Executor) -> None:
+        seen: list[tuple[float, int]] = []
+        trials = [ask("report", 0.25), ask("answer", 0.5), ask("report", 0.75)]
+        futures = shared.submit(trials, lambda trial, p: seen.append((cast(Wish, trial).accuracy, p.step)))
+        assert [future.result(self.timeout).selected.accuracy for future in futures] == [0.25, 0.5, 0.75]
+        assert seen == [(0.25, 1), (0.25, 2), (0.25, 3), (0.75, 1), (0.75, 2), (0.75, 3)]
+
+    def test_of_trials_together_only_those_that_had_not_ended_are_tried_again(self, shared: Executor) -> None:
+        futures = shared.submit([ask("nap"), ask("die in company"), ask("answer")], ignore)
+        first = futures[0].result(self.timeout)
+        assert futures[2].result(self.timeout).status == futures[1].result(self.timeout).status == "finished"
+        assert futures[0].result(0) is first
+
+    def test_an_exception_fails_those_that_had_not_ended(self, shared: Executor) -> None:
+        futures = shared.submit([ask("answer"), ask("raise"), ask("answer")], ignore)
+        assert futures[0].result(self.timeout).status == "finished"
+        for future in futures[1:]:
+            with pytest.raises(TrialError):
+                future.result(self.timeout)
+
+    def test_of_trials_together_one_is_stopped(self, tmp_path: Path) -> None:
+        with self.make(partial(obey_all, tmp_path), 1) as executor:
+            hanging, waiting = executor.submit([ask("hang"), ask("answer")], ignore)
+            _wait_for(tmp_path / "hangs", self.timeout)
+            executor.stop(waiting)
+            with pytest.raises(CancelledError):
+                waiting.result(10)
+            assert not hanging.done()
+            after = submit(executor, ask("answer"))
+            executor.stop(hanging)
+            assert after.result(self.timeout).status == "finished", "the worker is free once nobody waits for its trials"
+
     def test_an_exception_fails_its_trial_alone(self, shared: Executor) -> None:
-        futures = [shared.submit(ask(wish), ignore) for wish in ("raise", "answer")]
+        futures = [submit(shared, ask(wish)) for wish in ("raise", "answer")]
         with pytest.raises(TrialError) as caught:
             futures[0].result(self.timeout)
         assert str(caught.value) == "ValueError: two lines"
@@ -92,52 +121,49 @@ class ExecutorContract(ABC):
 
     def test_bad_input_fails_with_its_message_as_it_is(self, shared: Executor) -> None:
         with pytest.raises(TrialError, match=r"^heads=3 does not divide dim=8: choose 2 or 4$"):
-            shared.submit(ask("refuse"), ignore).result(self.timeout)
+            submit(shared, ask("refuse")).result(self.timeout)
 
     def test_a_callback_that_raises_spoils_no_other_trial(self, shared: Executor) -> None:
-        def raise_error(_: Progress) -> None:
+        def raise_error(trial: Trial, progress: Progress) -> None:
             raise OSError("the terminal is gone")
 
         with pytest.raises(OSError, match="the terminal is gone"):
-            shared.submit(ask("report"), raise_error).result(self.timeout)
+            submit(shared, ask("report"), raise_error).result(self.timeout)
         accuracies = [0.125, 0.25, 0.5]
-        futures = [shared.submit(ask("answer", accuracy), ignore) for accuracy in accuracies]
+        futures = [submit(shared, ask("answer", accuracy)) for accuracy in accuracies]
         assert [future.result(self.timeout).selected.accuracy for future in futures] == accuracies
 
     def test_as_many_trials_run_at_once_as_there_are_workers(self, shared: Executor) -> None:
         assert shared.num_workers == 2
-        pair = [shared.submit(ask("meet", accuracy), ignore) for accuracy in (0.25, 0.5)]
+        pair = [submit(shared, ask("meet", accuracy)) for accuracy in (0.25, 0.5)]
         assert [future.result(self.timeout).status for future in pair] == ["finished", "finished"], "they never met"
-        futures = [shared.submit(ask("nap"), ignore) for _ in range(5)]
+        futures = [submit(shared, ask("nap")) for _ in range(5)]
         spans = [future.result(self.timeout).numerators.tolist() for future in futures]
         at_once = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
         assert max(at_once) <= 2
 
     def test_one_worker_runs_trials_in_the_order_of_submission(self, tmp_path: Path) -> None:
-        with self.make(partial(obey, tmp_path), 1) as executor:
+        with self.make(partial(obey_all, tmp_path), 1) as executor:
             assert executor.num_workers == 1
-            futures = [executor.submit(ask("nap"), ignore) for _ in range(3)]
+            futures = [submit(executor, ask("nap")) for _ in range(3)]
             starts = [future.result(self.timeout).numerators[0] for future in futures]
         assert starts == sorted(starts)
 
     def test_a_trial_whose_worker_dies_is_tried_again(self, shared: Executor) -> None:
-        futures = [shared.submit(ask(wish), ignore) for wish in ("die once", "answer")]
+        futures = [submit(shared, ask(wish)) for wish in ("die once", "answer")]
         assert [future.result(self.timeout).status for future in futures] == ["finished", "finished"]
 
     def test_a_trial_that_kills_every_worker_fails_alone_and_says_how(self, shared: Executor) -> None:
-        futures = [shared.submit(ask(wish), ignore) for wish in ("die", "answer")]
+        futures = [submit(shared, ask(wish)) for wish in ("die", "answer")]
         with pytest.raises(WorkerDiedError, match="SIGKILL") as caught:
             futures[0].result(self.timeout)
         assert "\n" not in str(caught.value)
         assert futures[1].result(self.timeout).status == "finished"
 
     def test_shutdown_ends_running_and_waiting_trials_at_once(self, tmp_path: Path) -> None:
-        executor = self.make(partial(obey, tmp_path), 1)
-        futures = [executor.submit(ask(wish), ignore) for wish in ("hang", "answer")]
-        deadline = time.monotonic() + self.timeout
-        while not (tmp_path / "hangs").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        executor = self.make(partial(obey_all, tmp_path), 1)
+        futures = [submit(executor, ask(wish)) for wish in ("hang", "answer")]
+        _wait_for(tmp_path / "hangs", self.timeout)
         started = time.monotonic()
         executor.shutdown()
         executor.shutdown()
@@ -147,6 +173,13 @@ class ExecutorContract(ABC):
         assert time.monotonic() - started < 10
 
 
+def _wait_for(path: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 _METRICS = Metrics(0.5, 0.5, 0.7)
 
 
@@ -154,7 +187,7 @@ _METRICS = Metrics(0.5, 0.5, 0.7)
 class Wish:
     """Stands in for a trial: what :func:`obey` shall do. A real one would have every worker import torch."""
 
-    kind: Literal["answer", "jump", "report", "raise", "refuse", "nap", "meet", "die", "die once", "hang"]
+    kind: Literal["answer", "jump", "report", "raise", "refuse", "nap", "meet", "die", "die once", "die in company", "hang"]
     accuracy: float = 0.5
     device: str = "cpu"
 
@@ -169,11 +202,27 @@ def ask(kind: str, accuracy: float = 0.5) -> Trial:
     return cast(Trial, Wish(kind, accuracy))  # type: ignore[arg-type]
 
 
-def ignore(_: Progress) -> None:
+def ignore(trial: Trial, progress: Progress) -> None:
     """Progress that nobody looks at."""
 
 
-def obey(folder: Path, trial: Trial, on_progress: "OnProgress", hurdles: Hurdles) -> TrialResult:
+def submit(
+    executor: Executor, trial: Trial, on_progress: "OnProgress" = ignore, hurdles: Hurdles | None = None
+) -> "Future[TrialResult]":
+    """One trial by itself."""
+    (future,) = executor.submit([trial], on_progress, [hurdles or {}])
+    return future
+
+
+def obey_all(
+    folder: Path, trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], hurdles: Sequence[Hurdles]
+) -> Iterator[tuple[int, TrialResult]]:
+    """Do what the trials wish, one after the other."""
+    for place, trial in enumerate(trials):
+        yield place, obey(folder, trial, partial(on_progress, place), hurdles[place])
+
+
+def obey(folder: Path, trial: Trial, on_progress: Callable[[Progress], None], hurdles: Hurdles) -> TrialResult:
     """Do what the trial wishes instead of training it; ``folder`` remembers across workers."""
     wish = cast(Wish, trial)
     numerators = [1.0, 2.0]
@@ -194,8 +243,8 @@ def obey(folder: Path, trial: Trial, on_progress: "OnProgress", hurdles: Hurdles
         (folder / f"meets-{wish.accuracy}").touch()
         while len(list(folder.glob("meets-*"))) < 2:
             time.sleep(0.01)
-    elif wish.kind == "die" or (wish.kind == "die once" and not (folder / "died").exists()):
-        (folder / "died").touch()
+    elif wish.kind.startswith("die") and (wish.kind == "die" or not (folder / wish.kind).exists()):
+        (folder / wish.kind).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     elif wish.kind == "hang":
         (folder / "hangs").touch()

@@ -1,24 +1,26 @@
-"""Trains one trial, from its seed to its result."""
+"""Trains trials, from their seeds to their results."""
 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from archlab.architectures.backbones import Backbone, reinit_as_reference
 from archlab.tasks import IGNORE, Split
-from archlab.training.data import split_tensors
+from archlab.training.data import Examples, split_tensors
 from archlab.training.evaluate import BATCH, Evaluation, evaluate
+from archlab.training.learner import Learner, make_optimizer
+from archlab.training.programs import choose_program
 from archlab.training.recipe import Recipe
-from archlab.training.trial import CurvePoint, Hurdles, Metrics, Progress, Trial, TrialResult
+from archlab.training.trial import CurvePoint, Device, Hurdles, Metrics, Progress, Trial, TrialResult, alike
 
 _REPORT_SECONDS = 1.0
 _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
@@ -34,8 +36,33 @@ def train(trial: Trial, on_progress: Callable[[Progress], None] | None = None, h
         on_progress: called after every evaluation and about once a second.
         hurdles: losses that it has to stay below in order to go on.
     """
+    ((_, result),) = train_together([trial], lambda _, progress: on_progress(progress) if on_progress else None, [hurdles or {}])
+    return result
+
+
+def train_together(
+    trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], hurdles: Sequence[Hurdles]
+) -> Iterator[tuple[int, TrialResult]]:
+    """Train trials that are :func:`alike` step by step, each as :func:`train` would but for rounding.
+
+    On a GPU every step is a captured CUDA graph where the layers allow it; several trials are one stacked program or run
+    on streams of their own, whichever a few steps show to be faster.
+
+    Args:
+        trials: what to train.
+        on_progress: called with the trial's place among ``trials``, after every evaluation and about once a second.
+        hurdles: for each trial, the losses that it has to stay below in order to go on.
+
+    Yields:
+        Each trial's place and result, as soon as it ends; the others go on.
+
+    Raises:
+        ValueError: the trials are not alike.
+    """
+    if len({alike(trial) for trial in trials}) > 1:
+        raise ValueError("only trials that are alike can be trained together")
     with flushed_denormals():
-        return _Training(trial, on_progress or (lambda _: None), hurdles or {}).run()
+        yield from _Trainings(trials, on_progress, hurdles).run()
 
 
 @contextmanager
@@ -50,69 +77,118 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(flushed_before)
 
 
+class _Trainings:
+    """The loop over the steps of trials that are trained together."""
+
+    def __init__(self, trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], hurdles: Sequence[Hurdles]) -> None:
+        self.trial, self.recipe, self.on_progress = trials[0], trials[0].recipe, on_progress
+        self.active = [_Training(place, *one, len(trials)) for place, one in enumerate(zip(trials, hurdles, strict=True))]
+        self.num_steps = self.trial.num_steps
+        self.clock = 0.0  # when the time for training was last counted
+
+    def run(self) -> Iterator[tuple[int, TrialResult]]:
+        evaluate_at = evaluation_steps(self.recipe, self.num_steps, self.trial.setting.num_train_examples)
+        losses = torch.zeros(len(self.active), _LOSSES_READ_EVERY, device=self.trial.device)
+        unread = 0
+        self._choose_program()
+        self.clock = reported = time.perf_counter()
+        for step in range(1, self.num_steps + 1):
+            share = schedule(self.recipe, step, self.num_steps)
+            for one in self.active:
+                one.learner.set_learning_rate(one.trial.learning_rate * share)
+            batches = [one.next_batch() for one in self.active]
+            losses[: len(self.active), unread] = self.program.step(batches)
+            unread += 1
+            if unread == _LOSSES_READ_EVERY or step in evaluate_at:
+                read = losses[: len(self.active), :unread].tolist()
+                self._count_time()
+                ended = list(self._end(step, read, is_evaluated=step in evaluate_at))
+                unread = 0
+                self.clock = time.perf_counter()
+                if step in evaluate_at:
+                    reported = self.clock
+                yield from ended
+                if not self.active:
+                    return
+                if ended:
+                    self._choose_program()
+                    self.clock = time.perf_counter()
+            elif time.perf_counter() - reported > _REPORT_SECONDS:
+                self._count_time()
+                reported = self.clock
+                for one in self.active:
+                    self._report(one, step)
+
+    def _choose_program(self) -> None:
+        self.program = choose_program([one.learner for one in self.active])
+        for one in self.active:
+            one.program = self.program.description
+
+    def _end(self, step: int, losses: list[list[float]], *, is_evaluated: bool) -> Iterator[tuple[int, TrialResult]]:
+        """Judge all trainings after a step whose losses have been read; those that end."""
+        for one, read in zip(list(self.active), losses, strict=True):
+            result = one.take_losses(step, read)
+            if result is None and is_evaluated:
+                result = one.evaluate(step, partial(self._report, one, step))
+            if result is not None:
+                self.active.remove(one)
+                yield one.place, result
+
+    def _report(self, one: "_Training", step: int) -> None:
+        rate = one.examples / max(one.training_seconds, 1e-9)
+        self.on_progress(one.place, Progress(step, self.num_steps, rate, one.accuracy))
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        for one in self.active:
+            one.training_seconds += (now - self.clock) / len(self.active)
+        self.clock = now
+
+
 class _Training:
-    def __init__(self, trial: Trial, on_progress: Callable[[Progress], None], hurdles: Hurdles) -> None:
-        self.trial, self.recipe, self.on_progress, self.hurdles = trial, trial.recipe, on_progress, hurdles
+    """One trial in training: its model, and what is known of it so far."""
+
+    def __init__(self, place: int, trial: Trial, hurdles: Hurdles, together: int) -> None:
+        self.place, self.trial, self.recipe, self.hurdles, self.together = place, trial, trial.recipe, hurdles, together
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.model = build_model(trial)
-        self.optimizer = make_optimizer(self.model, self.recipe, trial.learning_rate, trial.weight_decay)
-        self.num_steps = trial.num_steps
+        optimizer = make_optimizer(self.model, self.recipe, trial.learning_rate, trial.weight_decay)
+        self.learner = Learner(self.model, optimizer, Examples.of(*self._split("train")), self.recipe)
+        self.order = batches(len(self.learner.examples.inputs), self.recipe.batch_size, trial.seed, trial.device)
+        self.program = ""
+        self.train_losses: list[float] = []
         self.curve: list[CurvePoint] = []
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
         self.accuracy: float | None = None
         self.training_seconds = 0.0
-        self.clock = 0.0  # when the time for training was last counted
         self.examples = 0
 
-    def run(self) -> TrialResult:
-        inputs, targets = self._split("train")
-        selection = self._split(self.recipe.select_on)
-        evaluate_at = evaluation_steps(self.recipe, self.num_steps, self.trial.setting.num_train_examples)
-        order = batches(len(inputs), self.recipe.batch_size, self.trial.seed)
-        losses = torch.zeros(_LOSSES_READ_EVERY, device=self.trial.device)
-        train_losses: list[float] = []
-        unread = 0
-        solved: int | None = None
-        self.clock = reported = time.perf_counter()
-        for step in range(1, self.num_steps + 1):
-            batch = next(order)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.trial.learning_rate * schedule(self.recipe, step, self.num_steps)
-            losses[unread] = training_step(self.model, self.optimizer, inputs[batch], targets[batch], self.recipe)
-            unread += 1
-            self.examples += len(batch)
-            if unread == _LOSSES_READ_EVERY or step in evaluate_at:
-                read = losses[:unread].tolist()
-                bad = next((i for i, loss in enumerate(read) if not math.isfinite(loss)), None)
-                if bad is not None:
-                    self._count_time()
-                    return self._diverged(step - unread + 1 + bad)
-                train_losses += read
-                unread = 0
-            if step in evaluate_at:
-                self._count_time()
-                found = evaluate(self.model, *selection, self.recipe.metric)
-                if not math.isfinite(found.metrics.loss):
-                    return self._diverged(step)
-                self._remember(step, float(np.mean(train_losses)), found)
-                train_losses = []
-                self.clock = reported = time.perf_counter()
-                self._report(step)
-                if found.score >= self.recipe.stop_accuracy:
-                    solved = step
-                    break
-                if found.metrics.loss > self.hurdles.get(step, math.inf):
-                    return self._finish(step, None, "dropped")
-            elif time.perf_counter() - reported > _REPORT_SECONDS:
-                self._count_time()
-                reported = self.clock
-                self._report(step)
-        return self._finish(step, solved, "finished")
+    def next_batch(self) -> Tensor:
+        batch = next(self.order)
+        self.examples += len(batch)
+        return batch
 
-    def _count_time(self) -> None:
-        now = time.perf_counter()
-        self.training_seconds += now - self.clock
-        self.clock = now
+    def take_losses(self, step: int, losses: list[float]) -> TrialResult | None:
+        """The losses of the last steps, up to ``step``; a result if one is not a number."""
+        for before, loss in enumerate(losses, start=1 - len(losses)):
+            if not math.isfinite(loss):
+                return self._diverged(step + before)
+        self.train_losses += losses
+        return None
+
+    def evaluate(self, step: int, report: Callable[[], None]) -> TrialResult | None:
+        """Judge the model on the selection split; a result if that, or the number of steps, ends the training."""
+        found = evaluate(self.model, *self._split(self.recipe.select_on), self.recipe.metric)
+        if not math.isfinite(found.metrics.loss):
+            return self._diverged(step)
+        self._remember(step, float(np.mean(self.train_losses)), found)
+        self.train_losses = []
+        report()
+        if found.score >= self.recipe.stop_accuracy:
+            return self._finish(step, step, "finished")
+        if found.metrics.loss > self.hurdles.get(step, math.inf):
+            return self._finish(step, None, "dropped")
+        return self._finish(step, None, "finished") if step == self.trial.num_steps else None
 
     def _split(self, split: Split) -> tuple[Tensor, Tensor]:
         n = self.trial.setting.num_train_examples if split == "train" else self.recipe.num_evaluation
@@ -123,10 +199,6 @@ class _Training:
         self.curve.append(CurvePoint(step, train_loss, found.metrics))
         if self.recipe.checkpoint == "best" and (self.best is None or found.metrics.loss < self.best[0]):
             self.best = (found.metrics.loss, step, deepcopy(self.model.state_dict()))
-
-    def _report(self, step: int) -> None:
-        rate = self.examples / max(self.training_seconds, 1e-9)
-        self.on_progress(Progress(step, self.num_steps, rate, self.accuracy))
 
     def _finish(self, step: int, solved: int | None, status: Literal["finished", "dropped"]) -> TrialResult:
         test = self._split("test")
@@ -173,31 +245,13 @@ class _Training:
             **self._costs(),
         )
 
-    def _costs(self) -> dict[str, float]:
+    def _costs(self) -> dict[str, Any]:
         return {
             "examples_per_second": self.examples / max(self.training_seconds, 1e-9),
-            "wall_seconds": time.perf_counter() - self.started,
-            "cpu_seconds": time.process_time() - self.cpu_started,
+            "wall_seconds": (time.perf_counter() - self.started) / self.together,
+            "cpu_seconds": (time.process_time() - self.cpu_started) / self.together,
+            "program": self.program,
         }
-
-
-def training_step(model: Backbone, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
-    """Forward, loss, backward and update on one batch; the loss, in nats, still on the device.
-
-    Decoder, final norm and unembedding run at the positions that have a target only.
-    """
-    answered = targets != IGNORE
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        features = model.features(inputs)
-        # twice as fast, backward included, as indexing with the mask
-        logits = model.logits(features.flatten(0, 1).index_select(0, answered.flatten().nonzero()[:, 0]))
-        loss = F.cross_entropy(logits.float(), targets[answered])
-    loss.backward()  # type: ignore[no-untyped-call]
-    if recipe.grad_clip:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.detach()
 
 
 def build_model(trial: Trial) -> Backbone:
@@ -215,18 +269,6 @@ def build_model(trial: Trial) -> Backbone:
         if trial.recipe.reference_init:
             reinit_as_reference(model)
     return model.to(trial.device)
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW with the recipe's betas and its choice of what decays."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    exempt: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        is_matrix = parameter.ndim > 1 and id(parameter) not in embeddings and not getattr(parameter, "_no_weight_decay", False)
-        (decayed if recipe.decay_all or is_matrix else exempt).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(recipe.beta1, recipe.beta2), fused=True)
 
 
 def schedule(recipe: Recipe, step: int, num_steps: int) -> float:
@@ -248,11 +290,11 @@ def evaluation_steps(recipe: Recipe, num_steps: int, num_train_examples: int) ->
     return frozenset(range(per_epoch, num_steps + 1, per_epoch)) | {num_steps}
 
 
-def batches(num_examples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+def batches(num_examples: int, batch_size: int, seed: int, device: Device = "cpu") -> Iterator[Tensor]:
     """Indices of one batch after another, without end: each epoch a new permutation, its last batch may be smaller."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 2])))
     while True:
-        yield from torch.split(torch.from_numpy(rng.permutation(num_examples)), batch_size)
+        yield from torch.split(torch.from_numpy(rng.permutation(num_examples)).to(device, non_blocking=True), batch_size)
 
 
 def chance_metrics(trial: Trial) -> Metrics:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, PathFinder
@@ -133,6 +133,11 @@ class Trial:
 _FIELDS = {"architecture", "task", "knobs", "recipe", "dim", "learning_rate", "weight_decay", "seed", "device"}
 
 
+def alike(trial: Trial) -> Hashable:
+    """What trials must have in common to be trained together: all but learning rate, weight decay and seed."""
+    return trial.architecture, trial.setting, trial.recipe, trial.dim, trial.device
+
+
 Hurdles = Mapping[int, float]
 """By step that is evaluated: a training whose loss on the selection split is higher there is dropped."""
 
@@ -200,7 +205,10 @@ class TrialResult:
     denominators: NDArray[np.float32]
     examples_per_second: float
     wall_seconds: float
+    """Of trials that were trained together, each has its share; so with ``cpu_seconds``."""
     cpu_seconds: float
+    program: str = "eager"
+    """How its steps ran at the end: eager, captured, stacked or overlapped, and why not faster."""
 
     @property
     def score(self) -> float:
