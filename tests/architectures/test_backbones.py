@@ -71,16 +71,40 @@ def test_the_auto_encoder_reads_the_last_feature_only():
     whole = model(ids)
     code = ids.clone()
     seen = []
-    hook = model.layers[-1].register_forward_hook(lambda *args: seen.append(args[-1]))
+    last = model.layers[model.num_mixing - 1]
+    hook = last.register_forward_hook(lambda *args: seen.append(args[-1]))
     model(code)
     hook.remove()
     perturbed = seen[0].clone()
     perturbed[:, :-1] = torch.randn_like(perturbed[:, :-1])
-    replace = model.layers[-1].register_forward_hook(lambda *_: perturbed)
+    replace = last.register_forward_hook(lambda *_: perturbed)
     assert torch.equal(model(ids), whole)  # nothing but the last position is read
     perturbed[:, -1] += 1.0
     assert torch.all((model(ids) - whole).abs().amax(-1) > 1e-4)  # and every position is decoded from it
     replace.remove()
+
+
+@pytest.mark.parametrize(
+    ("spec", "num_mixing"),
+    [
+        ("transformer++", 3),
+        ("mh-attention swiglu mlp", 1),
+        ("swiglu mh-attention", 2),
+        ("swiglu mlp", 0),
+        ("mh-attention(heads=2) swiglu rwkv-7-channel-mixer mlp", 3),
+    ],
+)
+def test_what_follows_the_last_mixing_of_positions_runs_where_it_is_asked_for(spec, num_mixing):
+    model = build(spec)
+    ids = torch.randint(11, (3, 12))
+    ran = []
+    for place, layer in enumerate(model.layers):
+        layer.register_forward_hook(lambda _module, args, _out, place=place: ran.append((place, args[0].shape[1])))
+    whole = model(ids)
+    ran.clear()
+    picked = model.logits(model.features(ids)[:, [2, 7]])
+    assert torch.allclose(picked, whole[:, [2, 7]], atol=1e-5)
+    assert ran == [(place, 12 if place < num_mixing else 2) for place in range(len(model.layers))]
 
 
 def test_the_auto_encoder_tells_positions_apart():

@@ -1,12 +1,14 @@
 """The two models that a stack of layers is put into: a language model and an auto-encoder."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from archlab.layers import LayerConfig
+if TYPE_CHECKING:
+    from archlab.architectures.spec import Architecture
 
 
 class RMSNorm(nn.RMSNorm):
@@ -41,33 +43,40 @@ class Backbone(nn.Module):
     """Token embedding, residual layers, final norm, untied unembedding with bias.
 
     No position embedding: layers that need positions have their own. ``forward`` is :meth:`features`, then
-    :meth:`logits`; a caller that needs the logits of some positions only picks them between the two.
+    :meth:`logits`; a caller that needs the logits of some positions only picks them between the two. The channel mixers
+    behind the last sequence mixer belong to the second part, for they act on each position by itself.
     """
 
     def __init__(
-        self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
+        self, architecture: "Architecture", *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
     ) -> None:
         super().__init__()
         make_norm = NORMS[norm]
         self.embedding = nn.Embedding(vocab_size, dim)
-        self.layers = nn.ModuleList(Residual(make_norm(dim), config.build(dim, max_length)) for config in layers)
-        self.decoder: nn.Module = nn.Identity()
+        self.layers = nn.ModuleList(Residual(make_norm(dim), config.build(dim, max_length)) for config in architecture.layers)
+        self.num_mixing = architecture.num_mixing
         self.norm = make_norm(dim)
         self.unembedding = nn.Linear(dim, vocab_size)
         nn.init.normal_(self.embedding.weight, std=embedding_std)
         nn.init.zeros_(self.unembedding.bias)
 
     def features(self, ids_bl: Tensor) -> Tensor:
-        """Token ids ``(batch, length)`` to ``(batch, length, dim)``, before decoder and final norm."""
+        """Token ids ``(batch, length)`` to ``(batch, length, dim)``: all that mixes positions."""
         x_bld: Tensor = self.embedding(ids_bl)
-        for layer in self.layers:
+        for layer in self.layers[: self.num_mixing]:
             x_bld = layer(x_bld)
         return x_bld
 
-    def logits(self, features: Tensor) -> Tensor:
-        """``(..., dim)`` to ``(..., vocab_size)``: acts on each position by itself."""
-        logits: Tensor = self.unembedding(self.norm(self.decoder(features)))
-        return logits
+    def mix_channels(self, features_bld: Tensor) -> Tensor:
+        """The layers behind the last one that mixes positions: ``(batch, length, dim)`` to the same shape."""
+        for layer in self.layers[self.num_mixing :]:
+            features_bld = layer(features_bld)
+        return features_bld
+
+    def logits(self, features_bld: Tensor) -> Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, vocab_size)``: acts on each position by itself."""
+        logits_blv: Tensor = self.unembedding(self.norm(self.mix_channels(features_bld)))
+        return logits_blv
 
     def forward(self, ids_bl: Tensor) -> Tensor:
         """Token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``."""
@@ -88,9 +97,11 @@ class AutoEncoder(Backbone):
     positions_ld: Tensor
 
     def __init__(
-        self, layers: Sequence[LayerConfig], *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
+        self, architecture: "Architecture", *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
     ) -> None:
-        super().__init__(layers, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std)
+        super().__init__(
+            architecture, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std
+        )
         make_norm = NORMS[norm]
         self.decoder = nn.Sequential(
             make_norm(dim), nn.Linear(dim, dim), nn.GELU(), make_norm(dim), nn.Linear(dim, dim), nn.GELU()
@@ -99,8 +110,13 @@ class AutoEncoder(Backbone):
 
     def features(self, ids_bl: Tensor) -> Tensor:
         """Token ids ``(batch, length)`` to ``(batch, length, dim)``: the code of the whole sequence, by position."""
-        code_b1d = super().features(ids_bl)[:, -1:]
+        code_b1d = self.mix_channels(super().features(ids_bl)[:, -1:])
         return code_b1d + self.positions_ld[: ids_bl.shape[1]]
+
+    def logits(self, features_bld: Tensor) -> Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, vocab_size)``: acts on each position by itself."""
+        logits_blv: Tensor = self.unembedding(self.norm(self.decoder(features_bld)))
+        return logits_blv
 
 
 def sin_cos_positions(length: int, dim: int) -> Tensor:

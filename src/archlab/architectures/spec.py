@@ -60,6 +60,11 @@ class Architecture:
         return f"{n // period}*{unit}" if period == 1 else f"{n // period}*[{unit}]"
 
     @property
+    def num_mixing(self) -> int:
+        """Layers up to the last one that mixes positions; those behind it act on each position by itself."""
+        return max((place for place, config in enumerate(self.layers, start=1) if config.kind == "sequence"), default=0)
+
+    @property
     def label(self) -> str:
         """What tables call it: its catalogue name, else its spec."""
         return self.name or str(self)
@@ -96,7 +101,7 @@ class Architecture:
 
         self.validate(dim)
         return BACKBONES[backbone](
-            self.layers, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std
+            self, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std
         )
 
     def num_params(
@@ -124,8 +129,10 @@ class Architecture:
         With ``vocab_size`` the unembedding is counted too (and the auto-encoder's decoder, always).
         Norms, activations and the embedding's look-up are not.
         """
-        layers = sum(config.flops(dim, length) for config in self.layers)
-        decoder = 4 * length * dim * dim if backbone == "auto-encoder" else 0
+        mixing, rest = self.layers[: self.num_mixing], self.layers[self.num_mixing :]
+        # Of the auto-encoder, what follows the last sequence mixer sees the last position only.
+        behind, decoder = (1, 4 * length * dim * dim) if backbone == "auto-encoder" else (length, 0)
+        layers = sum(config.flops(dim, length) for config in mixing) + sum(config.flops(dim, behind) for config in rest)
         return layers + decoder + 2 * length * dim * vocab_size
 
 

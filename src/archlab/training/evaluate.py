@@ -42,7 +42,7 @@ def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, metric: Literal["
     loss = 0.0
     for ids, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
         answered = wanted != IGNORE
-        logits = model.logits(model.features(ids)[answered]).float()
+        logits = model.logits(model.features(ids)[answered][None])[0].float()
         labels = wanted[answered]
         predicted = logits.argmax(dim=-1)
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))

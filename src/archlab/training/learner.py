@@ -15,7 +15,7 @@ from archlab.training.recipe import Recipe
 class Objective(nn.Module):
     """The training loss of a model.
 
-    Decoder, final norm and unembedding run at the positions that have a target only.
+    What follows the last layer that mixes positions runs at the positions that have a target only.
     """
 
     def __init__(self, model: Backbone, recipe: Recipe) -> None:
@@ -29,8 +29,9 @@ class Objective(nn.Module):
             features = self.model.features(ids_bl)
             first = torch.arange(0, ids_bl.numel(), ids_bl.shape[1], device=ids_bl.device)
             # twice as fast, backward included, as indexing with a mask
-            logits = self.model.logits(features.flatten(0, 1).index_select(0, (positions_ba + first[:, None]).flatten()))
-            return F.cross_entropy(logits.float(), labels_ba.flatten(), ignore_index=IGNORE)
+            picked = features.flatten(0, 1).index_select(0, (positions_ba + first[:, None]).flatten())
+            logits = self.model.logits(picked.view(*positions_ba.shape, -1))
+            return F.cross_entropy(logits.float().flatten(0, 1), labels_ba.flatten(), ignore_index=IGNORE)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
