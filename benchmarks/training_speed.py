@@ -2,8 +2,9 @@
 
 Both steps are forward, cross-entropy, backward, AdamW update and clearing of the gradients, on one batch of in-context
 recall, in float32, with the same number of threads. They run in turns in one process, so that whatever else the
-machine does falls on both; ratios are those of the medians. CPU time is that of all threads together: on a busy machine it
-says more than the clock.
+machine does falls on both; ratios are those of the medians. CPU time is that of all threads together: on a busy machine
+it says more than the clock. The share of GEMM is the forward pass's FLOPs by this project's accounting, three times, against
+a float32 product of square matrices on the same threads.
 
 The reference code expects a GPU and compiled packages. Here its modules run as they are on a CPU, with what cannot be
 imported replaced: flash_attn's multi-head attention by one that stands on scaled_dot_product_attention, the Triton RMSNorm by
@@ -27,6 +28,7 @@ import _grid
 import _madlab
 import _results
 from archlab import architecture
+from archlab.benchmark.speed import ceilings
 from archlab.tasks import sample, setting
 from archlab.training.data import Examples
 from archlab.training.learner import Learner, make_optimizer
@@ -92,6 +94,8 @@ def seconds(step: Callable[[], float]) -> tuple[float, float]:
 def compare(mixer: str, layer: str, rounds: int) -> dict[str, str | float]:
     """Milliseconds a step of both, measured in turns, and how many times faster this project is."""
     ours, reference = our_step(mixer), reference_step(layer)
+    flops = 3 * BATCH * architecture(" ".join(stack(mixer))).flops(length=TASK.input_length, vocab_size=TASK.vocab_size, dim=DIM)
+    peak = ceilings("cpu").gemm
     for _ in range(2):  # the first steps allocate, and choose kernels
         ours(), reference()
     pairs = [(*seconds(ours), *seconds(reference)) for _ in range(rounds)]
@@ -103,6 +107,8 @@ def compare(mixer: str, layer: str, rounds: int) -> dict[str, str | float]:
         "reference, ms": round(1e3 * theirs),
         "times faster": round(theirs / mine, 2),
         "quartiles": f"{low:.2f} to {high:.2f}",
+        "ours, % of GEMM": round(100 * flops / mine / peak, 1),
+        "reference, % of GEMM": round(100 * flops / theirs / peak, 1),
         "ours, CPU ms": round(1e3 * my_cpu),
         "reference, CPU ms": round(1e3 * their_cpu),
         "times less CPU": round(their_cpu / my_cpu, 2),

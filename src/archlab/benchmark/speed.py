@@ -52,8 +52,8 @@ def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, 
     """First the ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers."""
     trials = list(trials)
     with ProcessPoolExecutor(num_workers, get_context("spawn"), _single_thread) as pool:
-        found = _everywhere(pool, num_workers, _ceilings, trials[0].device)
-        yield Ceilings(*(median(column) for column in zip(*found, strict=True)))
+        found = _everywhere(pool, num_workers, ceilings, trials[0].device)
+        yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
         for trial in trials:
             yield trial, median(_everywhere(pool, num_workers, flops_per_second, trial))
 
@@ -107,7 +107,8 @@ def flops_per_second(trial: Trial) -> float:
     return per_example * batch / min(times[1:])
 
 
-def _ceilings(device: str) -> tuple[float, float]:
+def ceilings(device: str) -> Ceilings:
+    """Measured on this process's threads."""
     import torch
 
     size = _GEMM if device == "cpu" else 8 * _GEMM
@@ -126,7 +127,7 @@ def _ceilings(device: str) -> tuple[float, float]:
             times.append(time.perf_counter() - started)
         return min(times[1:])
 
-    return 2 * size**3 / best(lambda: torch.mm(a, b)), 2 * _COPIED_BYTES / best(lambda: target.copy_(source))
+    return Ceilings(2 * size**3 / best(lambda: torch.mm(a, b)), 2 * _COPIED_BYTES / best(lambda: target.copy_(source)))
 
 
 def cache_path() -> Path:

@@ -1,6 +1,8 @@
 """What ``archlab run`` does once the plan is known; imports weigh, so it is loaded inside the command."""
 
+import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -107,6 +109,8 @@ def execute(plan: Plan, how: How, *, as_json: bool) -> None:
     trials = plan.trials()
     executor = LocalExecutor(how.workers, device=plan.device)
     left = _state(trials, how)[1]
+    if plan.device == "cpu" and any(trial.recipe.compiled for trial in left) and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ArchlabError("recipe.compiled=true: there is no C++ compiler here: install g++, or leave it out")
     population = how.fitting_population(left, executor.num_workers)
     check_memory(left, executor.num_workers, population)
     with Store(how.location) as store, _terminable():

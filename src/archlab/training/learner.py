@@ -1,5 +1,6 @@
 """A model in training: its loss, its optimiser, its examples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,9 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.objective = Objective(self.model, self.recipe)
+        # A smaller last batch is another program, not a reason to make one for every size.
+        compiled = torch.compile(self.objective, dynamic=False) if self.recipe.compiled else self.objective
+        self.loss: Callable[..., Tensor] = compiled
 
     def set_learning_rate(self, rate: float) -> None:
         """Of every group of parameters."""

@@ -40,14 +40,15 @@ class Eager:
 
     def __init__(self, learners: Sequence[Learner], why: str = "") -> None:
         self.learners = learners
-        self.description = f"eager: {why}" if why else "eager"
+        kind = "compiled" if learners[0].recipe.compiled else "eager"
+        self.description = f"{kind}: {why}" if why else kind
 
     def step(self, batches: Sequence[Tensor]) -> Tensor:
         """See :class:`Program`."""
         losses = []
         for learner, batch in zip(self.learners, batches, strict=True):
-            loss = learner.objective(*learner.examples.take(batch))
-            loss.backward()
+            loss = learner.loss(*learner.examples.take(batch))
+            loss.backward()  # type: ignore[no-untyped-call]
             learner.update()
             losses.append(loss.detach())
         return torch.stack(losses)

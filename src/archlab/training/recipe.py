@@ -35,6 +35,9 @@ class Recipe:
     """Largest gradient norm; 0 does not clip."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 is autocast: parameters, optimiser and sensitive operations stay in fp32."""
+    compiled: bool = False
+    """Compile forward and backward pass with :func:`torch.compile` (on a CPU that takes g++). Pays for its minute or so in
+    long trainings only, see docs/speed.md; trainings that are stacked are not compiled."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     embedding_std: float = 0.02
     """Standard deviation of the token embedding's initialisation. At 0.02 the first layers' outputs drown the tokens'
