@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from archlab.architectures import CATALOGUE
 from archlab.benchmark import estimate as estimate_module
-from archlab.benchmark.estimate import Estimate, estimate
+from archlab.benchmark.estimate import Estimate, compilation, estimate
 from archlab.benchmark.plan import make_plan
 from archlab.benchmark.protocol import load_protocol
 
@@ -62,6 +64,23 @@ def test_a_whole_protocol_is_estimated_from_one_setting_of_a_task_and_architectu
     assert {trial.setting.length for trial in steady if trial.setting.name == "in-context-recall"} == {128}
     transformer = estimate(make_plan(load_protocol("paper"), ["transformer++"]).trials(), num_workers=2)
     assert 1e17 < transformer.flops < 1e18
+
+
+def test_compiling_pays_if_it_saves_more_than_it_takes(smoke, monkeypatch):
+    def steps(trial):
+        return [6.0, 1.0, 1.5] if trial.recipe.compiled else [9.0, 3.0, 2.0]
+
+    monkeypatch.setattr(estimate_module, "step_seconds", steps)
+    monkeypatch.setattr(estimate_module, "timed_flops", lambda trial: trial.flops / 20)
+    plan = make_plan(smoke.with_tasks(["compression"]).with_seeds(range(4)), ["mlp"])
+    assert compilation(plan.trials(), num_workers=2) is None
+    trials = [replace(trial, recipe=replace(trial.recipe, compiled=True)) for trial in plan.trials()]
+    found = compilation(trials, num_workers=2)
+    assert found.seconds == 5.0  # of the first step, in every worker
+    assert found.saved == pytest.approx(4 * 20 * (2.0 - 1.0))
+    assert found.pays
+    monkeypatch.setattr(estimate_module, "step_seconds", lambda trial: [50.0, 1.0, 1.0] if trial.recipe.compiled else [2.0, 2.0])
+    assert not compilation(trials, num_workers=2).pays  # twice 49 seconds for 80
 
 
 def test_nothing_costs_nothing():

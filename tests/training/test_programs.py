@@ -1,6 +1,7 @@
 """Trainings that run together give what they give alone, however their steps run."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,16 @@ def test_what_cannot_be_stacked_runs_one_after_the_other_and_says_why(stacked, m
     assert {result.program for result in results} <= {"eager", "eager: cannot be stacked: vmap: no"}
     for value, result in zip(values, results, strict=True):
         assert_same(result, train(value))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU takes g++")
+@pytest.mark.filterwarnings("ignore")  # what the compiler's own modules warn of
+@pytest.mark.parametrize("spec", ["mh-attention(heads=2) swiglu", "mamba-swiglu"])
+def test_a_compiled_training_gives_what_the_eager_one_gives(spec):
+    compiled = train(trial(spec, RECALL, compiled=True))
+    assert compiled.program == "compiled"
+    assert_same(compiled, train(trial(spec, RECALL)))
 
 
 def test_only_trials_that_are_alike_are_trained_together():

@@ -1,9 +1,9 @@
 """What a plan will cost: FLOPs, and seconds on this machine from training steps measured on it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from archlab.benchmark.speed import cheapest, flops_per_second, remembered, single_thread
+from archlab.benchmark.speed import cheapest, flops_per_second, remembered, single_thread, step_seconds, timed_flops
 from archlab.training.trial import Trial
 
 
@@ -31,17 +31,51 @@ def estimate(trials: Sequence[Trial], num_workers: int) -> Estimate:
     measurement = remembered()
     known = measurement.speeds if measurement else {}
     with single_thread():
-        speeds = {
-            (str(trial.architecture), trial.setting.name, trial.dim): known.get(name) or flops_per_second(trial)
-            for name, trial in kinds.items()
-        }
-    seconds = sum(all_flops(trial) / speeds[str(trial.architecture), trial.setting.name, trial.dim] for trial in trials)
+        speeds = {_family(trial): known.get(name) or flops_per_second(trial) for name, trial in kinds.items()}
+    seconds = sum(all_flops(trial) / speeds[_family(trial)] for trial in trials)
     return Estimate(
         trials=len(trials),
         flops=sum(trial.flops for trial in trials),
         seconds=seconds / max(min(num_workers, len(trials)), 1),
         measured=measurement.when if measurement and kinds and all(name in known for name in kinds) else None,
     )
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What compiling the training step costs and gains (``compiled`` of a recipe)."""
+
+    seconds: float
+    """Of compiling, in every worker; less where PyTorch finds what it compiled before on disk."""
+    saved: float
+    """Seconds of training that all workers together save; negative if compiled steps are slower."""
+    num_workers: int
+
+    @property
+    def pays(self) -> bool:
+        """Whether a run is shorter for it."""
+        return self.saved > self.num_workers * self.seconds
+
+
+def compilation(trials: Sequence[Trial], num_workers: int) -> Compilation | None:
+    """Compile each kind of step once and time it beside the eager one; None if no recipe asks for it."""
+    kinds = cheapest([trial for trial in trials if trial.recipe.compiled])
+    if not kinds:
+        return None
+    seconds, saved_a_flop = 0.0, {}
+    with single_thread():
+        for trial in kinds.values():
+            first, *compiled = step_seconds(trial)
+            eager = min(step_seconds(replace(trial, recipe=replace(trial.recipe, compiled=False)))[1:])
+            seconds += first - min(compiled)
+            saved_a_flop[_family(trial)] = (eager - min(compiled)) / timed_flops(trial)
+    saved = sum(trial.flops * saved_a_flop[_family(trial)] for trial in trials if trial.recipe.compiled)
+    return Compilation(seconds, saved, max(min(num_workers, len(trials)), 1))
+
+
+def _family(trial: Trial) -> tuple[str, str, int]:
+    """Trials whose speed is taken to be that of one of them."""
+    return str(trial.architecture), trial.setting.name, trial.dim
 
 
 def all_flops(trial: Trial) -> float:

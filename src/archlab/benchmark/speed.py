@@ -45,7 +45,8 @@ def kind(trial: Trial) -> str:
     """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
     modules = {type(x).__module__ for x in (trial.setting, *trial.architecture.layers)}
     code = code_fingerprint("archlab.training.train", *sorted(modules))
-    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {trial.device} | {code}"
+    compiled = " | compiled" if trial.recipe.compiled else ""
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {trial.device}{compiled} | {code}"
 
 
 def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, float] | Ceilings]:
@@ -83,6 +84,20 @@ def single_thread() -> Iterator[None]:
 
 def flops_per_second(trial: Trial) -> float:
     """Training FLOP/s of a few real steps of the trial on this process's threads."""
+    return timed_flops(trial) / min(step_seconds(trial)[1:])
+
+
+def timed_flops(trial: Trial) -> float:
+    """Training FLOPs of one of the steps that are timed."""
+    return trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples) * _timed_batch(trial)
+
+
+def _timed_batch(trial: Trial) -> int:
+    return max(1, min(trial.recipe.batch_size, _TIMED_TOKENS // trial.setting.input_length))
+
+
+def step_seconds(trial: Trial) -> list[float]:
+    """Seconds of a few real steps in a row; the first compiles, if the recipe says so, and is never like the others."""
     import torch
 
     from archlab.tasks import sample
@@ -91,7 +106,7 @@ def flops_per_second(trial: Trial) -> float:
     from archlab.training.programs import Eager
     from archlab.training.train import build_model, flushed_denormals
 
-    batch = max(1, min(trial.recipe.batch_size, _TIMED_TOKENS // trial.setting.input_length))
+    batch = _timed_batch(trial)
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
     model = build_model(trial)
     optimizer = make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay)
@@ -99,12 +114,11 @@ def flops_per_second(trial: Trial) -> float:
     rows = torch.arange(batch, device=trial.device)
     times = []
     with flushed_denormals():
-        for _ in range(4):  # the first is not like the others
+        for _ in range(4):
             started = time.perf_counter()
             program.step([rows]).tolist()
             times.append(time.perf_counter() - started)
-    per_example = trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples)
-    return per_example * batch / min(times[1:])
+    return times
 
 
 def ceilings(device: str) -> Ceilings:

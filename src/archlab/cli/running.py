@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from archlab.benchmark.estimate import Estimate, estimate
+from archlab.benchmark.estimate import Compilation, Estimate, compilation, estimate
 from archlab.benchmark.memory import available_bytes, check_memory, fitting_population
 from archlab.benchmark.plan import Plan, score_plan
 from archlab.benchmark.racing import Race, Racing
@@ -65,6 +65,8 @@ def preview(plan: Plan, how: How, *, as_json: bool) -> None:
     trials = plan.trials()
     stored, left = _state(trials, how)
     unneeded = len(trials) - stored - len(left)
+    _check_compiler(left)
+    compiling = compilation(left, executor.num_workers)  # first, while nothing is compiled yet
     cost = estimate(left, executor.num_workers)
     population = how.fitting_population(left, executor.num_workers)
     memory = check_memory(left, executor.num_workers, population)
@@ -85,6 +87,7 @@ def preview(plan: Plan, how: How, *, as_json: bool) -> None:
                 "population": population,
                 "seconds": round(cost.seconds, 1),
                 "speeds_measured": cost.measured,
+                "compiling": compiling and {"seconds": round(compiling.seconds, 1), "saved_seconds": round(compiling.saved, 1)},
                 "peak_bytes": memory,
             }
         )
@@ -99,6 +102,8 @@ def preview(plan: Plan, how: How, *, as_json: bool) -> None:
         table.add_row("not needed", f"{unneeded:,} of them: another grid point has solved the setting")
     table.add_row("compute", f"{flops:.3g} FLOPs" + (f", {cost.flops:.3g} of them still to do" if stored else ""))
     table.add_row("time", _time(cost, executor.num_workers))
+    if compiling:
+        table.add_row("compiling", _compiling(compiling))
     if left:
         table.add_row("memory", f"{memory / 2**30:.1f} GiB of the {available_bytes() / 2**30:.1f} GiB free here")
     print_table(table)
@@ -109,8 +114,7 @@ def execute(plan: Plan, how: How, *, as_json: bool) -> None:
     trials = plan.trials()
     executor = LocalExecutor(how.workers, device=plan.device)
     left = _state(trials, how)[1]
-    if plan.device == "cpu" and any(trial.recipe.compiled for trial in left) and not shutil.which(os.environ.get("CXX", "g++")):
-        raise ArchlabError("recipe.compiled=true: there is no C++ compiler here: install g++, or leave it out")
+    _check_compiler(left)
     population = how.fitting_population(left, executor.num_workers)
     check_memory(left, executor.num_workers, population)
     with Store(how.location) as store, _terminable():
@@ -175,6 +179,21 @@ def _time(cost: Estimate, num_workers: int) -> str:
         f"at most about {duration(cost.seconds)} on this machine with {count(num_workers, 'worker')}, after a few seconds to "
         f"start ({source}); less where a training solves its task early, and where racing leaves some out"
     )
+
+
+def _compiling(cost: Compilation) -> str:
+    workers = f"{duration(cost.seconds)} in each of {count(cost.num_workers, 'worker')}"
+    if cost.saved <= 0:
+        return f"{workers}, and the steps get no faster: leave recipe.compiled=true out"
+    saves = f"{workers}, saves {duration(cost.saved)} of training in all"
+    return saves if cost.pays else f"{saves}: does not pay, leave recipe.compiled=true out"
+
+
+def _check_compiler(trials: Sequence[Trial]) -> None:
+    """Refuse to compile where there is nothing to compile with."""
+    on_cpu = any(trial.recipe.compiled and trial.device == "cpu" for trial in trials)
+    if on_cpu and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ArchlabError("recipe.compiled=true: there is no C++ compiler here: install g++, or leave it out")
 
 
 def _report(summary: RunSummary) -> None:
