@@ -1,101 +1,146 @@
 """How long until the ranking is that of the exhaustive run, with racing and without.
 
-    python benchmarks/racing.py transformer++ striped-mh-hyena mh-hyena hyena --grid lr=8e-3,4e-3,2e-3 --seeds 1 --store racing
-    python benchmarks/time_to_verdict.py --store racing
+    archlab run transformer++ hyena mamba --grid lr=8e-3,4e-3,2e-3 --seeds 1 --race off --store off.db
+    python benchmarks/time_to_verdict.py --store off.db
 
-Replays the stores that ``racing.py`` has left. The verdict is the order of the architectures by their mean over the tasks at
-the end of the exhaustive run. After each training, in the order in which they ended, what is there is scored; an architecture
-without a score is last. The time to the verdict is the wall time of the run, interruptions left out, and the FLOPs spent,
-when the order becomes that of the verdict and stays so to the end.
+Replays what an exhaustive run has left: its trainings go through the real runner once for every kind of race, on one worker,
+but where one would be trained its stored result is taken, cut at the step where the race drops it. So races are compared
+on the same trainings, whatever else the machine did meanwhile. The verdict is the order of the architectures by their mean
+over the tasks at the end of the exhaustive run. After each training what is there is scored; an architecture without a score
+is last. The time to the verdict is the processor time and the FLOPs spent when the order becomes that of the verdict and stays
+so to the end.
 """
 
 import argparse
 import shlex
 import sys
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args
 
 import _results
 from archlab.benchmark.plan import remembered_plan
 from archlab.benchmark.racing import Race
+from archlab.benchmark.runner import Event, TrialFinished, run
 from archlab.benchmark.scoring import score
 from archlab.store import Record, Store
 from archlab.training import Trial
-
-PAUSE_SECONDS = 60.0
-"""A gap between trainings that is longer than this is an interruption."""
+from archlab.training.trial import TrialResult
 
 
-def read(path: Path) -> tuple[list[Trial], list[Record]]:
-    """The trials of the run that a store remembers, and their records in the order in which they ended."""
-    with Store(path, create=False) as store:
-        trials = remembered_plan(store).trials()
-        records = store.records(skip_unknown=True)
-    wanted = set(trials)
-    known = [record for record in records if record.trial in wanted and record.result is not None]
-    return trials, sorted(known, key=lambda record: record.provenance["finished"])
+class Replay:
+    """An executor that knows all results."""
+
+    num_workers = 1
+
+    def __init__(self, results: Mapping[str, TrialResult]) -> None:
+        self.results = results
+
+    def submit(self, trials, on_progress, hurdles=None) -> list[Future[TrialResult]]:
+        futures: list[Future[TrialResult]] = []
+        for trial, own in zip(trials, hurdles or [{}] * len(trials), strict=True):
+            futures.append(Future())
+            futures[-1].set_result(cut(self.results[trial.key], own))
+        return futures
+
+    def stop(self, future) -> None:
+        """Nothing is ever under way."""
+
+    def shutdown(self) -> None:
+        """Nothing is ever under way."""
+
+    def __enter__(self) -> "Replay":
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Nothing to leave behind."""
 
 
-def busy_seconds(records: list[Record]) -> list[float]:
-    """Wall time since the first training began at which each ended, interruptions left out."""
-    moments = [datetime.fromisoformat(records[0].provenance["started"])]
-    moments += [datetime.fromisoformat(record.provenance["finished"]) for record in records]
-    starts = sorted(datetime.fromisoformat(record.provenance["started"]) for record in records)
-    elapsed, found = 0.0, []
-    for before, after in pairwise(moments):
-        began = next((start for start in starts if before < start <= after), before)
-        pause = (began - before).total_seconds()
-        elapsed += (after - before).total_seconds() - (pause if pause > PAUSE_SECONDS else 0.0)
-        found.append(elapsed)
-    return found
+def cut(result: TrialResult, hurdles: Mapping[int, float]) -> TrialResult:
+    """The result as it would be with these hurdles."""
+    for place, point in enumerate(result.curve, start=1):
+        if point.metrics.loss > hurdles.get(point.step, float("inf")) and point.step < result.steps:
+            share = point.step / result.steps
+            return replace(
+                result,
+                status="dropped",
+                steps=point.step,
+                solved_step=None,
+                selected_step=point.step,
+                selected=point.metrics,
+                curve=result.curve[:place],
+                cpu_seconds=share * result.cpu_seconds,
+                wall_seconds=share * result.wall_seconds,
+            )
+    return result
 
 
-def order(trials: list[Trial], records: list[Record]) -> list[str]:
+def replay(trials: list[Trial], results: Mapping[str, TrialResult], race: Race) -> tuple[list[Record], list[TrialResult]]:
+    """What a run with this race would have stored, in the order in which trainings end."""
+    order: list[tuple[str, TrialResult]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            order.append((event.trial.key, event.result))
+
+    with TemporaryDirectory() as folder, Store(Path(folder) / "replay.db") as store:
+        run(trials, store, Replay(results), listen, race)
+        records = {record.key: record for record in store.records()}
+    return [records[key] for key, _ in order], [result for _, result in order]
+
+
+def ranking(trials: list[Trial], records: list[Record]) -> list[str]:
     """The architectures, best first; those without a score last, by name."""
-    by_trial = {record.trial: record for record in records}
-    scores = score(trials, {trial.key: by_trial[trial] for trial in trials if trial in by_trial}, resamples=100)
+    scores = score(trials, {record.key: record for record in records}, resamples=100)
     ranked = sorted(scores.architectures, key=lambda a: (-(a.score if a.score is not None else -1.0), a.label))
     return [architecture.label for architecture in ranked]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, default=Path("racing"), help="as it was given to racing.py")
+    parser.add_argument("--store", type=Path, required=True, help="of a finished `archlab run --race off`")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
+    with Store(args.store, create=False) as store:
+        trials = remembered_plan(store).trials()
+        known = {record.key: record.result for record in store.records(keys=[trial.key for trial in trials])}
+    results = {key: result for key, result in known.items() if result is not None}
+    lacking = [trial for trial in trials if trial.key not in results]
+    if lacking:
+        parser.error(f"{args.store} lacks {len(lacking)} of {len(trials)} trainings of its run: finish it, with --race off")
     rows, verdict = [], []
     for race in reversed(get_args(Race)):
-        trials, records = read(args.store.with_name(f"{args.store.name}-{race}.db"))
-        verdict = verdict or order(trials, records)
-        seconds = busy_seconds(records)
-        flops, spent = [], 0.0
-        for record in records:
-            spent += record.trial.flops * record.result.steps / record.trial.num_steps
-            flops.append(spent)
-        agrees = [order(trials, records[: count + 1]) == verdict for count in range(len(records))]
+        records, found = replay(trials, results, race)
+        verdict = verdict or ranking(trials, records)
+        seconds, flops, spent_seconds, spent_flops = [], [], 0.0, 0.0
+        for record, result in zip(records, found, strict=True):
+            spent_seconds += result.cpu_seconds
+            spent_flops += record.trial.flops * result.steps / record.trial.num_steps
+            seconds.append(spent_seconds)
+            flops.append(spent_flops)
+        agrees = [ranking(trials, records[: count + 1]) == verdict for count in range(len(records))]
         since = len(agrees) - next((n for n, same in enumerate(reversed(agrees)) if not same), len(agrees))
         reached = since < len(agrees)
         rows.append(
             {
                 "race": race,
                 "trainings": len(records),
-                "wall s": round(seconds[-1]),
+                "CPU s": round(seconds[-1]),
                 "FLOPs": flops[-1],
                 "verdict after trainings": since + 1 if reached else "never",
-                "verdict, wall s": round(seconds[since]) if reached else "never",
+                "verdict, CPU s": round(seconds[since]) if reached else "never",
                 "verdict, FLOPs": flops[since] if reached else "never",
+                "order at the end": " > ".join(ranking(trials, records)),
             }
         )
     print(_results.table(rows))
     command = shlex.join(["python", "benchmarks/time_to_verdict.py", *sys.argv[1:]])
-    settings = {"verdict": " > ".join(verdict)}
-    print(
-        _results.write(
-            "time-to-verdict", "Time until the ranking is that of the exhaustive run", command, settings, rows, args.json
-        )
-    )
+    settings = {"architectures": len(verdict), "trainings": len(trials), "verdict": " > ".join(verdict)}
+    title = "Time until the ranking is that of the exhaustive run"
+    print(_results.write("time-to-verdict", title, command, settings, rows, args.json))
 
 
 if __name__ == "__main__":
