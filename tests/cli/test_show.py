@@ -10,7 +10,7 @@ import pytest
 from tests.cli.command_line import CommandLine
 
 from archlab.architectures.catalogue import CATALOGUE
-from archlab.layers import registry
+from archlab.layers import composites, registry
 
 
 def test_scores_are_those_of_the_run(archlab: CommandLine, smoke_run):
@@ -63,9 +63,10 @@ def test_describe_counts_layer_by_layer(archlab: CommandLine):
 
 def test_lists_name_everything(archlab: CommandLine):
     layers = json.loads(archlab("layers", "--json").out)
-    assert {row["layer"] for row in layers} == set(registry())
-    assert all(name in archlab("layers").out for name in registry())
-    assert all(row["parameters"] > 0 and row["flops"] > 0 for row in layers)
+    assert {row["layer"] for row in layers} == {*registry(), *composites()}
+    text = archlab("layers").out
+    assert all(name in text for name in (*registry(), *composites()))
+    assert all(row["parameters"] > 0 and row["flops"] > 0 for row in layers if row["layer"] in registry())
     assert [row["name"] for row in json.loads(archlab("architectures", "--json").out)] == list(CATALOGUE)
     protocols = {row["protocol"]: row for row in json.loads(archlab("protocols", "--json").out)}
     assert (protocols["paper"]["settings"], protocols["paper"]["trainings"] % (66 * 6)) == (66, 0)

@@ -40,6 +40,11 @@ class SwiGLU(nn.Module):
         return out
 
 
+def inner_width(dim: int) -> int:
+    """Inner width of a gated unit with about the parameters of :class:`MLPConfig`: 8/3 of the width, in sixteens."""
+    return 16 * -(-int(8 * dim / 3) // 16)
+
+
 class ChannelMixer(LayerConfig):
     """What the channel mixers share: no state, and two operations a weight and position."""
 
@@ -110,7 +115,7 @@ class SwiGLUConfig(ChannelMixer):
         return 3 * dim * self._inner(dim)
 
     def _inner(self, dim: int) -> int:
-        return self.inner or 16 * -(-int(8 * dim / 3) // 16)
+        return self.inner or inner_width(dim)
 
     def build(self, dim: int, max_length: int) -> SwiGLU:
         """See :meth:`LayerConfig.build`."""

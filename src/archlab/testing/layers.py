@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, Recurrent, layer
+from archlab.layers.base import Composite, LayerConfig, Recurrent, layer
 from archlab.testing.comparison import compare, outputs_and_gradients, poisoned_memory, relative_error, step_through
 from archlab.testing.flops import count_flops
 
@@ -59,7 +59,8 @@ class LayerContract:
     # What it is
 
     def test_config_is_a_value_with_a_text_form(self) -> None:
-        again = layer(self.config.name, **self.config.knobs())
+        made_of = self.config.layers if isinstance(self.config, Composite) else ()
+        again = layer(self.config.name, *made_of, **self.config.knobs())
         assert again == self.config
         assert hash(again) == hash(self.config)
         stack = Architecture((self.config,))
