@@ -84,7 +84,7 @@ class MoE(nn.Module):
         hidden_blu = self.up(x_bld) * F.gelu(self.gate(x_bld), approximate="tanh")
         if self.reference:
             mixed_blde: Tensor = self.down(hidden_blu).view(*x_bld.shape, -1)
-            out_bld = (mixed_blde * weights_ble[..., None, :]).sum(-1)
+            out_bld: Tensor = (mixed_blde * weights_ble[..., None, :]).sum(-1)
         else:
             weighted_blei = hidden_blu.view(*weights_ble.shape, -1) * weights_ble[..., None]
             out_bld = self.down(weighted_blei.flatten(-2))
