@@ -53,8 +53,10 @@ def test_describe_counts_layer_by_layer(archlab: CommandLine):
     spec = "mh-hyena swiglu mh-attention swiglu"
     document = json.loads(archlab("describe", spec, "--length", "128", "--json").out)
     assert [layer["layer"] for layer in document["layers"]] == spec.split()
-    for what in ("parameters", "state", "flops"):
+    for what in ("parameters", "matrix_state", "state", "flops", "active_flops"):
         assert document["total"][what] == sum(part[what] for part in document["layers"] + document["around"])
+    assert document["total"]["parameters"] == sum(document["split"].values()) + 5 * 128
+    assert 10 < document["arithmetic_intensity"] < 100
     text = archlab("describe", spec, "--length", "128").out
     rows = [line.split() for line in text.splitlines()]
     assert rows[1][:3] == ["1", "mh-hyena", "sequence"]

@@ -1,5 +1,6 @@
 """The architecture as a value: its layers, its costs, and its text form; :mod:`archlab.architectures.parser` reads it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -110,17 +111,45 @@ class Architecture:
         """Scalars carried from token to token at inference once ``length`` tokens can be held."""
         return sum(config.state_size(dim, length) for config in self.layers)
 
+    def matrix_state(self, *, length: int, dim: int = 128) -> int:
+        """Of :meth:`state_size`, what holds content, see :meth:`archlab.layers.LayerConfig.matrix_state`."""
+        return sum(config.matrix_state(dim, length) for config in self.layers)
+
+    def layer_params(self, *, length: int, dim: int = 128) -> int:
+        """Trainable scalars of the layers, without norms, embedding and unembedding."""
+        return sum(config.num_params(dim, length) for config in self.layers)
+
     def flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
         """FLOPs of one forward pass over one sequence; a multiply-add is 2.
 
         With ``vocab_size`` the unembedding is counted too (and the auto-encoder's decoder, always).
         Norms, activations and the embedding's look-up are not.
         """
+        return self._flops(lambda config, at: config.flops(dim, at), length, dim, vocab_size, backbone)
+
+    def active_flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
+        """Of :meth:`flops`, those that the outputs need, see :meth:`archlab.layers.LayerConfig.active_flops`."""
+        return self._flops(lambda config, at: config.active_flops(dim, at), length, dim, vocab_size, backbone)
+
+    def _flops(
+        self, of: Callable[[LayerConfig, int], int], length: int, dim: int, vocab_size: int, backbone: BackboneName
+    ) -> int:
         mixing, rest = self.layers[: self.num_mixing], self.layers[self.num_mixing :]
         # Of the auto-encoder, what follows the last sequence mixer sees the last position only.
         behind, decoder = (1, 4 * length * dim * dim) if backbone == "auto-encoder" else (length, 0)
-        layers = sum(config.flops(dim, length) for config in mixing) + sum(config.flops(dim, behind) for config in rest)
+        layers = sum(of(config, length) for config in mixing) + sum(of(config, behind) for config in rest)
         return layers + decoder + 2 * length * dim * vocab_size
+
+    def arithmetic_intensity(self, *, length: int, dim: int = 128, vocab_size: int = 0) -> float:
+        """FLOPs of one forward pass of the language model over one sequence, for each byte that it must move in float32.
+
+        Bytes counted: every parameter read once, of the embedding the rows of the sequence; the input of every layer read
+        and its output written once; the logits written once. What a layer moves within itself is not counted, so a
+        program that keeps less in cache has a lower intensity; a batch, which shares the parameters, has a higher one.
+        """
+        weights = self.num_params(vocab_size=vocab_size, length=length, dim=dim) - vocab_size * dim
+        moved = length * (dim + 2 * dim * len(self.layers) + vocab_size)
+        return self.flops(length=length, dim=dim, vocab_size=vocab_size) / (4 * (weights + moved))
 
 
 def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> Architecture:

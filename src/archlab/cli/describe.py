@@ -24,8 +24,13 @@ def describe(
 ) -> None:
     """Show an architecture layer by layer: parameters, state, forward FLOPs, and the totals.
 
-    State is what is carried from token to token at inference; FLOPs are those of one forward pass over one
-    sequence, a multiply-add counted as 2.
+    State is all that is carried from token to token at inference, in scalars; matrices are the part of it that holds
+    content: matrix and state-space states, keys and values, without what convolutions look back on and sums that
+    normalise. `archlab normalise` makes that part equal.
+
+    FLOPs are those of one forward pass over one sequence, a multiply-add counted as 2; active are those that the
+    outputs need, without the experts that a token was not routed to. Arithmetic intensity sets FLOPs against the bytes
+    of all weights and of every layer's input and output, each moved once in float32.
     """
     from archlab.architectures import architecture
     from archlab.cli.output import print_json, print_table

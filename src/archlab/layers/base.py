@@ -11,7 +11,7 @@ import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -39,6 +39,8 @@ class LayerConfig(ABC):
     """Name in specs, set by :func:`register`."""
     paper: ClassVar[str]
     """Where the layer comes from: an arXiv number, or a reference."""
+    state_knob: ClassVar[str] = ""
+    """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does."""
 
     @property
     @abstractmethod
@@ -56,6 +58,14 @@ class LayerConfig(ABC):
     def state_size(self, dim: int, length: int) -> int:
         """Scalars carried from token to token at inference, for one sequence, once ``length`` tokens
         can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers."""
+
+    def matrix_state(self, dim: int, length: int) -> int:
+        """Of :meth:`state_size`, what holds content: matrices and state-space states, keys and values, without inputs that
+        a convolution or a token shift looks back on, sums that normalise, and counters.
+
+        All of it unless the layer says otherwise. This is what comparisons at equal state make equal.
+        """
+        return self.state_size(dim, length)
 
     @abstractmethod
     def flops(self, dim: int, length: int) -> int:
@@ -79,6 +89,11 @@ class LayerConfig(ABC):
 
         Initialisation draws from torch's global generator only.
         """
+
+    def resized(self, dim: int, factor: float) -> "LayerConfig":
+        """The layer with ``factor`` times the inner width, as near as its knobs allow: how channel mixers set the size of a
+        model. Itself unless the layer says otherwise; the state must stay as it is."""
+        return self
 
     def knobs(self) -> dict[str, Any]:
         """Every knob with its value, in the order of declaration."""
@@ -124,6 +139,23 @@ class Composite(LayerConfig):
                 part.validate(dim)
             except ArchlabError as error:
                 raise ArchlabError(f"{self.name}: {error}") from None
+
+    @property
+    def copies(self) -> int:
+        """How many of each layer there are."""
+        return 1
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`."""
+        return self.copies * sum(x.state_size(dim, length) for x in self.layers)
+
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return self.copies * sum(x.matrix_state(dim, length) for x in self.layers)
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, layers=tuple(x.resized(dim, factor) for x in self.layers))
 
     def knobs(self) -> dict[str, Any]:
         """See :meth:`LayerConfig.knobs`."""

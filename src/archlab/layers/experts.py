@@ -41,9 +41,10 @@ class ExpertsConfig(Composite):
         """See :meth:`LayerConfig.num_params`."""
         return self.num * self.layers[0].num_params(dim, length) + router_params(dim, self.num)
 
-    def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`."""
-        return self.num * self.layers[0].state_size(dim, length)
+    @property
+    def copies(self) -> int:
+        """See :attr:`Composite.copies`."""
+        return self.num
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""

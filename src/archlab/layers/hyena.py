@@ -63,10 +63,13 @@ class HyenaConfig(LayerConfig):
         inner = self.inner_factor * dim
         return _block_params(dim, inner, self.proj_groups) + filter_params(inner, length, self.filter_order) + inner
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the filtered signal."""
+        return (length - 1) * self.inner_factor * dim
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`."""
-        inner = self.inner_factor * dim
-        return _short_state(inner, self.proj_groups) + (length - 1) * inner
+        return self.matrix_state(dim, length) + _short_state(self.inner_factor * dim, self.proj_groups)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
@@ -116,9 +119,13 @@ class MultiHeadHyenaConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return _block_params(dim, dim, self.proj_groups) + filter_params(self.heads, length, self.filter_order) + self.heads
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: keys and values."""
+        return (length - 1) * 2 * dim
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`."""
-        return _short_state(dim, self.proj_groups) + (length - 1) * 2 * dim
+        return self.matrix_state(dim, length) + _short_state(dim, self.proj_groups)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""

@@ -56,9 +56,13 @@ class HyenaExpertsConfig(LayerConfig):
         kernels = filter_params(self._channels, length, self.filter_order) + self._channels
         return projections + kernels + router_params(dim, self.num)
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the filtered signal."""
+        return (length - 1) * self._channels
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: as ``hyena``, the filtered signal and inputs of the short convolution."""
-        return ((_KERNEL_SIZE - 1) * 3 + length - 1) * self._channels
+        return self.matrix_state(dim, length) + (_KERNEL_SIZE - 1) * 3 * self._channels
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""

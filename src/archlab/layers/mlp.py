@@ -1,7 +1,7 @@
 """Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -84,6 +84,10 @@ class MLPConfig(ChannelMixer):
     def _inner(self, dim: int) -> int:
         return round(self.expand * dim)
 
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, expand=max(1, round(factor * self._inner(dim))) / dim)
+
     def num_params(self, dim: int, length: int) -> int:
         """Two matrices of ``dim`` by ``expand * dim``."""
         return 2 * dim * self._inner(dim)
@@ -109,6 +113,10 @@ class SwiGLUConfig(ChannelMixer):
         """Refuse a negative inner width."""
         if self.inner < 0:
             raise ArchlabError(f"swiglu(inner={self.inner}): inner must be at least 1, or 0 for the default of 8/3 dim")
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, inner=max(1, round(factor * self._inner(dim))))
 
     def num_params(self, dim: int, length: int) -> int:
         """Three matrices of ``dim`` by the inner width."""

@@ -1,13 +1,13 @@
 """Mixture of gated units: a channel mixer of which each token reads a few parts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import register
+from archlab.layers.base import LayerConfig, register
 from archlab.layers.experts import check_choice
 from archlab.layers.mlp import ChannelMixer, inner_width
 from archlab.layers.ops.routing import Router, router_params
@@ -48,6 +48,10 @@ class MoEConfig(ChannelMixer):
     def _weights(self, dim: int) -> int:
         """Of all units, biases of the reference's router aside."""
         return self._units(dim) * dim * (2 + (self.num if self.reference else 1))
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, inner=max(1, round(factor * self._units(dim) / self.num)))
 
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""

@@ -37,10 +37,6 @@ class ParallelConfig(Composite):
         gates = (dim + 1) * len(self.layers) if self.gate else 0
         return sum(x.num_params(dim, length) for x in self.layers) + gates
 
-    def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`."""
-        return sum(x.state_size(dim, length) for x in self.layers)
-
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
         return sum(x.flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
