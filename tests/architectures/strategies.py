@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
-from archlab.layers import LayerConfig, layer, registry
+from archlab.layers import LayerConfig, composites, layer, registry
 from archlab.layers.ops.feature_map import FEATURE_MAPS
 
 _VALUES = {
@@ -17,20 +17,28 @@ _VALUES = {
 }
 
 
+_NUM_PARTS = {"parallel": (2, 3), "experts": (1, 1)}
+
+
 @st.composite
-def layer_configs(draw: st.DrawFn) -> LayerConfig:
-    """A layer with some of its knobs changed to values that it takes."""
-    name = draw(st.sampled_from(sorted(registry())))
+def layer_configs(draw: st.DrawFn, depth: int = 2) -> LayerConfig:
+    """A layer, now and then one made of others, with some of its knobs changed to values that it takes."""
+    known = {**registry(), **(composites() if depth else {})}
+    name = draw(st.sampled_from(sorted(known)))
+    parts = []
+    if name in composites():
+        least, most = _NUM_PARTS[name]
+        parts = draw(st.lists(layer_configs(depth - 1), min_size=least, max_size=most))
     knobs = {}
-    for knob in fields(registry()[name]):
-        if draw(st.booleans()):
+    for knob in fields(known[name]):
+        if knob.name != "layers" and draw(st.booleans()):
             value = draw(_VALUES[type(knob.default)])
             try:
-                layer(name, **knobs, **{knob.name: value})
+                layer(name, *parts, **knobs, **{knob.name: value})
             except ArchlabError:
                 continue
             knobs[knob.name] = value
-    return layer(name, **knobs)
+    return layer(name, *parts, **knobs)
 
 
 @st.composite

@@ -34,6 +34,15 @@ ATTENTION, SWIGLU, HYENA, MAMBA = layer("mh-attention"), layer("swiglu"), layer(
         ("mlp(expand=2)", [layer("mlp", expand=2.0)]),
         ("mlp(expand=2.5e-1)", [layer("mlp", expand=0.25)]),
         ("mlp(expand=.5)", [layer("mlp", expand=0.5)]),
+        ("parallel(mamba, mh-attention)", [layer("parallel", MAMBA, ATTENTION)]),
+        ("2*parallel( mamba , 1*[hyena], gate = true )swiglu", [*2 * [layer("parallel", MAMBA, HYENA, gate=True)], SWIGLU]),
+        ("experts(mamba(d_state=8), num=4)", [layer("experts", layer("mamba", d_state=8), num=4)]),
+        ("parallel(experts(mamba), hyena)", [layer("parallel", layer("experts", MAMBA), HYENA)]),
+        ("parallel(1*hyena, mlp)", [layer("parallel", HYENA, layer("mlp"))]),
+        ("stripe(mamba, mh-attention, every=4)", [*3 * [MAMBA], ATTENTION]),
+        ("stripe([mamba swiglu], [mh-attention swiglu], every=2)", [MAMBA, SWIGLU, ATTENTION, SWIGLU]),
+        ("2*stripe(2*hyena, parallel(mamba, mlp), every=3)", 2 * [*4 * [HYENA], layer("parallel", MAMBA, layer("mlp"))]),
+        ("stripe(transformer++, mamba, every=2)", [ATTENTION, SWIGLU, ATTENTION, SWIGLU, MAMBA]),
     ],
 )
 def test_specs_read_as_they_look(spec, layers):
@@ -71,6 +80,30 @@ def test_specs_read_as_they_look(spec, layers):
         ("mamba(d_state=8.5)", "mamba(d_state=8.5): 8.5 is of type float, give a value of type int"),
         ("mamba(d_state=true)", "mamba(d_state=True): True is of type bool, give a value of type int"),
         ("mamba(d_state=0)", "mamba(d_state=0): d_state must be at least 1"),
+        ("mamba(hyena)", "expected '=' after 'hyena': knobs of mamba are given as name=value, found ')' at character 12"),
+        ("parallel", "parallel: give two layers or more to add, as in parallel(mamba, mh-attention)"),
+        ("parallel(mamba)", "parallel(mamba): give two layers or more to add, as in parallel(mamba, mh-attention)"),
+        ("parallel(gate=true)", "parallel(gate=True): give two layers or more to add"),
+        ("parallel(mamba, hyena", "expected ',' between layers or knobs, or ')' after the last, found the end"),
+        ("parallel(mamba hyena)", "expected ',' between layers or knobs, or ')' after the last, found 'hyena' at character 16"),
+        ("parallel(mamba,", "'(' at character 9 is never closed: add ')'"),
+        ("parallel(mamba, )", "')' at character 17: a layer's name was expected"),
+        ("parallel(gate=true, mamba)", "'mamba' at character 21: the layers of parallel come before its knobs"),
+        ("parallel(mamba, hyena, gates=true)", "unknown knob of parallel: 'gates': did you mean 'gate'?"),
+        ("parallel(mamba, hyena, gate=1)", "parallel(gate=1): 1 is of type int, give a value of type bool"),
+        ("parallel(mamba, hyena, layers=mlp)", "unknown knob of parallel: 'layers'"),
+        ("parallel([mamba swiglu], hyena)", "layer 1 of parallel at character 1 is a stack of 2: give one layer"),
+        ("paralel(mamba, hyena)", "unknown layer 'paralel': did you mean 'parallel'?"),
+        ("experts(mamba, hyena)", "experts(mamba, hyena): give one layer to make copies of, as in experts(mamba, num=4)"),
+        ("experts(mamba, active=1)", "experts(active=1): active must be at least 2"),
+        ("experts(mamba, num=4, active=5)", "experts(num=4, active=5): active must be at most num"),
+        ("experts(mamba(d_state=0))", "mamba(d_state=0): d_state must be at least 1"),
+        ("stripe(mamba, hyena)", "stripe at character 1 takes two layers or [groups], then every from 2 to 10000, as in stripe("),
+        ("stripe(mamba, every=4)", "stripe at character 1 takes two layers or [groups]"),
+        ("hyena stripe(mamba, hyena, every=1)", "stripe at character 7 takes two layers or [groups]"),
+        ("stripe(mamba, hyena, every=true)", "stripe at character 1 takes two layers or [groups]"),
+        ("stripe(mamba, hyena, ever=4)", "unknown knob of stripe: 'ever': did you mean 'every'?"),
+        ("stripe([hyena mlp], hyena, every=9999)", "more than 10000 layers"),
     ],
 )
 def test_malformed_specs_are_refused_with_the_place_and_the_fix(spec, message):
@@ -79,11 +112,30 @@ def test_malformed_specs_are_refused_with_the_place_and_the_fix(spec, message):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("spec", [9000 * "9" + "*hyena", 5000 * "[" + "hyena" + 5000 * "]", 300 * "hyena " + "]"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        9000 * "9" + "*hyena",
+        5000 * "[" + "hyena" + 5000 * "]",
+        300 * "hyena " + "]",
+        5000 * "experts(" + "hyena" + 5000 * ")",
+        5000 * "[parallel(" + "hyena" + 5000 * ")]",
+    ],
+)
 def test_absurd_specs_are_refused_briefly(spec):
     with pytest.raises(ArchlabError) as refusal:
         architecture(spec)
     assert len(str(refusal.value)) < 10_000
+
+
+def test_knobs_within_a_composite_that_do_not_fit_the_width_are_named():
+    with pytest.raises(ArchlabError, match=r"^experts: parallel: mh-attention\(heads=3\): width 128 .*that fits is heads="):
+        architecture("experts(parallel(mamba, mh-attention(heads=3)))").validate(128)
+
+
+def test_a_composite_mixes_positions_if_one_of_its_layers_does():
+    assert architecture("parallel(mlp, mamba) parallel(mlp, swiglu) experts(swiglu)").num_mixing == 1
+    assert architecture("mamba experts(parallel(hyena, mlp)) mlp").num_mixing == 2
 
 
 def test_knobs_that_do_not_fit_the_width_are_refused_where_the_width_is_known():
@@ -142,6 +194,14 @@ def test_layer_defaults_fill_the_knobs_that_the_text_leaves_open():
         HYENA,
     ]
     assert architecture(str(read)) == read  # the text says what the defaults said
+
+
+def test_layer_defaults_reach_into_composites():
+    read = architecture(
+        "experts(parallel(mh-attention, mlp))", layer_defaults={"mh-attention": {"heads": 4}, "experts": {"num": 3}}
+    )
+    assert str(read) == "experts(parallel(mh-attention(heads=4), mlp), num=3)"
+    assert architecture(str(read)) == read
 
 
 def test_layer_defaults_reach_into_the_catalogue():

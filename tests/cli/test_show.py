@@ -10,7 +10,7 @@ import pytest
 from tests.cli.command_line import CommandLine
 
 from archlab.architectures.catalogue import CATALOGUE
-from archlab.layers import registry
+from archlab.layers import composites, registry
 
 
 def test_scores_are_those_of_the_run(archlab: CommandLine, smoke_run):
@@ -53,8 +53,10 @@ def test_describe_counts_layer_by_layer(archlab: CommandLine):
     spec = "mh-hyena swiglu mh-attention swiglu"
     document = json.loads(archlab("describe", spec, "--length", "128", "--json").out)
     assert [layer["layer"] for layer in document["layers"]] == spec.split()
-    for what in ("parameters", "state", "flops"):
+    for what in ("parameters", "matrix_state", "state", "flops", "active_flops"):
         assert document["total"][what] == sum(part[what] for part in document["layers"] + document["around"])
+    assert document["total"]["parameters"] == sum(document["split"].values()) + 5 * 128
+    assert 10 < document["arithmetic_intensity"] < 100
     text = archlab("describe", spec, "--length", "128").out
     rows = [line.split() for line in text.splitlines()]
     assert rows[1][:3] == ["1", "mh-hyena", "sequence"]
@@ -63,9 +65,10 @@ def test_describe_counts_layer_by_layer(archlab: CommandLine):
 
 def test_lists_name_everything(archlab: CommandLine):
     layers = json.loads(archlab("layers", "--json").out)
-    assert {row["layer"] for row in layers} == set(registry())
-    assert all(name in archlab("layers").out for name in registry())
-    assert all(row["parameters"] > 0 and row["flops"] > 0 for row in layers)
+    assert {row["layer"] for row in layers} == {*registry(), *composites()}
+    text = archlab("layers").out
+    assert all(name in text for name in (*registry(), *composites()))
+    assert all(row["parameters"] > 0 and row["flops"] > 0 for row in layers if row["layer"] in registry())
     assert [row["name"] for row in json.loads(archlab("architectures", "--json").out)] == list(CATALOGUE)
     protocols = {row["protocol"]: row for row in json.loads(archlab("protocols", "--json").out)}
     assert (protocols["paper"]["settings"], protocols["paper"]["trainings"] % (66 * 6)) == (66, 0)

@@ -3,20 +3,22 @@
 import shutil
 
 import pytest
-from tests.oracles import CAUSALITY_TOLERANCES, CONFIGS, ORACLES, TOLERANCES
+from tests.oracles import CAUSALITY_TOLERANCES, COMPOSITES, CONFIGS, ORACLES, SPECS, TOLERANCES, oracle_of
 
-from archlab.layers import LayerConfig, layer, registry
+from archlab.architectures import architecture
+from archlab.layers import LayerConfig, composites, layer, registry
 from archlab.testing import LayerContract
 
 
 def test_every_layer_has_an_oracle_and_every_oracle_a_layer():
     assert set(ORACLES) == set(registry())
+    assert set(COMPOSITES) == set(composites())
 
 
 def _contract(config: LayerConfig) -> type[LayerContract]:
     attributes = {
         "config": config,
-        "oracle": staticmethod(ORACLES[config.name]),
+        "oracle": staticmethod(oracle_of(config)),
         "tolerance": TOLERANCES.get(str(config), LayerContract.tolerance),
         "causality_tolerance": CAUSALITY_TOLERANCES.get(str(config), LayerContract.causality_tolerance),
         "__module__": __name__,
@@ -24,7 +26,8 @@ def _contract(config: LayerConfig) -> type[LayerContract]:
     return type(f"Test[{config}]", (LayerContract,), attributes)
 
 
-for _config in [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *(layer(n, **knobs) for n, knobs in CONFIGS)]:
+_LAYERS = [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *(layer(n, **knobs) for n, knobs in CONFIGS)]
+for _config in [*_LAYERS, *(architecture(f"1*{spec}").layers[0] for spec in SPECS)]:
     globals()[f"Test[{_config}]"] = _contract(_config)
 
 

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, dataclass
 import pytest
 
 from archlab.errors import ArchlabError
-from archlab.layers import LayerConfig, base, divides, layer, positive, register, registry
+from archlab.layers import LayerConfig, base, composites, divides, layer, positive, register, registry
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,26 @@ def test_every_config_states_its_kind_and_its_paper():
         assert config.name == name
         assert config.kind in ("sequence", "channel")
         assert config.paper
+
+
+def test_composites_are_made_of_layers():
+    assert {"parallel", "experts"} <= set(composites())
+    assert not set(composites()) & set(registry())
+    inner = layer("parallel", layer("mamba"), layer("mlp"), gate=True)
+    outer = layer("experts", inner, num=4)
+    assert str(outer) == "experts(parallel(mamba, mlp, gate=True), num=4)"
+    assert outer.parts() == (outer, inner, layer("mamba"), layer("mlp"))
+    assert (outer.knobs(), outer.kind) == ({"num": 4, "active": 2}, "sequence")
+    assert hash(outer) == hash(layer("experts", inner, num=4))
+
+
+def test_what_is_no_layer_is_refused_as_a_part_of_one():
+    with pytest.raises(ArchlabError, match=r"^parallel\(mamba\): give layers, then knobs$"):
+        layer("parallel", "mamba", layer("mlp"))
+    with pytest.raises(ArchlabError, match=r"^mamba\(mlp\): it is made of no layers, give knobs only$"):
+        layer("mamba", layer("mlp"))
+    with pytest.raises(ArchlabError, match=r"^unknown knob of parallel: 'layers'"):
+        layer("parallel", layer("mlp"), layer("mlp"), layers=(layer("mlp"),))
 
 
 def test_contracts_are_known_without_torch():

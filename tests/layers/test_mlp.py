@@ -16,6 +16,12 @@ def test_the_default_gated_width_is_eight_thirds_in_multiples_of_16(dim, inner):
     assert layer("swiglu").build(dim, 1).up.out_features == inner
 
 
+@pytest.mark.parametrize(("dim", "inner"), [(128, 352), (96, 256), (64, 176), (1, 16)])
+def test_the_units_of_a_mixture_have_the_parameters_of_one(dim, inner):
+    assert layer("moe").build(dim, 1).up.out_features == inner
+    assert layer("moe").num_params(dim, 1) == layer("swiglu").num_params(dim, 1) + 8 * (dim + 1)
+
+
 def test_a_given_inner_width_is_taken_as_it_is():
     assert layer("swiglu", inner=40).build(128, 1).up.out_features == 40
     assert layer("mlp", expand=1.5).build(128, 1).up.out_features == 192

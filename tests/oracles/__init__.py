@@ -2,15 +2,20 @@
 
 A module defines ``ORACLES`` (layer name to function of the layer's module and ``(batch, length, dim)``
 float64), and may define ``CONFIGS`` (further knobs to test: name, knobs) and ``TOLERANCES`` and
-``CAUSALITY_TOLERANCES`` (by text form; see :class:`archlab.testing.LayerContract`).
+``CAUSALITY_TOLERANCES`` (by text form; see :class:`archlab.testing.LayerContract`). Of layers that are made of
+layers, ``COMPOSITES`` has the oracles (name to function of the oracles of these layers, module and input), and
+``SPECS`` what to test.
 """
 
 import importlib
 import pkgutil
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+
+from archlab.layers import Composite, LayerConfig
 
 _MODULES = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
 
@@ -23,3 +28,12 @@ ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = _merged("ORACLES")
 TOLERANCES: dict[str, float] = _merged("TOLERANCES")
 CAUSALITY_TOLERANCES: dict[str, float] = _merged("CAUSALITY_TOLERANCES")
 CONFIGS: list[tuple[str, dict[str, Any]]] = [config for module in _MODULES for config in getattr(module, "CONFIGS", [])]
+COMPOSITES: dict[str, Callable[..., Tensor]] = _merged("COMPOSITES")
+SPECS: list[str] = [spec for module in _MODULES for spec in getattr(module, "SPECS", [])]
+
+
+def oracle_of(config: LayerConfig) -> Callable[[nn.Module, Tensor], Tensor]:
+    """The oracle of a layer; that of a composite is made of its layers' oracles."""
+    if isinstance(config, Composite):
+        return partial(COMPOSITES[config.name], [oracle_of(x) for x in config.layers])
+    return ORACLES[config.name]

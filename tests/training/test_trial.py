@@ -184,6 +184,20 @@ def test_equal_trials_have_equal_keys_however_they_were_written():
         assert same.key == base.key
 
 
+def test_all_that_a_composite_is_made_of_counts():
+    specs = [
+        "parallel(mamba, mlp)",
+        "parallel(mlp, mamba)",
+        "parallel(mamba, mlp, gate=true)",
+        "parallel(mamba(d_state=8), mlp)",
+        "parallel(parallel(mamba, mlp), hyena, mlp)",
+        "parallel(parallel(mamba, mlp, hyena), mlp)",
+        "experts(mamba)",
+        "experts(mamba, num=4)",
+    ]
+    assert len({replace(trial(), architecture=architecture(spec)).key for spec in specs}) == len(specs)
+
+
 def test_the_key_is_the_same_in_another_process():
     base = trial("hyena 1*mamba swiglu")
     program = "import sys, json; from archlab.training import Trial; print(Trial.from_dict(json.load(sys.stdin)).key)"

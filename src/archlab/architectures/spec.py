@@ -1,30 +1,18 @@
-"""The architecture as a value, and its text form.
+"""The architecture as a value: its layers, its costs, and its text form; :mod:`archlab.architectures.parser` reads it."""
 
-A spec is what a person types::
-
-    mh-attention swiglu mh-attention swiglu             layers in order
-    mamba(d_state=8, expand=2)                          knobs
-    3*[mh-hyena swiglu] mh-attention swiglu             repetition
-    striped-hyena                                       a name from the catalogue
-
-A spec that is one name alone means the catalogue's architecture of that name where there is one
-(``mamba`` is the paper's four Mamba layers; ``1*mamba`` is one layer).
-"""
-
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from archlab.architectures.catalogue import CATALOGUE
-from archlab.errors import ArchlabError, unknown
-from archlab.layers import LayerConfig, layer, registry
+from archlab.architectures.parser import LayerDefaults, parse
+from archlab.errors import ArchlabError
+from archlab.layers import LayerConfig
 
 if TYPE_CHECKING:
     from archlab.architectures.backbones import Backbone
 
 BackboneName = Literal["language-model", "auto-encoder"]
-LayerDefaults = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -123,37 +111,52 @@ class Architecture:
         """Scalars carried from token to token at inference once ``length`` tokens can be held."""
         return sum(config.state_size(dim, length) for config in self.layers)
 
+    def matrix_state(self, *, length: int, dim: int = 128) -> int:
+        """Of :meth:`state_size`, what holds content, see :meth:`archlab.layers.LayerConfig.matrix_state`."""
+        return sum(config.matrix_state(dim, length) for config in self.layers)
+
+    def layer_params(self, *, length: int, dim: int = 128) -> int:
+        """Trainable scalars of the layers, without norms, embedding and unembedding."""
+        return sum(config.num_params(dim, length) for config in self.layers)
+
     def flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
         """FLOPs of one forward pass over one sequence; a multiply-add is 2.
 
         With ``vocab_size`` the unembedding is counted too (and the auto-encoder's decoder, always).
         Norms, activations and the embedding's look-up are not.
         """
+        return self._flops(lambda config, at: config.flops(dim, at), length, dim, vocab_size, backbone)
+
+    def active_flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
+        """Of :meth:`flops`, those that the outputs need, see :meth:`archlab.layers.LayerConfig.active_flops`."""
+        return self._flops(lambda config, at: config.active_flops(dim, at), length, dim, vocab_size, backbone)
+
+    def _flops(
+        self, of: Callable[[LayerConfig, int], int], length: int, dim: int, vocab_size: int, backbone: BackboneName
+    ) -> int:
         mixing, rest = self.layers[: self.num_mixing], self.layers[self.num_mixing :]
         # Of the auto-encoder, what follows the last sequence mixer sees the last position only.
         behind, decoder = (1, 4 * length * dim * dim) if backbone == "auto-encoder" else (length, 0)
-        layers = sum(config.flops(dim, length) for config in mixing) + sum(config.flops(dim, behind) for config in rest)
+        layers = sum(of(config, length) for config in mixing) + sum(of(config, behind) for config in rest)
         return layers + decoder + 2 * length * dim * vocab_size
 
+    def arithmetic_intensity(self, *, length: int, dim: int = 128, vocab_size: int = 0) -> float:
+        """FLOPs of one forward pass of the language model over one sequence, for each byte that it must move in float32.
 
-class _Token(NamedTuple):
-    text: str
-    position: int  # of the first character, from 1
-
-
-_TOKENS = re.compile(r"\s*([A-Za-z_][\w.+/:-]*|-?\.?\d[\w.+-]*|\"[^\"]*\"|'[^']*'|[()\[\]*=,])")
-
-_LARGEST = 10_000
-"""Layers of a stack: beyond any model, and far below what would fill the memory."""
-_DEEPEST = 100
-"""Brackets within brackets."""
+        Bytes counted: every parameter read once, of the embedding the rows of the sequence; the input of every layer read
+        and its output written once; the logits written once. What a layer moves within itself is not counted, so a
+        program that keeps less in cache has a lower intensity; a batch, which shares the parameters, has a higher one.
+        """
+        weights = self.num_params(vocab_size=vocab_size, length=length, dim=dim) - vocab_size * dim
+        moved = length * (dim + 2 * dim * len(self.layers) + vocab_size)
+        return self.flops(length=length, dim=dim, vocab_size=vocab_size) / (4 * (weights + moved))
 
 
 def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> Architecture:
     """Read a spec: ``architecture("3*[mh-hyena swiglu] mh-attention swiglu")``.
 
     Args:
-        spec: the text; see the module's description for the form.
+        spec: the text; see :mod:`archlab.architectures.parser` for the form.
         layer_defaults: values for knobs that the text does not give, by layer name and knob.
 
     Raises:
@@ -161,123 +164,5 @@ def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> A
     """
     name = spec.strip()
     if name in CATALOGUE:
-        return Architecture(_Parser(CATALOGUE[name].spec, layer_defaults or {}).parse(), name=name)
-    return Architecture(_Parser(spec, layer_defaults or {}).parse())
-
-
-class _Parser:
-    """Recursive descent over ``items := item+``, ``item := [INT '*'] ('[' items ']' | layer)``."""
-
-    def __init__(self, spec: str, layer_defaults: LayerDefaults) -> None:
-        self.spec = spec
-        self.layer_defaults = layer_defaults
-        self.tokens: list[_Token] = []
-        self.depth = 0
-        position = 0
-        while spec[position:].strip():
-            match = _TOKENS.match(spec, position)
-            if match is None:
-                at = position + len(spec[position:]) - len(spec[position:].lstrip())
-                raise self._error(f"{spec[at]!r} at character {at + 1} has no meaning here")
-            self.tokens.append(_Token(match[1], match.start(1) + 1))
-            position = match.end()
-
-    def parse(self) -> tuple[LayerConfig, ...]:
-        layers = self._items(opened=None)
-        if not layers:
-            raise ArchlabError("an architecture needs at least one layer, for example 'mh-attention swiglu'")
-        return tuple(layers)
-
-    def _items(self, opened: _Token | None) -> list[LayerConfig]:
-        layers: list[LayerConfig] = []
-        while self.tokens:
-            if self.tokens[0].text == "]":
-                closing = self.tokens.pop(0)
-                if opened is None:
-                    raise self._error(f"']' at character {closing.position} closes nothing: remove it")
-                if not layers:
-                    raise self._error(f"'[' at character {opened.position} holds no layer")
-                return layers
-            layers += self._item()
-            if len(layers) > _LARGEST:
-                raise self._error(f"more than {_LARGEST} layers")
-        if opened is not None:
-            raise self._error(f"'[' at character {opened.position} is never closed: add ']'")
-        return layers
-
-    def _item(self) -> list[LayerConfig]:
-        token = self.tokens.pop(0)
-        times = 1
-        if token.text.isdecimal():
-            times = int(token.text[:10])  # the first digits tell that a number is too large
-            if times < 1 or times > _LARGEST:
-                raise self._error(f"{token.text} at character {token.position}: repeat from 1 to {_LARGEST} times")
-            self._take("*", f"after {token.text}, as in {token.text}*[...]")
-            if not self.tokens:
-                raise self._error(f"nothing to repeat after {token.text}*: add a layer or [layers]")
-            token = self.tokens.pop(0)
-        layers = self._bracketed(token) if token.text == "[" else self._named(token)
-        if times * len(layers) > _LARGEST:
-            raise self._error(f"more than {_LARGEST} layers")
-        return times * layers
-
-    def _bracketed(self, opened: _Token) -> list[LayerConfig]:
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            raise self._error(f"'[' at character {opened.position}: more than {_DEEPEST} brackets within brackets")
-        layers = self._items(opened)
-        self.depth -= 1
-        return layers
-
-    def _named(self, token: _Token) -> list[LayerConfig]:
-        if not token.text[0].isalpha():
-            raise self._error(f"{token.text!r} at character {token.position}: a layer's name was expected")
-        if token.text not in registry():
-            if token.text in CATALOGUE:
-                return list(_Parser(CATALOGUE[token.text].spec, self.layer_defaults).parse())
-            raise unknown("layer", token.text, [*registry(), *CATALOGUE])
-        given: dict[str, Any] = {}
-        if self.tokens and self.tokens[0].text == "(":
-            opened = self.tokens.pop(0)
-            while not given or self._take(",", "between knobs, or ')' after the last", alternative=")") == ",":
-                if self.tokens and self.tokens[0].text == ")" and not given:
-                    self.tokens.pop(0)
-                    break
-                self._knob(token.text, given, opened)
-        return [layer(token.text, **{**self.layer_defaults.get(token.text, {}), **given})]
-
-    def _knob(self, owner: str, given: dict[str, Any], opened: _Token) -> None:
-        if not self.tokens:
-            raise self._error(f"'(' at character {opened.position} is never closed: add ')'")
-        knob = self.tokens.pop(0)
-        if not knob.text[0].isalpha():
-            raise self._error(f"{knob.text!r} at character {knob.position}: the name of a knob of {owner} was expected")
-        self._take("=", f"after {knob.text!r}: knobs of {owner} are given as name=value")
-        if not self.tokens or self.tokens[0].text in "()[]*=,":
-            raise self._error(f"no value for {owner}({knob.text}=...)")
-        if knob.text in given:
-            raise self._error(f"{owner}({knob.text}=...) is given twice")
-        given[knob.text] = _value(self.tokens.pop(0).text)
-
-    def _take(self, wanted: str, where: str, alternative: str | None = None) -> str:
-        if self.tokens and self.tokens[0].text in (wanted, alternative):
-            return self.tokens.pop(0).text
-        found = f"{self.tokens[0].text!r} at character {self.tokens[0].position}" if self.tokens else "the end"
-        raise self._error(f"expected {wanted!r} {where}, found {found}")
-
-    def _error(self, reason: str) -> ArchlabError:
-        shown = self.spec if len(self.spec) <= 120 else f"{self.spec[:117]}..."
-        return ArchlabError(f"malformed spec {shown!r}: {reason}")
-
-
-def _value(text: str) -> Any:
-    if text[0] in "\"'":
-        return text[1:-1]
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            pass
-    return text
+        return Architecture(parse(CATALOGUE[name].spec, layer_defaults or {}), name=name)
+    return Architecture(parse(spec, layer_defaults or {}))

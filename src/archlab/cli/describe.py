@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from archlab.layers import LayerConfig
+    from archlab.layers import Composite, LayerConfig
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of a table.")]
 Dim = Annotated[int, typer.Option(help="Width of the model.")]
@@ -24,8 +24,13 @@ def describe(
 ) -> None:
     """Show an architecture layer by layer: parameters, state, forward FLOPs, and the totals.
 
-    State is what is carried from token to token at inference; FLOPs are those of one forward pass over one
-    sequence, a multiply-add counted as 2.
+    State is all that is carried from token to token at inference, in scalars; matrices are the part of it that holds
+    content: matrix and state-space states, keys and values, without what convolutions look back on and sums that
+    normalise. `archlab normalise` makes that part equal.
+
+    FLOPs are those of one forward pass over one sequence, a multiply-add counted as 2; active are those that the
+    outputs need, without the experts that a token was not routed to. Arithmetic intensity sets FLOPs against the bytes
+    of all weights and of every layer's input and output, each moved once in float32.
     """
     from archlab.architectures import architecture
     from archlab.cli.output import print_json, print_table
@@ -54,17 +59,21 @@ def architectures(as_json: Json = False) -> None:
 
 
 def layers(dim: Dim = 128, length: Length = 128, as_json: Json = False) -> None:
-    """List the layers with their knobs, parameters, state and forward FLOPs at a width and length."""
+    """List the layers with their knobs, parameters, state and forward FLOPs at a width and length.
+
+    At the end stand those that are made of other layers, as in `parallel(mamba, mh-attention)`; their costs depend on these.
+    """
     from archlab.cli.output import print_json
-    from archlab.layers import registry
+    from archlab.layers import composites, registry
 
     _check(length=length, dim=dim)
-    configs = sorted(registry().values(), key=lambda config: (config.kind != "sequence", config.name))
-    rows = [_layer_row(config(), dim, length) for config in configs]
+    configs = sorted((config() for config in registry().values()), key=lambda config: (config.kind != "sequence", config.name))
+    rows = [_layer_row(config, dim, length) for config in configs]
+    topologies = [_topology_row(config) for _, config in sorted(composites().items())]
     if as_json:
-        print_json(rows)
+        print_json(rows + topologies)
     else:
-        _print_layers(rows, dim, length)
+        _print_layers(rows, topologies, dim, length)
 
 
 def protocols(
@@ -118,7 +127,15 @@ def _layer_row(config: "LayerConfig", dim: int, length: int) -> dict[str, Any]:
     return row | dict(zip(("parameters", "state", "flops"), costs, strict=True))
 
 
-def _print_layers(rows: list[dict[str, Any]], dim: int, length: int) -> None:
+def _topology_row(config: "type[Composite]") -> dict[str, Any]:
+    from dataclasses import fields
+
+    knobs = {field.name: field.default for field in fields(config) if field.name != "layers"}
+    costs = dict.fromkeys(("parameters", "state", "flops"))
+    return {"layer": config.name, "mixes": None, "knobs": knobs, "paper": config.paper} | costs
+
+
+def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], dim: int, length: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -135,9 +152,10 @@ def _print_layers(rows: list[dict[str, Any]], dim: int, length: int) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     if wide:
         table.add_column("paper", overflow="fold")
-    for kind in ("sequence", "channel"):
-        table.add_row(Text(f"{kind} mixers", style="dim"))
-        for row in (row for row in rows if row["mixes"] == kind):
+    groups = {f"{kind} mixers": [row for row in rows if row["mixes"] == kind] for kind in ("sequence", "channel")}
+    for group, members in (groups | {"layers of layers": topologies}).items():
+        table.add_row(Text(group, style="dim"))
+        for row in members:
             knobs = ", ".join(f"{knob}={value}" for knob, value in row["knobs"].items())
             costs = ("–" if row[cost] is None else human(row[cost]) for cost in ("parameters", "state", "flops"))
             table.add_row(Text(row["layer"]), Text(knobs), *costs, *([Text(row["paper"])] if wide else []))

@@ -158,6 +158,7 @@ class SlidingAttentionConfig(AttentionConfig):
     """:class:`AttentionConfig` over a window of the past."""
 
     paper: ClassVar[str] = "arXiv 2004.05150, 2104.09864"
+    state_knob: ClassVar[str] = "window"
 
     window: int = 33
     """Tokens that a query sees, itself included: the default is 32 to the left and itself."""

@@ -11,7 +11,7 @@ import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     State = dict[str, Tensor]
+
+Kind = Literal["sequence", "channel"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,15 @@ class LayerConfig(ABC):
 
     name: ClassVar[str]
     """Name in specs, set by :func:`register`."""
-    kind: ClassVar[Literal["sequence", "channel"]]
-    """Whether the layer mixes along the sequence or along the width only."""
     paper: ClassVar[str]
     """Where the layer comes from: an arXiv number, or a reference."""
+    state_knob: ClassVar[str] = ""
+    """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """Whether the layer mixes along the sequence or along the width only; most layers set a class variable."""
 
     def validate(self, dim: int) -> None:  # noqa: B027 - most layers fit every width
         """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``."""
@@ -52,6 +59,14 @@ class LayerConfig(ABC):
         """Scalars carried from token to token at inference, for one sequence, once ``length`` tokens
         can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers."""
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """Of :meth:`state_size`, what holds content: matrices and state-space states, keys and values, without inputs that
+        a convolution or a token shift looks back on, sums that normalise, and counters.
+
+        All of it unless the layer says otherwise. This is what comparisons at equal state make equal.
+        """
+        return self.state_size(dim, length)
+
     @abstractmethod
     def flops(self, dim: int, length: int) -> int:
         """Floating-point operations of ``forward`` for one sequence; a multiply-add is 2.
@@ -61,6 +76,13 @@ class LayerConfig(ABC):
         Not counted: biases, norms, activations, gates, softmax. Attention is not halved for causality.
         """
 
+    def active_flops(self, dim: int, length: int) -> int:
+        """Of :meth:`flops`, those that a token's output needs: without experts that it was not routed to.
+
+        All of them unless the layer says otherwise.
+        """
+        return self.flops(dim, length)
+
     @abstractmethod
     def build(self, dim: int, max_length: int) -> "nn.Module":
         """An initialised module for sequences of width ``dim``, at most ``max_length`` long.
@@ -68,14 +90,87 @@ class LayerConfig(ABC):
         Initialisation draws from torch's global generator only.
         """
 
+    def resized(self, dim: int, factor: float) -> "LayerConfig":
+        """The layer with ``factor`` times the inner width, as near as its knobs allow: how channel mixers set the size of a
+        model. Itself unless the layer says otherwise; the state must stay as it is."""
+        return self
+
     def knobs(self) -> dict[str, Any]:
         """Every knob with its value, in the order of declaration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def parts(self) -> "tuple[LayerConfig, ...]":
+        """The layer itself, and all layers that it is made of."""
+        return (self,)
+
+    def identity(self) -> list[Any]:
+        """Name and every knob, defaults written out; JSON-ready, and the same for equal layers only."""
+        return [self.name, self.knobs()]
+
     def __str__(self) -> str:
         """The text form: the name, and the knobs that differ from their defaults."""
-        changed = [f"{f.name}={_text(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default]
-        return f"{self.name}({', '.join(changed)})" if changed else self.name
+        arguments = self._arguments()
+        return f"{self.name}({', '.join(arguments)})" if arguments else self.name
+
+    def _arguments(self) -> list[str]:
+        defaults = {f.name: f.default for f in fields(self)}
+        return [f"{knob}={_text(value)}" for knob, value in self.knobs().items() if value != defaults[knob]]
+
+
+@dataclass(frozen=True)
+class Composite(LayerConfig):
+    """A layer made of layers; in its text form they stand before the knobs: ``parallel(mamba, mh-attention, gate=true)``.
+
+    Its module's step form holds the states of the layers it is made of: see :mod:`archlab.layers.substates`.
+    """
+
+    layers: tuple[LayerConfig, ...]
+    """What it is made of; not a knob."""
+
+    @property
+    def kind(self) -> Kind:
+        """It mixes along the sequence if one of its layers does."""
+        return "sequence" if any(x.kind == "sequence" for x in self.layers) else "channel"
+
+    def validate(self, dim: int) -> None:
+        """Every layer must fit the width, see :meth:`LayerConfig.validate`."""
+        for part in self.layers:
+            try:
+                part.validate(dim)
+            except ArchlabError as error:
+                raise ArchlabError(f"{self.name}: {error}") from None
+
+    @property
+    def copies(self) -> int:
+        """How many of each layer there are."""
+        return 1
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`."""
+        return self.copies * sum(x.state_size(dim, length) for x in self.layers)
+
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return self.copies * sum(x.matrix_state(dim, length) for x in self.layers)
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, layers=tuple(x.resized(dim, factor) for x in self.layers))
+
+    def knobs(self) -> dict[str, Any]:
+        """See :meth:`LayerConfig.knobs`."""
+        return {knob: value for knob, value in super().knobs().items() if knob != "layers"}
+
+    def parts(self) -> tuple[LayerConfig, ...]:
+        """See :meth:`LayerConfig.parts`."""
+        return (self, *(part for x in self.layers for part in x.parts()))
+
+    def identity(self) -> list[Any]:
+        """See :meth:`LayerConfig.identity`."""
+        return [*super().identity(), [x.identity() for x in self.layers]]
+
+    def _arguments(self) -> list[str]:
+        return [*map(str, self.layers), *super()._arguments()]
 
 
 def _text(value: Any) -> str:
@@ -106,7 +201,7 @@ class Recurrent(Protocol):
 
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"base", "ops"}
+_NOT_FAMILIES = {"base", "ops", "substates"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
@@ -139,27 +234,38 @@ def _import_families() -> None:
 
 
 def registry() -> Mapping[str, type[LayerConfig]]:
-    """Every known layer by name. Imports torch on the first call."""
+    """Every known layer by name, without those that are made of others. Imports torch on the first call."""
     _import_families()
-    return MappingProxyType(_REGISTRY)
+    return MappingProxyType({name: config for name, config in _REGISTRY.items() if not issubclass(config, Composite)})
 
 
-def layer(name: str, **knobs: Any) -> LayerConfig:
-    """The config of a layer: ``layer("mamba", d_state=8)``.
+def composites() -> Mapping[str, type[Composite]]:
+    """Every known way to make a layer of layers, by name. Imports torch on the first call."""
+    _import_families()
+    return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
+
+
+def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
+    """The config of a layer: ``layer("mamba", d_state=8)``, or ``layer("parallel", layer("mamba"), layer("mh-attention"))``.
 
     Raises:
-        ArchlabError: the name or a knob is unknown, or a knob's value has the wrong type.
+        ArchlabError: the name or a knob is unknown, a knob's value has the wrong type, or the layer is made of no others.
     """
-    known = registry()
+    known = {**registry(), **composites()}
     if name not in known:
         raise unknown("layer", name, known)
     config = known[name]
-    defaults = {f.name: f.default for f in fields(config)}
+    made_of: dict[str, Any] = {"layers": layers} if issubclass(config, Composite) else {}
+    for part in layers:
+        if not made_of or not isinstance(part, LayerConfig):
+            wanted = "give layers, then knobs" if made_of else "it is made of no layers, give knobs only"
+            raise ArchlabError(f"{name}({part}): {wanted}")
+    defaults = {f.name: f.default for f in fields(config) if f.name not in made_of}
     for knob, value in knobs.items():
         if knob not in defaults:
             raise unknown(f"knob of {name}:", knob, defaults)
         knobs[knob] = _coerce(f"{name}({knob}={value})", value, type(defaults[knob]))
-    return config(**knobs)
+    return config(**made_of, **knobs)
 
 
 def _coerce(where: str, value: Any, wanted: type) -> Any:

@@ -20,6 +20,7 @@ class BasedConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2402.18668"
+    state_knob: ClassVar[str] = "feature_dim"
 
     heads: int = 8
     feature_dim: int = 4
@@ -36,9 +37,13 @@ class BasedConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return 2 * dim * dim + 2 * dim * self.heads * self.feature_dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return Taylor.width(self.feature_dim) * dim
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the matrix of each head and its sum of keys."""
-        return Taylor.width(self.feature_dim) * (dim + self.heads)
+        return self.matrix_state(dim, length) + Taylor.width(self.feature_dim) * self.heads
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""

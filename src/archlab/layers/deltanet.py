@@ -30,6 +30,7 @@ class DeltaNetConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2406.06484"
+    state_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     expand_v: int = 1
@@ -64,10 +65,14 @@ class DeltaNetConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + self._vectors(dim)
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        keys, values = self._head(dim)
+        return self.heads * keys * values
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the matrix of each head, and the inputs the convolution looks back on."""
-        keys, values = self._head(dim)
-        return self.heads * keys * values + (self.d_conv - 1) * self._convolved(dim)
+        return self.matrix_state(dim, length) + (self.d_conv - 1) * self._convolved(dim)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, convolution, what is written and what is read."""

@@ -25,6 +25,7 @@ class GSAConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2409.07146"
+    state_knob: ClassVar[str] = "num_slots"
 
     heads: int = 4
     num_slots: int = 8

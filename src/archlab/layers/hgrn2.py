@@ -27,6 +27,7 @@ class HGRN2Config(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.07904"
+    state_knob: ClassVar[str] = "expand_ratio"
 
     expand_ratio: int = 16
     lower_bound: float = 0.0

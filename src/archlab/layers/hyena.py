@@ -20,7 +20,8 @@ _KERNEL_SIZE = 3
 _NUM_PROJECTIONS = 3
 
 
-def _transform_flops(length: int) -> int:
+def transform_flops(length: int) -> int:
+    """Floating-point operations of one real transform of a channel."""
     n = long_conv.fft_length(length)
     return round(2.5 * n * math.log2(n))
 
@@ -62,15 +63,18 @@ class HyenaConfig(LayerConfig):
         inner = self.inner_factor * dim
         return _block_params(dim, inner, self.proj_groups) + filter_params(inner, length, self.filter_order) + inner
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the filtered signal."""
+        return (length - 1) * self.inner_factor * dim
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`."""
-        inner = self.inner_factor * dim
-        return _short_state(inner, self.proj_groups) + (length - 1) * inner
+        return self.matrix_state(dim, length) + _short_state(self.inner_factor * dim, self.proj_groups)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
         inner = self.inner_factor * dim
-        transforms = 3 * inner * _transform_flops(length)  # of the signal, of the kernel, and back
+        transforms = 3 * inner * transform_flops(length)  # of the signal, of the kernel, and back
         mixing = 2 * length**2 * inner if length <= long_conv.TOEPLITZ_MAX_LENGTH else transforms
         return _block_flops(dim, inner, self.proj_groups, length) + filter_flops(inner, length, self.filter_order) + mixing
 
@@ -115,13 +119,17 @@ class MultiHeadHyenaConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return _block_params(dim, dim, self.proj_groups) + filter_params(self.heads, length, self.filter_order) + self.heads
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: keys and values."""
+        return (length - 1) * 2 * dim
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`."""
-        return _short_state(dim, self.proj_groups) + (length - 1) * 2 * dim
+        return self.matrix_state(dim, length) + _short_state(dim, self.proj_groups)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
-        transforms = 3 * dim * (dim // self.heads) * _transform_flops(length)
+        transforms = 3 * dim * (dim // self.heads) * transform_flops(length)
         mixing = 4 * length**2 * dim if length <= long_conv.TOEPLITZ_MAX_LENGTH_HEADS else transforms
         return _block_flops(dim, dim, self.proj_groups, length) + filter_flops(self.heads, length, self.filter_order) + mixing
 
@@ -152,7 +160,7 @@ def _short_state(inner: int, groups: int) -> int:
     return (_KERNEL_SIZE - 1) * (_NUM_PROJECTIONS * inner // groups)
 
 
-class _HyenaBlock(nn.Module):
+class HyenaBlock(nn.Module):
     """What both operators share: tied projections, the short convolution, the kernel, the output projection."""
 
     def __init__(self, dim: int, inner: int, groups: int, filters: int, max_length: int, filter_order: int) -> None:
@@ -202,7 +210,7 @@ class _HyenaBlock(nn.Module):
         return self.skip.new_zeros(batch_size, *shape)
 
 
-class Hyena(_HyenaBlock):
+class Hyena(HyenaBlock):
     """``y = W_o (x0 * conv(h, x1 * v))``; see :class:`HyenaConfig`."""
 
     def __init__(self, dim: int, max_length: int, config: HyenaConfig) -> None:
@@ -228,7 +236,7 @@ class Hyena(_HyenaBlock):
         return self.out_proj(x0_bc * y_bc), {"short": short_bkc, "signal": signal_blc[:, 1:]}
 
 
-class MultiHeadHyena(_HyenaBlock):
+class MultiHeadHyena(HyenaBlock):
     """``y = W_o (q . conv(h, k v^T))`` head by head; see :class:`MultiHeadHyenaConfig`."""
 
     def __init__(self, dim: int, max_length: int, config: MultiHeadHyenaConfig) -> None:

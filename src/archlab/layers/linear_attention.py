@@ -27,6 +27,7 @@ class LinearAttentionConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2006.16236"
+    state_knob: ClassVar[str] = "heads"
 
     heads: int = 1
     feature_map: str = "elementwise-product"
@@ -46,10 +47,14 @@ class LinearAttentionConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + 2 * FEATURE_MAPS[self.feature_map].num_params(dim // self.heads)
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return FEATURE_MAPS[self.feature_map].width(dim // self.heads) * dim
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the matrix of each head and, if normalised, its sum of keys."""
-        head = dim // self.heads
-        return self.heads * FEATURE_MAPS[self.feature_map].width(head) * (head + self.normalize)
+        keys = self.heads * FEATURE_MAPS[self.feature_map].width(dim // self.heads)
+        return self.matrix_state(dim, length) + keys * self.normalize
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""

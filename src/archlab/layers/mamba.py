@@ -27,6 +27,7 @@ class MambaConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2312.00752"
+    state_knob: ClassVar[str] = "d_state"
 
     d_state: int = 4
     d_conv: int = 4
@@ -50,9 +51,13 @@ class MambaConfig(LayerConfig):
         selection = inner * (rank + 2 * self.d_state) + (rank + 1) * inner
         return 3 * dim * inner + convolution + selection + inner * self.d_state + inner
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return self.expand * dim * self.d_state
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the state-space states and the inputs the convolution looks back on."""
-        return self.expand * dim * (self.d_state + self.d_conv - 1)
+        return self.matrix_state(dim, length) + self.expand * dim * (self.d_conv - 1)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, convolution, scan and read-out."""

@@ -29,6 +29,7 @@ class Mamba2Config(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.21060"
+    state_knob: ClassVar[str] = "d_state"
 
     d_state: int = 8
     d_conv: int = 4
@@ -59,10 +60,13 @@ class Mamba2Config(LayerConfig):
         inner, heads, convolved = self._sizes(dim)
         return dim * (inner + convolved + heads) + convolved * (self.d_conv + 1) + 3 * heads + inner + inner * dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return self.expand * dim * self.d_state
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the matrix of each head, and the inputs the convolution looks back on."""
-        inner, _, convolved = self._sizes(dim)
-        return inner * self.d_state + (self.d_conv - 1) * convolved
+        return self.matrix_state(dim, length) + (self.d_conv - 1) * self._sizes(dim)[2]
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, convolution, and what is read of the state."""

@@ -29,6 +29,7 @@ class MesaNetConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2506.05233"
+    state_knob: ClassVar[str] = "heads"
 
     heads: int = 16
     d_conv: int = 4
@@ -49,9 +50,13 @@ class MesaNetConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + 2 * self.heads + 2 * self.d_conv * dim + dim + dim // self.heads
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: both matrices of each head."""
+        return 2 * dim * dim // self.heads
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: two matrices a head, and the inputs the convolution looks back on."""
-        return 2 * dim * dim // self.heads + 2 * (self.d_conv - 1) * dim
+        return self.matrix_state(dim, length) + 2 * (self.d_conv - 1) * dim
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, convolution, the scan of key matrices, their systems, read-out."""

@@ -1,7 +1,7 @@
 """Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -38,6 +38,11 @@ class SwiGLU(nn.Module):
         """``(batch, length, dim)`` to ``(batch, length, dim)``."""
         out: Tensor = self.down(F.silu(self.gate(x_bld)) * self.up(x_bld))
         return out
+
+
+def inner_width(dim: int) -> int:
+    """Inner width of a gated unit with about the parameters of :class:`MLPConfig`: 8/3 of the width, in sixteens."""
+    return 16 * -(-int(8 * dim / 3) // 16)
 
 
 class ChannelMixer(LayerConfig):
@@ -79,6 +84,10 @@ class MLPConfig(ChannelMixer):
     def _inner(self, dim: int) -> int:
         return round(self.expand * dim)
 
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, expand=max(1, round(factor * self._inner(dim))) / dim)
+
     def num_params(self, dim: int, length: int) -> int:
         """Two matrices of ``dim`` by ``expand * dim``."""
         return 2 * dim * self._inner(dim)
@@ -105,12 +114,16 @@ class SwiGLUConfig(ChannelMixer):
         if self.inner < 0:
             raise ArchlabError(f"swiglu(inner={self.inner}): inner must be at least 1, or 0 for the default of 8/3 dim")
 
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, inner=max(1, round(factor * self._inner(dim))))
+
     def num_params(self, dim: int, length: int) -> int:
         """Three matrices of ``dim`` by the inner width."""
         return 3 * dim * self._inner(dim)
 
     def _inner(self, dim: int) -> int:
-        return self.inner or 16 * -(-int(8 * dim / 3) // 16)
+        return self.inner or inner_width(dim)
 
     def build(self, dim: int, max_length: int) -> SwiGLU:
         """See :meth:`LayerConfig.build`."""

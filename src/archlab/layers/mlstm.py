@@ -27,6 +27,7 @@ class MLSTMConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04517, 2503.13427"
+    state_knob: ClassVar[str] = "heads"
 
     heads: int = 4
 
@@ -46,9 +47,13 @@ class MLSTMConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + 2 * self.heads + dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return dim * dim // (2 * self.heads)
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: each head's matrix, sum of keys and running maximum."""
-        return dim * dim // (2 * self.heads) + dim // 2 + self.heads
+        return self.matrix_state(dim, length) + dim // 2 + self.heads
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, and what is read of the state and of the sum of keys."""

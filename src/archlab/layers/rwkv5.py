@@ -1,6 +1,6 @@
 """RWKV-5 (Eagle): token shift, and a matrix state that decays at a fixed rate for each channel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -27,6 +27,7 @@ class RWKV5Config(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.05892"
+    state_knob: ClassVar[str] = "heads"
 
     heads: int = 8
 
@@ -54,9 +55,13 @@ class RWKV5Config(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + (self._mixes() + 4) * dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return dim * dim // self.heads
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the matrix of each head, and the last token."""
-        return dim * dim // self.heads + dim
+        return self.matrix_state(dim, length) + dim
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, mixes with the token before, and what is read of the state."""
@@ -91,9 +96,17 @@ class RWKV5ChannelMixerConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return (2 * self.expand + 1) * dim * dim + 2 * dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the last token is no memory."""
+        return 0
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the last token."""
         return dim
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, expand=max(1, round(factor * self.expand)))
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, and the mixes with the token before."""

@@ -1,7 +1,7 @@
 """RWKV-7: token shift, and a matrix state whose transition is a diagonal plus a rank-one matrix that each token chooses."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -31,6 +31,7 @@ class RWKV7Config(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2503.14456"
+    state_knob: ClassVar[str] = "heads"
 
     heads: int = 8
 
@@ -58,9 +59,13 @@ class RWKV7Config(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + 13 * dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return dim * dim // self.heads
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the matrix of each head, and the last token."""
-        return dim * dim // self.heads + dim
+        return self.matrix_state(dim, length) + dim
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, mixes with the token before, what is written and what is read."""
@@ -96,9 +101,17 @@ class RWKV7ChannelMixerConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return 2 * self.expand * dim * dim + dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the last token is no memory."""
+        return 0
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the last token."""
         return dim
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, expand=max(1, round(factor * self.expand)))
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, and the mix with the token before."""

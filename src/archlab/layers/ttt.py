@@ -27,6 +27,7 @@ class TTTLinearConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2407.04620"
+    state_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     mini_batch: int = 16
@@ -49,6 +50,10 @@ class TTTLinearConfig(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + self._inner(dim) + self.heads * (dim + 1) + 4 * dim + self.mini_batch
+
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the weights of the linear models."""
+        return dim * dim // self.heads
 
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the linear models, and their gradients since the mini-batch began."""

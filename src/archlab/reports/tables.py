@@ -85,29 +85,42 @@ def architecture_dict(
 ) -> dict[str, Any]:
     """An architecture layer by layer, JSON-ready: parameters, state and forward FLOPs of one sequence, and the totals.
 
+    ``split`` has the parameters of sequence mixers, channel mixers, and embedding with unembedding.
+
     Raises:
         ArchlabError: a layer does not fit the width.
     """
     architecture.validate(dim)
-    layers = [
-        _part(str(x), x.num_params(dim, length), x.state_size(dim, length), x.flops(dim, length), mixes=x.kind)
+    layers: list[dict[str, Any]] = [
+        {
+            "layer": str(x),
+            "mixes": x.kind,
+            "parameters": x.num_params(dim, length),
+            "matrix_state": x.matrix_state(dim, length),
+            "state": x.state_size(dim, length),
+            "flops": x.flops(dim, length),
+            "active_flops": x.active_flops(dim, length),
+        }
         for x in architecture.layers
     ]
-    total = _part(
-        "total",
-        architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone),
-        architecture.state_size(length=length, dim=dim),
-        architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
-    )
+    total: dict[str, Any] = {
+        "layer": "total",
+        "parameters": architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone),
+        "matrix_state": architecture.matrix_state(length=length, dim=dim),
+        "state": architecture.state_size(length=length, dim=dim),
+        "flops": architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
+        "active_flops": architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
+    }
     around = [
-        _part("embedding", vocab_size * dim),
-        _part("norms", (len(architecture.layers) + 1) * dim),
-        _part("unembedding", vocab_size * dim + vocab_size, flops=2 * length * dim * vocab_size),
+        _around("embedding", vocab_size * dim),
+        _around("norms", (len(architecture.layers) + 1) * dim),
+        _around("unembedding", vocab_size * dim + vocab_size, flops=2 * length * dim * vocab_size),
     ]
     if backbone == "auto-encoder":
         known = [*layers, *around]
         rest = {what: total[what] - sum(part[what] for part in known) for what in ("parameters", "flops")}
-        around.insert(2, _part("decoder", rest["parameters"], flops=rest["flops"]))
+        around.insert(2, _around("decoder", rest["parameters"], flops=rest["flops"]))
+    mixers = {kind: sum(x["parameters"] for x in layers if x["mixes"] == kind) for kind in ("sequence", "channel")}
     return {
         "architecture": str(architecture),
         "name": architecture.name,
@@ -118,6 +131,8 @@ def architecture_dict(
         "layers": layers,
         "around": around,
         "total": total,
+        "split": mixers | {"embedding": 2 * vocab_size * dim + vocab_size},
+        "arithmetic_intensity": architecture.arithmetic_intensity(length=length, dim=dim, vocab_size=vocab_size),
     }
 
 
@@ -130,8 +145,15 @@ def architecture_table(
         ArchlabError: a layer does not fit the width.
     """
     found = architecture_dict(architecture, vocab_size, length, dim, backbone)
-    table = _table(f"width {dim}, length {length}, vocabulary {vocab_size}, {backbone}; a multiply-add is 2 FLOPs")
-    for head in ("", "layer", "mixes", "parameters", "state", "FLOPs"):
+    split = found["split"]
+    table = _table(
+        f"width {dim}, length {length}, vocabulary {vocab_size}, {backbone}; a multiply-add is 2 FLOPs\n"
+        f"parameters: {split['sequence']:,} in sequence mixers, {split['channel']:,} in channel mixers, "
+        f"{split['embedding']:,} in embedding and unembedding\n"
+        f"arithmetic intensity: {found['arithmetic_intensity']:.3g} FLOPs a byte, where weights and the inputs and outputs of "
+        "layers are moved once, in float32"
+    )
+    for head in ("", "layer", "mixes", "parameters", "matrices", "state", "FLOPs", "active"):
         table.add_column(head, justify="left" if head in ("layer", "mixes") else "right", overflow="fold")
     parts = [*found["layers"], *found["around"], found["total"]]
     for number, part in enumerate(parts, start=1):
@@ -140,8 +162,8 @@ def architecture_table(
             Text(part["layer"]),
             part.get("mixes", ""),
             f"{part['parameters']:,}",
-            f"{part['state']:,}" if part["state"] else "",
-            human(part["flops"]) if part["flops"] else "",
+            *(f"{part[what]:,}" if part[what] else "" for what in ("matrix_state", "state")),
+            *(human(part[what]) if part[what] else "" for what in ("flops", "active_flops")),
             style="bold" if part is found["total"] else "",
         )
     return table
@@ -157,8 +179,10 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _part(layer: str, parameters: int, state: int = 0, flops: int = 0, **more: Any) -> dict[str, Any]:
-    return {"layer": layer, **more, "parameters": parameters, "state": state, "flops": flops}
+def _around(what: str, parameters: int, flops: int = 0) -> dict[str, Any]:
+    """What an architecture has around its layers, in the same columns."""
+    costs = {"parameters": parameters, "matrix_state": 0, "state": 0, "flops": flops, "active_flops": flops}
+    return {"layer": what, **costs}
 
 
 def _table(notes: str) -> Table:

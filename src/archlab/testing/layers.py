@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, Recurrent, layer
+from archlab.layers.base import Composite, LayerConfig, Recurrent, layer
 from archlab.testing.comparison import compare, outputs_and_gradients, poisoned_memory, relative_error, step_through
 from archlab.testing.flops import count_flops
 
@@ -59,7 +59,8 @@ class LayerContract:
     # What it is
 
     def test_config_is_a_value_with_a_text_form(self) -> None:
-        again = layer(self.config.name, **self.config.knobs())
+        made_of = self.config.layers if isinstance(self.config, Composite) else ()
+        again = layer(self.config.name, *made_of, **self.config.knobs())
         assert again == self.config
         assert hash(again) == hash(self.config)
         stack = Architecture((self.config,))
@@ -207,6 +208,29 @@ class LayerContract:
         for name, tensor in state.items():
             assert torch.equal(tensor, before[name]), f"step changes {name} of the state it was given"
         assert torch.equal(first, module.step(torch.ones(2, self.dim), state)[0])
+
+    def test_parts_of_the_costs_are_no_more_than_the_whole(self) -> None:
+        for length in self.lengths:
+            matrices, state = self.config.matrix_state(self.dim, length), self.config.state_size(self.dim, length)
+            assert 0 <= matrices <= state, f"length {length}: matrix_state says {matrices}, state_size {state}"
+            active, executed = self.config.active_flops(self.dim, length), self.config.flops(self.dim, length)
+            assert 0 < active <= executed, f"length {length}: active_flops says {active}, flops {executed}"
+
+    def test_knobs_that_normalise_do_what_they_are_for(self) -> None:
+        config, length = self.config, self.lengths[-1]
+        state = config.matrix_state(self.dim, length)
+        if config.state_knob:
+            value = config.knobs()[config.state_knob]
+            assert type(value) is int, f"state_knob {config.state_knob} is no whole number: {value!r}"
+            others = [layer(config.name, **config.knobs() | {config.state_knob: 2**n}) for n in range(10)]
+            moved = {x.matrix_state(self.dim, length) for x in others if _refusal(x, self.dim) is None}
+            assert moved - {state}, f"{config.state_knob} does not set matrix_state"
+        for factor in (0.5, 1.0, 2.0):
+            resized = config.resized(self.dim, factor)
+            assert _refusal(resized, self.dim) is None, f"resized by {factor}: {_refusal(resized, self.dim)}"
+            assert resized.matrix_state(self.dim, length) == state, f"resized by {factor}: the state changes"
+            grown = resized.num_params(self.dim, length) - config.num_params(self.dim, length)
+            assert grown * (factor - 1) >= 0, f"resized by {factor}: parameters change by {grown}"
 
     def test_flops_are_as_counted(self) -> None:
         for length in self.lengths[1:]:

@@ -77,10 +77,12 @@ class Trial:
         import torch
 
         identity = self.to_dict() | {
-            "layers": [(layer.name, layer.knobs()) for layer in self.architecture.layers],
+            "layers": [layer.identity() for layer in self.architecture.layers],
             "torch": torch.__version__.split("+")[0].rsplit(".", 1)[0],
             "code": code_fingerprint(
-                "archlab.training.train", type(self.setting).__module__, *(type(x).__module__ for x in self.architecture.layers)
+                "archlab.training.train",
+                type(self.setting).__module__,
+                *(type(part).__module__ for layer in self.architecture.layers for part in layer.parts()),
             ),
         }
         del identity["architecture"]  # the text leaves defaults out; the layers above do not

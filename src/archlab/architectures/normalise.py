@@ -1,0 +1,181 @@
+"""Architectures at equal state and equal parameters: solves for the knobs that make them so."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+
+from archlab.architectures.spec import Architecture
+from archlab.errors import ArchlabError
+from archlab.layers import Composite, LayerConfig
+
+_MOST_SUMS = 10_000
+"""Sums of states that are kept while layers are chosen one after the other."""
+_LARGEST_FACTOR = 2.0**16
+"""Inner widths are sought up to this multiple, and down to its inverse."""
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """An architecture at a given state, and what was done for it."""
+
+    architecture: Architecture
+    state: int
+    """Its matrix state, see :meth:`Architecture.matrix_state`."""
+    params: int
+    """Parameters of its layers, see :meth:`Architecture.layer_params`."""
+    changes: tuple[tuple[str, str], ...]
+    """Layers that have other knobs now: before and after."""
+    unreached: tuple[str, ...]
+    """What could not be reached and why, a sentence each."""
+
+
+def normalise(
+    architecture: Architecture, *, state: int, params: int | None = None, dim: int = 128, length: int = 128
+) -> Normalised:
+    """The architecture with ``state`` scalars of matrix state in all, and ``params`` parameters, as near as its knobs allow.
+
+    Every sequence mixer with a matrix state has an equal share. One whose state grows with the length (attention, Hyena)
+    stays as it is, and its share is not given to others, so these are what they would be without it. One whose constant
+    state no knob sets stays as it is too, and the others make up for the difference. Equal layers stay equal. A layer goes
+    no further than half or twice its share if its knob allows that; of the choices whose total is nearest, the one with
+    the most even shares is taken. The parameters are those of the layers, without embeddings and norms; one factor for
+    the inner widths of all channel mixers sets them.
+
+    Args:
+        architecture: layers with any knobs.
+        state: total matrix state, in scalars.
+        params: parameters of the layers; by default they are as they come.
+        dim: width.
+        length: positions of a sequence, which bound a window.
+
+    Raises:
+        ArchlabError: a number is below 1, or a layer does not fit the width.
+    """
+    for name, number in {"state": state, "params": params, "length": length}.items():
+        if number is not None and number < 1:
+            raise ArchlabError(f"{name} {number}: must be at least 1")
+    architecture.validate(dim)
+    chosen, unreached = _choose_states(architecture.layers, state, dim, length)
+    layers = tuple(_replaced(x, chosen) for x in architecture.layers)
+    if params is not None:
+        layers, resized = _sized(layers, params, dim, length), layers
+        reached = _num_params(layers, dim, length)
+        if abs(reached - params) > params / 100:
+            why = "are the nearest that inner widths give" if layers != resized else "are left, no inner width can be set"
+            unreached.append(f"{params:,} parameters: {reached:,} {why}")
+    found = Architecture(layers)
+    pairs = zip(_leaves(architecture.layers), _leaves(layers), strict=True)
+    changes = dict.fromkeys((str(old), str(new)) for (old, _), (new, _) in pairs if old != new)
+    return Normalised(
+        found if changes else architecture,
+        found.matrix_state(length=length, dim=dim),
+        found.layer_params(length=length, dim=dim),
+        tuple(changes),
+        tuple(unreached),
+    )
+
+
+def _choose_states(
+    layers: tuple[LayerConfig, ...], state: int, dim: int, length: int
+) -> tuple[dict[LayerConfig, LayerConfig], list[str]]:
+    """New layers for those with a knob for the state, and what stands in the way of the target."""
+    times: dict[LayerConfig, int] = {}
+    for leaf, copies in _leaves(layers):
+        if leaf.kind == "sequence" and leaf.matrix_state(dim, length) > 0:
+            times[leaf] = times.get(leaf, 0) + copies
+    if not times:
+        return {}, [f"a state of {state:,}: no layer has one"]
+    goal, num = state * 1.0, sum(times.values())
+    unreached: list[str] = []
+    for leaf in [leaf for leaf in times if not leaf.state_knob]:
+        copies, own = times.pop(leaf), leaf.matrix_state(dim, length)
+        if leaf.matrix_state(dim, 2 * length) > own:
+            goal -= copies * state / num
+            unreached.append(f"{leaf}: its state grows with the length ({own:,} at {length:,}), so it stays as it is")
+        else:
+            goal -= copies * own
+            unreached.append(f"{leaf}: no knob sets its state of {own:,}, so it stays as it is")
+    if not times:
+        return {}, unreached
+    share = max(goal, 1.0) / sum(times.values())
+    options = {leaf: _options(leaf, share, dim, length) for leaf in times}
+    chosen = _nearest_sum(times, options, goal, share)
+    total = sum(times[leaf] * new.matrix_state(dim, length) for leaf, new in chosen.items())
+    if total != round(goal):
+        names = ", ".join(f"{leaf.name} by {leaf.state_knob}" for leaf in times)
+        unreached.append(f"a state of {max(round(goal), 0):,}: {total:,} is the nearest that whole numbers give ({names})")
+    return chosen, unreached
+
+
+def _options(leaf: LayerConfig, share: float, dim: int, length: int) -> dict[int, LayerConfig]:
+    """By its state, the layer with every value of its knob that fits; of several of one state, the nearest to what it had."""
+    found: dict[int, LayerConfig] = {}
+    now, before = getattr(leaf, leaf.state_knob), -1
+    for value in count(1):
+        try:
+            option = replace(leaf, **{leaf.state_knob: value})
+            option.validate(dim)
+            own = option.matrix_state(dim, length)
+        except ArchlabError:
+            own = before
+        else:
+            if own not in found or abs(value - now) < abs(getattr(found[own], leaf.state_knob) - now):
+                found[own] = option
+        # Beyond the width a knob has no more divisors to offer, and a window no more tokens.
+        if value > max(dim, now) and (own == before or own > 4 * share):
+            break
+        before = own
+    near = {own: option for own, option in found.items() if share / 2 <= own <= 2 * share}
+    nearest = min(found, key=lambda own: abs(math.log(own / share)))
+    return near or {nearest: found[nearest]}
+
+
+def _nearest_sum(
+    times: Mapping[LayerConfig, int], options: Mapping[LayerConfig, Mapping[int, LayerConfig]], goal: float, share: float
+) -> dict[LayerConfig, LayerConfig]:
+    """An option a layer, so that the states times how often they occur add up to the goal as nearly as they can."""
+    sums: dict[int, tuple[float, tuple[LayerConfig, ...]]] = {0: (0.0, ())}
+    for leaf, copies in times.items():
+        longer: dict[int, tuple[float, tuple[LayerConfig, ...]]] = {}
+        for total, (unevenness, picked) in sums.items():
+            for own, option in options[leaf].items():
+                candidate = (unevenness + copies * math.log(own / share) ** 2, (*picked, option))
+                at = total + copies * own
+                if at not in longer or candidate[0] < longer[at][0]:
+                    longer[at] = candidate
+        sums = dict(sorted(longer.items(), key=lambda item: item[1][0])[:_MOST_SUMS])
+    best = min(sums, key=lambda total: (abs(total - goal), sums[total][0]))
+    return dict(zip(times, sums[best][1], strict=True))
+
+
+def _sized(layers: tuple[LayerConfig, ...], params: int, dim: int, length: int) -> tuple[LayerConfig, ...]:
+    """The layers with the factor for all inner widths that brings them nearest to the parameters."""
+
+    def at(factor: float) -> tuple[LayerConfig, ...]:
+        return tuple(x.resized(dim, factor) for x in layers)
+
+    low, high = 1 / _LARGEST_FACTOR, _LARGEST_FACTOR
+    for _ in range(64):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _num_params(at(middle), dim, length) <= params else (low, middle)
+    return min((at(low), at(high)), key=lambda found: abs(_num_params(found, dim, length) - params))
+
+
+def _num_params(layers: Iterable[LayerConfig], dim: int, length: int) -> int:
+    return sum(x.num_params(dim, length) for x in layers)
+
+
+def _leaves(layers: Iterable[LayerConfig], copies: int = 1) -> Iterator[tuple[LayerConfig, int]]:
+    """The layers that are made of no others, and how many there are of each."""
+    for x in layers:
+        if isinstance(x, Composite):
+            yield from _leaves(x.layers, copies * x.copies)
+        else:
+            yield x, copies
+
+
+def _replaced(config: LayerConfig, chosen: Mapping[LayerConfig, LayerConfig]) -> LayerConfig:
+    if isinstance(config, Composite):
+        return replace(config, layers=tuple(_replaced(x, chosen) for x in config.layers))
+    return chosen.get(config, config)

@@ -1,0 +1,118 @@
+"""Hyena experts: one long convolution for the channels of several experts, of which each token reads a few."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from archlab.layers.base import Kind, LayerConfig, positive, register
+from archlab.layers.experts import check_choice
+from archlab.layers.hyena import HyenaBlock, transform_flops
+from archlab.layers.ops import long_conv
+from archlab.layers.ops.gated_long_conv import gated_long_conv
+from archlab.layers.ops.implicit_filter import filter_flops, filter_params
+from archlab.layers.ops.routing import Router, router_params
+
+State = dict[str, Tensor]
+
+_KERNEL_SIZE = 3
+
+
+@register("hyena-experts")
+@dataclass(frozen=True)
+class HyenaExpertsConfig(LayerConfig):
+    """Hyena over ``num * inner`` channels, ``num`` experts of ``inner`` each; ``y = W_o sum_e w_e h_e`` from their outputs.
+
+    Weights and balance are those of :class:`archlab.layers.ops.routing.Router`, the rest is
+    :class:`archlab.layers.hyena.HyenaConfig` with untied projections. A token chooses which outputs it reads; the
+    convolution takes in all tokens for all experts. Of its matrix form ``active_flops`` counts the chosen outputs; a
+    Fourier transform cannot leave any out. ``reference`` is the routing of MAD's released code.
+
+    Source: MAD (arXiv 2403.17844) and its released code, whose defaults these are.
+    """
+
+    kind: ClassVar[Kind] = "sequence"
+    paper: ClassVar[str] = "arXiv 2403.17844"
+
+    num: int = 8
+    active: int = 2
+    inner: int = 16
+    filter_order: int = 16
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one and a choice that is none."""
+        positive(self, "inner", "filter_order")
+        check_choice(self, self.num, self.active)
+
+    @property
+    def _channels(self) -> int:
+        return self.num * self.inner
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        projections = (dim + 1 + _KERNEL_SIZE + 1) * 3 * self._channels + (self.inner + 1) * dim
+        kernels = filter_params(self._channels, length, self.filter_order) + self._channels
+        return projections + kernels + router_params(dim, self.num)
+
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the filtered signal."""
+        return (length - 1) * self._channels
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: as ``hyena``, the filtered signal and inputs of the short convolution."""
+        return self.matrix_state(dim, length) + (_KERNEL_SIZE - 1) * 3 * self._channels
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        return self._flops(dim, length, self._channels)
+
+    def active_flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.active_flops`."""
+        return self._flops(dim, length, self._channels if self.reference else self.active * self.inner)
+
+    def _flops(self, dim: int, length: int, read: int) -> int:
+        """``read``: channels whose convolution is computed, where that is a choice."""
+        channels = self._channels
+        projections = (dim + _KERNEL_SIZE + 1) * 3 * channels + self.inner * dim + dim * self.num
+        transforms = 3 * channels * transform_flops(length)
+        mixing = 2 * length**2 * read if length <= long_conv.TOEPLITZ_MAX_LENGTH else transforms
+        return 2 * length * projections + filter_flops(channels, length, self.filter_order) + mixing
+
+    def build(self, dim: int, max_length: int) -> "HyenaExperts":
+        """See :meth:`LayerConfig.build`."""
+        return HyenaExperts(dim, max_length, self)
+
+
+class HyenaExperts(HyenaBlock):
+    """Hyena behind a router; see :class:`HyenaExpertsConfig`. Channel ``c`` belongs to expert ``c`` modulo their number."""
+
+    def __init__(self, dim: int, max_length: int, config: HyenaExpertsConfig) -> None:
+        channels = config.num * config.inner
+        super().__init__(dim, channels, 1, channels, max_length, config.filter_order)
+        self.out_proj = nn.Linear(config.inner, dim)
+        self.router = Router(dim, config.num, config.active, config.reference)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        weights_ebl = self.router(x_bld).movedim(-1, 0)
+        y_cbl = gated_long_conv(self.project(x_bld), *self.short_kernel(), self.kernel(x_bld.shape[1]))
+        return self.read_out((y_cbl.view(-1, *weights_ebl.shape) * weights_ebl).sum(1))
+
+    def init_state(self, batch_size: int) -> State:
+        """See :meth:`Recurrent.init_state`."""
+        channels = len(self.skip)
+        return {
+            "short": self.empty(batch_size, _KERNEL_SIZE - 1, 3 * channels),
+            "signal": self.empty(batch_size, self.max_length - 1, channels),
+        }
+
+    def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
+        """See :meth:`Recurrent.step`."""
+        weights_be = self.router(x_bd)
+        x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
+        signal_blc = torch.cat([state["signal"], (x1_bc * v_bc)[:, None]], dim=1)
+        y_bc = x0_bc * torch.einsum("blc,cl->bc", signal_blc, self.kernel(self.max_length).flip(-1))
+        y_bi = (y_bc.view(len(y_bc), -1, weights_be.shape[-1]) * weights_be[:, None]).sum(-1)
+        return self.out_proj(y_bi), {"short": short_bkc, "signal": signal_blc[:, 1:]}

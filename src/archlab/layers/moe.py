@@ -1,0 +1,95 @@
+"""Mixture of gated units: a channel mixer of which each token reads a few parts."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, register
+from archlab.layers.experts import check_choice
+from archlab.layers.mlp import ChannelMixer, inner_width
+from archlab.layers.ops.routing import Router, router_params
+
+
+@register("moe")
+@dataclass(frozen=True)
+class MoEConfig(ChannelMixer):
+    """``num`` gated units, ``y = sum_e w_e W3_e (W1_e x * gelu(W2_e x))`` with the weights of the ``active`` chosen ones.
+
+    Weights and balance are those of :class:`archlab.layers.ops.routing.Router`. Every unit computes every token, as one
+    wide matrix product, and ``flops`` counts that; ``active_flops`` counts the chosen.
+
+    ``reference`` is MAD's released code: its softmax gives a weight to every unit (see the router), and its last map,
+    ``num`` times as large, goes from all units to all, so they are mixed before they are weighted.
+
+    Source: Shazeer et al. 2017 (arXiv 1701.06538); MAD (arXiv 2403.17844), whose inner width is 16.
+    """
+
+    paper: ClassVar[str] = "arXiv 1701.06538"
+
+    num: int = 8
+    active: int = 2
+    inner: int = 0
+    """Inner width of a unit; 0 for that which gives all of them together the parameters of ``swiglu``."""
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a choice that is none and a negative width."""
+        check_choice(self, self.num, self.active)
+        if self.inner < 0:
+            raise ArchlabError(f"moe(inner={self.inner}): inner must be at least 1, or 0 for the parameters of swiglu")
+
+    def _units(self, dim: int) -> int:
+        """Inner width of all units."""
+        return self.num * (self.inner or -(-inner_width(dim) // self.num))
+
+    def _weights(self, dim: int) -> int:
+        """Of all units, biases of the reference's router aside."""
+        return self._units(dim) * dim * (2 + (self.num if self.reference else 1))
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, inner=max(1, round(factor * self._units(dim) / self.num)))
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return self._weights(dim) + router_params(dim, self.num)
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        return 2 * length * (self._weights(dim) + dim * self.num)
+
+    def active_flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.active_flops`."""
+        weights = self._weights(dim) if self.reference else self._weights(dim) * self.active // self.num
+        return 2 * length * (weights + dim * self.num)
+
+    def build(self, dim: int, max_length: int) -> "MoE":
+        """See :meth:`LayerConfig.build`."""
+        return MoE(dim, self._units(dim), self)
+
+
+class MoE(nn.Module):
+    """Gated units behind a router; see :class:`MoEConfig`."""
+
+    def __init__(self, dim: int, units: int, config: MoEConfig) -> None:
+        super().__init__()
+        self.reference = config.reference
+        self.router = Router(dim, config.num, config.active, config.reference)
+        self.gate = nn.Linear(dim, units, bias=False)
+        self.up = nn.Linear(dim, units, bias=False)
+        self.down = nn.Linear(units, dim * config.num if config.reference else dim, bias=False)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
+        weights_ble = self.router(x_bld)
+        hidden_blu = self.up(x_bld) * F.gelu(self.gate(x_bld), approximate="tanh")
+        if self.reference:
+            mixed_blde: Tensor = self.down(hidden_blu).view(*x_bld.shape, -1)
+            out_bld: Tensor = (mixed_blde * weights_ble[..., None, :]).sum(-1)
+        else:
+            weighted_blei = hidden_blu.view(*weights_ble.shape, -1) * weights_ble[..., None]
+            out_bld = self.down(weighted_blei.flatten(-2))
+        return out_bld

@@ -1,0 +1,85 @@
+"""Layers side by side on one input: their outputs are added."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import Composite, register
+from archlab.layers.substates import State, init_states, step_each
+
+
+@register("parallel")
+@dataclass(frozen=True)
+class ParallelConfig(Composite):
+    """Branches on the same input, added: ``y = sum_i f_i(x)``; with ``gate``, ``y = sum_i 2 sigmoid(w_i x + b_i) f_i(x)``.
+
+    The gates, one a branch and token, start at 1, where the weighted sum is the sum. They do not compete as a softmax
+    would: a token can take all branches, or none. Channel mixers may stand beside sequence mixers:
+    ``parallel(mh-attention, swiglu)``.
+
+    Source: parallel branches are those of MAD's topologies (arXiv 2403.17844, section 3); the gate is this package's.
+    """
+
+    paper: ClassVar[str] = "arXiv 2403.17844"
+
+    gate: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse less than two branches."""
+        if len(self.layers) < 2:
+            raise ArchlabError(f"{self}: give two layers or more to add, as in parallel(mamba, mh-attention)")
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        gates = (dim + 1) * len(self.layers) if self.gate else 0
+        return sum(x.num_params(dim, length) for x in self.layers) + gates
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`."""
+        return sum(x.flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
+
+    def active_flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.active_flops`."""
+        return sum(x.active_flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
+
+    def _gate_flops(self, dim: int, length: int) -> int:
+        return 2 * length * dim * len(self.layers) if self.gate else 0
+
+    def build(self, dim: int, max_length: int) -> "Parallel":
+        """See :meth:`LayerConfig.build`."""
+        return Parallel([x.build(dim, max_length) for x in self.layers], dim if self.gate else 0)
+
+
+class Parallel(nn.Module):
+    """The sum of its branches; see :class:`ParallelConfig`."""
+
+    def __init__(self, branches: list[nn.Module], gate_dim: int) -> None:
+        """``gate_dim``: the width, 0 for no gates."""
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.gate = nn.Linear(gate_dim, len(branches)) if gate_dim else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+
+    def _sum(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
+        if self.gate is not None:
+            gates = 2 * torch.sigmoid(self.gate(x))
+            outputs = [gate[..., None] * y for gate, y in zip(gates.unbind(-1), outputs, strict=True)]
+        return sum(outputs[1:], outputs[0])
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        return self._sum(x_bld, [branch(x_bld) for branch in self.branches])
+
+    def init_state(self, batch_size: int) -> State:
+        """See :meth:`Recurrent.init_state`."""
+        return init_states(self.branches, batch_size)
+
+    def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
+        """See :meth:`Recurrent.step`."""
+        outputs, state = step_each(self.branches, x_bd, state)
+        return self._sum(x_bd, outputs), state
