@@ -1,0 +1,66 @@
+"""Canon: every token takes in a little of the few before it."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.ops.short_conv import ShortConv
+
+
+@register("canon")
+@dataclass(frozen=True)
+class CanonConfig(LayerConfig):
+    """Canon layer (arXiv 2512.17351): a residual depthwise causal convolution, without activation and bias.
+
+    Before attention it is the paper's Canon-A, before an MLP its Canon-C. Knob: ``d_conv``, taps of the convolution.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2512.17351"
+
+    d_conv: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse no taps."""
+        positive(self, "d_conv")
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return self.d_conv * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the inputs the convolution looks back on."""
+        return (self.d_conv - 1) * dim
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: the taps on earlier tokens; that on the token itself scales it, as a gate does."""
+        return 2 * dim * sum(max(length - lag, 0) for lag in range(1, self.d_conv))
+
+    def build(self, dim: int, max_length: int) -> "Canon":
+        """See :meth:`LayerConfig.build`."""
+        return Canon(dim, self.d_conv)
+
+
+class Canon(nn.Module):
+    """``y = x + conv(x)``, channel by channel."""
+
+    def __init__(self, dim: int, d_conv: int) -> None:
+        """``d_conv`` taps for each of ``dim`` channels."""
+        super().__init__()
+        self.conv = ShortConv(dim, d_conv, bias=False)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        out: Tensor = x_bld + self.conv(x_bld)
+        return out
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """An empty convolution window (B, K - 1, D)."""
+        return {"conv": self.conv.init_state(batch_size)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        y_bd, conv = self.conv.step(x_bd, state["conv"])
+        return x_bd + y_bd, {"conv": conv}

@@ -1,0 +1,70 @@
+"""LIV: the short convolution of LFM2, gated before and after."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.ops.short_conv import ShortConv
+
+
+@register("liv")
+@dataclass(frozen=True)
+class LIVConfig(LayerConfig):
+    """The gated short convolution of LFM2 (arXiv 2511.23404), a linear input-varying operator (STAR, arXiv 2411.17800).
+
+    Knob: ``d_conv``, taps of the convolution.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2511.23404"
+
+    d_conv: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse no taps."""
+        positive(self, "d_conv")
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return 4 * dim * dim + self.d_conv * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the gated inputs the convolution looks back on."""
+        return (self.d_conv - 1) * dim
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections and convolution."""
+        return 2 * length * self.num_params(dim, length)
+
+    def build(self, dim: int, max_length: int) -> "LIV":
+        """See :meth:`LayerConfig.build`."""
+        return LIV(dim, self.d_conv)
+
+
+class LIV(nn.Module):
+    """``y = W_out (c * conv(b * u))`` with ``[b, c, u] = W_in x``: linear gates, no activation, no bias."""
+
+    def __init__(self, dim: int, d_conv: int) -> None:
+        """``d_conv`` taps for each of ``dim`` channels."""
+        super().__init__()
+        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
+        self.conv = ShortConv(dim, d_conv, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        b_bld, c_bld, u_bld = self.in_proj(x_bld).chunk(3, -1)
+        out: Tensor = self.out_proj(c_bld * self.conv(b_bld * u_bld))
+        return out
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """An empty convolution window (B, K - 1, D)."""
+        return {"conv": self.conv.init_state(batch_size)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        b_bd, c_bd, u_bd = self.in_proj(x_bd).chunk(3, -1)
+        y_bd, conv = self.conv.step(b_bd * u_bd, state["conv"])
+        return self.out_proj(c_bd * y_bd), {"conv": conv}

@@ -1,0 +1,121 @@
+"""minGRU and minLSTM: the two classics, their gates blind to the state, hence a linear recurrence."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.scan import diagonal_scan
+
+
+@register("min-gru")
+@dataclass(frozen=True)
+class MinGRUConfig(LayerConfig):
+    """minGRU (arXiv 2410.01201, section 3.1): one gate that mixes the state with a candidate.
+
+    Knob: ``expand``, channels of the state over the width. The states are the output; from 2 on a linear map
+    brings them back to the width.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2410.01201"
+    maps: ClassVar[int] = 2
+    """Linear maps of a token: one for each gate, one for the candidate."""
+
+    expand: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse an expansion below one."""
+        positive(self, "expand")
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return (self.maps + (self.expand > 1)) * self.expand * dim * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`."""
+        return self.expand * dim
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections and scan."""
+        return 2 * length * self.num_params(dim, length) + 2 * (length - 1) * self.expand * dim
+
+    def build(self, dim: int, max_length: int) -> "MinGRU":
+        """See :meth:`LayerConfig.build`."""
+        return MinGRU(dim, self.expand * dim, self.maps)
+
+
+@register("min-lstm")
+@dataclass(frozen=True)
+class MinLSTMConfig(MinGRUConfig):
+    """minLSTM (arXiv 2410.01201, section 3.2): a forget and an input gate, normalised to sum to one.
+
+    Knob: as :class:`MinGRUConfig`.
+    """
+
+    maps: ClassVar[int] = 3
+
+    def build(self, dim: int, max_length: int) -> "MinLSTM":
+        """See :meth:`LayerConfig.build`."""
+        return MinLSTM(dim, self.expand * dim, self.maps)
+
+
+class MinGRU(nn.Module):
+    """``h_t = (1 - z_t) h_{t-1} + z_t g(W_h x_t)`` with ``z_t = sigmoid(W_z x_t)``.
+
+    ``g(x)`` is ``x + 0.5`` for ``x >= 0``, else ``sigmoid(x)``: positive and continuous, as the paper's form in logarithms
+    (appendix B) needs it. The scan here needs no logarithms, and is in at least float32. The state starts at zero.
+    """
+
+    def __init__(self, dim: int, inner: int, maps: int) -> None:
+        """``maps`` of a token onto the ``inner`` channels of the state, without biases."""
+        super().__init__()
+        self.inner = inner
+        self.in_proj = nn.Linear(dim, maps * inner, bias=False)
+        self.out_proj = nn.Linear(inner, dim, bias=False) if inner != dim else nn.Identity()
+
+    def _mix(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is kept of the state, what is taken of the candidate, and the candidate, each (..., W)."""
+        gate, candidate = projected.chunk(2, -1)
+        return torch.sigmoid(-gate), torch.sigmoid(gate), candidate
+
+    def _recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Decays and what is added to the state, each (..., W)."""
+        keep, take, candidate = self._mix(at_least_float32(self.in_proj(x)))
+        return keep, take * torch.where(candidate >= 0, candidate + 0.5, torch.sigmoid(candidate))
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        decay_blw, inputs_blw = self._recurrence(x_bld)
+        with no_autocast(x_bld):
+            h_lbw = diagonal_scan(decay_blw.transpose(0, 1), inputs_blw.transpose(0, 1))
+        out: Tensor = self.out_proj(h_lbw.transpose(0, 1).to(x_bld.dtype))
+        return out
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero states (B, W)."""
+        return {"h": self.in_proj.weight.new_zeros(batch_size, self.inner)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        decay_bw, inputs_bw = self._recurrence(x_bd)
+        h_bw = decay_bw * state["h"] + inputs_bw
+        return self.out_proj(h_bw), {"h": h_bw}
+
+
+class MinLSTM(MinGRU):
+    """``h_t = f'_t h_{t-1} + i'_t g(W_h x_t)`` with ``f' = f / (f + i)``, ``i' = i / (f + i)`` of two sigmoid gates.
+
+    All else as :class:`MinGRU`.
+    """
+
+    def _mix(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`MinGRU`."""
+        forget, write, candidate = projected.chunk(3, -1)
+        # f / (f + i) without the quotient, which is 0 / 0 where both gates are closed.
+        logit = F.logsigmoid(forget) - F.logsigmoid(write)
+        return torch.sigmoid(logit), torch.sigmoid(-logit), candidate

@@ -1,0 +1,129 @@
+"""RG-LRU: the gated diagonal recurrence of Griffin and Hawk, in their recurrent block."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.scan import diagonal_scan
+from archlab.layers.ops.short_conv import ShortConv
+
+RATE = 8.0
+"""The paper's ``c``: how often the recurrence gate, wide open, applies the decay of a channel."""
+SLOWEST, FASTEST = 0.999, 0.9
+"""Between these a channel's decay under an open gate starts."""
+NO_DECAY = -1e-30
+"""Log decays above this are taken as this: at zero the square root has no derivative."""
+
+
+@register("rg-lru")
+@dataclass(frozen=True)
+class RGLRUConfig(LayerConfig):
+    """Griffin's recurrent block around the real-gated linear recurrent unit (arXiv 2402.19427, section 2.4).
+
+    Knobs: ``lru_width`` channels of the recurrence (0: four thirds of the width, rounded up to a multiple of
+    ``blocks``), ``blocks`` on the diagonal of the gates' matrices, ``d_conv`` taps of the short convolution.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2402.19427"
+
+    lru_width: int = 0
+    blocks: int = 16
+    d_conv: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one, and blocks that do not divide the width of the recurrence."""
+        positive(self, "blocks", "d_conv")
+        if self.lru_width < 0 or self.lru_width % self.blocks:
+            raise ArchlabError(
+                f"rg-lru(lru_width={self.lru_width}): lru_width must be a multiple of blocks={self.blocks},"
+                " or 0 for four thirds of the width"
+            )
+
+    def _inner(self, dim: int) -> int:
+        """Channels of the recurrence."""
+        return self.lru_width or self.blocks * -(-4 * dim // (3 * self.blocks))
+
+    def _weights(self, dim: int) -> int:
+        """Entries of the linear maps, those of the two gates within their blocks."""
+        inner = self._inner(dim)
+        return 3 * dim * inner + 2 * inner * inner // self.blocks
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return self._weights(dim) + (self.d_conv + 6) * self._inner(dim) + dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: the recurrence and the inputs the convolution looks back on."""
+        return self._inner(dim) * self.d_conv
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: projections, gates, convolution and scan."""
+        return 2 * length * (self._weights(dim) + (self.d_conv + 1) * self._inner(dim))
+
+    def build(self, dim: int, max_length: int) -> "RGLRU":
+        """See :meth:`LayerConfig.build`."""
+        return RGLRU(dim, self._inner(dim), self.blocks, self.d_conv)
+
+
+class RGLRU(nn.Module):
+    """``y = W_out (gelu(W_gate x) * h)`` with ``h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t * u_t)`` and ``u = conv(W_in x)``.
+
+    ``a_t = sigmoid(Lambda)^(8 r_t)``; the recurrence gate ``r`` and the input gate ``i`` are sigmoids of block-diagonal
+    maps of ``u`` (equations 1 to 4). Gates and states are in at least float32. The first token is scaled as every other,
+    as in the paper; the authors' code lets it in whole.
+    """
+
+    def __init__(self, dim: int, inner: int, blocks: int, d_conv: int) -> None:
+        """``sigmoid(Lambda)^8`` starts uniform in [0.9, 0.999]."""
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, inner)
+        self.in_proj = nn.Linear(dim, inner)
+        self.conv = ShortConv(inner, d_conv)
+        block = inner // blocks
+        self.gates_weight = nn.Parameter(torch.randn(2, blocks, block, block) * block**-0.5)
+        self.gates_bias = nn.Parameter(torch.zeros(2, inner))
+        decay = torch.empty(inner).uniform_(FASTEST, SLOWEST)
+        self.Lambda = nn.Parameter(-torch.log(torch.expm1(-decay.log() / RATE)))
+        self.out_proj = nn.Linear(inner, dim)
+        for parameter in (self.gates_bias, self.Lambda):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def _recurrence(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Decays and what is added to the state, each (..., W), of the convolved tokens ``u`` (..., W)."""
+        in_blocks = u.view(*u.shape[:-1], self.gates_weight.shape[1], -1)
+        gates = torch.einsum("...hi,ghio->...gho", in_blocks, self.gates_weight).flatten(-2)
+        r, i = torch.sigmoid(at_least_float32(gates) + self.gates_bias).unbind(-2)
+        log_decay = (RATE * r * F.logsigmoid(self.Lambda)).clamp(max=NO_DECAY)
+        # 1 - a^2 as a difference is zero for the slow channels, whose decays round to 1.
+        return log_decay.exp(), torch.sqrt(-torch.expm1(2 * log_decay)) * i * at_least_float32(u)
+
+    def _read_out(self, x: Tensor, h: Tensor) -> Tensor:
+        """The gate and the last projection of the states ``h`` (..., W), given the tokens ``x`` (..., D)."""
+        gate = F.gelu(self.gate_proj(x), approximate="tanh")
+        out: Tensor = self.out_proj(gate * h.to(gate.dtype))
+        return out
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        decay_blw, inputs_blw = self._recurrence(self.conv(self.in_proj(x_bld)))
+        with no_autocast(x_bld):
+            h_lbw = diagonal_scan(decay_blw.transpose(0, 1), inputs_blw.transpose(0, 1))
+        return self._read_out(x_bld, h_lbw.transpose(0, 1))
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero states (B, W) and an empty convolution window (B, K - 1, W)."""
+        return {"h": self.Lambda.new_zeros(batch_size, len(self.Lambda)), "conv": self.conv.init_state(batch_size)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        u_bw, conv = self.conv.step(self.in_proj(x_bd), state["conv"])
+        decay_bw, inputs_bw = self._recurrence(u_bw)
+        h_bw = decay_bw * state["h"] + inputs_bw
+        return self._read_out(x_bd, h_bw), {"h": h_bw, "conv": conv}

@@ -1,0 +1,76 @@
+"""S4D: a diagonal state-space model on every channel, then a gated linear map across them."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError
+from archlab.layers.base import LayerConfig, register
+from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
+from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, causal_conv, fft_length
+
+
+@register("s4d")
+@dataclass(frozen=True)
+class S4DConfig(LayerConfig):
+    """S4D (arXiv 2206.11893) in its S4D-Lin form, discretised by zero-order hold.
+
+    Knob: ``d_state``, real scalars a channel, an even number: the paper takes 64, in 32 conjugate pairs. The kernel is
+    evaluated once for each ``forward``; ``flops`` charges it to the one sequence.
+    """
+
+    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
+    paper: ClassVar[str] = "arXiv 2206.11893"
+
+    d_state: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse states that are not pairs."""
+        if self.d_state < 2 or self.d_state % 2:
+            raise ArchlabError(f"s4d(d_state={self.d_state}): d_state must be even and at least 2: states come in pairs")
+
+    def num_params(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.num_params`."""
+        return diagonal_ssm_params(dim, self.d_state) + 2 * dim * (dim + 1)
+
+    def state_size(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.state_size`: real and imaginary parts."""
+        return dim * self.d_state
+
+    def flops(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.flops`: kernel, convolution and projection."""
+        points = fft_length(length)
+        transforms = 3 * dim * round(2.5 * points * math.log2(points))  # of the signal, of the kernel, and back
+        convolution = 2 * length**2 * dim if length <= TOEPLITZ_MAX_LENGTH else transforms
+        return diagonal_ssm_kernel_flops(dim, self.d_state, length) + convolution + 4 * length * dim * dim
+
+    def build(self, dim: int, max_length: int) -> "S4D":
+        """See :meth:`LayerConfig.build`."""
+        return S4D(dim, self.d_state)
+
+
+class S4D(nn.Module):
+    """``a * sigmoid(b)`` with ``[a, b] = W gelu(conv(K, x)) + c``, where ``K`` are the kernels of a :class:`DiagonalSSM`."""
+
+    def __init__(self, dim: int, d_state: int) -> None:
+        """``d_state`` real scalars for each of ``dim`` channels."""
+        super().__init__()
+        self.ssm = DiagonalSSM(dim, d_state)
+        self.out_proj = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        y_dbl = causal_conv(x_bld.permute(2, 0, 1), self.ssm.kernel(x_bld.shape[1]))
+        return F.glu(self.out_proj(F.gelu(y_dbl.permute(1, 2, 0))))
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zero states (B, D, 2, N / 2)."""
+        return {"ssm": self.ssm.init_state(batch_size)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        y_bd, ssm = self.ssm.step(x_bd, state["ssm"])
+        return F.glu(self.out_proj(F.gelu(y_bd))), {"ssm": ssm}

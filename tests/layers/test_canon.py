@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from archlab.errors import ArchlabError
+from archlab.layers import layer
+
+
+def test_costs_of_the_default_size():
+    config = layer("canon")
+    assert config.num_params(128, 128) == 4 * 128
+    assert config.state_size(128, 128) == 3 * 128
+    assert layer("canon", d_conv=1).flops(128, 128) == 0
+
+
+def test_channels_are_apart_and_the_token_itself_passes():
+    module, x_bld = layer("canon").build(8, 6), torch.zeros(1, 6, 8)
+    x_bld[:, 1, 3] = 1
+    response = (module(x_bld) - x_bld)[0]
+    torch.testing.assert_close(response[1:5, 3], module.conv.weight[3, 0].flip(0))
+    response[1:5, 3] = 0
+    assert not response.any()
+
+
+def test_no_taps_are_refused():
+    with pytest.raises(ArchlabError, match=r"^canon\(d_conv=0\): d_conv must be at least 1$"):
+        layer("canon", d_conv=0)
