@@ -6,6 +6,7 @@ directly. Both forms walk over blocks of channels that stay in cache and recompu
 pass what they do not want to keep.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -40,6 +41,25 @@ def _is_5_smooth(n: int) -> bool:
         while n % prime == 0:
             n //= prime
     return n == 1
+
+
+def transform_flops(points: int) -> int:
+    """Floating-point operations of a real Fourier transform."""
+    return round(2.5 * points * math.log2(points))
+
+
+def conv_flops(channels: int, length: int) -> int:
+    """Floating-point operations of :func:`causal_conv` for one sequence."""
+    if length <= TOEPLITZ_MAX_LENGTH:
+        return 2 * length**2 * channels
+    return 3 * channels * transform_flops(fft_length(length))  # of the signal, of the kernel, and back
+
+
+def conv_heads_flops(dim: int, heads: int, length: int) -> int:
+    """Floating-point operations of :func:`causal_conv_heads` for one sequence, ``dim`` channels in ``heads`` heads."""
+    if length <= TOEPLITZ_MAX_LENGTH_HEADS:
+        return 4 * length**2 * dim
+    return dim // heads * conv_flops(dim, length)
 
 
 def toeplitz(h_cl: Tensor) -> Tensor:
@@ -113,6 +133,12 @@ def causal_conv(x_cbl: Tensor, h_cl: Tensor) -> Tensor:
     with no_autocast(x_cbl):
         y_cbl = apply(_CausalConv, at_least_float32(x_cbl), at_least_float32(h_cl))
     return y_cbl.to(x_cbl.dtype)
+
+
+def causal_conv_step(x_bc: Tensor, past_bkc: Tensor, h_ck: Tensor) -> tuple[Tensor, Tensor]:
+    """One value a channel (B, C) after the last K - 1 (B, K - 1, C), through kernels (C, K): output and new last values."""
+    window_bkc = torch.cat([past_bkc, x_bc[:, None]], dim=1)
+    return torch.einsum("bkc,ck->bc", window_bkc, h_ck.flip(-1)), window_bkc[:, 1:]
 
 
 def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
