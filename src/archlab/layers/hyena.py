@@ -75,7 +75,7 @@ class HyenaConfig(LayerConfig):
         """See :meth:`LayerConfig.flops`."""
         inner = self.inner_factor * dim
         kernels = _FILTERS[self.filter].flops(inner, length, self.filter_order)
-        return _block_flops(dim, inner, self.proj_groups, length) + kernels + conv_flops(inner, length)
+        return _block_flops(dim, inner, self.proj_groups, length) + kernels + conv_flops(inner, length, length)
 
     def build(self, dim: int, max_length: int) -> "Hyena":
         """See :meth:`LayerConfig.build`."""
