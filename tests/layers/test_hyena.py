@@ -6,7 +6,7 @@ import torch
 from archlab.errors import ArchlabError
 from archlab.layers import layer
 from archlab.layers.ops import long_conv
-from archlab.layers.ops.implicit_filter import ImplicitFilter, filter_params
+from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.testing.flops import count_flops
 
 
@@ -25,6 +25,15 @@ def test_the_reference_layouts_have_the_reference_number_of_parameters(name, kno
     assert sum(p.numel() for p in config.build(128, length).parameters()) == expected
 
 
+@pytest.mark.parametrize(("name", "filters", "states"), [("hyena", 512, 4 * 512), ("mh-hyena", 16, 2 * 128 * 8)])
+def test_rational_filters_have_their_own_parameters_and_a_state_of_any_length(name, filters, states):
+    implicit, rational = layer(name), layer(name, filter="rtf")
+    own = ImplicitFilter.num_params(filters, 128, implicit.filter_order)
+    assert implicit.num_params(128, 128) - rational.num_params(128, 128) == own - 2 * implicit.filter_order * filters
+    short = 2 * rational.build(128, 8).in_proj.out_features
+    assert {rational.state_size(128, length) for length in (8, 128, 4096)} == {states + short}
+
+
 @pytest.mark.parametrize("name", ["hyena", "mh-hyena"])
 def test_flops_follow_the_form_that_runs_at_each_length(name):
     config = layer(name)
@@ -37,9 +46,11 @@ def test_flops_follow_the_form_that_runs_at_each_length(name):
         assert per_token[4096] < per_token[2048] / 2
 
 
-@pytest.mark.parametrize(("name", "length"), [("hyena", 129), ("mh-hyena", 2049)])
-def test_flops_of_transforms_are_as_counted(name, length):
-    config = layer(name)
+@pytest.mark.parametrize(
+    ("name", "filter", "length"), [("hyena", "implicit", 129), ("hyena", "rtf", 129), ("mh-hyena", "rtf", 2049)]
+)
+def test_flops_of_transforms_are_as_counted(name, filter, length):
+    config = layer(name, filter=filter)
     counted = count_flops(config.build(16, length), torch.randn(1, length, 16))
     assert config.flops(16, length) == pytest.approx(counted, rel=0.01)
 
@@ -61,6 +72,12 @@ def test_knobs_that_do_not_fit_the_width_are_refused(name, knobs, dim, message):
 def test_knobs_below_one_are_refused(knob):
     with pytest.raises(ArchlabError, match=f"hyena\\({knob}=0\\)"):
         layer("hyena", **{knob: 0})
+
+
+@pytest.mark.parametrize("name", ["hyena", "mh-hyena"])
+def test_unknown_filters_are_refused(name):
+    with pytest.raises(ArchlabError, match=rf"unknown {name}\(filter\): filter 'fir': known: implicit, rtf"):
+        layer(name, filter="fir")
 
 
 @pytest.mark.parametrize("name", ["hyena", "mh-hyena"])
@@ -91,7 +108,7 @@ def test_positions_are_trained_and_nothing_of_the_filter_decays():
     named = dict(kernels.named_parameters())
     assert named["features_lf"].shape == (20, 3)
     assert all(p._no_weight_decay for p in named.values())
-    assert sum(p.numel() for p in named.values()) == filter_params(8, 20, 4)
+    assert sum(p.numel() for p in named.values()) == ImplicitFilter.num_params(8, 20, 4)
 
 
 @pytest.mark.parametrize("name", ["hyena", "mh-hyena"])

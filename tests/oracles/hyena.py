@@ -1,4 +1,4 @@
-"""Both Hyena operators as direct float64 convolution sums, position by position (arXiv 2302.10866, 2310.18780)."""
+"""Both Hyena operators as direct float64 convolution sums, position by position (arXiv 2302.10866, 2310.18780, 2405.06147)."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 def kernels(p: dict[str, Tensor], max_length: int, length: int) -> Tensor:
     """Taps (length, kernels), window and skip connection included."""
+    if "filter.numerator" in p:
+        return rational_kernels(p, max_length, length)
     rows = []
     for t in range(length):
         z = p["filter.features_lf"][t]
@@ -20,6 +22,24 @@ def kernels(p: dict[str, Tensor], max_length: int, length: int) -> Tensor:
         rates = [-math.log(0.01) * (1 / 1.5 + (1 / 0.3 - 1 / 1.5) * c / max(n - 1, 1)) for c in range(n)]
         time = t / max(max_length - 1, 1)
         rows.append(taps * torch.tensor([math.exp(-rate * time) for rate in rates], dtype=torch.float64))
+    rows[0] = rows[0] + p["skip"]
+    return torch.stack(rows)
+
+
+def rational_kernels(p: dict[str, Tensor], max_length: int, length: int) -> Tensor:
+    """The state-space model of every kernel, its read-out converted from wrapped to infinite response, run on an impulse."""
+    b, a = p["filter.numerator"], p["filter.denominator"]
+    order = b.shape[1]
+    companion = torch.cat([-a[:, None], torch.eye(order, dtype=b.dtype)[:-1].expand(len(b), -1, -1)], 1)
+    wrapped = torch.eye(order, dtype=b.dtype) - torch.linalg.matrix_power(companion, max(max_length, order + 1))
+    read_out = torch.linalg.solve(wrapped, b[:, None], left=False)
+    state = torch.zeros_like(b)
+    rows = []
+    for t in range(length):
+        rows.append((read_out[:, 0] * state).sum(-1))
+        state = (companion * state[:, None]).sum(-1)
+        if t == 0:
+            state = state + torch.eye(order, dtype=b.dtype)[0]
     rows[0] = rows[0] + p["skip"]
     return torch.stack(rows)
 
@@ -59,4 +79,7 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("hyena", {"inner_factor": 1, "proj_groups": 1, "filter_order": 16}),
     ("mh-hyena", {"heads": 8}),
     ("mh-hyena", {"heads": 32, "proj_groups": 1}),
+    ("hyena", {"filter": "rtf", "inner_factor": 1}),
+    ("hyena", {"filter": "rtf", "inner_factor": 1, "proj_groups": 1, "filter_order": 24}),
+    ("mh-hyena", {"filter": "rtf"}),
 ]

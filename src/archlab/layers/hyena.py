@@ -1,44 +1,44 @@
-"""Hyena operators: gated long convolutions with implicit kernels, depthwise or over outer products in heads."""
+"""Hyena operators: gated long convolutions with implicit or rational kernels, depthwise or over outer products in heads."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from archlab.errors import ArchlabError
+from archlab.errors import ArchlabError, unknown
 from archlab.layers.base import LayerConfig, divides, positive, register
-from archlab.layers.ops import long_conv
 from archlab.layers.ops.gated_long_conv import gated_long_conv, tied_short_conv
-from archlab.layers.ops.implicit_filter import ImplicitFilter, filter_flops, filter_params
+from archlab.layers.ops.implicit_filter import ImplicitFilter
+from archlab.layers.ops.long_conv import causal_conv_heads, conv_flops, conv_heads_flops
+from archlab.layers.ops.rational_filter import RationalFilter
 from archlab.layers.ops.short_conv import ShortConv
 
 State = dict[str, Tensor]
 
 _KERNEL_SIZE = 3
 _NUM_PROJECTIONS = 3
-
-
-def transform_flops(length: int) -> int:
-    """Floating-point operations of one real transform of a channel."""
-    n = long_conv.fft_length(length)
-    return round(2.5 * n * math.log2(n))
+_FILTERS: dict[str, type[ImplicitFilter] | type[RationalFilter]] = {"implicit": ImplicitFilter, "rtf": RationalFilter}
 
 
 @register("hyena")
 @dataclass(frozen=True)
 class HyenaConfig(LayerConfig):
-    """Hyena of order 2: ``y = W_o (x0 * conv(h, x1 * v))`` with an implicit kernel ``h`` for each inner channel.
+    """Hyena of order 2: ``y = W_o (x0 * conv(h, x1 * v))`` with a long kernel ``h`` for each inner channel.
 
     ``(x0, x1, v)`` are three projections to ``inner_factor * dim`` channels behind a causal convolution of
     three taps. They are tied: the linear map has ``3 inner_factor dim / proj_groups`` outputs, repeated
     ``proj_groups`` times before they are split, so with the defaults the same three blocks appear in rotated
     roles and only the short convolution tells them apart.
 
-    The kernel's network is evaluated once for each ``forward``; ``flops`` charges it to the one sequence.
-    Exact streaming keeps the last ``length - 1`` values of the filtered signal ``x1 * v`` (an implicit kernel has
-    no finite recurrence) and two inputs of the short convolution, untied channels only.
+    With ``filter="implicit"`` the kernel is a network over time, ``filter_order`` wide
+    (:class:`~archlab.layers.ops.implicit_filter.ImplicitFilter`); with ``"rtf"`` its transfer function is a ratio of
+    polynomials of degree ``filter_order`` (:class:`~archlab.layers.ops.rational_filter.RationalFilter`). Kernels are
+    evaluated once for each ``forward``; ``flops`` charges that to the one sequence.
+
+    Exact streaming keeps, for each inner channel, the last ``length - 1`` values of the filtered signal ``x1 * v`` (an
+    implicit kernel has no finite recurrence) or the ``filter_order`` states of the rational kernel's recurrence; and
+    two inputs of the short convolution, untied channels only.
 
     Source: Poli et al. 2023 (arXiv 2302.10866), definition 3.1; the defaults are those of MAD (arXiv 2403.17844).
     """
@@ -49,10 +49,12 @@ class HyenaConfig(LayerConfig):
     inner_factor: int = 4
     proj_groups: int = 4
     filter_order: int = 4
+    filter: str = "implicit"
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one."""
+        """Refuse sizes below one and unknown filters."""
         positive(self, "inner_factor", "proj_groups", "filter_order")
+        _is_filter(self, self.filter)
 
     def validate(self, dim: int) -> None:
         """See :meth:`LayerConfig.validate`."""
@@ -61,11 +63,12 @@ class HyenaConfig(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
         inner = self.inner_factor * dim
-        return _block_params(dim, inner, self.proj_groups) + filter_params(inner, length, self.filter_order) + inner
+        kernels = _FILTERS[self.filter].num_params(inner, length, self.filter_order) + inner
+        return _block_params(dim, inner, self.proj_groups) + kernels
 
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the filtered signal."""
-        return (length - 1) * self.inner_factor * dim
+        """See :meth:`LayerConfig.matrix_state`: the filtered signal, or the rational kernel's recurrence."""
+        return _FILTERS[self.filter].memory(length, self.filter_order) * self.inner_factor * dim
 
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`."""
@@ -74,9 +77,8 @@ class HyenaConfig(LayerConfig):
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
         inner = self.inner_factor * dim
-        transforms = 3 * inner * transform_flops(length)  # of the signal, of the kernel, and back
-        mixing = 2 * length**2 * inner if length <= long_conv.TOEPLITZ_MAX_LENGTH else transforms
-        return _block_flops(dim, inner, self.proj_groups, length) + filter_flops(inner, length, self.filter_order) + mixing
+        kernels = _FILTERS[self.filter].flops(inner, length, self.filter_order)
+        return _block_flops(dim, inner, self.proj_groups, length) + kernels + conv_flops(inner, length, length)
 
     def build(self, dim: int, max_length: int) -> "Hyena":
         """See :meth:`LayerConfig.build`."""
@@ -86,15 +88,15 @@ class HyenaConfig(LayerConfig):
 @register("mh-hyena")
 @dataclass(frozen=True)
 class MultiHeadHyenaConfig(LayerConfig):
-    """Multi-head Hyena: one implicit kernel a head, over the outer products of its keys and values.
+    """Multi-head Hyena: one long kernel a head, over the outer products of its keys and values.
 
     ``y[e, t] = sum_d q[d, t] sum_s h[t - s] k[d, s] v[e, s]``. The paper describes 16 heads of 8 at width 128,
     the default here; its released code takes the number for the head's width and so runs 8 heads of 16: write
-    ``mh-hyena(heads=8)`` for that layout. Projections are tied as in :class:`HyenaConfig`.
+    ``mh-hyena(heads=8)`` for that layout. Projections are tied, and kernels chosen, as in :class:`HyenaConfig`.
 
-    The kernel's network is evaluated once for each ``forward``; ``flops`` charges it to the one sequence.
-    Exact streaming keeps the last ``length - 1`` keys and values (``2 dim`` scalars a position; their outer
-    products would be ``dim * head width``) and two inputs of the short convolution, untied channels only.
+    With implicit kernels exact streaming keeps the last ``length - 1`` keys and values (``2 dim`` scalars a position;
+    their outer products would be ``dim * head width``), with rational ones ``filter_order`` states for each entry of
+    the outer products; and two inputs of the short convolution, untied channels only.
 
     Source: Massaroli et al. 2023 (arXiv 2310.18780), section 4; the defaults are those of MAD (arXiv 2403.17844).
     """
@@ -105,10 +107,12 @@ class MultiHeadHyenaConfig(LayerConfig):
     heads: int = 16
     proj_groups: int = 4
     filter_order: int = 2
+    filter: str = "implicit"
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one."""
+        """Refuse sizes below one and unknown filters."""
         positive(self, "heads", "proj_groups", "filter_order")
+        _is_filter(self, self.filter)
 
     def validate(self, dim: int) -> None:
         """See :meth:`LayerConfig.validate`."""
@@ -117,11 +121,12 @@ class MultiHeadHyenaConfig(LayerConfig):
 
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
-        return _block_params(dim, dim, self.proj_groups) + filter_params(self.heads, length, self.filter_order) + self.heads
+        kernels = _FILTERS[self.filter].num_params(self.heads, length, self.filter_order) + self.heads
+        return _block_params(dim, dim, self.proj_groups) + kernels
 
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: keys and values."""
-        return (length - 1) * 2 * dim
+        """See :meth:`LayerConfig.matrix_state`: keys and values, or the rational kernel's recurrence for their products."""
+        return self.filter_order * dim * dim // self.heads if self.filter == "rtf" else (length - 1) * 2 * dim
 
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`."""
@@ -129,13 +134,18 @@ class MultiHeadHyenaConfig(LayerConfig):
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
-        transforms = 3 * dim * (dim // self.heads) * transform_flops(length)
-        mixing = 4 * length**2 * dim if length <= long_conv.TOEPLITZ_MAX_LENGTH_HEADS else transforms
-        return _block_flops(dim, dim, self.proj_groups, length) + filter_flops(self.heads, length, self.filter_order) + mixing
+        kernels = _FILTERS[self.filter].flops(self.heads, length, self.filter_order)
+        return _block_flops(dim, dim, self.proj_groups, length) + kernels + conv_heads_flops(dim, self.heads, length)
 
     def build(self, dim: int, max_length: int) -> "MultiHeadHyena":
         """See :meth:`LayerConfig.build`."""
-        return MultiHeadHyena(dim, max_length, self)
+        module = RationalMultiHeadHyena if self.filter == "rtf" else MultiHeadHyena
+        return module(dim, max_length, self)
+
+
+def _is_filter(config: LayerConfig, name: str) -> None:
+    if name not in _FILTERS:
+        raise unknown(f"{config.name}(filter): filter", name, _FILTERS)
 
 
 def _divides_projections(config: LayerConfig, groups: int, inner: int) -> None:
@@ -163,14 +173,17 @@ def _short_state(inner: int, groups: int) -> int:
 class HyenaBlock(nn.Module):
     """What both operators share: tied projections, the short convolution, the kernel, the output projection."""
 
-    def __init__(self, dim: int, inner: int, groups: int, filters: int, max_length: int, filter_order: int) -> None:
+    def __init__(
+        self, dim: int, inner: int, filters: int, max_length: int, *, groups: int, filter_order: int, filter_name: str
+    ) -> None:
         super().__init__()
         self.max_length = max_length
         self.groups = groups
         projected = _NUM_PROJECTIONS * inner
-        self.in_proj = nn.Linear(dim, projected // groups)
+        self.in_proj = nn.Linear(dim, projected // self.groups)
         self.short_conv = ShortConv(projected, _KERNEL_SIZE, bias=True)
-        self.filter = ImplicitFilter(filters, max_length, filter_order)
+        self.filter = _FILTERS[filter_name](filters, max_length, filter_order)
+        self.memory = self.filter.memory(max_length, filter_order)
         self.skip = nn.Parameter(torch.randn(filters))
         self.out_proj = nn.Linear(inner, dim)
 
@@ -205,6 +218,11 @@ class HyenaBlock(nn.Module):
         a_bc, b_bc, c_bc = y_bc.chunk(_NUM_PROJECTIONS, dim=-1)
         return a_bc, b_bc, c_bc, torch.cat([short_bkc[:, 1:], u_bc[:, None]], dim=1)
 
+    def filter_step(self, x_bc: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """One value a filter, (B, filters, ...), through the kernel and the skip connection around it."""
+        y_bc, memory = self.filter.step(x_bc, memory)
+        return y_bc + torch.einsum("bc...,c->bc...", x_bc, self.skip), memory
+
     def empty(self, batch_size: int, *shape: int) -> Tensor:
         """Zeros on the device and in the dtype of the parameters."""
         return self.skip.new_zeros(batch_size, *shape)
@@ -215,7 +233,15 @@ class Hyena(HyenaBlock):
 
     def __init__(self, dim: int, max_length: int, config: HyenaConfig) -> None:
         inner = config.inner_factor * dim
-        super().__init__(dim, inner, config.proj_groups, inner, max_length, config.filter_order)
+        super().__init__(
+            dim,
+            inner,
+            inner,
+            max_length,
+            groups=config.proj_groups,
+            filter_order=config.filter_order,
+            filter_name=config.filter,
+        )
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
@@ -225,29 +251,36 @@ class Hyena(HyenaBlock):
         """See :meth:`Recurrent.init_state`."""
         return {
             "short": self.empty(batch_size, _KERNEL_SIZE - 1, self.in_proj.out_features),
-            "signal": self.empty(batch_size, self.max_length - 1, self.out_proj.in_features),
+            "signal": self.empty(batch_size, self.memory, self.out_proj.in_features),
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
         """See :meth:`Recurrent.step`."""
         x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
-        signal_blc = torch.cat([state["signal"], (x1_bc * v_bc)[:, None]], dim=1)
-        y_bc = torch.einsum("blc,cl->bc", signal_blc, self.kernel(self.max_length).flip(-1))
-        return self.out_proj(x0_bc * y_bc), {"short": short_bkc, "signal": signal_blc[:, 1:]}
+        y_bc, memory = self.filter_step(x1_bc * v_bc, state["signal"])
+        return self.out_proj(x0_bc * y_bc), {"short": short_bkc, "signal": memory}
 
 
 class MultiHeadHyena(HyenaBlock):
     """``y = W_o (q . conv(h, k v^T))`` head by head; see :class:`MultiHeadHyenaConfig`."""
 
     def __init__(self, dim: int, max_length: int, config: MultiHeadHyenaConfig) -> None:
-        super().__init__(dim, dim, config.proj_groups, config.heads, max_length, config.filter_order)
+        super().__init__(
+            dim,
+            dim,
+            config.heads,
+            max_length,
+            groups=config.proj_groups,
+            filter_order=config.filter_order,
+            filter_name=config.filter,
+        )
         self.heads = config.heads
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
         qvk_cbl = tied_short_conv(self.project(x_bld), *self.short_kernel())
         q_hdbl, v_hebl, k_hdbl = qvk_cbl.view(3, self.heads, -1, *qvk_cbl.shape[1:])
-        y_hebl = long_conv.causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.kernel(x_bld.shape[1]))
+        y_hebl = causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.kernel(x_bld.shape[1]))
         return self.read_out(y_hebl.flatten(0, 1))
 
     def init_state(self, batch_size: int) -> State:
@@ -268,3 +301,23 @@ class MultiHeadHyena(HyenaBlock):
         scores_bhl = torch.einsum("bhd,blhd->bhl", q_bhd, k_blhd) * self.kernel(self.max_length).flip(-1)
         y_bhe = torch.einsum("bhl,blhe->bhe", scores_bhl, v_blhe)
         return self.out_proj(y_bhe.flatten(1)), {"short": short_bkc, "keys": keys_blc[:, 1:], "values": values_blc[:, 1:]}
+
+
+class RationalMultiHeadHyena(MultiHeadHyena):
+    """:class:`MultiHeadHyena` whose kernels have a recurrence, over the outer products of keys and values."""
+
+    def init_state(self, batch_size: int) -> State:
+        """See :meth:`Recurrent.init_state`."""
+        head = self.out_proj.in_features // self.heads
+        return {
+            "short": self.empty(batch_size, _KERNEL_SIZE - 1, self.in_proj.out_features),
+            "products": self.empty(batch_size, self.memory, self.heads, head, head),
+        }
+
+    def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
+        """See :meth:`Recurrent.step`."""
+        *qvk, short_bkc = self.project_step(x_bd, state["short"])
+        q_bhd, v_bhe, k_bhd = (x_bc.view(len(x_bc), self.heads, -1) for x_bc in qvk)
+        y_bhde, products = self.filter_step(k_bhd[..., :, None] * v_bhe[..., None, :], state["products"])
+        y_bhe = torch.einsum("bhd,bhde->bhe", q_bhd, y_bhde)
+        return self.out_proj(y_bhe.flatten(1)), {"short": short_bkc, "products": products}

@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from archlab.layers.base import Kind, LayerConfig, positive, register
 from archlab.layers.experts import check_choice
-from archlab.layers.hyena import HyenaBlock, transform_flops
-from archlab.layers.ops import long_conv
+from archlab.layers.hyena import HyenaBlock
 from archlab.layers.ops.gated_long_conv import gated_long_conv
-from archlab.layers.ops.implicit_filter import filter_flops, filter_params
+from archlab.layers.ops.implicit_filter import ImplicitFilter
+from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, conv_flops
 from archlab.layers.ops.routing import Router, router_params
 
 State = dict[str, Tensor]
@@ -53,7 +52,7 @@ class HyenaExpertsConfig(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
         projections = (dim + 1 + _KERNEL_SIZE + 1) * 3 * self._channels + (self.inner + 1) * dim
-        kernels = filter_params(self._channels, length, self.filter_order) + self._channels
+        kernels = ImplicitFilter.num_params(self._channels, length, self.filter_order) + self._channels
         return projections + kernels + router_params(dim, self.num)
 
     def matrix_state(self, dim: int, length: int) -> int:
@@ -76,9 +75,8 @@ class HyenaExpertsConfig(LayerConfig):
         """``read``: channels whose convolution is computed, where that is a choice."""
         channels = self._channels
         projections = (dim + _KERNEL_SIZE + 1) * 3 * channels + self.inner * dim + dim * self.num
-        transforms = 3 * channels * transform_flops(length)
-        mixing = 2 * length**2 * read if length <= long_conv.TOEPLITZ_MAX_LENGTH else transforms
-        return 2 * length * projections + filter_flops(channels, length, self.filter_order) + mixing
+        mixing = conv_flops(read if length <= TOEPLITZ_MAX_LENGTH else channels, length, length)
+        return 2 * length * projections + ImplicitFilter.flops(channels, length, self.filter_order) + mixing
 
     def build(self, dim: int, max_length: int) -> "HyenaExperts":
         """See :meth:`LayerConfig.build`."""
@@ -90,7 +88,7 @@ class HyenaExperts(HyenaBlock):
 
     def __init__(self, dim: int, max_length: int, config: HyenaExpertsConfig) -> None:
         channels = config.num * config.inner
-        super().__init__(dim, channels, 1, channels, max_length, config.filter_order)
+        super().__init__(dim, channels, channels, max_length, groups=1, filter_order=config.filter_order, filter_name="implicit")
         self.out_proj = nn.Linear(config.inner, dim)
         self.router = Router(dim, config.num, config.active, config.reference)
 
@@ -112,7 +110,6 @@ class HyenaExperts(HyenaBlock):
         """See :meth:`Recurrent.step`."""
         weights_be = self.router(x_bd)
         x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
-        signal_blc = torch.cat([state["signal"], (x1_bc * v_bc)[:, None]], dim=1)
-        y_bc = x0_bc * torch.einsum("blc,cl->bc", signal_blc, self.kernel(self.max_length).flip(-1))
-        y_bi = (y_bc.view(len(y_bc), -1, weights_be.shape[-1]) * weights_be[:, None]).sum(-1)
-        return self.out_proj(y_bi), {"short": short_bkc, "signal": signal_blc[:, 1:]}
+        y_bc, signal_blc = self.filter_step(x1_bc * v_bc, state["signal"])
+        y_bi = ((x0_bc * y_bc).view(len(y_bc), -1, weights_be.shape[-1]) * weights_be[:, None]).sum(-1)
+        return self.out_proj(y_bi), {"short": short_bkc, "signal": signal_blc}

@@ -2,10 +2,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from archlab.layers.ops import long_conv
-from archlab.layers.ops.long_conv import causal_conv, causal_conv_heads, fft_length, sum_diagonals, toeplitz
+from archlab.layers.ops.long_conv import (
+    band,
+    causal_conv,
+    causal_conv_heads,
+    causal_conv_step,
+    conv_flops,
+    fft_length,
+    sum_band,
+    sum_diagonals,
+    toeplitz,
+)
+from archlab.testing.flops import count_flops
 
 
 @pytest.fixture(params=["matrix", "transform"])
@@ -56,6 +68,44 @@ def test_both_forms_equal_the_direct_sum_and_its_gradients(form: str, length: in
         torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("taps", [1, 2, 7, 16, 17, 40])
+@pytest.mark.parametrize("length", [41, 64, 127])
+@pytest.mark.parametrize("band", [0, 64])
+def test_short_kernels_equal_the_direct_sum_and_its_gradients(
+    form: str, monkeypatch: pytest.MonkeyPatch, band: int, length: int, taps: int
+):
+    monkeypatch.setattr(long_conv, "BAND_MAX_TAPS", band)
+    x, h = random(3, 2, length), random(3, taps)
+    exact = gradients(lambda x, h: direct(x, F.pad(h, (0, length - taps))), x, h)
+    for a, b in zip(gradients(causal_conv, x, h), exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("block", "taps"), [(16, 1), (16, 7), (16, 16), (40, 40)])
+def test_band_and_its_sum_are_adjoint_and_a_part_of_the_toeplitz_matrix(block: int, taps: int):
+    h, g = random(3, taps), random(3, taps - 1 + block, block)
+    torch.testing.assert_close((band(h, block) * g).sum(), (h * sum_band(g, taps)).sum())
+    assert torch.equal(band(h, block), toeplitz(F.pad(h, (0, block - 1)))[:, :, taps - 1 :])
+
+
+@pytest.mark.parametrize(("length", "taps"), [(40, 7), (40, 40), (100, 80), (300, 30), (300, 100)])
+def test_flops_are_as_counted(length: int, taps: int):
+    class Conv(nn.Module):
+        def forward(self, x: Tensor, h: Tensor) -> Tensor:
+            return causal_conv(x, h)
+
+    counted = count_flops(Conv(), random(3, 1, length), random(3, taps))
+    assert conv_flops(3, length, taps) == pytest.approx(counted, rel=1e-3)
+
+
+def test_steps_equal_the_convolution():
+    x, h, past = random(4, 2, 20), random(4, 6), torch.zeros(2, 5, 4, dtype=torch.float64)
+    y = causal_conv(x, h)
+    for t in range(20):
+        found, past = causal_conv_step(x[..., t].mT, past, h)
+        torch.testing.assert_close(found, y[..., t].mT)
+
+
 @pytest.mark.parametrize("length", [1, 5, 8])
 def test_gradcheck(form: str, length: int):
     assert torch.autograd.gradcheck(causal_conv, (random(3, 2, length), random(3, length)))
@@ -98,8 +148,9 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_matrix_form_is_causal_to_the_last_bit():
-    x, h = random(4, 3, 127, dtype=torch.float32).detach(), random(4, 127, dtype=torch.float32).detach()
+@pytest.mark.parametrize("taps", [7, 127])
+def test_matrix_form_is_causal_to_the_last_bit(taps: int):
+    x, h = random(4, 3, 127, dtype=torch.float32).detach(), random(4, taps, dtype=torch.float32).detach()
     changed = x.clone()
     changed[..., 64:] = 1e6
     assert torch.equal(causal_conv(x, h)[..., :64], causal_conv(changed, h)[..., :64])

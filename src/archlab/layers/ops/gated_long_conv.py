@@ -41,7 +41,7 @@ def gated_long_conv(u_pbl: Tensor, weight: Tensor, bias: Tensor, h_cl: Tensor) -
     Args:
         u_pbl: the channels before they are repeated, (P, B, L).
         weight, bias: of a depthwise convolution over ``G P = 3 C`` channels, (3 C, 1, K) and (3 C).
-        h_cl: one long kernel a channel, (C, L).
+        h_cl: one long kernel a channel, (C, L) or of fewer taps.
 
     Returns:
         (C, B, L) in the dtype of ``u_pbl``, computed in at least float32.

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from archlab.layers.ops.long_conv import causal_conv_step
 from archlab.layers.ops.precision import no_autocast
 
 NUM_FEATURES = 3
@@ -57,13 +58,22 @@ class ImplicitFilter(nn.Module):
         )
         return torch.exp(math.log(_DECAY_TARGET) * rate_c[:, None] * time_l)
 
+    def step(self, x_bc: Tensor, memory_blc: Tensor) -> tuple[Tensor, Tensor]:
+        """One value a filter, (B, channels), after the last ``max_length - 1``: what comes out, and the new last values."""
+        return causal_conv_step(x_bc, memory_blc, self(len(self.features_lf)))
 
-def filter_params(channels: int, max_length: int, width: int) -> int:
-    """Trainable scalars of an :class:`ImplicitFilter`."""
-    hidden = (NUM_FEATURES + 1) * width + NUM_HIDDEN * (width + 1) * width
-    return NUM_FEATURES * max_length + width + hidden + width * channels
+    @staticmethod
+    def num_params(channels: int, max_length: int, width: int) -> int:
+        """Trainable scalars."""
+        hidden = (NUM_FEATURES + 1) * width + NUM_HIDDEN * (width + 1) * width
+        return NUM_FEATURES * max_length + width + hidden + width * channels
 
+    @staticmethod
+    def memory(max_length: int, width: int) -> int:
+        """Scalars that ``step`` carries for each filter: the kernel has no finite recurrence."""
+        return max_length - 1
 
-def filter_flops(channels: int, length: int, width: int) -> int:
-    """Floating-point operations to evaluate ``length`` taps of every kernel."""
-    return 2 * length * (NUM_FEATURES * width + NUM_HIDDEN * width**2 + width * channels)
+    @staticmethod
+    def flops(channels: int, length: int, width: int) -> int:
+        """Floating-point operations to evaluate ``length`` taps of every kernel."""
+        return 2 * length * (NUM_FEATURES * width + NUM_HIDDEN * width**2 + width * channels)

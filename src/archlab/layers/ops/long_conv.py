@@ -1,4 +1,4 @@
-"""Causal convolutions whose kernel is as long as the sequence.
+"""Causal convolutions whose kernel is as long as the sequence, or at least too long for a sum over its taps.
 
 Tensors are channel-major, ``(channels, batch, length)``: a transform runs along contiguous memory, one
 channel's Toeplitz matrix multiplies the whole batch, and a projection ``W x^T`` writes this layout
@@ -6,6 +6,7 @@ directly. Both forms walk over blocks of channels that stay in cache and recompu
 pass what they do not want to keep.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,9 +21,12 @@ from archlab.layers.ops.precision import at_least_float32, no_autocast
 
 TOEPLITZ_MAX_LENGTH = 128
 """Up to this length a depthwise convolution multiplies by Toeplitz matrices, beyond it transforms."""
+BAND_MAX_TAPS = 64
+"""Up to this many taps, fewer than positions, it does neither: it multiplies blocks of positions by a band of the matrix."""
 TOEPLITZ_MAX_LENGTH_HEADS = 2048
 """The same for the outer products of :func:`causal_conv_heads`: one matrix a head instead of ``head_dim**2`` transforms."""
 
+_LEAST_BLOCK = 16  # positions; 32 takes as long, 64 longer
 _BLOCK_BYTES_A_CORE = 2**21  # about a second-level cache; twice or half of it costs 5 to 10 %
 _BLOCK_BYTES_ELSEWHERE = 2**28
 
@@ -42,6 +46,28 @@ def _is_5_smooth(n: int) -> bool:
     return n == 1
 
 
+def transform_flops(points: int) -> int:
+    """Floating-point operations of a real Fourier transform."""
+    return round(2.5 * points * math.log2(points))
+
+
+def conv_flops(channels: int, length: int, taps: int) -> int:
+    """Floating-point operations of :func:`convolve` for one sequence."""
+    if taps <= BAND_MAX_TAPS and taps < length:
+        block = max(_LEAST_BLOCK, taps)
+        return 2 * -(-length // block) * block * (block + taps - 1) * channels
+    if length <= TOEPLITZ_MAX_LENGTH:
+        return 2 * length**2 * channels
+    return 3 * channels * transform_flops(fft_length(length))  # of the signal, of the kernel, and back
+
+
+def conv_heads_flops(dim: int, heads: int, length: int) -> int:
+    """Floating-point operations of :func:`causal_conv_heads` for one sequence, ``dim`` channels in ``heads`` heads."""
+    if length <= TOEPLITZ_MAX_LENGTH_HEADS:
+        return 4 * length**2 * dim
+    return dim // heads * conv_flops(dim, length, length)
+
+
 def toeplitz(h_cl: Tensor) -> Tensor:
     """Matrices (C, L, L) with ``[c, s, t] = h[c, t - s]``, zero for ``t < s``: ``x_l @ matrix`` is the causal convolution."""
     length = h_cl.shape[-1]
@@ -57,62 +83,106 @@ def sum_diagonals(grad_cll: Tensor) -> Tensor:
     return skewed.sum(-2)[:, :length]
 
 
+def band(h_ck: Tensor, block: int) -> Tensor:
+    """Matrices (C, K - 1 + block, block) with ``[c, s, t] = h[c, K - 1 + t - s]``: from a block and K - 1 before to the block."""
+    width = h_ck.shape[-1] + block
+    rows = F.pad(h_ck.flip(-1), (0, block))[:, None].expand(-1, block, -1).flatten(1)
+    # Rows one shorter than they were: each starts one step further right.
+    return rows[:, : block * (width - 1)].view(-1, block, width - 1).mT
+
+
+def sum_band(grad_csb: Tensor, taps: int) -> Tensor:
+    """The adjoint of :func:`band`: (C, K - 1 + block, block) to the sums (C, K) over each diagonal of the band."""
+    block = grad_csb.shape[-1]
+    skewed = F.pad(grad_csb.mT.flatten(1), (0, block)).view(-1, block, taps + block)
+    return skewed[..., :taps].sum(1).flip(-1)
+
+
 Adjoint = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def convolve(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint]:
+def convolve(x_cbl: Tensor, h_ck: Tensor) -> tuple[Tensor, Adjoint]:
     """Depthwise causal convolution and its adjoint: what autograd functions are made of.
 
     Up to :data:`TOEPLITZ_MAX_LENGTH` a product with Toeplitz matrices, in which the past does not depend on the
-    future to the last bit; beyond it by Fourier transforms.
+    future to the last bit; beyond it by Fourier transforms. Kernels of up to :data:`BAND_MAX_TAPS` taps multiply
+    blocks of any length of sequence, each with the end of the one before, which is as causal as the former.
 
     Args:
         x_cbl: signals (C, B, L).
-        h_cl: one kernel a channel (C, L).
+        h_ck: one kernel a channel, of at most as many taps as there are positions (C, K).
 
     Returns:
-        ``y[c, b, t] = sum_(s <= t) h[c, t - s] x[c, b, s]``, and the function from the gradient of ``y`` to those
-        of ``x`` and ``h``.
+        ``y[c, b, t] = sum_(t - K < s <= t) h[c, t - s] x[c, b, s]``, and the function from the gradient of ``y`` to
+        those of ``x`` and ``h``.
     """
-    return (_convolve_by_matrix if x_cbl.shape[-1] <= TOEPLITZ_MAX_LENGTH else _convolve_by_transform)(x_cbl, h_cl)
+    length, taps = x_cbl.shape[-1], h_ck.shape[-1]
+    if taps <= BAND_MAX_TAPS and taps < length:
+        return _convolve_by_blocks(x_cbl, h_ck)
+    return (_convolve_by_matrix if length <= TOEPLITZ_MAX_LENGTH else _convolve_by_transform)(x_cbl, h_ck)
 
 
-def _convolve_by_matrix(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint]:
-    matrix_cst = toeplitz(h_cl)
+def _convolve_by_matrix(x_cbl: Tensor, h_ck: Tensor) -> tuple[Tensor, Adjoint]:
+    taps = h_ck.shape[-1]
+    matrix_cst = toeplitz(F.pad(h_ck, (0, x_cbl.shape[-1] - taps)))
 
     def adjoint(dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.bmm(dy_cbl, matrix_cst.mT), sum_diagonals(torch.bmm(x_cbl.mT, dy_cbl))
+        return torch.bmm(dy_cbl, matrix_cst.mT), sum_diagonals(torch.bmm(x_cbl.mT, dy_cbl))[:, :taps]
 
     return torch.bmm(x_cbl, matrix_cst), adjoint
 
 
-def _convolve_by_transform(x_cbl: Tensor, h_cl: Tensor) -> tuple[Tensor, Adjoint]:
-    length = x_cbl.shape[-1]
+def _convolve_by_blocks(x_cbl: Tensor, h_ck: Tensor) -> tuple[Tensor, Adjoint]:
+    channels, batch, length = x_cbl.shape
+    past = h_ck.shape[-1] - 1
+    block = max(_LEAST_BLOCK, past + 1)
+    fill = -length % block
+    windows = F.pad(x_cbl, (past, fill)).unfold(-1, past + block, block).reshape(channels, -1, past + block)
+    matrix_csb = band(h_ck, block)
+
+    def adjoint(dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
+        dy_cmb = F.pad(dy_cbl, (0, fill)).view(channels, -1, block)
+        dwindows = torch.bmm(dy_cmb, matrix_csb.mT).view(channels, batch, -1, past + block)
+        dx = dwindows[..., past:]
+        dx[:, :, :-1, block - past :] += dwindows[:, :, 1:, :past]
+        return dx.reshape(channels, batch, -1)[..., :length], sum_band(torch.bmm(windows.mT, dy_cmb), past + 1)
+
+    return torch.bmm(windows, matrix_csb).view(channels, batch, -1)[..., :length], adjoint
+
+
+def _convolve_by_transform(x_cbl: Tensor, h_ck: Tensor) -> tuple[Tensor, Adjoint]:
+    length, taps = x_cbl.shape[-1], h_ck.shape[-1]
     n = fft_length(length)
-    x_cbf, h_cf = torch.fft.rfft(x_cbl, n), torch.fft.rfft(h_cl, n)
+    x_cbf, h_cf = torch.fft.rfft(x_cbl, n), torch.fft.rfft(h_ck, n)
 
     def adjoint(dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
         dy_cbf = torch.fft.rfft(dy_cbl, n)
         dh_cf = torch.einsum("cbf,cbf->cf", x_cbf.conj(), dy_cbf)
         dx_cbf = dy_cbf.mul_(h_cf.conj()[:, None])
-        return torch.fft.irfft(dx_cbf, n)[..., :length], torch.fft.irfft(dh_cf, n)[..., :length]
+        return torch.fft.irfft(dx_cbf, n)[..., :length], torch.fft.irfft(dh_cf, n)[..., :taps]
 
     return torch.fft.irfft(x_cbf * h_cf[:, None], n)[..., :length], adjoint
 
 
-def causal_conv(x_cbl: Tensor, h_cl: Tensor) -> Tensor:
-    """The depthwise causal convolution of :func:`convolve`, differentiable and block by block.
+def causal_conv(x_cbl: Tensor, h_ck: Tensor) -> Tensor:
+    """The depthwise causal convolution of :func:`convolve`, differentiable and some channels at a time.
 
     Args:
         x_cbl: signals (C, B, L).
-        h_cl: one kernel a channel (C, L).
+        h_ck: one kernel a channel, of at most as many taps as there are positions (C, K).
 
     Returns:
         (C, B, L) in the dtype of the signals, computed in at least float32.
     """
     with no_autocast(x_cbl):
-        y_cbl = apply(_CausalConv, at_least_float32(x_cbl), at_least_float32(h_cl))
+        y_cbl = apply(_CausalConv, at_least_float32(x_cbl), at_least_float32(h_ck))
     return y_cbl.to(x_cbl.dtype)
+
+
+def causal_conv_step(x_bc: Tensor, past_bkc: Tensor, h_ck: Tensor) -> tuple[Tensor, Tensor]:
+    """One value a kernel, (B, C, ...), after the last K - 1 (B, K - 1, C, ...), through (C, K): output and new last values."""
+    window_bkc = torch.cat([past_bkc, x_bc[:, None]], dim=1)
+    return torch.einsum("bkc...,ck->bc...", window_bkc, h_ck.flip(-1)), window_bkc[:, 1:]
 
 
 def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
@@ -154,23 +224,23 @@ def blocks(count: int, scalars_each: int, like: Tensor) -> Iterator[slice]:
 
 class _CausalConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_cbl: Tensor, h_cl: Tensor) -> Tensor:
-        ctx.save_for_backward(x_cbl, h_cl)
+    def forward(ctx: Any, x_cbl: Tensor, h_ck: Tensor) -> Tensor:
+        ctx.save_for_backward(x_cbl, h_ck)
         y_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
         for c in blocks(len(x_cbl), 2 * x_cbl[0].numel(), x_cbl):
-            y_cbl[c] = convolve(x_cbl[c], h_cl[c])[0]
+            y_cbl[c] = convolve(x_cbl[c], h_ck[c])[0]
         return y_cbl
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
-        x_cbl, h_cl = ctx.saved_tensors
+        x_cbl, h_ck = ctx.saved_tensors
         dx_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
-        dh_cl = torch.empty_like(h_cl)
+        dh_ck = torch.empty_like(h_ck)
         for c in blocks(len(x_cbl), 2 * x_cbl[0].numel(), x_cbl):
-            _, adjoint = convolve(x_cbl[c], h_cl[c])
-            dx_cbl[c], dh_cl[c] = adjoint(dy_cbl[c])
-        return dx_cbl, dh_cl
+            _, adjoint = convolve(x_cbl[c], h_ck[c])
+            dx_cbl[c], dh_ck[c] = adjoint(dy_cbl[c])
+        return dx_cbl, dh_ck
 
 
 class _ToeplitzAttention(torch.autograd.Function):
