@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format lock clean
+.PHONY: demo test test-all crosscheck check format lock clean
 
 demo: .venv  ## four architectures on all six tasks, then report.html
 	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
@@ -13,6 +13,9 @@ test: .venv  ## the default suite, under five minutes on two cores
 
 test-all: .venv  ## everything that this machine can run, the slow tests too
 	$(BIN)/pytest -n auto -m "not gpu"
+
+crosscheck: .venv-crosscheck/stamp  ## the layers beside those of transformers, in an environment of its own
+	.venv-crosscheck/bin/pytest tests/crosschecks
 
 check: .venv  ## style, types, layering
 	$(BIN)/ruff check
@@ -33,8 +36,14 @@ format: .venv
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+.venv-crosscheck/stamp: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv-crosscheck
+	.venv-crosscheck/bin/pip install --quiet --requirement requirements.lock
+	.venv-crosscheck/bin/pip install --quiet --no-build-isolation --editable .[crosscheck]
+	touch $@
+
 lock: .venv  ## write down what is installed, after upgrading by hand
 	$(BIN)/pip freeze --exclude-editable --exclude archlab | sed 's/+cpu//' > requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html
+	rm -rf .venv .venv-crosscheck .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html

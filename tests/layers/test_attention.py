@@ -107,3 +107,32 @@ def test_widths_that_do_not_fit_are_refused(knobs, dim, reason):
 def test_knobs_below_one_are_refused(knob):
     with pytest.raises(ArchlabError, match=f"sliding-attention\\({knob}=0\\): {knob} must be at least 1"):
         layer("sliding-attention", **{knob: 0})
+
+
+def test_heads_share_keys_and_values_in_groups():
+    config = layer("gqa")
+    assert config.num_params(128, 127) == 129 * 128 * 2 + 129 * 32 * 2
+    assert config.state_size(128, 127) == 127 * 2 * 32
+    assert layer("gqa", window=10).state_size(128, 127) == 10 * 2 * 32
+
+
+def test_groups_of_one_are_attention():
+    torch.manual_seed(0)
+    every, grouped = layer("attention", heads=4).build(32, 9), layer("gqa", heads=4, kv_heads=4).build(32, 9)
+    grouped.load_state_dict(every.state_dict())
+    x_bld = torch.randn(2, 9, 32)
+    assert torch.equal(every(x_bld), grouped(x_bld))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "reason"),
+    [
+        ({"kv_heads": 5}, "gqa(kv_heads=5): 16 heads do not split into 5 equal groups; the nearest that fits is kv_heads=4"),
+        ({"kv_heads": 0}, "gqa(kv_heads=0): kv_heads must be at least 1"),
+        ({"window": -1}, "gqa(window=-1): window must be at least 1, or 0 for the whole past"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(knobs, reason):
+    with pytest.raises(ArchlabError) as error:
+        layer("gqa", **knobs)
+    assert str(error.value) == reason

@@ -1,4 +1,4 @@
-"""Softmax attention with rotary positions: over the whole past, or over a sliding window of it."""
+"""Softmax attention with rotary positions: over the whole past or a sliding window of it, with keys that heads may share."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -19,6 +19,8 @@ _NARROW = 16  # widest head of rotary_attention
 class Attention(nn.Module):
     """Causal softmax attention; a query sees the last ``window`` tokens, itself included, or with ``None`` all.
 
+    Each of ``kv_heads`` heads of keys and values serves ``heads / kv_heads`` heads of queries.
+
     ``forward`` takes any length. The step form remembers ``buffer_length`` tokens: without a window, it is
     exact for as many steps.
 
@@ -27,12 +29,15 @@ class Attention(nn.Module):
     width of 8 and lengths of 32 to 1024 in batches of 8 or more, 1.1 to 1.3 times less at 16; from 32 on it is no better.
     """
 
-    def __init__(self, dim: int, heads: int, window: int | None, buffer_length: int) -> None:
+    def __init__(self, dim: int, heads: int, kv_heads: int, window: int | None, buffer_length: int) -> None:
         super().__init__()
         self.heads = heads
+        self.kv_heads = kv_heads
         self.window = window
         self.buffer_length = buffer_length
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.head_dim = dim // heads
+        self.split = [dim, kv_heads * self.head_dim, kv_heads * self.head_dim]
+        self.qkv = nn.Linear(dim, sum(self.split))
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_bld: Tensor) -> Tensor:
@@ -42,6 +47,7 @@ class Attention(nn.Module):
         if window is None and self._is_narrow(x_bld):
             return self._channel_major(x_bld)
         q, k, v = self._project(x_bld, torch.arange(length, device=x_bld.device))
+        k, v = self._for_every_head(k, 2), self._for_every_head(v, 2)
         if window is None:
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
             mixed_blhd = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
@@ -57,15 +63,17 @@ class Attention(nn.Module):
     def _channel_major(self, x_bld: Tensor) -> Tensor:
         batch, length, dim = x_bld.shape
         qkv_cm = torch.addmm(self.qkv.bias[:, None], self.qkv.weight, x_bld.reshape(-1, dim).t())
+        if self.kv_heads < self.heads:
+            parts = (part_cm.view(-1, self.head_dim, batch * length) for part_cm in torch.split(qkv_cm, self.split))
+            qkv_cm = torch.cat([self._for_every_head(part_hdm, 0) for part_hdm in parts])
         mixed_cbl = rotary_attention(qkv_cm.view(-1, batch, length), self.heads)
         projected: Tensor = self.out(mixed_cbl.flatten(1).t())
         return projected.view(batch, length, dim)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Empty key and value buffers ``(batch, heads, buffer_length, head_dim)`` and the position ``(batch,)``."""
+        """Empty key and value buffers ``(batch, kv_heads, buffer_length, head_dim)`` and the position ``(batch,)``."""
         weight = self.qkv.weight
-        dim = weight.shape[1]
-        buffer = weight.new_zeros(batch_size, self.heads, self.buffer_length, dim // self.heads)
+        buffer = weight.new_zeros(batch_size, self.kv_heads, self.buffer_length, self.head_dim)
         return {"k": buffer, "v": buffer.clone(), "position": torch.zeros(batch_size, dtype=torch.int64, device=weight.device)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -77,15 +85,20 @@ class Attention(nn.Module):
         values = torch.cat((state["v"][:, :, 1:], v), 2)
         age = torch.arange(self.buffer_length - 1, -1, -1, device=x_bd.device)
         filled = age <= state["position"][:, None]
-        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=filled[:, None, None])
+        seen = self._for_every_head(keys, 1), self._for_every_head(values, 1)
+        mixed = F.scaled_dot_product_attention(q, *seen, attn_mask=filled[:, None, None])
         return self.out(mixed.flatten(1)), {"k": keys, "v": values, "position": state["position"] + 1}
 
     def _project(self, x_bld: Tensor, positions: Tensor) -> list[Tensor]:
-        """Queries, keys and values, each ``(batch, length, heads, head_dim)``."""
-        dim = x_bld.shape[-1]
-        qk, v = torch.split(self.qkv(x_bld), [2 * dim, dim], -1)
-        q, k = rotate(qk, positions, dim // self.heads).chunk(2, -1)
-        return [t.view(*t.shape[:2], self.heads, -1) for t in (q, k, v)]
+        """Queries ``(batch, length, heads, head_dim)``, keys and values ``(batch, length, kv_heads, head_dim)``."""
+        queries, keys, values = self.split
+        qk, v = torch.split(self.qkv(x_bld), [queries + keys, values], -1)
+        q, k = torch.split(rotate(qk, positions, self.head_dim), [queries, keys], -1)
+        return [t.view(*t.shape[:2], -1, self.head_dim) for t in (q, k, v)]
+
+    def _for_every_head(self, x: Tensor, axis: int) -> Tensor:
+        """Keys or values, whose heads lie along ``axis``, once for each head of queries that they serve."""
+        return x if x.shape[axis] == self.heads else x.repeat_interleave(self.heads // x.shape[axis], axis)
 
 
 @register("attention")
@@ -124,24 +137,32 @@ class AttentionConfig(LayerConfig):
         window = self.visible_window()
         return length if window is None else min(window, length)
 
+    def key_value_heads(self) -> int:
+        """Heads of keys and of values."""
+        return self.heads
+
+    def _kv_dim(self, dim: int) -> int:
+        """Width of the keys of all heads, and of the values."""
+        return dim // self.heads * self.key_value_heads()
+
     def num_params(self, dim: int, length: int) -> int:
-        """Four square projections with biases."""
-        return 4 * dim * dim + 4 * dim
+        """Projections of queries, keys, values and outputs, with biases."""
+        return (dim + 1) * 2 * (dim + self._kv_dim(dim))
 
     def state_size(self, dim: int, length: int) -> int:
         """A key and a value for every token that can be seen."""
-        return 2 * self._visible(length) * dim
+        return 2 * self._visible(length) * self._kv_dim(dim)
 
     def flops(self, dim: int, length: int) -> int:
         """Projections, scores and weighted values, over every pair that is scored."""
         window = self._visible(length)
         pairs = length * length if window == length else scored_pairs(length, window, dim // self.heads)
-        return 8 * dim * dim * length + 4 * dim * pairs
+        return 4 * dim * (dim + self._kv_dim(dim)) * length + 4 * dim * pairs
 
     def build(self, dim: int, max_length: int) -> Attention:
         """See :meth:`LayerConfig.build`; ``max_length`` bounds the step form's buffers only."""
         self.validate(dim)
-        return Attention(dim, self.heads, self.visible_window(), self._visible(max_length))
+        return Attention(dim, self.heads, self.key_value_heads(), self.visible_window(), self._visible(max_length))
 
 
 @register("mh-attention")
@@ -178,3 +199,37 @@ class MultiHeadSlidingAttentionConfig(SlidingAttentionConfig):
     """:class:`SlidingAttentionConfig` with 16 heads."""
 
     heads: int = 16
+
+
+@register("gqa")
+@dataclass(frozen=True)
+class GroupedQueryAttentionConfig(AttentionConfig):
+    """Grouped-query attention (arXiv 2305.13245): :class:`AttentionConfig` whose heads share keys and values in groups."""
+
+    paper: ClassVar[str] = "arXiv 2305.13245, 2104.09864"
+
+    heads: int = 16
+    kv_heads: int = 4
+    """Heads of keys and values, each for ``heads / kv_heads`` heads of queries; 1 is multi-query attention."""
+    window: int = 0
+    """Tokens that a query sees, itself included; 0 for the whole past."""
+
+    def __post_init__(self) -> None:
+        """Refuse fewer than one head, groups of unequal size and a negative window."""
+        positive(self, "heads", "kv_heads")
+        if self.heads % self.kv_heads:
+            nearest = min((n for n in range(1, self.heads + 1) if self.heads % n == 0), key=lambda n: abs(n - self.kv_heads))
+            raise ArchlabError(
+                f"gqa(kv_heads={self.kv_heads}): {self.heads} heads do not split into {self.kv_heads} equal groups; "
+                f"the nearest that fits is kv_heads={nearest}"
+            )
+        if self.window < 0:
+            raise ArchlabError(f"gqa(window={self.window}): window must be at least 1, or 0 for the whole past")
+
+    def key_value_heads(self) -> int:
+        """The knob ``kv_heads``."""
+        return self.kv_heads
+
+    def visible_window(self) -> int | None:
+        """The knob ``window``."""
+        return self.window or None
