@@ -27,6 +27,7 @@ class H3Config(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2212.14052"
+    state_knob: ClassVar[str] = "d_state"
 
     head_dim: int = 8
     d_state: int = 2
@@ -46,9 +47,13 @@ class H3Config(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * (dim + 1) + (self.d_conv + 1) * dim + diagonal_ssm_params(dim // self.head_dim, self.d_state)
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the diagonal states of all products."""
+        return dim * self.head_dim * self.d_state
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: the diagonal states of all products, and the keys the shift looks back on."""
-        return dim * (self.head_dim * self.d_state + self.d_conv - 1)
+        return self.matrix_state(dim, length) + dim * (self.d_conv - 1)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, shift, kernel and convolution."""

@@ -30,10 +30,9 @@ class LogLinearAttentionConfig(Mamba2Config):
         _, heads, _ = self._sizes(dim)
         return super().num_params(dim, length) + (dim + 1) * heads * num_levels(length)
 
-    def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: as Mamba-2, with a matrix for every level but the token itself."""
-        inner, _, convolved = self._sizes(dim)
-        return (num_levels(length) - 1) * inner * self.d_state + (self.d_conv - 1) * convolved
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: as Mamba-2, with a matrix for every level but the token itself."""
+        return (num_levels(length) - 1) * super().matrix_state(dim, length)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, convolution, and what is read of the states."""

@@ -63,6 +63,10 @@ class RGLRUConfig(LayerConfig):
         """See :meth:`LayerConfig.state_size`: the recurrence and the inputs the convolution looks back on."""
         return self._inner(dim) * self.d_conv
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the recurrence, one state a channel."""
+        return self._inner(dim)
+
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, gates, convolution and scan."""
         return 2 * length * (self._weights(dim) + (self.d_conv + 1) * self._inner(dim))

@@ -24,6 +24,7 @@ class S4DConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2206.11893"
+    state_knob: ClassVar[str] = "d_state"
 
     d_state: int = 16
 

@@ -46,9 +46,13 @@ class _GroupedHyenaConfig(LayerConfig):
         """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + 3 * _SHORT_TAPS * dim + dim + dim // self.group_size * self._filter_params(length)
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: what kernels remember."""
+        return self._memory(length) * dim
+
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: what kernels remember and two inputs of the short convolutions."""
-        return self._memory(length) * dim + (_SHORT_TAPS - 1) * 3 * dim
+        return self.matrix_state(dim, length) + (_SHORT_TAPS - 1) * 3 * dim
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`; kernels are evaluated once a batch and charged to the one sequence."""
@@ -126,6 +130,8 @@ class HyenaLIConfig(_GroupedHyenaConfig):
 
     In the layer of :class:`_GroupedHyenaConfig`. Each exponential is a state of an exact recurrence of any length.
     """
+
+    state_knob: ClassVar[str] = "d_state"
 
     group_size: int = 1
     d_state: int = 16
