@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from archlab.architectures import CATALOGUE, architecture
@@ -39,7 +41,20 @@ def test_a_name_alone_is_the_catalogues_and_a_layer_once_repeated(name):
 
 
 def test_no_two_entries_are_equal():
-    assert len({architecture(name) for name in CATALOGUE}) == len(CATALOGUE)
+    own = [name for name in CATALOGUE if not name.startswith("mad-lab/")]
+    assert len({architecture(name) for name in own}) == len(own)
+
+
+def test_the_states_of_the_references_configurations_are_as_documented():
+    text = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines() if "| `mad-lab/" in line]
+    documented = {row[0]: [int(cell.replace(",", "")) for cell in row[-2:]] for row in rows}
+    counted = {
+        name: [architecture(name).matrix_state(length=128), architecture(name).state_size(length=128)]
+        for name in CATALOGUE
+        if name.startswith("mad-lab/")
+    }
+    assert documented == counted
 
 
 def test_the_stripes_hold_a_quarter_attention():

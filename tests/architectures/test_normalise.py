@@ -56,7 +56,7 @@ def test_others_make_up_for_a_constant_state_that_no_knob_sets(monkeypatch):
 def test_what_whole_numbers_cannot_reach_is_said():
     found = normalise(architecture("2*[based swiglu]"), state=4096)
     assert found.state == 3840
-    assert found.unreached == ("a state of 4,096: 3,840 is the nearest that whole numbers give (based by feature_dim)",)
+    assert found.unreached == ("a state of 4,096 by feature_dim of based: 3,840 is the nearest that whole numbers give",)
     assert normalise(architecture("mlp"), state=4096).unreached == ("a state of 4,096: no layer has one",)
     tiny = normalise(architecture("2*mamba"), state=10)
     assert str(tiny.architecture) == "2*mamba(d_state=1)"

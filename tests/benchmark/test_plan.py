@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from tests.synthetic_records import PROVENANCE, result
 
-from archlab.benchmark.plan import Plan, make_plan, remembered_plan, score_plan
+from archlab.benchmark.plan import Plan, at_equal_state, make_plan, remembered_plan, score_plan
 from archlab.benchmark.protocol import Protocol, parse_protocol
 from archlab.benchmark.scores import SeedScore
 from archlab.errors import ArchlabError
@@ -49,6 +49,15 @@ def test_plans_round_trip_through_json_with_their_names_and_keys(protocol):
     assert read == plan
     assert labels(read) == labels(plan) == ["transformer++", "mlp swiglu"]
     assert [trial.key for trial in read.trials()] == [trial.key for trial in plan.trials()]
+
+
+def test_a_plan_at_equal_state_reads_back_as_it_is(protocol):
+    plan = make_plan(protocol, ["mamba", "1*mamba(d_state=2)", "2*[mamba swiglu]", "transformer++"])
+    normal, found = at_equal_state(plan, 256)
+    assert [value.state for value in found] == [256, 256, 256, 2 * 2 * 8 * 32]
+    assert labels(normal) == ["4*mamba(d_state=1)", "1*mamba", "2*[mamba(d_state=2) swiglu]", "transformer++"]
+    assert Plan.from_dict(json.loads(json.dumps(normal.to_dict()))) == normal
+    assert {heads for value in normal.architectures for x in value.layers if (heads := getattr(x, "heads", 0))} == {2}
 
 
 def test_the_remembered_plan_is_the_latest_with_the_architectures_of_all_runs_alike(store, protocol):

@@ -34,7 +34,7 @@ COMMANDS = list(commands(typer.main.get_command(app)))
 
 
 def test_every_command_is_found():
-    assert {("run",), ("scores",), ("report",), ("describe",), ("tasks", "show"), ("protocols",)} < set(COMMANDS)
+    assert {("run",), ("scores",), ("report",), ("describe",), ("normalise",), ("tasks", "show"), ("protocols",)} < set(COMMANDS)
 
 
 def ask(arguments: list[str]) -> tuple[str, float, list[str]]:

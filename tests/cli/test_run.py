@@ -10,6 +10,7 @@ import pytest
 from tests.cli.command_line import SMOKE_RUN, CommandLine, start
 from tests.fake_training import each
 
+from archlab.architectures import architecture
 from archlab.execution import LocalExecutor
 from archlab.store import Store
 
@@ -201,3 +202,12 @@ def test_a_population_is_a_number_or_auto(archlab: CommandLine, population: str)
     assert outcome.status == 2
     assert f"--population {population}: give auto, or a whole number" in outcome.err
     assert not Path("archlab.db").exists()
+
+
+def test_a_run_at_equal_state_says_what_it_changed_and_trains_that(archlab: CommandLine, no_training):
+    outcome = archlab("run", "mamba", "2*[retnet swiglu]", "--protocol", "smoke", "--iso-state", "512", "--dry-run", "--json")
+    assert outcome.status == 0
+    dim = json.loads(archlab("protocols", "smoke", "--json").out)["dim"]
+    specs = json.loads(outcome.out)["architectures"]
+    assert [architecture(spec).matrix_state(length=64, dim=dim) for spec in specs] == [512, 512]
+    assert [line.split(": ")[0] for line in outcome.err.splitlines()] == ["mamba", "2*[retnet swiglu]"]

@@ -63,6 +63,25 @@ def test_describe_counts_layer_by_layer(archlab: CommandLine):
     assert ["total", f"{document['total']['parameters']:,}"] in [row[:2] for row in rows]
 
 
+def test_normalise_prints_a_spec_and_says_what_it_did_beside_it(archlab: CommandLine):
+    outcome = archlab("normalise", "2*[mamba swiglu mh-attention]", "--state", "4096", "--params", "500000")
+    assert outcome.status == 0
+    assert re.fullmatch(r"2\*\[mamba swiglu\(inner=\d+\) mh-attention\]\n", outcome.out)
+    first, second = outcome.err.splitlines()
+    assert re.fullmatch(r".*: swiglu becomes swiglu\(inner=\d+\); matrix state 67,584, \d+,\d+ parameters in its layers", first)
+    assert second.endswith("not reached: mh-attention: its state grows with the length (32,768 at 128), so it stays as it is")
+    document = json.loads(archlab("normalise", "2*[mamba swiglu]", "--state", "4096", "--json").out)
+    assert document == {
+        "spec": "2*[mamba(d_state=8) swiglu]",
+        "state": 4096,
+        "params": 491_008,
+        "changes": [{"before": "mamba", "after": "mamba(d_state=8)"}],
+        "unreached": [],
+        "dim": 128,
+        "length": 128,
+    }
+
+
 def test_lists_name_everything(archlab: CommandLine):
     layers = json.loads(archlab("layers", "--json").out)
     assert {row["layer"] for row in layers} == {*registry(), *composites()}

@@ -103,8 +103,8 @@ def _choose_states(
     chosen = _nearest_sum(times, options, goal, share)
     total = sum(times[leaf] * new.matrix_state(dim, length) for leaf, new in chosen.items())
     if total != round(goal):
-        names = ", ".join(f"{leaf.name} by {leaf.state_knob}" for leaf in times)
-        unreached.append(f"a state of {max(round(goal), 0):,}: {total:,} is the nearest that whole numbers give ({names})")
+        names = " and ".join(f"{leaf.state_knob} of {leaf.name}" for leaf in times)
+        unreached.append(f"a state of {max(round(goal), 0):,} by {names}: {total:,} is the nearest that whole numbers give")
     return chosen, unreached
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.architectures import Architecture, architecture
+from archlab.architectures.normalise import Normalised, normalise
 from archlab.benchmark.protocol import Protocol
 from archlab.errors import ArchlabError
 
@@ -51,6 +52,20 @@ def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "
     for value in architectures:
         value.validate(protocol.dim)
     return Plan(protocol, tuple(architectures), device)
+
+
+def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]]:
+    """The plan with every architecture at the same matrix state, and what was done to each.
+
+    A window is bounded by the longest sequence of the plan. What becomes another architecture loses its catalogue name.
+
+    Raises:
+        ArchlabError: the state is below 1.
+    """
+    protocol = plan.protocol
+    length = max(setting.length for task in protocol.tasks.values() for setting in task.settings)
+    found = tuple(normalise(value, state=state, dim=protocol.dim, length=length) for value in plan.architectures)
+    return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
 def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:

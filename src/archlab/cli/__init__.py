@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from archlab.cli import bench, describe, run, scores, tasks
+from archlab.cli import bench, describe, normalise, run, scores, tasks
 from archlab.errors import ArchlabError
 
 app = typer.Typer(name="archlab", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -17,6 +17,7 @@ app.command()(bench.bench)
 app.command()(scores.scores)
 app.command()(scores.report)
 app.command()(describe.describe)
+app.command()(normalise.normalise)
 app.command()(describe.architectures)
 app.command()(describe.layers)
 app.command()(describe.protocols)

@@ -54,6 +54,13 @@ def run(
             "and grid points of one setting. auto: as many as fit on a GPU, one on a CPU, where more gain nothing.",
         ),
     ] = "auto",
+    iso_state: Annotated[
+        int | None,
+        typer.Option(
+            help="First set the knobs of every architecture so that its matrix state has this many scalars in all, as "
+            "`archlab normalise` does; what is done and what cannot be reached goes to standard error."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print how many trainings, how many FLOPs and how long, and stop; nothing is written."),
@@ -69,11 +76,17 @@ def run(
 
     For example: `archlab run transformer++ "mamba swiglu mamba swiglu" --seeds 1`
     """
-    from archlab.benchmark.plan import make_plan
+    from archlab.benchmark.plan import at_equal_state, make_plan
+    from archlab.cli.normalise import tell
     from archlab.cli.plans import narrowed_protocol
     from archlab.cli.running import How, execute, population_of, preview
 
     plan = make_plan(narrowed_protocol(protocol, tasks, settings, grid, seeds, changes), specs, device.value)
+    if iso_state is not None:
+        before = plan.architectures
+        plan, found = at_equal_state(plan, iso_state)
+        for value, normal in zip(before, found, strict=True):
+            tell(value.label, normal)
     how = How(store, workers, race.value, population_of(population))
     if dry_run:
         preview(plan, how, as_json=as_json)
