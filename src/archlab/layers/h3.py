@@ -1,6 +1,5 @@
 """H3: a shift and a diagonal state-space model, multiplied together like attention's keys, values and queries."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError
 from archlab.layers.base import LayerConfig, divides, positive, register
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
-from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH_HEADS, causal_conv_heads, fft_length
+from archlab.layers.ops.long_conv import causal_conv_heads, conv_heads_flops
 from archlab.layers.ops.short_conv import ShortConv
 
 
@@ -57,11 +56,9 @@ class H3Config(LayerConfig):
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, shift, kernel and convolution."""
-        points = fft_length(length)
-        transforms = 3 * dim * self.head_dim * round(2.5 * points * math.log2(points))
-        convolution = 4 * length**2 * dim if length <= TOEPLITZ_MAX_LENGTH_HEADS else transforms
-        kernel = diagonal_ssm_kernel_flops(dim // self.head_dim, self.d_state, length)
-        return 2 * length * dim * (4 * dim + self.d_conv) + kernel + convolution
+        heads = dim // self.head_dim
+        kernel = diagonal_ssm_kernel_flops(heads, self.d_state, length)
+        return 2 * length * dim * (4 * dim + self.d_conv) + kernel + conv_heads_flops(dim, heads, length)
 
     def build(self, dim: int, max_length: int) -> "H3":
         """See :meth:`LayerConfig.build`."""

@@ -1,6 +1,5 @@
 """S4D: a diagonal state-space model on every channel, then a gated linear map across them."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError
 from archlab.layers.base import LayerConfig, register
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
-from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, causal_conv, fft_length
+from archlab.layers.ops.long_conv import causal_conv, conv_flops
 
 
 @register("s4d")
@@ -43,10 +42,8 @@ class S4DConfig(LayerConfig):
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: kernel, convolution and projection."""
-        points = fft_length(length)
-        transforms = 3 * dim * round(2.5 * points * math.log2(points))  # of the signal, of the kernel, and back
-        convolution = 2 * length**2 * dim if length <= TOEPLITZ_MAX_LENGTH else transforms
-        return diagonal_ssm_kernel_flops(dim, self.d_state, length) + convolution + 4 * length * dim * dim
+        kernel = diagonal_ssm_kernel_flops(dim, self.d_state, length)
+        return kernel + conv_flops(dim, length, length) + 4 * length * dim * dim
 
     def build(self, dim: int, max_length: int) -> "S4D":
         """See :meth:`LayerConfig.build`."""
