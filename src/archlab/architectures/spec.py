@@ -6,6 +6,7 @@ A spec is what a person types::
     mamba(d_state=8, expand=2)                          knobs
     3*[mh-hyena swiglu] mh-attention swiglu             repetition
     striped-hyena                                       a name from the catalogue
+    my_pkg.mixers.Foo(heads=4)                          any nn.Module class that takes a width
 
 A spec that is one name alone means the catalogue's architecture of that name where there is one
 (``mamba`` is the paper's four Mamba layers; ``1*mamba`` is one layer).
@@ -17,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from archlab.architectures.catalogue import CATALOGUE
-from archlab.errors import ArchlabError, unknown
-from archlab.layers import LayerConfig, layer, registry
+from archlab.errors import ArchlabError
+from archlab.layers import LayerConfig, is_path, layer, registry, unknown_layer
 
 if TYPE_CHECKING:
     from archlab.architectures.backbones import Backbone
@@ -119,9 +120,10 @@ class Architecture:
         decoder = 2 * (per_norm + dim * dim + dim) if backbone == "auto-encoder" else 0
         return vocab_size * dim + layers + decoder + per_norm + dim * vocab_size + vocab_size
 
-    def state_size(self, *, length: int, dim: int = 128) -> int:
-        """Scalars carried from token to token at inference once ``length`` tokens can be held."""
-        return sum(config.state_size(dim, length) for config in self.layers)
+    def state_size(self, *, length: int, dim: int = 128) -> int | None:
+        """Scalars carried from token to token at inference once ``length`` tokens can be held; None if a layer's is unknown."""
+        sizes = [config.state_size(dim, length) for config in self.layers]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
 
     def flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
         """FLOPs of one forward pass over one sequence; a multiply-add is 2.
@@ -235,7 +237,8 @@ class _Parser:
         if token.text not in registry():
             if token.text in CATALOGUE:
                 return list(_Parser(CATALOGUE[token.text].spec, self.layer_defaults).parse())
-            raise unknown("layer", token.text, [*registry(), *CATALOGUE])
+            if not is_path(token.text):
+                raise unknown_layer(token.text, CATALOGUE)
         given: dict[str, Any] = {}
         if self.tokens and self.tokens[0].text == "(":
             opened = self.tokens.pop(0)

@@ -1,5 +1,5 @@
 """Sequence and channel mixers: one file a family."""
 
-from archlab.layers.base import LayerConfig, Recurrent, divides, layer, positive, register, registry
+from archlab.layers.base import LayerConfig, Recurrent, divides, is_path, layer, positive, register, registry, unknown_layer
 
-__all__ = ["LayerConfig", "Recurrent", "divides", "layer", "positive", "register", "registry"]
+__all__ = ["LayerConfig", "Recurrent", "divides", "is_path", "layer", "positive", "register", "registry", "unknown_layer"]

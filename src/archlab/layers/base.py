@@ -3,14 +3,14 @@
 A layer maps ``(batch, length, dim)`` to ``(batch, length, dim)``. One file adds a family of layers:
 a frozen dataclass per layer (the config: its knobs and its accounting) beside the ``nn.Module`` that
 the config builds. Every module of :mod:`archlab.layers` is imported on the first look-up, so a new
-file needs no edit elsewhere.
+file needs no edit elsewhere, and so are those that installed packages name as entry points.
 """
 
 import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from types import MappingProxyType
@@ -48,9 +48,10 @@ class LayerConfig(ABC):
         """Trainable scalars."""
 
     @abstractmethod
-    def state_size(self, dim: int, length: int) -> int:
+    def state_size(self, dim: int, length: int) -> int | None:
         """Scalars carried from token to token at inference, for one sequence, once ``length`` tokens
-        can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers."""
+        can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers; None
+        if it is not known."""
 
     @abstractmethod
     def flops(self, dim: int, length: int) -> int:
@@ -67,6 +68,10 @@ class LayerConfig(ABC):
 
         Initialisation draws from torch's global generator only.
         """
+
+    def modules(self) -> tuple[str, ...]:
+        """The Python modules whose code computes the layer; what they import from their own package counts by itself."""
+        return (type(self).__module__,)
 
     def knobs(self) -> dict[str, Any]:
         """Every knob with its value, in the order of declaration."""
@@ -106,7 +111,7 @@ class Recurrent(Protocol):
 
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"base", "ops"}
+_NOT_FAMILIES = {"base", "ops", "third_party"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
@@ -120,7 +125,7 @@ def register(name: str) -> Callable[[Config], Config]:
 
     def add(config: Config) -> Config:
         taken = _REGISTRY.get(name)
-        if taken is not None and taken.__qualname__ != config.__qualname__:
+        if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
         config.name = name
         _REGISTRY[name] = config
@@ -132,10 +137,12 @@ def register(name: str) -> Callable[[Config], Config]:
 @cache
 def _import_families() -> None:
     import archlab.layers as package
+    from archlab.layers.third_party.sources import import_installed
 
     for module in pkgutil.iter_modules(package.__path__):
         if module.name not in _NOT_FAMILIES:
             importlib.import_module(f"{package.__name__}.{module.name}")
+    import_installed()
 
 
 def registry() -> Mapping[str, type[LayerConfig]]:
@@ -144,15 +151,32 @@ def registry() -> Mapping[str, type[LayerConfig]]:
     return MappingProxyType(_REGISTRY)
 
 
+def is_path(name: str) -> bool:
+    """Whether a name is the path of an ``nn.Module`` class, as ``my_pkg.mixers.Foo`` and ``fla:Foo`` are, not that of a layer."""
+    return "." in name or ":" in name
+
+
+def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
+    """The error for a layer that is not known; ``others`` are further names that would be."""
+    from archlab.layers.third_party.sources import left_out
+
+    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
+    return ArchlabError(f"{unknown('layer', name, {*registry(), *others})}{reasons}")
+
+
 def layer(name: str, **knobs: Any) -> LayerConfig:
-    """The config of a layer: ``layer("mamba", d_state=8)``.
+    """The config of a layer: ``layer("mamba", d_state=8)``, or of any module: ``layer("my_pkg.mixers.Foo", heads=4)``.
 
     Raises:
         ArchlabError: the name or a knob is unknown, or a knob's value has the wrong type.
     """
     known = registry()
+    if name not in known and is_path(name):
+        from archlab.layers.third_party.dotted import module_layer
+
+        return module_layer(name, knobs)
     if name not in known:
-        raise unknown("layer", name, known)
+        raise unknown_layer(name)
     config = known[name]
     defaults = {f.name: f.default for f in fields(config)}
     for knob, value in knobs.items():

@@ -140,7 +140,7 @@ def architecture_table(
             Text(part["layer"]),
             part.get("mixes", ""),
             f"{part['parameters']:,}",
-            f"{part['state']:,}" if part["state"] else "",
+            "?" if part["state"] is None else f"{part['state']:,}" if part["state"] else "",
             human(part["flops"]) if part["flops"] else "",
             style="bold" if part is found["total"] else "",
         )
@@ -157,7 +157,7 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _part(layer: str, parameters: int, state: int = 0, flops: int = 0, **more: Any) -> dict[str, Any]:
+def _part(layer: str, parameters: int, state: int | None = 0, flops: int = 0, **more: Any) -> dict[str, Any]:
     return {"layer": layer, **more, "parameters": parameters, "state": state, "flops": flops}
 
 
@@ -184,6 +184,8 @@ def leaderboard_notes(scores: Scores) -> str:
         f"answers right on the test split in %; interval over {scores.interval_over}; parameters, carried state and "
         f"forward FLOPs at {setting.name}, vocabulary {setting.vocab_size}, length {setting.length}, width {scores.dim}"
     ]
+    if any(architecture.costs.state_size is None for architecture in scores.architectures):
+        notes.append("state ?: a layer does not say what it carries")
     if scores.interval_over == "test instances":
         notes.append("one seed: the interval says nothing about other initialisations or data")
     diverged = sum(architecture.num_diverged for architecture in scores.architectures)
