@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cli.command_line import start
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer, registry
@@ -56,3 +57,22 @@ def test_a_file_that_cannot_be_used_is_refused(outside: Path, file: str, code: s
     with pytest.raises(ArchlabError, match=f"^layers file .*{file}: {reason}"):
         import_file(outside / file)
     assert dict(registry()) == before
+
+
+EARLY = """
+from archlab.layers import LayerConfig, register
+
+@register("mamba")
+class Config(LayerConfig):
+    pass
+"""
+
+
+def test_names_of_archlab_are_taken_even_before_a_layer_is_looked_up(tmp_path: Path):
+    (tmp_path / "early.py").write_text(EARLY)
+    process = start("layers", "--layers", "early.py", folder=tmp_path)
+    error = process.communicate(timeout=60)[1]
+    assert error.startswith(
+        "error: layers file early.py: cannot be imported: layer name 'mamba' is taken by archlab.layers.mamba"
+    )
+    assert process.returncode == 2

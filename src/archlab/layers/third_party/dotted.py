@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.base import LayerConfig, _text
@@ -176,10 +177,12 @@ def _flops(config: ModuleLayer, dim: int, length: int) -> int:
 
 def _measured(config: ModuleLayer, failed: str, measure: Callable[[], int]) -> int:
     """Without data where the module allows it, else on the first device that it runs on."""
+    # Fake tensors, not the meta device: a Triton kernel would take a meta tensor for a null pointer, and break CUDA.
+    places = [FakeTensorMode(allow_non_fake_inputs=True), *map(torch.device, ["cpu", "cuda"][: 1 + torch.cuda.is_available()])]
     reason = ""
-    for device in ("meta", "cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+    for place in places:
         try:
-            with torch.random.fork_rng(devices=[]), torch.device(device):
+            with torch.random.fork_rng(devices=[]), place:
                 return measure()
         except Exception as error:
             reason = in_one_line(error)

@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.layers.base import registry
 
 GROUP = "archlab.layers"
 """Entry points of this group name modules that register layers as they are imported."""
@@ -34,6 +35,7 @@ def import_file(path: str | Path) -> None:
     file = Path(path).resolve()
     if file.suffix != ".py" or not file.is_file():
         raise ArchlabError(f"layers file {path}: there is no such Python file")
+    registry()  # archlab's own layers have their names before others ask for one
     root, parts = file.parent, [file.stem] if file.stem != "__init__" else []
     while (root / "__init__.py").exists():
         root, parts = root.parent, [root.name, *parts]
