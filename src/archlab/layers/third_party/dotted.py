@@ -178,7 +178,10 @@ def _flops(config: ModuleLayer, dim: int, length: int) -> int:
 def _measured(config: ModuleLayer, failed: str, measure: Callable[[], int]) -> int:
     """Without data where the module allows it, else on the first device that it runs on."""
     # Fake tensors, not the meta device: a Triton kernel would take a meta tensor for a null pointer, and break CUDA.
-    places = [FakeTensorMode(allow_non_fake_inputs=True), *map(torch.device, ["cpu", "cuda"][: 1 + torch.cuda.is_available()])]
+    places: list[Any] = [
+        FakeTensorMode(allow_non_fake_inputs=True),
+        *map(torch.device, ["cpu", "cuda"][: 1 + torch.cuda.is_available()]),
+    ]
     reason = ""
     for place in places:
         try:
