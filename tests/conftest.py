@@ -1,6 +1,8 @@
 """What several test packages share."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,31 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder; what a test imports from there or from the examples is forgotten when it ends."""
+    from archlab.layers import base, registry
+    from archlab.layers.third_party import dotted
+    from archlab.training import trial
+
+    registry()
+    known, modules = set(base._REGISTRY), set(sys.modules)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name in set(base._REGISTRY) - known:
+        del base._REGISTRY[name]
+    homes = (tmp_path, Path(__file__).parent.parent / "examples")
+    files = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - modules}
+    imported = [name for name, file in files.items() if file and any(Path(file).is_relative_to(home) for home in homes)]
+    for name in imported:
+        del sys.modules[name]
+    if imported:
+        for cached in (dotted._config, dotted._num_params, dotted._flops, trial._digest_and_imports, trial._folder):
+            cached.cache_clear()
+
+
+@pytest.fixture
 def archlab(
+    outside: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,

@@ -71,7 +71,7 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
 
 def follow(reader: CommandLine, command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do as the document says; what would train for long is planned instead, and a smoke run stands in for it."""
-    words = command.words[1:]
+    words = tuple(str(ROOT / word) if word.startswith("examples/") else word for word in command.words[1:])
     with monkeypatch.context() as context:
         for name, value in command.variables:
             context.setenv(name, value)
@@ -92,6 +92,10 @@ def follow(reader: CommandLine, command: Command, folder: Path, monkeypatch: pyt
     assert outcome.status == 0, f"{shlex.join(command.words)}: {outcome.err}"
     if command.output:
         (folder / command.output).write_text(outcome.out, encoding="utf-8")
+
+
+def test_the_tutorial_shows_the_example():
+    assert blocks(ROOT / "docs" / "write-a-layer.md", "python")[0] == (ROOT / "examples" / "custom_layer.py").read_text()
 
 
 def test_the_readme_shows_how_to_start():

@@ -12,6 +12,12 @@ class ArchlabError(ValueError):
     """
 
 
+def in_one_line(error: Exception) -> str:
+    """What an exception says, with its type unless it is meant for the person who typed the request."""
+    line = " ".join(str(error).split())
+    return line if isinstance(error, ArchlabError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> ArchlabError:
     """The error for a name that is not known: suggests the nearest name, else lists them all.
 

@@ -5,7 +5,7 @@ import torch
 
 from archlab.architectures import CATALOGUE, architecture
 from archlab.architectures.backbones import reinit_as_reference, sin_cos_positions
-from archlab.testing.flops import count_flops
+from archlab.layers.ops.flop_counter import count_flops
 
 BACKBONES = ("language-model", "auto-encoder")
 NORMS = ("rmsnorm", "layernorm")

@@ -61,7 +61,6 @@ def test_composites_are_made_of_layers():
     inner = layer("parallel", layer("mamba"), layer("mlp"), gate=True)
     outer = layer("experts", inner, num=4)
     assert str(outer) == "experts(parallel(mamba, mlp, gate=True), num=4)"
-    assert outer.parts() == (outer, inner, layer("mamba"), layer("mlp"))
     assert (outer.knobs(), outer.kind) == ({"num": 4, "active": 2}, "sequence")
     assert hash(outer) == hash(layer("experts", inner, num=4))
 

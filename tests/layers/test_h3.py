@@ -5,7 +5,7 @@ import torch
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer
-from archlab.testing.flops import count_flops
+from archlab.layers.ops.flop_counter import count_flops
 
 
 def test_costs():

@@ -6,8 +6,8 @@ import torch
 from archlab.errors import ArchlabError
 from archlab.layers import layer
 from archlab.layers.ops import long_conv
+from archlab.layers.ops.flop_counter import count_flops
 from archlab.layers.ops.implicit_filter import ImplicitFilter
-from archlab.testing.flops import count_flops
 
 
 @pytest.mark.parametrize(

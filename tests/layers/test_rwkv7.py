@@ -3,8 +3,8 @@ import torch
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer
+from archlab.layers.ops.flop_counter import count_flops
 from archlab.testing.comparison import step_through
-from archlab.testing.flops import count_flops
 
 
 def test_other_heads_are_accounted_for_and_step_as_they_run():

@@ -6,7 +6,7 @@ from tests.oracles.s4d import s4d
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer
-from archlab.testing.flops import count_flops
+from archlab.layers.ops.flop_counter import count_flops
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer
+from archlab.layers.ops.flop_counter import count_flops
 from archlab.testing.comparison import step_through
-from archlab.testing.flops import count_flops
 
 NAMES = ["hyena-se", "hyena-mr", "hyena-li"]
 

@@ -1,7 +1,36 @@
+import json
 from dataclasses import replace
 
+import pytest
+from tests.synthetic_records import plan, simulate
+
+from archlab.benchmark.scoring import score
 from archlab.benchmark.spending import Spending
-from archlab.reports.findings import spent
+from archlab.reports.charts import cost_panel
+from archlab.reports.findings import frontier, spent
+from archlab.reports.tables import leaderboard_notes
+from archlab.tasks import setting
+
+LINEAR = "torch.nn.Linear(out_features=128)"  # does not say what it carries
+
+
+@pytest.mark.parametrize(
+    ("specs", "finding", "in_chart"),
+    [
+        (["1*mamba", "swiglu"], "For the state they carry, none beats 1*mamba and swiglu", 2),
+        (["1*mamba", "swiglu", LINEAR], f"none beats 1*mamba and swiglu; what {LINEAR} carries is not known", 2),
+        (["1*mamba", LINEAR], f"none beats 1*mamba; what {LINEAR} carries is not known", None),
+        ([LINEAR], "What the architectures carry is not known", None),
+    ],
+)
+def test_state_that_is_not_known_is_told_apart(specs, finding, in_chart):
+    trials = plan(specs, [setting("compression")])
+    scores = score(trials, simulate(trials, lambda trial: 0.9 - 0.3 * specs.index(str(trial.architecture)), spread=0.001))
+    assert frontier(scores).endswith(finding)
+    panel = cost_panel(scores, "state_size")
+    assert in_chart == (panel and json.dumps(panel).count('"cost": '))
+    assert ("state ?" in leaderboard_notes(scores)) == (LINEAR in specs)
+    assert {a["architecture"]: a["state_size"] for a in scores.to_dict()["architectures"]}.get(LINEAR) is None
 
 
 def test_what_was_spent_says_what_dropping_may_have_cost():

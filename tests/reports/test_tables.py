@@ -123,6 +123,11 @@ def test_human(number: float, written: str) -> None:
     assert human(number) == written
 
 
+def test_what_is_not_known_is_a_question_mark() -> None:
+    assert human(None) == "?"
+    assert "?" in text(architecture_table(architecture("torch.nn.Linear(out_features=64) mlp"), vocab_size=16, length=96, dim=64))
+
+
 def test_numbers_as_written() -> None:
     assert [percent(x) for x in (0.1234, 0.9994, 0.9996, 1.0, None)] == ["12.3", "99.9", "100", "100", "–"]
     assert [points(x) for x in (0.012, -0.345)] == ["+1.2", "−34.5"]

@@ -2,14 +2,17 @@ import importlib
 import sys
 import types
 from itertools import count
+from pathlib import Path
 
 import pytest
 from tests.training.trials import COPYING, trial
 
 from archlab.errors import ArchlabError
+from archlab.layers.third_party.sources import import_file
 from archlab.training import trial as trial_module
 from archlab.training.trial import code_fingerprint
 
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "custom_layer.py"
 _NUMBERS = count()  # no name twice: modules are imported and read once
 CODE = '''"""What it is."""
 from dataclasses import dataclass
@@ -81,6 +84,45 @@ def test_nothing_is_imported_and_modules_may_import_each_other(fingerprint):
     assert first != fingerprint(**unusable, kernels="raise RuntimeError('needs another GPU')\n")
 
 
+def test_modules_beside_a_single_file_count(tmp_path, monkeypatch):
+    def fingerprint_beside(folder: str, helper: str) -> str:
+        home, name = tmp_path / str(next(_NUMBERS)) / folder, f"single_file_{next(_NUMBERS)}"
+        home.mkdir(parents=True)
+        (home / f"{name}.py").write_text("import json\nfrom beside import twice\n")
+        (home / "beside.py").write_text(helper)
+        with monkeypatch.context() as context:
+            context.syspath_prepend(str(home))
+            for cached in (trial_module._folder, trial_module._digest_and_imports):
+                cached.cache_clear()
+            return code_fingerprint(name)
+
+    helpers = "def twice(x): return 2 * x\n", "def twice(x): return x + x\n"
+    assert len({fingerprint_beside("project", helper) for helper in helpers}) == 2
+    assert len({fingerprint_beside("site-packages", helper) for helper in helpers}) == 1
+
+
+def test_the_file_of_a_layer_from_outside_counts(outside):
+    file = outside / "mine.py"
+    code = EXAMPLE.read_text()
+    file.write_text(code + "class Plain(EMA): pass\n")
+    import_file(file)
+
+    def key(spec: str) -> str:
+        trial_module._digest_and_imports.cache_clear()
+        return trial(spec, COPYING).key
+
+    specs = ("ema swiglu", "mine.Plain swiglu", "mlp swiglu")
+    before = [key(spec) for spec in specs]
+    assert len(set(before)) == 3
+    file.write_text(file.read_text().replace("0.0, 5.0", "0.0, 4.5"))
+    changed = [a != b for a, b in zip(before, [key(spec) for spec in specs], strict=True)]
+    assert changed == [True, True, False]
+
+
+def test_torch_counts_by_its_version():
+    assert code_fingerprint("archlab.tasks.base", "torch.nn.modules.rnn") == code_fingerprint("archlab.tasks.base")
+
+
 def test_code_without_a_file_is_refused():
     sys.modules["typed_at_a_prompt"] = types.ModuleType("typed_at_a_prompt")
     try:
@@ -143,6 +185,8 @@ def test_code_that_a_number_depends_on_counts(key_after_editing, module):
         "archlab.architectures.catalogue",
         "archlab.training.trial",
         "archlab.errors",
+        "archlab.layers.third_party.sources",
+        "archlab.layers.third_party.dotted",
         "archlab.store.store",
         "archlab.cli",
         "archlab.reports.tables",

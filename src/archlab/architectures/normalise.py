@@ -50,7 +50,7 @@ def normalise(
         length: positions of a sequence, which bound a window.
 
     Raises:
-        ArchlabError: a number is below 1, or a layer does not fit the width.
+        ArchlabError: a number is below 1, a layer does not fit the width, or its state is not known.
     """
     for name, number in {"state": state, "params": params, "length": length}.items():
         if number is not None and number < 1:
@@ -69,7 +69,7 @@ def normalise(
     changes = dict.fromkeys((str(old), str(new)) for (old, _), (new, _) in pairs if old != new)
     return Normalised(
         found if changes else architecture,
-        found.matrix_state(length=length, dim=dim),
+        sum(copies * _state(leaf, dim, length) for leaf, copies in _leaves(found.layers)),
         found.layer_params(length=length, dim=dim),
         tuple(changes),
         tuple(unreached),
@@ -82,15 +82,15 @@ def _choose_states(
     """New layers for those with a knob for the state, and what stands in the way of the target."""
     times: dict[LayerConfig, int] = {}
     for leaf, copies in _leaves(layers):
-        if leaf.kind == "sequence" and leaf.matrix_state(dim, length) > 0:
+        if leaf.kind == "sequence" and _state(leaf, dim, length) > 0:
             times[leaf] = times.get(leaf, 0) + copies
     if not times:
         return {}, [f"a state of {state:,}: no layer has one"]
     goal, num = state * 1.0, sum(times.values())
     unreached: list[str] = []
     for leaf in [leaf for leaf in times if not leaf.state_knob]:
-        copies, own = times.pop(leaf), leaf.matrix_state(dim, length)
-        if leaf.matrix_state(dim, 2 * length) > own:
+        copies, own = times.pop(leaf), _state(leaf, dim, length)
+        if _state(leaf, dim, 2 * length) > own:
             goal -= copies * state / num
             unreached.append(f"{leaf}: its state grows with the length ({own:,} at {length:,}), so it stays as it is")
         else:
@@ -101,11 +101,18 @@ def _choose_states(
     share = max(goal, 1.0) / sum(times.values())
     options = {leaf: _options(leaf, share, dim, length) for leaf in times}
     chosen = _nearest_sum(times, options, goal, share)
-    total = sum(times[leaf] * new.matrix_state(dim, length) for leaf, new in chosen.items())
+    total = sum(times[leaf] * _state(new, dim, length) for leaf, new in chosen.items())
     if total != round(goal):
         names = " and ".join(f"{leaf.state_knob} of {leaf.name}" for leaf in times)
         unreached.append(f"a state of {max(round(goal), 0):,} by {names}: {total:,} is the nearest that whole numbers give")
     return chosen, unreached
+
+
+def _state(config: LayerConfig, dim: int, length: int) -> int:
+    state = config.matrix_state(dim, length)
+    if state is None:
+        raise ArchlabError(f"{config}: its state is not known, so it cannot be made equal: give it a config with a state_size")
+    return state
 
 
 def _options(leaf: LayerConfig, share: float, dim: int, length: int) -> dict[int, LayerConfig]:
@@ -116,7 +123,7 @@ def _options(leaf: LayerConfig, share: float, dim: int, length: int) -> dict[int
         try:
             option = replace(leaf, **{leaf.state_knob: value})
             option.validate(dim)
-            own = option.matrix_state(dim, length)
+            own = _state(option, dim, length)
         except ArchlabError:
             own = before
         else:

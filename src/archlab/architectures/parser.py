@@ -9,6 +9,7 @@ A spec is what a person types::
     experts(mamba, num=4, active=2) swiglu
     stripe([mamba swiglu], [mh-attention swiglu], every=4)
     striped-hyena                                       a name from the catalogue
+    my_pkg.mixers.Foo(heads=4)                          any nn.Module class that takes a width
 
 A stripe is three times ``[mamba swiglu]``, then ``[mh-attention swiglu]``: every 4th is the second. It stands for its
 layers, as repetition does, and a text written from the value spells them out.
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError, unknown
-from archlab.layers import LayerConfig, composites, layer, registry
+from archlab.layers import LayerConfig, composites, is_path, layer, registry, unknown_layer
 
 LayerDefaults = Mapping[str, Mapping[str, Any]]
 
@@ -133,7 +134,8 @@ class _Parser:
         if not made_of_layers and token.text not in registry():
             if token.text in CATALOGUE:
                 return list(parse(CATALOGUE[token.text].spec, self.layer_defaults))
-            raise unknown("layer", token.text, [*registry(), *composites(), _STRIPE, *CATALOGUE])
+            if not is_path(token.text):
+                raise unknown_layer(token.text, [_STRIPE, *CATALOGUE])
         items, given = self._arguments(token, made_of_layers)
         if token.text == _STRIPE:
             return self._striped(token, items, given)

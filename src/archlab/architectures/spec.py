@@ -8,6 +8,7 @@ from archlab.architectures.catalogue import CATALOGUE
 from archlab.architectures.parser import LayerDefaults, parse
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
+from archlab.layers.base import total
 
 if TYPE_CHECKING:
     from archlab.architectures.backbones import Backbone
@@ -107,13 +108,13 @@ class Architecture:
         decoder = 2 * (per_norm + dim * dim + dim) if backbone == "auto-encoder" else 0
         return vocab_size * dim + layers + decoder + per_norm + dim * vocab_size + vocab_size
 
-    def state_size(self, *, length: int, dim: int = 128) -> int:
-        """Scalars carried from token to token at inference once ``length`` tokens can be held."""
-        return sum(config.state_size(dim, length) for config in self.layers)
+    def state_size(self, *, length: int, dim: int = 128) -> int | None:
+        """Scalars carried from token to token at inference once ``length`` tokens can be held; None if a layer's is unknown."""
+        return total([config.state_size(dim, length) for config in self.layers])
 
-    def matrix_state(self, *, length: int, dim: int = 128) -> int:
+    def matrix_state(self, *, length: int, dim: int = 128) -> int | None:
         """Of :meth:`state_size`, what holds content, see :meth:`archlab.layers.LayerConfig.matrix_state`."""
-        return sum(config.matrix_state(dim, length) for config in self.layers)
+        return total([config.matrix_state(dim, length) for config in self.layers])
 
     def layer_params(self, *, length: int, dim: int = 128) -> int:
         """Trainable scalars of the layers, without norms, embedding and unembedding."""

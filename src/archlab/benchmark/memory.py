@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from archlab.errors import ArchlabError
+from archlab.layers.third_party.check import is_third_party
 from archlab.training.trial import Trial
 
 PROCESS_BYTES = 350 << 20
@@ -22,7 +23,8 @@ def peak_bytes(trial: Trial) -> int:
 
     Parameters, gradients and AdamW's two moments; the three splits of the data; the activations that the backward pass
     needs, each storage once; and the largest tensor twice, for what a backward pass holds while it computes. The training
-    step runs on tensors that have shapes and no data.
+    step runs on tensors that have shapes and no data; of a layer from outside archlab that needs data, only the weights and
+    what comes before it are counted.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -44,18 +46,22 @@ def peak_bytes(trial: Trial) -> int:
         return tensor
 
     kept: list[Any] = []
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        model = trial.architecture.build(
-            vocab_size=trial.setting.vocab_size,
-            max_length=trial.setting.length,
-            dim=trial.dim,
-            backbone=trial.setting.backbone,
-            norm=trial.recipe.norm,
-        )
-        Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples))
-    parameters = {id(p.untyped_storage()): p.numel() * p.element_size() for p in model.parameters()}
-    weights: int = sum(parameters.values())
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
+    own: set[int] = set()
+    shape: dict[str, Any] = {
+        "vocab_size": trial.setting.vocab_size,
+        "dim": trial.dim,
+        "backbone": trial.setting.backbone,
+        "norm": trial.recipe.norm,
+    }
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            model = trial.architecture.build(max_length=trial.setting.length, **shape)
+            own = {p.untyped_storage()._cdata for p in model.parameters()}
+            Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples))
+    except Exception:
+        if not any(is_third_party(layer) for layer in trial.architecture.layers):
+            raise
+    weights = 4 * trial.architecture.num_params(length=trial.setting.length, **shape)
     activations = sum(size for storage, size in saved.items() if storage not in own)
     sequences = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
     data = 2 * 8 * sequences * examples.inputs.shape[1]

@@ -8,6 +8,7 @@ from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
 from archlab.benchmark.protocol import Protocol
 from archlab.errors import ArchlabError
+from archlab.layers.third_party.check import check_third_party
 
 if TYPE_CHECKING:
     from archlab.benchmark.scores import Scores
@@ -43,14 +44,16 @@ class Plan:
 
 
 def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "cuda"] = "cpu") -> Plan:
-    """The plan for architectures given as text; each counts once.
+    """The plan for architectures given as text; each counts once. Layers from outside archlab are tried on a small input.
 
     Raises:
-        ArchlabError: a spec cannot be read or does not fit the protocol's width.
+        ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
     """
     architectures = dict.fromkeys(architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs)
     for value in architectures:
         value.validate(protocol.dim)
+    length = min(setting.input_length for task in protocol.tasks.values() for setting in task.settings)
+    check_third_party((config for value in architectures for config in value.layers), protocol.dim, length, device)
     return Plan(protocol, tuple(architectures), device)
 
 
@@ -81,7 +84,10 @@ def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
         if known and not plans:
             raise ArchlabError(f"store {store.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
     if not plans and unreadable is not None:
-        raise ArchlabError(f"store {store.where}: its runs are of another version of archlab: {unreadable}; run them again")
+        raise ArchlabError(
+            f"store {store.where}: its runs cannot be read: {unreadable}; give the files of their layers by --layers, or run "
+            "them again if they are of another version of archlab"
+        )
     if not plans:
         raise ArchlabError(f"store {store.where} has no runs: `archlab run SPEC --store {store.where}` adds one")
     latest = plans[-1]

@@ -131,8 +131,8 @@ class Costs:
     """What an architecture takes at the reference setting."""
 
     num_params: int
-    state_size: int
-    """Scalars carried from token to token."""
+    state_size: int | None
+    """Scalars carried from token to token; None where it is not known."""
     flops: int
     """Of one forward pass over one sequence."""
 

@@ -43,7 +43,7 @@ class Measurement:
 
 def kind(trial: Trial) -> str:
     """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
-    modules = {type(x).__module__ for x in (trial.setting, *trial.architecture.layers)}
+    modules = {type(trial.setting).__module__, *(name for layer in trial.architecture.layers for name in layer.modules())}
     code = code_fingerprint("archlab.training.train", *sorted(modules))
     compiled = " | compiled" if trial.recipe.compiled else ""
     return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {trial.device}{compiled} | {code}"

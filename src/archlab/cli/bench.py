@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from archlab.cli.layer_files import LayerFiles
 from archlab.cli.run import Device
 
 
@@ -11,6 +12,7 @@ def bench(
     specs: Annotated[
         list[str] | None, typer.Argument(metavar="[SPEC...]", help="Catalogue names or specs; by default those of the demo.")
     ] = None,
+    files: LayerFiles = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
     device: Annotated[Device, typer.Option(help="What to measure.")] = Device.cpu,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,

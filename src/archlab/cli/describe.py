@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archlab.cli.layer_files import LayerFiles
+
 if TYPE_CHECKING:
     from archlab.layers import Composite, LayerConfig
 
@@ -20,6 +22,7 @@ def describe(
     length: Length = 128,
     dim: Dim = 128,
     vocab_size: Annotated[int, typer.Option(help="Size of the vocabulary, for embedding and unembedding.")] = 16,
+    files: LayerFiles = None,
     as_json: Json = False,
 ) -> None:
     """Show an architecture layer by layer: parameters, state, forward FLOPs, and the totals.
@@ -58,7 +61,7 @@ def architectures(as_json: Json = False) -> None:
         print_table(plain_table(rows))
 
 
-def layers(dim: Dim = 128, length: Length = 128, as_json: Json = False) -> None:
+def layers(dim: Dim = 128, length: Length = 128, files: LayerFiles = None, as_json: Json = False) -> None:
     """List the layers with their knobs, parameters, state and forward FLOPs at a width and length.
 
     At the end stand those that are made of other layers, as in `parallel(mamba, mh-attention)`; their costs depend on these.
@@ -157,7 +160,8 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
         table.add_row(Text(group, style="dim"))
         for row in members:
             knobs = ", ".join(f"{knob}={value}" for knob, value in row["knobs"].items())
-            costs = ("–" if row[cost] is None else human(row[cost]) for cost in ("parameters", "state", "flops"))
+            fits = row["parameters"] is not None
+            costs = (human(row[cost]) if fits else "–" for cost in ("parameters", "state", "flops"))
             table.add_row(Text(row["layer"]), Text(knobs), *costs, *([Text(row["paper"])] if wide else []))
     print_table(table)
 

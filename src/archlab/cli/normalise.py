@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archlab.cli.describe import Dim, Json
+from archlab.cli.layer_files import LayerFiles
 
 if TYPE_CHECKING:
     from archlab.architectures.normalise import Normalised
@@ -18,6 +19,7 @@ def normalise(
     ] = None,
     dim: Dim = 128,
     length: Annotated[int, typer.Option(help="Positions of a sequence; a window is no longer.")] = 128,
+    files: LayerFiles = None,
     as_json: Json = False,
 ) -> None:
     """Set the knobs of an architecture so that it has a given state, and a given number of parameters.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from archlab.cli.layer_files import LayerFiles
 from archlab.cli.plans import DEFAULT_STORE, GridValues, Seeds, Set, Settings, Store, Tasks
 
 
@@ -36,6 +37,7 @@ def run(
     grid: GridValues = None,
     seeds: Seeds = None,
     changes: Set = None,
+    files: LayerFiles = None,
     store: Store = DEFAULT_STORE,
     race: Annotated[
         Race,

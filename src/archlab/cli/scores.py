@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlab.cli.layer_files import LayerFiles
 from archlab.cli.plans import DEFAULT_STORE, Store
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ ProtocolName = Annotated[str | None, typer.Option("--protocol", help="Show the l
 def scores(
     store: Store = DEFAULT_STORE,
     protocol: ProtocolName = None,
+    files: LayerFiles = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")
     ] = False,
@@ -37,6 +39,7 @@ def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "report.html",
     store: Store = DEFAULT_STORE,
     protocol: ProtocolName = None,
+    files: LayerFiles = None,
 ) -> None:
     """Write the report: one HTML file that works offline, with curves, costs, differences and the origin of every number."""
     from archlab.cli.output import message

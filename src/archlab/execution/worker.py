@@ -10,7 +10,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from archlab.errors import ArchlabError
+from archlab.errors import in_one_line
 
 if TYPE_CHECKING:
     from archlab.execution.base import Train
@@ -62,12 +62,7 @@ def _answer(request: bytes, replies: Connection, train: "Train") -> tuple[str, A
             replies.send(("result", ended))
         return "end", None
     except Exception as error:
-        return "error", (_reason(error), _tail_of_traceback())
-
-
-def _reason(error: Exception) -> str:
-    line = " ".join(str(error).split())
-    return line if isinstance(error, ArchlabError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
+        return "error", (in_one_line(error), _tail_of_traceback())
 
 
 def _tail_of_traceback() -> str:

@@ -3,14 +3,14 @@
 A layer maps ``(batch, length, dim)`` to ``(batch, length, dim)``. One file adds a family of layers:
 a frozen dataclass per layer (the config: its knobs and its accounting) beside the ``nn.Module`` that
 the config builds. Every module of :mod:`archlab.layers` is imported on the first look-up, so a new
-file needs no edit elsewhere.
+file needs no edit elsewhere, and so are those that installed packages name as entry points.
 """
 
 import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from types import MappingProxyType
@@ -55,11 +55,12 @@ class LayerConfig(ABC):
         """Trainable scalars."""
 
     @abstractmethod
-    def state_size(self, dim: int, length: int) -> int:
+    def state_size(self, dim: int, length: int) -> int | None:
         """Scalars carried from token to token at inference, for one sequence, once ``length`` tokens
-        can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers."""
+        can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers; None
+        if it is not known."""
 
-    def matrix_state(self, dim: int, length: int) -> int:
+    def matrix_state(self, dim: int, length: int) -> int | None:
         """Of :meth:`state_size`, what holds content: matrices and state-space states, keys and values, without inputs that
         a convolution or a token shift looks back on, sums that normalise, and counters.
 
@@ -95,13 +96,13 @@ class LayerConfig(ABC):
         model. Itself unless the layer says otherwise; the state must stay as it is."""
         return self
 
+    def modules(self) -> tuple[str, ...]:
+        """The Python modules whose code computes the layer; what they import from their own package counts by itself."""
+        return (type(self).__module__,)
+
     def knobs(self) -> dict[str, Any]:
         """Every knob with its value, in the order of declaration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def parts(self) -> "tuple[LayerConfig, ...]":
-        """The layer itself, and all layers that it is made of."""
-        return (self,)
 
     def identity(self) -> list[Any]:
         """Name and every knob, defaults written out; JSON-ready, and the same for equal layers only."""
@@ -145,13 +146,13 @@ class Composite(LayerConfig):
         """How many of each layer there are."""
         return 1
 
-    def state_size(self, dim: int, length: int) -> int:
+    def state_size(self, dim: int, length: int) -> int | None:
         """See :meth:`LayerConfig.state_size`."""
-        return self.copies * sum(x.state_size(dim, length) for x in self.layers)
+        return total(self.copies * [x.state_size(dim, length) for x in self.layers])
 
-    def matrix_state(self, dim: int, length: int) -> int:
+    def matrix_state(self, dim: int, length: int) -> int | None:
         """See :meth:`LayerConfig.matrix_state`."""
-        return self.copies * sum(x.matrix_state(dim, length) for x in self.layers)
+        return total(self.copies * [x.matrix_state(dim, length) for x in self.layers])
 
     def resized(self, dim: int, factor: float) -> LayerConfig:
         """See :meth:`LayerConfig.resized`."""
@@ -161,9 +162,9 @@ class Composite(LayerConfig):
         """See :meth:`LayerConfig.knobs`."""
         return {knob: value for knob, value in super().knobs().items() if knob != "layers"}
 
-    def parts(self) -> tuple[LayerConfig, ...]:
-        """See :meth:`LayerConfig.parts`."""
-        return (self, *(part for x in self.layers for part in x.parts()))
+    def modules(self) -> tuple[str, ...]:
+        """See :meth:`LayerConfig.modules`."""
+        return (*super().modules(), *(module for x in self.layers for module in x.modules()))
 
     def identity(self) -> list[Any]:
         """See :meth:`LayerConfig.identity`."""
@@ -171,6 +172,12 @@ class Composite(LayerConfig):
 
     def _arguments(self) -> list[str]:
         return [*map(str, self.layers), *super()._arguments()]
+
+
+def total(states: Sequence[int | None]) -> int | None:
+    """The sum of what layers carry; None if one of them is not known."""
+    known = [state for state in states if state is not None]
+    return sum(known) if len(known) == len(states) else None
 
 
 def _text(value: Any) -> str:
@@ -201,7 +208,7 @@ class Recurrent(Protocol):
 
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"base", "ops", "substates"}
+_NOT_FAMILIES = {"base", "ops", "substates", "third_party"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
@@ -215,7 +222,7 @@ def register(name: str) -> Callable[[Config], Config]:
 
     def add(config: Config) -> Config:
         taken = _REGISTRY.get(name)
-        if taken is not None and taken.__qualname__ != config.__qualname__:
+        if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
         config.name = name
         _REGISTRY[name] = config
@@ -227,10 +234,12 @@ def register(name: str) -> Callable[[Config], Config]:
 @cache
 def _import_families() -> None:
     import archlab.layers as package
+    from archlab.layers.third_party.sources import import_installed
 
     for module in pkgutil.iter_modules(package.__path__):
         if module.name not in _NOT_FAMILIES:
             importlib.import_module(f"{package.__name__}.{module.name}")
+    import_installed()
 
 
 def registry() -> Mapping[str, type[LayerConfig]]:
@@ -245,15 +254,37 @@ def composites() -> Mapping[str, type[Composite]]:
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
 
 
+def is_path(name: str) -> bool:
+    """Whether a name is the path of an ``nn.Module`` class, as ``my_pkg.mixers.Foo`` and ``fla:Foo`` are, not that of a layer."""
+    return "." in name or ":" in name
+
+
+def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
+    """The error for a layer that is not known; ``others`` are further names that would be."""
+    from archlab.layers.third_party.sources import left_out
+
+    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
+    return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
+
+
 def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
-    """The config of a layer: ``layer("mamba", d_state=8)``, or ``layer("parallel", layer("mamba"), layer("mh-attention"))``.
+    """The config of a layer.
+
+    ``layer("mamba", d_state=8)``, ``layer("parallel", layer("mamba"), layer("mh-attention"))``, or any module by its path:
+    ``layer("my_pkg.mixers.Foo", heads=4)``.
 
     Raises:
         ArchlabError: the name or a knob is unknown, a knob's value has the wrong type, or the layer is made of no others.
     """
     known = {**registry(), **composites()}
+    if name not in known and is_path(name):
+        from archlab.layers.third_party.dotted import module_layer
+
+        if layers:
+            raise ArchlabError(f"{name}({layers[0]}): it is made of no layers, give knobs only")
+        return module_layer(name, knobs)
     if name not in known:
-        raise unknown("layer", name, known)
+        raise unknown_layer(name)
     config = known[name]
     made_of: dict[str, Any] = {"layers": layers} if issubclass(config, Composite) else {}
     for part in layers:

@@ -238,11 +238,11 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
-    """MAD score against one cost; None for fewer than two architectures."""
+    """MAD score against one cost; None for fewer than two architectures of which it is known."""
     rows = [
         {"architecture": a.label, "cost": getattr(a.costs, cost), **_point(a)}
         for a in scores.architectures
-        if a.score is not None
+        if a.score is not None and getattr(a.costs, cost) is not None
     ]
     if len(rows) < 2:
         return None

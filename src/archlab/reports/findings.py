@@ -84,14 +84,19 @@ def solved(scores: Scores) -> str:
 
 
 def frontier(scores: Scores) -> str:
-    """Which architectures no other beats with as little or less state."""
-    known = [(a.costs.state_size, a.score, a.label) for a in scores.architectures if a.score is not None]
+    """Which architectures no other beats with as little or less state, of those whose state is known."""
+    scored = [(a.costs.state_size, a.score, a.label) for a in scores.architectures if a.score is not None]
+    known = [(state, score, label) for state, score, label in scored if state is not None]
     best = [
         label
         for state, score, label in known
         if not any((s <= state and v > score) or (s < state and v >= score) for s, v, _ in known)
     ]
-    return f"For the state they carry, none beats {_join(best)}" if best else "No architecture has a score yet"
+    if not scored:
+        return "No architecture has a score yet"
+    unknown = [label for state, _, label in scored if state is None]
+    note = f"; what {_join(unknown)} {'carry' if len(unknown) > 1 else 'carries'} is not known" if unknown else ""
+    return f"For the state they carry, none beats {_join(best)}{note}" if best else "What the architectures carry is not known"
 
 
 def warnings(scores: Scores) -> list[str]:

@@ -22,8 +22,10 @@ def short_task(task: str) -> str:
     return SHORT_TASKS.get(task, task)
 
 
-def human(number: float) -> str:
-    """Three significant digits with a decimal prefix: ``407k``, ``1.23M``, ``98``."""
+def human(number: float | None) -> str:
+    """Three significant digits with a decimal prefix: ``407k``, ``1.23M``, ``98``; ``?`` for what is not known."""
+    if number is None:
+        return "?"
     exponent = 0
     while abs(number) >= 999.5 and exponent < len(_PREFIXES) - 1:
         number /= 1000.0

@@ -162,7 +162,7 @@ def architecture_table(
             Text(part["layer"]),
             part.get("mixes", ""),
             f"{part['parameters']:,}",
-            *(f"{part[what]:,}" if part[what] else "" for what in ("matrix_state", "state")),
+            *("?" if part[what] is None else f"{part[what]:,}" if part[what] else "" for what in ("matrix_state", "state")),
             *(human(part[what]) if part[what] else "" for what in ("flops", "active_flops")),
             style="bold" if part is found["total"] else "",
         )
@@ -208,6 +208,8 @@ def leaderboard_notes(scores: Scores) -> str:
         f"answers right on the test split in %; interval over {scores.interval_over}; parameters, carried state and "
         f"forward FLOPs at {setting.name}, vocabulary {setting.vocab_size}, length {setting.length}, width {scores.dim}"
     ]
+    if any(architecture.costs.state_size is None for architecture in scores.architectures):
+        notes.append("state ?: a layer does not say what it carries")
     if scores.interval_over == "test instances":
         notes.append("one seed: the interval says nothing about other initialisations or data")
     diverged = sum(architecture.num_diverged for architecture in scores.architectures)

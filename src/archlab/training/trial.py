@@ -82,7 +82,7 @@ class Trial:
             "code": code_fingerprint(
                 "archlab.training.train",
                 type(self.setting).__module__,
-                *(type(part).__module__ for layer in self.architecture.layers for part in layer.parts()),
+                *(module for layer in self.architecture.layers for module in layer.modules()),
             ),
         }
         del identity["architecture"]  # the text leaves defaults out; the layers above do not
@@ -237,16 +237,16 @@ class TrialResult:
 
 
 def code_fingerprint(*modules: str) -> str:
-    """Hash of the code that the given modules run: their own, and that of the modules they import from archlab or
-    from their own package.
+    """Hash of the code that the given modules run: their own, and that of the modules they import from archlab, from
+    their own package, and from what lies beside it unless many packages are installed there.
 
-    Formatting, comments and docstrings do not count.
+    Formatting, comments and docstrings do not count, nor does the code of torch, whose version is in the key.
 
     Raises:
         ArchlabError: a given module has no file to read.
     """
     seen: set[str] = set()
-    pending = list(modules)
+    pending = [module for module in modules if module.partition(".")[0] != "torch"]
     while pending:
         module = pending.pop()
         if module not in seen:
@@ -292,13 +292,19 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 
 # What only speaks to people, or only finds the modules: no number depends on it.
-_NOT_NUMERICS = {"archlab.errors", "archlab.training.trial", "archlab.architectures.spec", "archlab.architectures.catalogue"}
+_NOT_NUMERICS = {
+    "archlab.errors",
+    "archlab.training.trial",
+    "archlab.architectures.spec",
+    "archlab.architectures.catalogue",
+    "archlab.layers.third_party.sources",
+    "archlab.layers.third_party.dotted",
+}
 
 
 def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
-    """The modules of archlab and of the module's own package that are imported anywhere in the tree."""
+    """The modules of archlab, of the module's own package and from beside it that are imported anywhere in the tree."""
     package = module if is_package else module.rpartition(".")[0]
-    roots = {"archlab", module.partition(".")[0]}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
@@ -307,4 +313,19 @@ def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (n for n in names if n.partition(".")[0] in roots and n not in _NOT_NUMERICS and _file(n))
+        yield from (n for n in names if _is_followed(n, module) and n not in _NOT_NUMERICS and _file(n))
+
+
+def _is_followed(name: str, module: str) -> bool:
+    root, own = name.partition(".")[0], module.partition(".")[0]
+    return root in ("archlab", own) or (_folder(own) is not None and _folder(root) == _folder(own))
+
+
+@cache
+def _folder(root: str) -> Path | None:
+    """The folder that a package or a single module lies in; None for one where many packages are installed."""
+    path = _file(root)
+    if path is None:
+        return None
+    folder = path.parent.parent if path.stem == "__init__" else path.parent
+    return None if folder.name in ("site-packages", "dist-packages") else folder

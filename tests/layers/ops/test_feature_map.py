@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from archlab.layers.ops.feature_map import FEATURE_MAPS
-from archlab.testing.flops import count_flops
+from archlab.layers.ops.flop_counter import count_flops
 
 
 def relu(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.layers.ops import long_conv
+from archlab.layers.ops.flop_counter import count_flops
 from archlab.layers.ops.long_conv import (
     band,
     causal_conv,
@@ -17,7 +18,6 @@ from archlab.layers.ops.long_conv import (
     sum_diagonals,
     toeplitz,
 )
-from archlab.testing.flops import count_flops
 
 
 @pytest.fixture(params=["matrix", "transform"])

@@ -1,0 +1,122 @@
+"""What a layer from outside archlab must show on a small input before it is trained."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError, in_one_line
+from archlab.layers.base import LayerConfig
+
+LONGEST = 128
+"""Tokens of the small input, at most."""
+ROUNDING = 1e-5
+"""Outputs may move by this share of the largest one without counting as a leak: transforms of whole sequences round."""
+
+
+def is_third_party(config: LayerConfig) -> bool:
+    """Whether code from outside archlab computes the layer."""
+    return any(module.partition(".")[0] != "archlab" for module in config.modules())
+
+
+def check_third_party(layers: Iterable[LayerConfig], dim: int, length: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
+    """Try every layer from outside archlab at a width, on at most ``length`` tokens.
+
+    Raises:
+        ArchlabError: one cannot be built or run, returns the wrong shape or type, is not finite or has gradients that are not,
+            or lets an output depend on a later token; names the layer and what is wrong.
+    """
+    device = device if torch.cuda.is_available() else "cpu"
+    for config in dict.fromkeys(layers):
+        if is_third_party(config):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                fault = _fault(config, torch.randn(2, min(length, LONGEST), dim, device=device))
+            if fault:
+                raise ArchlabError(f"{config}: {fault}")
+
+
+def _fault(config: LayerConfig, x_bld: Tensor) -> str | None:
+    _, length, dim = x_bld.shape
+    try:
+        module = config.build(dim, length).to(x_bld.device)
+    except Exception as error:
+        return f"cannot be built at width {dim}: {in_one_line(error)}"
+    try:
+        if fault := _fault_at_initialisation(module, x_bld) or _leak(module, x_bld) or _leak(unsettled(module), x_bld):
+            return fault
+        return _memory(module, x_bld) if config.kind == "channel" else None
+    except Exception as error:
+        return f"fails on an input of shape {tuple(x_bld.shape)}: {in_one_line(error)}"
+
+
+def _fault_at_initialisation(module: nn.Module, x_bld: Tensor) -> str | None:
+    wanted = {"the input": x_bld.clone().requires_grad_()} | {n: p for n, p in module.named_parameters() if p.requires_grad}
+    y_bld = module(wanted["the input"])
+    if not isinstance(y_bld, Tensor):
+        return f"returns a {type(y_bld).__name__}, not a tensor"
+    if y_bld.shape != x_bld.shape:
+        return f"returns the shape {tuple(y_bld.shape)} for an input of shape {tuple(x_bld.shape)}: a layer keeps the shape"
+    if y_bld.dtype != x_bld.dtype:
+        return f"returns {y_bld.dtype} for an input of {x_bld.dtype}: a layer keeps the type"
+    gradients = torch.autograd.grad((y_bld * torch.randn_like(y_bld)).sum(), list(wanted.values()), materialize_grads=True)
+    found = {"output": y_bld, **{f"gradient of {name}": g for name, g in zip(wanted, gradients, strict=True)}}
+    for name, tensor in found.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            return f"the {name} is not finite: {bad} of {tensor.numel()} entries are NaN or infinite"
+    return None
+
+
+def _leak(module: nn.Module, x_bld: Tensor) -> str | None:
+    y_bld = outputs(module, x_bld)
+    if not torch.equal(outputs(module, x_bld), y_bld) and y_bld.isfinite().all():
+        return "gives another output for the same input when it is called again: it keeps something from call to call"
+    allowed = ROUNDING * float(y_bld.abs().max())
+    for token in range(1, x_bld.shape[1]):
+        moved_t = moved_outputs(module, x_bld, y_bld, token)
+        if moved_t.max() > allowed:
+            return (
+                f"reads the future: a change of token {token} moves the output of token {int(moved_t.argmax())}, before it, by "
+                f"{float(moved_t.max()):.2g}; its scores would mean nothing"
+            )
+    return None
+
+
+def _memory(module: nn.Module, x_bld: Tensor) -> str | None:
+    """What a channel mixer must not have: it runs at some positions only, by themselves."""
+    y_bld = outputs(module, x_bld)
+    alone = torch.cat([outputs(module, x_bld[:, t : t + 1]) for t in range(x_bld.shape[1])], dim=1)
+    moved_t = (alone - y_bld).abs().amax((0, 2))
+    if moved_t.max() <= ROUNDING * float(y_bld.abs().max()):
+        return None
+    return (
+        f"is a channel mixer, but its output at token {int((moved_t > 0).nonzero()[0])} depends on other tokens: "
+        'give its config kind = "sequence"'
+    )
+
+
+def outputs(module: nn.Module, x_bld: Tensor) -> Tensor:
+    """The module's outputs, with the same random numbers at every call."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[x_bld.device] if x_bld.is_cuda else []):
+        torch.manual_seed(0)
+        return module(x_bld)  # type: ignore[no-any-return]
+
+
+def moved_outputs(module: nn.Module, x_bld: Tensor, y_bld: Tensor, token: int) -> Tensor:
+    """How far a change of a token moves each output before it: ``(token,)``, the largest over batch and width.
+
+    ``y_bld`` is what :func:`outputs` gives for ``x_bld``.
+    """
+    other_bld = x_bld.clone()
+    other_bld[:, token] = -3 * other_bld[:, token] + 1
+    return (outputs(module, other_bld) - y_bld)[:, :token].abs().amax((0, 2))
+
+
+def unsettled(module: nn.Module) -> nn.Module:
+    """The module with every parameter moved off its initial value: a gate that starts closed hides what is behind it."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return module
