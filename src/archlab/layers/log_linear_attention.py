@@ -68,10 +68,9 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
         """Of these more than Gated DeltaNet: the weights of the levels."""
         return super().num_params(dim, length) + (dim + 1) * self.heads * num_levels(length)
 
-    def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: as Gated DeltaNet, with a matrix for every level but the token itself."""
-        keys, values = self._head(dim)
-        return super().state_size(dim, length) + (num_levels(length) - 2) * self.heads * keys * values
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: as Gated DeltaNet, with a matrix for every level but the token itself."""
+        return (num_levels(length) - 1) * super().matrix_state(dim, length)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, convolution, what is written and what is read."""
