@@ -63,30 +63,38 @@ def _parts(chunks: Tensor, x_blhd: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield chunks[-1, :, :, :rest], x_blhd[:, whole * chunk :].transpose(1, 2)
 
 
-def sizes(chunk: int) -> Iterator[int]:
+def block_size(least_log_decay: float, chunk: int) -> int:
+    """Positions over which keys may grow, where no log decay is below ``least_log_decay``: a power of two, at most the chunk."""
+    block = BLOCK
+    while block < chunk and (2 * block - 1) * least_log_decay >= -1.25 * math.log(torch.finfo(torch.float32).max):
+        block *= 2
+    return block
+
+
+def sizes(chunk: int, block: int = BLOCK) -> Iterator[int]:
     """Blocks, then what is halved: twice a block, four times, ..., the chunk."""
-    return (BLOCK << level for level in range((chunk // BLOCK).bit_length()))
+    return (block << level for level in range((chunk // block).bit_length()))
 
 
-def scored_pairs(chunk: int) -> int:
+def scored_pairs(chunk: int, block: int = BLOCK) -> int:
     """Query-key pairs of a chunk whose score is computed, masked ones included."""
-    return sum(chunk * BLOCK if size == BLOCK else chunk * size // 4 for size in sizes(chunk))
+    return sum(chunk * block if size == block else chunk * size // 4 for size in sizes(chunk, block))
 
 
-def queries_of(x: Tensor, size: int) -> Tensor:
+def queries_of(x: Tensor, size: int, block: int = BLOCK) -> Tensor:
     """Of every stretch of ``size`` positions the second half, of blocks all: where queries are."""
-    return x.view(-1, size, x.shape[-1]) if size == BLOCK else x.view(-1, 2, size // 2, x.shape[-1])[:, 1]
+    return x.view(-1, size, x.shape[-1]) if size == block else x.view(-1, 2, size // 2, x.shape[-1])[:, 1]
 
 
-def keys_of(x: Tensor, size: int) -> Tensor:
+def keys_of(x: Tensor, size: int, block: int = BLOCK) -> Tensor:
     """Of every stretch of ``size`` positions the first half, of blocks all: where keys are."""
-    return x.view(-1, size, x.shape[-1]) if size == BLOCK else x.view(-1, 2, size // 2, x.shape[-1])[:, 0]
+    return x.view(-1, size, x.shape[-1]) if size == block else x.view(-1, 2, size // 2, x.shape[-1])[:, 0]
 
 
-def decays(b: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def decays(b: Tensor, size: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """What to multiply queries and keys with, so that scores decay from the key's position to the query's."""
-    queries, keys = queries_of(b, size), keys_of(b, size)
-    if size > BLOCK:
+    queries, keys = queries_of(b, size, block), keys_of(b, size, block)
+    if size > block:
         middle = keys[:, -1:]
         return (queries - middle).exp_(), (middle - keys).exp_()
     # Squared after the exponential, for which a block's whole decay may be too small, and in powers of two to be exact.
