@@ -1,14 +1,13 @@
 """Forward and backward time of the sequence mixers, beside their own step form unrolled token by token, and beside floors.
 
-A measurement is one forward pass and the gradients of the input and of every parameter, for 32 sequences of width 128. The loop is
-the step form under autograd, which computes the same. A step takes equally long wherever it is in the sequence, so
-of a long sequence the loop runs only the first tokens, as many as it can keep the states of, and its time is multiplied. Layer,
+A measurement is one forward pass and the gradients of the input and of every parameter, for 32 sequences of width 128. The
+loop is the step form under autograd, which computes the same. A step takes equally long wherever it is in the sequence, so of
+a long sequence the loop runs only the first tokens, as many as it can keep the states of, and its time is multiplied. Layer,
 loop and mh-attention run in turns in one process; times are medians, and on a CPU processor time on one thread.
 
 Floors, of which the higher counts: of arithmetic, three times the FLOPs of the forward pass at the speed of a product of
-square matrices (float32, on a GPU bfloat16); of memory, every byte that must move at least once (input and its gradient, output and its
-gradient, parameters and their gradients, 4 bytes each) at the speed of a copy. What is computed or kept between input and output is
-not counted.
+square matrices (float32, on a GPU bfloat16); of memory, every byte that must move at least once (input, output, parameters and
+the gradients of each, 4 bytes a scalar) at the speed of a copy. What lies between input and output is not counted.
 """
 
 import argparse
@@ -155,7 +154,7 @@ def main() -> None:
         "copy bandwidth, GB/s": round(found.copy / 1e9, 2),
         "tokens looped": "the loop's time is that of so many tokens, times length over tokens",
         "GEMM floor": "3 x forward FLOPs x batch over the GEMM peak",
-        "memory floor": "input, output, parameters and the gradients of each, moved once, 4 bytes a scalar, over the copy bandwidth",
+        "memory floor": "input, output, parameters and their gradients, moved once, 4 bytes a scalar, over the copy bandwidth",
         "fraction of floor": "the higher of the two over the time",
     }
     command = shlex.join(["python", "benchmarks/layer_speed.py", *sys.argv[1:]])

@@ -36,7 +36,7 @@ def scores(readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], blo
         for size, since, until in _levels(b, block):
             pairs = _products(_scaled(readers, since, size, block, 1), _scaled(writers, until, size, block, 0))
             _squares(found, size, block).copy_(_past(pairs) if size <= block else pairs)
-    return _without_own(found, own).unflatten(0, leading)
+    return _without_own(found, own).view(*leading, *found.shape[1:])
 
 
 def scores_gradients(
@@ -75,7 +75,7 @@ def _levels(b: Tensor, block: int) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 def _rows(x: Tensor, size: int, block: int, half: int) -> Tensor:
     """Of every stretch a half, of blocks all: a view (N, stretches, stack, rows, K) of (N, stack, chunk, K)."""
-    count, stack, chunk, width = x.shape
+    count, stack, _, width = x.shape
     if size <= block:
         return x.view(count, stack, -1, size, width).transpose(1, 2)
     return x.view(count, stack, -1, 2, size // 2, width)[:, :, :, half].transpose(1, 2)

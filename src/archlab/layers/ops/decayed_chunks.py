@@ -103,10 +103,10 @@ def decays(b: Tensor, size: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     return since, since.reciprocal()
 
 
-def scores(queries: Tensor, keys: Tensor, size: int, own: bool) -> Tensor:
-    """Inner products, within blocks of no later keys, nor of the query's own position unless ``own``."""
+def scores(queries: Tensor, keys: Tensor, size: int) -> Tensor:
+    """Inner products, within blocks of no later keys."""
     pairs = torch.bmm(queries, keys.transpose(1, 2))
-    return pairs.tril_(0 if own else -1) if size == BLOCK else pairs
+    return pairs.tril_() if size == BLOCK else pairs
 
 
 def add_or_set(target: Tensor, value: Tensor, size: int) -> None:
@@ -134,12 +134,12 @@ def states(keys: Tensor, values: Tensor, b: Tensor) -> Tensor:
     return ends
 
 
-def outputs(q: Tensor, k: Tensor, v: Tensor, b: Tensor, own: bool) -> Tensor:
+def outputs(q: Tensor, k: Tensor, v: Tensor, b: Tensor) -> Tensor:
     """Decayed linear attention, queries, keys and decays of one width."""
     out = torch.empty_like(v)
     for size in sizes(q.shape[2]):
         since, until = decays(b, size)
-        weights = scores(queries_of(q, size) * since, keys_of(k, size) * until, size, own)
+        weights = scores(queries_of(q, size) * since, keys_of(k, size) * until, size)
         add_or_set(queries_of(out, size), torch.bmm(weights, keys_of(v, size)), size)
     if len(q) > 1:
         since, until = decays_across(b)
@@ -147,7 +147,7 @@ def outputs(q: Tensor, k: Tensor, v: Tensor, b: Tensor, own: bool) -> Tensor:
     return out
 
 
-def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, own: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of decayed linear attention with respect to queries, keys, values and log decays.
 
     Those of the log decays need no chunks: a log decay weighs what later queries read of earlier keys, so its
@@ -157,8 +157,8 @@ def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, own: boo
     for size in sizes(q.shape[2]):
         since, until = decays(b, size)
         queries, keys = queries_of(q, size) * since, keys_of(k, size) * until
-        weights = scores(queries, keys, size, own)
-        dweights = scores(queries_of(dout, size), keys_of(v, size), size, own)
+        weights = scores(queries, keys, size)
+        dweights = scores(queries_of(dout, size), keys_of(v, size), size)
         add_or_set(queries_of(dq, size), torch.bmm(dweights, keys).mul_(since), size)
         add_or_set(keys_of(dk, size), torch.bmm(dweights.transpose(1, 2), queries).mul_(until), size)
         add_or_set(keys_of(dv, size), torch.bmm(weights.transpose(1, 2), queries_of(dout, size)), size)

@@ -13,7 +13,7 @@ from torch import Tensor
 from archlab.layers.ops.chunk_scores import scores, scores_gradients
 from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.decayed_chunks import block_size, cumulate, cut, gradients_of_log_decays, join, scored_pairs, sizes
-from archlab.layers.ops.members import apply
+from archlab.layers.ops.members import apply_by_sequences
 from archlab.layers.ops.precision import no_autocast
 
 OWN = True, False
@@ -35,7 +35,7 @@ class _DeltaRule(torch.autograd.Function):
         reads = torch.stack([cut(q, chunk), cut(a, chunk)], 2)
         writes = torch.stack([cut(b, chunk), *([] if cut_k is None else [cut_k])], 2)
         weights = scores(reads, writes, decay, OWN, ctx.block)
-        inverse = _inverse(weights[..., 1, :, 0, :])
+        inverse = _inverse(weights[..., 1, :, 0, :].contiguous())
         given = cut_r if cut_v is None else weights[..., 1, :, 1, :] @ cut_v
         assert given is not None
         values = torch.stack([given, *([] if cut_v is None else [cut_v])], 2)
@@ -50,7 +50,7 @@ class _DeltaRule(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         reads, writes, values, decay, weights, inverse, states = ctx.saved_tensors
         with no_autocast(decay):
-            found = _gradients(reads, writes, values, decay, weights, inverse, states, grads[0], ctx.block)
+            found = _gradients(reads, writes, values, decay, weights, inverse, states, cut(grads[0], reads.shape[3]), ctx.block)
         dq, da, db, dr, dk, dv, ddecay = (
             None if x is None else join(x, x.new_empty(*grads[0].shape[:3], x.shape[-1])) for x in found
         )
@@ -84,33 +84,39 @@ def _until_the_end(writes: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradients(
-    reads: Tensor, writes: Tensor, values: Tensor, decay: Tensor, weights: Tensor, inverse: Tensor, states: Tensor,
-    dout_blhv: Tensor, block: int,
-) -> tuple[Tensor | None, ...]:  # fmt: skip
-    chunks, count, _, chunk, key_dim = reads.shape
-    dout = cut(dout_blhv, chunk)
+    reads: Tensor,
+    writes: Tensor,
+    values: Tensor,
+    decay: Tensor,
+    weights: Tensor,
+    inverse: Tensor,
+    states: Tensor,
+    dout: Tensor,
+    block: int,
+) -> tuple[Tensor | None, ...]:
+    """Of queries, reads, what they are written to, ``r``, the keys and values beside (or None), and log decays."""
+    chunks, width = len(reads), dout.shape[-1]
     pulled = (weights[:, :, 0].flatten(3, 4).transpose(2, 3) @ dout).view_as(values)
     since = decay.exp()
     written, whole = _until_the_end(writes, decay)
-    dreads_of = torch.stack([dout, dout], 2)
-    du = dreads_of[:, :, 1]
+    dread = torch.stack([dout, dout], 2)
+    du = dread[:, :, 1]
     if chunks == 1:
         du.copy_(inverse.transpose(2, 3) @ pulled[:, :, 0])
     else:
-        width = dout.shape[-1]
         solved = inverse.transpose(2, 3) @ torch.cat([pulled[:, :, 0], written[:, :, 0]], -1)
         du.copy_(solved[..., :width])
         scaled = reads * since[:, :, None]
         dstates = torch.empty_like(states)
         for c in range(chunks - 1, 0, -1):
-            torch.matmul(scaled[c].flatten(1, 2).transpose(1, 2), dreads_of[c].flatten(1, 2), out=dstates[c - 1])
+            torch.matmul(scaled[c].flatten(1, 2).transpose(1, 2), dread[c].flatten(1, 2), out=dstates[c - 1])
             if c < chunks - 1:
                 dstates[c - 1].addcmul_(whole[c], dstates[c])
             du[c - 1] += solved[c - 1, ..., width:] @ dstates[c - 1]
-    dscores = (dreads_of.flatten(2, 3) @ values.flatten(2, 3).transpose(2, 3)).view_as(weights)
+    dscores = (dread.flatten(2, 3) @ values.flatten(2, 3).transpose(2, 3)).view_as(weights)
     dreads, dwrites = scores_gradients(dscores, reads, writes, decay, OWN, block)
     if chunks > 1:
-        dreads[1:].addcmul_((dreads_of[1:].flatten(2, 3) @ states.transpose(2, 3)).view_as(dreads[1:]), since[1:, :, None])
+        dreads[1:].addcmul_((dread[1:].flatten(2, 3) @ states.transpose(2, 3)).view_as(dreads[1:]), since[1:, :, None])
         until = (decay[:-1, :, -1:] - decay[:-1]).exp_()[:, :, None]
         dwrites[:-1].addcmul_((values[:-1].flatten(2, 3) @ dstates.transpose(2, 3)).view_as(dwrites[:-1]), until)
     ddecay = (reads * dreads).sum(2) - (writes * dwrites).sum(2)
@@ -155,7 +161,7 @@ def delta_rule(
     """
     k, v = kv or (None, None)
     block = block_size(least_log_decay, chunk)
-    return apply(_DeltaRule, q_blhk, a_blhk, b_blhk, r_blhv, k, v, log_decay, chunk, block)
+    return apply_by_sequences(_DeltaRule, q_blhk, a_blhk, b_blhk, r_blhv, k, v, log_decay, chunk, block)
 
 
 def delta_rule_flops(
@@ -194,4 +200,4 @@ def _inverse(system: Tensor) -> Tensor:
 def _on_diagonal(x: Tensor, size: int) -> Tensor:
     """Views of the blocks on the diagonals of (..., n, n): (..., n / size, size, size)."""
     count = x.shape[-1] // size
-    return x.unflatten(-1, (count, size)).unflatten(-3, (count, size)).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+    return x.view(*x.shape[:-2], count, size, count, size).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
