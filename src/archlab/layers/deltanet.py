@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.layers.base import LayerConfig, divides, positive, register
-from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.short_conv import ShortConv
@@ -49,6 +49,10 @@ class DeltaNetConfig(LayerConfig):
         """Widths of a head's keys and values."""
         return dim // self.heads, self.expand_v * dim // self.heads
 
+    def _decay_dim(self, dim: int) -> int:
+        """Decays of a head."""
+        return 1
+
     def _convolved(self, dim: int) -> int:
         """Channels of queries, keys and values together."""
         return (2 + self.expand_v) * dim
@@ -77,7 +81,7 @@ class DeltaNetConfig(LayerConfig):
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, convolution, what is written and what is read."""
         head = *self._head(dim), length, chunk_size(*self._head(dim), length)
-        mixing = self.heads * (delta_rule_flops(*head) + decayed_linear_attention_flops(*head))
+        mixing = self.heads * delta_rule_flops(*head, self._decay_dim(dim))
         return 2 * length * (self._weights(dim) + self.d_conv * self._convolved(dim)) + mixing
 
     def build(self, dim: int, max_length: int) -> "DeltaNet":
@@ -130,8 +134,8 @@ class DeltaNet(nn.Module):
         self.out_proj = nn.Linear(values, dim, bias=False)
 
     def _log_decay(self, x: Tensor) -> Tensor:
-        """Logarithms of the decays of the tokens ``x``, at most 0, that broadcast against (..., heads, keys)."""
-        return torch.zeros((), dtype=at_least_float32(x).dtype, device=x.device)
+        """Logarithms of the decays of the tokens ``x``, at most 0: (..., heads, keys or 1), or what expands to it."""
+        return torch.zeros(1, dtype=at_least_float32(x).dtype, device=x.device)
 
     def _gate(self, x: Tensor, normed: Tensor) -> Tensor:
         """What becomes of the heads' outputs (..., heads, values), given the tokens ``x`` (..., D)."""
@@ -141,7 +145,7 @@ class DeltaNet(nn.Module):
         """Queries, keys, values, rates and log decays, each (..., heads, width), of tokens and their convolved projection."""
         q, k, v = (t.view(*t.shape[:-1], self.heads, -1) for t in torch.split(at_least_float32(F.silu(qkv)), self.split, -1))
         beta = self.max_beta * at_least_float32(self.beta_proj(x)).sigmoid()[..., None]
-        return unit_length(q) * q.shape[-1] ** -0.5, unit_length(k), v, beta, self._log_decay(x).expand_as(k)
+        return unit_length(q) * q.shape[-1] ** -0.5, unit_length(k), v, beta, self._log_decay(x).expand(*k.shape[:-1], -1)
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Norm, gate and last projection of the heads' outputs (..., heads, values)."""
@@ -153,8 +157,7 @@ class DeltaNet(nn.Module):
         q, k, v, beta, log_decay = self._project(x_bld, self.conv(self.qkv_proj(x_bld)))
         chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
         with no_autocast(x_bld):
-            written = delta_rule(beta * v, -beta * k, k, log_decay, chunk)
-            mixed = decayed_linear_attention(q, k, written, log_decay, chunk)
+            mixed = delta_rule(q, -beta * k, k, log_decay, chunk, r_blhv=beta * v)
         return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:

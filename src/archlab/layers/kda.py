@@ -24,6 +24,10 @@ class KDAConfig(DeltaNetConfig):
 
     paper: ClassVar[str] = "arXiv 2510.26692"
 
+    def _decay_dim(self, dim: int) -> int:
+        """One for each channel of the keys."""
+        return self._head(dim)[0]
+
     def _weights(self, dim: int) -> int:
         """Of these more: decays and the output's gate."""
         return super()._weights(dim) + self._head(dim)[1] * (3 + self.expand_v) * dim

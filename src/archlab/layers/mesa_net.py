@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from archlab.layers.base import LayerConfig, divides, positive, register
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.recursive_ridge import recursive_ridge
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
-from archlab.layers.ops.scan import diagonal_scan
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.unit_length import unit_length
 
@@ -100,11 +100,9 @@ class MesaNet(nn.Module):
         v, decay, rate = (at_least_float32(p(x)).view(heads) for p in (self.v_proj, self.decay_proj, self.rate_proj))
         return q, k, v, F.logsigmoid(decay), rate.sigmoid()
 
-    def _solve(self, keys: Tensor, q: Tensor) -> Tensor:
-        """What to read the state with: key matrices (..., heads, width, width), queries (..., heads, width)."""
-        ridge = F.softplus(self.ridge) + LEAST_RIDGE
-        solution: Tensor = torch.linalg.solve(keys + torch.diag_embed(ridge), q)
-        return solution
+    def _ridge(self) -> Tensor:
+        """What is added to the diagonals of the key matrices (heads, width)."""
+        return F.softplus(self.ridge) + LEAST_RIDGE
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Norm and last projection of the heads' outputs (..., heads, width)."""
@@ -115,11 +113,9 @@ class MesaNet(nn.Module):
         """(B, L, D) to (B, L, D)."""
         q, k, v, log_decay, rate = self._project(x_bld, self.conv(self.qk_proj(x_bld)))
         with no_autocast(x_bld):
-            k_lbhd, rate_lbh1, decay_lbh1 = (t.transpose(0, 1) for t in (k, rate, log_decay.exp()))
-            keys = diagonal_scan(decay_lbh1[..., None], (rate_lbh1 * k_lbhd)[..., None] * k_lbhd[..., None, :])
-            x_blhd = self._solve(keys.transpose(0, 1), q)
-            chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
-            mixed = scalar_decayed_linear_attention(x_blhd, rate * k, v, log_decay[..., 0], chunk)
+            written, chunk = rate * k, chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
+            x_blhd = recursive_ridge(q, k, written, log_decay[..., 0], self._ridge(), chunk)
+            mixed = scalar_decayed_linear_attention(x_blhd, written, v, log_decay[..., 0], chunk)
         return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
@@ -133,5 +129,6 @@ class MesaNet(nn.Module):
         q, k, v, log_decay, rate = self._project(x_bd, qk)
         decay, written = log_decay.exp()[..., None], (rate * k)[..., None]
         kk, kv = decay * state["kk"] + written * k[..., None, :], decay * state["kv"] + written * v[..., None, :]
-        mixed = (self._solve(kk, q)[..., None] * kv).sum(-2)
+        read = torch.linalg.solve(kk + torch.diag_embed(self._ridge()), q)
+        mixed = (read[..., None] * kv).sum(-2)
         return self._read_out(x_bd, mixed), {"kk": kk, "kv": kv, "conv": conv}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
 from archlab.layers.base import LayerConfig, divides, positive, register
-from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
@@ -71,7 +71,7 @@ class RWKV7Config(LayerConfig):
         """See :meth:`LayerConfig.flops`: projections, mixes with the token before, what is written and what is read."""
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
-        states = self.heads * (delta_rule_flops(*head) + 3 * decayed_linear_attention_flops(*head))
+        states = self.heads * delta_rule_flops(*head, width, beside=True, least_log_decay=LEAST_LOG_DECAY)
         return 2 * length * (self._weights(dim) + 6 * dim) + states
 
     def build(self, dim: int, max_length: int) -> "RWKV7":
@@ -186,10 +186,7 @@ class RWKV7(nn.Module):
         with no_autocast(x_bld):
             # kappa reads the state before it decays; what decays it here is divided out, no less than 0.545.
             reads, writes = -kappa * (-log_decay).exp(), rate * kappa
-            removed = delta_rule(decayed_linear_attention(reads, k, v, log_decay, chunk, False), reads, writes, log_decay, chunk)
-            mixed = decayed_linear_attention(r, k, v, log_decay, chunk) + decayed_linear_attention(
-                r, writes, removed, log_decay, chunk
-            )
+            mixed = delta_rule(r, reads, writes, log_decay, chunk, kv=(k, v), least_log_decay=LEAST_LOG_DECAY)
         return self._read_out(mixed, r, k, v, gate)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:

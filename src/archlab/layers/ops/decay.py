@@ -35,27 +35,22 @@ class _DecayedLinearAttention(torch.autograd.Function):
     """Everything but the inputs and the accumulated decays is computed again in the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhk: Tensor, chunk: int, own: bool
-    ) -> Tensor:
+    def forward(ctx: Any, q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhk: Tensor, chunk: int) -> Tensor:
         q, k, v = (cut(x, chunk) for x in (q_blhk, k_blhk, v_blhv))
         b = cumulate(log_decay_blhk, chunk)
         ctx.save_for_backward(q, k, v, b)
-        ctx.own = own
-        return join(outputs(q, k, v, b, own), torch.empty_like(v_blhv, memory_format=torch.contiguous_format))
+        return join(outputs(q, k, v, b), torch.empty_like(v_blhv, memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, b = ctx.saved_tensors
         whole = grads[0].shape[:3]
         with no_autocast(q):
-            found = gradients(q, k, v, b, cut(grads[0], q.shape[2]), ctx.own)
-        return *(join(x, x.new_empty(*whole, x.shape[-1])) for x in found), None, None
+            found = gradients(q, k, v, b, cut(grads[0], q.shape[2]))
+        return *(join(x, x.new_empty(*whole, x.shape[-1])) for x in found), None
 
 
-def decayed_linear_attention(
-    q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhk: Tensor, chunk: int, own: bool = True
-) -> Tensor:
+def decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhk: Tensor, chunk: int) -> Tensor:
     """``o[t] = q[t] S[t]`` with ``S[t] = diag(exp(log_decay[t])) S[t-1] + k[t] v[t]`` (arXiv 2312.06635, equation 3).
 
     Args:
@@ -64,12 +59,11 @@ def decayed_linear_attention(
         v_blhv: values (B, L, H, V).
         log_decay_blhk: logarithms of the decays (B, L, H, K), at most 0.
         chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
-        own: whether a token reads what it writes itself; else ``o[t] = q[t] diag(exp(log_decay[t])) S[t-1]``.
 
     Returns:
         The outputs (B, L, H, V).
     """
-    return apply(_DecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blhk, chunk, own)
+    return apply(_DecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blhk, chunk)
 
 
 def decayed_linear_attention_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:

@@ -63,30 +63,38 @@ def _parts(chunks: Tensor, x_blhd: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield chunks[-1, :, :, :rest], x_blhd[:, whole * chunk :].transpose(1, 2)
 
 
-def sizes(chunk: int) -> Iterator[int]:
+def block_size(least_log_decay: float, chunk: int) -> int:
+    """Positions over which keys may grow, where no log decay is below ``least_log_decay``: a power of two, at most the chunk."""
+    block = BLOCK
+    while block < chunk and (2 * block - 1) * least_log_decay >= -1.25 * math.log(torch.finfo(torch.float32).max):
+        block *= 2
+    return block
+
+
+def sizes(chunk: int, block: int = BLOCK) -> Iterator[int]:
     """Blocks, then what is halved: twice a block, four times, ..., the chunk."""
-    return (BLOCK << level for level in range((chunk // BLOCK).bit_length()))
+    return (block << level for level in range((chunk // block).bit_length()))
 
 
-def scored_pairs(chunk: int) -> int:
+def scored_pairs(chunk: int, block: int = BLOCK) -> int:
     """Query-key pairs of a chunk whose score is computed, masked ones included."""
-    return sum(chunk * BLOCK if size == BLOCK else chunk * size // 4 for size in sizes(chunk))
+    return sum(chunk * block if size == block else chunk * size // 4 for size in sizes(chunk, block))
 
 
-def queries_of(x: Tensor, size: int) -> Tensor:
+def queries_of(x: Tensor, size: int, block: int = BLOCK) -> Tensor:
     """Of every stretch of ``size`` positions the second half, of blocks all: where queries are."""
-    return x.view(-1, size, x.shape[-1]) if size == BLOCK else x.view(-1, 2, size // 2, x.shape[-1])[:, 1]
+    return x.view(-1, size, x.shape[-1]) if size == block else x.view(-1, 2, size // 2, x.shape[-1])[:, 1]
 
 
-def keys_of(x: Tensor, size: int) -> Tensor:
+def keys_of(x: Tensor, size: int, block: int = BLOCK) -> Tensor:
     """Of every stretch of ``size`` positions the first half, of blocks all: where keys are."""
-    return x.view(-1, size, x.shape[-1]) if size == BLOCK else x.view(-1, 2, size // 2, x.shape[-1])[:, 0]
+    return x.view(-1, size, x.shape[-1]) if size == block else x.view(-1, 2, size // 2, x.shape[-1])[:, 0]
 
 
-def decays(b: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def decays(b: Tensor, size: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """What to multiply queries and keys with, so that scores decay from the key's position to the query's."""
-    queries, keys = queries_of(b, size), keys_of(b, size)
-    if size > BLOCK:
+    queries, keys = queries_of(b, size, block), keys_of(b, size, block)
+    if size > block:
         middle = keys[:, -1:]
         return (queries - middle).exp_(), (middle - keys).exp_()
     # Squared after the exponential, for which a block's whole decay may be too small, and in powers of two to be exact.
@@ -95,10 +103,10 @@ def decays(b: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return since, since.reciprocal()
 
 
-def scores(queries: Tensor, keys: Tensor, size: int, own: bool) -> Tensor:
-    """Inner products, within blocks of no later keys, nor of the query's own position unless ``own``."""
+def scores(queries: Tensor, keys: Tensor, size: int) -> Tensor:
+    """Inner products, within blocks of no later keys."""
     pairs = torch.bmm(queries, keys.transpose(1, 2))
-    return pairs.tril_(0 if own else -1) if size == BLOCK else pairs
+    return pairs.tril_() if size == BLOCK else pairs
 
 
 def add_or_set(target: Tensor, value: Tensor, size: int) -> None:
@@ -126,12 +134,12 @@ def states(keys: Tensor, values: Tensor, b: Tensor) -> Tensor:
     return ends
 
 
-def outputs(q: Tensor, k: Tensor, v: Tensor, b: Tensor, own: bool) -> Tensor:
+def outputs(q: Tensor, k: Tensor, v: Tensor, b: Tensor) -> Tensor:
     """Decayed linear attention, queries, keys and decays of one width."""
     out = torch.empty_like(v)
     for size in sizes(q.shape[2]):
         since, until = decays(b, size)
-        weights = scores(queries_of(q, size) * since, keys_of(k, size) * until, size, own)
+        weights = scores(queries_of(q, size) * since, keys_of(k, size) * until, size)
         add_or_set(queries_of(out, size), torch.bmm(weights, keys_of(v, size)), size)
     if len(q) > 1:
         since, until = decays_across(b)
@@ -139,7 +147,7 @@ def outputs(q: Tensor, k: Tensor, v: Tensor, b: Tensor, own: bool) -> Tensor:
     return out
 
 
-def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, own: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of decayed linear attention with respect to queries, keys, values and log decays.
 
     Those of the log decays need no chunks: a log decay weighs what later queries read of earlier keys, so its
@@ -149,8 +157,8 @@ def gradients(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tensor, own: boo
     for size in sizes(q.shape[2]):
         since, until = decays(b, size)
         queries, keys = queries_of(q, size) * since, keys_of(k, size) * until
-        weights = scores(queries, keys, size, own)
-        dweights = scores(queries_of(dout, size), keys_of(v, size), size, own)
+        weights = scores(queries, keys, size)
+        dweights = scores(queries_of(dout, size), keys_of(v, size), size)
         add_or_set(queries_of(dq, size), torch.bmm(dweights, keys).mul_(since), size)
         add_or_set(keys_of(dk, size), torch.bmm(dweights.transpose(1, 2), queries).mul_(until), size)
         add_or_set(keys_of(dv, size), torch.bmm(weights.transpose(1, 2), queries_of(dout, size)), size)

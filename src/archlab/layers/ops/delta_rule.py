@@ -1,111 +1,203 @@
 """The delta rule: what a token writes depends on what the decayed state holds for it already.
 
-``u[t] = r[t] + a[t] diag(exp(log_decay[t])) S[t-1]`` and ``S[t] = diag(exp(log_decay[t])) S[t-1] + b[t] u[t]``. Within a
-chunk that is a triangular system (the UT transform, arXiv 2406.06484, section 3), between chunks a loop over matrix
-states. With the writes ``u`` known, reading the state is :func:`archlab.layers.ops.decay.decayed_linear_attention`.
+Within a chunk the writes solve a unit triangular system (the UT transform, arXiv 2406.06484, section 3), whose inverse is
+multiplied with the right-hand sides of all chunks at once; between chunks a loop goes over matrix states. Queries and
+reads are stacked for their scores, and so are the writes of both kinds (:mod:`archlab.layers.ops.chunk_scores`).
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from archlab.layers.ops.chunk_scores import scores, scores_gradients
 from archlab.layers.ops.chunks import num_chunks
-from archlab.layers.ops.decayed_chunks import (
-    cumulate,
-    cut,
-    decays,
-    flops_across,
-    gradients,
-    join,
-    keys_of,
-    queries_of,
-    scored_pairs,
-    scores,
-    sizes,
-)
-from archlab.layers.ops.members import apply
+from archlab.layers.ops.decayed_chunks import block_size, cumulate, cut, gradients_of_log_decays, join, scored_pairs, sizes
+from archlab.layers.ops.members import apply_by_sequences
 from archlab.layers.ops.precision import no_autocast
+
+OWN = True, False
+"""Queries read what their token writes, reads only what was there before."""
+
+Pair = tuple[Tensor, Tensor]
 
 
 class _DeltaRule(torch.autograd.Function):
-    """The gradient of ``r`` solves the transposed system; the others are those of decayed linear attention to ``u``."""
+    """Scores, inverses and states between chunks are kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, r_blhv: Tensor, a_blhk: Tensor, b_blhk: Tensor, log_decay_blhk: Tensor, chunk: int) -> Tensor:
-        r, reads, writes = (cut(x, chunk) for x in (r_blhv, a_blhk, b_blhk))
-        decay = cumulate(log_decay_blhk, chunk)
-        system = _system(reads, writes, decay)
-        u = _solve(system, r, *_through_chunks(reads, writes, decay), upper=False)
-        ctx.save_for_backward(u, reads, writes, decay, system)
-        return join(u, torch.empty_like(r_blhv, memory_format=torch.contiguous_format))
+    def forward(
+        ctx: Any, q: Tensor, a: Tensor, b: Tensor, r: Tensor | None, k: Tensor | None, v: Tensor | None, *rest: Any
+    ) -> Tensor:
+        log_decay, chunk, ctx.block = rest
+        decay = cumulate(log_decay, chunk)
+        cut_r, cut_k, cut_v = (None if x is None else cut(x, chunk) for x in (r, k, v))
+        reads = torch.stack([cut(q, chunk), cut(a, chunk)], 2)
+        writes = torch.stack([cut(b, chunk), *([] if cut_k is None else [cut_k])], 2)
+        weights = scores(reads, writes, decay, OWN, ctx.block)
+        inverse = _inverse(weights[..., 1, :, 0, :].contiguous())
+        given = cut_r if cut_v is None else weights[..., 1, :, 1, :] @ cut_v
+        assert given is not None
+        values = torch.stack([given, *([] if cut_v is None else [cut_v])], 2)
+        states = _forward_states(inverse, reads, writes, values, decay)
+        out = weights[:, :, 0].flatten(3, 4) @ values.flatten(2, 3)
+        if len(states):
+            out[1:] += (reads[1:, :, 0] * decay[1:].exp()) @ states
+        ctx.save_for_backward(reads, writes, values, decay, weights, inverse, states)
+        return join(out, out.new_empty(*q.shape[:3], out.shape[-1]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        u, reads, writes, decay, system = ctx.saved_tensors
-        with no_autocast(u):
-            since, until, whole = _through_chunks(reads, writes, decay)
-            dr = _solve(system.transpose(2, 3), cut(grads[0], u.shape[2]), until, since, whole, upper=True)
-            dreads, dwrites, _, ddecay = gradients(reads, writes, u, decay, dr, own=False)
-        outer = grads[0].shape[:3]
-        return *(join(x, x.new_empty(*outer, x.shape[-1])) for x in (dr, dreads, dwrites, ddecay)), None
+        reads, writes, values, decay, weights, inverse, states = ctx.saved_tensors
+        with no_autocast(decay):
+            found = _gradients(reads, writes, values, decay, weights, inverse, states, cut(grads[0], reads.shape[3]), ctx.block)
+        dq, da, db, dr, dk, dv, ddecay = (
+            None if x is None else join(x, x.new_empty(*grads[0].shape[:3], x.shape[-1])) for x in found
+        )
+        return (dq, da, db, *((dr, None, None) if dk is None else (None, dk, dv)), ddecay, None, None)
 
 
-def delta_rule(r_blhv: Tensor, a_blhk: Tensor, b_blhk: Tensor, log_decay_blhk: Tensor, chunk: int) -> Tensor:
-    """``u[t] = r[t] + a[t] D[t] S[t-1]`` with ``S[t] = D[t] S[t-1] + b[t] u[t]`` and ``D[t] = diag(exp(log_decay[t]))``.
+def _forward_states(inverse: Tensor, reads: Tensor, writes: Tensor, values: Tensor, decay: Tensor) -> Tensor:
+    """Solve for the writes, in place of the right-hand sides in ``values``; the states at the end of each chunk but the last."""
+    given = values[:, :, 0]
+    chunks, width = len(given), given.shape[-1]
+    if chunks == 1:
+        values[:, :, 0] = inverse @ given
+        return given[:0]
+    solved = inverse @ torch.cat([given, reads[:, :, 1] * decay.exp()], -1)
+    given.copy_(solved[..., :width])
+    written, whole = _until_the_end(writes, decay)
+    states = decay.new_empty(chunks - 1, decay.shape[1], reads.shape[-1], width)
+    for c in range(chunks):
+        if c:
+            given[c] += solved[c, ..., width:] @ states[c - 1]
+        if c < chunks - 1:
+            torch.matmul(written[c].flatten(1, 2).transpose(1, 2), values[c].flatten(1, 2), out=states[c])
+            if c:
+                states[c].addcmul_(whole[c], states[c - 1])
+    return states
 
-    The delta rule of keys ``k``, values ``v`` and rates ``beta`` has ``r = beta v``, ``a = -beta k``, ``b = k``; keys
-    must be of unit length, or the state may grow without bound.
+
+def _until_the_end(writes: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    """Writes decayed until their chunk ends, and the decays of states over whole chunks."""
+    return writes * (decay[:, :, -1:] - decay).exp_()[:, :, None], decay[:, :, -1, :, None].exp()
+
+
+def _gradients(
+    reads: Tensor,
+    writes: Tensor,
+    values: Tensor,
+    decay: Tensor,
+    weights: Tensor,
+    inverse: Tensor,
+    states: Tensor,
+    dout: Tensor,
+    block: int,
+) -> tuple[Tensor | None, ...]:
+    """Of queries, reads, what they are written to, ``r``, the keys and values beside (or None), and log decays."""
+    chunks, width = len(reads), dout.shape[-1]
+    pulled = (weights[:, :, 0].flatten(3, 4).transpose(2, 3) @ dout).view_as(values)
+    since = decay.exp()
+    written, whole = _until_the_end(writes, decay)
+    dread = torch.stack([dout, dout], 2)
+    du = dread[:, :, 1]
+    if chunks == 1:
+        du.copy_(inverse.transpose(2, 3) @ pulled[:, :, 0])
+    else:
+        solved = inverse.transpose(2, 3) @ torch.cat([pulled[:, :, 0], written[:, :, 0]], -1)
+        du.copy_(solved[..., :width])
+        scaled = reads * since[:, :, None]
+        dstates = torch.empty_like(states)
+        for c in range(chunks - 1, 0, -1):
+            torch.matmul(scaled[c].flatten(1, 2).transpose(1, 2), dread[c].flatten(1, 2), out=dstates[c - 1])
+            if c < chunks - 1:
+                dstates[c - 1].addcmul_(whole[c], dstates[c])
+            du[c - 1] += solved[c - 1, ..., width:] @ dstates[c - 1]
+    dscores = (dread.flatten(2, 3) @ values.flatten(2, 3).transpose(2, 3)).view_as(weights)
+    dreads, dwrites = scores_gradients(dscores, reads, writes, decay, OWN, block)
+    if chunks > 1:
+        dreads[1:].addcmul_((dread[1:].flatten(2, 3) @ states.transpose(2, 3)).view_as(dreads[1:]), since[1:, :, None])
+        until = (decay[:-1, :, -1:] - decay[:-1]).exp_()[:, :, None]
+        dwrites[:-1].addcmul_((values[:-1].flatten(2, 3) @ dstates.transpose(2, 3)).view_as(dwrites[:-1]), until)
+    ddecay = (reads * dreads).sum(2) - (writes * dwrites).sum(2)
+    ddecay = gradients_of_log_decays(ddecay if decay.shape[-1] > 1 else ddecay.sum(-1, keepdim=True))
+    dk, dv = None, None
+    if writes.shape[2] == 2:
+        dk = dwrites[:, :, 1]
+        dv = pulled[:, :, 1] + weights[..., 1, :, 1, :].transpose(2, 3) @ du
+        if chunks > 1:
+            dv[:-1] += written[:-1, :, 1] @ dstates
+    return dreads[:, :, 0], dreads[:, :, 1], dwrites[:, :, 0], du, dk, dv, ddecay
+
+
+def delta_rule(
+    q_blhk: Tensor,
+    a_blhk: Tensor,
+    b_blhk: Tensor,
+    log_decay: Tensor,
+    chunk: int,
+    *,
+    r_blhv: Tensor | None = None,
+    kv: Pair | None = None,
+    least_log_decay: float = float("-inf"),
+) -> Tensor:
+    """``o[t] = q[t] S[t]`` with ``S[t] = D[t] S[t-1] + b[t] u[t] + k[t] v[t]``, ``u[t] = r[t] + a[t] D[t] S[t-1]``.
+
+    ``D[t] = diag(exp(log_decay[t]))``. The delta rule of keys ``k``, values ``v`` and rates ``beta`` has ``r = beta v``,
+    ``a = -beta k``, ``b = k`` and nothing beside; keys must be of unit length, or the state may grow without bound.
 
     Args:
-        r_blhv: what is written whatever the state (B, L, H, V).
-        a_blhk: what is read of the state (B, L, H, K).
-        b_blhk: where it is written (B, L, H, K).
-        log_decay_blhk: logarithms of the decays (B, L, H, K), at most 0.
+        q_blhk: queries (B, L, H, K).
+        a_blhk: what is read of the state to be written again (B, L, H, K).
+        b_blhk: where that is written (B, L, H, K).
+        log_decay: logarithms of the decays, at most 0: (B, L, H, K), or (B, L, H, 1), which is faster.
         chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
+        r_blhv: what is written with it whatever the state (B, L, H, V); this or ``kv``.
+        kv: what is written beside it, keys (B, L, H, K) and values (B, L, H, V).
+        least_log_decay: no entry of ``log_decay`` is below it; the nearer to 0, the faster.
 
     Returns:
-        What is written, ``u`` (B, L, H, V).
+        The outputs (B, L, H, V).
     """
-    return apply(_DeltaRule, r_blhv, a_blhk, b_blhk, log_decay_blhk, chunk)
+    k, v = kv or (None, None)
+    block = block_size(least_log_decay, chunk)
+    return apply_by_sequences(_DeltaRule, q_blhk, a_blhk, b_blhk, r_blhv, k, v, log_decay, chunk, block)
 
 
-def delta_rule_flops(key_dim: int, value_dim: int, length: int, chunk: int) -> int:
-    """Floating-point operations of :func:`delta_rule` for one sequence and head."""
-    chunks = num_chunks(length, chunk)
-    within = 2 * scored_pairs(chunk) * key_dim + chunk * chunk * (key_dim + value_dim)
-    return chunks * within + flops_across(key_dim, value_dim, length, chunk)
+def delta_rule_flops(
+    key_dim: int,
+    value_dim: int,
+    length: int,
+    chunk: int,
+    decay_dim: int = 1,
+    beside: bool = False,
+    least_log_decay: float = float("-inf"),
+) -> int:
+    """Floating-point operations of :func:`delta_rule` for one sequence and head; ``beside`` with ``kv``."""
+    chunks, writers, block = num_chunks(length, chunk), 1 + beside, block_size(least_log_decay, chunk)
+    pairs = chunk * chunk if decay_dim == 1 else scored_pairs(chunk, block)
+    inverse = sum(2 * chunk * half**2 for half in sizes(chunk // 2, 2))
+    right = value_dim + (key_dim if chunks > 1 else 0)
+    within = 4 * writers * pairs * key_dim + inverse + 2 * chunk * chunk * (beside * value_dim + right + writers * value_dim)
+    across = 2 * (chunks - 1) * (2 + writers) * chunk + 2 * max(0, chunks - 2)
+    return chunks * within + across * key_dim * value_dim
 
 
-def _system(reads: Tensor, writes: Tensor, decay: Tensor) -> Tensor:
-    """The unit triangular matrices of all chunks, their diagonals left zero: minus what each position reads of each other."""
-    chunk = reads.shape[2]
-    system = reads.new_zeros(*reads.shape[:2], chunk, chunk)
-    for size in sizes(chunk):
-        since, until = decays(decay, size)
-        found = scores(queries_of(reads, size) * since, keys_of(writes, size) * until, size, own=False)
-        rows, columns = found.shape[1:]
-        # Of the matrix cut into squares as large as a stretch, those on the diagonal; in them, below or all of it.
-        squares = system.view(-1, chunk // size, size, chunk // size, size).diagonal(dim1=1, dim2=3).movedim(-1, 1)
-        squares[:, :, -rows:, :columns] = found.view(-1, chunk // size, rows, columns).neg()
-    return system
+def _inverse(system: Tensor) -> Tensor:
+    """Of the identity less strictly triangular matrices (..., n, n), ``n`` a power of two: halves first, then what joins them."""
+    size = system.shape[-1]
+    inverse = torch.zeros_like(system, memory_format=torch.contiguous_format)
+    inverse.diagonal(dim1=-2, dim2=-1).fill_(1)
+    for half in (1 << level for level in range(size.bit_length() - 1)):
+        blocks, lower = (_on_diagonal(x, 2 * half) for x in (inverse, system))
+        joined = lower[..., half:, :half]
+        if half > 1:
+            joined = blocks[..., half:, half:] @ joined @ blocks[..., :half, :half]
+        blocks[..., half:, :half] = joined
+    return inverse
 
 
-def _through_chunks(reads: Tensor, writes: Tensor, decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Reads decayed since their chunk began, writes decayed until it ends, and the decay from one end to the other."""
-    return reads * decay.exp(), writes * (decay[:, :, -1:] - decay).exp_(), decay[:, :, -1, :, None].exp()
-
-
-def _solve(system: Tensor, rhs: Tensor, reads: Tensor, writes: Tensor, whole: Tensor, upper: bool) -> Tensor:
-    """Within all chunks at once, then from chunk to chunk, backwards if ``upper``."""
-    solution = torch.linalg.solve_triangular(system, torch.cat([rhs, reads], -1), upper=upper, unitriangular=True)
-    solved: Tensor = solution[..., : rhs.shape[-1]].contiguous()
-    of_state = solution[..., rhs.shape[-1] :]
-    order = range(len(rhs))
-    state: Tensor | None = None
-    for before, chunk in pairwise(reversed(order) if upper else order):
-        written = writes[before].transpose(1, 2) @ solved[before]
-        state = written if state is None else written.addcmul_(whole[before], state)
-        solved[chunk] += of_state[chunk] @ state
-    return solved
+def _on_diagonal(x: Tensor, size: int) -> Tensor:
+    """Views of the blocks on the diagonals of (..., n, n): (..., n / size, size, size)."""
+    count = x.shape[-1] // size
+    return x.view(*x.shape[:-2], count, size, count, size).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)

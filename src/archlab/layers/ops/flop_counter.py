@@ -73,6 +73,16 @@ def _solve(matrix: Tensor, columns: Tensor, *_: Any, **__: Any) -> int:
 
 
 @_raw
+def _factorize(matrix: Tensor, *_: Any, **__: Any) -> int:
+    return 2 * matrix.shape[-1] * matrix.numel() // 3
+
+
+@_raw
+def _solve_factorized(lu: Tensor, pivots: Tensor, columns: Tensor, **__: Any) -> int:
+    return 2 * lu.shape[-1] * columns.numel()
+
+
+@_raw
 def _solve_triangular(matrix: Tensor, columns: Tensor, *_: Any, **__: Any) -> int:
     return matrix.shape[-1] * columns.numel()
 
@@ -89,6 +99,8 @@ _FORMULAS: dict[Any, Any] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.archlab.rotary_attention: _rotary_attention,
     aten._linalg_solve_ex: _solve,
+    aten.linalg_lu_factor_ex: _factorize,
+    aten.linalg_lu_solve: _solve_factorized,
     aten.linalg_solve_triangular: _solve_triangular,
     aten.mv: _matrix_vector,
     aten.addcmul: _addcmul,

@@ -1,5 +1,6 @@
-"""Hand-written gradients inside ``torch.func.vmap``, which runs several models of one shape as one program."""
+"""How hand-written gradients are applied: model by model inside ``torch.func.vmap``, and by as many sequences as fit a cache."""
 
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -13,6 +14,23 @@ def apply(function: type[Function], *args: Any) -> Tensor:
         function, args = _MemberByMember, (function, *args)
     out: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
     return out
+
+
+_CACHED_ENTRIES = 1 << 19
+"""Of the largest argument, on a CPU: with what is computed from it, about what a core's caches hold."""
+
+
+def apply_by_sequences(function: type[Function], *args: Any) -> Tensor:
+    """:func:`apply` to some sequences after the other, where all together are more than a CPU's caches hold.
+
+    Every tensor among ``args``, and the result, has the sequences along its first axis.
+    """
+    tensors = [x for x in args if isinstance(x, Tensor)]
+    together = max(1, _CACHED_ENTRIES // max(x[0].numel() for x in tensors))
+    if not tensors[0].is_cpu or torch.compiler.is_compiling() or together >= len(tensors[0]):
+        return apply(function, *args)
+    parts = [torch.split(x, together) if isinstance(x, Tensor) else repeat(x) for x in args]
+    return torch.cat([apply(function, *some) for some in zip(*parts, strict=False)])
 
 
 class _MemberByMember(Function):

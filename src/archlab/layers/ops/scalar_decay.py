@@ -44,15 +44,34 @@ class _ScalarDecayedLinearAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, b, mask, weights = ctx.saved_tensors
-        whole = grads[0].shape[:3]
         with no_autocast(q):
-            dout = cut(grads[0], q.shape[2])
-            dscores = (dout @ v.transpose(2, 3)).mul_(mask)
-            dq, dk, dv = dscores @ k, dscores.transpose(2, 3) @ q, weights.transpose(2, 3) @ dout
-            add_gradients_across(q, k, v, b, dout, dq, dk, dv)
-            db = gradients_of_log_decays((q * dq).sum(-1, keepdim=True).sub_((k * dk).sum(-1, keepdim=True)))
-        dq, dk, dv, db = (join(x, x.new_empty(*whole, x.shape[-1])) for x in (dq, dk, dv, db))
-        return dq, dk, dv, db[..., 0], None
+            found = _gradients(q, k, v, b, mask, weights, cut(grads[0], q.shape[2]))
+        return *_joined(found, grads[0]), None
+
+
+def _gradients(
+    q: Tensor, k: Tensor, v: Tensor, b: Tensor, mask: Tensor, weights: Tensor, dout: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of queries, keys, values and log decays, all in chunks."""
+    dscores = (dout @ v.transpose(2, 3)).mul_(mask)
+    dq, dk, dv = dscores @ k, dscores.transpose(2, 3) @ q, weights.transpose(2, 3) @ dout
+    add_gradients_across(q, k, v, b, dout, dq, dk, dv)
+    return dq, dk, dv, gradients_of_log_decays((q * dq).sum(-1, keepdim=True).sub_((k * dk).sum(-1, keepdim=True)))
+
+
+def _joined(found: tuple[Tensor, ...], like_blhv: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dq, dk, dv, db = (join(x, x.new_empty(*like_blhv.shape[:3], x.shape[-1])) for x in found)
+    return dq, dk, dv, db[..., 0]
+
+
+def scalar_decay_gradients(
+    q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blh: Tensor, dout_blhv: Tensor, chunk: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of :func:`scalar_decayed_linear_attention`, given those of its outputs, without computing these."""
+    q, k, v, dout = (cut(x, chunk) for x in (q_blhk, k_blhk, v_blhv, dout_blhv))
+    b = cumulate(log_decay_blh[..., None], chunk)
+    mask = _decays_within(b)
+    return _joined(_gradients(q, k, v, b, mask, (q @ k.transpose(2, 3)).mul_(mask), dout), dout_blhv)
 
 
 def _decays_within(b: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class _ValueDecayedLinearAttention(torch.autograd.Function):
         out = torch.empty_like(v)
         for size in sizes(chunk):
             since, until = decays(b, size)
-            weights = scores(queries_of(q, size), keys_of(k, size), size, own=True)
+            weights = scores(queries_of(q, size), keys_of(k, size), size)
             add_or_set(queries_of(out, size), torch.bmm(weights, keys_of(v, size) * until).mul_(since), size)
         if len(q) > 1:
             since, until = decays_across(b)
@@ -54,8 +54,8 @@ class _ValueDecayedLinearAttention(torch.autograd.Function):
         whole = grads[0].shape[:3]
         with no_autocast(q):
             dout = cut(grads[0], q.shape[2])
-            dq = outputs(dout, v, k, b, own=True)
-            _, dv, dk, db = gradients(dout, v, k, b, q, own=True)
+            dq = outputs(dout, v, k, b)
+            _, dv, dk, db = gradients(dout, v, k, b, q)
         return *(join(x, x.new_empty(*whole, x.shape[-1])) for x in (dq, dk, dv, db)), None
 
 
