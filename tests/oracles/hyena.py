@@ -28,9 +28,11 @@ def kernels(p: dict[str, Tensor], max_length: int, length: int) -> Tensor:
 
 def rational_kernels(p: dict[str, Tensor], max_length: int, length: int) -> Tensor:
     """The state-space model of every kernel, its read-out converted from wrapped to infinite response, run on an impulse."""
-    b, a = p["filter.numerator"], p["filter.denominator"]
+    b, a = p["filter.numerator"], []
+    for k in torch.tanh(p["filter.reflection"]).unbind(1):  # Levinson's recursion
+        a = [own + k * mirrored for own, mirrored in zip(a, reversed(a), strict=True)] + [k]
     order = b.shape[1]
-    companion = torch.cat([-a[:, None], torch.eye(order, dtype=b.dtype)[:-1].expand(len(b), -1, -1)], 1)
+    companion = torch.cat([-torch.stack(a, -1)[:, None], torch.eye(order, dtype=b.dtype)[:-1].expand(len(b), -1, -1)], 1)
     wrapped = torch.eye(order, dtype=b.dtype) - torch.linalg.matrix_power(companion, max(max_length, order + 1))
     read_out = torch.linalg.solve(wrapped, b[:, None], left=False)
     state = torch.zeros_like(b)

@@ -5,16 +5,12 @@ from torch import Tensor
 from archlab.layers.ops.rational_filter import RationalFilter
 
 
-def with_poles(poles: list[float], max_length: int) -> RationalFilter:
-    """Three filters with the same real poles, numerators drawn at random, in float64."""
-    kernels = RationalFilter(3, max_length, len(poles)).double()
-    denominator = torch.ones(1, dtype=torch.float64)
-    for pole in poles:
-        shifted = torch.cat([torch.zeros(1, dtype=torch.float64), denominator])
-        denominator = torch.cat([denominator, torch.zeros(1, dtype=torch.float64)]) - pole * shifted
+def with_reflections(values: list[float], max_length: int) -> RationalFilter:
+    """Three filters with the same denominator, numerators drawn at random, in float64."""
+    kernels = RationalFilter(3, max_length, len(values)).double()
     with torch.no_grad():
-        kernels.denominator.copy_(denominator[1:].expand(3, -1))
-        kernels.numerator.copy_(torch.randn(3, len(poles), generator=torch.Generator().manual_seed(0)))
+        kernels.reflection.copy_(torch.tensor(values, dtype=torch.float64).atanh())
+        kernels.numerator.copy_(torch.randn(3, len(values), generator=torch.Generator().manual_seed(0)))
     return kernels
 
 
@@ -27,32 +23,46 @@ def infinite_response(numerator_cn: Tensor, denominator_cn: Tensor, length: int)
     return torch.stack(taps, -1)
 
 
-@pytest.mark.parametrize("poles", [[0.5], [0.9, -0.8, 0.3], [0.99, 0.9], [1.05, 0.5]], ids=str)
+def test_reflections_give_every_denominator_with_poles_inside_the_unit_circle():
+    k1, k2, k3 = 0.9, -0.8, 0.3
+    first, second = k1 * (1 + k2), k2
+    expected = torch.tensor([1, first + k3 * second, second + k3 * first, k3], dtype=torch.float64)
+    torch.testing.assert_close(with_reflections([k1, k2, k3], 8).denominators(), expected.expand(3, -1))
+    kernels = RationalFilter(100, 8, 6).double()
+    with torch.no_grad():
+        kernels.reflection.normal_(std=2)
+    companion = torch.cat([-kernels.denominators()[:, None, 1:], torch.eye(6).double()[:-1].expand(100, -1, -1)], 1)
+    radii = torch.linalg.eigvals(companion.detach()).abs().amax(-1)
+    assert radii.max() < 1
+    assert radii.max() > 0.99
+
+
+@pytest.mark.parametrize("reflections", [[-0.5], [0.9, -0.8, 0.3], [-0.99, 0.9], [0.5, -0.999]], ids=str)
 @pytest.mark.parametrize("max_length", [1, 2, 3, 4, 16, 31])
-def test_kernels_are_the_infinite_response_of_the_recurrent_numerators(poles: list[float], max_length: int):
-    kernels = with_poles(poles, max_length)
-    expected = infinite_response(kernels.recurrent_numerators(), kernels.denominator, max_length)
+def test_kernels_are_the_infinite_response_of_the_recurrent_numerators(reflections: list[float], max_length: int):
+    kernels = with_reflections(reflections, max_length)
+    expected = infinite_response(kernels.recurrent_numerators(), kernels.denominators()[:, 1:], max_length)
     torch.testing.assert_close(kernels(max_length), expected, rtol=1e-10, atol=1e-10)
     assert torch.equal(kernels(max_length)[:, :1], kernels(1))
 
 
 def test_kernels_are_the_response_of_the_trained_numerators_wrapped_around():
-    kernels = with_poles([0.8, -0.7], max_length=10)
-    response = infinite_response(kernels.numerator, kernels.denominator, 1 + 10 * 60)
+    kernels = with_reflections([0.4, -0.5], max_length=10)
+    response = infinite_response(kernels.numerator, kernels.denominators()[:, 1:], 1 + 10 * 60)
     wrapped = response[:, 1:].unflatten(-1, (60, 10)).sum(-2)  # taps 1 ... 10, 11 ... 20, and so on
     torch.testing.assert_close(kernels(10)[:, 1:], wrapped[:, :9], rtol=1e-10, atol=1e-10)
 
 
 def test_nothing_wraps_where_the_response_has_died_away():
-    kernels = with_poles([0.3, -0.2], max_length=64)
+    kernels = with_reflections([0.3, -0.2], max_length=64)
     torch.testing.assert_close(kernels.recurrent_numerators(), kernels.numerator, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("rest", [(), (2, 3)])
 def test_steps_run_the_recurrence_also_past_the_maximum_length(rest: tuple[int, ...]):
-    kernels = with_poles([0.9, -0.5, 0.2], max_length=8)
+    kernels = with_reflections([0.9, -0.5, 0.2], max_length=8)
     inputs = torch.randn(20, 2, 3, *rest, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    taps = infinite_response(kernels.recurrent_numerators(), kernels.denominator, len(inputs))
+    taps = infinite_response(kernels.recurrent_numerators(), kernels.denominators()[:, 1:], len(inputs))
     memory = torch.zeros(2, 3, 3, *rest, dtype=torch.float64)
     for t in range(len(inputs)):
         found, memory = kernels.step(inputs[t], memory)
@@ -71,9 +81,9 @@ def test_filters_start_silent_and_do_not_decay():
 
 
 def test_gradcheck():
-    kernels = with_poles([0.9, -0.4], max_length=7)
+    kernels = with_reflections([0.9, -0.4], max_length=7)
 
-    def taps(numerator: Tensor, denominator: Tensor) -> Tensor:
-        return torch.func.functional_call(kernels, {"numerator": numerator, "denominator": denominator}, (7,))
+    def taps(numerator: Tensor, reflection: Tensor) -> Tensor:
+        return torch.func.functional_call(kernels, {"numerator": numerator, "reflection": reflection}, (7,))
 
     assert torch.autograd.gradcheck(taps, tuple(kernels.parameters()))
