@@ -18,6 +18,7 @@ import json
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,8 +78,9 @@ class Source:
     @property
     def is_fasta(self) -> bool:
         """All its documents are records of FASTA files."""
-        return not self.is_remote and all(_suffix(path) in _FASTA for path in self.files())
+        return not self.is_remote and all(_suffix(path) in _FASTA for path in self.files)
 
+    @cached_property
     def files(self) -> list[Path]:
         """The files of a local source, in order.
 
@@ -103,7 +105,7 @@ class Source:
         """Changes when the source does, as far as names, sizes and times of files tell."""
         if self.is_remote:
             return self.text
-        facts = [f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in self.files()]
+        facts = [f"{path.absolute()} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in self.files]
         return hashlib.sha256("\n".join([self.text, *facts]).encode()).hexdigest()
 
     def documents(self) -> Iterator[bytes]:
@@ -123,7 +125,7 @@ class Source:
         if self.is_remote:
             yield from _hugging_face(self)
             return
-        files = self.files()
+        files = self.files
         for path in files:
             try:
                 yield from _file_documents(path, self.field, alone=len(files) == 1)

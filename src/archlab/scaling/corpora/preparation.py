@@ -6,11 +6,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,8 @@ from archlab.errors import ArchlabError
 from archlab.scaling.corpora.corpus import SPLITS, Corpus, stream_path
 from archlab.scaling.corpora.documents import Source
 from archlab.scaling.corpora.tokenizers import Tokens, make_tokenizer
+
+Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
 _FORMAT = 1
@@ -105,23 +106,22 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, source: Source, tokenizer_name: str, validation_fraction: float) -> None:
-    documents: Source | _Spool = _Spool(source, folder) if source.is_remote else source
-    held_out = _held_out(documents, source.text, validation_fraction)
-    training = (document for document, held in zip(documents.documents(), held_out, strict=True) if not held)
-    tokenizer = make_tokenizer(tokenizer_name, training)
-    dtype = next(np.dtype(x) for x in (np.uint8, np.uint16, np.uint32) if tokenizer.vocab_size <= np.iinfo(x).max + 1)
-    streams = {split: _Stream(stream_path(folder, split), dtype) for split in SPLITS}
-    sizes: list[int] = []
+    with ExitStack() as stack:
+        documents = stack.enter_context(_spooled(source, folder)) if source.is_remote else source.documents
+        held_out = _held_out(documents, source.text, validation_fraction)
+        training = (document for document, held in zip(documents(), held_out, strict=True) if not held)
+        tokenizer = make_tokenizer(tokenizer_name, training)
+        dtype = next(np.dtype(x) for x in (np.uint8, np.uint16, np.uint32) if tokenizer.vocab_size <= np.iinfo(x).max + 1)
+        streams = {split: stack.enter_context(_Stream(stream_path(folder, split), dtype)) for split in SPLITS}
+        sizes: list[int] = []
 
-    def measured() -> Iterator[bytes]:
-        for document in documents.documents():
-            sizes.append(len(document))
-            yield document
+        def measured() -> Iterator[bytes]:
+            for document in documents():
+                sizes.append(len(document))
+                yield document
 
-    for number, tokens in enumerate(tokenizer.encode(measured())):
-        streams["validation" if held_out[number] else "train"].add(tokens, sizes[number])
-    for stream in streams.values():
-        stream.close()
+        for number, tokens in enumerate(tokenizer.encode(measured())):
+            streams["validation" if held_out[number] else "train"].add(tokens, sizes[number])
     digest = hashlib.sha256(f"{tokenizer.vocab_size} {dtype.name}".encode())
     for split in SPLITS:
         digest.update(streams[split].digest.digest())
@@ -136,7 +136,7 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def _held_out(documents: "Source | _Spool", where: str, fraction: float) -> NDArray[np.bool_]:
+def _held_out(documents: Documents, where: str, fraction: float) -> NDArray[np.bool_]:
     """Which documents are for validation: in the order of their hashes, those that still fit into the fraction.
 
     Raises:
@@ -144,7 +144,7 @@ def _held_out(documents: "Source | _Spool", where: str, fraction: float) -> NDAr
     """
     size_of: dict[bytes, int] = {}
     digests: list[bytes] = []
-    for document in documents.documents():
+    for document in documents():
         digest = hashlib.blake2b(document, digest_size=16).digest()
         size_of[digest] = size_of.get(digest, 0) + len(document)
         digests.append(digest)
@@ -166,27 +166,21 @@ def _held_out(documents: "Source | _Spool", where: str, fraction: float) -> NDAr
     return np.array([digest in chosen for digest in digests])
 
 
-@dataclass
-class _Spool:
-    """The documents of a remote source, kept on disk while they are read again."""
+@contextmanager
+def _spooled(source: Source, folder: Path) -> Iterator[Documents]:
+    """The documents of a remote source, kept on disk to be read again."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        sizes = []
+        for document in source.documents():
+            file.write(document)
+            sizes.append(len(document))
 
-    source: Source
-    folder: Path
+        def again() -> Iterator[bytes]:
+            file.seek(0)
+            for size in sizes:
+                yield file.read(size)
 
-    def __post_init__(self) -> None:
-        self.file: Any = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 - lives as long as the spool
-        self.sizes: list[int] = []
-        for document in self.source.documents():
-            self.file.write(document)
-            self.sizes.append(len(document))
-
-    def documents(self) -> Iterator[bytes]:
-        """See :meth:`Source.documents`."""
-        place = 0
-        for size in self.sizes:
-            self.file.seek(place)
-            yield self.file.read(size)
-            place += size
+        yield again
 
 
 class _Stream:
@@ -204,7 +198,10 @@ class _Stream:
         for name, more in (("documents", 1), ("bytes", num_bytes), ("tokens", len(tokens))):
             self.counts[name] += more
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
