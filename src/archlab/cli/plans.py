@@ -63,8 +63,8 @@ def narrowed_protocol(
 
 def key_value(option: str, text: str) -> tuple[str, Any]:
     """``"length=256"`` as a key and a YAML scalar."""
-    from archlab.benchmark.yaml_fields import read_yaml
     from archlab.errors import ArchlabError
+    from archlab.yaml_fields import read_yaml
 
     key, equals, value = text.partition("=")
     try:
