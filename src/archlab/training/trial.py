@@ -290,7 +290,15 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 
 # What only speaks to people, or only finds the modules: no number depends on it.
-_NOT_NUMERICS = {"archlab.errors", "archlab.training.trial", "archlab.architectures.spec", "archlab.architectures.catalogue"}
+_NOT_NUMERICS = {
+    "archlab.errors",
+    "archlab.training.trial",
+    "archlab.architectures.spec",
+    "archlab.architectures.catalogue",
+    "archlab.scaling.training.trial",
+    "archlab.scaling.training.result",
+    "archlab.scaling.corpora.preparation",
+}
 
 
 def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from archlab.scaling.training.processes import Processes
@@ -36,9 +37,9 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
         self.processes.wait()
         model_state, optimizer_state = get_state_dict(objective, optimizer)
-        state = {"model": model_state, "optimizer": optimizer_state}
+        state: dict[str, Any] = {"model": model_state, "optimizer": optimizer_state}
         with _without_warnings():
-            dcp.save(state, checkpoint_id=unfinished, no_dist=not self.processes.sharded)
+            save(state, checkpoint_id=unfinished, no_dist=not self.processes.sharded)
         if self.processes.is_first:
             (unfinished / _LOG).write_text(json.dumps(log), encoding="utf-8")
             place = self.folder / f"step-{step}"
@@ -57,9 +58,9 @@ class Checkpoints:
             return None
         place = self.folder / f"step-{step}"
         model_state, optimizer_state = get_state_dict(objective, optimizer)
-        state = {"model": model_state, "optimizer": optimizer_state}
+        state: dict[str, Any] = {"model": model_state, "optimizer": optimizer_state}
         with _without_warnings():
-            dcp.load(state, checkpoint_id=place, no_dist=not self.processes.sharded)
+            load(state, checkpoint_id=place, no_dist=not self.processes.sharded)
         set_state_dict(objective, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
         log: dict[str, Any] = json.loads((place / _LOG).read_text(encoding="utf-8"))
         return log

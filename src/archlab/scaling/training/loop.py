@@ -25,7 +25,7 @@ from archlab.training.ceilings import ceilings
 from archlab.training.train import flushed_denormals
 
 if TYPE_CHECKING:
-    from archlab.scaling.plan import LMRun
+    from archlab.scaling.training.trial import LMTrial
 
 CHECKPOINT_SECONDS = 60.0
 CURVE_POINTS = 50
@@ -36,7 +36,7 @@ _REPORT_SECONDS = 1.0
 
 
 def train(
-    run: "LMRun",
+    trial: "LMTrial",
     corpus: Corpus,
     processes: Processes | None = None,
     *,
@@ -46,24 +46,24 @@ def train(
 ) -> LMResult:
     """Train and evaluate one language model.
 
-    Alone on a CPU, the same run gives the same bits, interrupted or not. Shared by several processes it gives the same
+    Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
     numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
 
     Args:
-        run: what to train.
+        trial: what to train.
         corpus: what on.
         processes: those that share the model; by default this one alone.
-        checkpoints: a folder of this run's own, where it is kept from time to time and taken up again.
+        checkpoints: a folder of this trial's own, where it is kept from time to time and taken up again.
         checkpoint_seconds: the time between two checkpoints.
         on_progress: called about once a second, in the first process.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written if there is a folder for it.
     """
-    processes = processes or Processes(torch.device(run.device))
+    processes = processes or Processes(torch.device(trial.device))
     kept = Checkpoints(checkpoints, processes) if checkpoints is not None else None
     with flushed_denormals(), _signals() as asked:
-        return _Training(run, corpus, processes, kept, checkpoint_seconds, on_progress, asked).train()
+        return _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress, asked).train()
 
 
 @contextmanager
@@ -96,7 +96,7 @@ class _Log:
 class _Training:
     def __init__(
         self,
-        run: "LMRun",
+        trial: "LMTrial",
         corpus: Corpus,
         processes: Processes,
         checkpoints: Checkpoints | None,
@@ -104,7 +104,8 @@ class _Training:
         on_progress: Callable[[LMProgress], None],
         asked: list[int],
     ) -> None:
-        self.run, self.corpus, self.processes, self.checkpoints = run, corpus, processes, checkpoints
+        self.run, self.recipe = run, recipe = trial.run, trial.recipe
+        self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
         self.checkpoint_seconds, self.on_progress, self.asked = checkpoint_seconds, on_progress, asked
         self.objective = make_objective(
             run.architecture,
@@ -112,12 +113,12 @@ class _Training:
             length=run.length,
             dim=run.dim,
             seed=run.seed,
-            recipe=run.recipe,
+            recipe=recipe,
             processes=processes,
         )
-        self.optimizer = make_lm_optimizer(self.objective, run.recipe)
+        self.optimizer = make_lm_optimizer(self.objective, recipe)
         self.log = _Log(**(checkpoints and checkpoints.restore(self.objective, self.optimizer)) or {})
-        self.evaluate_at = _evenly(run.recipe.evaluations, run.steps)
+        self.evaluate_at = _evenly(recipe.evaluations, run.steps)
         self.curve_at = _evenly(CURVE_POINTS, run.steps) | self.evaluate_at
         self.unread: list[Tensor] = []
         self.saved = self.reported = self.clock = time.perf_counter()
@@ -136,7 +137,7 @@ class _Training:
 
     def _take_step(self, step: int) -> Tensor:
         """This process's part of the loss of a step, on the device."""
-        run, recipe = self.run, self.run.recipe
+        run, recipe = self.run, self.recipe
         rows = torch.from_numpy(self.corpus.batch(step - 1, run.batch_size, run.length, run.seed))
         total = torch.zeros((), device=self.processes.device)
         for piece, weight in self.processes.shares(rows, recipe.micro_batch):
@@ -193,9 +194,9 @@ class _Training:
     @torch.no_grad()
     def _evaluate(self) -> float:
         """Loss on the validation split, over all processes."""
-        run = self.run
-        limit = max(1, run.recipe.validation_tokens // run.length)
-        size = min(run.recipe.micro_batch or run.batch_size, run.batch_size) * self.processes.size
+        run, recipe = self.run, self.recipe
+        limit = max(1, recipe.validation_tokens // run.length)
+        size = min(recipe.micro_batch or run.batch_size, run.batch_size) * self.processes.size
         total, number = torch.zeros(1, dtype=torch.float64, device=self.processes.device), 0
         for batch in self.corpus.validation_batches(size, run.length, limit):
             for piece, weight in self.processes.shares(torch.from_numpy(batch), 0):

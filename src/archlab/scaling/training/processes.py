@@ -53,6 +53,7 @@ class Processes:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
         try:
             yield cls(place, dist.get_rank(), dist.get_world_size(), sharded=True)
+            dist.barrier()  # a process that leaves while others still talk to it takes them down
         finally:
             dist.destroy_process_group()
 
@@ -62,9 +63,10 @@ class Processes:
         return self.rank == 0
 
     def shard(self, objective: nn.Module) -> None:
-        """Give every process a share of each parameter, gradient and optimiser state, in place (fully sharded data parallel, arXiv 2304.11277).
+        """Give every process a share of each parameter, gradient and optimiser state, in place.
 
-        A layer's parameters are gathered for its forward and its backward pass only.
+        Fully sharded data parallel (FSDP, arXiv 2304.11277): a layer's parameters are gathered for its forward and its
+        backward pass only.
         """
         if not self.sharded:
             return
