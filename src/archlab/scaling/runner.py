@@ -28,7 +28,7 @@ POLL_SECONDS = 0.5
 
 
 @dataclass
-class Ladder:
+class Tally:
     """How far the trainings of a plan are; what a person is shown."""
 
     trials: dict[str, LMTrial]
@@ -65,9 +65,9 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a trial; the ladder says how it stands now."""
+    """Something happened to a trial; the tally says how it stands now."""
 
-    ladder: Ladder
+    tally: Tally
     trial: LMTrial
     what: str
     """``reused``, ``started``, ``progress``, ``finished``, ``failed`` or ``waiting`` (another run computes it)."""
@@ -101,8 +101,8 @@ def make_executor(num_workers: int | None, device: str, checkpoints: Path) -> Lo
 
 
 def run_side_by_side(
-    trials: Sequence[LMTrial], store: "LanguageModelStore", executor: LocalExecutor, checkpoints: Path, on_event: OnEvent
-) -> Ladder:
+    trials: Sequence[LMTrial], store: "LanguageModelStore[LMTrial]", executor: LocalExecutor, checkpoints: Path, on_event: OnEvent
+) -> Tally:
     """Compute those trials that the store has no result for, as many at once as there are workers, the dearest first.
 
     Every result is in the store as soon as it is there. A trial that fails does not stop the others; trials that another
@@ -119,24 +119,24 @@ class _SideBySide:
     def __init__(
         self,
         trials: Sequence[LMTrial],
-        store: "LanguageModelStore",
+        store: "LanguageModelStore[LMTrial]",
         executor: LocalExecutor,
         checkpoints: Path,
         on_event: OnEvent,
     ) -> None:
         self.store, self.executor, self.checkpoints, self.on_event = store, executor, checkpoints, on_event
-        self.ladder = Ladder({trial.key: trial for trial in trials})
-        self.pending = {t.key: t for t in sorted(self.ladder.trials.values(), key=lambda t: -t.run.flops)}
+        self.tally = Tally({trial.key: trial for trial in trials})
+        self.pending = {t.key: t for t in sorted(self.tally.trials.values(), key=lambda t: -t.run.flops)}
         self.since: dict[str, datetime] = {}
         self.messages: queue.SimpleQueue[tuple[LMTrial, LMProgress | Future[Any]]] = queue.SimpleQueue()
         self.beat = time.monotonic()
         self.waiting: tuple[str, ...] = ()
 
-    def run(self) -> Ladder:
+    def run(self) -> Tally:
         try:
             while True:
                 self._reuse()
-                if not self.pending and not self.ladder.running:
+                if not self.pending and not self.tally.running:
                     break
                 self._submit()
                 self._listen()
@@ -151,31 +151,31 @@ class _SideBySide:
                 self.store.release()
             raise
         self.store.release()
-        return self.ladder
+        return self.tally
 
     def _tell(self, trial: LMTrial, what: str) -> None:
-        self.on_event(Event(self.ladder, trial, what))
+        self.on_event(Event(self.tally, trial, what))
 
     def _reuse(self) -> None:
-        if len(self.ladder.running) < self.executor.num_workers:
+        if len(self.tally.running) < self.executor.num_workers:
             for record in self.store.records(keys=self.pending, statuses=SETTLED):
                 assert record.result is not None
                 trial = self.pending.pop(record.key)
-                self.ladder.results[record.key] = LMResult.from_dict(record.result)
-                self.ladder.reused += 1
+                self.tally.results[record.key] = LMResult.from_dict(record.result)
+                self.tally.reused += 1
                 self._tell(trial, "reused")
 
     def _submit(self) -> None:
-        free = self.executor.num_workers - len(self.ladder.running)
+        free = self.executor.num_workers - len(self.tally.running)
         for trial in self.store.claim(list(self.pending.values()), free) if free else []:
             del self.pending[trial.key]
-            self.ladder.running[trial.key] = None
+            self.tally.running[trial.key] = None
             self.since[trial.key] = datetime.now(UTC)
             self._tell(trial, "started")
             (future,) = self.executor.submit(cast(Any, [trial]), cast("OnProgress", lambda *message: self.messages.put(message)))
             future.add_done_callback(partial(_put, self.messages, trial))
         held = tuple(self.pending)
-        if held and not self.ladder.running and held != self.waiting:
+        if held and not self.tally.running and held != self.waiting:
             self.waiting = held
             self._tell(self.pending[held[0]], "waiting")
 
@@ -183,8 +183,8 @@ class _SideBySide:
         with suppress(queue.Empty):
             trial, message = self.messages.get(timeout=POLL_SECONDS)
             if isinstance(message, LMProgress):
-                self.ladder.steps_before.setdefault(trial.key, message.step - 1)
-                self.ladder.running[trial.key] = message
+                self.tally.steps_before.setdefault(trial.key, message.step - 1)
+                self.tally.running[trial.key] = message
                 self._tell(trial, "progress")
             elif (error := message.exception()) is None:
                 self._finish(trial, message.result())
@@ -192,24 +192,24 @@ class _SideBySide:
             else:
                 self._fail(trial, error)
                 self._tell(trial, "failed")
-        if self.ladder.running and time.monotonic() - self.beat > HEARTBEAT_SECONDS:
+        if self.tally.running and time.monotonic() - self.beat > HEARTBEAT_SECONDS:
             self.store.heartbeat()
             self.beat = time.monotonic()
 
     def _finish(self, trial: LMTrial, result: LMResult) -> None:
         self.store.finish(trial, result.to_dict(), _provenance(trial, self.since[trial.key]))
         _drop(self.checkpoints / trial.key)
-        before = self.ladder.steps_before.get(trial.key, 0)
-        self.ladder.flops += trial.run.flops * (result.steps - before) / trial.run.steps
-        self.ladder.results[trial.key] = result
-        self.ladder.running.pop(trial.key, None)
+        before = self.tally.steps_before.get(trial.key, 0)
+        self.tally.flops += trial.run.flops * (result.steps - before) / trial.run.steps
+        self.tally.results[trial.key] = result
+        self.tally.running.pop(trial.key, None)
 
     def _fail(self, trial: LMTrial, error: BaseException) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         text = f"{reason}\n{error.traceback}" if isinstance(error, TrialError) else reason
         self.store.fail(trial, text, _provenance(trial, self.since[trial.key]))
-        self.ladder.failed[trial.key] = reason
-        self.ladder.running.pop(trial.key, None)
+        self.tally.failed[trial.key] = reason
+        self.tally.running.pop(trial.key, None)
 
 
 def _put(messages: "queue.SimpleQueue[Any]", trial: LMTrial, future: "Future[Any]") -> None:
@@ -218,8 +218,12 @@ def _put(messages: "queue.SimpleQueue[Any]", trial: LMTrial, future: "Future[Any
 
 
 def run_together(
-    trials: Sequence[LMTrial], store: "LanguageModelStore | None", processes: "Processes", checkpoints: Path, on_event: OnEvent
-) -> Ladder:
+    trials: Sequence[LMTrial],
+    store: "LanguageModelStore[LMTrial] | None",
+    processes: "Processes",
+    checkpoints: Path,
+    on_event: OnEvent,
+) -> Tally:
     """Compute those trials that the store has no result for, one after the other, each over all the processes.
 
     Args:
@@ -234,32 +238,32 @@ def run_together(
     """
     from archlab.scaling.training.loop import train
 
-    ladder = Ladder({trial.key: trial for trial in trials})
+    tally = Tally({trial.key: trial for trial in trials})
 
     def tell(trial: LMTrial, what: str) -> None:
         if processes.is_first:
-            on_event(Event(ladder, trial, what))
+            on_event(Event(tally, trial, what))
 
     def progressed(trial: LMTrial, progress: LMProgress) -> None:
-        ladder.steps_before.setdefault(trial.key, progress.step - 1)
-        ladder.running[trial.key] = progress
+        tally.steps_before.setdefault(trial.key, progress.step - 1)
+        tally.running[trial.key] = progress
         if store:
             store.heartbeat()
         tell(trial, "progress")
 
-    for key, trial in ladder.trials.items():
+    for key, trial in tally.trials.items():
         known = store.records(keys=[key], statuses=SETTLED) if store else []
         result = processes.agree(LMResult.from_dict(known[0].result) if known and known[0].result else None)
         if result is not None:
-            ladder.results[key] = result
-            ladder.reused += 1
+            tally.results[key] = result
+            tally.reused += 1
             tell(trial, "reused")
             continue
         if not processes.agree(bool(store and store.claim([trial], 1))):
             tell(trial, "waiting")
             continue
         since = datetime.now(UTC)
-        ladder.running[key] = None
+        tally.running[key] = None
         tell(trial, "started")
         corpus = corpus_of(trial.run.corpus, trial.run.tokenizer)
         try:
@@ -272,13 +276,13 @@ def run_together(
             store.finish(trial, result.to_dict(), _provenance(trial, since))
         if processes.is_first:
             _drop(checkpoints / key)
-        ladder.results[key] = result
-        ladder.flops += trial.run.flops * (result.steps - ladder.steps_before.get(key, 0)) / trial.run.steps
-        del ladder.running[key]
+        tally.results[key] = result
+        tally.flops += trial.run.flops * (result.steps - tally.steps_before.get(key, 0)) / trial.run.steps
+        del tally.running[key]
         tell(trial, "finished")
     if store:
         store.release()
-    return ladder
+    return tally
 
 
 def _drop(folder: Path) -> None:

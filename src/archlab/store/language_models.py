@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import inspect as inspect_database
 
-from archlab.store.ledger import Ledger, Work
+from archlab.store.ledger import Ledger, Piece
 from archlab.store.record import Status, read_non_finite, spell_non_finite
 from archlab.store.schema import language_models
 
@@ -27,7 +27,7 @@ class LanguageModelRecord:
     """Where and when, as :attr:`archlab.store.Record.provenance`."""
 
 
-class LanguageModelStore(Ledger[Work]):
+class LanguageModelStore(Ledger[Piece]):
     """The results database as trainings of language models see it, see :class:`archlab.store.ledger.Ledger`."""
 
     table = language_models
@@ -49,7 +49,7 @@ class LanguageModelStore(Ledger[Work]):
             for row in self._rows(keys, statuses)
         ]
 
-    def finish(self, run: Work, result: dict[str, Any], provenance: dict[str, Any]) -> None:
+    def finish(self, run: Piece, result: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Store the result of a training, JSON-ready but for numbers that are not finite; on return it is on the disk.
 
         Its ``status`` is that of the record. A result that another owner has stored meanwhile stays.
