@@ -1,6 +1,7 @@
 """Trains the language models of a plan that a store lacks: side by side, or one after the other over all processes."""
 
 import queue
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -287,9 +288,9 @@ def run_together(
 
 def _drop(folder: Path) -> None:
     """Checkpoints are for trainings that have no result yet."""
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not the last one
+        folder.parent.rmdir()
 
 
 def _provenance(trial: LMTrial, since: datetime) -> dict[str, Any]:

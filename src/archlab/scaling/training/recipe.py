@@ -41,7 +41,7 @@ class LMRecipe:
     """Compile every layer with :func:`torch.compile`."""
     embedding_std: float = 0.02
     """Standard deviation of the token embedding's initialisation."""
-    evaluations: int = 4
+    evaluations: int = 1
     """Evenly spaced evaluations on the validation split, the last after the last step."""
     validation_tokens: int = 131_072
     """Tokens of the validation split that are evaluated, if it has so many: always the same."""
