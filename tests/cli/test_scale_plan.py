@@ -10,9 +10,8 @@ from archlab.scaling.plan import Plan
 
 
 @pytest.fixture(autouse=True)
-def untimed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archlab.scaling.estimate._step_seconds", lambda run: 0.01)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -29,14 +28,14 @@ def small(texts: str) -> tuple[str, ...]:
 
 
 def test_a_plan_is_shown_and_written(archlab: CommandLine, texts: str):
-    outcome = archlab("scale", "plan", "transformer++", "mamba", *small(texts), "--length", "64", "--seeds", "2")
+    outcome = archlab("scale", "plan", "transformer++", "attention", *small(texts), "--length", "64", "--seeds", "2")
     assert outcome.status == 0, outcome.err
     plan = Plan.load("plan.yaml")
     assert len(plan.runs) == 2 * 2 * 3 * 2
     assert {run.corpus for run in plan.runs} == {texts}
     assert {run.length for run in plan.runs} == {64}
     lines = outcome.out.splitlines()
-    assert [line.split()[0] for line in lines if line[:1].isalpha()][:3] == ["architecture", "transformer++", "mamba"]
+    assert [line.split()[0] for line in lines if line[:1].isalpha()][:3] == ["architecture", "transformer++", "attention"]
     assert max(map(len, lines)) <= 100
     text = " ".join(outcome.out.split())
     assert "24 runs (2 seeds of each)" in text
@@ -45,7 +44,7 @@ def test_a_plan_is_shown_and_written(archlab: CommandLine, texts: str):
 
 
 def test_a_dry_run_writes_no_plan(archlab: CommandLine, texts: str, tmp_path: Path):
-    outcome = archlab("scale", "plan", "mamba", *small(texts), "--dry-run", "--json")
+    outcome = archlab("scale", "plan", "attention", *small(texts), "--dry-run", "--json")
     assert (outcome.status, outcome.err) == (0, "")
     document = json.loads(outcome.out)
     assert document["output"] is None
