@@ -3,9 +3,9 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from archlab.errors import ArchlabError
+from archlab.training.memory import step_bytes
 from archlab.training.trial import Trial
 
 PROCESS_BYTES = 350 << 20
@@ -24,42 +24,24 @@ def peak_bytes(trial: Trial) -> int:
     needs, each storage once; and the largest tensor twice, for what a backward pass holds while it computes. The training
     step runs on tensors that have shapes and no data.
     """
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     from archlab.training.data import Examples, split_tensors
     from archlab.training.learner import Objective
 
     batch = min(trial.recipe.batch_size, trial.setting.num_train_examples)
     examples = Examples.of(*split_tensors(trial.setting, "train", batch, trial.seed, "cpu"))
-    saved: dict[int, int] = {}
-    largest = 0
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal largest
-        storage = tensor.untyped_storage()
-        saved[storage._cdata] = storage.nbytes()
-        kept.append(storage)  # a storage that is freed would give its address to another one
-        largest = max(largest, storage.nbytes())
-        return tensor
-
-    kept: list[Any] = []
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        model = trial.architecture.build(
+    step = step_bytes(
+        lambda: trial.architecture.build(
             vocab_size=trial.setting.vocab_size,
             max_length=trial.setting.length,
             dim=trial.dim,
             backbone=trial.setting.backbone,
             norm=trial.recipe.norm,
-        )
-        Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples))
-    parameters = {id(p.untyped_storage()): p.numel() * p.element_size() for p in model.parameters()}
-    weights: int = sum(parameters.values())
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    activations = sum(size for storage, size in saved.items() if storage not in own)
+        ),
+        lambda model, mode: Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples)),
+    )
     sequences = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
     data = 2 * 8 * sequences * examples.inputs.shape[1]
-    return round(SLACK * (4 * weights + data + activations + 2 * largest))
+    return round(SLACK * (4 * step.weights + data + step.activations + 2 * step.largest))
 
 
 def available_bytes() -> int:

@@ -63,6 +63,8 @@ class Ladder:
     """FLOP/s of an accelerator, for a study that is planned on paper."""
     utilisation: float = 0.4
     """Share of it that training reaches."""
+    gpus: int = 8
+    """Accelerators, for the same."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -91,8 +93,12 @@ class Ladder:
         """A ladder with other values; None leaves one as it is.
 
         Raises:
-            ArchlabError: see the class.
+            ArchlabError: a field is unknown, or see the class.
         """
+        known = [f.name for f in fields(self) if f.name not in ("name", "summary", "architectures")]
+        for name in values:
+            if name not in known:
+                raise unknown("field of a ladder:", name, known)
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     def to_dict(self) -> dict[str, Any]:

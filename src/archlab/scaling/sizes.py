@@ -66,7 +66,8 @@ class Size:
 def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Iterator[Size]:
     """Every size of a spec, from narrow to wide; widths grow by a sixteenth at most, or by 4.
 
-    The spec's repeating unit is repeated to the depth that belongs to the width. Knobs that the spec gives stay as they are;
+    The spec's repeating unit is repeated to the depth that belongs to the width; a size without more parameters than all
+    narrower ones is left out (heads of other widths may need less). Knobs that the spec gives stay as they are;
     the heads of layers that have several are set by the shape.
 
     Raises:
@@ -75,7 +76,7 @@ def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Itera
     several = [name for name, config in registry().items() if getattr(config, "heads", 1) > 1]
     written = architecture(spec)
     refused: ArchlabError | None = None
-    found = False
+    largest = 0
     for dim in _widths():
         heads = _heads(dim, shape.head_dim)
         value = architecture(spec, layer_defaults={name: {"heads": heads} for name in several})
@@ -84,11 +85,13 @@ def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Itera
         except ArchlabError as error:
             refused = error
             continue
-        found = True
         layers = max(len(written.layers), round(2 * dim / shape.aspect / len(value.unit)) * len(value.unit))
         deep = replace(value, layers=value.unit * (layers // len(value.unit)))
-        yield Size(deep, dim, heads, vocab_size, length)
-    if not found:
+        size = Size(deep, dim, heads, vocab_size, length)
+        if size.params > largest:
+            largest = size.params
+            yield size
+    if not largest:
         raise ArchlabError(f"{spec} fits no width: {refused}")
 
 
