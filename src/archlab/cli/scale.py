@@ -4,9 +4,11 @@ from typing import Annotated
 
 import typer
 
+from archlab.cli import ladders
 from archlab.cli.plans import Seeds
 
 app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language models.", no_args_is_help=False)
+app.command()(ladders.run)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
 SAME_BUDGET = 1.05
@@ -44,6 +45,11 @@ class IsoFlopFit:
     """Compute-optimal parameters over FLOPs."""
     tokens_law: PowerLaw
     """Compute-optimal tokens over FLOPs."""
+
+    def frontier(self) -> Frontier:
+        """The power laws as a frontier; its loss has no floor, which the minima of a few budgets do not determine."""
+        loss = fit_power_law([m.flops for m in self.minima], [m.loss for m in self.minima])
+        return Frontier(self.size_law, self.tokens_law, 0.0, loss)
 
 
 def fit_isoflop(
