@@ -15,9 +15,10 @@ from archlab.store import LanguageModelStore, Store
 @dataclass(frozen=True)
 class Run:
     key: str
+    name: str = "?"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.key}
+        return {"name": self.name}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_result_comes_back_as_it_was_infinities_included(path):
     with LanguageModelStore(path, create=False) as store:
         (record,) = store.records()
         assert store.claim([run], 1) == []
-    assert (record.key, record.run, record.status, record.provenance) == ("a", {"name": "a"}, "diverged", {"host": "here"})
+    assert (record.key, record.run, record.status, record.provenance) == ("a", {"name": "?"}, "diverged", {"host": "here"})
     assert record.result == {"status": "diverged", "curve": [[1, math.inf]]}
 
 
@@ -59,3 +60,11 @@ def test_a_store_from_before_there_were_any_is_read_and_completed(path):
     with LanguageModelStore(path) as store:
         assert store.claim([Run("a")], 1) == [Run("a")]
     engine.dispose()
+
+
+def test_a_result_may_be_described_anew(path):
+    with LanguageModelStore(path) as store:
+        for name in ("a", "b"):
+            store.finish(Run(name), {"status": "finished"}, {})
+        store.describe(Run("b", "renamed"))
+        assert [(record.key, record.run["name"]) for record in store.records()] == [("a", "?"), ("b", "renamed")]

@@ -1,6 +1,6 @@
 """archlab scale run, fit, predict: train a plan, and learn from its losses."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,3 +39,50 @@ def run(
     from archlab.cli.training import train_plan
 
     train_plan(plan, store, workers, device.value, changes or [], checkpoints, as_json=as_json)
+
+
+Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap.")]
+Confidence = Annotated[float, typer.Option(help="Share of the resamples within an interval.")]
+NonEmbedding = Annotated[bool, typer.Option("--non-embedding", help="Count parameters without embedding and unembedding.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def fit(
+    store: Store = DEFAULT_STORE,
+    resamples: Resamples = 300,
+    confidence: Confidence = 0.95,
+    non_embedding: NonEmbedding = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit scaling laws to the language models of a store, and compare their architectures.
+
+    Each architecture by three methods side by side: the minima of its IsoFLOP groups (a group whose best size is its
+    smallest or largest is refused), the parametric law by Huber loss, and the same by least squares. With intervals, the
+    error on the largest budget held out, and a warning where the methods disagree.
+
+    For example: `archlab scale fit --store scaling.db`
+    """
+    from archlab.cli.laws import show_fits
+    from archlab.scaling.laws import Resampling
+
+    show_fits(store, Resampling(resamples, confidence), "non-embedding" if non_embedding else "all", as_json=as_json)
+
+
+def predict(
+    flops: Annotated[float | None, typer.Option(metavar="C", help="The budget to spend, as in 1e21.")] = None,
+    loss: Annotated[float | None, typer.Option(metavar="L", help="The loss to reach, in nats a token.")] = None,
+    store: Store = DEFAULT_STORE,
+    resamples: Resamples = 300,
+    confidence: Confidence = 0.95,
+    non_embedding: NonEmbedding = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a budget is best spent on, or which budget reaches a loss: size, tokens, loss, and how far beyond the data.
+
+    For example: `archlab scale predict --flops 1e21`
+    """
+    from archlab.cli.laws import show_predictions
+    from archlab.scaling.laws import Resampling
+
+    parameters: Literal["all", "non-embedding"] = "non-embedding" if non_embedding else "all"
+    show_predictions(store, flops, loss, Resampling(resamples, confidence), parameters, as_json=as_json)

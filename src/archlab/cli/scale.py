@@ -9,6 +9,8 @@ from archlab.cli.plans import Seeds
 
 app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language models.", no_args_is_help=False)
 app.command()(ladders.run)
+app.command()(ladders.fit)
+app.command()(ladders.predict)
 
 
 @app.callback(invoke_without_command=True)

@@ -162,6 +162,8 @@ class _SideBySide:
             for record in self.store.records(keys=self.pending, statuses=SETTLED):
                 assert record.result is not None
                 trial = self.pending.pop(record.key)
+                if record.run != trial.to_dict():  # another plan called it something else
+                    self.store.describe(trial)
                 self.tally.results[record.key] = LMResult.from_dict(record.result)
                 self.tally.reused += 1
                 self._tell(trial, "reused")
@@ -256,6 +258,8 @@ def run_together(
         known = store.records(keys=[key], statuses=SETTLED) if store else []
         result = processes.agree(LMResult.from_dict(known[0].result) if known and known[0].result else None)
         if result is not None:
+            if store and known[0].run != trial.to_dict():  # another plan called it something else
+                store.describe(trial)
             tally.results[key] = result
             tally.reused += 1
             tell(trial, "reused")

@@ -117,6 +117,12 @@ class Ledger(Generic[Piece]):
                 .values(status="failed", owner=None, error=readable, provenance=provenance)
             )
 
+    def describe(self, piece: Piece) -> None:
+        """Keep this description of a piece of work: what its key leaves out may differ from the one that was there."""
+        with self._write() as connection:
+            described = {self.description: piece.to_dict()}
+            connection.execute(update(self.table).where(self.table.c.key == piece.key).values(described))
+
     def give_back(self, piece: Piece) -> None:
         """Give back a claim: the piece is as if this owner had never taken it."""
         with self._write() as connection:

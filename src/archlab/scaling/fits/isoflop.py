@@ -110,9 +110,10 @@ def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *,
     for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
         if best == end:
             raise ArchlabError(f"{where}: the {word} size, {end:.3g}, is the best: not bracketed; {_add(end, factor)}")
-    near = np.abs(np.log(size / best)) <= np.log(window) * (1 + 1e-9)
+    distance = np.abs(np.log(size / best))
+    near = distance <= np.log(window) * (1 + 1e-9)
     if len(np.unique(size[near])) < 3:
-        near = np.argsort(np.abs(np.log(size / best)), kind="stable")[:3]
+        near = np.isin(size, sorted(np.unique(size), key=lambda one: abs(np.log(one / best)))[:3])
     x, y = np.log(size[near] / best), loss[near]
     curve = _robust_parabola(x, y)
     at = -curve[1] / (2 * curve[0]) if curve[0] > 0 else np.inf
@@ -147,7 +148,8 @@ def _robust_parabola(x: Floats, y: Floats) -> Floats:
     for _ in range(50):
         residual = np.abs(y - np.polyval(np.polyfit(x, y, 2, w=absolute), x))
         absolute = 1 / np.sqrt(np.maximum(residual, 1e-9 * np.abs(y).max()))
-    scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if len(x) > 4 else np.inf
+    inexact = len(x) > 4 and residual.max() > 1e-9 * np.abs(y).max()  # three sizes, drawn again and again, are met exactly
+    scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if inexact else np.inf
     weights = np.sqrt(np.minimum(1, OUTLIER * scale / np.maximum(residual, 1e-300)))
     curve: Floats = np.polyfit(x, y, 2, w=weights)
     return curve
