@@ -115,8 +115,9 @@ def _laws_table(laws: Laws) -> RenderableType:
         style="bold",
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "law of the loss", "held out"):
-        table.add_column(name, overflow="fold")
+    for name in ("method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"):
+        table.add_column(name, overflow="fold", no_wrap=name == "method")
+    lines = Table.grid(padding=(0, 2, 0, 0))
     for law in laws.found.values():
         largest = law.largest
         table.add_row(
@@ -124,16 +125,16 @@ def _laws_table(laws: Laws) -> RenderableType:
             _interval(largest.size_exponent, ".3f"),
             _interval(largest.tokens_exponent, ".3f"),
             _amount(largest.size),
-            _law_text(law),
             _hold_out_text(law.hold_out),
         )
-    return Group(head, table)
+        lines.add_row(law.method, _law_text(law))
+    return Group(head, table, lines, Text())
 
 
 def _law_text(law: Law) -> str:
     if isinstance(law.fit, ParametricFit):
         f = law.fit
-        return f"{f.E:.3f} + {f.A:.3g} N^-{f.alpha:.3f} + {f.B:.3g} D^-{f.beta:.3f}"
+        return f"loss = {f.E:.3f} + {f.A:.4g} / N^{f.alpha:.3f} + {f.B:.4g} / D^{f.beta:.3f}"
     minima = len(law.fit.minima)
     return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
 
@@ -163,7 +164,7 @@ def _comparison_table(comparisons: list[Comparison], resampling: Resampling) -> 
 def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Resampling) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("architecture", "method", "FLOPs", "parameters", "tokens", "loss", "beyond the data"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "method")
     for laws, law, found in rows:
         label = Text(laws.family.label)
         if isinstance(found, str):
@@ -174,7 +175,7 @@ def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Re
         table.add_row(
             label,
             law.method,
-            _interval(found.flops, ".3g"),
+            f"{found.flops.value:.3g}" if _is_given(found.flops) else _interval(found.flops, ".3g"),
             _amount(found.size),
             _amount(found.tokens),
             loss,
@@ -186,6 +187,11 @@ def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Re
     )
     table.caption_justify = "left"
     return table
+
+
+def _is_given(budget: Estimate) -> bool:
+    """Whether it is what was asked for, with no more than rounding for an interval."""
+    return budget.low is not None and budget.high is not None and budget.high / budget.low < 1 + 1e-9
 
 
 def _prediction(laws: Laws, law: Law, found: Answer | str) -> dict[str, Any]:
