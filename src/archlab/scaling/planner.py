@@ -24,7 +24,7 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
     Raises:
         ArchlabError: a spec cannot be read or has no fitting size, a budget is too small for a size, or the corpus is too small.
     """
-    named = architectures if isinstance(architectures, Mapping) else {architecture(spec).label: spec for spec in architectures}
+    named = architectures if isinstance(architectures, Mapping) else _named(architectures)
     if not named:
         raise ArchlabError("no architecture: give at least one spec, as in transformer++")
     vocab_size = corpus.vocab_size if corpus else ladder.vocab_size
@@ -41,6 +41,13 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
     _check_corpus(plan, corpus, repeat=ladder.repeat)
     plan.check()
     return plan
+
+
+def _named(specs: Sequence[str]) -> dict[str, str]:
+    """Specs by their labels; each architecture counts once."""
+    values = {spec: architecture(spec) for spec in specs}
+    first = {value: spec for spec, value in reversed(values.items())}
+    return {value.label: spec for spec, value in values.items() if first[value] == spec}
 
 
 def _group(ladder: Ladder, label: str, spec: str, budget: float, vocab_size: int, corpus: Corpus | None) -> list[LMRun]:
