@@ -4,7 +4,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.scaling.corpora_of_text import small_corpus
 
@@ -21,6 +21,7 @@ def ladder(**values) -> Ladder:
     return Ladder(**{"name": "test", "budgets": (2e11,), "vocab_size": 99} | values)
 
 
+@settings(deadline=None)  # the first example may import torch
 @given(
     budgets=st.lists(st.floats(2e10, 1e20), min_size=1, max_size=3, unique=True),
     sizes=st.integers(1, 6),
