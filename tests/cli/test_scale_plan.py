@@ -62,7 +62,7 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
     assert "sbatch --nodes 8 --ntasks-per-node 1 --gpus-per-node 8" in text
     assert list(tmp_path.iterdir()) == []
     one = archlab("scale", "plan", "mamba", "--ladder", "paper", "--dry-run", "--budgets", "4e18")
-    assert "torchrun --standalone --nproc-per-node 8 --no-python archlab scale run plan.yaml" in one.out
+    assert "torchrun --standalone --nproc-per-node 8 --no-python archlab scale run plan.yaml --device cuda" in one.out
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
         (["mamba", "--sizes", "0"], "sizes=0: must be positive and finite"),
         (["mamba", "--set", "lr=1"], "unknown field of a ladder: 'lr': known: "),
         (["mamba", "--set", "seeds=1", "--ladder", "paper"], "seeds=1: give a list, as in [1]"),
-        (["--set", "vocab_size=99"], "no architecture: give at least one spec"),
+        ([], "no architecture: give at least one spec"),
         (["transformer++", "--set", "vocab_size=99", "--budgets", "1e6"], "budget 1e+06 is too small for transformer++"),
     ],
 )

@@ -1,6 +1,5 @@
 """The plan's file: it reads back, and what contradicts itself is refused."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from archlab.errors import ArchlabError
 from archlab.scaling.ladder import Ladder
-from archlab.scaling.plan import LMRun, Plan
+from archlab.scaling.plan import Plan
 from archlab.scaling.planner import make_plan
 
 
@@ -74,10 +73,6 @@ def test_a_run_that_contradicts_itself_is_refused(plan: Plan, change: dict, mess
         Plan.load(tmp_path / "plan.yaml")
     assert str(refused.value).startswith(f"plan {tmp_path / 'plan.yaml'}: run 1 (transformer++, width ")
     assert "\n" not in str(refused.value)
-
-
-def edited(runs: tuple[LMRun, ...], edit: Callable[[LMRun], LMRun]) -> Plan:
-    return Plan((edit(runs[0]), *runs[1:]))
 
 
 def test_runs_that_do_not_belong_together_are_refused(plan: Plan):

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archlab.architectures import architecture
@@ -64,6 +64,7 @@ def test_heads_follow_from_width_unless_the_spec_gives_them():
     assert size.heads > 2
 
 
+@settings(deadline=None)  # the first example may import torch
 @given(targets=st.lists(st.floats(3e3, 1e7), min_size=1, max_size=6))
 def test_sizes_are_different_and_near_their_targets(targets: list[float]):
     found = nearest_sizes("transformer++", targets, Shape(), vocab_size=VOCAB, length=LENGTH)

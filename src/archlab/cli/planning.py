@@ -7,7 +7,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from archlab.architectures import architecture
 from archlab.cli.output import message, print_json, print_table
 from archlab.cli.plans import key_value, seed_list
 from archlab.errors import ArchlabError
@@ -18,7 +17,7 @@ from archlab.scaling.estimate import Cost, measured_costs, stated_costs
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.launch import launch_commands
 from archlab.scaling.plan import LMRun, Plan
-from archlab.scaling.planner import make_plan
+from archlab.scaling.planner import make_plan, named_specs
 
 
 def narrowed_ladder(name: str, options: Mapping[str, Any], seeds: str | None, changes: Sequence[str]) -> Ladder:
@@ -39,10 +38,9 @@ def narrowed_ladder(name: str, options: Mapping[str, Any], seeds: str | None, ch
 
 def show_plan(ladder: Ladder, specs: Sequence[str], output: str | None, *, as_json: bool) -> None:
     """Plan, print, and write the file if one is named."""
-    for spec in specs:
-        architecture(spec)  # a wrong name is told before a corpus is read
+    named = named_specs(specs or ladder.architectures)  # a wrong name is told before a corpus is read
     corpus = prepare(ladder.data, ladder.tokenizer) if ladder.vocab_size is None else None
-    plan = make_plan(ladder, specs or ladder.architectures, corpus)
+    plan = make_plan(ladder, named, corpus)
     if output is not None:
         plan.save(output)
     if ladder.peak_flops is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SLACK = 4 / 3
 """What the allocator and the workspace of operations add."""
 _DEAREST_STEP = 5e10
-"""FLOPs of a step beyond which none is timed: the largest that was stands for it."""
+"""FLOPs of a step beyond which none is timed: the largest of its architecture that was stands for it."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Cost:
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
     """Costs on one thread of this machine, by timing a few training steps of every size."""
     runs = list(runs)
-    per_flop: dict[tuple[Any, ...], float] = {}
+    rates: dict[tuple[Any, ...], float] = {}
     memory: dict[tuple[Any, ...], int] = {}
+    largest: dict[str, float] = {}
     for run in sorted(runs, key=_step_flops):
         if _kind(run) in memory:
             continue
         memory[_kind(run)] = _peak_bytes(run)
-        if _step_flops(run) <= _DEAREST_STEP or not per_flop:
-            per_flop[_kind(run)] = _step_seconds(run) / _step_flops(run)
-        else:
-            per_flop[_kind(run)] = per_flop[max(per_flop, key=lambda kind: kind[:1] == _kind(run)[:1])]
-    return [Cost(per_flop[_kind(run)] * run.flops, memory[_kind(run)]) for run in runs]
+        if _step_flops(run) <= _DEAREST_STEP or run.label not in largest:
+            largest[run.label] = _step_flops(run) / _step_seconds(run)
+        rates[_kind(run)] = largest[run.label]
+    return [Cost(run.flops / rates[_kind(run)], memory[_kind(run)]) for run in runs]
 
 
 def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:

@@ -10,7 +10,7 @@ def launch_commands(plan: str, gpus: int, gpus_per_node: int = 8) -> list[str]:
         gpus_per_node: of a machine of the cluster.
     """
     nodes, per_node = max(1, -(-gpus // gpus_per_node)), min(gpus, gpus_per_node)
-    run = f"archlab scale run {plan}"
+    run = f"archlab scale run {plan} --device cuda --set precision=bf16"
     rendezvous = "--rdzv-backend c10d --rdzv-endpoint \\$(scontrol show hostnames \\$SLURM_JOB_NODELIST | head -n1):29500"
     everywhere = f"srun torchrun --nnodes {nodes} --nproc-per-node {per_node} {rendezvous} --no-python {run}"
     slurm = f'sbatch --nodes {nodes} --ntasks-per-node 1 --gpus-per-node {per_node} --wrap "{everywhere}"'

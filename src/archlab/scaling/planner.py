@@ -24,9 +24,6 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
     Raises:
         ArchlabError: a spec cannot be read or has no fitting size, a budget is too small for a size, or the corpus is too small.
     """
-    named = architectures if isinstance(architectures, Mapping) else {architecture(spec).label: spec for spec in architectures}
-    if not named:
-        raise ArchlabError("no architecture: give at least one spec, as in transformer++")
     vocab_size = corpus.vocab_size if corpus else ladder.vocab_size
     if vocab_size is None:
         raise ArchlabError("vocab_size: give it, to plan without the corpus")
@@ -34,13 +31,30 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
         corpus.num_sequences("validation", ladder.length)
         corpus.num_sequences("train", ladder.length)
     runs: list[LMRun] = []
-    for label, spec in named.items():
+    for label, spec in named_specs(architectures).items():
         for budget in ladder.budgets:
             runs += _group(ladder, label, spec, budget, vocab_size, corpus)
     plan = Plan(tuple(runs), {"archlab": version("archlab"), "ladder": ladder.to_dict()})
     _check_corpus(plan, corpus, repeat=ladder.repeat)
     plan.check()
     return plan
+
+
+def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """Specs by what to call them, each read once to see that it can be; without names, an architecture counts once.
+
+    Raises:
+        ArchlabError: there is none, or one cannot be read.
+    """
+    if not architectures:
+        raise ArchlabError("no architecture: give at least one spec, as in transformer++")
+    if isinstance(architectures, Mapping):
+        for spec in architectures.values():
+            architecture(spec)
+        return dict(architectures)
+    values = {spec: architecture(spec) for spec in architectures}
+    first = {value: spec for spec, value in reversed(values.items())}
+    return {value.label: spec for spec, value in values.items() if first[value] == spec}
 
 
 def _group(ladder: Ladder, label: str, spec: str, budget: float, vocab_size: int, corpus: Corpus | None) -> list[LMRun]:

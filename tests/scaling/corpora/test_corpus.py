@@ -231,6 +231,21 @@ def test_a_dataset_is_streamed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == sorted(text.encode() for text in TEXTS)
 
 
+def test_a_text_without_line_ends_is_cut_too(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("x" * 200_000)
+    with pytest.raises(ArchlabError, match="has one document only"):  # all its pieces are equal
+        prepare(str(tmp_path / "text.txt#max_bytes=65536"), folder=tmp_path / "cache")
+    (tmp_path / "text.txt").write_text("".join(map(str, range(40_000))))
+    corpus = prepare(str(tmp_path / "text.txt"), folder=tmp_path / "cache")
+    assert max(map(len, documents(corpus, "train"))) <= 32 << 10
+
+
+def test_a_folder_that_cannot_be_written_is_named(folder: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArchlabError, match=r"corpora folder .*file/cache cannot be written"):
+        prepare(str(folder), folder=tmp_path / "file" / "cache")
+
+
 def test_a_corpus_smaller_than_a_sequence_is_refused(corpus: Corpus):
     with pytest.raises(ArchlabError, match="train tokens are less than one sequence of 100000 and its target"):
         corpus.batch(0, 1, 100_000, seed=0)

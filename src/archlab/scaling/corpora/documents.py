@@ -26,7 +26,7 @@ from archlab.errors import ArchlabError, unknown
 from archlab.scaling.corpora.modules import optional_module
 
 PIECE = 16 << 10
-"""Bytes of a document of a single text, at least."""
+"""Bytes of a document of a single text, at least; at most twice as many, if its lines are longer."""
 _OPTIONS = {"field": "text", "max_bytes": "", "config": "", "split": "train"}
 _FASTA = {".fa", ".fasta", ".fna", ".ffn", ".faa"}
 _FASTA_HEADER = b">"
@@ -155,7 +155,7 @@ def _suffix(path: Path) -> str:
 
 def _pieces(lines: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     while piece := lines.read(PIECE):
-        yield piece + lines.readline()
+        yield piece + lines.readline(PIECE)
 
 
 def _fasta(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:

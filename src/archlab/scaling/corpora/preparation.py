@@ -57,21 +57,28 @@ def prepare(
     place = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if (corpus := _whole(place)) is not None:
         return corpus
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(place):
-        if (corpus := _whole(place)) is None:
-            unfinished = place.with_name(f"{place.name}.unfinished")
-            for left_behind in (place, unfinished):
-                shutil.rmtree(left_behind, ignore_errors=True)
-            unfinished.mkdir()
-            try:
-                _write(unfinished, parsed, tokenizer, validation_fraction)
-                unfinished.rename(place)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-            corpus = _whole(place)
-            assert corpus is not None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(place):
+            if (corpus := _whole(place)) is None:
+                _prepare(place, parsed, tokenizer, validation_fraction)
+                corpus = _whole(place)
+    except OSError as error:
+        raise ArchlabError(f"corpora folder {folder} cannot be written: {error}: free space or set XDG_CACHE_HOME") from error
+    assert corpus is not None
     return corpus
+
+
+def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: float) -> None:
+    unfinished = place.with_name(f"{place.name}.unfinished")
+    for left_behind in (place, unfinished):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        _write(unfinished, source, tokenizer, validation_fraction)
+        unfinished.rename(place)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def corpora_folder() -> Path:
