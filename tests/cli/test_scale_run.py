@@ -22,7 +22,7 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     corpus = tiny_corpus(tmp_path)
     runs = []
     for dim in (8, 12, 16):
-        run = tiny_run(corpus, dim=dim, steps=150)
+        run = tiny_run(corpus, dim=dim, steps=300)
         runs.append(run)
     Plan(tuple(runs)).save(tmp_path / "plan.yaml")
     return str(tmp_path / "plan.yaml")
@@ -44,7 +44,9 @@ def test_a_ladder_that_is_killed_or_interrupted_finishes_with_the_same_bits(tmp_
     assert err.count("loss ") == 3
     for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)):
         killed = start("scale", "run", tiny_plan, "--store", "killed.db", *options, folder=tmp_path)
-        time.sleep(6)
+        while (line := killed.stderr.readline()) and "3 trainings" not in line:  # it has begun
+            pass
+        time.sleep(3)
         done_before = killed.poll() is not None
         os.kill(killed.pid, number)
         _, err = killed.communicate(timeout=60)

@@ -68,3 +68,12 @@ def fill(path: Path, trainings: list[tuple[LMTrial, LMResult]]) -> Path:
         for one, outcome in trainings:
             store.finish(one, outcome.to_dict(), {})
     return path
+
+
+SMALL = Law(E=1.2, A=96.6, B=410.0)
+"""A law whose optima lie where the quick ladder looks for them."""
+
+
+def made_up_training(one: LMTrial, on_progress, hurdles) -> LMResult:
+    """Takes no time."""
+    return result(float(SMALL.loss(one.run.params, one.run.tokens)))
