@@ -12,9 +12,10 @@ from rich.text import Text
 from archlab.cli.output import message, print_json, print_table
 from archlab.errors import ArchlabError
 from archlab.reports.format import count, human
+from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes
 from archlab.scaling.comparison import Comparison, compare, state_law
-from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
-from archlab.scaling.laws import Answer, Estimate, HoldOut, Law, Laws, Resampling, answer, extrapolation, fit_laws
+from archlab.scaling.fits import IsoFlopFit, StateFit
+from archlab.scaling.laws import Answer, Estimate, Law, Laws, Resampling, answer, extrapolation, fit_laws
 from archlab.scaling.study import Parameters, Point, Study, read_study
 from archlab.store import LanguageModelStore
 
@@ -70,41 +71,9 @@ def show_predictions(
     print_table(_prediction_table(rows, resampling))
 
 
-def notes(laws: Laws) -> list[str]:
-    """What a reader of the fits has to know, one line each."""
-    label = laws.family.label
-    found = [f"{label}: {method}: {reason}" for method, reason in laws.refused.items()]
-    if laws.isoflop is not None:
-        found += [f"{label}: {reason}" for reason in laws.isoflop.refused.values()]
-        found += [f"{label}: {warning}" for minimum in laws.isoflop.minima for warning in minimum.warnings]
-    found += [
-        f"{label}: {law.method}: no intervals: {law.largest.no_interval}"
-        for law in laws.found.values()
-        if law.largest.no_interval
-    ]
-    if laws.family.censored:
-        runs = ", ".join(f"width {p.run.dim} at {p.run.budget:.3g}" for p in laws.family.censored)
-        found.append(
-            f"{label}: {count(len(laws.family.censored), 'training')} diverged and left out, whatever their loss: {runs}"
-        )
-    if laws.disagreement:
-        found.append(f"{label}: methods disagree: {laws.disagreement}: believe none before you know why")
-    return found
-
-
 def _study(location: str, parameters: Parameters) -> Study:
     with LanguageModelStore[Any](location, create=False) as store:
         return read_study(store.records(statuses=("finished", "diverged")), parameters)
-
-
-def _interval(estimate: Estimate, digits: str) -> str:
-    bounds = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:{digits}}–{estimate.high:{digits}})"
-    return f"{estimate.value:{digits}}{bounds}"
-
-
-def _amount(estimate: Estimate) -> str:
-    bounds = "" if estimate.low is None or estimate.high is None else f" ({human(estimate.low)}–{human(estimate.high)})"
-    return f"{human(estimate.value)}{bounds}"
 
 
 def _laws_table(laws: Laws) -> RenderableType:
@@ -122,29 +91,13 @@ def _laws_table(laws: Laws) -> RenderableType:
         largest = law.largest
         table.add_row(
             law.method,
-            _interval(largest.size_exponent, ".3f"),
-            _interval(largest.tokens_exponent, ".3f"),
-            _amount(largest.size),
-            _hold_out_text(law.hold_out),
+            interval(largest.size_exponent, ".3f"),
+            interval(largest.tokens_exponent, ".3f"),
+            amount(largest.size),
+            hold_out_text(law.hold_out),
         )
-        lines.add_row(law.method, _law_text(law))
+        lines.add_row(law.method, law_text(law))
     return Group(head, table, lines, Text())
-
-
-def _law_text(law: Law) -> str:
-    if isinstance(law.fit, ParametricFit):
-        f = law.fit
-        return f"loss = {f.E:.3f} + {f.A:.4g} / N^{f.alpha:.3f} + {f.B:.4g} / D^{f.beta:.3f}"
-    minima = len(law.fit.minima)
-    return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
-
-
-def _hold_out_text(found: HoldOut | str) -> str:
-    if isinstance(found, str):
-        return "not possible"
-    parts = [] if found.loss_error is None else [f"loss {100 * found.loss_error:.2f} % off"]
-    parts += [] if found.size_ratio is None else [f"N* x {found.size_ratio:.2f}"]
-    return ", ".join(parts) or "its group has no minimum"
 
 
 def _comparison_table(comparisons: list[Comparison], resampling: Resampling) -> Table:
@@ -152,8 +105,8 @@ def _comparison_table(comparisons: list[Comparison], resampling: Resampling) -> 
     for name in ("budget", "better", "than", "loss lower by", "which takes the other"):
         table.add_column(name, overflow="fold")
     for c in comparisons:
-        multiplier = "–" if c.multiplier is None else f"{_interval(c.multiplier, '.2f')} times the budget"
-        table.add_row(f"{c.budget:.3g}", c.first, c.second, _interval(c.difference, ".4f"), multiplier)
+        multiplier = "–" if c.multiplier is None else f"{interval(c.multiplier, '.2f')} times the budget"
+        table.add_row(f"{c.budget:.3g}", c.first, c.second, interval(c.difference, ".4f"), multiplier)
     table.caption = (
         f"each at its own best size; intervals of {100 * resampling.confidence:.0f} %; a negative difference: the other is better"
     )
@@ -170,14 +123,14 @@ def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Re
         if isinstance(found, str):
             table.add_row(label, law.method, Text(found))
             continue
-        loss = "–" if found.loss is None else _interval(found.loss, ".3f")
+        loss = "–" if found.loss is None else interval(found.loss, ".3f")
         beyond = extrapolation(laws.family, found.flops.value)
         table.add_row(
             label,
             law.method,
-            f"{found.flops.value:.3g}" if _is_given(found.flops) else _interval(found.flops, ".3g"),
-            _amount(found.size),
-            _amount(found.tokens),
+            f"{found.flops.value:.3g}" if _is_given(found.flops) else interval(found.flops, ".3g"),
+            amount(found.size),
+            amount(found.tokens),
             loss,
             "within" if beyond <= 1 else f"{beyond:.3g} times",
         )

@@ -29,9 +29,15 @@ class IsoFlopMinimum:
     """Parameters at the minimum."""
     tokens: float
     loss: float
+    curvature: float
+    """The parabola is ``loss + curvature * log(N / size) ** 2``."""
     runs: int
     """Runs that the parabola was fitted to."""
     warnings: tuple[str, ...] = ()
+
+    def __call__(self, N: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+        """The parabola at ``N`` parameters."""
+        return np.asarray(self.loss + self.curvature * np.log(np.asarray(N, float) / self.size) ** 2)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *,
         size=float(best * np.exp(at)),
         tokens=float(np.exp(np.polyval(log_tokens, at))),
         loss=float(np.polyval(curve, at)),
+        curvature=float(curve[0]),
         runs=len(x),
         warnings=_warnings(where, x - at),
     )
