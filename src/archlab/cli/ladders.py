@@ -65,7 +65,7 @@ def fit(
     from archlab.cli.laws import show_fits
     from archlab.scaling.laws import Resampling
 
-    show_fits(store, Resampling(resamples, confidence), "non-embedding" if non_embedding else "all", as_json=as_json)
+    show_fits(store, Resampling(resamples, confidence), _parameters(non_embedding), as_json=as_json)
 
 
 def predict(
@@ -84,5 +84,26 @@ def predict(
     from archlab.cli.laws import show_predictions
     from archlab.scaling.laws import Resampling
 
-    parameters: Literal["all", "non-embedding"] = "non-embedding" if non_embedding else "all"
-    show_predictions(store, flops, loss, Resampling(resamples, confidence), parameters, as_json=as_json)
+    show_predictions(store, flops, loss, Resampling(resamples, confidence), _parameters(non_embedding), as_json=as_json)
+
+
+def report(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "scaling.html",
+    store: Store = DEFAULT_STORE,
+    resamples: Resamples = 300,
+    confidence: Confidence = 0.95,
+    non_embedding: NonEmbedding = False,
+) -> None:
+    """Write the report of a study: one HTML file that works offline, and its runs as CSV beside it.
+
+    IsoFLOP curves with their minima, the frontier of the loss, optimal sizes and tokens, residuals, the error on the
+    largest budget held out, comparisons, and where every number comes from.
+    """
+    from archlab.cli.laws import write_scaling_page
+    from archlab.scaling.laws import Resampling
+
+    write_scaling_page(store, output, Resampling(resamples, confidence), _parameters(non_embedding))
+
+
+def _parameters(non_embedding: bool) -> Literal["all", "non-embedding"]:
+    return "non-embedding" if non_embedding else "all"

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict
-from itertools import combinations
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,8 +11,8 @@ from rich.text import Text
 from archlab.cli.output import message, print_json, print_table
 from archlab.errors import ArchlabError
 from archlab.reports.format import count, human
-from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes
-from archlab.scaling.comparison import Comparison, compare, state_law
+from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, state_text
+from archlab.scaling.findings import Findings, find
 from archlab.scaling.fits import IsoFlopFit, StateFit
 from archlab.scaling.laws import Answer, Estimate, Law, Laws, Resampling, answer, extrapolation, fit_laws
 from archlab.scaling.study import Parameters, Point, Study, read_study
@@ -22,22 +21,26 @@ from archlab.store import LanguageModelStore
 
 def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, as_json: bool) -> None:
     """Fit every architecture of a store, and compare them."""
-    study = _study(location, parameters)
-    laws = [fit_laws(family, resampling) for family in study.families.values()]
-    comparisons = [found for a, b in combinations(study.families.values(), 2) for found in compare(a, b, resampling)]
-    state = state_law(laws, resampling)
+    findings = find(_study(location, parameters), resampling)
     if as_json:
-        print_json(_document(study, laws, comparisons, state, resampling))
+        print_json(_document(findings))
         return
-    for one in laws:
+    for one in findings.laws:
         print_table(_laws_table(one))
         for note in notes(one):
             message(note)
-    if comparisons:
-        print_table(_comparison_table(comparisons, resampling))
-    if isinstance(state, StateFit):
-        low, high = state.interval.low, state.interval.high
-        message(f"state-optimal law over all: perplexity ~ state^{state.exponent:.3f} ({low:.3f} to {high:.3f})")
+    if findings.comparisons:
+        print_table(_comparison_table(findings))
+    if isinstance(findings.state, StateFit):
+        message(state_text(findings.state))
+
+
+def write_scaling_page(location: str, output: str, resampling: Resampling, parameters: Parameters) -> None:
+    """Write the report of a store, and its runs as CSV beside it."""
+    from archlab.reports.scaling_page import write_scaling_report
+
+    table = write_scaling_report(find(_study(location, parameters), resampling), output)
+    message(f"wrote {output} and {table}")
 
 
 def show_predictions(
@@ -100,16 +103,15 @@ def _laws_table(laws: Laws) -> RenderableType:
     return Group(head, table, lines, Text())
 
 
-def _comparison_table(comparisons: list[Comparison], resampling: Resampling) -> Table:
+def _comparison_table(findings: Findings) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("budget", "better", "than", "loss lower by", "which takes the other"):
         table.add_column(name, overflow="fold")
-    for c in comparisons:
+    for c in findings.comparisons:
         multiplier = "–" if c.multiplier is None else f"{interval(c.multiplier, '.2f')} times the budget"
         table.add_row(f"{c.budget:.3g}", c.first, c.second, interval(c.difference, ".4f"), multiplier)
-    table.caption = (
-        f"each at its own best size; intervals of {100 * resampling.confidence:.0f} %; a negative difference: the other is better"
-    )
+        f"each at its own best size; intervals of {100 * findings.resampling.confidence:.0f} %; a negative difference: the other "
+        "is better"
     table.caption_justify = "left"
     return table
 
@@ -154,15 +156,14 @@ def _prediction(laws: Laws, law: Law, found: Answer | str) -> dict[str, Any]:
     return row | asdict(found) | {"beyond_the_data": extrapolation(laws.family, found.flops.value)}
 
 
-def _document(
-    study: Study, laws: list[Laws], comparisons: list[Comparison], state: StateFit | str, resampling: Resampling
-) -> dict[str, Any]:
+def _document(findings: Findings) -> dict[str, Any]:
+    state = findings.state
     return {
-        "parameters": study.parameters,
-        "confidence": resampling.confidence,
-        "resamples": resampling.resamples,
-        "architectures": {one.family.label: _laws_document(one) for one in laws},
-        "comparisons": [asdict(c) for c in comparisons],
+        "parameters": findings.study.parameters,
+        "confidence": findings.resampling.confidence,
+        "resamples": findings.resampling.resamples,
+        "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
+        "comparisons": [asdict(c) for c in findings.comparisons],
         "state": state
         if isinstance(state, str)
         else {

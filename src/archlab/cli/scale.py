@@ -11,6 +11,7 @@ app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language mo
 app.command()(ladders.run)
 app.command()(ladders.fit)
 app.command()(ladders.predict)
+app.command()(ladders.report)
 
 
 @app.callback(invoke_without_command=True)

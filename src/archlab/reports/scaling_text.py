@@ -1,7 +1,7 @@
 """Scaling laws in words, for tables and pages."""
 
 from archlab.reports.format import count, human
-from archlab.scaling.fits import ParametricFit
+from archlab.scaling.fits import ParametricFit, StateFit
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 
 
@@ -55,3 +55,9 @@ def hold_out_text(found: HoldOut | str) -> str:
     parts = [] if found.loss_error is None else [f"loss {100 * found.loss_error:.2f} % off"]
     parts += [] if found.size_ratio is None else [f"N* x {found.size_ratio:.2f}"]
     return ", ".join(parts) or "its group has no minimum"
+
+
+def state_text(fit: StateFit) -> str:
+    """The state-optimal law in one line."""
+    low, high = float(fit.interval.low), float(fit.interval.high)
+    return f"perplexity at the optimum ~ state^{fit.exponent:.3f} ({low:.3f} to {high:.3f}), one slope for all architectures"

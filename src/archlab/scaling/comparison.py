@@ -127,17 +127,8 @@ def _multiplier(first: Family, second: Family, budget: float, resampling: Resamp
 
 def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:
     """Compute-optimal perplexity over the state carried at the optimum, over all architectures; or why there is none."""
-    perplexity, state, group = [], [], []
-    for one in laws:
-        if one.isoflop is None:
-            continue
-        family = one.family
-        state_of = fit_power_law(family.N, family.state) if family.state.min() > 0 else None
-        for minimum in one.isoflop.minima if state_of else ():
-            assert state_of is not None
-            perplexity.append(np.exp(minimum.loss))
-            state.append(float(state_of(minimum.size)))
-            group.append(family.label)
+    points = [(*point, one.family.label) for one in laws for point in one.state_points()]
+    state, perplexity, group = zip(*points, strict=True) if points else ((), (), ())
     try:
         return fit_state(
             perplexity, state, group, resamples=resampling.resamples, confidence=resampling.confidence, seed=resampling.seed

@@ -12,6 +12,7 @@ from archlab.scaling.fits import (
     Frontier,
     Interval,
     IsoFlopFit,
+    IsoFlopMinimum,
     ParametricFit,
     PowerLaw,
     bootstrap,
@@ -96,6 +97,18 @@ class Laws:
         """The minima and their power laws, if there are two minima."""
         law = self.found.get("isoflop")
         return law.fit if law is not None and isinstance(law.fit, IsoFlopFit) else None
+
+    @property
+    def minima(self) -> tuple[IsoFlopMinimum, ...]:
+        """Of the groups that have one; none if fewer than two have."""
+        return self.isoflop.minima if self.isoflop is not None else ()
+
+    def state_points(self) -> list[tuple[float, float]]:
+        """State and perplexity at every minimum; the state of its size follows a power law through the runs."""
+        if not self.minima or self.family.state.min() <= 0:
+            return []
+        state_of = fit_power_law(self.family.N, self.family.state)
+        return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.minima]
 
 
 def fit_laws(family: Family, resampling: "Resampling") -> Laws:
