@@ -2,11 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all crosscheck check format lock clean
+.PHONY: demo scale-demo test test-all crosscheck check format lock clean
 
 demo: .venv  ## four architectures on all six tasks, then report.html
 	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
 	$(BIN)/archlab report -o report.html
+
+scale-demo: .venv  ## a scaling study of two architectures on the standard library, then scaling.html
+	$(BIN)/archlab scale plan transformer++ striped-hyena --ladder quick -o scale-demo.yaml
+	$(BIN)/archlab scale run scale-demo.yaml --store scale-demo.db
+	$(BIN)/archlab scale fit --store scale-demo.db
+	$(BIN)/archlab scale report --store scale-demo.db -o scaling.html
 
 test: .venv  ## the default suite, under five minutes on two cores
 	$(BIN)/pytest -n auto

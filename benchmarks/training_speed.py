@@ -28,8 +28,8 @@ import _grid
 import _madlab
 import _results
 from archlab import architecture
-from archlab.benchmark.speed import ceilings
 from archlab.tasks import sample, setting
+from archlab.training.ceilings import ceilings
 from archlab.training.data import Examples
 from archlab.training.learner import Learner, make_optimizer
 from archlab.training.programs import Eager

@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import Self
 
-from archlab.benchmark.speed import Ceilings
 from archlab.errors import ArchlabError
 from archlab.tasks import setting
+from archlab.training.ceilings import Ceilings
 from archlab.training.trial import Progress, Trial, TrialResult
 from tests.synthetic_records import plan, result
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.command_line import CommandLine
 from tests.fake_training import ThreadExecutor, made_up_speeds
+from tests.scaling.synthetic_ladders import made_up_training
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -61,9 +62,15 @@ def option(words: tuple[str, ...], name: str, default: str) -> str:
 @pytest.fixture
 def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The command line for who follows a document: trainings run in this process, nothing is timed."""
+    from archlab.scaling.estimate import stated_costs
+    from archlab.scaling.fits import bootstrap
     from archlab.training.train import train
 
+    monkeypatch.setattr("archlab.cli.planning.measured_costs", lambda runs: stated_costs(runs, 1e9))
     monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: ThreadExecutor(train, num_workers=1))
+    monkeypatch.setattr("archlab.cli.training.make_executor", lambda *_: ThreadExecutor(made_up_training, num_workers=1))
+    for module in ("laws", "comparison"):
+        monkeypatch.setattr(f"archlab.scaling.{module}.bootstrap", lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
     monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
     return archlab

@@ -7,7 +7,8 @@ import pytest
 from tests.training.trials import COPYING, MEMORY, trial
 
 from archlab.benchmark import estimate, speed
-from archlab.benchmark.speed import Ceilings, cheapest, flops_per_second, kind, measure, remember, remembered
+from archlab.benchmark.speed import cheapest, flops_per_second, kind, measure, remember, remembered
+from archlab.training.ceilings import Ceilings
 
 
 @pytest.fixture(autouse=True)

@@ -38,15 +38,21 @@ class Architecture:
 
     def __str__(self) -> str:
         """The spec, with the shortest repeating unit of a purely periodic stack written once."""
-        texts = [str(x) for x in self.layers]
-        n = len(texts)
-        period = next(p for p in range(1, n + 1) if n % p == 0 and texts == texts[:p] * (n // p))
-        if n == 1 and texts[0] in CATALOGUE:
+        texts = [str(x) for x in self.unit]
+        times = len(self.layers) // len(texts)
+        if len(self.layers) == 1 and texts[0] in CATALOGUE:
             return f"1*{texts[0]}"
-        unit = " ".join(texts[:period])
-        if period == n:
+        unit = " ".join(texts)
+        if times == 1:
             return unit
-        return f"{n // period}*{unit}" if period == 1 else f"{n // period}*[{unit}]"
+        return f"{times}*{unit}" if len(texts) == 1 else f"{times}*[{unit}]"
+
+    @property
+    def unit(self) -> tuple[LayerConfig, ...]:
+        """The shortest run of layers that the stack repeats; a stack without a period is its own."""
+        n = len(self.layers)
+        period = next(p for p in range(1, n + 1) if n % p == 0 and self.layers == self.layers[:p] * (n // p))
+        return self.layers[:period]
 
     @property
     def num_mixing(self) -> int:

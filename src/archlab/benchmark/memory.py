@@ -7,6 +7,7 @@ from typing import Any
 
 from archlab.errors import ArchlabError
 from archlab.layers.third_party.check import is_third_party
+from archlab.training.memory import step_bytes
 from archlab.training.trial import Trial
 
 PROCESS_BYTES = 350 << 20
@@ -26,46 +27,26 @@ def peak_bytes(trial: Trial) -> int:
     step runs on tensors that have shapes and no data; of a layer from outside archlab that needs data, only the weights and
     what comes before it are counted.
     """
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     from archlab.training.data import Examples, split_tensors
     from archlab.training.learner import Objective
 
     batch = min(trial.recipe.batch_size, trial.setting.num_train_examples)
     examples = Examples.of(*split_tensors(trial.setting, "train", batch, trial.seed, "cpu"))
-    saved: dict[int, int] = {}
-    largest = 0
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal largest
-        storage = tensor.untyped_storage()
-        saved[storage._cdata] = storage.nbytes()
-        kept.append(storage)  # a storage that is freed would give its address to another one
-        largest = max(largest, storage.nbytes())
-        return tensor
-
-    kept: list[Any] = []
-    own: set[int] = set()
     shape: dict[str, Any] = {
         "vocab_size": trial.setting.vocab_size,
         "dim": trial.dim,
         "backbone": trial.setting.backbone,
         "norm": trial.recipe.norm,
     }
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            model = trial.architecture.build(max_length=trial.setting.length, **shape)
-            own = {p.untyped_storage()._cdata for p in model.parameters()}
-            Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples))
-    except Exception:
-        if not any(is_third_party(layer) for layer in trial.architecture.layers):
-            raise
+    step = step_bytes(
+        lambda: trial.architecture.build(max_length=trial.setting.length, **shape),
+        lambda model, mode: Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples)),
+        until_error=any(is_third_party(layer) for layer in trial.architecture.layers),
+    )
     weights = 4 * trial.architecture.num_params(length=trial.setting.length, **shape)
-    activations = sum(size for storage, size in saved.items() if storage not in own)
     sequences = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
     data = 2 * 8 * sequences * examples.inputs.shape[1]
-    return round(SLACK * (4 * weights + data + activations + 2 * largest))
+    return round(SLACK * (4 * weights + data + step.activations + 2 * step.largest))
 
 
 def available_bytes() -> int:

@@ -24,11 +24,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from archlab.benchmark.yaml_fields import items, mapping, naming, read_yaml
 from archlab.errors import ArchlabError, unknown
 from archlab.layers import layer
 from archlab.tasks import Task, registry, setting
 from archlab.training.recipe import Recipe
+from archlab.yaml_fields import items, mapping, naming, read_yaml
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture

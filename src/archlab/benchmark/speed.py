@@ -13,22 +13,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from archlab.training.ceilings import Ceilings, ceilings
 from archlab.training.trial import Trial, code_fingerprint
 
 _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
-_GEMM = 1024
-_COPIED_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What one worker reaches at most while the others are as busy."""
-
-    gemm: float
-    """FLOP/s of a float32 product of square matrices, in bfloat16 on a GPU."""
-    copy: float
-    """Bytes read and written per second by copying what no cache holds."""
 
 
 @dataclass(frozen=True)
@@ -119,29 +108,6 @@ def step_seconds(trial: Trial) -> list[float]:
             program.step([rows]).tolist()
             times.append(time.perf_counter() - started)
     return times
-
-
-def ceilings(device: str) -> Ceilings:
-    """Measured on this process's threads."""
-    import torch
-
-    size = _GEMM if device == "cpu" else 8 * _GEMM
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    source = torch.ones(_COPIED_BYTES // 4, device=device)
-    target = torch.empty_like(source)
-
-    def best(run: Any) -> float:
-        times = []
-        for _ in range(6):
-            started = time.perf_counter()
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - started)
-        return min(times[1:])
-
-    return Ceilings(2 * size**3 / best(lambda: torch.mm(a, b)), 2 * _COPIED_BYTES / best(lambda: target.copy_(source)))
 
 
 def cache_path() -> Path:

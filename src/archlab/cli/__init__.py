@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from archlab.cli import bench, describe, normalise, run, scores, tasks
+from archlab.cli import bench, describe, normalise, run, scale, scores, tasks
 from archlab.errors import ArchlabError
 
 app = typer.Typer(name="archlab", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -22,6 +22,7 @@ app.command()(describe.architectures)
 app.command()(describe.layers)
 app.command()(describe.protocols)
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(scale.app, name="scale")
 
 
 @app.callback(invoke_without_command=True)

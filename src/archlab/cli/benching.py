@@ -10,10 +10,11 @@ from archlab.benchmark.estimate import all_flops
 from archlab.benchmark.memory import peak_bytes
 from archlab.benchmark.plan import Plan, make_plan
 from archlab.benchmark.protocol import load_protocol, protocol_names
-from archlab.benchmark.speed import Ceilings, cheapest, measure, remember
+from archlab.benchmark.speed import cheapest, measure, remember
 from archlab.cli.output import message, print_json, print_table
 from archlab.execution import LocalExecutor
 from archlab.reports.live import duration
+from archlab.training.ceilings import Ceilings
 from archlab.training.trial import Trial
 
 SHOWN = "in-context-recall"

@@ -54,7 +54,7 @@ def narrowed_protocol(
     if grid:
         protocol = protocol.with_grid(**_grid(grid))
     if seeds is not None:
-        protocol = protocol.with_seeds(_seeds(seeds))
+        protocol = protocol.with_seeds(seed_list(seeds))
     for change in changes or []:
         key, value = key_value("--set", change)
         protocol = protocol.with_value(key, value)
@@ -63,8 +63,8 @@ def narrowed_protocol(
 
 def key_value(option: str, text: str) -> tuple[str, Any]:
     """``"length=256"`` as a key and a YAML scalar."""
-    from archlab.benchmark.yaml_fields import read_yaml
     from archlab.errors import ArchlabError
+    from archlab.yaml_fields import read_yaml
 
     key, equals, value = text.partition("=")
     try:
@@ -103,7 +103,8 @@ def _grid(texts: list[str]) -> dict[str, list[float]]:
     return grid
 
 
-def _seeds(text: str) -> list[int]:
+def seed_list(text: str) -> list[int]:
+    """`3` as 0, 1, 2; `0,7` as these."""
     from archlab.errors import ArchlabError
 
     try:

@@ -3,11 +3,9 @@
 import os
 import shlex
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -22,6 +20,7 @@ from archlab.benchmark.runner import RunSummary
 from archlab.benchmark.runner import run as run_trials
 from archlab.cli.output import message, print_json, print_scores, print_table
 from archlab.cli.plans import DEFAULT_STORE
+from archlab.cli.signals import terminable
 from archlab.errors import ArchlabError
 from archlab.execution import LocalExecutor
 from archlab.reports.findings import spent
@@ -117,7 +116,7 @@ def execute(plan: Plan, how: How, *, as_json: bool) -> None:
     _check_compiler(left)
     population = how.fitting_population(left, executor.num_workers)
     check_memory(left, executor.num_workers, population)
-    with Store(how.location) as store, _terminable():
+    with Store(how.location) as store, terminable():
         store.remember_run(plan.to_dict())
         view = LiveView(Console(stderr=True), trials, executor.num_workers)
         try:
@@ -213,22 +212,3 @@ def _report(summary: RunSummary) -> None:
     message("; ".join(parts))
     for trial, reason in summary.failed.items():
         message(f"failed: {trial.architecture.label} on {trial.setting}, seed {trial.seed}: {reason}")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat a polite request to end (SIGTERM, as batch systems send) like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is ending: no second request cuts that short
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is interrupt:
-            signal.signal(signal.SIGTERM, before)

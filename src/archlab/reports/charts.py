@@ -90,7 +90,7 @@ def heat_map(scores: Scores) -> Spec:
         for label, head, found in cells
     ]
     heads = [*(short_task(task) for task in scores.tasks), "mean"]
-    base = _chart(rows).encode(
+    base = chart(rows).encode(
         x=alt.X("task:N", sort=heads, title=None, axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)),
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(domain=False, ticks=False)),
         tooltip=["architecture:N", "task:N", alt.Tooltip("text:N", title="score (%)"), "interval:N"],
@@ -106,7 +106,7 @@ def heat_map(scores: Scores) -> Spec:
         )
     )  # fmt: skip
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=alt.Color("ink:N", scale=None))
-    return _spec((tiles + texts).resolve_scale(color="independent"), height=34 * len(scores.architectures))
+    return spec((tiles + texts).resolve_scale(color="independent"), height=34 * len(scores.architectures))
 
 
 def difference_panel(scores: Scores, task: str | None, domain: tuple[float, float]) -> Spec | None:
@@ -117,7 +117,7 @@ def difference_panel(scores: Scores, task: str | None, domain: tuple[float, floa
     rows = difference_rows(scores, task)
     if not rows:
         return None
-    base = _chart(rows).encode(
+    base = chart(rows).encode(
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(grid=False)),
         color=_colour(scores),
         tooltip=["architecture:N", "text:N", "interval:N"],
@@ -127,8 +127,8 @@ def difference_panel(scores: Scores, task: str | None, domain: tuple[float, floa
         x=alt.X("low:Q", scale=alt.Scale(domain=list(domain)), axis=axis), x2="high:Q"
     )
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", shape=_symbol(scores))
-    zero = _chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x="zero:Q")
-    return _spec(zero + interval + marks, height=22 * len(scores.architectures) + 10)
+    zero = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x="zero:Q")
+    return spec(zero + interval + marks, height=22 * len(scores.architectures) + 10)
 
 
 def difference_rows(scores: Scores, task: str | None) -> list[Row]:
@@ -186,14 +186,14 @@ def difficulty_panel(scores: Scores, knob: str, settings: Sequence[Task]) -> Spe
             for setting in settings
             if found[setting].score is not None
         ]
-    base = _chart(rows).encode(
+    base = chart(rows).encode(
         x=alt.X("value:O", title=knob, axis=alt.Axis(labelAngle=0, grid=False)),
         color=_colour(scores),
         tooltip=["architecture:N", alt.Tooltip("value:O", title=knob), "text:N", "interval:N"],
     )
     lines = base.mark_line(strokeWidth=2).encode(y=_score_axis("score"), strokeDash=_dash(scores))
     bars = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
-    return _spec(
+    return spec(
         bars + lines + base.mark_point(filled=True, size=45, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=190
     )
 
@@ -221,20 +221,20 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
     if not means:
         return None
     last = max(row["step"] for row in means)
-    mean = _chart(_rounded(means)).encode(
+    mean = chart(_rounded(means)).encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(format="~s" if last >= 10_000 else ",d", tickCount=5, grid=False)),
         y=_score_axis("score"),
         color=_colour(scores),
         tooltip=["architecture:N", "step:Q", "score:Q"],
     )
-    each = _chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3).encode(
+    each = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3).encode(
         x="step:Q", y="score:Q", color=_colour(scores), detail=["architecture:N", "seed:N"]
     )  # fmt: skip
     lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=_dash(scores))
     symbols = mean.mark_point(filled=True, size=60, opacity=1).encode(shape=_symbol(scores)).transform_filter(
         alt.FieldEqualPredicate(field="step", equal=last)
     )  # fmt: skip
-    return _spec(each + lines + symbols, height=190)
+    return spec(each + lines + symbols, height=190)
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
@@ -246,7 +246,7 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
     ]
     if len(rows) < 2:
         return None
-    base = _chart(rows).encode(
+    base = chart(rows).encode(
         x=alt.X("cost:Q", title=None, **_cost_axis([row["cost"] for row in rows])),
         color=_colour(scores),
         tooltip=["architecture:N", alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",d"), "text:N", "interval:N"],
@@ -254,7 +254,7 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
     bars = base.mark_rule(strokeWidth=2).encode(
         y=alt.Y("low:Q", title="MAD score (%)", scale=alt.Scale(zero=False)), y2="high:Q"
     )  # fmt: skip
-    return _spec(bars + base.mark_point(filled=True, size=80, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=230)
+    return spec(bars + base.mark_point(filled=True, size=80, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=230)
 
 
 def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
@@ -288,7 +288,8 @@ def _rounded(rows: Sequence[Row]) -> list[Row]:
     return [{name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()} for row in rows]
 
 
-def _chart(rows: Sequence[Row]) -> alt.Chart:
+def chart(rows: Sequence[Row]) -> alt.Chart:
+    """A chart of these rows."""
     return alt.Chart(alt.InlineData(values=list(rows)))
 
 
@@ -320,7 +321,8 @@ def _score_axis(field: str) -> alt.Y:
     return alt.Y(f"{field}:Q", title="score (%)", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
 
 
-def _spec(chart: alt.LayerChart, height: int) -> Spec:
-    spec: Spec = chart.properties(width="container", height=height).to_dict(validate=False)
-    del spec["config"], spec["$schema"]
-    return spec
+def spec(layers: alt.LayerChart, height: int) -> Spec:
+    """Layers as a panel that is as wide as its place."""
+    found: Spec = layers.properties(width="container", height=height).to_dict(validate=False)
+    del found["config"], found["$schema"]
+    return found

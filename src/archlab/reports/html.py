@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,12 +27,21 @@ def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = N
     Raises:
         ArchlabError: nothing can be written there.
     """
+    write_whole(path, lambda: render_report(scores, protocol))
+
+
+def write_whole(path: str | Path, render: Callable[[], str]) -> None:
+    """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good.
+
+    Raises:
+        ArchlabError: nothing can be written there.
+    """
     path = Path(path)
     if path.is_dir():
         raise ArchlabError(f"report {path}: is a directory: give a file, for example {path / 'report.html'}")
     if not path.parent.is_dir():
         raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
-    page = render_report(scores, protocol)
+    page = render()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(page, encoding="utf-8")
@@ -45,15 +54,11 @@ def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = N
 
 def render_report(scores: Scores, protocol: Protocol | None = None) -> str:
     """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("archlab.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(_FILTERS)
     panels = _panels(scores)
     rows, left_out = trial_rows(scores)
-    return environment.get_template("report.html.jinja").render(
+    return render_page(
+        "report.html.jinja",
+        panels,
         scores=scores,
         protocol=protocol,
         styles=[charts.style(rank) for rank in range(len(scores.architectures))],
@@ -62,17 +67,30 @@ def render_report(scores: Scores, protocol: Protocol | None = None) -> str:
         warnings=findings.warnings(scores),
         differences=differences_to_best(scores),
         best=_best(scores),
+        recipes=recipes(scores),
+        environments=environments(scores),
+        trials=rows,
+        trials_left_out=left_out,
+    )
+
+
+def render_page(template: str, panels: Mapping[str, Sequence[Panel]], **values: Any) -> str:
+    """A page with charts; ``panels`` are by section, each with ``id``, ``title`` and ``spec``."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("archlab.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(_FILTERS)
+    return environment.get_template(template).render(
         panels=panels,
         specs=_json({panel["id"]: panel["spec"] for group in panels.values() for panel in group}),
         config=_json(charts.CONFIG),
         font=charts.FONT,
         javascript=_javascript(),
-        recipes=recipes(scores),
-        environments=environments(scores),
-        trials=rows,
-        trials_left_out=left_out,
         version=version("archlab"),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **values,
     )
 
 

@@ -3,14 +3,23 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from archlab.store.language_models import LanguageModelRecord, LanguageModelStore
     from archlab.store.location import NoStoreError
     from archlab.store.provenance import environment
     from archlab.store.record import Record, Status
     from archlab.store.store import Store
 
-__all__ = ["NoStoreError", "Record", "Status", "Store", "environment"]
+__all__ = ["LanguageModelRecord", "LanguageModelStore", "NoStoreError", "Record", "Status", "Store", "environment"]
 
-_HOMES = {"NoStoreError": "location", "Record": "record", "Status": "record", "Store": "store", "environment": "provenance"}
+_HOMES = {
+    "LanguageModelRecord": "language_models",
+    "LanguageModelStore": "language_models",
+    "NoStoreError": "location",
+    "Record": "record",
+    "Status": "record",
+    "Store": "store",
+    "environment": "provenance",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -155,16 +155,16 @@ def _enable_write_ahead_log(engine: Engine) -> None:
 
 def _check_schema(engine: Engine, where: str, *, create: bool) -> None:
     version = _schema_version(engine)
-    if version is None:
-        if not create:
-            raise NoStoreError(f"store {where} is empty: `archlab run SPEC --store {where}` fills it")
+    if version is None and not create:
+        raise NoStoreError(f"store {where} is empty: `archlab run SPEC --store {where}` fills it")
+    if version is None or (create and version == SCHEMA_VERSION and not _is_complete(engine)):
         try:
             with engine.connect().execution_options(writes=True) as connection, connection.begin():
                 metadata.create_all(connection)
                 if connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version")) is None:
                     connection.execute(meta.insert().values(name="schema_version", value=str(SCHEMA_VERSION)))
         except DBAPIError:
-            if _schema_version(engine) is None:  # not another run that created it first
+            if _schema_version(engine) is None or not _is_complete(engine):  # not another run that created it first
                 raise
         version = _schema_version(engine)
     if version != SCHEMA_VERSION:
@@ -172,6 +172,10 @@ def _check_schema(engine: Engine, where: str, *, create: bool) -> None:
             f"store {where} has schema version {version}, this archlab reads {SCHEMA_VERSION}: "
             "upgrade archlab or choose another store"
         )
+
+
+def _is_complete(engine: Engine) -> bool:
+    return set(metadata.tables) <= set(inspect_database(engine).get_table_names())
 
 
 def _schema_version(engine: Engine) -> int | None:

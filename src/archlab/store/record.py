@@ -49,7 +49,7 @@ def result_columns(result: TrialResult) -> dict[str, Any]:
     values = result.to_dict()
     del values["numerators"], values["denominators"]
     return {
-        "result": _spell_non_finite(values),
+        "result": spell_non_finite(values),
         "numerators": _compress(result.numerators),
         "denominators": _compress(result.denominators),
     }
@@ -58,7 +58,7 @@ def result_columns(result: TrialResult) -> dict[str, Any]:
 def result_from_columns(result: dict[str, Any], numerators: bytes, denominators: bytes) -> TrialResult:
     """The inverse of :func:`result_columns`."""
     arrays = {"numerators": _decompress(numerators), "denominators": _decompress(denominators)}
-    return TrialResult.from_dict(_read_non_finite(result) | arrays)
+    return TrialResult.from_dict(read_non_finite(result) | arrays)
 
 
 def _compress(array: NDArray[np.float32]) -> bytes:
@@ -69,19 +69,21 @@ def _decompress(data: bytes) -> NDArray[np.float32]:
     return np.frombuffer(zlib.decompress(data), dtype="<f4").astype(np.float32)
 
 
-def _spell_non_finite(value: Any) -> Any:
+def spell_non_finite(value: Any) -> Any:
+    """The value with numbers that JSON does not have as words."""
     if isinstance(value, dict):
-        return {name: _spell_non_finite(item) for name, item in value.items()}
+        return {name: spell_non_finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_spell_non_finite(item) for item in value]
+        return [spell_non_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
-def _read_non_finite(value: Any) -> Any:
+def read_non_finite(value: Any) -> Any:
+    """The inverse of :func:`spell_non_finite`."""
     if isinstance(value, dict):
-        return {name: _read_non_finite(item) for name, item in value.items()}
+        return {name: read_non_finite(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_read_non_finite(item) for item in value]
+        return [read_non_finite(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -3,7 +3,7 @@
 from sqlalchemy import JSON, Column, Float, Integer, LargeBinary, MetaData, String, Table, Text
 
 SCHEMA_VERSION = 1
-"""Raised by every release that changes a table."""
+"""Raised by every release that changes a table; a table that is missing is made."""
 
 metadata = MetaData()
 
@@ -44,4 +44,17 @@ runs = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("plan", JSON, nullable=False),
+)
+
+language_models = Table(
+    "language_models",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("status", String(16), nullable=False, index=True),
+    Column("owner", String(64), nullable=True),
+    Column("run", JSON, nullable=False),
+    Column("error", Text, nullable=True),
+    Column("provenance", JSON(none_as_null=True), nullable=True),
+    Column("result", JSON(none_as_null=True), nullable=True),
 )

@@ -299,6 +299,9 @@ _NOT_NUMERICS = {
     "archlab.architectures.catalogue",
     "archlab.layers.third_party.sources",
     "archlab.layers.third_party.dotted",
+    "archlab.scaling.training.trial",
+    "archlab.scaling.training.result",
+    "archlab.scaling.corpora.preparation",
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 from tests.scaling.fits.laws import Law
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import fit_isoflop
+from archlab.scaling.fits import fit_isoflop, isoflop_minimum
 
 
 @pytest.mark.parametrize(("law", "biased"), [(Law(), -0.578092), (Law(alpha=0.465, beta=0.155), -1.459957)])
@@ -63,3 +63,17 @@ def test_runs_on_one_side_only_are_warned_of():
     flops, size, _, loss = (column.reshape(5, 15) for column in Law().study())
     fit = fit_isoflop(*(x[:, 6:].ravel() for x in (flops, size, loss)))
     assert all("below the minimum" in " ".join(minimum.warnings) for minimum in fit.minima)
+
+
+def test_three_sizes_that_a_bootstrap_drew_twice_are_fitted_as_three():
+    size, loss = np.repeat([1e6, 2e6, 4e6], 2), np.repeat([2.1, 2.0, 2.2], 2)
+    twice = isoflop_minimum(1e15, size, 1e15 / 6 / size, loss)
+    once = isoflop_minimum(1e15, size[::2], 1e15 / 6 / size[::2], loss[::2])
+    assert twice.size == pytest.approx(once.size)
+
+
+def test_the_three_sizes_next_to_the_minimum_may_lie_outside_the_window_and_come_several_times():
+    size, loss = np.repeat([1e6, 1e7, 1e8], 3), np.repeat([2.1, 2.0, 2.2], 3)
+    found = isoflop_minimum(1e15, size, 1e15 / 6 / size, loss, window=2.0)
+    assert found.runs == 9
+    assert 1e6 < found.size < 1e8

@@ -1,5 +1,7 @@
 """The parametric law: known laws are recovered, the objectives are what they say, bad data is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from tests.scaling.fits.laws import Law
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import fit_parametric
+from archlab.scaling.fits import ParametricFit, PowerLaw, fit_parametric
 from archlab.scaling.fits.parametric import HUBER_DELTA, _huber_objective
 
 METHODS = ("huber", "variable-projection", "asymmetric")
@@ -22,11 +24,28 @@ def test_a_law_is_recovered_from_runs_without_noise(method: str, law: Law):
         (law.E, law.A, law.B, law.alpha, law.beta), rel=1e-5
     )
     np.testing.assert_allclose(found(size, tokens), loss, rtol=1e-6)
-    for flops in (1e17, 1e23):
-        best_size, best_tokens = found.optimum(flops)
-        assert best_size * best_tokens * 6 == pytest.approx(flops)
-        for other in (0.98, 1.02):
-            assert found(best_size, best_tokens) < found(best_size * other, best_tokens / other)
+
+
+@pytest.mark.parametrize("cost", [PowerLaw(6, 1), PowerLaw(40, 0.8)])
+@pytest.mark.parametrize("flops", [1e17, 1e23])
+def test_the_frontier_is_where_no_other_size_of_the_budget_is_better(cost: PowerLaw, flops: float):
+    law = Law()
+    fit = ParametricFit(law.E, law.A, law.B, law.alpha, law.beta, 0.0)
+    frontier = fit.frontier(cost)
+    size, tokens = frontier.size(flops), frontier.tokens(flops)
+    assert cost(size) * tokens == pytest.approx(flops)
+    assert frontier.loss(flops) == pytest.approx(fit(size, tokens))
+    assert frontier.flops(fit(size, tokens)) == pytest.approx(flops)
+    for other in (0.98 * size, 1.02 * size):
+        assert fit(size, tokens) < fit(other, flops / cost(other))
+
+
+def test_a_loss_below_the_floor_and_a_fit_without_a_trade_off_are_refused():
+    fit = ParametricFit(1.7, 400, 400, 0.3, 0.3, 0.0)
+    with pytest.raises(ArchlabError, match=r"1.5: no budget reaches it .* floor E is 1.7"):
+        fit.frontier().flops(1.5)
+    with pytest.raises(ArchlabError, match="no effect of data"):
+        replace(fit, B=0.0).frontier()
 
 
 @settings(max_examples=25)

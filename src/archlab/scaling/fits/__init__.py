@@ -1,6 +1,7 @@
 """Fits of scaling laws to plain arrays or the columns of a data frame; nothing here trains or knows an architecture."""
 
-from archlab.scaling.fits.isoflop import IsoFlopFit, IsoFlopMinimum, fit_isoflop
+from archlab.scaling.fits.frontier import Frontier
+from archlab.scaling.fits.isoflop import IsoFlopFit, IsoFlopMinimum, fit_isoflop, isoflop_minimum
 from archlab.scaling.fits.over_training import OverTrainingFit, fit_over_training
 from archlab.scaling.fits.parametric import ParametricFit, fit_parametric
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
@@ -8,6 +9,7 @@ from archlab.scaling.fits.resampling import Interval, bootstrap, jackknife
 from archlab.scaling.fits.state import StateFit, fit_state
 
 __all__ = [
+    "Frontier",
     "Interval",
     "IsoFlopFit",
     "IsoFlopMinimum",
@@ -21,5 +23,6 @@ __all__ = [
     "fit_parametric",
     "fit_power_law",
     "fit_state",
+    "isoflop_minimum",
     "jackknife",
 ]

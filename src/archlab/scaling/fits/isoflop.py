@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
 SAME_BUDGET = 1.05
@@ -28,9 +29,15 @@ class IsoFlopMinimum:
     """Parameters at the minimum."""
     tokens: float
     loss: float
+    curvature: float
+    """The parabola is ``loss + curvature * log(N / size) ** 2``."""
     runs: int
     """Runs that the parabola was fitted to."""
     warnings: tuple[str, ...] = ()
+
+    def __call__(self, N: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+        """The parabola at ``N`` parameters."""
+        return np.asarray(self.loss + self.curvature * np.log(np.asarray(N, float) / self.size) ** 2)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class IsoFlopFit:
     """Compute-optimal parameters over FLOPs."""
     tokens_law: PowerLaw
     """Compute-optimal tokens over FLOPs."""
+
+    def frontier(self) -> Frontier:
+        """The power laws as a frontier; its loss has no floor, which the minima of a few budgets do not determine."""
+        loss = fit_power_law([m.flops for m in self.minima], [m.loss for m in self.minima])
+        return Frontier(self.size_law, self.tokens_law, 0.0, loss)
 
 
 def fit_isoflop(
@@ -104,9 +116,10 @@ def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *,
     for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
         if best == end:
             raise ArchlabError(f"{where}: the {word} size, {end:.3g}, is the best: not bracketed; {_add(end, factor)}")
-    near = np.abs(np.log(size / best)) <= np.log(window) * (1 + 1e-9)
+    distance = np.abs(np.log(size / best))
+    near = distance <= np.log(window) * (1 + 1e-9)
     if len(np.unique(size[near])) < 3:
-        near = np.argsort(np.abs(np.log(size / best)), kind="stable")[:3]
+        near = np.isin(size, sorted(np.unique(size), key=lambda one: abs(np.log(one / best)))[:3])
     x, y = np.log(size[near] / best), loss[near]
     curve = _robust_parabola(x, y)
     at = -curve[1] / (2 * curve[0]) if curve[0] > 0 else np.inf
@@ -119,6 +132,7 @@ def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *,
         size=float(best * np.exp(at)),
         tokens=float(np.exp(np.polyval(log_tokens, at))),
         loss=float(np.polyval(curve, at)),
+        curvature=float(curve[0]),
         runs=len(x),
         warnings=_warnings(where, x - at),
     )
@@ -141,7 +155,8 @@ def _robust_parabola(x: Floats, y: Floats) -> Floats:
     for _ in range(50):
         residual = np.abs(y - np.polyval(np.polyfit(x, y, 2, w=absolute), x))
         absolute = 1 / np.sqrt(np.maximum(residual, 1e-9 * np.abs(y).max()))
-    scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if len(x) > 4 else np.inf
+    inexact = len(x) > 4 and residual.max() > 1e-9 * np.abs(y).max()  # three sizes, drawn again and again, are met exactly
+    scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if inexact else np.inf
     weights = np.sqrt(np.minimum(1, OUTLIER * scale / np.maximum(residual, 1e-300)))
     curve: Floats = np.polyfit(x, y, 2, w=weights)
     return curve

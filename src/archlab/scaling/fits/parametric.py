@@ -11,10 +11,14 @@ from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.frontier import Frontier
+from archlab.scaling.fits.power_law import PowerLaw
 
 Method = Literal["huber", "variable-projection", "asymmetric"]
 HUBER_DELTA = 1e-3
 OVER_PREDICTION_WEIGHT = 10.0
+CHINCHILLA_COST = PowerLaw(6.0, 1.0)
+"""Training FLOPs a token over parameters, by ``C = 6 N D``."""
 POLISHED_STARTS = 12
 """Starts of the grid that are polished: those with the lowest objective."""
 
@@ -35,12 +39,26 @@ class ParametricFit:
         """Predicted loss at ``N`` parameters and ``D`` tokens."""
         return self.E + self.A * np.asarray(N, float) ** -self.alpha + self.B * np.asarray(D, float) ** -self.beta
 
-    def optimum(self, flops: ArrayLike, *, flops_per_parameter_token: float = 6.0) -> tuple[Floats, Floats]:
-        """Compute-optimal parameters and tokens where ``flops = flops_per_parameter_token * N * D`` (its equation 4)."""
-        pairs = np.asarray(flops, float) / flops_per_parameter_token
-        ratio = self.alpha * self.A / (self.beta * self.B)
-        size = ratio ** (1 / (self.alpha + self.beta)) * pairs ** (self.beta / (self.alpha + self.beta))
-        return size, pairs / size
+    def frontier(self, cost: PowerLaw = CHINCHILLA_COST) -> Frontier:
+        """What a budget is best spent on (its equation 4).
+
+        Args:
+            cost: training FLOPs a token over parameters. The default is 6 a parameter; what layers execute besides their
+                products with parameters makes a small model dearer than that.
+
+        Raises:
+            ArchlabError: the fit found no effect of size or of data, so there is nothing to balance.
+        """
+        for what, factor, exponent in (("size", self.A, self.alpha), ("data", self.B, self.beta)):
+            if min(factor, exponent) <= 0:
+                raise ArchlabError(f"the fit sees no effect of {what} on the loss: add runs that differ more in it")
+        k, p = cost.coefficient, cost.exponent
+        share = self.alpha + p * self.beta
+        ratio = self.alpha * self.A / (p * self.beta * self.B)
+        size = PowerLaw(ratio ** (1 / share) * k ** (-self.beta / share), self.beta / share)
+        tokens = PowerLaw(size.coefficient**-p / k, 1 - p * size.exponent)
+        excess = self.A * size.coefficient**-self.alpha + self.B * tokens.coefficient**-self.beta
+        return Frontier(size, tokens, self.E, PowerLaw(excess, -self.alpha * self.beta / share))
 
 
 def fit_parametric(

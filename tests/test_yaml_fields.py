@@ -1,7 +1,7 @@
 import pytest
 
-from archlab.benchmark.yaml_fields import read_yaml
 from archlab.errors import ArchlabError
+from archlab.yaml_fields import read_yaml
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Reading the fields of a YAML file: every error is one line that names the file, the field, the value and the fix."""
+"""Reading and writing the fields of a YAML file: an error is one line that names the file, the field, the value and the fix."""
 
+import math
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,9 +15,24 @@ class _Loader(yaml.SafeLoader):
     """Reads ``1e-3`` as a number, as YAML 1.2 does; PyYAML follows 1.1, to which it is a string."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes numbers as people do, for the loader to read."""
+
+
+for kind in (_Loader, _Dumper):
+    kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    short = f"{value:g}"
+    if float(short) == value and "e" in short:
+        return dumper.represent_scalar("tag:yaml.org,2002:float", short.replace("e+", "e"))
+    return dumper.represent_float(value)
+
+
+_Dumper.add_representer(float, _represent_float)
 
 
 def read_yaml(text: str) -> Any:
@@ -29,6 +45,12 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
         raise ArchlabError(f"not YAML: {' '.join(str(error).split())}") from None
+
+
+def write_yaml(value: Any, *, flow: bool = False) -> str:
+    """YAML that :func:`read_yaml` reads back; ``flow`` puts it on one line."""
+    width = math.inf if flow else 120
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=flow, sort_keys=False, width=width, allow_unicode=True)
 
 
 @contextmanager

@@ -1,0 +1,212 @@
+"""What ``archlab scale fit`` and ``archlab scale predict`` do; imports weigh, so it is loaded inside the commands."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from archlab.cli.output import message, print_json, print_table
+from archlab.errors import ArchlabError
+from archlab.reports.format import count, human
+from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, state_text
+from archlab.scaling.findings import Findings, find
+from archlab.scaling.fits import IsoFlopFit, StateFit
+from archlab.scaling.laws import Answer, Estimate, Law, Laws, Resampling, answer, extrapolation, fit_laws
+from archlab.scaling.study import Parameters, Point, Study, read_study
+from archlab.store import LanguageModelStore
+
+
+def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, as_json: bool) -> None:
+    """Fit every architecture of a store, and compare them."""
+    findings = find(_study(location, parameters), resampling)
+    if as_json:
+        print_json(_document(findings))
+        return
+    for one in findings.laws:
+        print_table(_laws_table(one))
+        for note in notes(one):
+            message(note)
+    if findings.comparisons:
+        print_table(_comparison_table(findings))
+    if isinstance(findings.state, StateFit):
+        message(state_text(findings.state))
+
+
+def write_scaling_page(location: str, output: str, resampling: Resampling, parameters: Parameters) -> None:
+    """Write the report of a store, and its runs as CSV beside it."""
+    from archlab.reports.scaling_page import write_scaling_report
+
+    table = write_scaling_report(find(_study(location, parameters), resampling), output)
+    message(f"wrote {output} and {table}")
+
+
+def show_predictions(
+    location: str, flops: float | None, loss: float | None, resampling: Resampling, parameters: Parameters, *, as_json: bool
+) -> None:
+    """What a budget, or the budget that reaches a loss, is best spent on, by every method."""
+    if (flops is None) == (loss is None):
+        raise ArchlabError("give --flops (as in --flops 1e21) or --loss (as in --loss 2.0), one of them")
+    asked = flops if flops is not None else loss
+    assert asked is not None
+    if not 0 < asked < math.inf:
+        raise ArchlabError(f"{'--flops' if flops is not None else '--loss'} {asked:g}: give a positive finite number")
+    study = _study(location, parameters)
+    rows: list[tuple[Laws, Law, Answer | str]] = []
+    for family in study.families.values():
+        laws = fit_laws(family, Resampling(0))
+        for method, law in laws.found.items():
+            if loss is not None and method == "isoflop":
+                continue  # its loss has no floor: it would answer with far too little
+            try:
+                rows.append((laws, law, answer(family, method, law.fit, laws.cost, resampling, flops=flops, loss=loss)))
+            except ArchlabError as error:
+                rows.append((laws, law, str(error)))
+        if not laws.found:
+            message(f"{family.label}: no method fits: {'; '.join(laws.refused.values())}")
+    if not any(isinstance(found, Answer) for *_, found in rows):
+        raise ArchlabError("; ".join(str(found) for *_, found in rows) or "no architecture can be fitted: train more runs")
+    if as_json:
+        print_json([_prediction(*row) for row in rows])
+        return
+    print_table(_prediction_table(rows, resampling))
+
+
+def _study(location: str, parameters: Parameters) -> Study:
+    with LanguageModelStore[Any](location, create=False) as store:
+        return read_study(store.records(statuses=("finished", "diverged")), parameters)
+
+
+def _laws_table(laws: Laws) -> RenderableType:
+    family = laws.family
+    head = Text(
+        f"{family.label}: {count(len(family.C), 'training')}, {family.C.min():.3g} to {family.C.max():.3g} FLOPs, "
+        f"{human(family.N.min())} to {human(family.N.max())} parameters",
+        style="bold",
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"):
+        table.add_column(name, overflow="fold", no_wrap=name == "method")
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    for law in laws.found.values():
+        largest = law.largest
+        table.add_row(
+            law.method,
+            interval(largest.size_exponent, ".3f"),
+            interval(largest.tokens_exponent, ".3f"),
+            amount(largest.size),
+            hold_out_text(law.hold_out),
+        )
+        lines.add_row(law.method, law_text(law))
+    return Group(head, table, lines, Text())
+
+
+def _comparison_table(findings: Findings) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("budget", "better", "than", "loss lower by", "which takes the other"):
+        table.add_column(name, overflow="fold")
+    for c in findings.comparisons:
+        multiplier = "–" if c.multiplier is None else f"{interval(c.multiplier, '.2f')} times the budget"
+        table.add_row(f"{c.budget:.3g}", c.first, c.second, interval(c.difference, ".4f"), multiplier)
+        f"each at its own best size; intervals of {100 * findings.resampling.confidence:.0f} %; a negative difference: the other "
+        "is better"
+    table.caption_justify = "left"
+    return table
+
+
+def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Resampling) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("architecture", "method", "FLOPs", "parameters", "tokens", "loss", "beyond the data"):
+        table.add_column(name, overflow="fold", no_wrap=name == "method")
+    for laws, law, found in rows:
+        label = Text(laws.family.label)
+        if isinstance(found, str):
+            table.add_row(label, law.method, Text(found))
+            continue
+        loss = "–" if found.loss is None else interval(found.loss, ".3f")
+        beyond = extrapolation(laws.family, found.flops.value)
+        table.add_row(
+            label,
+            law.method,
+            f"{found.flops.value:.3g}" if _is_given(found.flops) else interval(found.flops, ".3g"),
+            amount(found.size),
+            amount(found.tokens),
+            loss,
+            "within" if beyond <= 1 else f"{beyond:.3g} times",
+        )
+    table.caption = (
+        f"intervals of {100 * resampling.confidence:.0f} % tell how far the runs determine the law, not whether it holds beyond "
+        "them; FLOPs a token follow a power law of the size through the runs"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _is_given(budget: Estimate) -> bool:
+    """Whether it is what was asked for, with no more than rounding for an interval."""
+    return budget.low is not None and budget.high is not None and budget.high / budget.low < 1 + 1e-9
+
+
+def _prediction(laws: Laws, law: Law, found: Answer | str) -> dict[str, Any]:
+    row: dict[str, Any] = {"architecture": laws.family.label, "method": law.method}
+    if isinstance(found, str):
+        return row | {"refused": found}
+    return row | asdict(found) | {"beyond_the_data": extrapolation(laws.family, found.flops.value)}
+
+
+def _document(findings: Findings) -> dict[str, Any]:
+    state = findings.state
+    return {
+        "parameters": findings.study.parameters,
+        "confidence": findings.resampling.confidence,
+        "resamples": findings.resampling.resamples,
+        "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
+        "comparisons": [asdict(c) for c in findings.comparisons],
+        "state": state
+        if isinstance(state, str)
+        else {
+            "exponent": state.exponent,
+            "low": float(state.interval.low),
+            "high": float(state.interval.high),
+            "offsets": state.offsets,
+        },
+    }
+
+
+def _laws_document(laws: Laws) -> dict[str, Any]:
+    return {
+        "trainings": [_point(point) for point in laws.family.points],
+        "censored": [_point(point) for point in laws.family.censored],
+        "cost": asdict(laws.cost),
+        "methods": {method: _law_document(law) for method, law in laws.found.items()},
+        "refused": laws.refused,
+        "disagreement": laws.disagreement,
+        "notes": notes(laws),
+    }
+
+
+def _law_document(law: Law) -> dict[str, Any]:
+    fit = asdict(law.fit)
+    if isinstance(law.fit, IsoFlopFit):
+        fit["refused"] = {f"{budget:.6g}": reason for budget, reason in law.fit.refused.items()}
+    hold_out = {"refused": law.hold_out} if isinstance(law.hold_out, str) else asdict(law.hold_out)
+    return {"fit": fit, "frontier": asdict(law.frontier), "largest": asdict(law.largest), "hold_out": hold_out}
+
+
+def _point(point: Point) -> dict[str, Any]:
+    run, result = point.run, point.result
+    return {
+        "key": point.key,
+        "dim": run.dim,
+        "budget": run.budget,
+        "flops": run.flops,
+        "params": run.params,
+        "params_non_embedding": run.params_non_embedding,
+        "tokens": run.tokens,
+        "state": run.state,
+        "seed": run.seed,
+        "loss": result.loss,
+        "reason": result.reason,
+    }

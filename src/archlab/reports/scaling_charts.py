@@ -1,0 +1,180 @@
+"""The charts of a scaling report, as Vega-Lite specifications (see :mod:`archlab.reports.charts`)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import altair as alt
+import numpy as np
+
+from archlab.reports.charts import Row, Spec, chart, spec, style
+from archlab.scaling.findings import Findings
+from archlab.scaling.fits import ParametricFit
+from archlab.scaling.fits.isoflop import SAME_BUDGET
+from archlab.scaling.laws import METHODS, Laws
+from archlab.scaling.study import Family
+
+HEIGHT = 230
+REACH = 10.0
+"""Lines of laws go on beyond the largest budget by this factor, dashed."""
+_FLOPS = alt.X(
+    "flops:Q", title="training FLOPs", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~e", tickCount=4)
+)
+
+
+def isoflop_panel(laws: Laws) -> Spec:
+    """Loss over parameters, a colour for each budget: runs, parabolas, minima."""
+    family = laws.family
+    legend = alt.Legend(
+        title="budget (FLOPs)", orient="bottom", labelColor="currentColor", titleColor="currentColor", titleFontWeight="normal"
+    )
+    colour = alt.Color("budget:O", scale=alt.Scale(scheme="viridis"), legend=legend)
+    runs = [
+        {"parameters": n, "loss": loss, "budget": f"{budget:.3g}"}
+        for n, loss, budget in zip(family.N, family.loss, family.budget, strict=True)
+    ]
+    curves, minima = [], []
+    for minimum in laws.minima:
+        budget = f"{float(family.budget[np.abs(family.C / minimum.flops - 1).argmin()]):.3g}"
+        sizes = family.N[np.abs(np.log(family.C / minimum.flops)) < np.log(SAME_BUDGET)]
+        curves += [
+            {"parameters": float(n), "loss": float(minimum(n)), "budget": budget}
+            for n in np.geomspace(sizes.min(), sizes.max(), 40)
+            if minimum(n) <= family.loss.max()
+        ]
+        minima.append({"parameters": minimum.size, "loss": minimum.loss, "budget": budget})
+    x = alt.X("parameters:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si())
+    y = alt.Y("loss:Q", title="loss (nats a token)", scale=alt.Scale(zero=False))
+    lines = chart(curves).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour)
+    points = chart(runs).mark_point(filled=True, size=36, opacity=0.9).encode(x=x, y=y, color=colour, tooltip=_tips("parameters"))
+    best = chart(minima).mark_point(shape="diamond", size=130, strokeWidth=2, filled=False).encode(x=x, y=y, color=colour)
+    return spec(lines + points + best, HEIGHT)
+
+
+def frontier_panel(findings: Findings) -> Spec:
+    """The least loss of a budget: minima, and what the parametric law says."""
+    rows, lines = [], []
+    for laws in findings.laws:
+        label = laws.family.label
+        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.minima]
+        if "huber" in laws.found:
+            lines += _line(label, laws.family, laws.found["huber"].frontier.loss)
+    return _over_flops(findings, rows, lines, alt.Y("value:Q", title="least loss (nats a token)", scale=alt.Scale(zero=False)))
+
+
+def optimum_panel(findings: Findings, what: Literal["size", "tokens"]) -> Spec:
+    """Optimal parameters or tokens over FLOPs: minima, and the power law through them (the parametric law's where none)."""
+    rows, lines = [], []
+    for laws in findings.laws:
+        label = laws.family.label
+        rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.minima]
+        found = next((laws.found[method] for method in METHODS if method in laws.found), None)
+        if found is not None:
+            lines += _line(label, laws.family, getattr(found.frontier, what))
+    title = "optimal parameters" if what == "size" else "optimal tokens"
+    return _over_flops(findings, rows, lines, alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_si()))
+
+
+def residual_panel(laws: Laws) -> Spec | None:
+    """Observed over predicted loss of the parametric law, by parameters."""
+    law = laws.found.get("huber")
+    if law is None or not isinstance(law.fit, ParametricFit):
+        return None
+    family = laws.family
+    rows = [
+        {"parameters": n, "loss": 100 * (loss / float(law.fit(n, d)) - 1), "budget": f"{budget:.3g}"}
+        for n, d, loss, budget in zip(family.N, family.D, family.loss, family.budget, strict=True)
+    ]
+    points = (
+        chart(rows)
+        .mark_point(filled=True, size=36, opacity=0.9)
+        .encode(
+            x=alt.X("parameters:Q", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si()),
+            y=alt.Y("loss:Q", title="observed over predicted loss, % off"),
+            color=alt.Color("budget:O", scale=alt.Scale(scheme="viridis"), legend=None),
+            tooltip=_tips("parameters"),
+        )
+    )
+    zero = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(y="zero:Q")
+    return spec(zero + points, HEIGHT)
+
+
+def difference_panel(findings: Findings, second: str) -> Spec | None:
+    """Loss of an architecture over that of the first one, by budget."""
+    first = findings.laws[0].family.label
+    rows = [
+        {"flops": c.budget, "value": c.difference.value, "low": c.difference.low, "high": c.difference.high}
+        for c in findings.comparisons
+        if (c.first, c.second) == (first, second)
+    ]
+    if not rows:
+        return None
+    base = chart(rows).encode(x=_FLOPS)
+    colour = style([laws.family.label for laws in findings.laws].index(second)).colour
+    marks = base.mark_point(filled=True, size=60, opacity=1, color=colour).encode(
+        y=alt.Y("value:Q", title=f"loss minus that of {first}"), tooltip=["flops:Q", "value:Q", "low:Q", "high:Q"]
+    )
+    bars = base.mark_rule(strokeWidth=2, color=colour).encode(y="low:Q", y2="high:Q")
+    zero = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(y="zero:Q")
+    return spec(zero + bars + marks, HEIGHT)
+
+
+def state_panel(findings: Findings) -> Spec | None:
+    """Perplexity at the optimum over state, with the shared slope."""
+    if isinstance(findings.state, str):
+        return None
+    rows, lines = [], []
+    for laws in findings.laws:
+        family = laws.family
+        if family.label not in findings.state.offsets:
+            continue
+        states = np.geomspace(family.state.min(), family.state.max(), 20)
+        lines += [
+            {"architecture": family.label, "state": float(m), "value": float(findings.state(m, family.label))} for m in states
+        ]
+        rows += [{"architecture": family.label, "state": m, "value": value} for m, value in laws.state_points()]
+    x = alt.X("state:Q", title="state (scalars)", scale=alt.Scale(type="log", nice=False), axis=_si())
+    y = alt.Y("value:Q", title="perplexity at the optimum", scale=alt.Scale(type="log", nice=False))
+    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=x, y=y, color=_colour(findings))
+    points = (
+        chart(rows).mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=_colour(findings), shape=_shape(findings))
+    )
+    return spec(drawn + points, HEIGHT)
+
+
+def _over_flops(findings: Findings, rows: list[Row], lines: list[Row], y: alt.Y) -> Spec:
+    dash = alt.StrokeDash("beyond:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 4]]), legend=None)
+    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=_FLOPS, y=y, color=_colour(findings), strokeDash=dash)
+    points = (
+        chart(rows)
+        .mark_point(filled=True, size=60, opacity=1)
+        .encode(x=_FLOPS, y=y, color=_colour(findings), shape=_shape(findings), tooltip=["architecture:N", "flops:Q", "value:Q"])
+    )
+    return spec(drawn + points, HEIGHT)
+
+
+def _line(label: str, family: Family, law: Any) -> list[Row]:
+    low, high = float(family.C.min()), float(family.C.max())
+    parts = ((False, np.geomspace(low, high, 30)), (True, np.geomspace(high, REACH * high, 15)))
+    return [
+        {"architecture": label, "flops": float(c), "value": float(law(c)), "beyond": beyond} for beyond, cs in parts for c in cs
+    ]
+
+
+def _colour(findings: Findings) -> alt.Color:
+    return alt.Color("architecture:N", scale=_scale(findings, [style(i).colour for i in range(len(findings.laws))]), legend=None)
+
+
+def _shape(findings: Findings) -> alt.Shape:
+    return alt.Shape("architecture:N", scale=_scale(findings, [style(i).symbol for i in range(len(findings.laws))]), legend=None)
+
+
+def _scale(findings: Findings, values: Sequence[str]) -> alt.Scale:
+    return alt.Scale(domain=[laws.family.label for laws in findings.laws], range=list(values))
+
+
+def _si() -> alt.Axis:
+    return alt.Axis(format="~s", tickCount=4)
+
+
+def _tips(x: str) -> list[Any]:
+    return [f"{x}:Q", alt.Tooltip("loss:Q", format=".4f"), "budget:O"]

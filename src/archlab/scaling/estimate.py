@@ -1,0 +1,101 @@
+"""What the runs of a plan will take: seconds, and memory at the peak."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from archlab.scaling.plan import LMRun
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SLACK = 4 / 3
+"""What the allocator and the workspace of operations add."""
+_DEAREST_STEP = 5e10
+"""FLOPs of a step beyond which none is timed: the largest of its architecture that was stands for it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes."""
+
+    seconds: float
+    """On one thread of this machine, or on one accelerator."""
+    bytes: int
+    """At the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
+
+
+def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
+    """Costs on one thread of this machine, by timing a few training steps of every size."""
+    runs = list(runs)
+    rates: dict[tuple[Any, ...], float] = {}
+    memory: dict[tuple[Any, ...], int] = {}
+    largest: dict[str, float] = {}
+    for run in sorted(runs, key=_step_flops):
+        if _kind(run) in memory:
+            continue
+        memory[_kind(run)] = _peak_bytes(run)
+        if _step_flops(run) <= _DEAREST_STEP or run.label not in largest:
+            largest[run.label] = _step_flops(run) / _step_seconds(run)
+        rates[_kind(run)] = largest[run.label]
+    return [Cost(run.flops / rates[_kind(run)], memory[_kind(run)]) for run in runs]
+
+
+def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
+    """Costs on accelerators that reach so many FLOP/s each; memory is weights, gradients and AdamW's moments in float32."""
+    return [Cost(run.flops / flops_per_second, 16 * run.params) for run in runs]
+
+
+def _kind(run: LMRun) -> tuple[Any, ...]:
+    return run.label, run.spec, run.dim, run.batch_size, run.length, run.vocab_size
+
+
+def _step_flops(run: LMRun) -> float:
+    return run.flops / run.steps
+
+
+def _peak_bytes(run: LMRun) -> int:
+    import torch
+
+    from archlab.training.memory import step_bytes
+
+    step = step_bytes(
+        lambda: _build(run),
+        lambda model, mode: _loss(model, mode.from_tensor(torch.zeros(run.batch_size, run.length + 1, dtype=torch.int64))),
+    )
+    return round(SLACK * (4 * step.weights + step.activations + 2 * step.largest))
+
+
+def _step_seconds(run: LMRun) -> float:
+    """Processor time of a training step on one thread: the machine's other work does not count."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = _build(run)
+            tokens = torch.randint(run.vocab_size, (run.batch_size, run.length + 1))
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        times = []
+        for _ in range(4):
+            started = time.process_time()
+            torch.autograd.backward(_loss(model, tokens))
+            optimizer.step()
+            optimizer.zero_grad()
+            times.append(time.process_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return min(times[1:])  # the first is not like the others
+
+
+def _build(run: LMRun) -> "nn.Module":
+    return run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim)
+
+
+def _loss(model: "nn.Module", tokens: "Tensor") -> "Tensor":
+    from torch.nn import functional as F
+
+    return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())

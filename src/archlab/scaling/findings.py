@@ -1,0 +1,34 @@
+"""All that a study tells: laws, comparisons, the state law."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from archlab.scaling.comparison import Comparison, compare, state_law
+from archlab.scaling.fits import StateFit
+from archlab.scaling.laws import Laws, Resampling, fit_laws
+from archlab.scaling.study import Study
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was fitted to a study."""
+
+    study: Study
+    resampling: Resampling
+    laws: tuple[Laws, ...]
+    comparisons: tuple[Comparison, ...]
+    """Of every pair of architectures, at every budget."""
+    state: StateFit | str
+    """Or why there is none."""
+
+
+def find(study: Study, resampling: Resampling) -> Findings:
+    """Fit and compare all architectures of a study.
+
+    Raises:
+        ArchlabError: one of them has fewer than two finished sizes.
+    """
+    laws = tuple(fit_laws(family, resampling) for family in study.families.values())
+    pairs = combinations(study.families.values(), 2)
+    comparisons = tuple(found for first, second in pairs for found in compare(first, second, resampling))
+    return Findings(study, resampling, laws, comparisons, state_law(laws, resampling))

@@ -1,0 +1,38 @@
+"""What a budget is best spent on, and the loss that it buys."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats
+from archlab.scaling.fits.power_law import PowerLaw
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Compute-optimal size and tokens as power laws of the FLOPs, and the loss there: ``L = E + excess(C)``."""
+
+    size: PowerLaw
+    tokens: PowerLaw
+    E: float
+    """The loss that no budget goes below."""
+    excess: PowerLaw
+
+    def loss(self, C: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+        """The least loss of a budget of ``C`` FLOPs."""
+        return self.E + self.excess(C)
+
+    def flops(self, loss: ArrayLike) -> Floats:
+        """The budget that reaches a loss.
+
+        Raises:
+            ArchlabError: no budget does.
+        """
+        wanted = np.asarray(loss, float)
+        if (wanted <= self.E).any():
+            raise ArchlabError(
+                f"loss {wanted.min():.4g}: no budget reaches it by this fit, whose floor E is {self.E:.4g}: ask above"
+            )
+        return self.excess.inverse(wanted - self.E)

@@ -1,0 +1,294 @@
+"""The scaling laws of an architecture by three methods side by side, with intervals, and how far to believe them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits import (
+    Frontier,
+    Interval,
+    IsoFlopFit,
+    IsoFlopMinimum,
+    ParametricFit,
+    PowerLaw,
+    bootstrap,
+    fit_isoflop,
+    fit_parametric,
+    fit_power_law,
+)
+from archlab.scaling.fits.columns import Floats
+from archlab.scaling.study import Family
+
+Method = Literal["isoflop", "huber", "variable-projection"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""Approach 2; approach 3; the same law by least squares (:mod:`archlab.scaling.fits`)."""
+AGREE = 1.5
+"""Methods whose optimal sizes at the largest budget differ by more than this factor disagree."""
+Fit = IsoFlopFit | ParametricFit
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval; without one if the resamples could not be fitted."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a budget is best spent on, and the loss that it buys."""
+
+    size_exponent: Estimate
+    """Of optimal parameters over FLOPs."""
+    tokens_exponent: Estimate
+    flops: Estimate
+    size: Estimate
+    tokens: Estimate
+    loss: Estimate | None
+    """None by the IsoFLOP method, whose minima do not tell the floor of the loss."""
+    no_interval: str
+    """Why intervals are missing; else empty."""
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """How well a fit to the other budgets predicts the largest one."""
+
+    budget: float
+    size_ratio: float | None
+    """Predicted optimal parameters over those of the group's minimum; None if that is not bracketed."""
+    loss_error: float | None
+    """Mean absolute error of the losses of its runs, relative; None by the IsoFLOP method."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """What one method gives."""
+
+    method: Method
+    fit: Fit
+    frontier: Frontier
+    largest: Answer
+    """At the largest budget."""
+    hold_out: HoldOut | str
+    """Or why there is none."""
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The laws of one architecture."""
+
+    family: Family
+    cost: PowerLaw
+    """Training FLOPs a token over parameters, as its runs had them."""
+    found: dict[Method, Law]
+    refused: dict[Method, str]
+    disagreement: str
+    """How the methods contradict each other; else empty."""
+
+    @property
+    def isoflop(self) -> IsoFlopFit | None:
+        """The minima and their power laws, if there are two minima."""
+        law = self.found.get("isoflop")
+        return law.fit if law is not None and isinstance(law.fit, IsoFlopFit) else None
+
+    @property
+    def minima(self) -> tuple[IsoFlopMinimum, ...]:
+        """Of the groups that have one; none if fewer than two have."""
+        return self.isoflop.minima if self.isoflop is not None else ()
+
+    def state_points(self) -> list[tuple[float, float]]:
+        """State and perplexity at every minimum; the state of its size follows a power law through the runs."""
+        if not self.minima or self.family.state.min() <= 0:
+            return []
+        state_of = fit_power_law(self.family.N, self.family.state)
+        return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.minima]
+
+
+def fit_laws(family: Family, resampling: "Resampling") -> Laws:
+    """Fit an architecture's runs by every method.
+
+    Raises:
+        ArchlabError: it has fewer than two finished trainings of different sizes.
+    """
+    if len(np.unique(family.N)) < 2:
+        raise ArchlabError(f"{family.label}: {len(np.unique(family.N))} sizes have finished: there is nothing to fit; train more")
+    cost = fit_power_law(family.N, family.C / family.D)
+    found: dict[Method, Law] = {}
+    refused: dict[Method, str] = {}
+    for method in METHODS:
+        try:
+            found[method] = _law(family, method, cost, resampling)
+        except ArchlabError as error:
+            refused[method] = str(error)
+    return Laws(family, cost, found, refused, _disagreement(found))
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made: by a bootstrap over the trainings of each budget, or over the seeds of each of its sizes."""
+
+    resamples: int = 300
+    """0 for no intervals."""
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArchlabError: naming the field, its value and what is allowed.
+        """
+        if self.resamples and self.resamples < 20:
+            raise ArchlabError(f"resamples={self.resamples}: percentiles take at least 20; 0 for no intervals")
+        if not 0 < self.confidence < 1:
+            raise ArchlabError(f"confidence={self.confidence}: must lie between 0 and 1, for example 0.95")
+
+    def interval(self, family: Family, statistic: Callable[[Family], ArrayLike]) -> Interval:
+        """Of numbers that are computed from an architecture's runs."""
+        everyone = np.arange(len(family.C))
+
+        def on(rows: Floats) -> ArrayLike:
+            return statistic(_draw(family, rows))
+
+        return bootstrap(
+            on, everyone, strata=family.strata(), resamples=self.resamples, confidence=self.confidence, seed=self.seed
+        )
+
+
+def _draw(family: Family, rows: ArrayLike) -> Family:
+    index = np.asarray(rows, dtype=np.intp)
+    columns = {name: getattr(family, name)[index] for name in ("budget", "place", "seed", "C", "N", "D", "loss", "state")}
+    return Family(label=family.label, points=(), censored=(), **columns)
+
+
+def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
+    """One method on one architecture.
+
+    Raises:
+        ArchlabError: its runs do not determine it.
+    """
+    if method == "isoflop":
+        return fit_isoflop(family.C, family.N, family.loss, D=family.D)
+    from_fit = start if isinstance(start, ParametricFit) else None
+    return fit_parametric(family.N, family.D, family.loss, method=method, start=from_fit)
+
+
+def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
+    """What budgets are best spent on, by a fit."""
+    return fit.frontier() if isinstance(fit, IsoFlopFit) else fit.frontier(cost)
+
+
+def _law(family: Family, method: Method, cost: PowerLaw, resampling: Resampling) -> Law:
+    fit = fit_family(family, method)
+    largest = answer(family, method, fit, cost, resampling, flops=float(family.C.max()))
+    return Law(method, fit, frontier_of(fit, cost), largest, _hold_out(family, method, cost))
+
+
+def answer(
+    family: Family,
+    method: Method,
+    fit: Fit,
+    cost: PowerLaw,
+    resampling: Resampling,
+    *,
+    flops: float | None = None,
+    loss: float | None = None,
+) -> Answer:
+    """What a budget, or the budget that reaches a loss, is best spent on.
+
+    Args:
+        family: the runs.
+        method: how they were fitted.
+        fit: the result.
+        cost: FLOPs a token over parameters.
+        resampling: how intervals are made.
+        flops: the budget.
+        loss: the loss, in place of the budget.
+
+    Raises:
+        ArchlabError: no budget reaches the loss.
+    """
+
+    def numbers(fitted: Fit) -> Floats:
+        frontier = frontier_of(fitted, cost)
+        budget = float(frontier.flops(loss)) if loss is not None else flops
+        assert budget is not None
+        at = [budget, float(frontier.size(budget)), float(frontier.tokens(budget)), float(frontier.loss(budget))]
+        return np.array([frontier.size.exponent, frontier.tokens.exponent, *np.log(at)])
+
+    values = numbers(fit)
+    low = high = np.full(len(values), np.nan)
+    no_interval = ""
+    try:
+        if not resampling.resamples:
+            raise ArchlabError("none were asked for")
+        interval = resampling.interval(family, lambda drawn: numbers(fit_family(drawn, method, fit)))
+        low, high = interval.low, interval.high
+    except ArchlabError as error:
+        no_interval = str(error)
+    bounds = np.stack([values, low, high], axis=1)
+    bounds[2:] = np.exp(bounds[2:])
+    estimates = [Estimate(float(v), *(float(x) if np.isfinite(x) else None for x in (lo, hi))) for v, lo, hi in bounds]
+    size_exponent, tokens_exponent, budget, size, tokens, reached = estimates
+    return Answer(size_exponent, tokens_exponent, budget, size, tokens, None if method == "isoflop" else reached, no_interval)
+
+
+def _hold_out(family: Family, method: Method, cost: PowerLaw) -> HoldOut | str:
+    budget = float(family.budget.max())
+    held = family.budget == budget
+    try:
+        fit = fit_family(family.only(~held), method)
+        frontier = frontier_of(fit, cost)
+    except ArchlabError as error:
+        return str(error)
+    rest, loss_error = family.only(held), None
+    if isinstance(fit, ParametricFit):
+        loss_error = float(np.mean(np.abs(fit(rest.N, rest.D) / rest.loss - 1)))
+    return HoldOut(budget, _size_ratio(rest, frontier), loss_error)
+
+
+def _size_ratio(group: Family, frontier: Frontier) -> float | None:
+    from archlab.scaling.fits import isoflop_minimum
+
+    flops = float(np.median(group.C))
+    try:
+        return float(frontier.size(flops)) / isoflop_minimum(flops, group.N, group.D, group.loss).size
+    except ArchlabError:
+        return None
+
+
+def _disagreement(found: dict[Method, Law]) -> str:
+    laws = list(found.values())
+    reasons = []
+    for place, first in enumerate(laws):
+        for second in laws[place + 1 :]:
+            ratio = first.largest.size.value / second.largest.size.value
+            names = f"{first.method} and {second.method}"
+            if not 1 / AGREE <= ratio <= AGREE:
+                reasons.append(
+                    f"{names}: the optimal sizes at the largest budget differ by a factor of {max(ratio, 1 / ratio):.2g}"
+                )
+            if _apart(first.largest.size_exponent, second.largest.size_exponent):
+                values = f"{first.largest.size_exponent.value:.3f} and {second.largest.size_exponent.value:.3f}"
+                reasons.append(f"{names}: the intervals of the exponents of N* ({values}) do not overlap")
+    return "; ".join(reasons)
+
+
+def _apart(first: Estimate, second: Estimate) -> bool:
+    bounds = (first.low, first.high, second.low, second.high)
+    if None in bounds:
+        return False
+    low_1, high_1, low_2, high_2 = (float(x) for x in bounds if x is not None)
+    return high_1 < low_2 or high_2 < low_1
+
+
+def extrapolation(family: Family, flops: float) -> float:
+    """How many times beyond the largest budget, or below the smallest, a budget lies; at most 1 between them."""
+    return max(flops / float(family.C.max()), float(family.C.min()) / flops)

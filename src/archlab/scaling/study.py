@@ -1,0 +1,135 @@
+"""The runs of a store as the columns that fits take, by architecture; what was censored is kept apart."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats
+from archlab.scaling.plan import LMRun
+from archlab.scaling.training import LMResult, LMTrial
+
+if TYPE_CHECKING:
+    from archlab.store import LanguageModelRecord
+
+Parameters = Literal["all", "non-embedding"]
+_SAME = ("corpus_hash", "tokenizer", "vocab_size", "length", "convention")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training that has a result."""
+
+    trial: LMTrial
+    result: LMResult
+    key: str
+
+    @property
+    def run(self) -> LMRun:
+        """What was trained."""
+        return self.trial.run
+
+
+@dataclass(frozen=True)
+class Family:
+    """The finished trainings of one architecture, a column each, and those that were censored."""
+
+    label: str
+    budget: Floats
+    """Of the group that a training belongs to; ``C`` is what it took."""
+    place: NDArray[np.int64]
+    """Rank of its size among those of the group, censored ones included: pairs architectures."""
+    seed: NDArray[np.int64]
+    C: Floats
+    N: Floats
+    D: Floats
+    loss: Floats
+    state: Floats
+    points: tuple[Point, ...]
+    censored: tuple[Point, ...]
+    """They diverged: their loss is unknown, and no fit may take it for large. A group whose best size stands next to
+    them is not bracketed, for they may have been better with a smaller learning rate."""
+
+    def strata(self) -> NDArray[np.int64]:
+        """Labels within which a bootstrap draws: the cell of budget and size if every one has several seeds, else the budget."""
+        budgets = np.unique(self.budget, return_inverse=True)[1]
+        cells = budgets * (self.place.max(initial=0) + 1) + self.place
+        return cells if len(cells) and np.unique(cells, return_counts=True)[1].min() > 1 else budgets
+
+    def only(self, keep: NDArray[np.bool_]) -> "Family":
+        """The same with some of the finished trainings."""
+        columns = {name: getattr(self, name)[keep] for name in ("budget", "place", "seed", "C", "N", "D", "loss", "state")}
+        points = tuple(point for point, kept in zip(self.points, keep, strict=True) if kept)
+        return Family(label=self.label, points=points, censored=self.censored, **columns)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Architectures whose losses compare: one corpus, one length, one recipe."""
+
+    families: Mapping[str, Family]
+    parameters: Parameters
+
+    @property
+    def points(self) -> Iterator[Point]:
+        """Every finished training."""
+        return (point for family in self.families.values() for point in family.points)
+
+
+def read_study(records: Iterable["LanguageModelRecord"], parameters: Parameters = "all") -> Study:
+    """The study that the records of a store make; of equal trials the latest counts, which the present code computed.
+
+    Raises:
+        ArchlabError: there is none, or the records are of several studies: naming in what they differ.
+    """
+    found: dict[LMTrial, Point] = {}
+    for record in records:
+        if record.result is not None:
+            trial = LMTrial.from_dict(record.run)
+            found.pop(trial, None)
+            found[trial] = Point(trial, LMResult.from_dict(record.result), record.key)
+    if not found:
+        raise ArchlabError("the store has no trained language model: `archlab scale run PLAN` trains some")
+    for name in _SAME:
+        _expect_same(name, {getattr(trial.run, name) for trial in found})
+    _expect_same("recipe", {trial.recipe for trial in found})
+    labels = dict.fromkeys(trial.run.label for trial in found)
+    points = list(found.values())
+    return Study({label: _family(label, [p for p in points if p.run.label == label], parameters) for label in labels}, parameters)
+
+
+def _expect_same(name: str, values: set[object]) -> None:
+    if len(values) > 1:
+        shown = " and ".join(sorted(str(value)[:40] for value in values)[:2])
+        raise ArchlabError(
+            f"{name}: the store has runs with {shown}, whose losses do not compare: give each study its own --store"
+        )
+
+
+def _family(label: str, points: list[Point], parameters: Parameters) -> Family:
+    def size(point: Point) -> int:
+        return point.run.params if parameters == "all" else point.run.params_non_embedding
+
+    sizes = {budget: sorted({size(p) for p in points if p.run.budget == budget}) for budget in {p.run.budget for p in points}}
+    finished = [point for point in points if point.result.loss is not None]
+    finished.sort(key=lambda p: (p.run.budget, size(p), p.run.seed))
+
+    def floats(values: Iterable[float | None]) -> Floats:
+        return np.array(list(values), dtype=np.float64)
+
+    return Family(
+        label=label,
+        budget=floats(p.run.budget for p in finished),
+        place=np.array([sizes[p.run.budget].index(size(p)) for p in finished], dtype=np.int64),
+        seed=np.array([p.run.seed for p in finished], dtype=np.int64),
+        C=floats(p.run.flops for p in finished),
+        N=floats(size(p) for p in finished),
+        D=floats(p.run.tokens for p in finished),
+        loss=floats(p.result.loss for p in finished),
+        state=floats(p.run.state for p in finished),
+        points=tuple(finished),
+        censored=tuple(point for point in points if point.result.loss is None),
+    )

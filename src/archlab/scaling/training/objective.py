@@ -1,0 +1,59 @@
+"""The next-token loss of a language model, and the optimiser that minimises it."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from archlab.architectures.backbones import Backbone
+from archlab.scaling.training.processes import Processes
+from archlab.scaling.training.recipe import LMRecipe
+from archlab.training.learner import make_optimizer
+from archlab.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from archlab.architectures import Architecture
+
+
+class NextToken(nn.Module):
+    """The mean cross-entropy of every next token, in nats."""
+
+    def __init__(self, model: Backbone, recipe: LMRecipe) -> None:
+        super().__init__()
+        self.model = model
+        self.is_half = recipe.precision == "bf16"
+        for layer in model.layers:
+            if recipe.recompute:
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            if recipe.compiled:
+                layer.compile(dynamic=False)
+
+    def forward(self, tokens_bl: Tensor) -> Tensor:
+        """Of ``(batch, length + 1)`` tokens: the first ``length`` are inputs, the last ``length`` are targets."""
+        with torch.autocast(tokens_bl.device.type, torch.bfloat16, enabled=self.is_half):
+            logits_blv = self.model(tokens_bl[:, :-1])
+            return F.cross_entropy(logits_blv.float().flatten(0, 1), tokens_bl[:, 1:].flatten())
+
+
+def make_objective(
+    architecture: "Architecture", *, vocab_size: int, length: int, dim: int, seed: int, recipe: LMRecipe, processes: Processes
+) -> NextToken:
+    """A model initialised from its seed, on its device, shared by the processes; torch's global generator is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1))
+        model = architecture.build(vocab_size=vocab_size, max_length=length, dim=dim, embedding_std=recipe.embedding_std)
+    objective = NextToken(model, recipe).to(processes.device)
+    processes.shard(objective)
+    return objective
+
+
+def make_lm_optimizer(objective: NextToken, recipe: LMRecipe) -> torch.optim.AdamW:
+    """Fused AdamW; its learning rate is set for every step."""
+    optimizer = make_optimizer(objective, Recipe(beta1=recipe.beta1, beta2=recipe.beta2), 0.0, recipe.weight_decay)
+    for group in optimizer.param_groups:
+        group["lr"], group["capturable"] = 0.0, False  # no step is captured here, and shards take no tensor for a rate
+    return optimizer

@@ -1,0 +1,111 @@
+"""The processes that train one model together: which of them this is, its share of the work, how they agree."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from archlab.architectures.backbones import Residual
+from archlab.errors import ArchlabError
+
+Value = TypeVar("Value")
+
+
+def launched_together() -> bool:
+    """Whether ``torchrun`` started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process of those that share a model; alone by default."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    sharded: bool = False
+
+    @classmethod
+    @contextmanager
+    def join(cls, device: Literal["cpu", "cuda"]) -> Iterator["Processes"]:
+        """Find the others that ``torchrun`` has started, and part from them at the end.
+
+        Raises:
+            ArchlabError: there is no GPU for this process.
+        """
+        if not launched_together():
+            yield cls(torch.device(device))
+            return
+        place = torch.device(device)
+        if device == "cuda":
+            local = int(os.environ["LOCAL_RANK"])
+            if local >= torch.cuda.device_count():
+                raise ArchlabError(f"process {local} has no GPU of its own: start at most {torch.cuda.device_count()} here")
+            place = torch.device("cuda", local)
+            torch.cuda.set_device(place)
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        try:
+            yield cls(place, dist.get_rank(), dist.get_world_size(), sharded=True)
+            dist.barrier()  # a process that leaves while others still talk to it takes them down
+        finally:
+            dist.destroy_process_group()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def shard(self, objective: nn.Module) -> None:
+        """Give every process a share of each parameter, gradient and optimiser state, in place.
+
+        Fully sharded data parallel (FSDP, arXiv 2304.11277): a layer's parameters are gathered for its forward and its
+        backward pass only.
+        """
+        if not self.sharded:
+            return
+        exempt = {name for name, parameter in objective.named_parameters() if getattr(parameter, "_no_weight_decay", False)}
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for module in objective.modules():
+            if isinstance(module, Residual):
+                fully_shard(module, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+        for name, parameter in objective.named_parameters():
+            if name in exempt:
+                parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def shares(self, rows: Tensor, most: int) -> Iterator[tuple[Tensor, float]]:
+        """This process's rows of a global batch in pieces of at most ``most`` rows (0: one piece), with their weights.
+
+        All processes get equally many pieces, for they gather parameters together. The weights of all pieces of all
+        processes sum to 1; a process that has no row left gets one of weight 0.
+        """
+        own = torch.tensor_split(rows, self.size)[self.rank]
+        longest = -(-len(rows) // self.size)
+        for piece in torch.tensor_split(own, -(-longest // (most or longest))):
+            yield (piece if len(piece) else rows[:1]), len(piece) / len(rows)
+
+    def sum(self, values: Tensor) -> list[float]:
+        """Sums over the processes of a vector on the device."""
+        if self.sharded:
+            dist.all_reduce(values)
+        found: list[float] = values.tolist()
+        return found
+
+    def agree(self, value: Value) -> Value:
+        """The first process's value."""
+        values = [value]
+        if self.sharded:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.sharded:
+            dist.barrier()

@@ -1,0 +1,96 @@
+"""How a language model is trained, beside its size, data, batch and learning rate."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from archlab.errors import ArchlabError, unknown
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "warmup": (0, 0.999), "decay": (0, 1), "final_lr": (0, 1), "weight_decay": (0, math.inf), "beta1": (0, 0.9999),
+    "beta2": (0, 0.99999), "grad_clip": (0, math.inf), "micro_batch": (0, math.inf), "evaluations": (1, math.inf),
+    "validation_tokens": (1, math.inf), "embedding_std": (1e-6, 100),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMRecipe:
+    """A training recipe of language models. Everything here can change the loss, if by rounding only."""
+
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """Course of the learning rate after the warm-up: cosine, or warm-up, stable, decay (arXiv 2404.06395)."""
+    warmup: float = 0.05
+    """Share of the steps with linear warm-up, in [0, 1)."""
+    decay: float = 0.2
+    """Share of the steps over which ``wsd`` decays linearly at the end."""
+    final_lr: float = 0.1
+    """Learning rate of the last step, as a share of the peak."""
+    weight_decay: float = 0.1
+    """On matrices only, and never on embeddings or on parameters that a layer exempts."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    grad_clip: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast: parameters, optimiser and sensitive operations stay in fp32."""
+    micro_batch: int = 0
+    """Sequences that a process computes at once, their gradients are accumulated; 0 for its whole share of the batch."""
+    recompute: bool = False
+    """Keep only what goes in between layers, and compute the rest again in the backward pass (activation checkpointing)."""
+    compiled: bool = False
+    """Compile every layer with :func:`torch.compile`."""
+    embedding_std: float = 0.02
+    """Standard deviation of the token embedding's initialisation."""
+    evaluations: int = 1
+    """Evenly spaced evaluations on the validation split, the last after the last step."""
+    validation_tokens: int = 131_072
+    """Tokens of the validation split that are evaluated, if it has so many: always the same."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ArchlabError: naming field, value and what is allowed.
+        """
+        for name, hint in get_type_hints(LMRecipe).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal:
+                if value not in get_args(hint):
+                    raise ArchlabError(f"recipe: {name}={value!r}: choose one of {', '.join(get_args(hint))}")
+                continue
+            if hint is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+            elif type(value) is not hint:
+                raise ArchlabError(f"recipe: {name}={value!r} is not of type {hint.__name__}")
+            low, high = _BOUNDS.get(name, (-math.inf, math.inf))
+            if not (low <= value <= high and math.isfinite(value)):
+                raise ArchlabError(f"recipe: {name}={value!r}: must be from {low:g} to {high:g}")
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """The learning rate of a step (from 1) as a share of the peak."""
+        warmup = math.floor(self.warmup * num_steps)
+        if step <= warmup:
+            return step / warmup
+        if self.schedule == "wsd":
+            first = num_steps - max(math.floor(self.decay * num_steps), 1)
+            done = max(step - max(first, warmup), 0) / max(num_steps - max(first, warmup), 1)
+            return 1 - (1 - self.final_lr) * done
+        done = (step - warmup - 1) / max(num_steps - warmup - 1, 1)
+        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LMRecipe":
+        """The recipe with these fields.
+
+        Raises:
+            ArchlabError: a field is unknown or its value not allowed.
+        """
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("recipe field", name, names)
+        return cls(**values)

@@ -1,0 +1,81 @@
+"""What a training of a language model reports, and what it gives."""
+
+import signal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """The training was asked to end, and has written a checkpoint if it may."""
+
+    def __init__(self, number: int) -> None:
+        """Args: the signal that asked."""
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status that says so: 143 for SIGTERM, 130 for Ctrl-C."""
+        return 128 + self.number
+
+    def __str__(self) -> str:
+        return f"ended by {signal.Signals(self.number).name}"
+
+
+@dataclass(frozen=True)
+class LMProgress:
+    """What a running training reports about itself, about once a second."""
+
+    step: int
+    num_steps: int
+    tokens_per_second: float
+    loss: float
+    """Training loss of the latest step, in nats a token."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of the loss curve."""
+
+    step: int
+    train_loss: float
+    """Mean over the steps since the previous point, in nats a token."""
+    validation_loss: float | None
+    """None where it was not evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMResult:
+    """What the training of a language model gave."""
+
+    status: Literal["finished", "diverged"]
+    """A diverged one is censored: its loss is not known, only that this learning rate did not get there."""
+    reason: str
+    """Why it diverged; else empty."""
+    steps: int
+    """Steps taken."""
+    loss: float | None
+    """On the validation split after the last step, in nats a token; None if it diverged."""
+    curve: tuple[CurvePoint, ...]
+    epochs: float
+    """How often the training split was read."""
+    tokens_per_second: float
+    utilisation: float
+    """Model FLOPs (3 x forward) over what as many products of large matrices would reach on this machine."""
+    gemm: float
+    """FLOP/s that those reach, on all processes together."""
+    peak_bytes: int
+    """Largest memory of a process: resident on a CPU, allocated on a GPU."""
+    seconds: float
+    """Of training, without evaluation and checkpoints; over all lives of a training that was interrupted."""
+    processes: int
+    """That shared the model at the end."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready but for numbers that are not finite."""
+        return asdict(self) | {"curve": [[p.step, p.train_loss, p.validation_loss] for p in self.curve]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LMResult":
+        """The result that :meth:`to_dict` wrote down."""
+        return cls(**values | {"curve": tuple(CurvePoint(*point) for point in values["curve"])})

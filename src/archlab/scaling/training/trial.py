@@ -1,0 +1,84 @@
+"""A training of a language model as a value, with the key that it is stored under."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from archlab.errors import ArchlabError
+from archlab.scaling.corpora import Corpus
+from archlab.scaling.plan import LMRun
+from archlab.scaling.training.recipe import LMRecipe
+from archlab.training.trial import Device, code_fingerprint
+
+_COMPUTED = ("dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
+
+
+@dataclass(frozen=True)
+class LMTrial:
+    """A run of a plan, how it is trained, and where."""
+
+    run: LMRun
+    recipe: LMRecipe
+    device: Device = "cpu"
+
+    @cached_property
+    def key(self) -> str:
+        """Hash (32 hexadecimal digits) of everything that can change the result, and of nothing else, as that of
+        :class:`archlab.training.trial.Trial`: what the run is called and what group it belongs to does not count.
+
+        How many processes share the model is not in it: it changes the loss by rounding only.
+        """
+        import torch
+
+        assert self.run.corpus_hash is not None, "the corpus is prepared before anything is trained on it"
+        layers = self.run.architecture.layers
+        identity = {name: getattr(self.run, name) for name in _COMPUTED} | {
+            "layers": [(layer.name, layer.knobs()) for layer in layers],
+            "recipe": self.recipe.to_dict(),
+            "device": self.device,
+            "torch": torch.__version__.split("+")[0].rsplit(".", 1)[0],
+            "code": code_fingerprint("archlab.scaling.training.loop", *(type(layer).__module__ for layer in layers)),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    def on(self, corpus: Corpus) -> "LMTrial":
+        """The same with what the prepared corpus says of itself.
+
+        Raises:
+            ArchlabError: the run was planned for another one, or there is less than a sequence in it.
+        """
+        run = self.run
+        for name, given, found in (
+            ("corpus_hash", run.corpus_hash, corpus.hash),
+            ("vocab_size", run.vocab_size, corpus.vocab_size),
+        ):
+            if given is not None and given != found:
+                raise ArchlabError(
+                    f"{name}: the plan is for {str(given)[:16]}, corpus {run.corpus} with tokenizer {run.tokenizer} has "
+                    f"{str(found)[:16]}: give the corpus it was made for, or make the plan again"
+                )
+        corpus.num_sequences("validation", run.length)
+        return replace(self, run=replace(run, corpus_hash=corpus.hash, epochs=corpus.epochs(run.tokens, run.length)))
+
+    def __str__(self) -> str:
+        """For messages."""
+        return str(self.run)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` is the inverse."""
+        return {"run": asdict(self.run), "recipe": self.recipe.to_dict(), "device": self.device}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
+        """The trial that :meth:`to_dict` wrote down.
+
+        Raises:
+            ArchlabError: a field or value is unknown to this archlab.
+        """
+        try:
+            run = LMRun(**values["run"])
+        except TypeError as error:
+            raise ArchlabError(f"a run of another archlab: {error}") from None
+        return cls(run, LMRecipe.from_dict(values["recipe"]), values["device"])

@@ -1,0 +1,127 @@
+"""archlab scale run, fit, predict: a ladder that is killed finishes with the same numbers; what makes no sense is refused."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import CommandLine, start
+from tests.scaling.fits.laws import Law
+from tests.scaling.language_models import tiny_corpus, tiny_run
+from tests.scaling.synthetic_ladders import fill, ladder
+
+from archlab.scaling.plan import Plan
+from archlab.store import LanguageModelStore
+
+
+@pytest.fixture
+def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    corpus = tiny_corpus(tmp_path)
+    runs = []
+    for dim in (8, 12, 16):
+        run = tiny_run(corpus, dim=dim, steps=300)
+        runs.append(run)
+    Plan(tuple(runs)).save(tmp_path / "plan.yaml")
+    return str(tmp_path / "plan.yaml")
+
+
+def losses(store: Path) -> dict[int, object]:
+    with LanguageModelStore(store, create=False) as opened:
+        return {r.run["run"]["dim"]: (r.result["loss"], r.result["curve"]) for r in opened.records(statuses=("finished",))}
+
+
+@pytest.mark.slow
+def test_a_ladder_that_is_killed_or_interrupted_finishes_with_the_same_bits(tmp_path: Path, tiny_plan: str):
+    options = ("--workers", "2", "--set", "validation_tokens=160")
+    whole = start("scale", "run", tiny_plan, "--store", "whole.db", "--json", *options, folder=tmp_path)
+    out, err = whole.communicate(timeout=300)
+    assert whole.returncode == 0, err
+    document = json.loads(out)
+    assert (document["trainings"], document["computed"]) == (3, 3)
+    assert err.count("loss ") == 3
+    for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)):
+        killed = start("scale", "run", tiny_plan, "--store", "killed.db", *options, folder=tmp_path)
+        while (line := killed.stderr.readline()) and "3 trainings" not in line:  # it has begun
+            pass
+        time.sleep(3)
+        done_before = killed.poll() is not None
+        os.kill(killed.pid, number)
+        _, err = killed.communicate(timeout=60)
+        assert done_before or killed.returncode == status, err
+    rest = start("scale", "run", tiny_plan, "--store", "killed.db", *options, folder=tmp_path)
+    _, err = rest.communicate(timeout=300)
+    assert rest.returncode == 0, err
+    assert losses(tmp_path / "killed.db") == losses(tmp_path / "whole.db")
+    assert not (tmp_path / "killed.db.checkpoints").exists()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    good, bad = Law(), Law(A=500.0)
+    return str(fill(tmp_path / "archlab.db", ladder("good", good) + ladder("bad", bad)))
+
+
+def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
+    outcome = archlab("scale", "fit", "--store", store, "--resamples", "20", "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document["architectures"].keys() == {"good", "bad"}
+    for architecture in document["architectures"].values():
+        assert architecture["methods"].keys() == {"isoflop", "huber", "variable-projection"}
+        assert len(architecture["trainings"]) == 28
+    assert len(document["comparisons"]) == 4
+    assert all(c["difference"]["value"] > 0 and c["multiplier"]["value"] > 1 for c in document["comparisons"])
+    shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
+    assert shown.status == 0, shown.err
+    for words in ("good: 28 trainings", "variable-projection", "minima in 4 of 4 groups", "times the budget"):
+        assert words in " ".join(shown.out.split())
+
+
+def test_predictions_say_how_far_beyond_the_data_they_are(archlab: CommandLine, store: str):
+    outcome = archlab("scale", "predict", "--flops", "8e20", "--store", store, "--resamples", "20", "--json")
+    assert outcome.status == 0, outcome.err
+    rows = json.loads(outcome.out)
+    assert len(rows) == 6
+    assert all(row["beyond_the_data"] == pytest.approx(1000) for row in rows)
+    huber = next(row for row in rows if row["architecture"] == "good" and row["method"] == "huber")
+    assert huber["size"]["low"] <= huber["size"]["value"] <= huber["size"]["high"]
+    back = archlab("scale", "predict", "--loss", str(huber["loss"]["value"]), "--store", store, "--resamples", "0", "--json")
+    again = next(row for row in json.loads(back.out) if row["architecture"] == "good" and row["method"] == "huber")
+    assert again["flops"]["value"] == pytest.approx(8e20, rel=1e-6)
+    shown = archlab("scale", "predict", "--loss", "2.2", "--store", store, "--resamples", "0")
+    assert "beyond the data" in " ".join(shown.out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("predict",), "give --flops"),
+        (("predict", "--flops", "1e20", "--loss", "2"), "give --flops"),
+        (("predict", "--flops", "-1"), "--flops -1"),
+        (("predict", "--loss", "1.0"), "no budget reaches it"),
+        (("fit", "--resamples", "5"), "resamples=5"),
+        (("fit", "--confidence", "95"), "confidence=95"),
+        (("fit", "--store", "missing.db"), "does not exist"),
+        (("run", "missing.yaml"), "does not exist"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(archlab, store, arguments, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = archlab("scale", *arguments)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert named in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"archlab.db"}
+
+
+def test_a_recipe_or_corpus_that_does_not_fit_is_refused_before_anything_is_written(archlab, tiny_plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "recipe: precision='fp16'" in archlab("scale", "run", tiny_plan, "--set", "precision=fp16").err
+    assert "recipe field 'warm'" in archlab("scale", "run", tiny_plan, "--set", "warm=0.1").err
+    (tmp_path / "text.txt").write_text("another text\n" * 5000 + "and a line that differs\n" * 5000)
+    outcome = archlab("scale", "run", tiny_plan)
+    assert (outcome.status, "corpus_hash: the plan is for" in outcome.err) == (2, True)
+    assert not (tmp_path / "archlab.db").exists()

@@ -1,0 +1,68 @@
+"""The scaling report: complete, offline, honest about what is missing; its CSV holds every training."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from tests.scaling.fits.laws import Law
+from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result
+
+from archlab.reports.scaling_page import headline, write_scaling_report
+from archlab.scaling.findings import Findings, find
+from archlab.scaling.laws import Resampling
+from archlab.scaling.study import read_study
+from archlab.store import LanguageModelStore
+
+LAW = Law()
+
+
+@pytest.fixture
+def findings(tmp_path):
+    def made(*trainings, resamples=20) -> Findings:
+        with LanguageModelStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
+            return find(read_study(store.records()), Resampling(resamples))
+
+    return made
+
+
+def specs_of(page: str) -> dict[str, dict]:
+    return json.loads(re.search(r'id="specs">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def values_of(spec: dict) -> list[list[dict]]:
+    return [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
+
+
+def test_the_page_draws_every_chart_and_needs_no_network(findings, tmp_path):
+    three = {"budgets": BUDGETS[:3], "sizes": 5}
+    found = findings(ladder("good", LAW, **three), ladder("bad", replace(LAW, A=500.0), **three))
+    table = write_scaling_report(found, tmp_path / "scaling.html")
+    page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
+    specs = specs_of(page)
+    assert {name.partition("-")[0] for name in specs} == {"isoflop", "frontier", "differences", "residuals", "state"}
+    assert all(f'id="{name}"' in page for name in specs)
+    curves, runs, minima = values_of(specs["isoflop-0"])
+    assert (len(runs), len(minima)) == (15, 3)
+    assert len({row["budget"] for row in curves}) == 3
+    assert "At 4e+17 FLOPs good has the lower loss than bad" in page
+    assert "One seed" in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30
+    assert {row["status"] for row in rows} == {"finished"}
+    assert float(rows[0]["loss"]) == found.laws[0].family.loss[0]
+
+
+def test_what_is_missing_is_said(findings, tmp_path):
+    one_budget = ladder("a", LAW, budgets=BUDGETS[:1], sizes=5, reach=1.5)
+    trainings = [(one, result(None) if place == 4 else outcome) for place, (one, outcome) in enumerate(one_budget)]
+    found = findings(trainings, resamples=0)
+    write_scaling_report(found, tmp_path / "scaling.html")
+    page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
+    assert "1 training diverged and left out" in page
+    assert "a: isoflop: " in page
+    assert headline(found) == "0 of 1 IsoFLOP groups have their best size bracketed"
+    assert "diverged" in (tmp_path / "scaling.csv").read_text()

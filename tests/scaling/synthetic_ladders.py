@@ -1,0 +1,79 @@
+"""Stored trainings of language models whose losses follow a known law."""
+
+from pathlib import Path
+
+import numpy as np
+from tests.scaling.fits.laws import Law
+
+from archlab.scaling.plan import LMRun
+from archlab.scaling.training import CurvePoint, LMRecipe, LMResult, LMTrial
+from archlab.store import LanguageModelStore
+
+BUDGETS = (1e17, 2e17, 4e17, 8e17)
+
+
+def trial(label: str, budget: float, size: float, tokens: float, seed: int = 0, **values) -> LMTrial:
+    known = {
+        "spec": f"mh-attention swiglu(inner={ord(label[0])})",
+        "dim": int(size**0.5),
+        "flops": int(6 * size * tokens),
+        "params": int(size),
+        "params_non_embedding": int(0.9 * size),
+        "state": int(10 * size**0.5),
+        "steps": 1000,
+        "batch_size": 32,
+        "length": 128,
+        "learning_rate": 1e-3,
+        "corpus": "stdlib",
+        "tokenizer": "ascii",
+        "corpus_hash": "0" * 64,
+        "vocab_size": 99,
+    }
+    run = LMRun(label=label, budget=budget, tokens=int(tokens), seed=seed, **known | values)
+    return LMTrial(run, LMRecipe())
+
+
+def result(loss: float | None) -> LMResult:
+    return LMResult(
+        status="diverged" if loss is None else "finished",
+        reason="the loss is not a number at step 7" if loss is None else "",
+        steps=1000,
+        loss=loss,
+        curve=(CurvePoint(500, 5.0, None), CurvePoint(1000, 4.0, loss)),
+        epochs=0.5,
+        tokens_per_second=1e4,
+        utilisation=0.4,
+        gemm=1e11,
+        peak_bytes=1 << 30,
+        seconds=100.0,
+        processes=1,
+    )
+
+
+def ladder(label: str, law: Law, budgets=BUDGETS, sizes=7, reach=4.0, seeds=1, noise=0.0) -> list[tuple[LMTrial, LMResult]]:
+    """An IsoFLOP study around the law's optima; the noise, in nats, is that of the seed and size, whatever the law."""
+    rng = np.random.default_rng(0)
+    found = []
+    for budget in budgets:
+        best = law.size_factor * (budget / 6) ** law.size_exponent
+        for size in best * np.geomspace(1 / reach, reach, sizes):
+            for seed in range(seeds):
+                loss = law.loss(size, budget / 6 / size) + noise * rng.normal()
+                found.append((trial(label, budget, size, budget / 6 / size, seed), result(float(loss))))
+    return found
+
+
+def fill(path: Path, trainings: list[tuple[LMTrial, LMResult]]) -> Path:
+    with LanguageModelStore(path) as store:
+        for one, outcome in trainings:
+            store.finish(one, outcome.to_dict(), {})
+    return path
+
+
+SMALL = Law(E=1.2, A=96.6, B=410.0)
+"""A law whose optima lie where the quick ladder looks for them."""
+
+
+def made_up_training(one: LMTrial, on_progress, hurdles) -> LMResult:
+    """Takes no time."""
+    return result(float(SMALL.loss(one.run.params, one.run.tokens)))

@@ -1,0 +1,56 @@
+"""What runs will take: timed where that is quick, extended from there."""
+
+import pytest
+
+from archlab.scaling import estimate
+from archlab.scaling.estimate import measured_costs, stated_costs
+from archlab.scaling.ladder import Ladder
+from archlab.scaling.planner import make_plan
+
+RUNS = make_plan(Ladder(name="test", budgets=(2e11,), sizes=4, vocab_size=99, seeds=(0, 1)), ["transformer++", "attention"]).runs
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Widths of the sizes that were timed; a step of width w takes w seconds."""
+    widths: list[int] = []
+
+    def seconds(run) -> float:
+        widths.append(run.dim)
+        return float(run.dim)
+
+    monkeypatch.setattr(estimate, "_step_seconds", seconds)
+    monkeypatch.setattr(estimate, "_peak_bytes", lambda run: 0)
+    return widths
+
+
+def test_every_size_is_timed_once(timed: list[int]):
+    costs = measured_costs(RUNS)
+    assert [cost.seconds for cost in costs] == pytest.approx([run.dim * run.steps for run in RUNS])
+    assert len(timed) == len(RUNS) / 2
+
+
+def test_dear_steps_are_judged_by_the_largest_that_was_timed(timed: list[int], monkeypatch: pytest.MonkeyPatch):
+    runs = [run for run in RUNS if run.seed == 0]
+    second = runs[1]
+    monkeypatch.setattr(estimate, "_DEAREST_STEP", second.flops / second.steps)
+    costs = dict(zip(runs, measured_costs(runs), strict=True))
+    assert set(timed) == {run.dim for run in runs if run.dim <= second.dim}
+    last = runs[3]
+    assert last.label == second.label
+    assert costs[last].seconds / last.flops == pytest.approx(costs[second].seconds / second.flops)
+
+
+def test_memory_grows_with_the_size(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimate, "_step_seconds", lambda run: 1.0)
+    one, other = measured_costs([RUNS[0], RUNS[6]])
+    assert 16 * RUNS[0].params < one.bytes < other.bytes
+
+
+def test_a_step_is_timed():
+    assert 0 < estimate._step_seconds(RUNS[0]) < 10
+
+
+def test_on_paper_a_stated_speed_counts():
+    assert [cost.seconds for cost in stated_costs(RUNS, 1e9)] == [run.flops / 1e9 for run in RUNS]
+    assert stated_costs(RUNS[:1], 1e9)[0].bytes == 16 * RUNS[0].params

@@ -1,0 +1,188 @@
+"""From a store to laws: known laws come back by every method, what cannot be fitted is named, censored runs are left out."""
+
+from dataclasses import replace
+
+import pytest
+from tests.scaling.fits.laws import Law
+from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, trial
+
+from archlab.errors import ArchlabError
+from archlab.scaling.comparison import compare, state_law
+from archlab.scaling.laws import METHODS, HoldOut, Resampling, answer, extrapolation, fit_laws
+from archlab.scaling.study import read_study
+from archlab.store import LanguageModelStore
+
+FEW = Resampling(24)
+NONE = Resampling(0)
+LAW = Law()
+
+
+@pytest.fixture
+def study(tmp_path):
+    def made(*trainings, parameters="all"):
+        with LanguageModelStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
+            return read_study(store.records(), parameters)
+
+    return made
+
+
+def test_every_method_finds_the_law(study):
+    family = study(ladder("a", LAW)).families["a"]
+    laws = fit_laws(family, FEW)
+    assert tuple(laws.found) == METHODS
+    assert not laws.refused
+    assert not laws.disagreement
+    best = LAW.size_factor * (max(BUDGETS) / 6) ** LAW.size_exponent
+    for method, law in laws.found.items():
+        assert law.largest.size.value == pytest.approx(best, rel=0.05)
+        assert law.largest.size_exponent.value == pytest.approx(LAW.size_exponent, abs=0.01)
+        assert law.largest.size_exponent.low <= law.largest.size_exponent.value <= law.largest.size_exponent.high
+        assert isinstance(law.hold_out, HoldOut)
+        assert law.hold_out.budget == max(BUDGETS)
+        assert law.hold_out.size_ratio == pytest.approx(1, abs=0.05)
+        assert (law.hold_out.loss_error is None) == (law.largest.loss is None) == (method == "isoflop")
+        if law.hold_out.loss_error is not None:
+            assert law.hold_out.loss_error < 1e-4
+
+
+def test_intervals_hold_the_law_when_there_is_noise(study):
+    laws = fit_laws(study(ladder("a", LAW, seeds=3, noise=0.005)).families["a"], FEW)
+    for law in laws.found.values():
+        exponent = law.largest.size_exponent
+        assert exponent.low - 0.01 < LAW.size_exponent < exponent.high + 0.01  # noise of one draw of seeds
+        assert 0.0005 < exponent.high - exponent.low < 0.6
+
+
+def test_seeds_are_drawn_within_their_size_where_every_size_has_several(study):
+    once, thrice = study(ladder("a", LAW), ladder("b", LAW, seeds=3)).families.values()
+    assert len(set(once.strata())) == len(BUDGETS)
+    assert len(set(thrice.strata())) == 7 * len(BUDGETS)
+
+
+def test_one_budget_makes_no_law_and_says_what_is_missing(study):
+    laws = fit_laws(study(ladder("a", LAW, budgets=(1e17,), sizes=4, reach=1.5)).families["a"], NONE)
+    assert "two are needed" in laws.refused["isoflop"]
+    assert "isoflop" not in laws.found
+
+
+def test_a_group_that_is_not_bracketed_is_refused_with_the_sizes_to_add(study):
+    cut = [one for one in ladder("a", LAW) if one[0].run.budget < max(BUDGETS) or one[0].run.params > 1.1 * best_of(max(BUDGETS))]
+    laws = fit_laws(study(cut).families["a"], NONE)
+    (reason,) = laws.isoflop.refused.values()
+    assert "not bracketed; add sizes from" in reason
+    assert len(laws.isoflop.minima) == len(BUDGETS) - 1
+    assert laws.found["isoflop"].hold_out.size_ratio is None
+
+
+def best_of(budget: float) -> float:
+    return LAW.size_factor * (budget / 6) ** LAW.size_exponent
+
+
+def test_diverged_runs_are_censored_and_their_group_is_not_bracketed_by_them(study):
+    trainings = [
+        (one, result(None) if one.run.budget == max(BUDGETS) and one.run.params > 1.1 * best_of(one.run.budget) else outcome)
+        for one, outcome in ladder("a", LAW)
+    ]
+    family = study(trainings).families["a"]
+    laws = fit_laws(family, NONE)
+    assert (len(family.censored), len(family.loss)) == (3, 7 * len(BUDGETS) - 3)
+    (reason,) = laws.isoflop.refused.values()
+    assert "the largest size" in reason
+    assert laws.found["huber"].largest.size_exponent.value == pytest.approx(LAW.size_exponent, abs=0.01)
+
+
+def test_methods_that_contradict_each_other_are_flagged(study):
+    # at the largest budget the losses of large models are too high: a parabola follows, the parametric law cannot
+    bent = [
+        (one, replace(outcome, loss=outcome.loss + 0.4 * max(0.0, one.run.params / best_of(one.run.budget) - 0.4)))
+        if one.run.budget == max(BUDGETS)
+        else (one, outcome)
+        for one, outcome in ladder("a", LAW)
+    ]
+    laws = fit_laws(study(bent).families["a"], NONE)
+    assert "isoflop and huber: the optimal sizes at the largest budget differ by a factor of" in laws.disagreement
+
+
+def test_answers_invert_each_other_and_know_how_far_they_reach(study):
+    laws = fit_laws(study(ladder("a", LAW)).families["a"], NONE)
+    for method in ("huber", "variable-projection"):
+        fit = laws.found[method].fit
+        spent = answer(laws.family, method, fit, laws.cost, NONE, flops=1e21)
+        assert spent.loss.value == pytest.approx(LAW.loss(spent.size.value, spent.tokens.value), rel=0.01)
+        back = answer(laws.family, method, fit, laws.cost, FEW, loss=spent.loss.value)
+        assert back.flops.value == pytest.approx(1e21, rel=1e-6)
+        assert back.flops.low <= 1e21 * 1.01
+        with pytest.raises(ArchlabError, match="no budget reaches it"):
+            answer(laws.family, method, fit, laws.cost, NONE, loss=1.0)
+    assert extrapolation(laws.family, 8e20) == pytest.approx(1000)
+    assert extrapolation(laws.family, 1e16) == pytest.approx(10)
+    assert extrapolation(laws.family, 2e17) <= 1
+
+
+def test_the_better_architecture_is_better_by_what_it_is(study):
+    worse = replace(LAW, A=LAW.A * 1.2, B=LAW.B * 1.2)
+    families = study(ladder("good", LAW, seeds=2, noise=0.002), ladder("bad", worse, seeds=2, noise=0.002)).families
+    found = compare(families["good"], families["bad"], FEW)
+    assert [c.budget for c in found] == list(BUDGETS)
+    for c in found:
+        size = best_of(c.budget)
+        gap = 0.2 * (LAW.loss(size, c.budget / 6 / size) - LAW.E)
+        assert c.pairs == 14
+        assert c.difference.value == pytest.approx(gap, abs=0.01)
+        assert c.difference.low < c.difference.value < c.difference.high
+        assert c.difference.low > 0.5 * gap
+        assert c.multiplier.low < c.multiplier.value < c.multiplier.high
+        assert c.multiplier.value > 1.5
+    (back, *_) = compare(families["bad"], families["good"], NONE)
+    assert back.difference.value == pytest.approx(-found[0].difference.value)
+    assert back.difference.low is None
+    assert back.multiplier.value < 1 / 1.5
+
+
+def test_runs_are_paired_by_place_even_if_some_were_censored(study):
+    trainings = ladder("a", LAW)
+    holed = [(one, result(None) if place == 1 else outcome) for place, (one, outcome) in enumerate(ladder("b", LAW))]
+    families = study(trainings, holed).families
+    (first, *_) = compare(families["a"], families["b"], NONE)
+    assert first.pairs == 6
+    assert first.difference.value == pytest.approx(0, abs=1e-3)
+
+
+def test_the_state_law_has_one_slope_over_architectures(study):
+    families = study(ladder("a", LAW), ladder("b", replace(LAW, A=500))).families.values()
+    law = state_law([fit_laws(family, NONE) for family in families], FEW)
+    assert law.exponent < 0
+    assert law.offsets.keys() == {"a", "b"}
+    assert law.offsets["b"] > law.offsets["a"]
+
+
+def test_sizes_count_without_embeddings_if_asked(study):
+    family = study(ladder("a", LAW), parameters="non-embedding").families["a"]
+    assert family.N[0] == family.points[0].run.params_non_embedding
+
+
+def test_of_equal_trials_the_latest_counts(tmp_path):
+    with LanguageModelStore(tmp_path / "a.db") as store:
+        one = trial("a", 1e17, 1e6, 1e9)
+        store.finish(one, result(3.0).to_dict(), {})
+        (record,) = store.records()
+    study = read_study([record, replace(record, key="of later code", result=result(2.0).to_dict())])
+    assert [point.key for point in study.points] == ["of later code"]
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({"length": 256}, "length"), ({"corpus_hash": "1" * 64}, "corpus_hash"), ({"convention": "6nd"}, "convention")],
+)
+def test_runs_whose_losses_do_not_compare_are_refused(study, other, named):
+    with pytest.raises(ArchlabError, match=f"{named}: the store has runs with"):
+        study([(trial("a", 1e17, 1e6, 1e9), result(3.0)), (trial("b", 1e17, 1e6, 1e9, **other), result(3.0))])
+
+
+def test_an_empty_store_and_a_single_size_are_refused(study):
+    with pytest.raises(ArchlabError, match="no trained language model"):
+        study()
+    with pytest.raises(ArchlabError, match="a: 1 sizes have finished"):
+        fit_laws(study([(trial("a", 1e17, 1e6, 1e9), result(3.0))]).families["a"], NONE)
+    with pytest.raises(ArchlabError, match="resamples=5"):
+        Resampling(5)

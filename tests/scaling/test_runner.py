@@ -1,0 +1,107 @@
+"""What a store lacks is trained once, by whoever claims it; what fails is named and tried again."""
+
+import math
+
+import pytest
+from tests.fake_training import ThreadExecutor
+from tests.scaling.synthetic_ladders import result, trial
+
+from archlab.errors import ArchlabError
+from archlab.scaling.runner import Tally, run_side_by_side
+from archlab.scaling.training import LMProgress
+from archlab.store import LanguageModelStore
+
+SIZES = (1e6, 2e6, 4e6, 8e6)
+
+
+@pytest.fixture
+def trials():
+    return [trial("a", 1e17, size, 1e17 / 6 / size, corpus_hash="0") for size in SIZES]
+
+
+class Trainer:
+    """Trains in no time; fails at given sizes."""
+
+    def __init__(self, *failing: float) -> None:
+        self.failing, self.trained = failing, []
+
+    def __call__(self, one, on_progress, hurdles):
+        self.trained.append(one.run.params)
+        on_progress(LMProgress(1, 1000, 1e4, 5.0))
+        if one.run.params in self.failing:
+            raise ValueError("unlucky")
+        return result(math.log(one.run.params))
+
+
+def run(path, trials, train, on_event=lambda _: None) -> Tally:
+    with LanguageModelStore(path / "a.db") as store, ThreadExecutor(train, 2) as executor:
+        return run_side_by_side(trials, store, executor, path / "checkpoints", on_event)
+
+
+def test_a_ladder_is_trained_once_and_stored(tmp_path, trials):
+    train, events = Trainer(), []
+    tally = run(tmp_path, trials, train, events.append)
+    assert sorted(train.trained) == list(SIZES)
+    assert [tally.results[one.key].loss for one in trials] == [math.log(size) for size in SIZES]
+    assert [event.what for event in events].count("finished") == 4
+    assert tally.seconds_left() == 0
+    again = run(tmp_path, trials, train, events.append)
+    assert (len(train.trained), again.reused, len(again.results)) == (4, 4, 4)
+    with LanguageModelStore(tmp_path / "a.db", create=False) as store:
+        assert {record.status for record in store.records()} == {"finished"}
+        assert all(record.provenance["wall_seconds"] >= 0 for record in store.records())
+
+
+def test_what_fails_is_named_and_tried_again(tmp_path, trials):
+    tally = run(tmp_path, trials, Trainer(2e6))
+    assert tally.failed == {trials[1].key: "unlucky"}
+    assert len(tally.results) == 3
+    train = Trainer()
+    assert len(run(tmp_path, trials, train).results) == 4
+    assert train.trained == [2e6]
+
+
+def test_what_another_run_computes_is_waited_for(tmp_path, trials):
+    with LanguageModelStore(tmp_path / "a.db") as other:
+        (held,) = other.claim(trials[:1], 1)
+        events = []
+
+        def hear(event):
+            events.append(event.what)
+            if event.what == "waiting":
+                other.finish(held, result(2.0).to_dict(), {})
+
+        train = Trainer()
+        tally = run(tmp_path, trials, train, hear)
+    assert tally.results[held.key].loss == 2.0
+    assert sorted(train.trained) == list(SIZES[1:])
+    assert "waiting" in events
+
+
+def test_an_interrupt_keeps_what_is_done_and_gives_the_rest_back(tmp_path, trials):
+    def stop_after_one(event):
+        if event.what == "finished":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, trials, Trainer(), stop_after_one)
+    with LanguageModelStore(tmp_path / "a.db", create=False) as store:
+        statuses = [record.status for record in store.records()]
+    assert set(statuses) == {"finished"}
+    train = Trainer()
+    assert len(run(tmp_path, trials, train).results) == 4
+    assert len(train.trained) == 4 - len(statuses)
+
+
+def test_a_plan_that_calls_a_known_run_otherwise_renames_it(tmp_path, trials):
+    run(tmp_path, trials, Trainer())
+    renamed = [trial("a", 1e17, size, 1e17 / 6 / size, corpus_hash="0", convention="6nd") for size in SIZES]
+    assert run(tmp_path, renamed, Trainer(*SIZES)).reused == 4
+    with LanguageModelStore(tmp_path / "a.db", create=False) as store:
+        assert {record.run["run"]["convention"] for record in store.records()} == {"6nd"}
+
+
+def test_a_store_that_is_something_else_is_refused(tmp_path, trials):
+    (tmp_path / "a.db").write_text("not a store")
+    with pytest.raises(ArchlabError, match="not an SQLite database"):
+        run(tmp_path, trials, Trainer())
