@@ -43,9 +43,13 @@ def environment(device: str, bf16: bool) -> Iterator[None]:
         yield
 
 
+def clock_of(device: str) -> Callable[[], float]:
+    return time.perf_counter if device == "cuda" else time.process_time
+
+
 def seconds(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x_bld: Tensor, device: str) -> float:
     """One forward and backward pass."""
-    clock = time.perf_counter if device == "cuda" else time.process_time
+    clock = clock_of(device)
     wanted = [x_bld, *module.parameters()]
     dy_bld = torch.ones_like(x_bld)
     _synchronize(device)
@@ -138,7 +142,7 @@ def main() -> None:
     if min(args.rounds, *args.lengths) < 1:
         parser.error("--rounds and --lengths must be at least 1")
     torch.set_num_threads(1)
-    found = ceilings(args.device)
+    found = ceilings(args.device, clock_of(args.device))
     rows = []
     for length in args.lengths:
         for config in configs:
