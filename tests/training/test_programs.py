@@ -14,7 +14,13 @@ from archlab.training.learner import Learner, make_optimizer
 from archlab.training.programs import Eager, Stacked, choose_program, undone
 from archlab.training.train import build_model, train, train_together
 
-SPECS = ["mh-attention(heads=2) swiglu", "attention mlp", "hyena 1*mamba", "gated-deltanet(heads=2) swiglu", "parallel(mlp, hyena) moe(num=4)"]
+SPECS = [
+    "mh-attention(heads=2) swiglu",
+    "attention mlp",
+    "hyena 1*mamba",
+    "gated-deltanet(heads=2) swiglu",
+    "parallel(mlp, hyena) moe(num=4)",
+]
 
 
 def learner(value, device="cpu") -> Learner:
