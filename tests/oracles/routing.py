@@ -1,5 +1,7 @@
 """Routing from its definition: one token at a time, with Python's sort."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ def routed(router: nn.Module, x_bld: Tensor, active: int, reference: bool = Fals
     if reference:
         logits = logits + router.linear.bias
     bias = torch.zeros(logits.shape[-1]) if reference else router.balance * 1
-    scores = (logits + bias).tolist()
+    scores = (logits + math.sqrt(x_bld.shape[-1]) * bias).tolist()
     weights = torch.zeros_like(logits)
     excess = torch.full((logits.shape[-1],), -active * x_bld.shape[0] * x_bld.shape[1] / logits.shape[-1], dtype=logits.dtype)
     for b in range(x_bld.shape[0]):

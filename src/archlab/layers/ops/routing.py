@@ -1,5 +1,6 @@
 """Routing of tokens to experts, and how the experts are kept equally busy."""
 
+import math
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ the scale is small so that a bound on the norm of all gradients does not feel th
 class Router(nn.Module):
     """Weights of the ``active`` experts that each token is routed to: a softmax over their logits, 0 for all others.
 
-    Chosen are the largest of logit + bias. The bias, one scalar an expert, has no part in the weights and serves balance
-    alone: it falls where an expert has more than its share of the tokens and rises where it has less, without an auxiliary
-    loss, whose gradient would compete with the task's (Wang et al. 2024, arXiv 2408.15664, algorithm 1). There a rule of
-    its own moves the bias by a fixed step against the sign of the violation. Here the violation is the bias's gradient,
-    and AdamW makes of it a step of about the learning rate: nothing but the optimiser changes a layer between two
-    passes, and small models, whose learning rates are large, rebalance fast.
+    Chosen are the largest of logit + sqrt(D) bias. The bias, one scalar an expert, has no part in the weights and serves
+    balance alone: it falls where an expert has more than its share of the tokens and rises where it has less, without an
+    auxiliary loss, whose gradient would compete with the task's (Wang et al. 2024, arXiv 2408.15664, algorithm 1). There
+    a rule of its own moves the bias by a fixed step against the sign of the violation. Here the violation is the bias's
+    gradient, and AdamW makes of it a step of about the learning rate: nothing but the optimiser changes a layer between
+    two passes. The factor sqrt(D) lets the bias keep up with the logits, which are sums over D weights that take such
+    steps too; without it, small models, which learn fast, stay as uneven as with no bias at all.
 
     With ``reference``, the released code of MAD (arXiv 2403.17844): the logits of experts that are not chosen become 0
     instead of minus infinity, so after the softmax every expert has a weight, and there is no balance.
@@ -42,7 +44,7 @@ class Router(nn.Module):
                 least = logits.topk(self.active, dim=-1).values[..., -1:]
                 weights = logits.masked_fill(logits < least, 0).softmax(-1)
             else:
-                chosen = (logits + self.balance).detach().topk(self.active, dim=-1).indices
+                chosen = (logits + math.sqrt(x.shape[-1]) * self.balance).detach().topk(self.active, dim=-1).indices
                 is_chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, chosen, True)
                 weights = logits.masked_fill(~is_chosen, -torch.inf).softmax(-1)
                 weights = apply(_Balanced, weights, self.balance, is_chosen)
