@@ -117,8 +117,9 @@ def fit_laws(family: Family, resampling: "Resampling") -> Laws:
     Raises:
         ArchlabError: it has fewer than two finished trainings of different sizes.
     """
-    if len(np.unique(family.N)) < 2:
-        raise ArchlabError(f"{family.label}: {len(np.unique(family.N))} sizes have finished: there is nothing to fit; train more")
+    sizes = len(np.unique(family.N))
+    if sizes < 2:
+        raise ArchlabError(f"{family.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
     cost = fit_power_law(family.N, family.C / family.D)
     found: dict[Method, Law] = {}
     refused: dict[Method, str] = {}
