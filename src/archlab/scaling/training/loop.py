@@ -118,7 +118,8 @@ class _Training:
             processes=processes,
         )
         self.optimizer = make_lm_optimizer(self.objective, recipe)
-        self.log = _Log(**(checkpoints and checkpoints.restore(self.objective, self.optimizer)) or {})
+        kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
+        self.log = _Log(**kept) if kept is not None else _Log()
         self.evaluate_at = _evenly(recipe.evaluations, run.steps)
         self.curve_at = _evenly(CURVE_POINTS, run.steps) | self.evaluate_at
         self.unread: list[Tensor] = []
