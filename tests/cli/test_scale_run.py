@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -125,3 +127,15 @@ def test_a_recipe_or_corpus_that_does_not_fit_is_refused_before_anything_is_writ
     outcome = archlab("scale", "run", tiny_plan)
     assert (outcome.status, "corpus_hash: the plan is for" in outcome.err) == (2, True)
     assert not (tmp_path / "archlab.db").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_models_give_the_same_losses(tmp_path: Path, tiny_plan: str):
+    run = ("-c", "from archlab.cli import main; main()", "scale", "run", tiny_plan, "--set", "validation_tokens=160", "--store")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", sys.executable)
+    subprocess.run([sys.executable, *torchrun, *run, "shared.db"], cwd=tmp_path, check=True, capture_output=True, timeout=240)
+    subprocess.run([sys.executable, *run, "alone.db"], cwd=tmp_path, check=True, capture_output=True, timeout=240)
+    shared, alone = losses(tmp_path / "shared.db"), losses(tmp_path / "alone.db")
+    assert {dim: loss for dim, (loss, _) in shared.items()} == pytest.approx(
+        {dim: loss for dim, (loss, _) in alone.items()}, abs=1e-5
+    )

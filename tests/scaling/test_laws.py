@@ -182,7 +182,7 @@ def test_runs_whose_losses_do_not_compare_are_refused(study, other, named):
 def test_an_empty_store_and_a_single_size_are_refused(study):
     with pytest.raises(ArchlabError, match="no trained language model"):
         study()
-    with pytest.raises(ArchlabError, match="a: 1 sizes have finished"):
+    with pytest.raises(ArchlabError, match="a: sizes that have finished: 1; a law takes two"):
         fit_laws(study([(trial("a", 1e17, 1e6, 1e9), result(3.0))]).families["a"], NONE)
     with pytest.raises(ArchlabError, match="resamples=5"):
         Resampling(5)

@@ -1,6 +1,7 @@
 """What ``archlab scale run`` does; imports weigh, so it is loaded inside the command."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,8 +81,6 @@ def _together(trials: list[LMTrial], location: str, processes: Processes, folder
 
 
 def _report(tally: Tally, location: str) -> None:
-    import time
-
     computed = len(tally.results) - tally.reused
     parts = [f"{count(computed, 'training')} computed in {duration(time.monotonic() - tally.started)}"]
     if not computed:
@@ -91,6 +90,9 @@ def _report(tally: Tally, location: str) -> None:
     diverged = sum(result.status == "diverged" for result in tally.results.values())
     if diverged:
         parts.append(f"{diverged} diverged: fits count them as censored")
+    left = len(tally.trials) - len(tally.results) - len(tally.failed)
+    if left:
+        parts.append(f"{left} left to another run on this store")
     message("; ".join(parts))
     for key, reason in tally.failed.items():
         message(f"failed: {tally.trials[key]}: {reason}")

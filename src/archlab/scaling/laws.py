@@ -19,6 +19,7 @@ from archlab.scaling.fits import (
     fit_isoflop,
     fit_parametric,
     fit_power_law,
+    isoflop_minimum,
 )
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.study import Family
@@ -117,8 +118,9 @@ def fit_laws(family: Family, resampling: "Resampling") -> Laws:
     Raises:
         ArchlabError: it has fewer than two finished trainings of different sizes.
     """
-    if len(np.unique(family.N)) < 2:
-        raise ArchlabError(f"{family.label}: {len(np.unique(family.N))} sizes have finished: there is nothing to fit; train more")
+    sizes = len(np.unique(family.N))
+    if sizes < 2:
+        raise ArchlabError(f"{family.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
     cost = fit_power_law(family.N, family.C / family.D)
     found: dict[Method, Law] = {}
     refused: dict[Method, str] = {}
@@ -152,20 +154,14 @@ class Resampling:
 
     def interval(self, family: Family, statistic: Callable[[Family], ArrayLike]) -> Interval:
         """Of numbers that are computed from an architecture's runs."""
-        everyone = np.arange(len(family.C))
-
-        def on(rows: Floats) -> ArrayLike:
-            return statistic(_draw(family, rows))
-
         return bootstrap(
-            on, everyone, strata=family.strata(), resamples=self.resamples, confidence=self.confidence, seed=self.seed
+            lambda rows: statistic(family.take(rows)),
+            np.arange(len(family.C)),
+            strata=family.strata(),
+            resamples=self.resamples,
+            confidence=self.confidence,
+            seed=self.seed,
         )
-
-
-def _draw(family: Family, rows: ArrayLike) -> Family:
-    index = np.asarray(rows, dtype=np.intp)
-    columns = {name: getattr(family, name)[index] for name in ("budget", "place", "seed", "C", "N", "D", "loss", "state")}
-    return Family(label=family.label, points=(), censored=(), **columns)
 
 
 def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
@@ -244,19 +240,17 @@ def _hold_out(family: Family, method: Method, cost: PowerLaw) -> HoldOut | str:
     budget = float(family.budget.max())
     held = family.budget == budget
     try:
-        fit = fit_family(family.only(~held), method)
+        fit = fit_family(family.take(np.flatnonzero(~held)), method)
         frontier = frontier_of(fit, cost)
     except ArchlabError as error:
         return str(error)
-    rest, loss_error = family.only(held), None
+    rest, loss_error = family.take(np.flatnonzero(held)), None
     if isinstance(fit, ParametricFit):
         loss_error = float(np.mean(np.abs(fit(rest.N, rest.D) / rest.loss - 1)))
     return HoldOut(budget, _size_ratio(rest, frontier), loss_error)
 
 
 def _size_ratio(group: Family, frontier: Frontier) -> float | None:
-    from archlab.scaling.fits import isoflop_minimum
-
     flops = float(np.median(group.C))
     try:
         return float(frontier.size(flops)) / isoflop_minimum(flops, group.N, group.D, group.loss).size

@@ -59,10 +59,10 @@ class Family:
         cells = budgets * (self.place.max(initial=0) + 1) + self.place
         return cells if len(cells) and np.unique(cells, return_counts=True)[1].min() > 1 else budgets
 
-    def only(self, keep: NDArray[np.bool_]) -> "Family":
-        """The same with some of the finished trainings."""
-        columns = {name: getattr(self, name)[keep] for name in ("budget", "place", "seed", "C", "N", "D", "loss", "state")}
-        points = tuple(point for point, kept in zip(self.points, keep, strict=True) if kept)
+    def take(self, rows: NDArray[np.intp]) -> "Family":
+        """The finished trainings of these rows, in this order; a row may come several times."""
+        columns = {name: getattr(self, name)[rows] for name in ("budget", "place", "seed", "C", "N", "D", "loss", "state")}
+        points = tuple(self.points[row] for row in rows)
         return Family(label=self.label, points=points, censored=self.censored, **columns)
 
 

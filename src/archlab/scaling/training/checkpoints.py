@@ -41,7 +41,10 @@ class Checkpoints:
         with _without_warnings():
             save(state, checkpoint_id=unfinished, no_dist=not self.processes.sharded)
         if self.processes.is_first:
-            (unfinished / _LOG).write_text(json.dumps(log), encoding="utf-8")
+            with (unfinished / _LOG).open("w", encoding="utf-8") as file:
+                json.dump(log, file)
+                file.flush()
+                os.fsync(file.fileno())
             place = self.folder / f"step-{step}"
             shutil.rmtree(place, ignore_errors=True)
             os.rename(unfinished, place)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,7 @@ class _Training:
         self.run, self.recipe = run, recipe = trial.run, trial.recipe
         self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
         self.checkpoint_seconds, self.on_progress, self.asked = checkpoint_seconds, on_progress, asked
+        _forget_peak(processes.device)
         self.objective = make_objective(
             run.architecture,
             vocab_size=corpus.vocab_size,
@@ -117,7 +118,8 @@ class _Training:
             processes=processes,
         )
         self.optimizer = make_lm_optimizer(self.objective, recipe)
-        self.log = _Log(**(checkpoints and checkpoints.restore(self.objective, self.optimizer)) or {})
+        kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
+        self.log = _Log(**kept) if kept is not None else _Log()
         self.evaluate_at = _evenly(recipe.evaluations, run.steps)
         self.curve_at = _evenly(CURVE_POINTS, run.steps) | self.evaluate_at
         self.unread: list[Tensor] = []
@@ -237,6 +239,15 @@ def _evenly(number: int, num_steps: int) -> frozenset[int]:
 def gemm_peak(device: str) -> float:
     """FLOP/s of large products of matrices on this process's threads or its GPU."""
     return ceilings(device).gemm
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Count the largest memory from now on: a worker has trained other models before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # other systems than Linux count from the start of the process
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_bytes(device: torch.device) -> int:

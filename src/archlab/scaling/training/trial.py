@@ -47,7 +47,7 @@ class LMTrial:
         """The same with what the prepared corpus says of itself.
 
         Raises:
-            ArchlabError: the run was planned for another one, or there is less than a sequence in it.
+            ArchlabError: the run was planned for another one, or it is too small for it.
         """
         run = self.run
         for name, given, found in (
@@ -60,7 +60,13 @@ class LMTrial:
                     f"{str(found)[:16]}: give the corpus it was made for, or make the plan again"
                 )
         corpus.num_sequences("validation", run.length)
-        return replace(self, run=replace(run, corpus_hash=corpus.hash, epochs=corpus.epochs(run.tokens, run.length)))
+        epochs = corpus.epochs(run.tokens, run.length)
+        if epochs > 1 and (run.epochs is None or run.epochs <= 1):
+            raise ArchlabError(
+                f"corpus {run.corpus}: {run} needs {run.tokens:,} tokens, {corpus.num_tokens('train'):,} are for training: "
+                f"plan with --repeat to read it {epochs:.3g} times, or give a larger corpus"
+            )
+        return replace(self, run=replace(run, corpus_hash=corpus.hash, epochs=epochs))
 
     def __str__(self) -> str:
         """For messages."""
