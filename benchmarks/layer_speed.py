@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import _results
 from archlab import architecture
-from archlab.benchmark.speed import Ceilings, ceilings
+from archlab.training.ceilings import Ceilings, ceilings
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig, layer, registry
 from archlab.testing.comparison import step_through
