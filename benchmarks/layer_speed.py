@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 import _results
 from archlab import architecture
-from archlab.training.ceilings import Ceilings, ceilings
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig, layer, registry
 from archlab.testing.comparison import step_through
+from archlab.training.ceilings import Ceilings, ceilings
 from archlab.training.train import flushed_denormals
 
 BATCH, DIM = 32, 128
