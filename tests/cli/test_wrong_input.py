@@ -49,6 +49,8 @@ WRONG = [
     (["describe", "atention"], "did you mean 'attention'?"),
     (["describe", "mh-attention", "--dim", "30"], "the nearest that fits is heads=15"),
     (["describe", "mamba", "--dim", "0"], "--dim 0: must be at least 1"),
+    (["describe", "parallel(mamba)"], "give two layers or more to add, as in parallel(mamba, mh-attention)"),
+    (["describe", "stripe(mamba, hyena)"], "takes two layers or [groups], then every"),
     (["describe", "mamba", "--length", "0"], "--length 0: must be at least 1"),
     (["describe", "mamba", "--vocab-size", "0"], "--vocab-size 0: must be at least 1"),
     (["normalise", "mamba"], "Missing option '--state'"),

@@ -148,7 +148,8 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
     wide = output_console().width >= 110
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     unfit = "; – does not fit this width as it is" if any(row["parameters"] is None for row in rows) else ""
-    table.caption = Text(f"at width {dim} and length {length}, knobs at their defaults{unfit}", style="dim")
+    notes = f"at width {dim} and length {length}, knobs at their defaults{unfit}; layers of layers cost what they are made of"
+    table.caption = Text(notes, style="dim")
     table.add_column("layer", no_wrap=True)
     table.add_column("knobs", overflow="fold")
     for head in ("params", "state", "FLOPs"):
