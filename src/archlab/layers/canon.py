@@ -34,6 +34,10 @@ class CanonConfig(LayerConfig):
         """See :meth:`LayerConfig.state_size`: the inputs the convolution looks back on."""
         return (self.d_conv - 1) * dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the inputs of a convolution are none."""
+        return 0
+
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: the taps on earlier tokens; that on the token itself scales it, as a gate does."""
         return 2 * dim * sum(max(length - lag, 0) for lag in range(1, self.d_conv))

@@ -34,6 +34,10 @@ class LIVConfig(LayerConfig):
         """See :meth:`LayerConfig.state_size`: the gated inputs the convolution looks back on."""
         return (self.d_conv - 1) * dim
 
+    def matrix_state(self, dim: int, length: int) -> int:
+        """See :meth:`LayerConfig.matrix_state`: the inputs of a convolution are none."""
+        return 0
+
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections and convolution."""
         return 2 * length * self.num_params(dim, length)
