@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.decay import decayed_linear_attention
 from archlab.layers.ops.delta_rule import delta_rule
 from archlab.layers.ops.fenwick import fenwick_delta_rule, fenwick_linear_attention, num_levels
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention
@@ -55,9 +54,8 @@ def test_with_equal_weights_it_is_linear_attention_with_decay(levels):
 def test_with_equal_weights_it_is_the_gated_delta_rule(levels):
     q, k, v, beta, log_decay, weights = delta_inputs(50, levels)
     found = fenwick_delta_rule(q, k, v, beta, log_decay, torch.ones_like(weights), 8)
-    by_channel, rate = log_decay[..., None].expand_as(k), beta[..., None]
-    written = delta_rule(rate * v, -rate * k, k, by_channel, 8)
-    torch.testing.assert_close(found, decayed_linear_attention(q, k, written, by_channel, 8))
+    rate = beta[..., None]
+    torch.testing.assert_close(found, delta_rule(q, -rate * k, k, log_decay[..., None], 8, r_blhv=rate * v))
 
 
 def test_what_no_key_erases_is_linear_attention():
