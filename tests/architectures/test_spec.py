@@ -158,3 +158,16 @@ def test_the_label_is_the_name_that_was_asked_for():
 
 def test_the_package_reads_specs():
     assert archlab.architecture("hyena").layers == (HYENA, SWIGLU, HYENA, SWIGLU)
+
+
+@pytest.mark.parametrize(
+    ("spec", "unit"),
+    [
+        ("2*[mh-attention swiglu]", "mh-attention swiglu"),
+        ("4*mamba", "1*mamba"),
+        ("3*[mh-hyena swiglu] mh-attention swiglu", "3*[mh-hyena swiglu] mh-attention swiglu"),
+        ("mamba mamba(d_state=8)", "mamba mamba(d_state=8)"),
+    ],
+)
+def test_the_unit_is_the_shortest_run_that_repeats(spec, unit):
+    assert architecture(spec).unit == architecture(unit).layers

@@ -58,17 +58,17 @@ def test_sizes_lie_around_the_rule():
     runs = make_plan(ladder(budgets=(1e15,), sizes=5, spread=2), ["transformer++"]).runs
     centre = rules.centre(1e15)
     for run, factor in zip(runs, (1 / 4, 1 / 2, 1, 2, 4), strict=True):
-        assert run.params == pytest.approx(factor * centre, rel=0.2)
+        assert run.params == pytest.approx(factor * centre, rel=0.3)  # depth grows in steps
 
 
 def test_rules_pass_through_what_is_known():
-    assert rules.centre(2e11) == pytest.approx(7500)
+    assert rules.centre(2e11) == pytest.approx(13_000)
     params = rules.centre(4e18)
     assert 15 < 4e18 / (6 * params) / params < 25  # tokens a parameter
     assert rules.learning_rate(108e6) == 4.7e-3
-    assert rules.learning_rate(7500) == rules.HIGHEST_LEARNING_RATE
+    assert rules.learning_rate(13_000) == rules.HIGHEST_LEARNING_RATE
     assert rules.batch_size(108e6, 2048) * 2048 == pytest.approx(2048 * 160, rel=0.3)
-    assert rules.batch_size(7500, 128) * 128 == 2048
+    assert rules.batch_size(13_000, 128) * 128 == 2048
 
 
 def test_rules_can_be_overridden():

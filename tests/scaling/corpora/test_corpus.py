@@ -181,6 +181,7 @@ def test_parquet(tmp_path: Path):
         ("one.txt#field", None, "field has no value"),
         ("one.txt#max_bytes=many", None, "max_bytes=many: give a positive number"),
         ("two", "byte", "unknown tokenizer 'byte': did you mean 'bytes'"),
+        ("blank.txt", "hf:", "unknown tokenizer 'hf:'"),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_leaves_nothing(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from archlab.errors import ArchlabError
 from archlab.scaling.corpora.corpus import SPLITS, Corpus, stream_path
 from archlab.scaling.corpora.documents import Source
-from archlab.scaling.corpora.tokenizers import Tokens, make_tokenizer
+from archlab.scaling.corpora.tokenizers import Tokens, tokenizer_maker
 
 Documents = Callable[[], Iterator[bytes]]
 
@@ -113,11 +113,12 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, source: Source, tokenizer_name: str, validation_fraction: float) -> None:
+    make_tokenizer = tokenizer_maker(tokenizer_name)  # a wrong name is told before anything is read
     with ExitStack() as stack:
         documents = stack.enter_context(_spooled(source, folder)) if source.is_remote else source.documents
         held_out = _held_out(documents, source.text, validation_fraction)
         training = (document for document, held in zip(documents(), held_out, strict=True) if not held)
-        tokenizer = make_tokenizer(tokenizer_name, training)
+        tokenizer = make_tokenizer(training)
         dtype = next(np.dtype(x) for x in (np.uint8, np.uint16, np.uint32) if tokenizer.vocab_size <= np.iinfo(x).max + 1)
         streams = {split: stack.enter_context(_Stream(stream_path(folder, split), dtype)) for split in SPLITS}
         sizes: list[int] = []

@@ -11,7 +11,7 @@ hf:NAME    a tokenizer of Hugging Face, or a tokenizer.json              its own
 ========== ============================================================= ==========
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,24 +75,26 @@ class HuggingFaceTokenizer:
                 yield np.array([*encoded.ids, self.end], np.uint32)
 
 
-def make_tokenizer(name: str, training_documents: Iterable[bytes]) -> Tokenizer:
-    """The tokenizer of a name; only ``bpe`` reads the documents.
+def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
+    """What makes the tokenizer of a name from the training documents; only ``bpe`` reads them.
 
     Raises:
         ArchlabError: the name is unknown, a package is missing, or the tokenizer cannot be loaded.
     """
-    if name == "bytes":
-        return TableTokenizer(np.arange(256, dtype=np.uint8), 256)
-    if name == "ascii":
-        return _ascii()
-    if name == "dna":
-        return _dna()
     kind, _, value = name.partition(":")
     if kind == "bpe":
-        return _bpe(name, value, training_documents)
-    if kind == "hf" and value:
-        return _from_hugging_face(value)
-    raise unknown("tokenizer", name, ["bytes", "ascii", "dna", "bpe:SIZE", "hf:NAME"])
+        return _bpe(name, value)
+    if name == "bytes":
+        tokenizer: Tokenizer = TableTokenizer(np.arange(256, dtype=np.uint8), 256)
+    elif name == "ascii":
+        tokenizer = _ascii()
+    elif name == "dna":
+        tokenizer = _dna()
+    elif kind == "hf" and value:
+        tokenizer = _from_hugging_face(value)
+    else:
+        raise unknown("tokenizer", name, ["bytes", "ascii", "dna", "bpe:SIZE", "hf:NAME"])
+    return lambda _: tokenizer
 
 
 def _ascii() -> TableTokenizer:
@@ -110,7 +112,7 @@ def _dna() -> TableTokenizer:
     return GapTokenizer(table, 5)
 
 
-def _bpe(name: str, size: str, documents: Iterable[bytes]) -> HuggingFaceTokenizer:
+def _bpe(name: str, size: str) -> Callable[[Iterable[bytes]], HuggingFaceTokenizer]:
     tokenizers = optional_module("tokenizers", f"tokenizer {name}")
     if not size.isdecimal() or int(size) < _SMALLEST_BPE:
         raise ArchlabError(f"tokenizer {name}: give the size of its vocabulary, at least {_SMALLEST_BPE}, as in bpe:4096")
@@ -123,8 +125,12 @@ def _bpe(name: str, size: str, documents: Iterable[bytes]) -> HuggingFaceTokeniz
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_batches(documents), trainer)
-    return HuggingFaceTokenizer(tokenizer, tokenizer.token_to_id(_END))
+
+    def train(documents: Iterable[bytes]) -> HuggingFaceTokenizer:
+        tokenizer.train_from_iterator(_batches(documents), trainer)
+        return HuggingFaceTokenizer(tokenizer, tokenizer.token_to_id(_END))
+
+    return train
 
 
 def _from_hugging_face(name: str) -> HuggingFaceTokenizer:
