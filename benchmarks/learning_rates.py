@@ -64,11 +64,17 @@ if __name__ == "__main__":
     for rate in asked.rates:
         for run in make_plan(ladder.with_values(learning_rate=rate), [asked.spec], corpus).runs:
             rows.append(
-                {"parameters": run.params, "steps": run.steps, "rate": rate, "loss": round(validation_loss(run, corpus), 4)}
+                {
+                    "FLOPs": asked.budget,
+                    "parameters": run.params,
+                    "steps": run.steps,
+                    "rate": rate,
+                    "loss": round(validation_loss(run, corpus), 4),
+                }
             )
             print(rows[-1], flush=True)
     print(_results.table(rows))
-    settings = {"runs": f"{asked.spec} at {asked.budget:.3g} FLOPs, ladder quick, seed 0", "corpus": corpus.hash}
+    settings = {"runs": f"{asked.spec}, ladder quick, seed 0", "corpus": corpus.hash}
     given = f"--budget {asked.budget:g} --params {','.join(map(str, asked.params))} --rates {','.join(map(str, asked.rates))}"
     command = f"python benchmarks/learning_rates.py {asked.spec} {given}"
     _results.write("learning-rates", "Learning rates of a ladder's sizes", command, settings, rows)
