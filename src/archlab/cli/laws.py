@@ -88,7 +88,7 @@ def _laws_table(laws: Laws) -> RenderableType:
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"):
-        table.add_column(name, overflow="fold", no_wrap=name == "method")
+        table.add_column(name, overflow="fold", no_wrap=name in ("architecture", "method"))
     lines = Table.grid(padding=(0, 2, 0, 0))
     for law in laws.found.values():
         largest = law.largest
@@ -119,7 +119,7 @@ def _comparison_table(findings: Findings) -> Table:
 def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Resampling) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("architecture", "method", "FLOPs", "parameters", "tokens", "loss", "beyond the data"):
-        table.add_column(name, overflow="fold", no_wrap=name == "method")
+        table.add_column(name, overflow="fold", no_wrap=name in ("architecture", "method"))
     for laws, law, found in rows:
         label = Text(laws.family.label)
         if isinstance(found, str):
