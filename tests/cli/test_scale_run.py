@@ -135,3 +135,12 @@ def test_processes_that_share_the_models_give_the_same_losses(tmp_path: Path, ti
     assert {dim: loss for dim, (loss, _) in shared.items()} == pytest.approx(
         {dim: loss for dim, (loss, _) in alone.items()}, abs=1e-5
     )
+
+
+def test_a_study_of_one_budget_is_shown_as_what_it_lacks_and_predicts_nothing(archlab, tmp_path):
+    store = str(fill(tmp_path / "one.db", ladder("a", Law(), budgets=(1e17,), sizes=3, reach=1.5)))
+    shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
+    assert (shown.status, "a: 3 trainings" in shown.out, "two are needed" in shown.err) == (0, True, True)
+    refused = archlab("scale", "predict", "--flops", "1e20", "--store", store)
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "a: no method fits" in refused.err
