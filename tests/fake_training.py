@@ -74,6 +74,23 @@ def look_around(wishes, on_progress, hurdles) -> Iterator[tuple[int, TrialResult
     raise ArchlabError(repr(seen))
 
 
+@dataclass(frozen=True)
+class PoliteTraining:
+    """Says that it runs, and ends when it is asked to, leaving a note."""
+
+    note: Path
+
+    def __call__(self, trials, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
+        asked = []
+        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+        on_progress(0, Progress(1, 2, 10.0, None))
+        while not asked:
+            time.sleep(0.01)
+        self.note.write_text("kept")
+        raise ArchlabError("asked to end")
+        yield
+
+
 def leave(wishes, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
     """Take the worker along, with a status."""
     os._exit(3)
@@ -114,7 +131,7 @@ class ThreadExecutor:
             raise CancelledError
         return trained
 
-    def shutdown(self) -> None:
+    def shutdown(self, grace: float = 0.0) -> None:
         self.closed.set()
         self.threads.shutdown(cancel_futures=True)
 

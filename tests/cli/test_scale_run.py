@@ -22,11 +22,7 @@ from archlab.store import LanguageModelStore
 def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     corpus = tiny_corpus(tmp_path)
-    runs = []
-    for dim in (8, 12, 16):
-        run = tiny_run(corpus, dim=dim, steps=300)
-        runs.append(run)
-    Plan(tuple(runs)).save(tmp_path / "plan.yaml")
+    Plan(tuple(tiny_run(corpus, dim=dim, steps=600) for dim in (8, 12, 16))).save(tmp_path / "plan.yaml")
     return str(tmp_path / "plan.yaml")
 
 
@@ -44,15 +40,15 @@ def test_a_ladder_that_is_killed_or_interrupted_finishes_with_the_same_bits(tmp_
     document = json.loads(out)
     assert (document["trainings"], document["computed"]) == (3, 3)
     assert err.count("loss ") == 3
-    for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)):
+    for number, status, sign in ((signal.SIGKILL, -9, "3 trainings"), (signal.SIGINT, 130, "/3  ")):
         killed = start("scale", "run", tiny_plan, "--store", "killed.db", *options, folder=tmp_path)
-        while (line := killed.stderr.readline()) and "3 trainings" not in line:  # it has begun
-            pass
-        time.sleep(3)
-        done_before = killed.poll() is not None
+        while sign not in killed.stderr.readline():
+            assert killed.poll() is None
+        time.sleep(1)
         os.kill(killed.pid, number)
         _, err = killed.communicate(timeout=60)
-        assert done_before or killed.returncode == status, err
+        assert killed.returncode == status, err
+    assert list((tmp_path / "killed.db.checkpoints").glob("*/step-*"))  # of the interrupted one
     rest = start("scale", "run", tiny_plan, "--store", "killed.db", *options, folder=tmp_path)
     _, err = rest.communicate(timeout=300)
     assert rest.returncode == 0, err
@@ -139,3 +135,12 @@ def test_processes_that_share_the_models_give_the_same_losses(tmp_path: Path, ti
     assert {dim: loss for dim, (loss, _) in shared.items()} == pytest.approx(
         {dim: loss for dim, (loss, _) in alone.items()}, abs=1e-5
     )
+
+
+def test_a_study_of_one_budget_is_shown_as_what_it_lacks_and_predicts_nothing(archlab, tmp_path):
+    store = str(fill(tmp_path / "one.db", ladder("a", Law(), budgets=(1e17,), sizes=3, reach=1.5)))
+    shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
+    assert (shown.status, "a: 3 trainings" in shown.out, "two are needed" in shown.err) == (0, True, True)
+    refused = archlab("scale", "predict", "--flops", "1e20", "--store", store)
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "a: no method fits" in refused.err

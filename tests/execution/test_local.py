@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 import torch
-from tests.fake_training import leave, look_around
+from tests.fake_training import PoliteTraining, leave, look_around, make_trials
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
@@ -165,6 +165,17 @@ def test_a_real_training_gives_the_same_bits_in_a_worker_as_here():
     assert there.curve == here.curve
     assert there.score == here.score
     assert [seen.step for seen in progress][-1] == 20
+
+
+def test_a_grace_lets_a_trial_end_by_itself_but_waits_no_longer(tmp_path):
+    note, begun = tmp_path / "note", threading.Event()
+    executor = LocalExecutor(1, train=PoliteTraining(note))
+    (future,) = executor.submit(make_trials(1), lambda *_: begun.set())
+    assert begun.wait(60)
+    executor.shutdown(grace=60)
+    assert note.read_text() == "kept"
+    assert str(future.exception()) == "asked to end"
+    assert multiprocessing.active_children() == []
 
 
 def test_ctrl_c_while_a_thread_starts_leaves_nothing_behind(monkeypatch):

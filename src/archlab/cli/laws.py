@@ -55,6 +55,7 @@ def show_predictions(
         raise ArchlabError(f"{'--flops' if flops is not None else '--loss'} {asked:g}: give a positive finite number")
     study = _study(location, parameters)
     rows: list[tuple[Laws, Law, Answer | str]] = []
+    unfit: list[str] = []
     for family in study.families.values():
         laws = fit_laws(family, Resampling(0))
         for method, law in laws.found.items():
@@ -65,9 +66,11 @@ def show_predictions(
             except ArchlabError as error:
                 rows.append((laws, law, str(error)))
         if not laws.found:
-            message(f"{family.label}: no method fits: {'; '.join(laws.refused.values())}")
+            unfit.append(f"{family.label}: no method fits: {next(iter(laws.refused.values()))}")
     if not any(isinstance(found, Answer) for *_, found in rows):
-        raise ArchlabError("; ".join(str(found) for *_, found in rows) or "no architecture can be fitted: train more runs")
+        raise ArchlabError("; ".join([*(str(found) for *_, found in rows), *unfit]))
+    for reason in unfit:
+        message(reason)
     if as_json:
         print_json([_prediction(*row) for row in rows])
         return
@@ -86,9 +89,11 @@ def _laws_table(laws: Laws) -> RenderableType:
         f"{human(family.N.min())} to {human(family.N.max())} parameters",
         style="bold",
     )
+    if not laws.found:
+        return head
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"):
-        table.add_column(name, overflow="fold", no_wrap=name == "method")
+        table.add_column(name, overflow="fold", no_wrap=name in ("architecture", "method"))
     lines = Table.grid(padding=(0, 2, 0, 0))
     for law in laws.found.values():
         largest = law.largest
@@ -119,7 +124,7 @@ def _comparison_table(findings: Findings) -> Table:
 def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Resampling) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("architecture", "method", "FLOPs", "parameters", "tokens", "loss", "beyond the data"):
-        table.add_column(name, overflow="fold", no_wrap=name == "method")
+        table.add_column(name, overflow="fold", no_wrap=name in ("architecture", "method"))
     for laws, law, found in rows:
         label = Text(laws.family.label)
         if isinstance(found, str):

@@ -88,20 +88,32 @@ class LocalExecutor:
             if future.cancel() and job is not None and job.is_over() and job.worker is not None:
                 job.worker.kill()
 
-    def shutdown(self) -> None:
-        """See :meth:`archlab.execution.Executor.shutdown`."""
+    def shutdown(self, grace: float = 0.0) -> None:
+        """See :meth:`archlab.execution.Executor.shutdown`.
+
+        Args:
+            grace: seconds that trials which run have to end by themselves, after a SIGTERM, before they are killed.
+        """
         with self._lock:
             self._closed = True
             workers = [worker for worker in self._workers if worker is not None]
             self._workers = []
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if grace:
+            for worker in workers:
+                worker.terminate()
+            with self._lock:
+                self._lock.wait_for(self._is_idle, timeout=grace)
         for worker in workers:
             worker.kill()
         # Not the pool's own waiting: Ctrl-C while it starts a thread leaves it one short in its books.
         with self._lock:
-            self._lock.wait_for(lambda: len(self._free_slots) == self._num_workers)
+            self._lock.wait_for(self._is_idle)
         for worker in workers:
             worker.close()
+
+    def _is_idle(self) -> bool:
+        return len(self._free_slots) == self._num_workers
 
     def __enter__(self) -> Self:
         return self
@@ -234,6 +246,9 @@ class _Worker:
             return f"ended with status {code}"
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+    def terminate(self) -> None:
+        self._process.terminate()
 
     def kill(self) -> None:
         self._killed = True

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 0.5
+GRACE_SECONDS = 30.0
+"""What trainings have to write a checkpoint when the run is interrupted."""
 
 
 @dataclass
@@ -110,7 +112,7 @@ def run_side_by_side(
     run on the same store computes are waited for.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C; claims are given back, and the checkpoints stay for the next run.
+        KeyboardInterrupt: after Ctrl-C; every training has written a checkpoint, and its claim is given back.
         ArchlabError: the store can no longer be written.
     """
     return _SideBySide(trials, store, executor, checkpoints, on_event).run()
@@ -142,7 +144,7 @@ class _SideBySide:
                 self._submit()
                 self._listen()
         except BaseException:
-            self.executor.shutdown()
+            self.executor.shutdown(GRACE_SECONDS)
             with suppress(ArchlabError):
                 while not self.messages.empty():
                     trial, message = self.messages.get()
