@@ -26,9 +26,17 @@ def _contract(config: LayerConfig) -> type[LayerContract]:
     return type(f"Test[{config}]", (LayerContract,), attributes)
 
 
-_LAYERS = [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *(layer(n, **knobs) for n, knobs in CONFIGS)]
-for _config in [*_LAYERS, *(architecture(f"1*{spec}").layers[0] for spec in SPECS)]:
+@pytest.mark.slow
+def _compiles(self: LayerContract) -> None:
+    """Tracing takes as long as all other checks together: by default only of layers at their defaults."""
+    LayerContract.test_compiles(self)
+
+
+_FURTHER = [*(layer(n, **knobs) for n, knobs in CONFIGS), *(architecture(f"1*{spec}").layers[0] for spec in SPECS)]
+for _config in [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *_FURTHER]:
     globals()[f"Test[{_config}]"] = _contract(_config)
+for _config in _FURTHER:
+    globals()[f"Test[{_config}]"].test_compiles = _compiles
 
 
 @pytest.mark.slow
