@@ -103,6 +103,10 @@ def test_the_parts_of_an_architecture_sum_to_its_totals(spec: str, backbone: Any
     assert found["total"]["parameters"] == value.num_params(vocab_size=16, length=96, dim=64, backbone=backbone)
     for what in ("parameters", "state", "flops"):
         assert found["total"][what] == sum(part[what] for part in parts)
+    assert all(part["flops"] >= part["active_flops"] >= 0 for part in parts)
+    if backbone == "auto-encoder":
+        decoder = next(part for part in parts if part["layer"] == "decoder")
+        assert (decoder["parameters"], decoder["flops"]) == (2 * (64 + 64 * 64 + 64), 4 * 96 * 64 * 64)
     assert len(found["layers"]) == len(value.layers)
     table = text(architecture_table(value, vocab_size=16, length=96, dim=64, backbone=backbone))
     assert f"{found['total']['parameters']:,}" in table

@@ -141,11 +141,14 @@ class Architecture:
     def _flops(
         self, of: Callable[[LayerConfig, int], int], length: int, dim: int, vocab_size: int, backbone: BackboneName
     ) -> int:
-        mixing, rest = self.layers[: self.num_mixing], self.layers[self.num_mixing :]
-        # Of the auto-encoder, what follows the last sequence mixer sees the last position only.
-        behind, decoder = (1, 4 * length * dim * dim) if backbone == "auto-encoder" else (length, 0)
-        layers = sum(of(config, length) for config in mixing) + sum(of(config, behind) for config in rest)
+        layers = sum(of(config, seen) for config, seen in zip(self.layers, self.positions(length, backbone), strict=True))
+        decoder = 4 * length * dim * dim if backbone == "auto-encoder" else 0
         return layers + decoder + 2 * length * dim * vocab_size
+
+    def positions(self, length: int, backbone: BackboneName = "language-model") -> list[int]:
+        """Of a sequence, the positions that each layer sees: one of the auto-encoder behind the last that mixes positions."""
+        behind = 1 if backbone == "auto-encoder" else length
+        return [length] * self.num_mixing + [behind] * (len(self.layers) - self.num_mixing)
 
     def arithmetic_intensity(self, *, length: int, dim: int = 128, vocab_size: int = 0) -> float:
         """FLOPs of one forward pass of the language model over one sequence, for each byte that it must move in float32.

@@ -98,10 +98,10 @@ def architecture_dict(
             "parameters": x.num_params(dim, length),
             "matrix_state": x.matrix_state(dim, length),
             "state": x.state_size(dim, length),
-            "flops": x.flops(dim, length),
-            "active_flops": x.active_flops(dim, length),
+            "flops": x.flops(dim, seen),
+            "active_flops": x.active_flops(dim, seen),
         }
-        for x in architecture.layers
+        for x, seen in zip(architecture.layers, architecture.positions(length, backbone), strict=True)
     ]
     total: dict[str, Any] = {
         "layer": "total",
