@@ -14,6 +14,7 @@ from tests.scaling.fits.laws import Law
 from tests.scaling.language_models import tiny_corpus, tiny_run
 from tests.scaling.synthetic_ladders import fill, ladder
 
+from archlab.scaling.laws import METHODS
 from archlab.scaling.plan import Plan
 from archlab.store import LanguageModelStore
 
@@ -68,7 +69,7 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
     document = json.loads(outcome.out)
     assert document["architectures"].keys() == {"good", "bad"}
     for architecture in document["architectures"].values():
-        assert architecture["methods"].keys() == {"isoflop", "huber", "variable-projection"}
+        assert architecture["methods"].keys() == set(METHODS)
         assert len(architecture["trainings"]) == 28
     assert len(document["comparisons"]) == 4
     assert all(c["difference"]["value"] > 0 and c["multiplier"]["value"] > 1 for c in document["comparisons"])
@@ -82,7 +83,7 @@ def test_predictions_say_how_far_beyond_the_data_they_are(archlab: CommandLine, 
     outcome = archlab("scale", "predict", "--flops", "8e20", "--store", store, "--resamples", "20", "--json")
     assert outcome.status == 0, outcome.err
     rows = json.loads(outcome.out)
-    assert len(rows) == 6
+    assert len(rows) == 8
     assert all(row["beyond_the_data"] == pytest.approx(1000) for row in rows)
     huber = next(row for row in rows if row["architecture"] == "good" and row["method"] == "huber")
     assert huber["size"]["low"] <= huber["size"]["value"] <= huber["size"]["high"]

@@ -56,8 +56,9 @@ def fit(
 ) -> None:
     """Fit scaling laws to the language models of a store, and compare their architectures.
 
-    Each architecture by three methods side by side: the minima of its IsoFLOP groups (a group whose best size is its
-    smallest or largest is refused), the parametric law by Huber loss, and the same by least squares. With intervals, the
+    Each architecture by four methods side by side: the minima of its IsoFLOP groups (a group whose best size is its
+    smallest or largest is refused), the parametric law by Huber loss, the same by least squares, and the lower envelope of
+    the training curves. With intervals, the
     error on the largest budget held out, and a warning where the methods disagree.
 
     For example: `archlab scale fit --store scaling.db`

@@ -13,7 +13,7 @@ from archlab.errors import ArchlabError
 from archlab.reports.format import count, human
 from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, state_text
 from archlab.scaling.findings import Findings, find
-from archlab.scaling.fits import IsoFlopFit, StateFit
+from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
 from archlab.scaling.laws import Answer, Estimate, Law, Laws, Resampling, answer, extrapolation, fit_laws
 from archlab.scaling.study import Parameters, Point, Study, read_study
 from archlab.store import LanguageModelStore
@@ -59,7 +59,7 @@ def show_predictions(
     for family in study.families.values():
         laws = fit_laws(family, Resampling(0))
         for method, law in laws.found.items():
-            if loss is not None and method == "isoflop":
+            if loss is not None and not isinstance(law.fit, ParametricFit):
                 continue  # its loss has no floor: it would answer with far too little
             try:
                 rows.append((laws, law, answer(family, method, law.fit, laws.cost, resampling, flops=flops, loss=loss)))

@@ -1,7 +1,7 @@
 """Scaling laws in words, for tables and pages."""
 
 from archlab.reports.format import count, human
-from archlab.scaling.fits import ParametricFit, StateFit
+from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 
 
@@ -40,12 +40,14 @@ def amount(estimate: Estimate) -> str:
 
 
 def law_text(law: Law) -> str:
-    """What was fitted: the formula of the loss, or in how many groups there is a minimum."""
+    """What was fitted: the formula of the loss, in how many groups there is a minimum, or how many curves are lowest."""
     if isinstance(law.fit, ParametricFit):
         f = law.fit
         return f"loss = {f.E:.3f} + {f.A:.4g} / N^{f.alpha:.3f} + {f.B:.4g} / D^{f.beta:.3f}"
-    minima = len(law.fit.minima)
-    return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
+    if isinstance(law.fit, IsoFlopFit):
+        minima = len(law.fit.minima)
+        return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
+    return f"{count(len(set(law.fit.size)), 'size')} lowest between {law.fit.flops[0]:.3g} and {law.fit.flops[-1]:.3g} FLOPs"
 
 
 def hold_out_text(found: HoldOut | str) -> str:

@@ -104,5 +104,11 @@ def _fit(at: Floats, sizes: Floats, losses: Floats, seen: Floats) -> EnvelopeFit
         "to draw a line: add sizes or budgets",
     )
     flops, size, tokens, loss = at[between], sizes[best], seen[best, between], losses[best, between]
-    columns = (tuple(float(x) for x in column) for column in (flops, size, tokens, loss))
-    return EnvelopeFit(*columns, size_law=fit_power_law(flops, size), tokens_law=fit_power_law(flops, tokens))
+    return EnvelopeFit(
+        flops=tuple(flops.tolist()),
+        size=tuple(size.tolist()),
+        tokens=tuple(tokens.tolist()),
+        loss=tuple(loss.tolist()),
+        size_law=fit_power_law(flops, size),
+        tokens_law=fit_power_law(flops, tokens),
+    )
