@@ -13,8 +13,8 @@ from archlab.errors import ArchlabError
 from archlab.reports.format import count, human
 from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, state_text
 from archlab.scaling.findings import Findings, find
-from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
-from archlab.scaling.laws import Answer, Estimate, Law, Laws, Resampling, answer, extrapolation, fit_laws
+from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
+from archlab.scaling.laws import Answer, Estimate, Law, Laws, answer, extrapolation, fit_laws
 from archlab.scaling.study import Parameters, Point, Study, read_study
 from archlab.store import LanguageModelStore
 
@@ -167,6 +167,7 @@ def _document(findings: Findings) -> dict[str, Any]:
         "parameters": findings.study.parameters,
         "confidence": findings.resampling.confidence,
         "resamples": findings.resampling.resamples,
+        "intervals": findings.resampling.method,
         "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
         "comparisons": [asdict(c) for c in findings.comparisons],
         "state": state

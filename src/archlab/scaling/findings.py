@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from archlab.scaling.comparison import Comparison, compare, state_law
-from archlab.scaling.fits import StateFit
-from archlab.scaling.laws import Laws, Resampling, fit_laws
+from archlab.scaling.fits import Resampling, StateFit
+from archlab.scaling.laws import Laws, fit_laws
 from archlab.scaling.study import Study
 
 

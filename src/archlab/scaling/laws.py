@@ -1,22 +1,19 @@
 """The scaling laws of an architecture by four methods side by side, with intervals, and how far to believe them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import (
     EnvelopeFit,
     Frontier,
-    Interval,
     IsoFlopFit,
     IsoFlopMinimum,
     ParametricFit,
     PowerLaw,
-    bootstrap,
+    Resampling,
     fit_envelope,
     fit_isoflop,
     fit_parametric,
@@ -114,7 +111,7 @@ class Laws:
         return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.minima]
 
 
-def fit_laws(family: Family, resampling: "Resampling") -> Laws:
+def fit_laws(family: Family, resampling: Resampling) -> Laws:
     """Fit an architecture's runs by every method.
 
     Raises:
@@ -132,38 +129,6 @@ def fit_laws(family: Family, resampling: "Resampling") -> Laws:
         except ArchlabError as error:
             refused[method] = str(error)
     return Laws(family, cost, found, refused, _disagreement(found))
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made: by a bootstrap over the trainings of each budget, or over the seeds of each of its sizes."""
-
-    resamples: int = 300
-    """0 for no intervals."""
-    confidence: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ArchlabError: naming the field, its value and what is allowed.
-        """
-        if self.resamples and self.resamples < 20:
-            raise ArchlabError(f"resamples={self.resamples}: percentiles take at least 20; 0 for no intervals")
-        if not 0 < self.confidence < 1:
-            raise ArchlabError(f"confidence={self.confidence}: must lie between 0 and 1, for example 0.95")
-
-    def interval(self, family: Family, statistic: Callable[[Family], ArrayLike]) -> Interval:
-        """Of numbers that are computed from an architecture's runs."""
-        return bootstrap(
-            lambda rows: statistic(family.take(rows)),
-            np.arange(len(family.C)),
-            strata=family.strata(),
-            resamples=self.resamples,
-            confidence=self.confidence,
-            seed=self.seed,
-        )
 
 
 def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
@@ -228,9 +193,9 @@ def answer(
     low = high = np.full(len(values), np.nan)
     no_interval = ""
     try:
-        if not resampling.resamples:
-            raise ArchlabError("none were asked for")
-        interval = resampling.interval(family, lambda drawn: numbers(fit_family(drawn, method, fit)))
+        interval = resampling.interval(
+            lambda rows: numbers(fit_family(family.take(rows), method, fit)), np.arange(len(family.C)), strata=family.strata()
+        )
         low, high = interval.low, interval.high
     except ArchlabError as error:
         no_interval = str(error)

@@ -6,7 +6,7 @@ from archlab.scaling.fits.isoflop import IsoFlopFit, IsoFlopMinimum, fit_isoflop
 from archlab.scaling.fits.over_training import OverTrainingFit, fit_over_training
 from archlab.scaling.fits.parametric import ParametricFit, fit_parametric
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
-from archlab.scaling.fits.resampling import Interval, bootstrap, jackknife
+from archlab.scaling.fits.resampling import Interval, Resampling, bootstrap, jackknife
 from archlab.scaling.fits.state import StateFit, fit_state
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "OverTrainingFit",
     "ParametricFit",
     "PowerLaw",
+    "Resampling",
     "StateFit",
     "bootstrap",
     "fit_envelope",
