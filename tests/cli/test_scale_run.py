@@ -72,10 +72,19 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
         assert architecture["methods"].keys() == set(METHODS)
         assert len(architecture["trainings"]) == 28
     assert len(document["comparisons"]) == 4
+    assert len(document["off_optimal"]) == 16
+    assert document["over_training"].keys() == {"good", "bad"}
     assert all(c["difference"]["value"] > 0 and c["multiplier"]["value"] > 1 for c in document["comparisons"])
     shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
     assert shown.status == 0, shown.err
-    for words in ("good: 28 trainings", "variable-projection", "minima in 4 of 4 groups", "times the budget"):
+    assert "good: over-training: loss = " in shown.err
+    for words in (
+        "good: 28 trainings",
+        "variable-projection",
+        "minima in 4 of 4 groups",
+        "times the budget",
+        "loss more at 0.25 N*",
+    ):
         assert words in " ".join(shown.out.split())
 
 

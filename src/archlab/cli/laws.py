@@ -11,10 +11,11 @@ from rich.text import Text
 from archlab.cli.output import message, print_json, print_table
 from archlab.errors import ArchlabError
 from archlab.reports.format import count, human
-from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, state_text
+from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, over_training_text, state_text
 from archlab.scaling.findings import Findings, find
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
 from archlab.scaling.laws import Answer, Estimate, Law, Laws, answer, extrapolation, fit_laws
+from archlab.scaling.off_optimal import SHARES, OverTraining
 from archlab.scaling.study import Parameters, Point, Study, read_study
 from archlab.store import LanguageModelStore
 
@@ -27,8 +28,13 @@ def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, 
         return
     for one in findings.laws:
         print_table(_laws_table(one))
+        beyond = findings.over_training[one.family.label]
+        if isinstance(beyond, OverTraining):
+            message(f"{one.family.label}: over-training: {over_training_text(beyond)}")
         for note in notes(one):
             message(note)
+    if findings.gaps:
+        print_table(_gap_table(findings))
     if findings.comparisons:
         print_table(_comparison_table(findings))
     if isinstance(findings.state, StateFit):
@@ -108,6 +114,19 @@ def _laws_table(laws: Laws) -> RenderableType:
     return Group(head, table, lines, Text())
 
 
+def _gap_table(findings: Findings) -> Table:
+    """Rows of architecture and budget, a column for each share of the best size."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("architecture", "budget", *(f"loss more at {share:g} N*" for share in SHARES)):
+        table.add_column(name, overflow="fold")
+    found = {(gap.label, gap.budget, gap.share): interval(gap.loss, ".4f") for gap in findings.gaps}
+    for label, budget in dict.fromkeys((gap.label, gap.budget) for gap in findings.gaps):
+        table.add_row(Text(label), f"{budget:.3g}", *(found.get((label, budget, share), "–") for share in SHARES))
+    table.caption = "what a model smaller than the best of its budget loses, by the parabola; – where no run was so small"
+    table.caption_justify = "left"
+    return table
+
+
 def _comparison_table(findings: Findings) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("budget", "better", "than", "loss lower by", "which takes the other"):
@@ -170,6 +189,10 @@ def _document(findings: Findings) -> dict[str, Any]:
         "intervals": findings.resampling.method,
         "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
         "comparisons": [asdict(c) for c in findings.comparisons],
+        "off_optimal": [asdict(gap) for gap in findings.gaps],
+        "over_training": {
+            label: {"refused": law} if isinstance(law, str) else asdict(law) for label, law in findings.over_training.items()
+        },
         "state": state
         if isinstance(state, str)
         else {

@@ -3,6 +3,7 @@
 from archlab.reports.format import count, human
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
+from archlab.scaling.off_optimal import OverTraining
 
 
 def notes(laws: Laws) -> list[str]:
@@ -57,6 +58,14 @@ def hold_out_text(found: HoldOut | str) -> str:
     parts = [] if found.loss_error is None else [f"loss {100 * found.loss_error:.2f} % off"]
     parts += [] if found.size_ratio is None else [f"N* x {found.size_ratio:.2f}"]
     return ", ".join(parts) or "its group has no minimum"
+
+
+def over_training_text(found: OverTraining) -> str:
+    """The over-training law, and how well it describes the runs; M are tokens a parameter."""
+    f, error = found.fit, 100 * found.error
+    return (
+        f"loss = {f.E:.3f} + ({f.a:.4g} M^{f.eta:.3f} + {f.b:.4g} / M^{f.eta:.3f}) / C^{f.eta:.3f}, {error:.2f} % off, M = D / N"
+    )
 
 
 def state_text(fit: StateFit) -> str:
