@@ -12,7 +12,7 @@ import pytest
 from tests.cli.command_line import CommandLine, start
 from tests.scaling.fits.laws import Law
 from tests.scaling.language_models import tiny_corpus, tiny_run
-from tests.scaling.synthetic_ladders import fill, ladder
+from tests.scaling.synthetic_ladders import fill, ladder, stripes, sweep_of
 
 from archlab.scaling.laws import METHODS
 from archlab.scaling.plan import Plan
@@ -86,6 +86,16 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
         "loss more at 0.25 N*",
     ):
         assert words in " ".join(shown.out.split())
+
+
+def test_the_best_share_of_attention_is_shown(archlab: CommandLine, tmp_path: Path):
+    store = str(fill(tmp_path / "sweep.db", sweep_of(stripes(0.35), budgets=(1e17, 4e17), sizes=5)))
+    shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
+    assert shown.status == 0, shown.err
+    for words in ("best share of attention loss at 0 loss at 0.25 loss at 0.5 loss at 1", "1e+17 0.35", "beside hyena, swiglu"):
+        assert words in " ".join(shown.out.split())
+    document = json.loads(archlab("scale", "fit", "--store", store, "--resamples", "0", "--json").out)
+    assert [best["bracketed"] for best in document["sweeps"][0]["best"]] == [True, True]
 
 
 def test_predictions_say_how_far_beyond_the_data_they_are(archlab: CommandLine, store: str):

@@ -1,6 +1,7 @@
 """Stored trainings of language models whose losses follow a known law."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,22 @@ def ladder(label: str, law: Law, budgets=BUDGETS, sizes=7, reach=4.0, seeds=1, n
                 curve = law.loss(size, tokens * (np.arange(20) + 0.5) / 20) + off
                 found.append((trial(label, budget, size, tokens, seed), result(float(law.loss(size, tokens) + off), curve)))
     return found
+
+
+def stripes(best: float) -> dict[str, tuple[str, float]]:
+    """Specs of Hyena with a share of attention, and the floors of their losses: a parabola in the share."""
+    hyena, attention = "hyena swiglu", "mh-attention swiglu"
+    specs = {0.0: hyena, 0.25: f"{hyena} {hyena} {hyena} {attention}", 0.5: f"{hyena} {attention}", 1.0: attention}
+    return {f"{share:g} of it": (spec, 1.7 + 0.2 * (share - best) ** 2) for share, spec in specs.items()}
+
+
+def sweep_of(specs: dict[str, tuple[str, float]], **values) -> list[tuple[LMTrial, LMResult]]:
+    """A ladder of each spec, by its label, whose law has that floor."""
+    return [
+        (replace(one, run=replace(one.run, spec=spec)), outcome)
+        for label, (spec, floor) in specs.items()
+        for one, outcome in ladder(label, Law(E=floor), **values)
+    ]
 
 
 def fill(path: Path, trainings: list[tuple[LMTrial, LMResult]]) -> Path:

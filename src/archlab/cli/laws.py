@@ -14,6 +14,7 @@ from archlab.reports.format import count, human
 from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, over_training_text, state_text
 from archlab.scaling.findings import Findings, find
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
+from archlab.scaling.hybridisation import Sweep
 from archlab.scaling.laws import Answer, Estimate, Law, Laws, answer, extrapolation, fit_laws
 from archlab.scaling.off_optimal import SHARES, OverTraining
 from archlab.scaling.study import Parameters, Point, Study, read_study
@@ -37,6 +38,8 @@ def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, 
         print_table(_gap_table(findings))
     if findings.comparisons:
         print_table(_comparison_table(findings))
+    for sweep in findings.sweeps:
+        print_table(_sweep_table(sweep))
     if isinstance(findings.state, StateFit):
         message(state_text(findings.state))
 
@@ -114,6 +117,23 @@ def _laws_table(laws: Laws) -> RenderableType:
     return Group(head, table, lines, Text())
 
 
+def _sweep_table(sweep: Sweep) -> Table:
+    """A row for each budget, a column for each share of attention."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("budget", "best share of attention", *(f"loss at {share:.3g}" for share in sweep.shares.values())):
+        table.add_column(name, overflow="fold")
+    for best in sweep.best:
+        losses = (f"{best.losses[label]:.4f}" if label in best.losses else "–" for label in sweep.shares)
+        share = interval(best.share, ".2f") if best.bracketed else f"{best.share.value:.2f}, not bracketed"
+        table.add_row(f"{best.budget:.3g}", share, *losses)
+    table.caption = (
+        f"attention among the layers that mix the sequence, beside {', '.join(sweep.layers)}; each at its own best size; not "
+        "bracketed: the best is the smallest or largest share"
+    )
+    table.caption_justify = "left"
+    return table
+
+
 def _gap_table(findings: Findings) -> Table:
     """Rows of architecture and budget, a column for each share of the best size."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -189,6 +209,7 @@ def _document(findings: Findings) -> dict[str, Any]:
         "intervals": findings.resampling.method,
         "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
         "comparisons": [asdict(c) for c in findings.comparisons],
+        "sweeps": [asdict(sweep) for sweep in findings.sweeps],
         "off_optimal": [asdict(gap) for gap in findings.gaps],
         "over_training": {
             label: {"refused": law} if isinstance(law, str) else asdict(law) for label, law in findings.over_training.items()
