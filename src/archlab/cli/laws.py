@@ -11,7 +11,16 @@ from rich.text import Text
 from archlab.cli.output import message, print_json, print_table
 from archlab.errors import ArchlabError
 from archlab.reports.format import count, human
-from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, over_training_text, state_text
+from archlab.reports.scaling_text import (
+    amount,
+    hold_out_text,
+    interval,
+    law_text,
+    notes,
+    over_training_text,
+    share_text,
+    state_text,
+)
 from archlab.scaling.findings import Findings, find
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
 from archlab.scaling.hybridisation import Sweep
@@ -124,8 +133,7 @@ def _sweep_table(sweep: Sweep) -> Table:
         table.add_column(name, overflow="fold")
     for best in sweep.best:
         losses = (f"{best.losses[label]:.4f}" if label in best.losses else "–" for label in sweep.shares)
-        share = interval(best.share, ".2f") if best.bracketed else f"{best.share.value:.2f}, not bracketed"
-        table.add_row(f"{best.budget:.3g}", share, *losses)
+        table.add_row(f"{best.budget:.3g}", share_text(best), *losses)
     table.caption = (
         f"attention among the layers that mix the sequence, beside {', '.join(sweep.layers)}; each at its own best size; not "
         "bracketed: the best is the smallest or largest share"

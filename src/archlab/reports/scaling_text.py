@@ -2,6 +2,7 @@
 
 from archlab.reports.format import count, human
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
+from archlab.scaling.hybridisation import BestShare
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 from archlab.scaling.off_optimal import OverTraining
 
@@ -58,6 +59,11 @@ def hold_out_text(found: HoldOut | str) -> str:
     parts = [] if found.loss_error is None else [f"loss {100 * found.loss_error:.2f} % off"]
     parts += [] if found.size_ratio is None else [f"N* x {found.size_ratio:.2f}"]
     return ", ".join(parts) or "its group has no minimum"
+
+
+def share_text(best: BestShare) -> str:
+    """The best share of attention with its interval, or that it is at an end."""
+    return interval(best.share, ".2f") if best.bracketed else f"{best.share.value:.2f}, not bracketed"
 
 
 def over_training_text(found: OverTraining) -> str:
