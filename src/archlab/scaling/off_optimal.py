@@ -1,12 +1,15 @@
 """What it costs to train another size than the best: off the optimum of a budget, and on many tokens a parameter."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import OverTrainingFit, Resampling, fit_over_training, isoflop_minimum
+from archlab.scaling.fits.columns import Floats
 from archlab.scaling.laws import Estimate, Laws
 from archlab.scaling.study import Family
 
@@ -40,25 +43,24 @@ def off_optimal_gaps(laws: Laws, resampling: Resampling) -> list[Gap]:
     family, found = laws.family, []
     for minimum in laws.minima:
         rows = np.flatnonzero(family.budget == family.budget[np.abs(np.log(family.C / minimum.flops)).argmin()])
-        for share in SHARES:
-            if share * minimum.size >= family.N[rows].min():
-                value, bounds = _gap(family, rows, share), _bounds(family, rows, share, resampling)
-                found.append(Gap(family.label, float(family.budget[rows[0]]), share, Estimate(value, *bounds)))
+        shares = np.array([share for share in SHARES if share * minimum.size >= family.N[rows].min()])
+        if not len(shares):
+            continue
+        values = _gaps(family, rows, shares)
+        low = high = np.full(len(shares), np.nan)
+        with suppress(ArchlabError):  # then there are no intervals
+            interval = resampling.interval(partial(_gaps, family, shares=shares), rows, strata=family.strata()[rows])
+            low, high = interval.low, interval.high
+        for share, value, *bounds in zip(shares.tolist(), values.tolist(), low.tolist(), high.tolist(), strict=True):
+            known = [bound if np.isfinite(bound) else None for bound in bounds]
+            found.append(Gap(family.label, float(family.budget[rows[0]]), share, Estimate(value, known[0], known[1])))
     return found
 
 
-def _gap(family: Family, rows: NDArray[np.intp], share: float) -> float:
-    """The size is the same share of each resample's own best one."""
+def _gaps(family: Family, rows: NDArray[np.intp], shares: Floats) -> Floats:
+    """At these shares of the rows' own best size."""
     found = isoflop_minimum(float(np.median(family.C[rows])), family.N[rows], family.D[rows], family.loss[rows])
-    return float(found(share * found.size) - found.loss)
-
-
-def _bounds(family: Family, rows: NDArray[np.intp], share: float, resampling: Resampling) -> tuple[float | None, float | None]:
-    try:
-        interval = resampling.interval(lambda drawn: _gap(family, drawn, share), rows, strata=family.strata()[rows])
-    except ArchlabError:
-        return None, None
-    return float(interval.low), float(interval.high)
+    return found(shares * found.size) - found.loss
 
 
 def over_training(family: Family) -> OverTraining | str:
