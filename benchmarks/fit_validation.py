@@ -4,13 +4,15 @@
 
 PATH holds, each optional: ``kyo-takano/df.csv`` (runs read off the Chinchilla paper's figure), ``porian/`` (IsoFLOP points
 and optima of arXiv 2406.19146) and ``gadre/gadre_runs.csv`` (arXiv 2403.08540). Without it, made-up laws alone are fitted:
-exact ones, and noisy ones to see how often intervals hold the truth.
+exact ones, and noisy ones to see how often intervals hold the truth. ``--parts speed`` or ``--parts coverage`` does one thing
+alone: the time of a full fit and of 1,000 resamples, or the simulation.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import _results
 from archlab.scaling.fits import bootstrap, fit_isoflop, fit_over_training, fit_parametric, fit_power_law
 
 E, A, B = 1.69, 406.4, 410.7
+PARTS = ["published", "made-up", "speed", "coverage"]
 
 
 @dataclass(frozen=True)
@@ -147,18 +150,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="PATH", help="folder of published data; without it, made-up laws alone")
     parser.add_argument("--simulations", type=int, default=200, help="noisy studies for the coverage (default: 200)")
     parser.add_argument("--resamples", type=int, default=200, help="resamples an interval (default: 200)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to check (default: all)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
-    parts = [made_up(), speed(), coverage(args.simulations, args.resamples)]
-    if args.data is not None:
-        parts = [chinchilla(args.data), porian(args.data), gadre(args.data), *parts]
+    if args.data is None and "published" in args.parts:
+        if args.parts is not PARTS:
+            parser.error("--parts published: give --data PATH")
+        args.parts = PARTS[1:]
+    checks = {
+        "published": lambda: chain(chinchilla(args.data), porian(args.data), gadre(args.data)),
+        "made-up": made_up,
+        "speed": speed,
+        "coverage": lambda: coverage(args.simulations, args.resamples),
+    }
     rows = []
-    for part in parts:
-        for check in part:
+    for part in args.parts:
+        for check in checks[part]():
             rows.append(check.row)
             print(_results.table([check.row]).splitlines()[-1], flush=True)
     print(_results.table(rows))
-    command = f"python benchmarks/fit_validation.py{' --data PATH' if args.data else ''} --simulations {args.simulations}"
+    options = [*(["--data PATH"] if args.data else []), f"--simulations {args.simulations} --resamples {args.resamples}"]
+    command = f"python benchmarks/fit_validation.py {' '.join(options)} --parts {' '.join(args.parts)}"
     settings = {"simulations": args.simulations, "resamples": args.resamples}
     print(_results.write("fit-validation", "Do the fits find what is known?", command, settings, rows, args.json))
 

@@ -69,8 +69,8 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
     monkeypatch.setattr("archlab.cli.planning.measured_costs", lambda runs: stated_costs(runs, 1e9))
     monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: ThreadExecutor(train, num_workers=1))
     monkeypatch.setattr("archlab.cli.training.make_executor", lambda *_: ThreadExecutor(made_up_training, num_workers=1))
-    for module in ("laws", "comparison"):
-        monkeypatch.setattr(f"archlab.scaling.{module}.bootstrap", lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
+    few = "archlab.scaling.fits.resampling.bootstrap"
+    monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
     monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
     return archlab

@@ -12,8 +12,9 @@ import pytest
 from tests.cli.command_line import CommandLine, start
 from tests.scaling.fits.laws import Law
 from tests.scaling.language_models import tiny_corpus, tiny_run
-from tests.scaling.synthetic_ladders import fill, ladder
+from tests.scaling.synthetic_ladders import fill, ladder, stripes, sweep_of
 
+from archlab.scaling.laws import METHODS
 from archlab.scaling.plan import Plan
 from archlab.store import LanguageModelStore
 
@@ -68,21 +69,40 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
     document = json.loads(outcome.out)
     assert document["architectures"].keys() == {"good", "bad"}
     for architecture in document["architectures"].values():
-        assert architecture["methods"].keys() == {"isoflop", "huber", "variable-projection"}
+        assert architecture["methods"].keys() == set(METHODS)
         assert len(architecture["trainings"]) == 28
     assert len(document["comparisons"]) == 4
+    assert len(document["off_optimal"]) == 16
+    assert document["over_training"].keys() == {"good", "bad"}
     assert all(c["difference"]["value"] > 0 and c["multiplier"]["value"] > 1 for c in document["comparisons"])
     shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
     assert shown.status == 0, shown.err
-    for words in ("good: 28 trainings", "variable-projection", "minima in 4 of 4 groups", "times the budget"):
+    assert "good: over-training: loss = " in shown.err
+    for words in (
+        "good: 28 trainings",
+        "variable-projection",
+        "minima in 4 of 4 groups",
+        "times the budget",
+        "loss more at 0.25 N*",
+    ):
         assert words in " ".join(shown.out.split())
+
+
+def test_the_best_share_of_attention_is_shown(archlab: CommandLine, tmp_path: Path):
+    store = str(fill(tmp_path / "sweep.db", sweep_of(stripes(0.35), budgets=(1e17, 4e17), sizes=5)))
+    shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
+    assert shown.status == 0, shown.err
+    for words in ("best share of attention loss at 0 loss at 0.25 loss at 0.5 loss at 1", "1e+17 0.35", "beside hyena, swiglu"):
+        assert words in " ".join(shown.out.split())
+    document = json.loads(archlab("scale", "fit", "--store", store, "--resamples", "0", "--json").out)
+    assert [best["bracketed"] for best in document["sweeps"][0]["best"]] == [True, True]
 
 
 def test_predictions_say_how_far_beyond_the_data_they_are(archlab: CommandLine, store: str):
     outcome = archlab("scale", "predict", "--flops", "8e20", "--store", store, "--resamples", "20", "--json")
     assert outcome.status == 0, outcome.err
     rows = json.loads(outcome.out)
-    assert len(rows) == 6
+    assert len(rows) == 8
     assert all(row["beyond_the_data"] == pytest.approx(1000) for row in rows)
     huber = next(row for row in rows if row["architecture"] == "good" and row["method"] == "huber")
     assert huber["size"]["low"] <= huber["size"]["value"] <= huber["size"]["high"]

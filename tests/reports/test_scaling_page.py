@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 from tests.scaling.fits.laws import Law
-from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result
+from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, stripes, sweep_of
 
 from archlab.reports.scaling_page import headline, write_scaling_report
 from archlab.scaling.findings import Findings, find
-from archlab.scaling.laws import Resampling
+from archlab.scaling.fits import Resampling
 from archlab.scaling.study import read_study
 from archlab.store import LanguageModelStore
 
@@ -54,6 +54,16 @@ def test_the_page_draws_every_chart_and_needs_no_network(findings, tmp_path):
     assert len(rows) == 30
     assert {row["status"] for row in rows} == {"finished"}
     assert float(rows[0]["loss"]) == found.laws[0].family.loss[0]
+
+
+def test_a_sweep_of_stripes_and_the_gaps_off_the_optimum_are_tables(findings, tmp_path):
+    found = findings(sweep_of(stripes(-0.1), budgets=BUDGETS[:2], sizes=5), resamples=0)
+    write_scaling_report(found, tmp_path / "scaling.html")
+    page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
+    assert page.count("0.00, not bracketed") == 2
+    assert page.count('<th class="n">loss at') == 4
+    assert page.count("<td>0.25 of it</td>") >= 4  # two budgets, two shares of the best size
+    assert page.count("Over-training, ") == 4
 
 
 def test_what_is_missing_is_said(findings, tmp_path):

@@ -1,5 +1,7 @@
 """Stored trainings of language models whose losses follow a known law."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +35,15 @@ def trial(label: str, budget: float, size: float, tokens: float, seed: int = 0, 
     return LMTrial(run, LMRecipe())
 
 
-def result(loss: float | None) -> LMResult:
+def result(loss: float | None, train_losses: Sequence[float] = (5.0, 4.0)) -> LMResult:
+    """A training of 1000 steps; its curve has the training losses, evenly spaced."""
+    steps = np.linspace(0, 1000, len(train_losses) + 1)[1:].astype(int).tolist()
     return LMResult(
         status="diverged" if loss is None else "finished",
         reason="the loss is not a number at step 7" if loss is None else "",
         steps=1000,
         loss=loss,
-        curve=(CurvePoint(500, 5.0, None), CurvePoint(1000, 4.0, loss)),
+        curve=tuple(CurvePoint(*at, loss if at[0] == 1000 else None) for at in zip(steps, map(float, train_losses), strict=True)),
         epochs=0.5,
         tokens_per_second=1e4,
         utilisation=0.4,
@@ -58,9 +62,26 @@ def ladder(label: str, law: Law, budgets=BUDGETS, sizes=7, reach=4.0, seeds=1, n
         best = law.size_factor * (budget / 6) ** law.size_exponent
         for size in best * np.geomspace(1 / reach, reach, sizes):
             for seed in range(seeds):
-                loss = law.loss(size, budget / 6 / size) + noise * rng.normal()
-                found.append((trial(label, budget, size, budget / 6 / size, seed), result(float(loss))))
+                tokens, off = budget / 6 / size, noise * rng.normal()
+                curve = law.loss(size, tokens * (np.arange(20) + 0.5) / 20) + off
+                found.append((trial(label, budget, size, tokens, seed), result(float(law.loss(size, tokens) + off), curve)))
     return found
+
+
+def stripes(best: float) -> dict[str, tuple[str, float]]:
+    """Specs of Hyena with a share of attention, and the floors of their losses: a parabola in the share."""
+    hyena, attention = "hyena swiglu", "mh-attention swiglu"
+    specs = {0.0: hyena, 0.25: f"{hyena} {hyena} {hyena} {attention}", 0.5: f"{hyena} {attention}", 1.0: attention}
+    return {f"{share:g} of it": (spec, 1.7 + 0.2 * (share - best) ** 2) for share, spec in specs.items()}
+
+
+def sweep_of(specs: dict[str, tuple[str, float]], **values) -> list[tuple[LMTrial, LMResult]]:
+    """A ladder of each spec, by its label, whose law has that floor."""
+    return [
+        (replace(one, run=replace(one.run, spec=spec)), outcome)
+        for label, (spec, floor) in specs.items()
+        for one, outcome in ladder(label, Law(E=floor), **values)
+    ]
 
 
 def fill(path: Path, trainings: list[tuple[LMTrial, LMResult]]) -> Path:

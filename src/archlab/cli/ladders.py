@@ -1,5 +1,6 @@
 """archlab scale run, fit, predict: train a plan, and learn from its losses."""
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 import typer
@@ -41,14 +42,25 @@ def run(
     train_plan(plan, store, workers, device.value, changes or [], checkpoints, as_json=as_json)
 
 
-Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap.")]
-Confidence = Annotated[float, typer.Option(help="Share of the resamples within an interval.")]
+class Intervals(StrEnum):
+    """How intervals are made."""
+
+    bootstrap = "bootstrap"
+    jackknife = "jackknife"
+
+
+How = Annotated[
+    Intervals, typer.Option("--intervals", help="By drawing the trainings again, or by leaving out one after the other.")
+]
+Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap; 0 for no intervals.")]
+Confidence = Annotated[float, typer.Option(help="How often an interval should hold the truth.")]
 NonEmbedding = Annotated[bool, typer.Option("--non-embedding", help="Count parameters without embedding and unembedding.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def fit(
     store: Store = DEFAULT_STORE,
+    intervals: How = Intervals.bootstrap,
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
@@ -56,22 +68,24 @@ def fit(
 ) -> None:
     """Fit scaling laws to the language models of a store, and compare their architectures.
 
-    Each architecture by three methods side by side: the minima of its IsoFLOP groups (a group whose best size is its
-    smallest or largest is refused), the parametric law by Huber loss, and the same by least squares. With intervals, the
+    Each architecture by four methods side by side: the minima of its IsoFLOP groups (a group whose best size is its
+    smallest or largest is refused), the parametric law by Huber loss, the same by least squares, and the lower envelope of
+    the training curves. With intervals, the
     error on the largest budget held out, and a warning where the methods disagree.
 
     For example: `archlab scale fit --store scaling.db`
     """
     from archlab.cli.laws import show_fits
-    from archlab.scaling.laws import Resampling
+    from archlab.scaling.fits import Resampling
 
-    show_fits(store, Resampling(resamples, confidence), _parameters(non_embedding), as_json=as_json)
+    show_fits(store, Resampling(resamples, confidence, method=intervals.value), _parameters(non_embedding), as_json=as_json)
 
 
 def predict(
     flops: Annotated[float | None, typer.Option(metavar="C", help="The budget to spend, as in 1e21.")] = None,
     loss: Annotated[float | None, typer.Option(metavar="L", help="The loss to reach, in nats a token.")] = None,
     store: Store = DEFAULT_STORE,
+    intervals: How = Intervals.bootstrap,
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
@@ -82,14 +96,17 @@ def predict(
     For example: `archlab scale predict --flops 1e21`
     """
     from archlab.cli.laws import show_predictions
-    from archlab.scaling.laws import Resampling
+    from archlab.scaling.fits import Resampling
 
-    show_predictions(store, flops, loss, Resampling(resamples, confidence), _parameters(non_embedding), as_json=as_json)
+    show_predictions(
+        store, flops, loss, Resampling(resamples, confidence, method=intervals.value), _parameters(non_embedding), as_json=as_json
+    )
 
 
 def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "scaling.html",
     store: Store = DEFAULT_STORE,
+    intervals: How = Intervals.bootstrap,
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
@@ -100,9 +117,9 @@ def report(
     largest budget held out, comparisons, and where every number comes from.
     """
     from archlab.cli.laws import write_scaling_page
-    from archlab.scaling.laws import Resampling
+    from archlab.scaling.fits import Resampling
 
-    write_scaling_page(store, output, Resampling(resamples, confidence), _parameters(non_embedding))
+    write_scaling_page(store, output, Resampling(resamples, confidence, method=intervals.value), _parameters(non_embedding))
 
 
 def _parameters(non_embedding: bool) -> Literal["all", "non-embedding"]:

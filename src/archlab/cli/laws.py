@@ -11,10 +11,21 @@ from rich.text import Text
 from archlab.cli.output import message, print_json, print_table
 from archlab.errors import ArchlabError
 from archlab.reports.format import count, human
-from archlab.reports.scaling_text import amount, hold_out_text, interval, law_text, notes, state_text
+from archlab.reports.scaling_text import (
+    amount,
+    hold_out_text,
+    interval,
+    law_text,
+    notes,
+    over_training_text,
+    share_text,
+    state_text,
+)
 from archlab.scaling.findings import Findings, find
-from archlab.scaling.fits import IsoFlopFit, StateFit
-from archlab.scaling.laws import Answer, Estimate, Law, Laws, Resampling, answer, extrapolation, fit_laws
+from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
+from archlab.scaling.hybridisation import Sweep
+from archlab.scaling.laws import Answer, Estimate, Law, Laws, answer, extrapolation, fit_laws
+from archlab.scaling.off_optimal import SHARES, OverTraining
 from archlab.scaling.study import Parameters, Point, Study, read_study
 from archlab.store import LanguageModelStore
 
@@ -27,10 +38,17 @@ def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, 
         return
     for one in findings.laws:
         print_table(_laws_table(one))
+        beyond = findings.over_training[one.family.label]
+        if isinstance(beyond, OverTraining):
+            message(f"{one.family.label}: over-training: {over_training_text(beyond)}")
         for note in notes(one):
             message(note)
+    if findings.gaps:
+        print_table(_gap_table(findings))
     if findings.comparisons:
         print_table(_comparison_table(findings))
+    for sweep in findings.sweeps:
+        print_table(_sweep_table(sweep))
     if isinstance(findings.state, StateFit):
         message(state_text(findings.state))
 
@@ -59,7 +77,7 @@ def show_predictions(
     for family in study.families.values():
         laws = fit_laws(family, Resampling(0))
         for method, law in laws.found.items():
-            if loss is not None and method == "isoflop":
+            if loss is not None and not isinstance(law.fit, ParametricFit):
                 continue  # its loss has no floor: it would answer with far too little
             try:
                 rows.append((laws, law, answer(family, method, law.fit, laws.cost, resampling, flops=flops, loss=loss)))
@@ -106,6 +124,35 @@ def _laws_table(laws: Laws) -> RenderableType:
         )
         lines.add_row(law.method, law_text(law))
     return Group(head, table, lines, Text())
+
+
+def _sweep_table(sweep: Sweep) -> Table:
+    """A row for each budget, a column for each share of attention."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("budget", "best share of attention", *(f"loss at {share:.3g}" for share in sweep.shares.values())):
+        table.add_column(name, overflow="fold")
+    for best in sweep.best:
+        losses = (f"{best.losses[label]:.4f}" if label in best.losses else "–" for label in sweep.shares)
+        table.add_row(f"{best.budget:.3g}", share_text(best), *losses)
+    table.caption = (
+        f"attention among the layers that mix the sequence, beside {', '.join(sweep.layers)}; each at its own best size; not "
+        "bracketed: the best is the smallest or largest share"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _gap_table(findings: Findings) -> Table:
+    """Rows of architecture and budget, a column for each share of the best size."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("architecture", "budget", *(f"loss more at {share:g} N*" for share in SHARES)):
+        table.add_column(name, overflow="fold")
+    found = {(gap.label, gap.budget, gap.share): interval(gap.loss, ".4f") for gap in findings.gaps}
+    for label, budget in dict.fromkeys((gap.label, gap.budget) for gap in findings.gaps):
+        table.add_row(Text(label), f"{budget:.3g}", *(found.get((label, budget, share), "–") for share in SHARES))
+    table.caption = "what a model smaller than the best of its budget loses, by the parabola; – where no run was so small"
+    table.caption_justify = "left"
+    return table
 
 
 def _comparison_table(findings: Findings) -> Table:
@@ -167,8 +214,14 @@ def _document(findings: Findings) -> dict[str, Any]:
         "parameters": findings.study.parameters,
         "confidence": findings.resampling.confidence,
         "resamples": findings.resampling.resamples,
+        "intervals": findings.resampling.method,
         "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
         "comparisons": [asdict(c) for c in findings.comparisons],
+        "sweeps": [asdict(sweep) for sweep in findings.sweeps],
+        "off_optimal": [asdict(gap) for gap in findings.gaps],
+        "over_training": {
+            label: {"refused": law} if isinstance(law, str) else asdict(law) for label, law in findings.over_training.items()
+        },
         "state": state
         if isinstance(state, str)
         else {

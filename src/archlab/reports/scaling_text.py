@@ -1,8 +1,10 @@
 """Scaling laws in words, for tables and pages."""
 
 from archlab.reports.format import count, human
-from archlab.scaling.fits import ParametricFit, StateFit
+from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
+from archlab.scaling.hybridisation import BestShare
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
+from archlab.scaling.off_optimal import OverTraining
 
 
 def notes(laws: Laws) -> list[str]:
@@ -40,12 +42,14 @@ def amount(estimate: Estimate) -> str:
 
 
 def law_text(law: Law) -> str:
-    """What was fitted: the formula of the loss, or in how many groups there is a minimum."""
+    """What was fitted: the formula of the loss, in how many groups there is a minimum, or how many curves are lowest."""
     if isinstance(law.fit, ParametricFit):
         f = law.fit
         return f"loss = {f.E:.3f} + {f.A:.4g} / N^{f.alpha:.3f} + {f.B:.4g} / D^{f.beta:.3f}"
-    minima = len(law.fit.minima)
-    return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
+    if isinstance(law.fit, IsoFlopFit):
+        minima = len(law.fit.minima)
+        return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
+    return f"{count(len(set(law.fit.size)), 'size')} lowest between {law.fit.flops[0]:.3g} and {law.fit.flops[-1]:.3g} FLOPs"
 
 
 def hold_out_text(found: HoldOut | str) -> str:
@@ -55,6 +59,19 @@ def hold_out_text(found: HoldOut | str) -> str:
     parts = [] if found.loss_error is None else [f"loss {100 * found.loss_error:.2f} % off"]
     parts += [] if found.size_ratio is None else [f"N* x {found.size_ratio:.2f}"]
     return ", ".join(parts) or "its group has no minimum"
+
+
+def share_text(best: BestShare) -> str:
+    """The best share of attention with its interval, or that it is at an end."""
+    return interval(best.share, ".2f") if best.bracketed else f"{best.share.value:.2f}, not bracketed"
+
+
+def over_training_text(found: OverTraining) -> str:
+    """The over-training law, and how well it describes the runs; M are tokens a parameter."""
+    f, error = found.fit, 100 * found.error
+    return (
+        f"loss = {f.E:.3f} + ({f.a:.4g} M^{f.eta:.3f} + {f.b:.4g} / M^{f.eta:.3f}) / C^{f.eta:.3f}, {error:.2f} % off, M = D / N"
+    )
 
 
 def state_text(fit: StateFit) -> str:

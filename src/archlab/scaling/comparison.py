@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import StateFit, bootstrap, fit_isoflop, fit_power_law, fit_state, isoflop_minimum
-from archlab.scaling.laws import Estimate, Laws, Resampling
+from archlab.scaling.fits import Resampling, StateFit, fit_isoflop, fit_power_law, fit_state, isoflop_minimum
+from archlab.scaling.laws import Estimate, Laws
 from archlab.scaling.study import Family
 
 
@@ -80,14 +80,8 @@ def _bounds(
 ) -> tuple[float | None, float | None]:
     """Of the difference: the pairs of the budget drawn together."""
     try:
-        interval = bootstrap(
-            lambda a, b: _difference(first, second, a, b),
-            rows_1,
-            rows_2,
-            strata=first.strata()[rows_1],
-            resamples=resampling.resamples,
-            confidence=resampling.confidence,
-            seed=resampling.seed,
+        interval = resampling.interval(
+            lambda a, b: _difference(first, second, a, b), rows_1, rows_2, strata=first.strata()[rows_1]
         )
     except ArchlabError:
         return None, None
@@ -112,13 +106,8 @@ def _multiplier(first: Family, second: Family, budget: float, resampling: Resamp
     rows = np.concatenate([-1 - mine, everyone])
     strata = np.concatenate([-1 - first.strata()[mine], second.strata()])
     try:
-        interval = bootstrap(
-            lambda drawn: log_multiplier(-1 - drawn[drawn < 0], drawn[drawn >= 0]),
-            rows,
-            strata=strata,
-            resamples=resampling.resamples,
-            confidence=resampling.confidence,
-            seed=resampling.seed,
+        interval = resampling.interval(
+            lambda drawn: log_multiplier(-1 - drawn[drawn < 0], drawn[drawn >= 0]), rows, strata=strata
         )
     except ArchlabError:
         return Estimate(float(np.exp(value)), None, None)
@@ -130,8 +119,6 @@ def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:
     points = [(*point, one.family.label) for one in laws for point in one.state_points()]
     state, perplexity, group = zip(*points, strict=True) if points else ((), (), ())
     try:
-        return fit_state(
-            perplexity, state, group, resamples=resampling.resamples, confidence=resampling.confidence, seed=resampling.seed
-        )
+        return fit_state(perplexity, state, group, resampling)
     except ArchlabError as error:
         return str(error)

@@ -1,11 +1,13 @@
-"""All that a study tells: laws, comparisons, the state law."""
+"""All that a study tells: laws, comparisons, the state law, what another size costs, the best share of attention."""
 
 from dataclasses import dataclass
 from itertools import combinations
 
 from archlab.scaling.comparison import Comparison, compare, state_law
-from archlab.scaling.fits import StateFit
-from archlab.scaling.laws import Laws, Resampling, fit_laws
+from archlab.scaling.fits import Resampling, StateFit
+from archlab.scaling.hybridisation import Sweep, sweeps
+from archlab.scaling.laws import Laws, fit_laws
+from archlab.scaling.off_optimal import Gap, OverTraining, off_optimal_gaps, over_training
 from archlab.scaling.study import Study
 
 
@@ -20,6 +22,12 @@ class Findings:
     """Of every pair of architectures, at every budget."""
     state: StateFit | str
     """Or why there is none."""
+    gaps: tuple[Gap, ...]
+    """Of every architecture, at every budget with a minimum."""
+    over_training: dict[str, OverTraining | str]
+    """By architecture; or why there is none."""
+    sweeps: tuple[Sweep, ...]
+    """Over the share of attention layers."""
 
 
 def find(study: Study, resampling: Resampling) -> Findings:
@@ -31,4 +39,7 @@ def find(study: Study, resampling: Resampling) -> Findings:
     laws = tuple(fit_laws(family, resampling) for family in study.families.values())
     pairs = combinations(study.families.values(), 2)
     comparisons = tuple(found for first, second in pairs for found in compare(first, second, resampling))
-    return Findings(study, resampling, laws, comparisons, state_law(laws, resampling))
+    gaps = tuple(gap for one in laws for gap in off_optimal_gaps(one, resampling))
+    hybrids = sweeps(study.families.values(), resampling)
+    beyond = {label: over_training(family) for label, family in study.families.items()}
+    return Findings(study, resampling, laws, comparisons, state_law(laws, resampling), gaps, beyond, hybrids)

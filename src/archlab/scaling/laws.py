@@ -1,21 +1,20 @@
-"""The scaling laws of an architecture by three methods side by side, with intervals, and how far to believe them."""
+"""The scaling laws of an architecture by four methods side by side, with intervals, and how far to believe them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import (
+    EnvelopeFit,
     Frontier,
-    Interval,
     IsoFlopFit,
     IsoFlopMinimum,
     ParametricFit,
     PowerLaw,
-    bootstrap,
+    Resampling,
+    fit_envelope,
     fit_isoflop,
     fit_parametric,
     fit_power_law,
@@ -24,12 +23,12 @@ from archlab.scaling.fits import (
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.study import Family
 
-Method = Literal["isoflop", "huber", "variable-projection"]
+Method = Literal["isoflop", "huber", "variable-projection", "envelope"]
 METHODS: tuple[Method, ...] = get_args(Method)
-"""Approach 2; approach 3; the same law by least squares (:mod:`archlab.scaling.fits`)."""
+"""Approach 2; approach 3; the same law by least squares; approach 1 (:mod:`archlab.scaling.fits`)."""
 AGREE = 1.5
 """Methods whose optimal sizes at the largest budget differ by more than this factor disagree."""
-Fit = IsoFlopFit | ParametricFit
+Fit = IsoFlopFit | ParametricFit | EnvelopeFit
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Answer:
     size: Estimate
     tokens: Estimate
     loss: Estimate | None
-    """None by the IsoFLOP method, whose minima do not tell the floor of the loss."""
+    """None by the methods that do not tell the floor of the loss: IsoFLOP and envelope."""
     no_interval: str
     """Why intervals are missing; else empty."""
 
@@ -65,7 +64,7 @@ class HoldOut:
     size_ratio: float | None
     """Predicted optimal parameters over those of the group's minimum; None if that is not bracketed."""
     loss_error: float | None
-    """Mean absolute error of the losses of its runs, relative; None by the IsoFLOP method."""
+    """Mean absolute error of the losses of its runs, relative; None by the methods without a law of the loss."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Laws:
         return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.minima]
 
 
-def fit_laws(family: Family, resampling: "Resampling") -> Laws:
+def fit_laws(family: Family, resampling: Resampling) -> Laws:
     """Fit an architecture's runs by every method.
 
     Raises:
@@ -132,38 +131,6 @@ def fit_laws(family: Family, resampling: "Resampling") -> Laws:
     return Laws(family, cost, found, refused, _disagreement(found))
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made: by a bootstrap over the trainings of each budget, or over the seeds of each of its sizes."""
-
-    resamples: int = 300
-    """0 for no intervals."""
-    confidence: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ArchlabError: naming the field, its value and what is allowed.
-        """
-        if self.resamples and self.resamples < 20:
-            raise ArchlabError(f"resamples={self.resamples}: percentiles take at least 20; 0 for no intervals")
-        if not 0 < self.confidence < 1:
-            raise ArchlabError(f"confidence={self.confidence}: must lie between 0 and 1, for example 0.95")
-
-    def interval(self, family: Family, statistic: Callable[[Family], ArrayLike]) -> Interval:
-        """Of numbers that are computed from an architecture's runs."""
-        return bootstrap(
-            lambda rows: statistic(family.take(rows)),
-            np.arange(len(family.C)),
-            strata=family.strata(),
-            resamples=self.resamples,
-            confidence=self.confidence,
-            seed=self.seed,
-        )
-
-
 def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
     """One method on one architecture.
 
@@ -172,13 +139,16 @@ def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
     """
     if method == "isoflop":
         return fit_isoflop(family.C, family.N, family.loss, D=family.D)
+    if method == "envelope":
+        rows, shares, losses = family.curves()
+        return fit_envelope(rows.tolist(), shares * family.C[rows], family.N[rows], losses, D=shares * family.D[rows])
     from_fit = start if isinstance(start, ParametricFit) else None
     return fit_parametric(family.N, family.D, family.loss, method=method, start=from_fit)
 
 
 def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
     """What budgets are best spent on, by a fit."""
-    return fit.frontier() if isinstance(fit, IsoFlopFit) else fit.frontier(cost)
+    return fit.frontier(cost) if isinstance(fit, ParametricFit) else fit.frontier()
 
 
 def _law(family: Family, method: Method, cost: PowerLaw, resampling: Resampling) -> Law:
@@ -223,9 +193,9 @@ def answer(
     low = high = np.full(len(values), np.nan)
     no_interval = ""
     try:
-        if not resampling.resamples:
-            raise ArchlabError("none were asked for")
-        interval = resampling.interval(family, lambda drawn: numbers(fit_family(drawn, method, fit)))
+        interval = resampling.interval(
+            lambda rows: numbers(fit_family(family.take(rows), method, fit)), np.arange(len(family.C)), strata=family.strata()
+        )
         low, high = interval.low, interval.high
     except ArchlabError as error:
         no_interval = str(error)
@@ -233,7 +203,8 @@ def answer(
     bounds[2:] = np.exp(bounds[2:])
     estimates = [Estimate(float(v), *(float(x) if np.isfinite(x) else None for x in (lo, hi))) for v, lo, hi in bounds]
     size_exponent, tokens_exponent, budget, size, tokens, reached = estimates
-    return Answer(size_exponent, tokens_exponent, budget, size, tokens, None if method == "isoflop" else reached, no_interval)
+    has_floor = isinstance(fit, ParametricFit)
+    return Answer(size_exponent, tokens_exponent, budget, size, tokens, reached if has_floor else None, no_interval)
 
 
 def _hold_out(family: Family, method: Method, cost: PowerLaw) -> HoldOut | str:
@@ -269,7 +240,8 @@ def _disagreement(found: dict[Method, Law]) -> str:
                 reasons.append(
                     f"{names}: the optimal sizes at the largest budget differ by a factor of {max(ratio, 1 / ratio):.2g}"
                 )
-            if _apart(first.largest.size_exponent, second.largest.size_exponent):
+            # the error of the envelope is that of the steps between the sizes, which no interval tells
+            if second.method != "envelope" and _apart(first.largest.size_exponent, second.largest.size_exponent):
                 values = f"{first.largest.size_exponent.value:.3f} and {second.largest.size_exponent.value:.3f}"
                 reasons.append(f"{names}: the intervals of the exponents of N* ({values}) do not overlap")
     return "; ".join(reasons)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,6 +33,13 @@ class Point:
         """What was trained."""
         return self.trial.run
 
+    @cached_property
+    def curve(self) -> tuple[Floats, Floats]:
+        """Shares of the training, and the training loss there: each point of the curve is a mean over the steps up to it."""
+        until = np.array([0, *(point.step for point in self.result.curve)], dtype=np.float64)
+        middles = (until[:-1] + 1 + until[1:]) / 2
+        return middles / self.run.steps, np.array([point.train_loss for point in self.result.curve], dtype=np.float64)
+
 
 @dataclass(frozen=True)
 class Family:
@@ -58,6 +66,12 @@ class Family:
         budgets = np.unique(self.budget, return_inverse=True)[1]
         cells = budgets * (self.place.max(initial=0) + 1) + self.place
         return cells if len(cells) and np.unique(cells, return_counts=True)[1].min() > 1 else budgets
+
+    def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
+        """Of every point of every training curve: the row of its training, the share of it done, the training loss."""
+        rows = np.repeat(np.arange(len(self.points)), [len(point.curve[0]) for point in self.points])
+        shares, losses = (np.concatenate([np.zeros(0), *(point.curve[i] for point in self.points)]) for i in (0, 1))
+        return rows, shares, losses
 
     def take(self, rows: NDArray[np.intp]) -> "Family":
         """The finished trainings of these rows, in this order; a row may come several times."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import bootstrap, fit_over_training, fit_power_law, fit_state, jackknife
+from archlab.scaling.fits import Resampling, bootstrap, fit_over_training, fit_power_law, fit_state, jackknife
 
 
 def test_a_power_law_and_its_inverse():
@@ -37,7 +37,7 @@ def test_architectures_share_the_exponent_of_their_state():
     state = np.array([1e3, 2e3, 4e3, 1e4, 2e4, 4e4])
     group = ["a"] * 3 + ["b"] * 3
     factor = np.repeat([20.0, 50.0], 3)
-    found = fit_state(factor * state**-0.28, state, group, resamples=50)
+    found = fit_state(factor * state**-0.28, state, group, Resampling(50))
     assert found.exponent == pytest.approx(-0.28)
     assert found.offsets == pytest.approx({"a": 20, "b": 50})
     assert found(3e3, "b") == pytest.approx(50 * 3e3**-0.28)
@@ -53,6 +53,9 @@ def test_bootstrap_and_jackknife_of_a_mean():
     assert float(interval.low) == pytest.approx(values.mean() - 1.645 * error, abs=0.15 * error)
     assert float(interval.high) == pytest.approx(values.mean() + 1.645 * error, abs=0.15 * error)
     assert float(jackknife(np.mean, values)) == pytest.approx(error)
+    interval = Resampling(confidence=0.9, method="jackknife").interval(np.mean, values)
+    assert float(interval.high - interval.low) == pytest.approx(2 * 1.6525 * error, rel=1e-3)  # Student's, 199 degrees of freedom
+    assert float(interval.high + interval.low) == pytest.approx(2 * values.mean())
 
 
 def test_strata_keep_their_number_of_runs():

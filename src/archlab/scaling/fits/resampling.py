@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import t
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, at_least
@@ -21,7 +23,7 @@ class Interval:
     high: Floats
     confidence: float
     resamples: int
-    """Resamples that the fit succeeded on; where it failed on some, the interval is of the others."""
+    """Resamples that the fit succeeded on; where it failed on some, the interval is of the others. Of a jackknife, the runs."""
 
 
 def bootstrap(
@@ -67,7 +69,7 @@ def bootstrap(
 
 
 def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
-    """Standard error of a statistic from leaving out one run after the other.
+    """Standard error of a statistic from leaving out one run after the other (the delete-one jackknife).
 
     Raises:
         ArchlabError: fewer than three runs, or the statistic refuses a sample.
@@ -78,3 +80,46 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
     values = np.array([np.asarray(statistic(*(np.delete(array, i) for array in arrays)), dtype=np.float64) for i in range(n)])
     error: Floats = np.sqrt((n - 1) / n * ((values - values.mean(axis=0)) ** 2).sum(axis=0))
     return error
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made."""
+
+    resamples: int = 300
+    """Of the bootstrap; 0 for no intervals, by whatever method."""
+    confidence: float = 0.95
+    seed: int = 0
+    method: Literal["bootstrap", "jackknife"] = "bootstrap"
+    """Percentiles of :func:`bootstrap`, or the value and its error by :func:`jackknife` times a quantile of Student's
+    distribution: as many fits as runs, and each on nearly all of them, so that few runs are enough."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArchlabError: naming the field, its value and what is allowed.
+        """
+        if self.resamples and self.resamples < 20:
+            raise ArchlabError(f"resamples={self.resamples}: percentiles take at least 20; 0 for no intervals")
+        if not 0 < self.confidence < 1:
+            raise ArchlabError(f"confidence={self.confidence}: must lie between 0 and 1, for example 0.95")
+        if self.method not in ("bootstrap", "jackknife"):
+            raise ArchlabError(f"method={self.method!r}: choose bootstrap or jackknife")
+
+    def interval(self, statistic: Statistic, *columns: ArrayLike, strata: ArrayLike | None = None) -> Interval:
+        """Of the numbers that a statistic gives of the columns; ``strata`` are those of the bootstrap.
+
+        Raises:
+            ArchlabError: no intervals are asked for, or too many samples cannot be fitted.
+        """
+        if not self.resamples:
+            raise ArchlabError("none were asked for")
+        if self.method == "bootstrap":
+            return bootstrap(
+                statistic, *columns, strata=strata, resamples=self.resamples, confidence=self.confidence, seed=self.seed
+            )
+        error, runs = jackknife(statistic, *columns), len(np.asarray(columns[0]))
+        value = np.asarray(statistic(*map(np.asarray, columns)), dtype=np.float64)
+        reach = float(t.ppf((1 + self.confidence) / 2, runs - 1)) * error
+        return Interval(value - reach, value + reach, self.confidence, runs)

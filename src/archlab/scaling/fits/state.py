@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, at_least, positive_columns
-from archlab.scaling.fits.resampling import Interval, bootstrap
+from archlab.scaling.fits.resampling import Interval, Resampling
+
+_THOUSAND = Resampling(1000)
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,7 @@ def fit_state(
     P: ArrayLike,  # noqa: N803 - the field's symbols
     M: ArrayLike,  # noqa: N803
     group: Sequence[str],
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    resampling: Resampling = _THOUSAND,
 ) -> StateFit:
     """Least squares of ``log P`` on ``log M`` with a shared slope and an intercept for each architecture.
 
@@ -40,7 +39,7 @@ def fit_state(
         P: compute-optimal perplexity, one for each architecture and budget.
         M: total state there, in scalars, at the training length.
         group: the architecture.
-        resamples, confidence, seed: of the bootstrap over points within architectures.
+        resampling: how the interval is made; a bootstrap draws points within architectures.
 
     Raises:
         ArchlabError: no architecture has two different states, the columns differ in length, or a value is not positive.
@@ -49,9 +48,7 @@ def fit_state(
     at_least(len(group) if len(group) == len(state) else 0, "groups", len(state), "one for each point")
     log_p, log_m, labels = np.log(perplexity), np.log(state), np.asarray(group)
     exponent = _shared_slope(log_p, log_m, labels)
-    interval = bootstrap(
-        _shared_slope, log_p, log_m, labels, strata=labels, resamples=resamples, confidence=confidence, seed=seed
-    )
+    interval = resampling.interval(_shared_slope, log_p, log_m, labels, strata=labels)
     residual = log_p - exponent * log_m
     offsets = {str(label): float(np.exp(residual[labels == label].mean())) for label in dict.fromkeys(labels)}
     return StateFit(exponent, interval, offsets)

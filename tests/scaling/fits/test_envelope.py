@@ -1,0 +1,78 @@
+"""Approach 1: known laws come back from curves of long trainings, what no curve brackets does not count."""
+
+import numpy as np
+import pytest
+from tests.scaling.fits.laws import Law
+
+from archlab.errors import ArchlabError
+from archlab.scaling.fits import fit_envelope
+
+LAW = Law()
+
+
+def curves(sizes, ends, law=LAW, points=60):
+    """Labels, FLOPs, sizes, tokens and losses along trainings that follow the law from the first step on."""
+    shares = np.geomspace(1e-3, 1, points)
+    size = np.repeat(sizes, points)
+    flops = np.outer(np.broadcast_to(ends, len(sizes)), shares).ravel()
+    tokens = flops / 6 / size
+    return [str(i) for i in range(len(sizes)) for _ in shares], flops, size, tokens, law.loss(size, tokens)
+
+
+@pytest.mark.parametrize("law", [LAW, Law(alpha=0.465, beta=0.155)])
+def test_the_exponents_of_a_law_come_back_from_its_curves(law: Law):
+    label, flops, size, tokens, loss = curves(law.size_factor * np.geomspace(1e16, 1e20, 31) ** law.size_exponent, 1e20, law)
+    fit = fit_envelope(label, flops, size, loss, D=tokens, since=0)
+    assert fit.size_law.exponent == pytest.approx(law.size_exponent, abs=0.01)
+    assert fit.tokens_law.exponent == pytest.approx(1 - law.size_exponent, abs=0.01)
+    assert fit.size_law(1e19) == pytest.approx(law.size_factor * (1e19 / 6) ** law.size_exponent, rel=0.05)
+    assert fit.frontier().loss(1e19) == pytest.approx(law.loss(fit.size_law(1e19), fit.tokens_law(1e19)), rel=0.02)
+    without = fit_envelope(label, flops, size, loss, since=0)
+    assert without.tokens == pytest.approx(fit.tokens)
+
+
+def test_the_envelope_is_below_every_curve_and_on_one():
+    label, flops, size, tokens, loss = curves(np.geomspace(1e7, 1e9, 9), np.geomspace(1e18, 1e19, 9))
+    fit = fit_envelope(label, flops, size, loss, D=tokens, since=0)
+    for c, n, d, value in zip(fit.flops, fit.size, fit.tokens, fit.loss, strict=True):
+        reach = [LAW.loss(m, c / 6 / m) for m, end in zip(size[::60], flops[59::60], strict=True) if c <= end]
+        assert value == pytest.approx(min(reach), rel=1e-3)
+        assert (n * d * 6, value) == pytest.approx((c, LAW.loss(n, d)), rel=1e-3)
+
+
+def test_where_the_best_size_is_the_smallest_or_largest_on_offer_nothing_is_learnt():
+    sizes = np.geomspace(1e7, 1e9, 9)
+    fit = fit_envelope(*_without_tokens(curves(sizes, 1e20)), since=0)
+    assert {float(f"{n:.6g}") for n in fit.size} <= {float(f"{n:.6g}") for n in sizes[1:-1]}
+    best = LAW.size_factor * (1e17 / 6) ** LAW.size_exponent
+    with pytest.raises(ArchlabError, match=r"0 sizes are best .* between smaller and larger ones: it takes at least 3"):
+        fit_envelope(*_without_tokens(curves(best * np.geomspace(10, 100, 9), 1e17)))
+
+
+def test_a_warm_up_does_not_count():
+    label, flops, size, tokens, loss = curves(np.geomspace(2e7, 6e8, 13), 1e19)
+    early = flops < 0.9e18
+    spoiled = np.where(early & (size == size[0]), 0.1, loss)
+    counted = fit_envelope(label, flops, size, spoiled, D=tokens)
+    assert min(counted.flops) >= 0.9e18
+    assert counted == fit_envelope(label, flops, size, loss, D=tokens)
+
+
+def _without_tokens(columns):
+    label, flops, size, _, loss = columns
+    return label, flops, size, loss
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda label, c, n, x: (label[:-1], c, n, x), "curve has 539 labels, C has 540 values"),
+        (lambda label, c, n, x: (label, c, np.where(c == c[3], 7.0, n), x), r"N\[3\]=7: .*does not change"),
+        (lambda label, c, n, x: (label, c, n, -x), r"loss\[0\]=-"),
+    ],
+)
+def test_points_that_make_no_curves_are_refused(change, reason):
+    with pytest.raises(ArchlabError, match=reason):
+        fit_envelope(*change(*_without_tokens(curves(np.geomspace(1e7, 1e9, 9), np.geomspace(1e18, 2e18, 9)))))
+    with pytest.raises(ArchlabError, match="since=1"):
+        fit_envelope([], [], [], [], since=1)
