@@ -1,6 +1,7 @@
 """What ``archlab scale fit`` and ``archlab scale predict`` do; imports weigh, so it is loaded inside the commands."""
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -109,9 +110,7 @@ def _laws_table(laws: Laws) -> RenderableType:
     )
     if not laws.found:
         return head
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("architecture", "method"))
+    table = _table("method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out", whole=("method",))
     lines = Table.grid(padding=(0, 2, 0, 0))
     for law in laws.found.values():
         largest = law.largest
@@ -128,50 +127,47 @@ def _laws_table(laws: Laws) -> RenderableType:
 
 def _sweep_table(sweep: Sweep) -> Table:
     """A row for each budget, a column for each share of attention."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("budget", "best share of attention", *(f"loss at {share:.3g}" for share in sweep.shares.values())):
-        table.add_column(name, overflow="fold")
-    for best in sweep.best:
-        losses = (f"{best.losses[label]:.4f}" if label in best.losses else "–" for label in sweep.shares)
-        table.add_row(f"{best.budget:.3g}", share_text(best), *losses)
-    table.caption = (
+    caption = (
         f"attention among the layers that mix the sequence, beside {', '.join(sweep.layers)}; each at its own best size; not "
         "bracketed: the best is the smallest or largest share"
     )
-    table.caption_justify = "left"
+    heads = (f"loss at {share:.3g}" for share in sweep.shares.values())
+    table = _table("budget", "best share of attention", *heads, caption=caption)
+    for best in sweep.best:
+        losses = (f"{best.losses[label]:.4f}" if label in best.losses else "–" for label in sweep.shares)
+        table.add_row(f"{best.budget:.3g}", share_text(best), *losses)
     return table
 
 
 def _gap_table(findings: Findings) -> Table:
     """Rows of architecture and budget, a column for each share of the best size."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("architecture", "budget", *(f"loss more at {share:g} N*" for share in SHARES)):
-        table.add_column(name, overflow="fold")
+    caption = "what a model smaller than the best of its budget loses, by the parabola; – where no run was so small"
+    table = _table("architecture", "budget", *(f"loss more at {share:g} N*" for share in SHARES), caption=caption)
     found = {(gap.label, gap.budget, gap.share): interval(gap.loss, ".4f") for gap in findings.gaps}
     for label, budget in dict.fromkeys((gap.label, gap.budget) for gap in findings.gaps):
         table.add_row(Text(label), f"{budget:.3g}", *(found.get((label, budget, share), "–") for share in SHARES))
-    table.caption = "what a model smaller than the best of its budget loses, by the parabola; – where no run was so small"
-    table.caption_justify = "left"
     return table
 
 
 def _comparison_table(findings: Findings) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("budget", "better", "than", "loss lower by", "which takes the other"):
-        table.add_column(name, overflow="fold")
+    caption = (
+        f"each at its own best size; intervals of {100 * findings.resampling.confidence:.0f} %; a negative difference: the other "
+        "is better"
+    )
+    table = _table("budget", "better", "than", "loss lower by", "which takes the other", caption=caption)
     for c in findings.comparisons:
         multiplier = "–" if c.multiplier is None else f"{interval(c.multiplier, '.2f')} times the budget"
         table.add_row(f"{c.budget:.3g}", c.first, c.second, interval(c.difference, ".4f"), multiplier)
-        f"each at its own best size; intervals of {100 * findings.resampling.confidence:.0f} %; a negative difference: the other "
-        "is better"
-    table.caption_justify = "left"
     return table
 
 
 def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Resampling) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("architecture", "method", "FLOPs", "parameters", "tokens", "loss", "beyond the data"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("architecture", "method"))
+    caption = (
+        f"intervals of {100 * resampling.confidence:.0f} % tell how far the runs determine the law, not whether it holds beyond "
+        "them; FLOPs a token follow a power law of the size through the runs"
+    )
+    columns = ("architecture", "method", "FLOPs", "parameters", "tokens", "loss", "beyond the data")
+    table = _table(*columns, whole=columns[:2], caption=caption)
     for laws, law, found in rows:
         label = Text(laws.family.label)
         if isinstance(found, str):
@@ -188,11 +184,15 @@ def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Re
             loss,
             "within" if beyond <= 1 else f"{beyond:.3g} times",
         )
-    table.caption = (
-        f"intervals of {100 * resampling.confidence:.0f} % tell how far the runs determine the law, not whether it holds beyond "
-        "them; FLOPs a token follow a power law of the size through the runs"
-    )
+    return table
+
+
+def _table(*columns: str, whole: Collection[str] = (), caption: str = "") -> Table:
+    """An empty table; its columns fold where it gets narrow, but for those whose entries stay ``whole``."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption=caption or None)
     table.caption_justify = "left"
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
     return table
 
 
