@@ -1,63 +1,39 @@
 """What a person sees while the language models of a plan train: a live view on a terminal, single lines elsewhere."""
 
-import threading
 from itertools import islice
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archlab.reports.event_view import MAX_RUNNING, MAX_WIDTH, EventView
 from archlab.reports.format import count, human
 from archlab.reports.live import duration
 from archlab.scaling.runner import Event, Tally
 
-_MAX_WIDTH = 100
-_MAX_RUNNING = 8
 
-
-class LadderView:
-    """Shows the events of a run on a console; a context manager, and the runner's ``on_event``."""
+class LadderView(EventView[Event]):
+    """Shows the events of a run of language models."""
 
     def __init__(self, console: Console) -> None:
         """Show nothing yet; a terminal gets the live view, anything else a line for every trial."""
-        self.console = console
         self.tally: Tally | None = None
         self._started = False
-        self._lock = threading.Lock()  # events come in one thread, the view is drawn in another
-        self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self.render)
+        super().__init__(console, refresh_per_second=2)  # draws at once
 
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
-        return self
+    def _take(self, event: Event) -> str:
+        self.tally = event.tally
+        return self._line(event)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live:
-            self._live.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Take in an event; without a terminal, print a line for those that matter."""
-        with self._lock:
-            self.tally = event.tally
-            line = self._line(event)
-        if line and self._live is None:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def render(self) -> RenderableType:
+    def _draw(self) -> RenderableType:
         """A bar, the counts with the time left, the running trials."""
-        with self._lock:
-            tally = self.tally
-            if tally is None:
-                return Text("starting")
-            done = len(tally.results) + len(tally.failed)
-            bar = ProgressBar(total=len(tally.trials), completed=done, width=min(self.console.width, _MAX_WIDTH))
-            return Group(bar, Text(self._counts(tally), style="bold"), self._running(tally))
+        tally = self.tally
+        if tally is None:
+            return Text("starting")
+        done = len(tally.results) + len(tally.failed)
+        bar = ProgressBar(total=len(tally.trials), completed=done, width=min(self.console.width, MAX_WIDTH))
+        return Group(bar, Text(self._counts(tally), style="bold"), self._running(tally))
 
     def _counts(self, tally: Tally) -> str:
         parts = [f"{len(tally.results)} of {count(len(tally.trials), 'training')} done", f"{len(tally.running)} running"]
@@ -69,7 +45,7 @@ class LadderView:
 
     def _running(self, tally: Tally) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
-        for key, progress in islice(tally.running.items(), _MAX_RUNNING):
+        for key, progress in islice(tally.running.items(), MAX_RUNNING):
             speed = f"{human(progress.tokens_per_second)} tokens/s" if progress else ""
             step = f"step {progress.step}/{progress.num_steps}" if progress else "starting"
             table.add_row(Text(str(tally.trials[key])), step, f"loss {progress.loss:.3f}" if progress else "", speed)

@@ -1,13 +1,9 @@
 """What a person sees while a run goes on: a live view on a terminal, single lines elsewhere."""
 
-import threading
 from collections.abc import Sequence
 from itertools import islice
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -15,16 +11,14 @@ from rich.text import Text
 
 from archlab.benchmark.runner import Event, TrialFailed, TrialFinished, TrialStarted, Waiting
 from archlab.benchmark.scores import task_order
+from archlab.reports.event_view import MAX_RUNNING, MAX_WIDTH, EventView
 from archlab.reports.format import count, human, percent, short_task
 from archlab.reports.progress import RunProgress
 from archlab.training.trial import Trial
 
-_MAX_WIDTH = 100
-_MAX_RUNNING = 8
 
-
-class LiveView:
-    """Shows the events of a run on a console; a context manager, and the runner's ``on_event``."""
+class LiveView(EventView[Event]):
+    """Shows the events of a run of trials."""
 
     def __init__(self, console: Console, trials: Sequence[Trial], num_workers: int) -> None:
         """Show nothing yet.
@@ -34,51 +28,33 @@ class LiveView:
             trials: those of the run, the ones that the store has included.
             num_workers: how many run at once.
         """
-        self.console = console
         self.progress = RunProgress(trials, num_workers)
         self._labels = list(dict.fromkeys(trial.architecture.label for trial in trials))
         self._tasks = sorted({trial.setting.name for trial in trials}, key=task_order)
         self._varied = _varied_knobs(trials)
         self._note = ""
         self._started = False
-        self._lock = threading.Lock()  # events come in one thread, the view is drawn in another
-        self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self.render)
+        super().__init__(console, refresh_per_second=4)  # draws at once
 
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
-        return self
+    def _take(self, event: Event) -> str:
+        self.progress.update(event)
+        return self._line(event)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live:
-            self._live.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Take in an event; without a terminal, print a line for those that matter."""
-        with self._lock:
-            self.progress.update(event)
-            line = self._line(event)
-        if line and self._live is None:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def render(self) -> RenderableType:
-        """The live view: a bar, the counts, the running trials, the best score of each task so far."""
-        with self._lock:
-            width = min(self.console.width, _MAX_WIDTH)
-            bar = ProgressBar(total=max(self.progress.total, 1), completed=self.progress.done, width=width)
-            parts: list[RenderableType] = [
-                Padding(bar, 0),
-                self._counts(),
-                Text(),
-                self._running(width),
-                Text(),
-                self._best(width),
-            ]
-            if self._note:
-                parts.append(Text(self._note, style="yellow"))
-            return Group(*parts)
+    def _draw(self) -> RenderableType:
+        """A bar, the counts, the running trials, the best score of each task so far."""
+        width = min(self.console.width, MAX_WIDTH)
+        bar = ProgressBar(total=max(self.progress.total, 1), completed=self.progress.done, width=width)
+        parts: list[RenderableType] = [
+            Padding(bar, 0),
+            self._counts(),
+            Text(),
+            self._running(width),
+            Text(),
+            self._best(width),
+        ]
+        if self._note:
+            parts.append(Text(self._note, style="yellow"))
+        return Group(*parts)
 
     def _counts(self) -> Text:
         progress = self.progress
@@ -102,7 +78,7 @@ class LiveView:
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         for _ in range(3):
             table.add_column(justify="right", no_wrap=True)
-        for running in islice(self.progress.running.values(), _MAX_RUNNING):
+        for running in islice(self.progress.running.values(), MAX_RUNNING):
             trial, progress = running.trial, running.progress
             table.add_row(
                 Text(trial.architecture.label),
@@ -111,8 +87,8 @@ class LiveView:
                 f"step {progress.step}/{progress.num_steps}" if progress else "starting",
                 f"{percent(progress.accuracy)} %" if progress and progress.accuracy is not None else "",
             )
-        if len(self.progress.running) > _MAX_RUNNING:
-            table.add_row(f"and {len(self.progress.running) - _MAX_RUNNING} more")
+        if len(self.progress.running) > MAX_RUNNING:
+            table.add_row(f"and {len(self.progress.running) - MAX_RUNNING} more")
         return table
 
     def _best(self, width: int) -> Table:
