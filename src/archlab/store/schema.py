@@ -24,37 +24,36 @@ owners = Table(
     Column("heartbeat", Float, nullable=False, comment="Unix time"),
 )
 
-trials = Table(
+
+def _claimed(name: str, what: str, *more: "Column[bytes]") -> Table:
+    """A table of what processes claim, compute and fill in; ``what`` is the column that says what is computed."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("key", String(64), nullable=False, unique=True),
+        Column("status", String(16), nullable=False, index=True),
+        Column("owner", String(64), nullable=True),
+        Column(what, JSON, nullable=False),
+        Column("error", Text, nullable=True),
+        Column("provenance", JSON(none_as_null=True), nullable=True),
+        Column("result", JSON(none_as_null=True), nullable=True),
+        *more,
+    )
+
+
+trials = _claimed(
     "trials",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("key", String(64), nullable=False, unique=True),
-    Column("status", String(16), nullable=False, index=True),
-    Column("owner", String(64), nullable=True),
-    Column("trial", JSON, nullable=False),
-    Column("error", Text, nullable=True),
-    Column("provenance", JSON(none_as_null=True), nullable=True),
-    Column("result", JSON(none_as_null=True), nullable=True),
+    "trial",
     Column("numerators", LargeBinary, nullable=True, comment="zlib of little-endian float32"),
     Column("denominators", LargeBinary, nullable=True, comment="zlib of little-endian float32"),
 )
+
+language_models = _claimed("language_models", "run")
 
 runs = Table(
     "runs",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("plan", JSON, nullable=False),
-)
-
-language_models = Table(
-    "language_models",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("key", String(64), nullable=False, unique=True),
-    Column("status", String(16), nullable=False, index=True),
-    Column("owner", String(64), nullable=True),
-    Column("run", JSON, nullable=False),
-    Column("error", Text, nullable=True),
-    Column("provenance", JSON(none_as_null=True), nullable=True),
-    Column("result", JSON(none_as_null=True), nullable=True),
 )
