@@ -15,9 +15,8 @@ from archlab import architecture
 from archlab.tasks import setting
 from archlab.training import Recipe, Trial
 from archlab.training.data import Examples, split_tensors
-from archlab.training.learner import Learner, make_optimizer
 from archlab.training.programs import Eager
-from archlab.training.train import build_model
+from archlab.training.train import make_learner
 
 SHAPES = ((32, 32, 64), (128, 128, 128))
 """Batch, length, width: about those of the protocol quick, and the base recall setting of paper."""
@@ -25,9 +24,7 @@ SHAPES = ((32, 32, 64), (128, 128, 128))
 
 def program(trial: Trial) -> Eager:
     examples = Examples.of(*split_tensors(trial.setting, "train", trial.recipe.batch_size, trial.seed, trial.device))
-    model = build_model(trial)
-    optimizer = make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay)
-    return Eager([Learner(model, optimizer, examples, trial.recipe)])
+    return Eager([make_learner(trial, examples)])
 
 
 def compare(mixer: str, shape: tuple[int, int, int], rounds: int) -> Mapping[str, str | float]:

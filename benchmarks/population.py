@@ -15,9 +15,9 @@ from archlab import architecture
 from archlab.tasks import setting
 from archlab.training import Recipe, Trial
 from archlab.training.data import Examples, split_tensors
-from archlab.training.learner import Learner, make_optimizer
+from archlab.training.learner import Learner
 from archlab.training.programs import Eager, Stacked
-from archlab.training.train import build_model
+from archlab.training.train import make_learner
 
 SHAPES = ((8, 16, 32), (32, 32, 64), (128, 128, 128))
 """Batch, length, width: of the protocols smoke, quick and paper, about."""
@@ -25,8 +25,7 @@ SHAPES = ((8, 16, 32), (32, 32, 64), (128, 128, 128))
 
 def learner(trial: Trial) -> Learner:
     examples = Examples.of(*split_tensors(trial.setting, "train", trial.recipe.batch_size, trial.seed, trial.device))
-    model = build_model(trial)
-    return Learner(model, make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay), examples, trial.recipe)
+    return make_learner(trial, examples)
 
 
 def compare(mixer: str, shape: tuple[int, int, int], members: int, rounds: int, device: str) -> Mapping[str, str | float]:

@@ -15,9 +15,8 @@ from archlab import architecture
 from archlab.tasks import setting
 from archlab.training import Recipe, Trial
 from archlab.training.data import Examples, split_tensors
-from archlab.training.learner import Learner, make_optimizer
 from archlab.training.programs import Eager
-from archlab.training.train import build_model
+from archlab.training.train import make_learner
 
 BATCH = 16
 BASE = {"length": 128, "width": 128, "vocabulary": 64}
@@ -35,10 +34,8 @@ def step_seconds(mixer: str, shape: Mapping[str, int], rounds: int) -> float:
         weight_decay=0.1,
         seed=0,
     )
-    model = build_model(trial)
-    optimizer = make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay)
     examples = Examples.of(*split_tensors(trial.setting, "train", BATCH, 0, "cpu"))
-    program, rows = Eager([Learner(model, optimizer, examples, trial.recipe)]), torch.arange(BATCH)
+    program, rows = Eager([make_learner(trial, examples)]), torch.arange(BATCH)
     times = []
     for _ in range(rounds + 2):
         started = time.process_time()

@@ -11,9 +11,9 @@ from tests.training.trials import COPYING, MEMORY, RECALL, trial
 from archlab.training import programs
 from archlab.training import train as train_module
 from archlab.training.data import Examples, split_tensors
-from archlab.training.learner import Learner, make_optimizer
+from archlab.training.learner import Learner
 from archlab.training.programs import Eager, Stacked, choose_program, undone
-from archlab.training.train import build_model, train, train_together
+from archlab.training.train import make_learner, train, train_together
 
 SPECS = [
     "mh-attention(heads=2) swiglu",
@@ -26,9 +26,7 @@ SPECS = [
 
 def learner(value, device="cpu") -> Learner:
     data = split_tensors(value.setting, "train", value.setting.num_train_examples, value.seed, device)
-    model = build_model(value)
-    optimizer = make_optimizer(model, value.recipe, value.learning_rate, value.weight_decay)
-    return Learner(model, optimizer, Examples.of(*data), value.recipe)
+    return make_learner(value, Examples.of(*data))
 
 
 def together(values, hurdles=None):

@@ -91,15 +91,12 @@ def step_seconds(trial: Trial) -> list[float]:
 
     from archlab.tasks import sample
     from archlab.training.data import Examples
-    from archlab.training.learner import Learner, make_optimizer
     from archlab.training.programs import Eager
-    from archlab.training.train import build_model, flushed_denormals
+    from archlab.training.train import flushed_denormals, make_learner
 
     batch = _timed_batch(trial)
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
-    model = build_model(trial)
-    optimizer = make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay)
-    program = Eager([Learner(model, optimizer, Examples.of(inputs, targets), trial.recipe)])
+    program = Eager([make_learner(trial, Examples.of(inputs, targets))])
     rows = torch.arange(batch, device=trial.device)
     times = []
     with flushed_denormals():

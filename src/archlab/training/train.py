@@ -151,9 +151,8 @@ class _Training:
     def __init__(self, place: int, trial: Trial, hurdles: Hurdles, together: int) -> None:
         self.place, self.trial, self.recipe, self.hurdles, self.together = place, trial, trial.recipe, hurdles, together
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
-        self.model = build_model(trial)
-        optimizer = make_optimizer(self.model, self.recipe, trial.learning_rate, trial.weight_decay)
-        self.learner = Learner(self.model, optimizer, Examples.of(*self._split("train")), self.recipe)
+        self.learner = make_learner(trial, Examples.of(*self._split("train")))
+        self.model = self.learner.model
         self.order = batches(len(self.learner.examples.inputs), self.recipe.batch_size, trial.seed, trial.device)
         self.program = ""
         self.train_losses: list[float] = []
@@ -269,6 +268,12 @@ def build_model(trial: Trial) -> Backbone:
         if trial.recipe.reference_init:
             reinit_as_reference(model)
     return model.to(trial.device)
+
+
+def make_learner(trial: Trial, examples: Examples) -> Learner:
+    """The trial's model at its start with its optimiser, and what it will learn from."""
+    model = build_model(trial)
+    return Learner(model, make_optimizer(model, trial.recipe, trial.learning_rate, trial.weight_decay), examples, trial.recipe)
 
 
 def schedule(recipe: Recipe, step: int, num_steps: int) -> float:
