@@ -3,13 +3,57 @@
 import math
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from archlab.errors import ArchlabError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Fields:
+    """A recipe as a value: numbers, truth values and choices, checked by their type hints; JSON-ready, and read back."""
+
+    def _check_types(self) -> None:
+        """Take whole numbers for fractions, and refuse what is of the wrong type or no choice.
+
+        Raises:
+            ArchlabError: naming field, value and what is allowed.
+        """
+        recipe: Any = type(self)  # dataclasses are hashable, which mypy does not see of their type
+        for name, hint in _hints(recipe).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal:
+                if value not in get_args(hint):
+                    raise ArchlabError(f"recipe: {name}={value!r}: choose one of {', '.join(get_args(hint))}")
+            elif hint is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+            elif type(value) is not hint:
+                raise ArchlabError(f"recipe: {name}={value!r} is not of type {hint.__name__}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The recipe with these fields.
+
+        Raises:
+            ArchlabError: a field is unknown or its value not allowed.
+        """
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("recipe field", name, names)
+        return cls(**values)
+
+
+@cache
+def _hints(recipe: type[Any]) -> dict[str, Any]:
+    return get_type_hints(recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Fields):
     """A training recipe. The defaults are the paper's (arXiv 2403.17844, sec. 3 and App. B).
 
     The learning rate and weight decay are not here: they are the grid that a protocol spans.
@@ -65,16 +109,9 @@ class Recipe:
         Raises:
             ArchlabError: naming field, value and what is allowed.
         """
-        for name, hint in _hints().items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal:
-                if value not in get_args(hint):
-                    raise ArchlabError(f"recipe: {name}={value!r}: choose one of {', '.join(get_args(hint))}")
-            elif hint is float and type(value) is int:
-                object.__setattr__(self, name, float(value))
-            elif type(value) is not hint:
-                raise ArchlabError(f"recipe: {name}={value!r} is not of type {hint.__name__}")
-            elif hint is float and not math.isfinite(value):
+        self._check_types()
+        for name, value in self.to_dict().items():
+            if type(value) is float and not math.isfinite(value):
                 raise ArchlabError(f"recipe: {name}={value!r}: must be finite")
         bounds = {
             "steps": (0, None), "epochs": (1, None), "batch_size": (1, None), "evaluations": (0, None),
@@ -99,25 +136,3 @@ class Recipe:
         """Sequences that all steps together train on, those of earlier epochs counted again."""
         epochs, steps = divmod(self.num_steps(num_train_examples), self.steps_per_epoch(num_train_examples))
         return epochs * num_train_examples + steps * self.batch_size
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-ready."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """The recipe with these fields.
-
-        Raises:
-            ArchlabError: a field is unknown or its value not allowed.
-        """
-        names = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown("recipe field", name, names)
-        return cls(**values)
-
-
-@cache
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Recipe)

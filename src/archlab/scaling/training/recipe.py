@@ -1,10 +1,11 @@
 """How a language model is trained, beside its size, data, batch and learning rate."""
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
 
-from archlab.errors import ArchlabError, unknown
+from archlab.errors import ArchlabError
+from archlab.training.recipe import Fields
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     "warmup": (0, 0.999), "decay": (0, 1), "final_lr": (0, 1), "weight_decay": (0, math.inf), "beta1": (0, 0.9999),
@@ -14,7 +15,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LMRecipe:
+class LMRecipe(Fields):
     """A training recipe of language models. Everything here can change the loss, if by rounding only."""
 
     schedule: Literal["cosine", "wsd"] = "cosine"
@@ -52,16 +53,10 @@ class LMRecipe:
         Raises:
             ArchlabError: naming field, value and what is allowed.
         """
-        for name, hint in get_type_hints(LMRecipe).items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal:
-                if value not in get_args(hint):
-                    raise ArchlabError(f"recipe: {name}={value!r}: choose one of {', '.join(get_args(hint))}")
+        self._check_types()
+        for name, value in self.to_dict().items():
+            if isinstance(value, str):
                 continue
-            if hint is float and type(value) is int:
-                object.__setattr__(self, name, float(value))
-            elif type(value) is not hint:
-                raise ArchlabError(f"recipe: {name}={value!r} is not of type {hint.__name__}")
             low, high = _BOUNDS.get(name, (-math.inf, math.inf))
             if not (low <= value <= high and math.isfinite(value)):
                 raise ArchlabError(f"recipe: {name}={value!r}: must be from {low:g} to {high:g}")
@@ -77,20 +72,3 @@ class LMRecipe:
             return 1 - (1 - self.final_lr) * done
         done = (step - warmup - 1) / max(num_steps - warmup - 1, 1)
         return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-ready."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "LMRecipe":
-        """The recipe with these fields.
-
-        Raises:
-            ArchlabError: a field is unknown or its value not allowed.
-        """
-        names = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown("recipe field", name, names)
-        return cls(**values)
