@@ -92,6 +92,15 @@ def test_a_checkpoint_that_was_never_finished_is_passed_over(corpus, tmp_path):
     assert numbers(train(trial, corpus, checkpoints=tmp_path)) == numbers(train(trial, corpus))
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """As in the foreground: what a shell starts in the background ignores it, and so does the training."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_without_a_place_for_checkpoints_ends_with_its_own_status(corpus, monkeypatch):
     interrupt(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(Interrupted, match="SIGINT") as ended:
