@@ -32,6 +32,7 @@ class LanguageModelStore(Ledger[Piece]):
 
     table = language_models
     description: ClassVar[str] = "run"
+    filled_by: ClassVar[str] = "archlab scale run PLAN"
 
     def records(self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None) -> list[LanguageModelRecord]:
         """What is known about trainings: all of them, oldest first, or those with the given keys, in that order."""

@@ -46,6 +46,8 @@ class Ledger(Generic[Piece]):
     table: ClassVar[Table]
     description: ClassVar[str]
     """The column that holds the piece of work."""
+    filled_by: ClassVar[str]
+    """The command that fills it."""
 
     def __init__(self, location: str | os.PathLike[str], *, create: bool = True, owner: Owner | None = None) -> None:
         """Open the store.
@@ -59,7 +61,7 @@ class Ledger(Generic[Piece]):
             ArchlabError: no store is there and none may or can be made; or something else is there, which is
                 left untouched.
         """
-        self._engine, self.where = open_database(location, create=create)
+        self._engine, self.where = open_database(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
 
     def __enter__(self) -> Self:

@@ -24,10 +24,11 @@ class NoStoreError(ArchlabError):
     """Nothing is stored at the location yet, and the caller may not create a store."""
 
 
-def open_database(location: str | os.PathLike[str], *, create: bool) -> tuple[Engine, str]:
+def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: str) -> tuple[Engine, str]:
     """Connect to the store at ``location`` and check that it is one of this schema.
 
-    A missing store is created if ``create`` says so. Anything else that is found there is left as it is.
+    A missing store is created if ``create`` says so; else the error names the command that fills it, ``filled_by``. Anything
+    else that is found there is left as it is.
 
     Returns:
         The engine, and the location as messages name it (without a password).
@@ -39,7 +40,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool) -> tuple[En
     path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
     where = str(path) if path is not None else url.render_as_string(hide_password=True)
     if path is not None:
-        _check_file(path, create=create)
+        _check_file(path, create=create, filled_by=filled_by)
     try:
         engine = create_engine(url, json_serializer=dump_json, pool_pre_ping=path is None)
     except ModuleNotFoundError as error:
@@ -49,7 +50,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool) -> tuple[En
         with plain_errors(where):
             if path is not None:
                 _tune_sqlite(engine, write_ahead=create)
-            _check_schema(engine, where, create=create)
+            _check_schema(engine, where, create=create, filled_by=filled_by)
     except BaseException:
         engine.dispose()
         raise
@@ -72,7 +73,7 @@ def _parse(location: str | os.PathLike[str]) -> URL:
     return url
 
 
-def _check_file(path: Path, *, create: bool) -> None:
+def _check_file(path: Path, *, create: bool, filled_by: str) -> None:
     """Look at what the path holds without changing a byte of it."""
     if path.is_dir():
         raise ArchlabError(f"store {path} is a directory: give a file, such as {path / 'archlab.db'}")
@@ -80,7 +81,7 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise ArchlabError(f"store {path}: the folder {path.parent} does not exist: create it or choose another place")
     if not path.exists():
         if not create:
-            raise NoStoreError(f"store {path} does not exist: `archlab run SPEC --store {path}` makes it")
+            raise NoStoreError(f"store {path} does not exist: `{filled_by} --store {path}` makes it")
         if not os.access(path.parent, os.W_OK):
             raise ArchlabError(f"store {path}: the folder {path.parent} is not writable: choose another place")
         return
@@ -98,7 +99,7 @@ def _check_file(path: Path, *, create: bool) -> None:
     if tables and not {"meta", "trials"} <= tables:
         raise ArchlabError(f"store {path} is an SQLite database of something else: it is left as it is; choose another file")
     if not tables and not create:
-        raise NoStoreError(f"store {path} is empty: `archlab run SPEC --store {path}` fills it")
+        raise NoStoreError(f"store {path} is empty: `{filled_by} --store {path}` fills it")
 
 
 def _look_inside(path: Path) -> tuple[str, set[str]]:
@@ -153,10 +154,10 @@ def _enable_write_ahead_log(engine: Engine) -> None:
         connection.close()
 
 
-def _check_schema(engine: Engine, where: str, *, create: bool) -> None:
+def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str) -> None:
     version = _schema_version(engine)
     if version is None and not create:
-        raise NoStoreError(f"store {where} is empty: `archlab run SPEC --store {where}` fills it")
+        raise NoStoreError(f"store {where} is empty: `{filled_by} --store {where}` fills it")
     if version is None or (create and version == SCHEMA_VERSION and not _is_complete(engine)):
         try:
             with engine.connect().execution_options(writes=True) as connection, connection.begin():

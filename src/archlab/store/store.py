@@ -21,6 +21,7 @@ class Store(Ledger[Trial]):
 
     table = trials
     description: ClassVar[str] = "trial"
+    filled_by: ClassVar[str] = "archlab run SPEC"
 
     def records(
         self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None, *, skip_unknown: bool = False
