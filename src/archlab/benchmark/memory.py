@@ -12,9 +12,6 @@ from archlab.training.trial import Trial
 
 PROCESS_BYTES = 350 << 20
 """What a worker takes before it trains: Python, PyTorch and its libraries."""
-SLACK = 4 / 3
-"""What the allocator and the workspace of operations add: for 12 layers at two shapes, the peak was 1.1 to 1.5 times the sum."""
-
 MOST_TOGETHER = 8
 """Trials that a GPU worker trains together unless told otherwise: more than a grid has, or less where memory is short."""
 
@@ -46,7 +43,7 @@ def peak_bytes(trial: Trial) -> int:
     weights = 4 * trial.architecture.num_params(length=trial.setting.length, **shape)
     sequences = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
     data = 2 * 8 * sequences * examples.inputs.shape[1]
-    return round(SLACK * (4 * weights + data + step.activations + 2 * step.largest))
+    return step._replace(weights=weights).peak(data)
 
 
 def available_bytes() -> int:

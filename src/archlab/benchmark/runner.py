@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.benchmark.racing import Race, Racing
 from archlab.errors import ArchlabError
-from archlab.execution.base import Executor, TrialError
+from archlab.execution.base import Executor, explained
 from archlab.training.trial import Progress, Trial, TrialResult, alike
 
 if TYPE_CHECKING:
@@ -289,22 +289,16 @@ class _Run:
         self.summary.examples += _examples(trial, result)
 
     def _record_failure(self, trial: Trial, error: Exception) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        text = f"{reason}\n{error.traceback}" if isinstance(error, TrialError) else reason
+        reason, text = explained(error)
         self.store.fail(trial, text, self._provenance(trial))
         del self.in_flight[trial.key]
         self.summary.failed[trial] = reason
         self.on_event(TrialFailed(trial, text))
 
     def _provenance(self, trial: Trial) -> dict[str, Any]:
-        from archlab.store import environment
+        from archlab.store.provenance import provenance
 
-        started, finished = self.in_flight[trial.key].since, datetime.now(UTC)
-        return environment(trial.device) | {
-            "started": started.isoformat(timespec="milliseconds"),
-            "finished": finished.isoformat(timespec="milliseconds"),
-            "wall_seconds": round((finished - started).total_seconds(), 3),
-        }
+        return provenance(trial.device, self.in_flight[trial.key].since)
 
     def _stop(self) -> None:
         """End the workers, keep what they have finished, give the rest back."""

@@ -70,3 +70,9 @@ class TrialError(Exception):
 
 class WorkerDiedError(Exception):
     """A trial's worker died on every attempt; says of what."""
+
+
+def explained(error: BaseException) -> tuple[str, str]:
+    """Why a future holds no result: the reason in one line, and with the end of the traceback where there is one."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason, f"{reason}\n{error.traceback}" if isinstance(error, TrialError) else reason

@@ -10,8 +10,6 @@ from archlab.scaling.plan import LMRun
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SLACK = 4 / 3
-"""What the allocator and the workspace of operations add."""
 _DEAREST_STEP = 5e10
 """FLOPs of a step beyond which none is timed: the largest of its architecture that was stands for it."""
 
@@ -60,11 +58,10 @@ def _peak_bytes(run: LMRun) -> int:
 
     from archlab.training.memory import step_bytes
 
-    step = step_bytes(
+    return step_bytes(
         lambda: _build(run),
         lambda model, mode: _loss(model, mode.from_tensor(torch.zeros(run.batch_size, run.length + 1, dtype=torch.int64))),
-    )
-    return round(SLACK * (4 * step.weights + step.activations + 2 * step.largest))
+    ).peak()
 
 
 def _step_seconds(run: LMRun) -> float:

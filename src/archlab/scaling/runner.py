@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from archlab.errors import ArchlabError
-from archlab.execution import LocalExecutor, TrialError
+from archlab.execution import LocalExecutor
+from archlab.execution.base import explained
 from archlab.scaling.corpora import Corpus, prepare
 from archlab.scaling.training.result import LMProgress, LMResult
 from archlab.scaling.training.trial import LMTrial
+from archlab.store.provenance import provenance
 from archlab.store.record import SETTLED
 
 if TYPE_CHECKING:
@@ -202,7 +204,7 @@ class _SideBySide:
             self.beat = time.monotonic()
 
     def _finish(self, trial: LMTrial, result: LMResult) -> None:
-        self.store.finish(trial, result.to_dict(), _provenance(trial, self.since[trial.key]))
+        self.store.finish(trial, result.to_dict(), provenance(trial.device, self.since[trial.key]))
         _drop(self.checkpoints / trial.key)
         before = self.tally.steps_before.get(trial.key, 0)
         self.tally.flops += trial.run.flops * (result.steps - before) / trial.run.steps
@@ -210,9 +212,8 @@ class _SideBySide:
         self.tally.running.pop(trial.key, None)
 
     def _fail(self, trial: LMTrial, error: BaseException) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        text = f"{reason}\n{error.traceback}" if isinstance(error, TrialError) else reason
-        self.store.fail(trial, text, _provenance(trial, self.since[trial.key]))
+        reason, text = explained(error)
+        self.store.fail(trial, text, provenance(trial.device, self.since[trial.key]))
         self.tally.failed[trial.key] = reason
         self.tally.running.pop(trial.key, None)
 
@@ -280,7 +281,7 @@ def run_together(
                 store.release()
             raise
         if store:
-            store.finish(trial, result.to_dict(), _provenance(trial, since))
+            store.finish(trial, result.to_dict(), provenance(trial.device, since))
         if processes.is_first:
             _drop(checkpoints / key)
         tally.results[key] = result
@@ -297,14 +298,3 @@ def _drop(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # not the last one
         folder.parent.rmdir()
-
-
-def _provenance(trial: LMTrial, since: datetime) -> dict[str, Any]:
-    from archlab.store import environment
-
-    now = datetime.now(UTC)
-    return environment(trial.device) | {
-        "started": since.isoformat(timespec="milliseconds"),
-        "finished": now.isoformat(timespec="milliseconds"),
-        "wall_seconds": round((now - since).total_seconds(), 3),
-    }

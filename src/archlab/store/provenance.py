@@ -3,6 +3,7 @@
 import platform
 import socket
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,16 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "numpy": version("numpy"),
         "archlab": version("archlab"),
         "commit": _commit(),
+    }
+
+
+def provenance(device: str, started: datetime) -> dict[str, Any]:
+    """Of work that ends now: :func:`environment`, ``started``, ``finished`` (ISO 8601) and ``wall_seconds``."""
+    finished = datetime.now(UTC)
+    return environment(device) | {
+        "started": started.isoformat(timespec="milliseconds"),
+        "finished": finished.isoformat(timespec="milliseconds"),
+        "wall_seconds": round((finished - started).total_seconds(), 3),
     }
 
 

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
 
+SLACK = 4 / 3
+"""What the allocator and the workspace of operations add: for 12 layers at two shapes, the peak was 1.1 to 1.5 times the sum."""
+
+
 class StepBytes(NamedTuple):
     """Bytes of one training step."""
 
@@ -17,6 +21,10 @@ class StepBytes(NamedTuple):
     """What the backward pass needs, each storage once."""
     largest: int
     """The largest of these tensors."""
+
+    def peak(self, data: int = 0) -> int:
+        """The most that is taken at once, with so much data: of the largest tensor a backward pass holds two at a time."""
+        return round(SLACK * (4 * self.weights + data + self.activations + 2 * self.largest))
 
 
 Model = TypeVar("Model", bound="nn.Module")

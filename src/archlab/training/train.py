@@ -255,8 +255,7 @@ class _Training:
 
 def build_model(trial: Trial) -> Backbone:
     """The trial's model, initialised from its seed, on its device; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([trial.seed, 1]).generate_state(1, np.uint64)[0] >> 1))
+    with initialising(trial.seed):
         model = trial.architecture.build(
             vocab_size=trial.setting.vocab_size,
             max_length=trial.setting.length,
@@ -268,6 +267,14 @@ def build_model(trial: Trial) -> Backbone:
         if trial.recipe.reference_init:
             reinit_as_reference(model)
     return model.to(trial.device)
+
+
+@contextmanager
+def initialising(seed: int) -> Iterator[None]:
+    """Draw initial values from a seed; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1))
+        yield
 
 
 def make_learner(trial: Trial, examples: Examples) -> Learner:

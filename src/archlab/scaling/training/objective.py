@@ -3,7 +3,6 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +13,7 @@ from archlab.scaling.training.processes import Processes
 from archlab.scaling.training.recipe import LMRecipe
 from archlab.training.learner import make_optimizer
 from archlab.training.recipe import Recipe
+from archlab.training.train import initialising
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture
@@ -43,8 +43,7 @@ def make_objective(
     architecture: "Architecture", *, vocab_size: int, length: int, dim: int, seed: int, recipe: LMRecipe, processes: Processes
 ) -> NextToken:
     """A model initialised from its seed, on its device, shared by the processes; torch's global generator is as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1))
+    with initialising(seed):
         model = architecture.build(vocab_size=vocab_size, max_length=length, dim=dim, embedding_std=recipe.embedding_std)
     objective = NextToken(model, recipe).to(processes.device)
     processes.shard(objective)
