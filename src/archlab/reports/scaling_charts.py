@@ -17,7 +17,10 @@ HEIGHT = 230
 REACH = 10.0
 """Lines of laws go on beyond the largest budget by this factor, dashed."""
 _FLOPS = alt.X(
-    "flops:Q", title="training FLOPs", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~e", tickCount=4)
+    "flops:Q",
+    title="training FLOPs",
+    scale=alt.Scale(type="log", nice=False),
+    axis=alt.Axis(format="~e", tickCount=4, labelSeparation=8),
 )
 
 
