@@ -3,9 +3,9 @@
 For Transformer++ the plain loop is that of a small GPT code base: its own model (rotary scaled_dot_product_attention, SwiGLU,
 RMSNorm, untied head) of the same widths and depth, batches of random places in the same tokens, AdamW, clipping. For the
 others it is the same loop around this project's model: what the trainer costs beyond the model. Both take their steps in turns
-in one process on one thread; tokens a second are by CPU time, which on a busy machine says more than the clock, and ratios are
-medians over neighbouring turns. The share of GEMM is three forward passes by this project's accounting, against a float32 product
-of large matrices on the same thread.
+with a float32 product of large matrices, in one process on one thread. Tokens a second are by CPU time, which on a busy machine
+says more than the clock; ratios are medians over neighbouring turns. The share of GEMM is three forward passes by this
+project's accounting, against that product.
 
     python benchmarks/lm_speed.py
 """
@@ -32,6 +32,7 @@ from archlab.scaling.training.processes import Processes
 from archlab.training.train import flushed_denormals
 
 LENGTH, RECIPE = 128, LMRecipe()
+GEMM_FLOPS = 2 * 1024**3
 SPECS = {"transformer++": "mh-attention swiglu", "striped-hyena": "striped-hyena", "mamba": "mamba"}
 Step = Callable[[int], None]
 
@@ -107,21 +108,20 @@ def plain_model(name: str, size: Size, corpus: Corpus) -> nn.Module:
     return nn.Sequential(nn.Embedding(corpus.vocab_size, size.dim), *blocks, *head)
 
 
-def gemm_peak() -> float:
-    """FLOP/s of a product of large matrices, by CPU time as the rest."""
+def gemm_step() -> Step:
+    """A product of large matrices, ``GEMM_FLOPS`` of them."""
     a, b = torch.randn(2, 1024, 1024)
-    times = []
-    for _ in range(6):
-        started = time.process_time()
+
+    def step(_: int) -> None:
         torch.mm(a, b)
-        times.append(time.process_time() - started)
-    return 2 * 1024**3 / median(times[1:])
+
+    return step
 
 
-def compare(name: str, size: Size, corpus: Corpus, batch: int, rounds: int, peak: float) -> dict[str, str | float]:
+def compare(name: str, size: Size, corpus: Corpus, batch: int, rounds: int) -> dict[str, str | float]:
     """Tokens a second of both, in turns."""
     model = plain_model(name, size, corpus)
-    steps = our_step(size, corpus, batch), plain_step(model, corpus, batch)
+    steps = our_step(size, corpus, batch), plain_step(model, corpus, batch), gemm_step()
     times: list[list[float]] = []
     with flushed_denormals():
         for number in range(rounds + 1):
@@ -131,7 +131,8 @@ def compare(name: str, size: Size, corpus: Corpus, batch: int, rounds: int, peak
                 step(number)
                 turn.append(time.process_time() - started)
             times.append(turn)
-    ours, plain = (median(column) for column in zip(*times[1:], strict=True))  # the first steps allocate
+    del times[0]  # the first steps allocate
+    ours, plain, gemm = (median(column) for column in zip(*times, strict=True))
     shape = {"dim": size.dim, "length": LENGTH, "vocab_size": corpus.vocab_size}
     flops = batch * training_flops(size.architecture, **shape, convention="exact")
     return {
@@ -140,9 +141,9 @@ def compare(name: str, size: Size, corpus: Corpus, batch: int, rounds: int, peak
         "plain parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M",
         "ours, tokens/s": round(batch * LENGTH / ours),
         "plain, tokens/s": round(batch * LENGTH / plain),
-        "times faster": round(median(theirs / mine for mine, theirs in times[1:]), 2),
-        "ours, % of GEMM": round(100 * flops / ours / peak, 1),
-        "plain, % of GEMM": round(100 * flops / plain / peak, 1),
+        "times faster": round(median(theirs / mine for mine, theirs, _ in times), 2),
+        "ours, % of GEMM": round(100 * flops / ours / (GEMM_FLOPS / gemm), 1),
+        "plain, % of GEMM": round(100 * flops / plain / (GEMM_FLOPS / gemm), 1),
     }
 
 
@@ -160,7 +161,7 @@ def main() -> None:
         for name, spec in SPECS.items():
             print(f"{name}, {params:.0e} parameters ...", file=sys.stderr, flush=True)
             (size,) = nearest_sizes(spec, [params], Shape(), vocab_size=corpus.vocab_size, length=LENGTH)
-            rows.append(compare(name, size, corpus, args.batch, args.rounds, gemm_peak()))
+            rows.append(compare(name, size, corpus, args.batch, args.rounds))
     print(_results.table(rows))
     settings = {"shapes": f"length {LENGTH}, bytes, batch {args.batch}, float32, one thread", "rounds": args.rounds}
     command = shlex.join(["python", "benchmarks/lm_speed.py", *sys.argv[1:]])
