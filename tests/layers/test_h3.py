@@ -5,7 +5,9 @@ import torch
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer
+from archlab.layers.h3 import KERNEL_MAX_LENGTH
 from archlab.layers.ops.flop_counter import count_flops
+from archlab.testing.comparison import step_through
 
 
 def test_costs():
@@ -34,9 +36,37 @@ def test_shift_and_memory_together_recall_what_followed_the_same_token():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_very_long_sequences_are_transformed():
+@pytest.mark.parametrize("length", [KERNEL_MAX_LENGTH + 1, 400])
+def test_long_sequences_go_through_the_states(length):
     torch.manual_seed(0)
-    config, length = layer("h3", head_dim=2), 2049
+    config = layer("h3", head_dim=4)
+    module, x_bld = config.build(8, length).double(), torch.randn(2, length, 8, dtype=torch.float64, requires_grad=True)
+    wanted, weights_bld = [x_bld, *module.parameters()], torch.randn(2, length, 8, dtype=torch.float64)
+    y_bld, expected_bld = module(x_bld), step_through(module, x_bld)
+    torch.testing.assert_close(y_bld, expected_bld, rtol=0, atol=1e-10 * float(expected_bld.detach().abs().max()))
+    found, expected = (torch.autograd.grad((y * weights_bld).sum(), wanted) for y in (y_bld, expected_bld))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10 * max(1.0, float(other.detach().abs().max())))
+    changed_bld = x_bld.detach().clone()
+    changed_bld[:, 300:] += 1
+    assert torch.equal(module(changed_bld)[:, :300], y_bld[:, :300])
+    assert math.isclose(config.flops(8, length), count_flops(module, x_bld[:1].detach()), rel_tol=0.01)
+
+
+def test_long_sequences_under_autocast():
+    torch.manual_seed(0)
+    module, x_bld = layer("h3").build(16, 300), torch.randn(2, 300, 16)
+    with torch.no_grad():
+        expected_bld = module(x_bld)
+        with torch.autocast("cpu", torch.bfloat16):
+            y_bld = module(x_bld)
+    assert y_bld.dtype == torch.bfloat16
+    torch.testing.assert_close(y_bld.float(), expected_bld, rtol=0, atol=0.03 * float(expected_bld.abs().max()))
+
+
+def test_very_long_sequences_of_more_states_are_transformed():
+    torch.manual_seed(0)
+    config, length = layer("h3", head_dim=2, d_state=4), 2049
     module, x_bld = config.build(4, length), torch.randn(1, length, 4)
     with torch.no_grad():
         y_bld = module(x_bld)

@@ -10,7 +10,13 @@ from archlab.errors import ArchlabError
 from archlab.layers.base import LayerConfig, divides, positive, register
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_heads_flops
+from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
+
+CHUNK = 32
+KERNEL_MAX_LENGTH = 256
+"""Of longer sequences the products of a head with one pair of states go through its states, chunk by chunk."""
 
 
 @register("h3")
@@ -55,15 +61,20 @@ class H3Config(LayerConfig):
         return self.matrix_state(dim, length) + dim * (self.d_conv - 1)
 
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, shift, kernel and convolution."""
-        heads = dim // self.head_dim
-        kernel = diagonal_ssm_kernel_flops(heads, self.d_state, length)
-        return 2 * length * dim * (4 * dim + self.d_conv) + kernel + conv_heads_flops(dim, heads, length)
+        """See :meth:`LayerConfig.flops`: projections, shift, and kernel and convolution or states."""
+        heads, mapped = dim // self.head_dim, 2 * length * dim * (4 * dim + self.d_conv)
+        if _through_states(self.d_state, length):
+            return mapped + heads * scalar_decayed_linear_attention_flops(2 * self.head_dim, self.head_dim, length, CHUNK)
+        return mapped + diagonal_ssm_kernel_flops(heads, self.d_state, length) + conv_heads_flops(dim, heads, length)
 
     def build(self, dim: int, max_length: int) -> "H3":
         """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return H3(dim, self.head_dim, self.d_state, self.d_conv)
+
+
+def _through_states(d_state: int, length: int) -> bool:
+    return d_state == 2 and length > KERNEL_MAX_LENGTH
 
 
 class H3(nn.Module):
@@ -87,10 +98,25 @@ class H3(nn.Module):
         """(B, L, D) to (B, L, D)."""
         q_bld, k_bld, v_bld = self.qkv_proj(x_bld).chunk(3, -1)
         k_bld = self.shift(k_bld) + self.shift_skip * k_bld
-        q_hdbl, k_hdbl, v_hebl = (t.view(*t.shape[:2], -1, self.head_dim).permute(2, 3, 0, 1) for t in (q_bld, k_bld, v_bld))
-        y_hebl = causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.ssm.kernel(x_bld.shape[1]))
-        out: Tensor = self.out_proj(y_hebl.flatten(0, 1).permute(1, 2, 0))
+        q_blhd, k_blhd, v_blhe = (t.view(*t.shape[:2], -1, self.head_dim) for t in (q_bld, k_bld, v_bld))
+        mix = self._by_states if _through_states(self.ssm.d_state, x_bld.shape[1]) else self._by_kernel
+        out: Tensor = self.out_proj(mix(q_blhd, k_blhd, v_blhe).flatten(2))
         return out
+
+    def _by_kernel(self, q_blhd: Tensor, k_blhd: Tensor, v_blhe: Tensor) -> Tensor:
+        q_hdbl, k_hdbl, v_hebl = (t.permute(2, 3, 0, 1) for t in (q_blhd, k_blhd, v_blhe))
+        return causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.ssm.kernel(q_blhd.shape[1])).permute(2, 3, 0, 1)
+
+    def _by_states(self, q_blhd: Tensor, k_blhd: Tensor, v_blhe: Tensor) -> Tensor:
+        """One pair of states turns as it decays: decayed linear attention with every query and key in two directions."""
+        with no_autocast(q_blhd):
+            q_blhd, k_blhd, v_f32_blhe = (at_least_float32(t) for t in (q_blhd, k_blhd, v_blhe))
+            log_decay_h, read_lhp, write_lhp = self.ssm.factors(q_blhd.shape[1])
+            queries, keys = ((t[:, :, None] * x[..., None]).flatten(3) for t, x in ((read_lhp, q_blhd), (write_lhp, k_blhd)))
+            log_decay_blh = log_decay_h.expand(*q_blhd.shape[:3])
+            y_blhe = scalar_decayed_linear_attention(queries, keys, v_f32_blhe, log_decay_blh, CHUNK)
+            y_blhe = y_blhe + (self.ssm.D[:, None] * (q_blhd * k_blhd).sum(-1, keepdim=True)) * v_f32_blhe
+        return y_blhe.to(v_blhe.dtype)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         """Zero states (B, head dim, head dim, heads, 2, N / 2) and an empty window of keys (B, K - 1, D)."""

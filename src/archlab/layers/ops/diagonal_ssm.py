@@ -29,6 +29,7 @@ class DiagonalSSM(nn.Module):
         """``d_state`` real scalars a channel, an even number: half as many pairs."""
         super().__init__()
         pairs = d_state // 2
+        self.d_state = d_state
         self.log_dt = nn.Parameter(torch.empty(channels).uniform_(math.log(DT_MIN), math.log(DT_MAX)))
         self.log_rate = nn.Parameter(torch.full((channels, pairs), math.log(DECAY_RATE)))
         self.frequency = nn.Parameter(math.pi * torch.arange(pairs, dtype=self.log_rate.dtype).repeat(channels, 1))
@@ -59,6 +60,18 @@ class DiagonalSSM(nn.Module):
             powers = torch.cat([envelope * phase.cos(), envelope * phase.sin()], dim=1)
             h_cl = torch.bmm(read[:, None], powers)[:, 0]
             return torch.cat([h_cl[:, :1] + self.D[:, None], h_cl[:, 1:]], dim=1)
+
+    def factors(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The kernel of a single pair in factors: ``h[t - s] = exp((t - s) log_decay) read[t] . write[s]``, but for ``D``.
+
+        Returns:
+            Log decays (C), and what reads and writes at every position, (L, C, 2).
+        """
+        log_decay, angle, read = self._discrete()
+        phase_lc = torch.arange(length, dtype=read.dtype, device=read.device)[:, None] * angle[:, 0]
+        write_lc2 = torch.stack([phase_lc.cos(), phase_lc.sin()], dim=-1)
+        turned_lc2 = torch.stack([write_lc2[..., 1], -write_lc2[..., 0]], dim=-1)
+        return log_decay[:, 0], read[:, :1] * write_lc2 + read[:, 1:] * turned_lc2, write_lc2
 
     def init_state(self, batch_size: int, *inner: int) -> Tensor:
         """Zero states (B, *inner, C, 2, P): real parts, imaginary parts."""
