@@ -20,7 +20,7 @@ def launch_commands(plan: str, gpus: int, gpus_per_node: int = 8) -> dict[str, s
     alone = f"torchrun --standalone --nproc-per-node {per_node} --no-python"
     rendezvous = "--rdzv-backend c10d --rdzv-endpoint \\$(scontrol show hostnames \\$SLURM_JOB_NODELIST | head -n1):29500"
     everywhere = f"srun torchrun --nnodes {nodes} --nproc-per-node {per_node} {rendezvous} --no-python {run}"
-    # a job starts in a folder of Ray's own; a file is no store for several machines
+    # a job starts where Ray was started on its node; a file is no store for several machines
     store = "$PWD/archlab.db" if nodes == 1 else "${ARCHLAB_STORE:?a database that all nodes reach}"
     places = f"--store {store} --checkpoints $PWD/archlab.checkpoints"
     job = f"ray job submit --no-wait --entrypoint-num-gpus {per_node} -- {alone} {run.replace(plan, f'$PWD/{plan}', 1)} {places}"
