@@ -18,6 +18,7 @@ from archlab.scaling.fits import (
     fit_isoflop,
     fit_parametric,
     fit_power_law,
+    isoflop_minima,
     isoflop_minimum,
 )
 from archlab.scaling.fits.columns import Floats
@@ -100,8 +101,9 @@ class Laws:
 
     @property
     def minima(self) -> tuple[IsoFlopMinimum, ...]:
-        """Of the groups that have one; none if fewer than two have."""
-        return self.isoflop.minima if self.isoflop is not None else ()
+        """Of the groups that have one, be it too few for a law."""
+        family = self.family
+        return isoflop_minima(family.C, family.N, family.loss, D=family.D)[0]
 
     def state_points(self) -> list[tuple[float, float]]:
         """State and perplexity at every minimum; the state of its size follows a power law through the runs."""
