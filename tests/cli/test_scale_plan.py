@@ -60,9 +60,12 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
     assert "280 runs" in text
     assert "GPU-hours at 3.96e+14 FLOP/s (40% of 9.89e+14) a GPU; on 64 GPUs" in text
     assert "sbatch --nodes 8 --ntasks-per-node 1 --gpus-per-node 8" in text
+    assert "for node in $(seq 8); do ray job submit --no-wait --entrypoint-num-gpus 8 -- torchrun --standalone" in text
     assert list(tmp_path.iterdir()) == []
     one = archlab("scale", "plan", "mamba", "--ladder", "paper", "--dry-run", "--budgets", "4e18")
-    assert "torchrun --standalone --nproc-per-node 8 --no-python archlab scale run plan.yaml --device cuda" in one.out
+    torchrun = "torchrun --standalone --nproc-per-node 8 --no-python archlab scale run"
+    assert f"\n{torchrun} plan.yaml --device cuda" in one.out
+    assert f"\nray job submit --no-wait --entrypoint-num-gpus 8 -- {torchrun} $PWD/plan.yaml --device cuda" in one.out
 
 
 @pytest.mark.parametrize(

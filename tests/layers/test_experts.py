@@ -37,6 +37,7 @@ def test_hyena_experts_skip_outputs_of_the_matrix_form_only():
     assert config.num_params(D, L) == 57_464
     assert config.flops(D, L) - config.active_flops(D, L) == 2 * L * L * 128 * 6 // 8
     assert config.flops(D, 512) == config.active_flops(D, 512)
+    assert layer("hyena-experts", inner=0).num_params(D, L) == config.num_params(D, L)
     reference = layer("hyena-experts", reference=True)
     assert reference.flops(D, L) == reference.active_flops(D, L)
 

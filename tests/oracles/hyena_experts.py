@@ -26,5 +26,6 @@ def hyena_experts(module: nn.Module, x_bld: Tensor) -> Tensor:
 ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"hyena-experts": hyena_experts}
 CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("hyena-experts", {"num": 3, "inner": 7, "filter_order": 4}),
+    ("hyena-experts", {"num": 3, "inner": 0}),
     ("hyena-experts", {"reference": True}),
 ]

@@ -54,3 +54,8 @@ def test_a_step_is_timed():
 def test_on_paper_a_stated_speed_counts():
     assert [cost.seconds for cost in stated_costs(RUNS, 1e9)] == [run.flops / 1e9 for run in RUNS]
     assert stated_costs(RUNS[:1], 1e9)[0].bytes == 16 * RUNS[0].params
+
+
+def test_on_paper_every_expert_takes_time():
+    runs = make_plan(Ladder(name="test", budgets=(2e11,), sizes=1, vocab_size=99), ["mh-attention moe"]).runs
+    assert stated_costs(runs, 1e9)[0].seconds > runs[0].flops / 1e9

@@ -17,6 +17,11 @@ def test_exact_is_three_forward_passes_of_the_accounting():
     assert training_flops(value, **SHAPE, convention="exact") == 3 * value.flops(**SHAPE)
 
 
+def test_of_experts_those_that_a_token_is_routed_to_count():
+    value = architecture("hyena-experts moe")
+    assert training_flops(value, **SHAPE, convention="exact") == 3 * value.active_flops(**SHAPE) < 3 * value.flops(**SHAPE)
+
+
 def test_6nd_counts_every_parameter():
     value = architecture("mh-attention swiglu")
     assert training_flops(value, **SHAPE, convention="6nd") == 6 * L * value.num_params(**SHAPE)
@@ -27,6 +32,11 @@ def test_6nd_counts_every_parameter():
     [
         ("mh-attention(heads=4)", 6 * L * D**2 + 4 * L**2 * D + 2 * 4 * L**2 + 2 * L * D**2),
         ("swiglu(inner=160)", 6 * L * D * 160),
+        ("1*moe(num=8, active=2, inner=20)", 2 * L * D * 8 + 6 * L * D * 20 * 2),
+        (
+            "1*hyena-experts(num=4, inner=0)",
+            6 * L * D**2 + 18 * L * D + 16 * L * D + 10 * L * math.log2(L) * D + 4 * L * D + 2 * L * D * 16 + 2 * L * D * 4,
+        ),
         (
             "1*hyena(inner_factor=1, proj_groups=1, filter_order=16)",
             6 * L * D**2 + 18 * L * D + 16 * L * D + 10 * L * math.log2(L) * D + 4 * L * D + 2 * L * D**2,

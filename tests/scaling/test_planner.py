@@ -129,6 +129,7 @@ def test_the_ladder_of_the_paper_has_its_extent():
     runs = make_plan(paper, paper.architectures).runs
     assert sorted({run.budget for run in runs}) == [4e18, 8e18, 2e19, 4e19, 8e19]
     assert len({run.label for run in runs}) == 8
+    assert len(make_plan(paper.with_values(convention="paper"), paper.architectures).runs) == len(runs)
     assert min(run.params for run in runs) < 70e6
     assert 5e9 < max(run.params for run in runs) < 9e9
 

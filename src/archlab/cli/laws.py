@@ -127,10 +127,9 @@ def _laws_table(laws: Laws) -> RenderableType:
 
 def _sweep_table(sweep: Sweep) -> Table:
     """A row for each budget, a column for each share of attention."""
-    caption = (
-        f"attention among the layers that mix the sequence, beside {', '.join(sweep.layers)}; each at its own best size; not "
-        "bracketed: the best is the smallest or largest share"
-    )
+    caption = f"attention among the layers that mix the sequence, beside {', '.join(sweep.layers)}; each at its own best size"
+    if not all(best.bracketed for best in sweep.best):
+        caption += "; not bracketed: the best is the smallest or largest share"
     heads = (f"loss at {share:.3g}" for share in sweep.shares.values())
     table = _table("budget", "best share of attention", *heads, caption=caption)
     for best in sweep.best:
@@ -151,10 +150,10 @@ def _gap_table(findings: Findings) -> Table:
 
 def _comparison_table(findings: Findings) -> Table:
     caption = (
-        f"each at its own best size; intervals of {100 * findings.resampling.confidence:.0f} %; a negative difference: the other "
-        "is better"
+        f"each at its own best size; intervals of {100 * findings.resampling.confidence:.0f} %; a negative difference: the "
+        "second is better"
     )
-    table = _table("budget", "better", "than", "loss lower by", "which takes the other", caption=caption)
+    table = _table("budget", "first", "second", "loss of the first lower by", "which takes the second", caption=caption)
     for c in findings.comparisons:
         multiplier = "–" if c.multiplier is None else f"{interval(c.multiplier, '.2f')} times the budget"
         table.add_row(f"{c.budget:.3g}", c.first, c.second, interval(c.difference, ".4f"), multiplier)

@@ -56,8 +56,8 @@ def show_plan(ladder: Ladder, specs: Sequence[str], output: str | None, *, as_js
     table.caption_justify = "left"
     print_table(table)
     if ladder.peak_flops is not None:
-        for command in launch_commands(output or "plan.yaml", ladder.gpus):
-            print(command)
+        for starter, command in launch_commands(output or "plan.yaml", ladder.gpus).items():
+            print(f"# {starter}\n{command}")
     if output is not None:
         message(f"{output} has {len(plan.runs)} runs; `archlab scale run {output}` trains them")
 
@@ -105,7 +105,9 @@ def _notes(ladder: Ladder, plan: Plan, costs: Sequence[Cost]) -> str:
         if runs[0].epochs is None
         else f"{ladder.data} by {runs[0].tokenizer}, vocabulary {runs[0].vocab_size:,}, read {epochs:.2g} times at most"
     )
-    memory = "a step's peak with the whole batch" if ladder.peak_flops is None else "weights, gradients, AdamW's moments"
+    memory = "a step's peak with the whole batch"
+    if ladder.peak_flops is not None:
+        memory = "weights, gradients, AdamW's moments, shared out over the GPUs of a run; takes: on one GPU, all experts computed"
     notes.append(f"length {ladder.length}; body: parameters without embedding and unembedding; shape: width x layers")
     notes.append(f"memory: {memory}")
     return "; ".join(notes)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from archlab.errors import ArchlabError
 from archlab.layers.base import Kind, LayerConfig, positive, register
 from archlab.layers.experts import check_choice
 from archlab.layers.hyena import HyenaBlock
@@ -21,7 +22,7 @@ _KERNEL_SIZE = 3
 @register("hyena-experts")
 @dataclass(frozen=True)
 class HyenaExpertsConfig(LayerConfig):
-    """Hyena over ``num * inner`` channels, ``num`` experts of ``inner`` each; ``y = W_o sum_e w_e h_e`` from their outputs.
+    """Hyena over ``num`` experts of ``inner`` channels each; ``y = W_o sum_e w_e h_e`` from their outputs.
 
     Weights and balance are those of :class:`archlab.layers.ops.routing.Router`, the rest is
     :class:`archlab.layers.hyena.HyenaConfig` with untied projections. A token chooses which outputs it reads; the
@@ -37,44 +38,51 @@ class HyenaExpertsConfig(LayerConfig):
     num: int = 8
     active: int = 2
     inner: int = 16
+    """Channels of an expert; 0 for that which gives all of them together the width, as the default does at width 128."""
     filter_order: int = 16
     reference: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes below one and a choice that is none."""
-        positive(self, "inner", "filter_order")
+        positive(self, "filter_order")
         check_choice(self, self.num, self.active)
+        if self.inner < 0:
+            raise ArchlabError(f"hyena-experts(inner={self.inner}): inner must be at least 1, or 0 for the width over num")
 
-    @property
-    def _channels(self) -> int:
-        return self.num * self.inner
+    def width(self, dim: int) -> int:
+        """Channels of an expert."""
+        return self.inner or -(-dim // self.num)
+
+    def _channels(self, dim: int) -> int:
+        return self.num * self.width(dim)
 
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
-        projections = (dim + 1 + _KERNEL_SIZE + 1) * 3 * self._channels + (self.inner + 1) * dim
-        kernels = ImplicitFilter.num_params(self._channels, length, self.filter_order) + self._channels
+        channels = self._channels(dim)
+        projections = (dim + 1 + _KERNEL_SIZE + 1) * 3 * channels + (self.width(dim) + 1) * dim
+        kernels = ImplicitFilter.num_params(channels, length, self.filter_order) + channels
         return projections + kernels + router_params(dim, self.num)
 
     def matrix_state(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.matrix_state`: the filtered signal."""
-        return (length - 1) * self._channels
+        return (length - 1) * self._channels(dim)
 
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: as ``hyena``, the filtered signal and inputs of the short convolution."""
-        return self.matrix_state(dim, length) + (_KERNEL_SIZE - 1) * 3 * self._channels
+        return self.matrix_state(dim, length) + (_KERNEL_SIZE - 1) * 3 * self._channels(dim)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
-        return self._flops(dim, length, self._channels)
+        return self._flops(dim, length, self._channels(dim))
 
     def active_flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.active_flops`."""
-        return self._flops(dim, length, self._channels if self.reference else self.active * self.inner)
+        return self._flops(dim, length, self._channels(dim) if self.reference else self.active * self.width(dim))
 
     def _flops(self, dim: int, length: int, read: int) -> int:
         """``read``: channels whose convolution is computed, where that is a choice."""
-        channels = self._channels
-        projections = (dim + _KERNEL_SIZE + 1) * 3 * channels + self.inner * dim + dim * self.num
+        channels = self._channels(dim)
+        projections = (dim + _KERNEL_SIZE + 1) * 3 * channels + self.width(dim) * dim + dim * self.num
         mixing = conv_flops(read if length <= TOEPLITZ_MAX_LENGTH else channels, length, length)
         return 2 * length * projections + ImplicitFilter.flops(channels, length, self.filter_order) + mixing
 
@@ -87,9 +95,10 @@ class HyenaExperts(HyenaBlock):
     """Hyena behind a router; see :class:`HyenaExpertsConfig`. Channel ``c`` belongs to expert ``c`` modulo their number."""
 
     def __init__(self, dim: int, max_length: int, config: HyenaExpertsConfig) -> None:
-        channels = config.num * config.inner
+        width = config.width(dim)
+        channels = config.num * width
         super().__init__(dim, channels, channels, max_length, groups=1, filter_order=config.filter_order, filter_name="implicit")
-        self.out_proj = nn.Linear(config.inner, dim)
+        self.out_proj = nn.Linear(width, dim)
         self.router = Router(dim, config.num, config.active, config.reference)
 
     def forward(self, x_bld: Tensor) -> Tensor:

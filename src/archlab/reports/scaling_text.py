@@ -42,14 +42,14 @@ def amount(estimate: Estimate) -> str:
 
 
 def law_text(law: Law) -> str:
-    """What was fitted: the formula of the loss, in how many groups there is a minimum, or how many curves are lowest."""
+    """What was fitted: the formula of the loss, in how many groups there is a minimum, or where between the curves."""
     if isinstance(law.fit, ParametricFit):
         f = law.fit
         return f"loss = {f.E:.3f} + {f.A:.4g} / N^{f.alpha:.3f} + {f.B:.4g} / D^{f.beta:.3f}"
     if isinstance(law.fit, IsoFlopFit):
         minima = len(law.fit.minima)
         return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
-    return f"{count(len(set(law.fit.size)), 'size')} lowest between {law.fit.flops[0]:.3g} and {law.fit.flops[-1]:.3g} FLOPs"
+    return f"minima between the curves from {min(law.fit.flops):.3g} to {max(law.fit.flops):.3g} FLOPs"
 
 
 def hold_out_text(found: HoldOut | str) -> str:

@@ -41,8 +41,11 @@ def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
 
 
 def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
-    """Costs on accelerators that reach so many FLOP/s each; memory is weights, gradients and AdamW's moments in float32."""
-    return [Cost(run.flops / flops_per_second, 16 * run.params) for run in runs]
+    """Costs on accelerators that reach so many FLOP/s each; memory is weights, gradients and AdamW's moments in float32.
+
+    Time goes by the FLOPs that are executed: every expert computes every token, whatever the budget counts.
+    """
+    return [Cost(_executed_flops(run) / flops_per_second, 16 * run.params) for run in runs]
 
 
 def _kind(run: LMRun) -> tuple[Any, ...]:
@@ -51,6 +54,11 @@ def _kind(run: LMRun) -> tuple[Any, ...]:
 
 def _step_flops(run: LMRun) -> float:
     return run.flops / run.steps
+
+
+def _executed_flops(run: LMRun) -> int:
+    forward = run.architecture.flops(length=run.length, dim=run.dim, vocab_size=run.vocab_size)
+    return 3 * forward * run.steps * run.batch_size
 
 
 def _peak_bytes(run: LMRun) -> int:

@@ -18,6 +18,7 @@ from archlab.scaling.fits import (
     fit_isoflop,
     fit_parametric,
     fit_power_law,
+    isoflop_minima,
     isoflop_minimum,
 )
 from archlab.scaling.fits.columns import Floats
@@ -100,8 +101,9 @@ class Laws:
 
     @property
     def minima(self) -> tuple[IsoFlopMinimum, ...]:
-        """Of the groups that have one; none if fewer than two have."""
-        return self.isoflop.minima if self.isoflop is not None else ()
+        """Of the groups that have one, be it too few for a law."""
+        family = self.family
+        return isoflop_minima(family.C, family.N, family.loss, D=family.D)[0]
 
     def state_points(self) -> list[tuple[float, float]]:
         """State and perplexity at every minimum; the state of its size follows a power law through the runs."""
@@ -141,7 +143,8 @@ def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
         return fit_isoflop(family.C, family.N, family.loss, D=family.D)
     if method == "envelope":
         rows, shares, losses = family.curves()
-        return fit_envelope(rows.tolist(), shares * family.C[rows], family.N[rows], losses, D=shares * family.D[rows])
+        flops, tokens = shares * family.C[rows], shares * family.D[rows]
+        return fit_envelope(rows.tolist(), flops, family.N[rows], losses, D=tokens, group=family.budget[rows].tolist())
     from_fit = start if isinstance(start, ParametricFit) else None
     return fit_parametric(family.N, family.D, family.loss, method=method, start=from_fit)
 
@@ -240,7 +243,7 @@ def _disagreement(found: dict[Method, Law]) -> str:
                 reasons.append(
                     f"{names}: the optimal sizes at the largest budget differ by a factor of {max(ratio, 1 / ratio):.2g}"
                 )
-            # the error of the envelope is that of the steps between the sizes, which no interval tells
+            # the envelope's trainings are unfinished, their learning rate has not decayed: an error that no interval tells
             if second.method != "envelope" and _apart(first.largest.size_exponent, second.largest.size_exponent):
                 values = f"{first.largest.size_exponent.value:.3f} and {second.largest.size_exponent.value:.3f}"
                 reasons.append(f"{names}: the intervals of the exponents of N* ({values}) do not overlap")

@@ -1,4 +1,4 @@
-"""Approach 1: known laws come back from curves of long trainings, what no curve brackets does not count."""
+"""Approach 1: known laws come back from curves of trainings, what no curve brackets does not count."""
 
 import numpy as np
 import pytest
@@ -31,21 +31,47 @@ def test_the_exponents_of_a_law_come_back_from_its_curves(law: Law):
     assert without.tokens == pytest.approx(fit.tokens)
 
 
-def test_the_envelope_is_below_every_curve_and_on_one():
+@pytest.mark.parametrize("sizes", [4, 5, 6, 7])
+def test_steps_between_the_sizes_do_not_bend_the_exponent(sizes: int):
+    """Budgets and sizes of a ladder: the lowest curve alone is off by up to 0.08 here."""
+    studies = []
+    for budget in (1e18, 2.5e18, 6e18):
+        best = LAW.size_factor * (budget / 6) ** LAW.size_exponent
+        studies.append(curves(best * 2.0 ** (np.arange(sizes) - (sizes - 1) / 2), budget))
+    label = [f"{n} {one}" for n, study in enumerate(studies) for one in study[0]]
+    flops, size, tokens, loss = (np.concatenate(column) for column in list(zip(*studies, strict=True))[1:])
+    group = [one[0] for one in label]
+    for compared in (None, group):
+        fit = fit_envelope(label, flops, size, loss, D=tokens, group=compared)
+        assert fit.size_law.exponent == pytest.approx(LAW.size_exponent, abs=0.005)
+        assert fit.tokens_law.exponent == pytest.approx(1 - LAW.size_exponent, abs=0.005)
+        assert fit.size_law(6e18) == pytest.approx(LAW.size_factor * 1e18**LAW.size_exponent, rel=0.02)
+
+
+def test_trainings_of_a_group_are_compared_with_each_other_only():
+    """The longer trainings are further from their decay: a loss that is higher all along them says nothing of their sizes."""
+    short, long = (curves(np.geomspace(2e7, 6e8, 9), end) for end in (1e19, 3e19))
+    label = [*short[0], *(f"long {one}" for one in long[0])]
+    flops, size, tokens, loss = (np.concatenate(column) for column in list(zip(short, long, strict=True))[1:])
+    group = ["short"] * len(short[0]) + ["long"] * len(long[0])
+    raised = np.where(np.array(group) == "long", loss + 0.1, loss)
+    laws = [fit_envelope(label, flops, size, x, D=tokens, group=group).size_law for x in (loss, raised)]
+    assert laws[0] == pytest.approx(laws[1])
+    assert laws[0].exponent == pytest.approx(LAW.size_exponent, abs=0.005)
+
+
+def test_the_minimum_is_just_below_the_lowest_curve():
     label, flops, size, tokens, loss = curves(np.geomspace(1e7, 1e9, 9), np.geomspace(1e18, 1e19, 9))
     fit = fit_envelope(label, flops, size, loss, D=tokens, since=0)
     for c, n, d, value in zip(fit.flops, fit.size, fit.tokens, fit.loss, strict=True):
         reach = [LAW.loss(m, c / 6 / m) for m, end in zip(size[::60], flops[59::60], strict=True) if c <= end]
-        assert value == pytest.approx(min(reach), rel=1e-3)
-        assert (n * d * 6, value) == pytest.approx((c, LAW.loss(n, d)), rel=1e-3)
+        assert 0.995 * min(reach) < value <= min(reach) * 1.001
+        assert (n * d * 6, value) == pytest.approx((c, LAW.loss(n, d)), rel=2e-3)
 
 
 def test_where_the_best_size_is_the_smallest_or_largest_on_offer_nothing_is_learnt():
-    sizes = np.geomspace(1e7, 1e9, 9)
-    fit = fit_envelope(*_without_tokens(curves(sizes, 1e20)), since=0)
-    assert {float(f"{n:.6g}") for n in fit.size} <= {float(f"{n:.6g}") for n in sizes[1:-1]}
     best = LAW.size_factor * (1e17 / 6) ** LAW.size_exponent
-    with pytest.raises(ArchlabError, match=r"0 sizes are best .* between smaller and larger ones: it takes at least 3"):
+    with pytest.raises(ArchlabError, match=r"sizes that are best .* between smaller and larger ones: 0; it takes at least 2"):
         fit_envelope(*_without_tokens(curves(best * np.geomspace(10, 100, 9), 1e17)))
 
 

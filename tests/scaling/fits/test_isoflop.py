@@ -46,7 +46,7 @@ def test_one_run_that_went_wrong_moves_a_minimum_little():
     [
         (slice(0, 7), "the largest size, .* is the best: not bracketed; add sizes from"),
         (slice(8, 15), "the smallest size, .* is the best: not bracketed; add sizes from"),
-        (slice(7, 9), "2 sizes make no parabola"),
+        (slice(7, 9), "sizes: 2; a parabola takes at least 3"),
     ],
 )
 def test_a_group_without_a_minimum_is_refused_with_what_to_add(keep: slice, reason: str):

@@ -100,12 +100,12 @@ def test_a_fit_started_at_a_fit_stays_there():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda n, d, x: (n[:5], d[:5], x[:5]), "5 different runs: it takes at least 6"),
+        (lambda n, d, x: (n[:5], d[:5], x[:5]), "different runs: 5; it takes at least 6"),
         (lambda n, d, x: (n, d, x[:-1]), "loss has 34 values, N has 35"),
         (lambda n, d, x: (n, d, np.where(x == x[3], np.nan, x)), r"loss\[3\]=nan: fits need positive finite numbers"),
         (lambda n, d, x: (-n, d, x), r"N\[0\]=-"),
-        (lambda n, d, x: (np.full_like(n, 1e8), d, x), "1 sizes N: it takes at least 3"),
-        (lambda n, d, x: (n, np.full_like(d, 1e8), x), "1 amounts of data D: it takes at least 3"),
+        (lambda n, d, x: (np.full_like(n, 1e8), d, x), "sizes N: 1; it takes at least 3"),
+        (lambda n, d, x: (n, np.full_like(d, 1e8), x), "amounts of data D: 1; it takes at least 3"),
         (lambda n, d, x: (n, d, ["many"] * 35), "loss: give numbers"),
         (lambda n, d, x: (n[None], d, x), "N: give one number a run"),
     ],

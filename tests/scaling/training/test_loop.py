@@ -160,6 +160,8 @@ def test_the_key_holds_what_changes_the_loss_and_nothing_else(corpus):
         {"steps": 21},
         {"corpus_hash": "0"},
         {"spec": "mh-attention swiglu"},
+        {"spec": "mh-attention(heads=2) experts(swiglu)"},
+        {"spec": "mh-attention(heads=2) experts(mlp)"},
     ]
     assert {tiny_trial(corpus, **values).key for values in same} == {trial.key}
     keys = {tiny_trial(corpus, **values).key for values in other} | {LMTrial(trial.run, LMRecipe(beta2=0.9)).key, trial.key}

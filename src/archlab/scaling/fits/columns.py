@@ -42,4 +42,4 @@ def at_least(number: int, what: str, least: int, why: str) -> None:
         ArchlabError: saying how many there are, how many it takes, and why.
     """
     if number < least:
-        raise ArchlabError(f"{number} {what}: it takes at least {least} {why}")
+        raise ArchlabError(f"{what}: {number}; it takes at least {least} {why}")

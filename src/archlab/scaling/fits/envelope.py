@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, at_least, positive_columns
@@ -17,13 +17,13 @@ POINTS = 400
 
 @dataclass(frozen=True)
 class EnvelopeFit:
-    """Which curve is lowest at every compute where sizes on both sides of it were trained, and the power laws of it."""
+    """Where the loss is least at every compute where sizes on both sides of the best were trained, and the power laws of it."""
 
     flops: tuple[float, ...]
     size: tuple[float, ...]
-    """Parameters of the lowest curve."""
+    """Parameters at the minimum of the parabola in log N through the lowest curve and those of the next sizes."""
     tokens: tuple[float, ...]
-    """That it has seen by then."""
+    """That a training of this size has seen by then."""
     loss: tuple[float, ...]
     size_law: PowerLaw
     """Compute-optimal parameters over FLOPs."""
@@ -42,12 +42,16 @@ def fit_envelope(
     loss: ArrayLike,
     *,
     D: ArrayLike | None = None,  # noqa: N803
+    group: Sequence[object] | None = None,
     since: float = 0.1,
 ) -> EnvelopeFit:
     """Fit power laws to the lower envelope of training curves; every column has a value for each point of each curve.
 
     Before the end of a training its learning rate has not decayed, so its loss is above that of a training which ends
-    there: the envelope follows trainings near their end where there are some. Where none ends, it compares unfinished ones.
+    there. At equal compute the learning rates of trainings of one budget are alike: make each budget a group.
+
+    The lowest curve alone would tell the sizes that were trained, in steps; where the range of compute cuts the first and
+    the last step bends the exponent of a line through them. The minimum between the sizes has no steps.
 
     Args:
         curve: the training that a point belongs to: a label.
@@ -55,10 +59,11 @@ def fit_envelope(
         N: parameters, the same all along a curve.
         loss: smoothed training loss.
         D: tokens seen until there; by default ``C / (6 N)``.
+        group: labels; a curve is compared with those of its group. By default all are one.
         since: share of its FLOPs from which on a curve counts; before, it warms up.
 
     Raises:
-        ArchlabError: fewer than three sizes are best between smaller and larger ones, the size changes along a curve, or a
+        ArchlabError: fewer than two sizes are best between smaller and larger ones, the size changes along a curve, or a
             value is not positive.
     """
     if not 0 <= since < 1:
@@ -66,49 +71,64 @@ def fit_envelope(
     flops, size, observed = positive_columns(C=C, N=N, loss=loss)
     at_least(len(flops), "points", 1, "to follow a curve")
     _, tokens = positive_columns(C=flops, D=flops / (6 * size) if D is None else D)
-    if len(curve) != len(flops):
-        raise ArchlabError(f"curve has {len(curve)} labels, C has {len(flops)} values: give one of each a point")
-    # the dictionary tells labels apart that NumPy would turn into equal text
-    places = {label: place for place, label in enumerate(dict.fromkeys(curve))}
-    of = np.array([places[label] for label in curve])
-    sizes, ends = np.zeros(len(places)), np.zeros(len(places))
+    of = _numbered("curve", curve, flops)
+    groups = _numbered("group", np.zeros(len(flops)).tolist() if group is None else group, flops)
+    sizes, ends = np.zeros(of.max() + 1), np.zeros(of.max() + 1)
     np.maximum.at(sizes, of, size)
     np.maximum.at(ends, of, flops)
     changing = np.flatnonzero(size != sizes[of])
     if len(changing):
         raise ArchlabError(f"N[{changing[0]}]={size[changing[0]]:g}: the size of a training does not change: give it its curve")
     counts = flops >= since * ends[of]
-    at = np.geomspace(flops[counts].min(), ends.max(), POINTS)
-    losses, seen = np.full((len(places), POINTS), np.inf), np.ones((len(places), POINTS))
-    for place in range(len(places)):
-        mine = np.flatnonzero(counts & (of == place))
-        mine = mine[np.argsort(flops[mine], kind="stable")]
-        x = np.log(flops[mine])
-        losses[place] = np.interp(np.log(at), x, observed[mine], left=np.inf, right=np.inf)
-        seen[place] = np.exp(np.interp(np.log(at), x, np.log(tokens[mine])))
-    return _fit(at, sizes, losses, seen)
-
-
-def _fit(at: Floats, sizes: Floats, losses: Floats, seen: Floats) -> EnvelopeFit:
-    """``losses`` (curves, points) is infinite where a curve does not reach."""
-    there = np.isfinite(losses)
-    best = losses.argmin(axis=0)
-    smallest = np.where(there, sizes[:, None], np.inf).min(axis=0)
-    largest = np.where(there, sizes[:, None], 0).max(axis=0)
-    between = np.flatnonzero((smallest < sizes[best]) & (sizes[best] < largest))
-    best = best[between]
+    kept = [np.flatnonzero(counts & (groups == one)) for one in range(groups.max() + 1)]
+    minima = [_minima(of[rows], flops[rows], size[rows], tokens[rows], observed[rows]) for rows in kept]
+    at, best, optimum, seen, least = np.concatenate(minima, axis=1)
     at_least(
-        len(np.unique(sizes[best])),
-        "sizes are best at some compute, between smaller and larger ones",
-        3,
+        len(np.unique(best)),
+        "sizes that are best at some compute, between smaller and larger ones",
+        2,
         "to draw a line: add sizes or budgets",
     )
-    flops, size, tokens, loss = at[between], sizes[best], seen[best, between], losses[best, between]
     return EnvelopeFit(
-        flops=tuple(flops.tolist()),
-        size=tuple(size.tolist()),
-        tokens=tuple(tokens.tolist()),
-        loss=tuple(loss.tolist()),
-        size_law=fit_power_law(flops, size),
-        tokens_law=fit_power_law(flops, tokens),
+        flops=tuple(at.tolist()),
+        size=tuple(optimum.tolist()),
+        tokens=tuple(seen.tolist()),
+        loss=tuple(least.tolist()),
+        size_law=fit_power_law(at, optimum),
+        tokens_law=fit_power_law(at, seen),
     )
+
+
+def _numbered(name: str, labels: Sequence[object], points: Floats) -> NDArray[np.intp]:
+    """Labels as numbers from 0 on; a dictionary tells labels apart that NumPy would turn into equal text."""
+    if len(labels) != len(points):
+        raise ArchlabError(f"{name} has {len(labels)} labels, C has {len(points)} values: give one of each a point")
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return np.array([numbers[label] for label in labels], dtype=np.intp)
+
+
+def _minima(of: NDArray[np.intp], flops: Floats, size: Floats, tokens: Floats, loss: Floats) -> Floats:
+    """Of the curves of a group, wherever a size lies between two others: FLOPs, the best size, the minimum's parameters,
+    tokens and loss, as rows."""
+    at, sizes = np.geomspace(flops.min(), flops.max(), POINTS), np.unique(size)
+    # infinite where no curve of the size reaches
+    losses, per_flop = np.full((len(sizes), POINTS), np.inf), np.zeros((len(sizes), POINTS))
+    for number in np.unique(of):
+        mine = np.flatnonzero(of == number)
+        mine = mine[np.argsort(flops[mine], kind="stable")]
+        row, x = np.searchsorted(sizes, size[mine[0]]), np.log(flops[mine])
+        losses[row] = np.minimum(losses[row], np.interp(np.log(at), x, loss[mine], left=np.inf, right=np.inf))
+        per_flop[row] = np.interp(np.log(at), x, np.log(tokens[mine]) - x)
+    places, best = np.arange(len(sizes))[:, None], losses.argmin(axis=0)
+    below = np.where(np.isfinite(losses) & (places < best), places, -1).max(axis=0)
+    above = np.where(np.isfinite(losses) & (places > best), places, len(sizes)).min(axis=0)
+    between = np.flatnonzero((below >= 0) & (above < len(sizes)))
+    at, best, below, above = at[between], best[between], below[between], above[between]
+    low, high = (np.log(sizes[next_one] / sizes[best]) for next_one in (below, above))
+    rise_low, rise_high = ((losses[next_one, between] - losses[best, between]) for next_one in (below, above))
+    curvature = (rise_high / high - rise_low / low) / (high - low)
+    slope = rise_low / low - curvature * low
+    step = -slope / (2 * curvature)
+    share = (step - low) / (high - low)
+    seen = at * np.exp((1 - share) * per_flop[below, between] + share * per_flop[above, between])
+    return np.stack([at, sizes[best], sizes[best] * np.exp(step), seen, losses[best, between] + slope * step / 2])

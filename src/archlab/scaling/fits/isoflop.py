@@ -79,6 +79,32 @@ def fit_isoflop(
     Raises:
         ArchlabError: fewer than two budgets have a minimum between their sizes, or a value is not positive.
     """
+    minima, refused = isoflop_minima(C, N, loss, D=D, window=window)
+    if len(minima) < 2:
+        reasons = "; ".join(refused.values()) or "all runs are of one budget"
+        raise ArchlabError(f"{len(minima)} of {len(minima) + len(refused)} budgets have a minimum, two are needed: {reasons}")
+    budgets = [m.flops for m in minima]
+    return IsoFlopFit(
+        minima=minima,
+        refused=refused,
+        size_law=fit_power_law(budgets, [m.size for m in minima]),
+        tokens_law=fit_power_law(budgets, [m.tokens for m in minima]),
+    )
+
+
+def isoflop_minima(
+    C: ArrayLike,  # noqa: N803 - the field's symbols
+    N: ArrayLike,  # noqa: N803
+    loss: ArrayLike,
+    *,
+    D: ArrayLike | None = None,  # noqa: N803
+    window: float = 6.0,
+) -> tuple[tuple[IsoFlopMinimum, ...], dict[float, str]]:
+    """The minima of the budgets that have one; of the others, why not. Arguments are those of :func:`fit_isoflop`.
+
+    Raises:
+        ArchlabError: a value is not positive.
+    """
     compute, size, observed = positive_columns(C=C, N=N, loss=loss)
     (tokens,) = positive_columns(D=compute / (6 * size) if D is None else D)
     at_least(len(tokens) if len(tokens) == len(size) else 0, "values of D", len(size), "one for each run")
@@ -90,16 +116,7 @@ def fit_isoflop(
             minima.append(isoflop_minimum(flops, size[group], tokens[group], observed[group], window=window))
         except ArchlabError as error:
             refused[flops] = str(error)
-    if len(minima) < 2:
-        reasons = "; ".join(refused.values()) or "all runs are of one budget"
-        raise ArchlabError(f"{len(minima)} of {len(minima) + len(refused)} budgets have a minimum, two are needed: {reasons}")
-    budgets = [m.flops for m in minima]
-    return IsoFlopFit(
-        minima=tuple(minima),
-        refused=refused,
-        size_law=fit_power_law(budgets, [m.size for m in minima]),
-        tokens_law=fit_power_law(budgets, [m.tokens for m in minima]),
-    )
+    return tuple(minima), refused
 
 
 def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *, window: float = 6.0) -> IsoFlopMinimum:
@@ -111,7 +128,7 @@ def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *,
     """
     where = f"budget {flops:.3g}"
     if len(np.unique(size)) < 3:
-        raise ArchlabError(f"{where}: {len(np.unique(size))} sizes make no parabola: train at least 3, better 5")
+        raise ArchlabError(f"{where}: sizes: {len(np.unique(size))}; a parabola takes at least 3, better 5")
     best = size[loss.argmin()]
     for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
         if best == end:

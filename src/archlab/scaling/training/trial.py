@@ -35,11 +35,13 @@ class LMTrial:
         assert self.run.corpus_hash is not None, "the corpus is prepared before anything is trained on it"
         layers = self.run.architecture.layers
         identity = {name: getattr(self.run, name) for name in _COMPUTED} | {
-            "layers": [(layer.name, layer.knobs()) for layer in layers],
+            "layers": [layer.identity() for layer in layers],
             "recipe": self.recipe.to_dict(),
             "device": self.device,
             "torch": torch.__version__.split("+")[0].rsplit(".", 1)[0],
-            "code": code_fingerprint("archlab.scaling.training.loop", *(type(layer).__module__ for layer in layers)),
+            "code": code_fingerprint(
+                "archlab.scaling.training.loop", *(module for layer in layers for module in layer.modules())
+            ),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
