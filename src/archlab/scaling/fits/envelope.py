@@ -128,7 +128,7 @@ def _minima(of: NDArray[np.intp], flops: Floats, size: Floats, tokens: Floats, l
     rise_low, rise_high = ((losses[next_one, between] - losses[best, between]) for next_one in (below, above))
     curvature = (rise_high / high - rise_low / low) / (high - low)
     slope = rise_low / low - curvature * low
-    step = -slope / (2 * curvature)
+    step = np.divide(-slope, 2 * curvature, out=np.zeros_like(slope), where=curvature > 0)  # three equal losses have no minimum
     share = (step - low) / (high - low)
     seen = at * np.exp((1 - share) * per_flop[below, between] + share * per_flop[above, between])
     return np.stack([at, sizes[best], sizes[best] * np.exp(step), seen, losses[best, between] + slope * step / 2])
