@@ -114,7 +114,9 @@ def _prepared(key: str, value: Any, dtype: torch.dtype) -> Any:
     """Widened, and rounded if it is no decay or rate; options as they are."""
     if not isinstance(value, Tensor) or value.ndim < 4:
         return value
-    return F.pad(value if key in _LOG_DECAYS else value.to(dtype), (0, -value.shape[-1] % _MULTIPLE))
+    value = value if key in _LOG_DECAYS else value.to(dtype)
+    missing = -value.shape[-1] % _MULTIPLE
+    return F.pad(value, (0, missing)) if missing else value  # padding by nothing would copy
 
 
 def _library() -> Any:
