@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo scale-demo test test-all crosscheck check format lock clean
+.PHONY: demo scale-demo test test-all crosscheck crosscheck-fla check format lock clean
 
 demo: .venv  ## four architectures on all six tasks, then report.html
 	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
@@ -23,6 +23,9 @@ test-all: .venv  ## everything that this machine can run, the slow tests too
 crosscheck: .venv-crosscheck/stamp  ## the layers beside those of transformers, in an environment of its own
 	.venv-crosscheck/bin/pytest tests/crosschecks
 
+crosscheck-fla: .venv-crosscheck-fla/stamp  ## the kernels of flash-linear-attention beside PyTorch's operations, interpreted
+	TRITON_INTERPRET=1 .venv-crosscheck-fla/bin/pytest tests/crosschecks/test_fla.py
+
 check: .venv  ## style, types, layering
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -42,14 +45,14 @@ format: .venv
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv-crosscheck/stamp: pyproject.toml requirements.lock
-	$(PYTHON) -m venv .venv-crosscheck
-	.venv-crosscheck/bin/pip install --quiet --requirement requirements.lock
-	.venv-crosscheck/bin/pip install --quiet --no-build-isolation --editable .[crosscheck]
+.venv-%/stamp: pyproject.toml requirements.lock  # with the extra of that name
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --requirement requirements.lock
+	.venv-$*/bin/pip install --quiet --no-build-isolation --editable .[$*]
 	touch $@
 
 lock: .venv  ## write down what is installed, after upgrading by hand
 	$(BIN)/pip freeze --exclude-editable --exclude archlab | sed 's/+cpu//' > requirements.lock
 
 clean:
-	rm -rf .venv .venv-crosscheck .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html
+	rm -rf .venv .venv-crosscheck* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html

@@ -3,7 +3,8 @@
 A measurement is one forward pass and the gradients of the input and of every parameter, for 32 sequences of width 128. The
 loop is the step form under autograd, which computes the same. A step takes equally long wherever it is in the sequence, so of
 a long sequence the loop runs only the first tokens, as many as it can keep the states of, and its time is multiplied. Layer,
-loop and mh-attention run in turns in one process; times are medians, and on a CPU processor time on one thread.
+loop and mh-attention run in turns in one process, with ``--kernels fla`` also the layer by flash-linear-attention's kernels;
+times are medians, and on a CPU processor time on one thread.
 
 Floors, of which the higher counts: of arithmetic, three times the FLOPs of the forward pass at the speed of a product of
 square matrices (float32, on a GPU bfloat16); of memory, every byte that must move at least once (input, output, parameters and
@@ -26,6 +27,7 @@ import _results
 from archlab import architecture
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig, layer, registry
+from archlab.layers.ops.kernels import fused, kernels, require
 from archlab.testing.comparison import step_through
 from archlab.training.ceilings import Ceilings, ceilings
 from archlab.training.train import flushed_denormals
@@ -76,27 +78,44 @@ def loop_tokens(config: LayerConfig, length: int) -> int:
     return max(1, min(length, LOOP_TOKENS, LOOP_STATES // (BATCH * config.state_size(DIM, length))))
 
 
-def measure(config: LayerConfig, length: int, rounds: int, device: str, bf16: bool, found: Ceilings) -> Mapping[str, str | float]:
+class ByKernels:
+    """A layer's forward pass by the kernels of flash-linear-attention, and which of them it took."""
+
+    def __init__(self, device: str, bf16: bool) -> None:
+        self.device, self.bf16, self.taken = device, bf16, ""
+
+    def __call__(self, module: nn.Module, x_bld: Tensor) -> Tensor:
+        with kernels("fla", self.device, half=self.bf16):
+            y_bld = module(x_bld)
+            self.taken = str(fused())
+        return y_bld
+
+
+def measure(
+    config: LayerConfig, length: int, rounds: int, device: str, bf16: bool, found: Ceilings, by_kernels: ByKernels | None
+) -> Mapping[str, str | float]:
     torch.manual_seed(0)
     module, reference = (one.build(DIM, length).to(device) for one in (config, REFERENCE))
     x_bld = torch.randn(BATCH, length, DIM, device=device, requires_grad=True)
     tokens = loop_tokens(config, length)
     start_bld = x_bld.detach()[:, :tokens].clone().requires_grad_()
-    runs = (
+    runs: tuple[tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor], Tensor, int], ...] = (
         (module, nn.Module.__call__, x_bld, rounds),
         (reference, nn.Module.__call__, x_bld, rounds),
         (module, step_through, start_bld, min(rounds, 3)),
     )
-    times: list[list[float]] = [[], [], []]
+    if by_kernels:
+        runs = (*runs, (module, by_kernels, x_bld, rounds))
+    times: list[list[float]] = [[] for _ in runs]
     with environment(device, bf16):
         for turn in range(rounds + 1):
             for (what, run, x, turns), taken in zip(runs, times, strict=True):
                 if turn <= turns:
                     taken.append(seconds(what, run, x, device))
-    ours, attention, loop = (median(taken[1:]) for taken in times)  # the first is not like the others
+    ours, attention, loop, *fla = (median(taken[1:]) for taken in times)  # the first is not like the others
     loop *= length / tokens
     gemm, memory = floors(config, length, found)
-    return {
+    columns: dict[str, str | float] = {
         "layer": str(config),
         "length": str(length),
         "ms": round(1e3 * ours, 2),
@@ -108,6 +127,13 @@ def measure(config: LayerConfig, length: int, rounds: int, device: str, bf16: bo
         "fraction of floor": round(max(gemm, memory) / ours, 3),
         "times mh-attention": round(ours / attention, 2),
     }
+    if by_kernels:
+        columns |= {
+            "fla, ms": round(1e3 * fla[0], 2),
+            "times faster by fla": round(ours / fla[0], 2),
+            "kernels": by_kernels.taken,
+        }
+    return columns
 
 
 def parse_layers(texts: list[str] | None) -> list[LayerConfig]:
@@ -133,10 +159,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="repetitions, of the loop at most 3 (default: 7)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--bf16", action="store_true", help="under bfloat16 autocast")
+    parser.add_argument("--kernels", choices=("torch", "fla"), default="torch", help="fla: its kernels too, on a GPU")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
     try:
         configs = parse_layers(args.layers)
+        require(args.kernels, args.device)
     except ArchlabError as error:
         parser.error(str(error))
     if min(args.rounds, *args.lengths) < 1:
@@ -147,7 +175,8 @@ def main() -> None:
     for length in args.lengths:
         for config in configs:
             print(f"{config} {length} ...", file=sys.stderr, flush=True)
-            rows.append(measure(config, length, args.rounds, args.device, args.bf16, found))
+            by_kernels = ByKernels(args.device, args.bf16) if args.kernels == "fla" else None
+            rows.append(measure(config, length, args.rounds, args.device, args.bf16, found, by_kernels))
     print(_results.table(rows))
     settings = {
         "batch": BATCH,

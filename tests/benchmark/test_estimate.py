@@ -5,7 +5,7 @@ import torch
 
 from archlab.architectures import CATALOGUE, architecture
 from archlab.benchmark import estimate as estimate_module
-from archlab.benchmark.estimate import Estimate, compilation, estimate
+from archlab.benchmark.estimate import Estimate, compilation, estimate, times_faster_by_kernels
 from archlab.benchmark.plan import make_plan
 from archlab.benchmark.protocol import load_protocol
 
@@ -82,6 +82,21 @@ def test_compiling_pays_if_it_saves_more_than_it_takes(smoke, monkeypatch):
     assert found.pays
     monkeypatch.setattr(estimate_module, "step_seconds", lambda trial: [50.0, 1.0, 1.0] if trial.recipe.compiled else [2.0, 2.0])
     assert not compilation(trials, num_workers=2).pays  # twice 49 seconds for 80
+
+
+def test_kernels_are_timed_beside_the_operations_in_eager_steps(smoke, monkeypatch):
+    seen = []
+
+    def steps(trial):
+        seen.append((trial.recipe.kernels, trial.recipe.compiled))
+        return [9.0, 2.0, 1.0] if trial.recipe.kernels == "fla" else [9.0, 4.0, 3.0]
+
+    monkeypatch.setattr(estimate_module, "step_seconds", steps)
+    plan = make_plan(smoke.with_tasks(["compression"]), ["mamba-2"])
+    assert times_faster_by_kernels(plan.trials()) is None
+    trials = [replace(trial, recipe=replace(trial.recipe, kernels="fla", compiled=True)) for trial in plan.trials()]
+    assert times_faster_by_kernels(trials) == pytest.approx(3.0)
+    assert seen == [("fla", False), ("torch", False)]
 
 
 def test_nothing_costs_nothing():

@@ -48,7 +48,7 @@ def test_a_broken_memory_is_none(content):
 def test_a_kind_is_an_architecture_a_task_a_width_and_the_code():
     assert kind(trial("mlp", COPYING)) != kind(trial("swiglu", COPYING))
     assert kind(trial("mlp", COPYING)) != kind(trial("mlp", MEMORY))
-    assert kind(trial("mlp")) != kind(trial("mlp", compiled=True))
+    assert kind(trial("mlp")) != kind(trial("mlp", compiled=True)) != kind(trial("mlp", kernels="fla")) != kind(trial("mlp"))
     assert kind(trial("mlp", seed=1)) == kind(trial("mlp", learning_rate=5.0))
     longer = replace(COPYING, length=2 * COPYING.length)
     assert list(cheapest([trial("mlp", longer), trial("mlp", COPYING)]).values()) == [trial("mlp", COPYING)]

@@ -38,6 +38,7 @@ def test_columns_and_floors(tmp_path):
         (["--layers", "swiglu"], "is a channel mixer"),
         (["--layers", "mh-attention(heads=3)"], "the nearest that fits"),
         (["--layers", "mamba", "--lengths", "0"], "must be at least 1"),
+        (["--layers", "mamba-2", "--kernels", "fla"], "they need a GPU"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(tmp_path, arguments, reason):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests import fake_fla
 from tests.cli.command_line import SMOKE_RUN, CommandLine, start
 from tests.fake_training import each
 
@@ -76,6 +77,15 @@ def test_a_dry_run_writes_nothing(archlab: CommandLine, tmp_path: Path, no_train
     assert "FLOPs" in text
     assert "on this machine with 2 workers" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_times_kernels_beside_operations(archlab: CommandLine, monkeypatch, no_training):
+    fake_fla.install(monkeypatch)
+    command = ("run", "mamba-2", "--protocol", "smoke", "--tasks", "compression", "--dry-run")
+    assert json.loads(archlab(*command, "--json").out)["times_faster_by_kernels"] is None
+    command = (*command, "--set", "recipe.kernels=fla")
+    assert 0 < json.loads(archlab(*command, "--json").out)["times_faster_by_kernels"] < 1  # token by token
+    assert "leave recipe.kernels=fla out" in " ".join(archlab(*command).out.split())
 
 
 def test_a_dry_run_knows_what_the_store_has(archlab: CommandLine, smoke_run, no_training):

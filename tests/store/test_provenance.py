@@ -3,6 +3,7 @@ import platform
 import shutil
 import subprocess
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ def test_the_environment_names_machine_and_versions():
     assert found["host"] == platform.node()
     assert found["cpu"]
     assert found["gpu"] is None
+    assert found["fla"] == (version("fla-core") if find_spec("fla") else None)
     assert (found["python"], found["torch"], found["archlab"]) == (
         platform.python_version(),
         torch.__version__,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests import fake_fla
 from tests.training.trials import COPYING, MEMORY, RECALL, trial
 
 from archlab.training import programs
@@ -130,6 +131,16 @@ def test_a_compiled_training_gives_what_the_eager_one_gives(spec):
     compiled = train(trial(spec, RECALL, compiled=True))
     assert compiled.program == "compiled"
     assert_same(compiled, train(trial(spec, RECALL)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_by_kernels_gives_what_operations_give_and_names_them(monkeypatch, precision):
+    fake_fla.install(monkeypatch)
+    fused = train(trial("mamba-2 swiglu", RECALL, kernels="fla", precision=precision))
+    assert fused.program == "eager, fla: chunk_simple_gla"
+    plain = train(trial("mamba-2 swiglu", RECALL, precision=precision))
+    assert plain.program == "eager"
+    assert fused.curve[-1].train_loss == pytest.approx(plain.curve[-1].train_loss, abs=1e-5 if precision == "fp32" else 1e-2)
 
 
 def test_only_trials_that_are_alike_are_trained_together():

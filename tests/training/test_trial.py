@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields, replace
+from importlib.metadata import version
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -18,6 +19,7 @@ from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
 from archlab.tasks import registry, setting
 from archlab.training import CurvePoint, Metrics, Recipe, Trial, TrialResult
+from archlab.training import trial as trial_module
 
 DIM = 64
 
@@ -143,6 +145,17 @@ def test_every_field_of_the_recipe_counts():
     for name, value in other_values(base.recipe):
         keys.add(replace(base, recipe=replace(base.recipe, **{name: value})).key)
     assert len(keys) == 1 + len(fields(Recipe))
+
+
+def test_the_version_of_the_kernels_counts_where_they_are_asked_for(monkeypatch):
+    keys = []
+    for installed in ("0.6.0", "0.6.1", "0.7.0"):
+        monkeypatch.setattr(trial_module, "version", lambda name, fla=installed: fla if name == "fla-core" else version(name))
+        keys.append([trial().key, trial(kernels="fla").key])
+    (plain, first), (plain_again, patch), (plain_still, minor) = keys
+    assert plain == plain_again == plain_still
+    assert first == patch != minor
+    assert plain not in (first, minor)
 
 
 def test_everything_else_of_a_trial_counts():

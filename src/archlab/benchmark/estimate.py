@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from archlab.benchmark.speed import cheapest, flops_per_second, remembered, single_thread, step_seconds, timed_flops
 from archlab.training.trial import Trial
@@ -59,18 +60,49 @@ class Compilation:
 
 def compilation(trials: Sequence[Trial], num_workers: int) -> Compilation | None:
     """Compile each kind of step once and time it beside the eager one; None if no recipe asks for it."""
-    kinds = cheapest([trial for trial in trials if trial.recipe.compiled])
-    if not kinds:
+    asking = [trial for trial in trials if trial.recipe.compiled]
+    if not asking:
         return None
-    seconds, saved_a_flop = 0.0, {}
+    times = _compared(asking, compiled=False)
+    return Compilation(
+        seconds=sum(time.preparing for time in times.values()),
+        saved=sum(trial.flops * (times[_family(trial)].without - times[_family(trial)].step) for trial in asking),
+        num_workers=max(min(num_workers, len(trials)), 1),
+    )
+
+
+def times_faster_by_kernels(trials: Sequence[Trial]) -> float | None:
+    """How many times faster eager steps are by the kernels that recipes ask for than by PyTorch's operations, over all the
+    trials; None if no recipe asks for any. Each kind of step is timed both ways."""
+    asking = [trial for trial in trials if trial.recipe.kernels != "torch"]
+    if not asking:
+        return None
+    times = _compared([replace(trial, recipe=replace(trial.recipe, compiled=False)) for trial in asking], kernels="torch")
+    without = sum(trial.flops * times[_family(trial)].without for trial in asking)
+    return without / sum(trial.flops * times[_family(trial)].step for trial in asking)
+
+
+class _Times(NamedTuple):
+    """Of training steps of one family."""
+
+    preparing: float
+    """Seconds that the first step takes longer than others."""
+    step: float
+    """Seconds a FLOP."""
+    without: float
+    """The same without what is compared."""
+
+
+def _compared(trials: Sequence[Trial], **without: Any) -> dict[tuple[str, str, int], _Times]:
+    """By family, steps as they are and with these fields of the recipe instead."""
+    times = {}
     with single_thread():
-        for trial in kinds.values():
-            first, *compiled = step_seconds(trial)
-            eager = min(step_seconds(replace(trial, recipe=replace(trial.recipe, compiled=False)))[1:])
-            seconds += first - min(compiled)
-            saved_a_flop[_family(trial)] = (eager - min(compiled)) / timed_flops(trial)
-    saved = sum(trial.flops * saved_a_flop[_family(trial)] for trial in trials if trial.recipe.compiled)
-    return Compilation(seconds, saved, max(min(num_workers, len(trials)), 1))
+        for trial in cheapest(trials).values():
+            first, *steps = step_seconds(trial)
+            others = step_seconds(replace(trial, recipe=replace(trial.recipe, **without)))[1:]
+            flops = timed_flops(trial)
+            times[_family(trial)] = _Times(first - min(steps), min(steps) / flops, min(others) / flops)
+    return times
 
 
 def _family(trial: Trial) -> tuple[str, str, int]:

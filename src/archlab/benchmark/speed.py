@@ -34,8 +34,10 @@ def kind(trial: Trial) -> str:
     """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
     modules = {type(trial.setting).__module__, *(name for layer in trial.architecture.layers for name in layer.modules())}
     code = code_fingerprint("archlab.training.train", *sorted(modules))
-    compiled = " | compiled" if trial.recipe.compiled else ""
-    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {trial.device}{compiled} | {code}"
+    how = " | compiled" if trial.recipe.compiled else ""
+    if trial.recipe.kernels != "torch":
+        how += f" | {trial.recipe.kernels}"
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {trial.device}{how} | {code}"
 
 
 def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, float] | Ceilings]:
@@ -89,6 +91,7 @@ def step_seconds(trial: Trial) -> list[float]:
     """Seconds of a few real steps in a row; the first compiles, if the recipe says so, and is never like the others."""
     import torch
 
+    from archlab.layers.ops.kernels import kernels
     from archlab.tasks import sample
     from archlab.training.data import Examples
     from archlab.training.programs import Eager
@@ -96,10 +99,11 @@ def step_seconds(trial: Trial) -> list[float]:
 
     batch = _timed_batch(trial)
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
+    recipe = trial.recipe
     program = Eager([make_learner(trial, Examples.of(inputs, targets))])
     rows = torch.arange(batch, device=trial.device)
     times = []
-    with flushed_denormals():
+    with flushed_denormals(), kernels(recipe.kernels, trial.device, half=recipe.precision == "bf16"):
         for _ in range(4):
             started = time.perf_counter()
             program.step([rows]).tolist()

@@ -20,7 +20,7 @@ def run(
             "--set",
             metavar="FIELD=VALUE",
             help="A field of the recipe: schedule (cosine, wsd), warmup, decay, final_lr, weight_decay, beta1, beta2, grad_clip, "
-            "precision (fp32, bf16), micro_batch, recompute, compiled, embedding_std, evaluations, "
+            "precision (fp32, bf16), micro_batch, recompute, compiled, kernels (torch, fla), embedding_std, evaluations, "
             "validation_tokens; repeatable.",
         ),
     ] = None,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from archlab.benchmark.estimate import Compilation, Estimate, compilation, estimate
+from archlab.benchmark.estimate import Compilation, Estimate, compilation, estimate, times_faster_by_kernels
 from archlab.benchmark.memory import available_bytes, check_memory, fitting_population
 from archlab.benchmark.plan import Plan, score_plan
 from archlab.benchmark.racing import Race, Racing
@@ -23,6 +23,7 @@ from archlab.cli.plans import DEFAULT_STORE
 from archlab.cli.signals import terminable
 from archlab.errors import ArchlabError
 from archlab.execution import LocalExecutor
+from archlab.layers.ops.kernels import require
 from archlab.reports.findings import spent
 from archlab.reports.format import count, human
 from archlab.reports.live import LiveView, duration
@@ -64,8 +65,9 @@ def preview(plan: Plan, how: How, *, as_json: bool) -> None:
     trials = plan.trials()
     stored, left = _state(trials, how)
     unneeded = len(trials) - stored - len(left)
-    _check_compiler(left)
+    _check_can_compute(left)
     compiling = compilation(left, executor.num_workers)  # first, while nothing is compiled yet
+    faster = times_faster_by_kernels(left)
     cost = estimate(left, executor.num_workers)
     population = how.fitting_population(left, executor.num_workers)
     memory = check_memory(left, executor.num_workers, population)
@@ -87,6 +89,7 @@ def preview(plan: Plan, how: How, *, as_json: bool) -> None:
                 "seconds": round(cost.seconds, 1),
                 "speeds_measured": cost.measured,
                 "compiling": compiling and {"seconds": round(compiling.seconds, 1), "saved_seconds": round(compiling.saved, 1)},
+                "times_faster_by_kernels": faster and round(faster, 2),
                 "peak_bytes": memory,
             }
         )
@@ -103,6 +106,8 @@ def preview(plan: Plan, how: How, *, as_json: bool) -> None:
     table.add_row("time", _time(cost, executor.num_workers))
     if compiling:
         table.add_row("compiling", _compiling(compiling))
+    if faster:
+        table.add_row("kernels", _by_kernels(faster))
     if left:
         table.add_row("memory", f"{memory / 2**30:.1f} GiB of the {available_bytes() / 2**30:.1f} GiB free here")
     print_table(table)
@@ -113,7 +118,7 @@ def execute(plan: Plan, how: How, *, as_json: bool) -> None:
     trials = plan.trials()
     executor = LocalExecutor(how.workers, device=plan.device)
     left = _state(trials, how)[1]
-    _check_compiler(left)
+    _check_can_compute(left)
     population = how.fitting_population(left, executor.num_workers)
     check_memory(left, executor.num_workers, population)
     with Store(how.location) as store, terminable():
@@ -188,8 +193,15 @@ def _compiling(cost: Compilation) -> str:
     return saves if cost.pays else f"{saves}: does not pay, leave recipe.compiled=true out"
 
 
-def _check_compiler(trials: Sequence[Trial]) -> None:
-    """Refuse to compile where there is nothing to compile with."""
+def _by_kernels(faster: float) -> str:
+    advice = "" if faster > 1 else ": leave recipe.kernels=fla out"
+    return f"eager steps take {1 / faster:.2f} times as long as with PyTorch's operations{advice}"
+
+
+def _check_can_compute(trials: Sequence[Trial]) -> None:
+    """Refuse to compile where there is nothing to compile with, and kernels that are not there."""
+    for name, device in {(trial.recipe.kernels, trial.device) for trial in trials}:
+        require(name, device)
     on_cpu = any(trial.recipe.compiled and trial.device == "cpu" for trial in trials)
     if on_cpu and not shutil.which(os.environ.get("CXX", "g++")):
         raise ArchlabError("recipe.compiled=true: there is no C++ compiler here: install g++, or leave it out")

@@ -10,6 +10,7 @@ from rich.console import Console
 from archlab.cli.output import message, print_json
 from archlab.cli.plans import key_value
 from archlab.cli.signals import terminable
+from archlab.layers.ops.kernels import require
 from archlab.reports.format import count
 from archlab.reports.ladder_view import LadderView
 from archlab.reports.live import duration
@@ -33,6 +34,7 @@ def train_plan(
     """Train what the store lacks; status 1 if a training failed, 130 or 143 if a signal ended it."""
     plan = Plan.load(path)
     recipe = LMRecipe.from_dict(dict(key_value("--set", change) for change in changes))
+    require(recipe.kernels, device)
     first = plan.runs[0]
     corpus = corpus_of(first.corpus, first.tokenizer)
     trials = [LMTrial(run, recipe, device).on(corpus) for run in plan.runs]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archlab.layers.base import LayerConfig, divides, positive, register
 from archlab.layers.ops.decay import chunk_size
-from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
+from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
@@ -157,7 +157,7 @@ class DeltaNet(nn.Module):
         q, k, v, beta, log_decay = self._project(x_bld, self.conv(self.qkv_proj(x_bld)))
         chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
         with no_autocast(x_bld):
-            mixed = delta_rule(q, -beta * k, k, log_decay, chunk, r_blhv=beta * v)
+            mixed = gated_delta_rule(q, k, v, beta, log_decay, chunk)
         return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from archlab.store.record import Record
 
 MAX_TRIALS = 4000
 """Above this, the list keeps the trials that gave a score or gave none, so that the page stays small."""
-_ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "archlab", "commit")
+_ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "archlab", "fla", "commit")
 
 
 def environments(scores: Scores) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import socket
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     """What this process computes on and with.
 
     Returns:
-        ``host``, ``cpu``, ``gpu`` (None unless ``device`` is ``"cuda"``), ``platform``, the versions of
-        ``python``, ``torch``, ``numpy`` and ``archlab``, and ``commit``: archlab's git commit if it runs from
-        a checkout, with ``-dirty`` appended if the package differs from it, else None.
+        ``host``, ``cpu``, ``gpu`` (None unless ``device`` is ``"cuda"``), ``platform``, the versions of ``python``,
+        ``torch``, ``numpy``, ``archlab`` and ``fla`` (None where it is not installed), and ``commit``: archlab's git commit
+        if it runs from a checkout, with ``-dirty`` appended if the package differs from it, else None.
     """
     return {
         "host": socket.gethostname(),
@@ -30,6 +30,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "torch": version("torch"),
         "numpy": version("numpy"),
         "archlab": version("archlab"),
+        "fla": _fla_version(),
         "commit": _commit(),
     }
 
@@ -42,6 +43,13 @@ def provenance(device: str, started: datetime) -> dict[str, Any]:
         "finished": finished.isoformat(timespec="milliseconds"),
         "wall_seconds": round((finished - started).total_seconds(), 3),
     }
+
+
+def _fla_version() -> str | None:
+    try:
+        return version("fla-core")
+    except PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

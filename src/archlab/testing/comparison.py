@@ -29,7 +29,7 @@ def outputs_and_gradients(module: nn.Module, run: Callable[[nn.Module, Tensor], 
     """
     x_bld = x_bld.clone().requires_grad_()
     y_bld = run(module, x_bld)
-    cotangent = torch.randn(y_bld.shape, generator=torch.Generator().manual_seed(0)).to(y_bld.dtype)
+    cotangent = torch.randn(y_bld.shape, generator=torch.Generator().manual_seed(0)).to(y_bld)
     wanted = {"input": x_bld, **{name: p for name, p in module.named_parameters() if p.requires_grad}}
     gradients = torch.autograd.grad((y_bld * cotangent).sum(), list(wanted.values()), materialize_grads=True)
     return {"output": y_bld.detach(), **{f"gradient of {n}": g for n, g in zip(wanted, gradients, strict=True)}}

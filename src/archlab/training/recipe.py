@@ -82,6 +82,9 @@ class Recipe(Fields):
     compiled: bool = False
     """Compile forward and backward pass with :func:`torch.compile` (on a CPU that takes g++). Pays for its minute or so in
     long trainings only, see docs/speed.md; trainings that are stacked are not compiled."""
+    kernels: Literal["torch", "fla"] = "torch"
+    """What computes the layers' recurrences: PyTorch's operations, or where it has them, on a GPU, the kernels of
+    flash-linear-attention (:mod:`archlab.layers.ops.kernels`). These multiply in TF32, with ``precision="bf16"`` in bfloat16."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     embedding_std: float = 0.02
     """Standard deviation of the token embedding's initialisation. At 0.02 the first layers' outputs drown the tokens'

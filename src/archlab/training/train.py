@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from archlab.architectures.backbones import Backbone, reinit_as_reference
+from archlab.layers.ops.kernels import fused, kernels
 from archlab.tasks import IGNORE, Split
 from archlab.training.data import Examples, split_tensors
 from archlab.training.evaluate import BATCH, Evaluation, evaluate
@@ -58,10 +59,12 @@ def train_together(
 
     Raises:
         ValueError: the trials are not alike.
+        ArchlabError: the recipe's kernels cannot run here.
     """
     if len({alike(trial) for trial in trials}) > 1:
         raise ValueError("only trials that are alike can be trained together")
-    with flushed_denormals():
+    recipe = trials[0].recipe
+    with flushed_denormals(), kernels(recipe.kernels, trials[0].device, half=recipe.precision == "bf16"):
         yield from _Trainings(trials, on_progress, hurdles).run()
 
 
@@ -249,7 +252,7 @@ class _Training:
             "examples_per_second": self.examples / max(self.training_seconds, 1e-9),
             "wall_seconds": (time.perf_counter() - self.started) / self.together,
             "cpu_seconds": (time.process_time() - self.cpu_started) / self.together,
-            "program": self.program,
+            "program": f"{self.program}, {fused()}" if fused() else self.program,
         }
 
 

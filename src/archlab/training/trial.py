@@ -7,9 +7,11 @@ import json
 import math
 import sys
 from collections.abc import Hashable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -68,17 +70,15 @@ class Trial:
         """Hash (32 hexadecimal digits) of everything that can change the trial's number, and of nothing else.
 
         That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of
-        device, torch's version up to the minor, and the code that computes: that of the modules which the layers,
+        device, the versions of :func:`library_versions`, and the code that computes: that of the modules which the layers,
         the task and the training loop stand on, see :func:`code_fingerprint`.
 
         Raises:
             ArchlabError: a layer or the task was not defined in a file.
         """
-        import torch
-
         identity = self.to_dict() | {
             "layers": [layer.identity() for layer in self.architecture.layers],
-            "torch": torch.__version__.split("+")[0].rsplit(".", 1)[0],
+            **library_versions(self.recipe.kernels),
             "code": code_fingerprint(
                 "archlab.training.train",
                 type(self.setting).__module__,
@@ -210,7 +210,7 @@ class TrialResult:
     """Of trials that were trained together, each has its share; so with ``cpu_seconds``."""
     cpu_seconds: float
     program: str = "eager"
-    """How its steps ran at the end: eager, captured, stacked or overlapped, and why not faster."""
+    """How its steps ran at the end: eager, captured, stacked or overlapped, why not faster, and by which kernels."""
 
     @property
     def score(self) -> float:
@@ -234,6 +234,19 @@ class TrialResult:
         for name in ("numerators", "denominators"):
             values[name] = np.asarray(values[name], dtype=np.float32)
         return cls(**values)
+
+
+def library_versions(kernels: Literal["torch", "fla"]) -> dict[str, str]:
+    """Of the libraries that compute with a recipe's kernels, up to the minor, by their module's name.
+
+    What is not installed has none: a store of another machine's results can be read anywhere.
+    """
+    distributions = {"torch": "torch"} | ({"fla": "fla-core"} if kernels == "fla" else {})
+    found = {}
+    for module, distribution in distributions.items():
+        with suppress(PackageNotFoundError):
+            found[module] = version(distribution).split("+")[0].rsplit(".", 1)[0]
+    return found
 
 
 def code_fingerprint(*modules: str) -> str:

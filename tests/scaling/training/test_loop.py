@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests import fake_fla
 from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab.errors import ArchlabError
@@ -115,6 +116,16 @@ def test_accumulation_and_recomputation_give_the_same_loss(corpus):
         other = train(tiny_trial(corpus, replace(RECIPE, **change)), corpus)
         assert other.loss == pytest.approx(whole.loss, abs=1e-5)
         assert [p.train_loss for p in other.curve] == pytest.approx([p.train_loss for p in whole.curve], abs=1e-5)
+
+
+def test_kernels_compute_again_what_is_recomputed(corpus, monkeypatch):
+    given = fake_fla.install(monkeypatch)
+    run = tiny_trial(corpus, RECIPE, spec="mamba-2 swiglu", steps=5)
+    whole = train(run, corpus)
+    assert not given
+    fused = train(replace(run, recipe=replace(RECIPE, kernels="fla", recompute=True)), corpus)
+    assert given.keys() == {"chunk_simple_gla"}
+    assert fused.loss == pytest.approx(whole.loss, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from archlab.layers.ops.decayed_chunks import (
     outputs,
     scored_pairs,
 )
+from archlab.layers.ops.kernels import kernel
 from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import no_autocast
 
@@ -63,6 +64,8 @@ def decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log
     Returns:
         The outputs (B, L, H, V).
     """
+    if fla := kernel("chunk_gla", q_blhk):
+        return fla(q=q_blhk, k=k_blhk, v=v_blhv, g=log_decay_blhk)
     return apply(_DecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blhk, chunk)
 
 

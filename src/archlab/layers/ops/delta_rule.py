@@ -5,6 +5,7 @@ multiplied with the right-hand sides of all chunks at once; between chunks a loo
 reads are stacked for their scores, and so are the writes of both kinds (:mod:`archlab.layers.ops.chunk_scores`).
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from archlab.layers.ops.chunk_scores import scores, scores_gradients
 from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.decayed_chunks import block_size, cumulate, cut, gradients_of_log_decays, join, scored_pairs, sizes
+from archlab.layers.ops.kernels import kernel
 from archlab.layers.ops.members import apply_by_sequences
 from archlab.layers.ops.precision import no_autocast
 
@@ -160,8 +162,32 @@ def delta_rule(
         The outputs (B, L, H, V).
     """
     k, v = kv or (None, None)
+    if kv and (fla := kernel("chunk_dplr_delta_rule", q_blhk)):
+        bound = {} if math.isinf(least_log_decay) else {"lower_bound": least_log_decay}
+        # It reads the state before the decay.
+        return fla(q=q_blhk, k=k, v=v, a=a_blhk * log_decay.exp(), b=b_blhk, gk=log_decay.expand_as(a_blhk), **bound)
     block = block_size(least_log_decay, chunk)
     return apply_by_sequences(_DeltaRule, q_blhk, a_blhk, b_blhk, r_blhv, k, v, log_decay, chunk, block)
+
+
+def gated_delta_rule(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, beta_blh1: Tensor, log_decay: Tensor, chunk: int) -> Tensor:
+    """``o[t] = q[t] S[t]`` with ``S[t] = D[t] S[t-1] + k[t] beta[t] (v[t] - k[t] D[t] S[t-1])``, a case of :func:`delta_rule`.
+
+    Args:
+        q_blhk: queries (B, L, H, K).
+        k_blhk: keys of unit length (B, L, H, K).
+        v_blhv: values (B, L, H, V).
+        beta_blh1: rates (B, L, H, 1).
+        log_decay: logarithms of the decays ``D``, at most 0: (B, L, H, K), or (B, L, H, 1), which is faster.
+        chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
+
+    Returns:
+        The outputs (B, L, H, V).
+    """
+    by_head = log_decay.shape[-1] == 1
+    if fla := kernel("chunk_gated_delta_rule" if by_head else "chunk_kda", q_blhk):
+        return fla(q=q_blhk, k=k_blhk, v=v_blhv, g=log_decay[..., 0] if by_head else log_decay, beta=beta_blh1[..., 0])
+    return delta_rule(q_blhk, -beta_blh1 * k_blhk, k_blhk, log_decay, chunk, r_blhv=beta_blh1 * v_blhv)
 
 
 def delta_rule_flops(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from archlab.layers.ops.chunks import cut, num_chunks
+from archlab.layers.ops.kernels import kernel
 
 
 def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
@@ -25,6 +26,9 @@ def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) ->
     Returns:
         The numerator (N, L, V) and the denominator (N, L, 1).
     """
+    if fla := kernel("chunk_linear_attn", q_nlp):
+        numerator = fla(q=q_nlp[:, :, None], k=k_nlp[:, :, None], v=v_nlv[:, :, None], normalize=False)[:, :, 0]
+        return numerator, (q_nlp * k_nlp.cumsum(1)).sum(-1, keepdim=True)
     batch, length, _ = q_nlp.shape
     q, k, v = (cut(x, chunk) for x in (q_nlp, k_nlp, v_nlv))
     scores = torch.bmm(q, k.transpose(1, 2)).tril()

@@ -21,6 +21,7 @@ from archlab.layers.ops.decayed_chunks import (
     join,
     states,
 )
+from archlab.layers.ops.kernels import kernel
 from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import no_autocast
 
@@ -94,6 +95,8 @@ def scalar_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tens
     Returns:
         The outputs (B, L, H, V).
     """
+    if fla := kernel("chunk_simple_gla", q_blhk):
+        return fla(q=q_blhk, k=k_blhk, v=v_blhv, g=log_decay_blh)
     return apply(_ScalarDecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blh, chunk)
 
 

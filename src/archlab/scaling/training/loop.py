@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from archlab.layers.ops.kernels import kernels
 from archlab.scaling.corpora import Corpus
 from archlab.scaling.training.checkpoints import Checkpoints
 from archlab.scaling.training.objective import make_lm_optimizer, make_objective
@@ -58,11 +59,14 @@ def train(
         on_progress: called about once a second, in the first process.
 
     Raises:
+        ArchlabError: the recipe's kernels cannot run here.
         Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written if there is a folder for it.
     """
+    recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
     kept = Checkpoints(checkpoints, processes) if checkpoints is not None else None
-    with flushed_denormals(), _signals() as asked:
+    fused = kernels(recipe.kernels, trial.device, half=recipe.precision == "bf16")
+    with flushed_denormals(), fused, _signals() as asked:
         return _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress, asked).train()
 
 

@@ -40,6 +40,9 @@ class LMRecipe(Fields):
     """Keep only what goes in between layers, and compute the rest again in the backward pass (activation checkpointing)."""
     compiled: bool = False
     """Compile every layer with :func:`torch.compile`."""
+    kernels: Literal["torch", "fla"] = "torch"
+    """What computes the layers' recurrences: PyTorch's operations, or where it has them, on a GPU, the kernels of
+    flash-linear-attention (:mod:`archlab.layers.ops.kernels`). These multiply in TF32, with ``precision="bf16"`` in bfloat16."""
     embedding_std: float = 0.02
     """Standard deviation of the token embedding's initialisation."""
     evaluations: int = 1

@@ -10,7 +10,7 @@ from archlab.errors import ArchlabError
 from archlab.scaling.corpora import Corpus
 from archlab.scaling.plan import LMRun
 from archlab.scaling.training.recipe import LMRecipe
-from archlab.training.trial import Device, code_fingerprint
+from archlab.training.trial import Device, code_fingerprint, library_versions
 
 _COMPUTED = ("dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
 
@@ -30,15 +30,13 @@ class LMTrial:
 
         How many processes share the model is not in it: it changes the loss by rounding only.
         """
-        import torch
-
         assert self.run.corpus_hash is not None, "the corpus is prepared before anything is trained on it"
         layers = self.run.architecture.layers
         identity = {name: getattr(self.run, name) for name in _COMPUTED} | {
             "layers": [layer.identity() for layer in layers],
             "recipe": self.recipe.to_dict(),
             "device": self.device,
-            "torch": torch.__version__.split("+")[0].rsplit(".", 1)[0],
+            **library_versions(self.recipe.kernels),
             "code": code_fingerprint(
                 "archlab.scaling.training.loop", *(module for layer in layers for module in layer.modules())
             ),
