@@ -83,7 +83,7 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
         "variable-projection",
         "minima in 4 of 4 groups",
         "times the budget",
-        "a negative difference: the other is better",
+        "a negative difference: the second is better",
         "loss more at 0.25 N*",
     ):
         assert words in " ".join(shown.out.split())

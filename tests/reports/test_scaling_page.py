@@ -74,5 +74,5 @@ def test_what_is_missing_is_said(findings, tmp_path):
     page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
     assert "1 training diverged and left out" in page
     assert "a: isoflop: " in page
-    assert headline(found) == "0 of 1 IsoFLOP groups have their best size bracketed"
+    assert headline(found) == "1 of 1 IsoFLOP groups have their best size bracketed"
     assert "diverged" in (tmp_path / "scaling.csv").read_text()
