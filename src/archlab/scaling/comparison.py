@@ -1,6 +1,6 @@
 """Which of two architectures is better for the same compute, and how much compute that is worth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ class Comparison:
     """How many times the budget the second needs for the first's loss, by the power law through its minima; None if it has
     fewer than two."""
     pairs: int
-    """Runs that both have: same budget, place among the sizes, and seed; resampled together."""
+    """Runs that both have: same budget, place among the sizes, and seed; resampled together where enough draws have minima."""
 
 
 def compare(first: Family, second: Family, resampling: Resampling) -> list[Comparison]:
@@ -53,6 +53,7 @@ def compare(first: Family, second: Family, resampling: Resampling) -> list[Compa
 
 
 Rows = NDArray[np.intp]
+Bounds = tuple[float | None, float | None]
 
 
 def _pairs(first: Family, second: Family) -> tuple[Rows, Rows]:
@@ -75,21 +76,43 @@ def _difference(first: Family, second: Family, rows_1: Rows, rows_2: Rows) -> fl
     return _minimum(second, rows_2) - _minimum(first, rows_1)
 
 
-def _bounds(
-    first: Family, second: Family, rows_1: Rows, rows_2: Rows, resampling: Resampling
-) -> tuple[float | None, float | None]:
-    """Of the difference: the pairs of the budget drawn together."""
+def _bounds(first: Family, second: Family, rows_1: Rows, rows_2: Rows, resampling: Resampling) -> Bounds:
+    """Of the difference: the pairs of the budget drawn together, or where too few draws have two minima, each side alone."""
+
+    def difference(own: Rows, others: Rows) -> float:
+        return _difference(first, second, own, others)
+
     try:
-        interval = resampling.interval(
-            lambda a, b: _difference(first, second, a, b), rows_1, rows_2, strata=first.strata()[rows_1]
-        )
+        interval = resampling.interval(difference, rows_1, rows_2, strata=first.strata()[rows_1])
     except ArchlabError:
-        return None, None
+        return _each_alone(difference, (first, rows_1), (second, rows_2), resampling)
     return float(interval.low), float(interval.high)
 
 
+def _each_alone(
+    statistic: Callable[[Rows, Rows], float], first: tuple[Family, Rows], second: tuple[Family, Rows], resampling: Resampling
+) -> Bounds:
+    """One architecture's runs drawn and then the other's; distances from the value add as those of independent errors do.
+
+    Source: Zou and Donner 2008 (doi:10.1002/sim.3095).
+    """
+    (family_1, rows_1), (family_2, rows_2) = first, second
+    value = statistic(rows_1, rows_2)
+    try:
+        alone = (
+            resampling.interval(lambda own: statistic(own, rows_2), rows_1, strata=family_1.strata()[rows_1]),
+            resampling.interval(lambda others: statistic(rows_1, others), rows_2, strata=family_2.strata()[rows_2]),
+        )
+    except ArchlabError:
+        return None, None
+    return (
+        value - float(np.hypot(*(value - interval.low for interval in alone))),
+        value + float(np.hypot(*(interval.high - value for interval in alone))),
+    )
+
+
 def _multiplier(first: Family, second: Family, budget: float, resampling: Resampling) -> Estimate | None:
-    """Both architectures drawn by themselves, for the law takes all of the second's runs."""
+    """The first's runs of the budget and all of the second's, which its law takes, are drawn by themselves."""
     mine = np.flatnonzero(first.budget == budget)
     everyone = np.arange(len(second.C))
 
@@ -102,16 +125,9 @@ def _multiplier(first: Family, second: Family, budget: float, resampling: Resamp
         value = log_multiplier(mine, everyone)
     except ArchlabError:
         return None
-    # one vector of rows of both, told apart by their sign, so that one bootstrap draws each among its own
-    rows = np.concatenate([-1 - mine, everyone])
-    strata = np.concatenate([-1 - first.strata()[mine], second.strata()])
-    try:
-        interval = resampling.interval(
-            lambda drawn: log_multiplier(-1 - drawn[drawn < 0], drawn[drawn >= 0]), rows, strata=strata
-        )
-    except ArchlabError:
-        return Estimate(float(np.exp(value)), None, None)
-    return Estimate(float(np.exp(value)), float(np.exp(interval.low)), float(np.exp(interval.high)))
+    bounds = _each_alone(log_multiplier, (first, mine), (second, everyone), resampling)
+    low, high = (None if bound is None else float(np.exp(bound)) for bound in bounds)
+    return Estimate(float(np.exp(value)), low, high)
 
 
 def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:
