@@ -148,6 +148,26 @@ def test_the_better_architecture_is_better_by_what_it_is(study):
     assert back.multiplier.value < 1 / 1.5
 
 
+class NeverTogether(Resampling):
+    """Draws pairs in vain, as happens with few sizes of one seed."""
+
+    def interval(self, statistic, *columns, strata=None):
+        if len(columns) == 2:
+            raise ArchlabError("300 of 300 resamples cannot be fitted")
+        return super().interval(statistic, *columns, strata=strata)
+
+
+def test_where_pairs_cannot_be_drawn_each_side_is_drawn_alone(study):
+    worse = replace(LAW, A=LAW.A * 1.2, B=LAW.B * 1.2)
+    families = study(ladder("good", LAW, noise=0.01), ladder("bad", worse, noise=0.01)).families
+    together, alone = (compare(families["good"], families["bad"], how) for how in (Resampling(100), NeverTogether(100)))
+    for paired, unpaired in zip(together, alone, strict=True):
+        assert unpaired.difference.value == paired.difference.value
+        assert unpaired.difference.low < unpaired.difference.value < unpaired.difference.high
+        # the noise of a place is the same on both sides here: only pairs cancel it
+        assert unpaired.difference.high - unpaired.difference.low > 2 * (paired.difference.high - paired.difference.low)
+
+
 def test_runs_are_paired_by_place_even_if_some_were_censored(study):
     trainings = ladder("a", LAW)
     holed = [(one, result(None) if place == 1 else outcome) for place, (one, outcome) in enumerate(ladder("b", LAW))]

@@ -70,10 +70,11 @@ def headline(findings: Findings) -> str:
     if len(findings.laws) == 2 and best:
         last = best[max(best)]
         ahead, behind = (last.first, last.second) if last.difference.value >= 0 else (last.second, last.first)
-        sure = last.difference.low is not None and last.difference.high is not None
-        clear = sure and (last.difference.low or 0) * (last.difference.high or 0) > 0
-        verb = "has the lower loss than" if clear else "is not clearly apart from"
-        return f"At {last.budget:.3g} FLOPs {ahead} {verb} {behind}"
+        known = last.difference.low is not None and last.difference.high is not None
+        clear = (last.difference.low or 0) * (last.difference.high or 0) > 0
+        verb = "has the lower loss than" if clear or not known else "is not clearly apart from"
+        doubt = "" if known else ", but nothing tells by how much it may be chance"
+        return f"At {last.budget:.3g} FLOPs {ahead} {verb} {behind}{doubt}"
     bracketed = sum(len(laws.minima) for laws in findings.laws)
     groups = sum(len({p.run.budget for p in laws.family.points}) for laws in findings.laws)
     return f"{bracketed} of {groups} IsoFLOP groups have their best size bracketed"

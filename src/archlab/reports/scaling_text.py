@@ -31,8 +31,10 @@ def notes(laws: Laws) -> list[str]:
 
 def interval(estimate: Estimate, digits: str) -> str:
     """A number with its interval, if it has one."""
-    bounds = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:{digits}}–{estimate.high:{digits}})"
-    return f"{estimate.value:{digits}}{bounds}"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:{digits}}"
+    between = " to " if estimate.low < 0 else "–"  # a dash before a minus sign reads badly
+    return f"{estimate.value:{digits}} ({estimate.low:{digits}}{between}{estimate.high:{digits}})"
 
 
 def amount(estimate: Estimate) -> str:

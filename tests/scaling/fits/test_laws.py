@@ -58,6 +58,14 @@ def test_bootstrap_and_jackknife_of_a_mean():
     assert float(interval.high + interval.low) == pytest.approx(2 * values.mean())
 
 
+def test_strata_of_few_runs_widen_the_bootstrap():
+    rng, strata, widths = np.random.default_rng(0), np.repeat(range(10), 4), []
+    for seed in range(50):
+        interval = bootstrap(np.mean, rng.normal(size=40), strata=strata, resamples=200, seed=seed)
+        widths.append(float(interval.high - interval.low))
+    assert np.mean(widths) == pytest.approx(2 * 1.96 / np.sqrt(40), rel=0.08)  # sqrt(3 / 4) of it were it not widened
+
+
 def test_strata_keep_their_number_of_runs():
     labels = np.repeat([1, 2], [3, 5])
     counts = bootstrap(lambda drawn: [(drawn == 1).sum(), (drawn == 2).sum()], labels, strata=labels, resamples=30)
@@ -71,6 +79,8 @@ def test_a_statistic_that_cannot_be_computed_is_said_so():
         return values.mean()
 
     with pytest.raises(ArchlabError, match=r"of 40 resamples cannot be fitted \(too few\): add runs"):
-        bootstrap(refuse, [1.0, 2.0, 2.0], resamples=40)
+        bootstrap(refuse, [1.0, 2.0, 3.0], resamples=40)
+    with pytest.raises(ArchlabError, match=r"^runs: 3; it takes at least 4 for as many strata"):
+        bootstrap(np.mean, [1.0, 2.0, 3.0], strata=["a", "b", "c"])
     with pytest.raises(ArchlabError, match="confidence=95"):
         bootstrap(np.mean, [1.0, 2.0], confidence=95)

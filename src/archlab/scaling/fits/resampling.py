@@ -36,6 +36,9 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of a statistic over runs drawn with replacement (the case bootstrap).
 
+    Its distances from the statistic of all runs are widened by ``sqrt(n / (n - 1))``, ``n`` the mean number of runs of a
+    stratum: the spread of ``n`` values drawn from ``n`` is that much too small on average.
+
     Args:
         statistic: of the columns, for example ``lambda N, D, loss: fit_parametric(N, D, loss).alpha``.
         columns: one value a run each.
@@ -46,7 +49,8 @@ def bootstrap(
         seed: of the draws.
 
     Raises:
-        ArchlabError: the statistic refuses more than half of the resamples, or an option makes no sense.
+        ArchlabError: the statistic refuses the runs or more than half of the resamples, every stratum is a single run, or an
+            option makes no sense.
     """
     if not 0 < confidence < 1:
         raise ArchlabError(f"confidence={confidence}: must lie between 0 and 1, for example 0.95")
@@ -54,6 +58,8 @@ def bootstrap(
     arrays = [np.asarray(column) for column in columns]
     labels = np.zeros(len(arrays[0])) if strata is None else np.asarray(strata)
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    at_least(len(labels), "runs", len(groups) + 1, "for as many strata, or every resample is the same")
+    value = np.asarray(statistic(*arrays), dtype=np.float64)
     rng = np.random.Generator(np.random.PCG64(seed))
     values = []
     for _ in range(resamples):
@@ -64,7 +70,8 @@ def bootstrap(
             refused = error
     if len(values) < resamples / 2:
         raise ArchlabError(f"{resamples - len(values)} of {resamples} resamples cannot be fitted ({refused}): add runs")
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    widening = np.sqrt(len(labels) / (len(labels) - len(groups)))
+    low, high = value + widening * (np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) - value)
     return Interval(low, high, confidence, len(values))
 
 
