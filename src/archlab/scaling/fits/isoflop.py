@@ -168,15 +168,19 @@ def _budgets(compute: Floats) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]
 
 def _robust_parabola(x: Floats, y: Floats) -> Floats:
     """Least squares; runs far off weigh less (Huber), judged by residuals of a fit in absolute errors."""
+    powers = np.vander(x, 3)
+
+    def fitted(weights: Floats) -> Floats:
+        curve: Floats = np.linalg.lstsq(powers * weights[:, None], y * weights, rcond=None)[0].astype(np.float64)
+        return curve
+
     absolute = np.ones_like(x)
-    for _ in range(50):
-        residual = np.abs(y - np.polyval(np.polyfit(x, y, 2, w=absolute), x))
+    for _ in range(50 if len(x) > 4 else 1):
+        residual = np.abs(y - powers @ fitted(absolute))
         absolute = 1 / np.sqrt(np.maximum(residual, 1e-9 * np.abs(y).max()))
     inexact = len(x) > 4 and residual.max() > 1e-9 * np.abs(y).max()  # three sizes, drawn again and again, are met exactly
     scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if inexact else np.inf
-    weights = np.sqrt(np.minimum(1, OUTLIER * scale / np.maximum(residual, 1e-300)))
-    curve: Floats = np.polyfit(x, y, 2, w=weights)
-    return curve
+    return fitted(np.sqrt(np.minimum(1, OUTLIER * scale / np.maximum(residual, 1e-300))))
 
 
 Side = Literal["below", "above"]
