@@ -58,6 +58,14 @@ def chinchilla(path: Path) -> Iterator[Check]:
         yield from (
             Check(f"Chinchilla points, {method}: {k}", v, getattr(fit, k), 1e-3, relative=True) for k, v in values.items()
         )
+    ours, published = (_asymmetric_error(runs, law) for law in (vars(fit), values))
+    yield Check("Chinchilla points, asymmetric: error of the published law over ours", 1.0, published / ours, 1e-3)
+
+
+def _asymmetric_error(runs: pd.DataFrame, law: dict[str, float]) -> float:
+    """What the asymmetric fit minimises: absolute errors, ten times those of losses that are predicted too high."""
+    excess = law["E"] + law["A"] / runs.N ** law["alpha"] + law["B"] / runs.D ** law["beta"] - runs.loss
+    return float(np.where(excess > 0, 10 * excess, -excess).sum())
 
 
 def porian(path: Path) -> Iterator[Check]:
