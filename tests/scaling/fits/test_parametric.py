@@ -120,3 +120,16 @@ def test_an_unknown_method_is_refused():
     _, size, tokens, loss = Law().study(sizes=7)
     with pytest.raises(ArchlabError, match="method='adam': choose one of huber"):
         fit_parametric(size, tokens, loss, method="adam")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"A": 1e3, "B": np.inf, "alpha": 0.3, "beta": 60.0},
+        {"A": np.inf, "B": 1e3, "alpha": 60.0, "beta": 0.3},
+        {"A": 1e3, "B": 1e-320, "alpha": 0.3, "beta": 1e-5},
+    ],
+)
+def test_an_exponent_out_of_range_is_refused(values):
+    with pytest.raises(ArchlabError, match=r"^the runs do not determine the exponents"):
+        ParametricFit(E=1.7, objective=0.0, **values).frontier()

@@ -47,18 +47,26 @@ class ParametricFit:
                 products with parameters makes a small model dearer than that.
 
         Raises:
-            ArchlabError: the fit found no effect of size or of data, so there is nothing to balance.
+            ArchlabError: the fit found no effect of size or of data, so there is nothing to balance; or one that leaves the
+                range of numbers.
         """
         for what, factor, exponent in (("size", self.A, self.alpha), ("data", self.B, self.beta)):
             if min(factor, exponent) <= 0:
                 raise ArchlabError(f"the fit sees no effect of {what} on the loss: add runs that differ more in it")
         k, p = cost.coefficient, cost.exponent
         share = self.alpha + p * self.beta
-        ratio = self.alpha * self.A / (p * self.beta * self.B)
-        size = PowerLaw(ratio ** (1 / share) * k ** (-self.beta / share), self.beta / share)
-        tokens = PowerLaw(size.coefficient**-p / k, 1 - p * size.exponent)
-        excess = self.A * size.coefficient**-self.alpha + self.B * tokens.coefficient**-self.beta
-        return Frontier(size, tokens, self.E, PowerLaw(excess, -self.alpha * self.beta / share))
+        with np.errstate(all="ignore"):
+            ratio = np.float64(self.alpha * self.A) / (p * self.beta * self.B)
+            best = ratio ** (1 / share) * k ** (-self.beta / share)
+            seen = best**-p / k
+            excess = self.A * best**-self.alpha + self.B * seen**-self.beta
+        if not np.isfinite([best, seen, excess]).all() or min(best, seen, excess) <= 0:
+            raise ArchlabError(
+                f"the runs do not determine the exponents (alpha {self.alpha:.3g}, beta {self.beta:.3g}): add runs"
+            )
+        size = PowerLaw(float(best), self.beta / share)
+        tokens = PowerLaw(float(seen), 1 - p * size.exponent)
+        return Frontier(size, tokens, self.E, PowerLaw(float(excess), -self.alpha * self.beta / share))
 
 
 def fit_parametric(
@@ -120,9 +128,9 @@ def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | No
     found = [minimize(objective, p, jac=True, method="L-BFGS-B", options=options) for p in starts]
     best = min(found, key=lambda result: float(result.fun))
     a, b, e, alpha, beta = map(float, best.x)
-    return ParametricFit(
-        float(np.exp(e)), float(np.exp(a + alpha * mid_n)), float(np.exp(b + beta * mid_d)), alpha, beta, float(best.fun)
-    )
+    with np.errstate(over="ignore"):  # what the runs do not determine may be infinite
+        floor, A, B = (float(np.exp(x)) for x in (e, a + alpha * mid_n, b + beta * mid_d))  # noqa: N806 - the law's symbols
+    return ParametricFit(floor, A, B, alpha, beta, float(best.fun))
 
 
 def _huber_objective(p: Floats, log_n: Floats, log_d: Floats, log_loss: Floats) -> tuple[Floats, Floats]:
@@ -175,7 +183,9 @@ def _projected(size: Floats, tokens: Floats, loss: Floats, inner: Inner, start: 
     best = min(found, key=lambda result: float(result.fun))
     value, (e, a, b) = solve(best.x)
     alpha, beta = map(float, best.x)
-    return ParametricFit(float(e), float(a * mid_n**alpha), float(b * mid_d**beta), alpha, beta, float(value))
+    with np.errstate(over="ignore", invalid="ignore"):
+        A, B = float(a * mid_n**alpha), float(b * mid_d**beta)  # noqa: N806 - the law's symbols
+    return ParametricFit(float(e), A, B, alpha, beta, float(value))
 
 
 def _least_squares(columns: Floats, loss: Floats) -> tuple[float, Floats]:
