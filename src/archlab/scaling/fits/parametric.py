@@ -163,7 +163,9 @@ def _projected(size: Floats, tokens: Floats, loss: Floats, inner: Inner, start: 
         alpha, beta = exponents
         if min(alpha, beta) <= 0:
             return np.inf, np.zeros(3)
-        return inner(np.stack([np.ones_like(size), (size / mid_n) ** -alpha, (tokens / mid_d) ** -beta], axis=1), loss)
+        with np.errstate(over="ignore"):
+            columns = np.stack([np.ones_like(size), (size / mid_n) ** -alpha, (tokens / mid_d) ** -beta], axis=1)
+        return inner(columns, loss) if np.isfinite(columns).all() else (np.inf, np.zeros(3))
 
     if start is None:
         grid = [np.array(point) for point in product([0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3], repeat=2)]
