@@ -4,8 +4,7 @@
 
 PATH holds, each optional: ``kyo-takano/df.csv`` (runs read off the Chinchilla paper's figure), ``porian/`` (IsoFLOP points
 and optima of arXiv 2406.19146) and ``gadre/gadre_runs.csv`` (arXiv 2403.08540). Without it, made-up laws alone are fitted:
-exact ones, and noisy ones to see how often intervals hold the truth. ``--parts speed`` or ``--parts coverage`` does one thing
-alone: the time of a full fit and of 1,000 resamples, or the simulation.
+exact ones, curves of trainings, and noisy ones to see how often intervals hold the truth. ``--parts speed`` does one thing alone.
 """
 
 import argparse
@@ -19,10 +18,11 @@ import numpy as np
 import pandas as pd
 
 import _results
-from archlab.scaling.fits import bootstrap, fit_isoflop, fit_over_training, fit_parametric, fit_power_law
+from archlab.errors import ArchlabError
+from archlab.scaling.fits import bootstrap, fit_envelope, fit_isoflop, fit_over_training, fit_parametric, fit_power_law
 
 E, A, B = 1.69, 406.4, 410.7
-PARTS = ["published", "made-up", "speed", "coverage"]
+PARTS = ["published", "made-up", "envelope", "speed", "coverage"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,44 @@ def made_up() -> Iterator[Check]:
             yield from (Check(f"{where}, {method}: {k}", v, getattr(fit, k), 1e-6, relative=True) for k, v in truth.items())
 
 
+def envelope(ladders: int = 200) -> Iterator[Check]:
+    """Approach 1 on random ladders of random laws: the error of the exponent of N*, root mean square.
+
+    Noise is in nats, of a point and of a whole run; the learning rate adds to the loss what decays linearly to the end.
+    """
+    cases = {
+        "exact": (0.0, 0.0, 0.0, 0.005),
+        "noise 0.005 a point": (0.005, 0.0, 0.0, 0.02),
+        "noise 0.003 a run, learning rate up to 0.1": (0.0, 0.003, 0.1, 0.05),
+    }
+    for case, (of_point, of_run, of_rate, tolerance) in cases.items():
+        rng = np.random.default_rng(0)
+        found = [_envelope_error(rng, of_point, of_run, of_rate) for _ in range(ladders)]
+        errors = [error for error in found if error is not None]
+        target = f"envelope, {case}: error of the exponent of N*, {len(errors)} of {ladders} ladders fitted"
+        yield Check(target, 0.0, float(np.sqrt(np.mean(np.square(errors)))), tolerance)
+
+
+def _envelope_error(rng: np.random.Generator, of_point: float, of_run: float, of_rate: float) -> float | None:
+    """None where no size lies between others at any compute."""
+    alpha, beta = rng.uniform(0.25, 0.5), rng.uniform(0.2, 0.45)
+    exponent, factor = beta / (alpha + beta), (alpha * A / (beta * B)) ** (1 / (alpha + beta))
+    sizes, spread, off = rng.integers(4, 10), rng.uniform(1.5, 3), np.exp(rng.uniform(-0.5, 0.5))
+    share, columns = np.arange(1, 51) / 50, []
+    for budget in 1e18 * np.cumprod([1, *rng.uniform(2, 3, rng.integers(1, 5))]):
+        for size in off * factor * (budget / 6) ** exponent * spread ** (np.arange(sizes) - (sizes - 1) / 2):
+            tokens = share * budget / 6 / size
+            loss = E + A * size**-alpha + B * tokens**-beta + of_rate * (1 - share)
+            loss += of_point * rng.normal(size=50) + of_run * rng.normal()
+            columns.append([np.full(50, len(columns)), share * budget, np.full(50, size), tokens, loss, np.full(50, budget)])
+    run, flops, size, tokens, loss, budget = np.concatenate(columns, axis=1)
+    try:
+        fit = fit_envelope(run.tolist(), flops, size, loss, D=tokens, group=budget.tolist())
+    except ArchlabError:
+        return None
+    return fit.size_law.exponent - exponent
+
+
 def coverage(simulations: int, resamples: int) -> Iterator[Check]:
     """How often bootstrap intervals hold the truth, on 240 runs with noise of 0.5 % on the loss."""
     _, size, tokens, loss = study(0.34, 0.28, budgets=8, sizes=30)
@@ -168,6 +206,7 @@ def main() -> None:
     checks = {
         "published": lambda: chain(chinchilla(args.data), porian(args.data), gadre(args.data)),
         "made-up": made_up,
+        "envelope": envelope,
         "speed": speed,
         "coverage": lambda: coverage(args.simulations, args.resamples),
     }
