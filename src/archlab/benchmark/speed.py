@@ -91,11 +91,10 @@ def step_seconds(trial: Trial) -> list[float]:
     """Seconds of a few real steps in a row; the first compiles, if the recipe says so, and is never like the others."""
     import torch
 
-    from archlab.layers.ops.kernels import kernels
     from archlab.tasks import sample
     from archlab.training.data import Examples
     from archlab.training.programs import Eager
-    from archlab.training.train import flushed_denormals, make_learner
+    from archlab.training.train import computing, make_learner
 
     batch = _timed_batch(trial)
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
@@ -103,7 +102,7 @@ def step_seconds(trial: Trial) -> list[float]:
     program = Eager([make_learner(trial, Examples.of(inputs, targets))])
     rows = torch.arange(batch, device=trial.device)
     times = []
-    with flushed_denormals(), kernels(recipe.kernels, trial.device, half=recipe.precision == "bf16"):
+    with computing(recipe.kernels, recipe.precision, trial.device):
         for _ in range(4):
             started = time.perf_counter()
             program.step([rows]).tolist()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import Resampling, StateFit, fit_isoflop, fit_power_law, fit_state, isoflop_minimum
+from archlab.scaling.fits import Resampling, StateFit, fit_isoflop, fit_power_law, fit_state
 from archlab.scaling.laws import Estimate, Laws
 from archlab.scaling.study import Family
 
@@ -38,7 +38,7 @@ def compare(first: Family, second: Family, resampling: Resampling) -> list[Compa
             difference = _difference(first, second, rows_1[here], rows_2[here])
         except ArchlabError:
             continue
-        interval = _bounds(first, second, rows_1[here], rows_2[here], resampling)
+        interval = _bounds(difference, first, second, rows_1[here], rows_2[here], resampling)
         found.append(
             Comparison(
                 first=first.label,
@@ -68,15 +68,11 @@ def _pairs(first: Family, second: Family) -> tuple[Rows, Rows]:
     return np.array([ours[key] for key in both], dtype=np.intp), np.array([theirs[key] for key in both], dtype=np.intp)
 
 
-def _minimum(family: Family, rows: Rows) -> float:
-    return isoflop_minimum(float(np.median(family.C[rows])), family.N[rows], family.D[rows], family.loss[rows]).loss
-
-
 def _difference(first: Family, second: Family, rows_1: Rows, rows_2: Rows) -> float:
-    return _minimum(second, rows_2) - _minimum(first, rows_1)
+    return second.minimum(rows_2).loss - first.minimum(rows_1).loss
 
 
-def _bounds(first: Family, second: Family, rows_1: Rows, rows_2: Rows, resampling: Resampling) -> Bounds:
+def _bounds(value: float, first: Family, second: Family, rows_1: Rows, rows_2: Rows, resampling: Resampling) -> Bounds:
     """Of the difference: the pairs of the budget drawn together, or where too few draws have two minima, each side alone."""
 
     def difference(own: Rows, others: Rows) -> float:
@@ -85,19 +81,22 @@ def _bounds(first: Family, second: Family, rows_1: Rows, rows_2: Rows, resamplin
     try:
         interval = resampling.interval(difference, rows_1, rows_2, strata=first.strata()[rows_1])
     except ArchlabError:
-        return _each_alone(difference, (first, rows_1), (second, rows_2), resampling)
+        return _each_alone(value, difference, (first, rows_1), (second, rows_2), resampling)
     return float(interval.low), float(interval.high)
 
 
 def _each_alone(
-    statistic: Callable[[Rows, Rows], float], first: tuple[Family, Rows], second: tuple[Family, Rows], resampling: Resampling
+    value: float,
+    statistic: Callable[[Rows, Rows], float],
+    first: tuple[Family, Rows],
+    second: tuple[Family, Rows],
+    resampling: Resampling,
 ) -> Bounds:
     """One architecture's runs drawn and then the other's; distances from the value add as those of independent errors do.
 
     Source: Zou and Donner 2008 (doi:10.1002/sim.3095).
     """
     (family_1, rows_1), (family_2, rows_2) = first, second
-    value = statistic(rows_1, rows_2)
     try:
         alone = (
             resampling.interval(lambda own: statistic(own, rows_2), rows_1, strata=family_1.strata()[rows_1]),
@@ -119,13 +118,13 @@ def _multiplier(first: Family, second: Family, budget: float, resampling: Resamp
     def log_multiplier(own: Rows, rest: Rows) -> float:
         fit = fit_isoflop(second.C[rest], second.N[rest], second.loss[rest], D=second.D[rest])
         law = fit_power_law([m.flops for m in fit.minima], [m.loss for m in fit.minima])
-        return float(np.log(law.inverse(_minimum(first, own)) / np.median(first.C[own])))
+        return float(np.log(law.inverse(first.minimum(own).loss) / np.median(first.C[own])))
 
     try:
         value = log_multiplier(mine, everyone)
     except ArchlabError:
         return None
-    bounds = _each_alone(log_multiplier, (first, mine), (second, everyone), resampling)
+    bounds = _each_alone(value, log_multiplier, (first, mine), (second, everyone), resampling)
     low, high = (None if bound is None else float(np.exp(bound)) for bound in bounds)
     return Estimate(float(np.exp(value)), low, high)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
-from archlab.scaling.fits import Resampling, isoflop_minimum
+from archlab.scaling.fits import Resampling
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.laws import Estimate
 from archlab.scaling.study import Family
@@ -109,7 +109,7 @@ def _best(families: list[Family], shares: Floats, resampling: Resampling) -> tup
 
 def _least(family: Family, rows: Rows) -> float | None:
     try:
-        return isoflop_minimum(float(np.median(family.C[rows])), family.N[rows], family.D[rows], family.loss[rows]).loss
+        return family.minimum(rows).loss
     except ArchlabError:
         return None
 

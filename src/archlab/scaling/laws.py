@@ -1,6 +1,7 @@
 """The scaling laws of an architecture by four methods side by side, with intervals, and how far to believe them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -99,7 +100,7 @@ class Laws:
         law = self.found.get("isoflop")
         return law.fit if law is not None and isinstance(law.fit, IsoFlopFit) else None
 
-    @property
+    @cached_property
     def minima(self) -> tuple[IsoFlopMinimum, ...]:
         """Of the groups that have one, be it too few for a law."""
         family = self.family

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import OverTrainingFit, Resampling, fit_over_training, isoflop_minimum
+from archlab.scaling.fits import OverTrainingFit, Resampling, fit_over_training
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.laws import Estimate, Laws
 from archlab.scaling.study import Family
@@ -59,7 +59,7 @@ def off_optimal_gaps(laws: Laws, resampling: Resampling) -> list[Gap]:
 
 def _gaps(family: Family, rows: NDArray[np.intp], shares: Floats) -> Floats:
     """At these shares of the rows' own best size."""
-    found = isoflop_minimum(float(np.median(family.C[rows])), family.N[rows], family.D[rows], family.loss[rows])
+    found = family.minimum(rows)
     return found(shares * found.size) - found.loss
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
+from archlab.scaling.fits import IsoFlopMinimum, isoflop_minimum
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.plan import LMRun
 from archlab.scaling.training import LMResult, LMTrial
@@ -66,6 +67,14 @@ class Family:
         budgets = np.unique(self.budget, return_inverse=True)[1]
         cells = budgets * (self.place.max(initial=0) + 1) + self.place
         return cells if len(cells) and np.unique(cells, return_counts=True)[1].min() > 1 else budgets
+
+    def minimum(self, rows: NDArray[np.intp]) -> IsoFlopMinimum:
+        """Where the loss of these trainings, all of one budget, is least.
+
+        Raises:
+            ArchlabError: they have no minimum between their sizes.
+        """
+        return isoflop_minimum(float(np.median(self.C[rows])), self.N[rows], self.D[rows], self.loss[rows])
 
     def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Of every point of every training curve: the row of its training, the share of it done, the training loss."""

@@ -64,8 +64,19 @@ def train_together(
     if len({alike(trial) for trial in trials}) > 1:
         raise ValueError("only trials that are alike can be trained together")
     recipe = trials[0].recipe
-    with flushed_denormals(), kernels(recipe.kernels, trials[0].device, half=recipe.precision == "bf16"):
+    with computing(recipe.kernels, recipe.precision, trials[0].device):
         yield from _Trainings(trials, on_progress, hurdles).run()
+
+
+@contextmanager
+def computing(kernels_name: str, precision: str, device: str) -> Iterator[None]:
+    """What every training step runs in: denormals flushed, recurrences by the recipe's kernels.
+
+    Raises:
+        ArchlabError: the kernels cannot run here.
+    """
+    with flushed_denormals(), kernels(kernels_name, device, half=precision == "bf16"):
+        yield
 
 
 @contextmanager

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from archlab.layers.ops.kernels import kernels
 from archlab.scaling.corpora import Corpus
 from archlab.scaling.training.checkpoints import Checkpoints
 from archlab.scaling.training.objective import make_lm_optimizer, make_objective
 from archlab.scaling.training.processes import Processes
 from archlab.scaling.training.result import CurvePoint, Interrupted, LMProgress, LMResult
 from archlab.training.ceilings import ceilings
-from archlab.training.train import flushed_denormals
+from archlab.training.train import computing
 
 if TYPE_CHECKING:
     from archlab.scaling.training.trial import LMTrial
@@ -65,8 +64,7 @@ def train(
     recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
     kept = Checkpoints(checkpoints, processes) if checkpoints is not None else None
-    fused = kernels(recipe.kernels, trial.device, half=recipe.precision == "bf16")
-    with flushed_denormals(), fused, _signals() as asked:
+    with computing(recipe.kernels, recipe.precision, trial.device), _signals() as asked:
         return _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress, asked).train()
 
 
