@@ -7,7 +7,7 @@ from typing import Any
 
 from archlab.errors import ArchlabError
 from archlab.layers.third_party.check import is_third_party
-from archlab.training.memory import step_bytes
+from archlab.training.memory import FRAGMENTATION, step_bytes
 from archlab.training.trial import Trial
 
 PROCESS_BYTES = 350 << 20
@@ -19,9 +19,8 @@ MOST_TOGETHER = 8
 def peak_bytes(trial: Trial) -> int:
     """Bytes that a worker needs for the trial, its process aside.
 
-    Parameters, gradients and AdamW's two moments; the three splits of the data; the activations that the backward pass
-    needs, each storage once; and the largest tensor twice, for what a backward pass holds while it computes. The training
-    step runs on tensors that have shapes and no data; of a layer from outside archlab that needs data, only the weights and
+    The three splits of the data; the most that tensors take at once in a training step, which runs on tensors that have
+    shapes and no data; and what the allocator adds. Of a layer from outside archlab that needs data, only the weights and
     what comes before it are counted.
     """
     from archlab.training.data import Examples, split_tensors
@@ -36,14 +35,14 @@ def peak_bytes(trial: Trial) -> int:
         "norm": trial.recipe.norm,
     }
     step = step_bytes(
+        4 * trial.architecture.num_params(length=trial.setting.length, **shape),
         lambda: trial.architecture.build(max_length=trial.setting.length, **shape),
         lambda model, mode: Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples)),
         until_error=any(is_third_party(layer) for layer in trial.architecture.layers),
     )
-    weights = 4 * trial.architecture.num_params(length=trial.setting.length, **shape)
     sequences = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
     data = 2 * 8 * sequences * examples.inputs.shape[1]
-    return step._replace(weights=weights).peak(data)
+    return round(FRAGMENTATION * (step + data))
 
 
 def available_bytes() -> int:

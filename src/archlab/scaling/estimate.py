@@ -64,12 +64,11 @@ def _executed_flops(run: LMRun) -> int:
 def _peak_bytes(run: LMRun) -> int:
     import torch
 
-    from archlab.training.memory import step_bytes
+    from archlab.training.memory import FRAGMENTATION, step_bytes
 
-    return step_bytes(
-        lambda: _build(run),
-        lambda model, mode: _loss(model, mode.from_tensor(torch.zeros(run.batch_size, run.length + 1, dtype=torch.int64))),
-    ).peak()
+    tokens = torch.zeros(run.batch_size, run.length + 1, dtype=torch.int64)
+    step = step_bytes(4 * run.params, lambda: _build(run), lambda model, mode: _loss(model, mode.from_tensor(tokens)))
+    return round(FRAGMENTATION * step)
 
 
 def _step_seconds(run: LMRun) -> float:

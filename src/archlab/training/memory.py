@@ -1,69 +1,69 @@
 """What a training step holds in memory, found out without computing it."""
 
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch._subclasses.fake_tensor import FakeTensorMode
 
 
-SLACK = 4 / 3
-"""What the allocator and the workspace of operations add: for 12 layers at two shapes, the peak was 1.1 to 1.5 times the sum."""
-
-
-class StepBytes(NamedTuple):
-    """Bytes of one training step."""
-
-    weights: int
-    """The parameters; gradients and each of AdamW's two moments take as much again."""
-    activations: int
-    """What the backward pass needs, each storage once."""
-    largest: int
-    """The largest of these tensors."""
-
-    def peak(self, data: int = 0) -> int:
-        """The most that is taken at once, with so much data: of the largest tensor a backward pass holds two at a time."""
-        return round(SLACK * (4 * self.weights + data + self.activations + 2 * self.largest))
-
+FRAGMENTATION = 1.4
+"""What glibc's allocator takes over the bytes it is asked for: 1.1 to 1.5 times as much for ten layers at one shape."""
 
 Model = TypeVar("Model", bound="nn.Module")
 
 
 def step_bytes(
-    build: Callable[[], Model], loss: "Callable[[Model, FakeTensorMode], Tensor]", *, until_error: bool = False
-) -> StepBytes:
-    """Run the forward pass on tensors that have shapes and no data, and see what it keeps.
+    weights: int, build: Callable[[], Model], loss: "Callable[[Model, FakeTensorMode], Tensor]", *, until_error: bool = False
+) -> int:
+    """The most bytes that tensors take at once in a training step with AdamW.
+
+    The forward and backward pass run on tensors that have shapes and no data; what counts are the storages alive after each
+    operation, and AdamW's two moments. What an operation takes for itself is not seen.
 
     Args:
+        weights: bytes of the parameters.
         build: makes the model.
         loss: computes what is differentiated; brings tensors of its own into the mode by ``mode.from_tensor``.
         until_error: count what comes before an error instead of raising it: code from elsewhere may need data.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
 
-    saved: dict[int, int] = {}
-    kept: list[Any] = []  # a storage that is freed would give its address to another one
-    largest = 0
+    now = most = 0
+    alive: dict[int, Any] = {}
 
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal largest
-        storage = tensor.untyped_storage()
-        saved[storage._cdata] = storage.nbytes()
-        kept.append(storage)
-        largest = max(largest, storage.nbytes())
-        return tensor
+    class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = operation(*args, **(kwargs or {}))
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, torch.Tensor):
+                    count(tensor.untyped_storage())
+            return result
 
-    parameters: list[Tensor] = []
+    def count(storage: Any) -> None:
+        nonlocal now, most
+        address, size = storage._cdata, storage.nbytes()
+        if address in alive:
+            return
+
+        def freed(_: object) -> None:
+            nonlocal now
+            now -= size
+            del alive[address]
+
+        alive[address] = weakref.ref(storage, freed)
+        now += size
+        most = max(most, now)
+
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            model = build()
-            parameters += model.parameters()
-            loss(model, mode)
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Count():  # type: ignore[no-untyped-call]
+            loss(build(), mode).backward()  # type: ignore[no-untyped-call]
     except Exception:
         if not until_error:
             raise
-    weights = {id(p.untyped_storage()): p.numel() * p.element_size() for p in parameters}
-    own = {p.untyped_storage()._cdata for p in parameters}
-    return StepBytes(sum(weights.values()), sum(size for storage, size in saved.items() if storage not in own), largest)
+    return max(most, 2 * weights) + 2 * weights
