@@ -19,7 +19,17 @@ import pandas as pd
 
 import _results
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import bootstrap, fit_envelope, fit_isoflop, fit_over_training, fit_parametric, fit_power_law
+from archlab.scaling.comparison import compare
+from archlab.scaling.fits import (
+    Resampling,
+    bootstrap,
+    fit_envelope,
+    fit_isoflop,
+    fit_over_training,
+    fit_parametric,
+    fit_power_law,
+)
+from archlab.scaling.study import Family
 
 E, A, B = 1.69, 406.4, 410.7
 PARTS = ["published", "made-up", "envelope", "speed", "coverage"]
@@ -93,12 +103,12 @@ def gadre(path: Path) -> Iterator[Check]:
         yield Check(f"Gadre, error on {name} from five small runs, %", error, found, 0.005)
 
 
-def study(alpha: float, beta: float, budgets: int = 5, sizes: int = 15) -> tuple[np.ndarray, ...]:
-    """FLOPs, sizes, tokens and losses of runs within 16 times the optimal size of each budget."""
+def study(alpha: float, beta: float, budgets: int = 5, sizes: int = 15, reach: float = 16) -> tuple[np.ndarray, ...]:
+    """FLOPs, sizes, tokens and losses of runs within so many times the optimal size of each budget."""
     share = beta / (alpha + beta)
     factor = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
     flops = np.repeat(np.geomspace(1e17, 1e21, budgets), sizes)
-    size = factor * (flops / 6) ** share * np.tile(np.geomspace(1 / 16, 16, sizes), budgets)
+    size = factor * (flops / 6) ** share * np.tile(np.geomspace(1 / reach, reach, sizes), budgets)
     tokens = flops / 6 / size
     return flops, size, tokens, E + A * size**-alpha + B * tokens**-beta
 
@@ -180,6 +190,31 @@ def coverage(simulations: int, resamples: int) -> Iterator[Check]:
         )
 
 
+def differences(simulations: int) -> Iterator[Check]:
+    """How often intervals of the difference between two architectures hold the truth, on ladders as small as the quick one."""
+    truth = 0.05
+    for sizes, seeds, noise, shared in (
+        (5, 1, 0.01, 0.0),
+        (5, 1, 0.03, 0.0),
+        (5, 1, 0.01, 0.8),
+        (5, 3, 0.01, 0.0),
+        (7, 1, 0.01, 0.0),
+    ):
+        flops, size, tokens, loss = (np.repeat(column, seeds) for column in study(0.34, 0.28, budgets=3, sizes=sizes, reach=3))
+        place, seed = np.tile(np.repeat(np.arange(sizes), seeds), 3), np.tile(np.arange(seeds), 3 * sizes)
+        held = []
+        for simulation in range(simulations):
+            common, *own = noise * np.random.default_rng(simulation).normal(size=(3, len(loss)))
+            losses = [loss + np.sqrt(shared) * common + np.sqrt(1 - shared) * error for error in own]
+            better, worse = (
+                Family(label, flops, place, seed, flops, size, tokens, observed, size, points=(), censored=())
+                for label, observed in (("better", losses[0]), ("worse", losses[1] + truth))
+            )
+            held += [c.difference.low <= truth <= c.difference.high for c in compare(better, worse, Resampling())]
+        where = f"{sizes} sizes, {seeds} seed{'s' * (seeds > 1)}, noise {noise:g} of which {shared:.0%} shared"
+        yield Check(f"95% intervals hold a difference: {where}, {len(held)} minima", 0.95, float(np.mean(held)), 0.03)
+
+
 def speed() -> Iterator[Check]:
     _, size, tokens, loss = study(0.34, 0.28, budgets=8, sizes=30)
     noisy = loss * np.exp(np.random.default_rng(0).normal(scale=0.005, size=len(loss)))
@@ -208,7 +243,7 @@ def main() -> None:
         "made-up": made_up,
         "envelope": envelope,
         "speed": speed,
-        "coverage": lambda: coverage(args.simulations, args.resamples),
+        "coverage": lambda: chain(coverage(args.simulations, args.resamples), differences(args.simulations)),
     }
     rows = []
     for part in args.parts:

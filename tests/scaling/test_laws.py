@@ -7,7 +7,6 @@ from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, trial
 
 from archlab.errors import ArchlabError
-from archlab.scaling.comparison import compare, state_law
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import METHODS, HoldOut, answer, extrapolation, fit_laws
 from archlab.scaling.study import read_study
@@ -126,64 +125,6 @@ def test_answers_invert_each_other_and_know_how_far_they_reach(study):
     assert extrapolation(laws.family, 8e20) == pytest.approx(1000)
     assert extrapolation(laws.family, 1e16) == pytest.approx(10)
     assert extrapolation(laws.family, 2e17) <= 1
-
-
-def test_the_better_architecture_is_better_by_what_it_is(study):
-    worse = replace(LAW, A=LAW.A * 1.2, B=LAW.B * 1.2)
-    families = study(ladder("good", LAW, seeds=2, noise=0.002), ladder("bad", worse, seeds=2, noise=0.002)).families
-    found = compare(families["good"], families["bad"], FEW)
-    assert [c.budget for c in found] == list(BUDGETS)
-    for c in found:
-        size = best_of(c.budget)
-        gap = 0.2 * (LAW.loss(size, c.budget / 6 / size) - LAW.E)
-        assert c.pairs == 14
-        assert c.difference.value == pytest.approx(gap, abs=0.01)
-        assert c.difference.low < c.difference.value < c.difference.high
-        assert c.difference.low > 0.5 * gap
-        assert c.multiplier.low < c.multiplier.value < c.multiplier.high
-        assert c.multiplier.value > 1.5
-    (back, *_) = compare(families["bad"], families["good"], NONE)
-    assert back.difference.value == pytest.approx(-found[0].difference.value)
-    assert back.difference.low is None
-    assert back.multiplier.value < 1 / 1.5
-
-
-class NeverTogether(Resampling):
-    """Draws pairs in vain, as happens with few sizes of one seed."""
-
-    def interval(self, statistic, *columns, strata=None):
-        if len(columns) == 2:
-            raise ArchlabError("300 of 300 resamples cannot be fitted")
-        return super().interval(statistic, *columns, strata=strata)
-
-
-def test_where_pairs_cannot_be_drawn_each_side_is_drawn_alone(study):
-    worse = replace(LAW, A=LAW.A * 1.2, B=LAW.B * 1.2)
-    few = {"budgets": BUDGETS[:2], "noise": 0.01}
-    families = study(ladder("good", LAW, **few), ladder("bad", worse, **few)).families
-    together, alone = (compare(families["good"], families["bad"], how) for how in (Resampling(40), NeverTogether(40)))
-    for paired, unpaired in zip(together, alone, strict=True):
-        assert unpaired.difference.value == paired.difference.value
-        assert unpaired.difference.low < unpaired.difference.value < unpaired.difference.high
-        # the noise of a place is the same on both sides here: only pairs cancel it
-        assert unpaired.difference.high - unpaired.difference.low > 2 * (paired.difference.high - paired.difference.low)
-
-
-def test_runs_are_paired_by_place_even_if_some_were_censored(study):
-    trainings = ladder("a", LAW)
-    holed = [(one, result(None) if place == 1 else outcome) for place, (one, outcome) in enumerate(ladder("b", LAW))]
-    families = study(trainings, holed).families
-    (first, *_) = compare(families["a"], families["b"], NONE)
-    assert first.pairs == 6
-    assert first.difference.value == pytest.approx(0, abs=1e-3)
-
-
-def test_the_state_law_has_one_slope_over_architectures(study):
-    families = study(ladder("a", LAW), ladder("b", replace(LAW, A=500))).families.values()
-    law = state_law([fit_laws(family, NONE) for family in families], FEW)
-    assert law.exponent < 0
-    assert law.offsets.keys() == {"a", "b"}
-    assert law.offsets["b"] > law.offsets["a"]
 
 
 def test_sizes_count_without_embeddings_if_asked(study):

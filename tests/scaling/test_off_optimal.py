@@ -6,7 +6,6 @@ from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder
 
 from archlab.scaling.fits import Resampling
-from archlab.scaling.laws import fit_laws
 from archlab.scaling.off_optimal import OverTraining, off_optimal_gaps, over_training
 from archlab.scaling.study import read_study
 from archlab.store import LanguageModelStore
@@ -24,8 +23,7 @@ def family(tmp_path):
 
 
 def test_the_gap_is_what_the_law_loses_at_a_smaller_size(family):
-    laws = fit_laws(family(seeds=2, noise=0.001), Resampling(0))
-    gaps = off_optimal_gaps(laws, Resampling(24))
+    gaps = off_optimal_gaps(family(seeds=2, noise=0.001), Resampling(24))
     assert [(gap.budget, gap.share) for gap in gaps] == [(budget, share) for budget in BUDGETS for share in (0.5, 0.25)]
     for gap in gaps:
         pair = gap.budget / 6
@@ -36,8 +34,7 @@ def test_the_gap_is_what_the_law_loses_at_a_smaller_size(family):
 
 
 def test_no_gap_is_told_of_sizes_smaller_than_all_that_were_trained(family):
-    laws = fit_laws(family(sizes=5, reach=2.5), Resampling(0))
-    gaps = off_optimal_gaps(laws, Resampling(0))
+    gaps = off_optimal_gaps(family(sizes=5, reach=2.5), Resampling(0))
     assert {gap.share for gap in gaps} == {0.5}
     assert all(gap.loss.low is None for gap in gaps)
 

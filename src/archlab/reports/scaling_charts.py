@@ -9,7 +9,6 @@ import numpy as np
 from archlab.reports.charts import Row, Spec, chart, spec, style
 from archlab.scaling.findings import Findings
 from archlab.scaling.fits import ParametricFit
-from archlab.scaling.fits.isoflop import SAME_BUDGET
 from archlab.scaling.laws import METHODS, Laws
 from archlab.scaling.study import Family
 
@@ -36,9 +35,8 @@ def isoflop_panel(laws: Laws) -> Spec:
         for n, loss, budget in zip(family.N, family.loss, family.budget, strict=True)
     ]
     curves, minima = [], []
-    for minimum in laws.minima:
-        budget = f"{float(family.budget[np.abs(family.C / minimum.flops - 1).argmin()]):.3g}"
-        sizes = family.N[np.abs(np.log(family.C / minimum.flops)) < np.log(SAME_BUDGET)]
+    for flops, minimum in family.minima.items():
+        budget, sizes = f"{flops:.3g}", family.N[family.budget == flops]
         curves += [
             {"parameters": float(n), "loss": float(minimum(n)), "budget": budget}
             for n in np.geomspace(sizes.min(), sizes.max(), 40)
@@ -58,7 +56,7 @@ def frontier_panel(findings: Findings) -> Spec:
     rows, lines = [], []
     for laws in findings.laws:
         label = laws.family.label
-        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.minima]
+        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.family.minima.values()]
         if "huber" in laws.found:
             lines += _line(label, laws.family, laws.found["huber"].frontier.loss)
     return _over_flops(findings, rows, lines, alt.Y("value:Q", title="least loss (nats a token)", scale=alt.Scale(zero=False)))
@@ -69,7 +67,7 @@ def optimum_panel(findings: Findings, what: Literal["size", "tokens"]) -> Spec:
     rows, lines = [], []
     for laws in findings.laws:
         label = laws.family.label
-        rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.minima]
+        rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.family.minima.values()]
         found = next((laws.found[method] for method in METHODS if method in laws.found), None)
         if found is not None:
             lines += _line(label, laws.family, getattr(found.frontier, what))

@@ -75,7 +75,7 @@ def headline(findings: Findings) -> str:
         verb = "has the lower loss than" if clear or not known else "is not clearly apart from"
         doubt = "" if known else ", but nothing tells by how much it may be chance"
         return f"At {last.budget:.3g} FLOPs {ahead} {verb} {behind}{doubt}"
-    bracketed = sum(len(laws.minima) for laws in findings.laws)
+    bracketed = sum(len(laws.family.minima) for laws in findings.laws)
     groups = sum(len({p.run.budget for p in laws.family.points}) for laws in findings.laws)
     return f"{bracketed} of {groups} IsoFLOP groups have their best size bracketed"
 

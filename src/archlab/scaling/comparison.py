@@ -1,15 +1,16 @@
 """Which of two architectures is better for the same compute, and how much compute that is worth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import Resampling, StateFit, fit_isoflop, fit_power_law, fit_state
+from archlab.scaling.fits import Resampling, StateFit, fit_power_law, fit_state
 from archlab.scaling.laws import Estimate, Laws
-from archlab.scaling.study import Family
+from archlab.scaling.precision import estimate
+from archlab.scaling.study import Family, Minima
 
 
 @dataclass(frozen=True)
@@ -24,109 +25,38 @@ class Comparison:
     multiplier: Estimate | None
     """How many times the budget the second needs for the first's loss, by the power law through its minima; None if it has
     fewer than two."""
-    pairs: int
-    """Runs that both have: same budget, place among the sizes, and seed; resampled together where enough draws have minima."""
 
 
 def compare(first: Family, second: Family, resampling: Resampling) -> list[Comparison]:
     """At every budget at which both have a minimum between their sizes."""
-    rows_1, rows_2 = _pairs(first, second)
-    found = []
-    for budget in np.unique(first.budget[rows_1]):
-        here = np.flatnonzero(first.budget[rows_1] == budget)
-        try:
-            difference = _difference(first, second, rows_1[here], rows_2[here])
-        except ArchlabError:
-            continue
-        interval = _bounds(difference, first, second, rows_1[here], rows_2[here], resampling)
-        found.append(
-            Comparison(
-                first=first.label,
-                second=second.label,
-                budget=float(budget),
-                difference=Estimate(difference, *interval),
-                multiplier=_multiplier(first, second, float(budget), resampling),
-                pairs=len(here),
-            )
+    return [
+        Comparison(
+            first=first.label,
+            second=second.label,
+            budget=budget,
+            difference=estimate(partial(_difference, budget=budget), [first, second], resampling),
+            multiplier=_multiplier(first, second, budget, resampling),
         )
-    return found
+        for budget in sorted(first.minima.keys() & second.minima.keys())
+    ]
 
 
-Rows = NDArray[np.intp]
-Bounds = tuple[float | None, float | None]
-
-
-def _pairs(first: Family, second: Family) -> tuple[Rows, Rows]:
-    """Rows of both that stand for the same budget, place and seed."""
-
-    def names(family: Family) -> dict[tuple[float, int, int], int]:
-        keys = zip(family.budget.tolist(), family.place.tolist(), family.seed.tolist(), strict=True)
-        return {key: row for row, key in enumerate(keys)}
-
-    ours, theirs = names(first), names(second)
-    both = [key for key in ours if key in theirs]
-    return np.array([ours[key] for key in both], dtype=np.intp), np.array([theirs[key] for key in both], dtype=np.intp)
-
-
-def _difference(first: Family, second: Family, rows_1: Rows, rows_2: Rows) -> float:
-    return second.minimum(rows_2).loss - first.minimum(rows_1).loss
-
-
-def _bounds(value: float, first: Family, second: Family, rows_1: Rows, rows_2: Rows, resampling: Resampling) -> Bounds:
-    """Of the difference: the pairs of the budget drawn together, or where too few draws have two minima, each side alone."""
-
-    def difference(own: Rows, others: Rows) -> float:
-        return _difference(first, second, own, others)
-
-    try:
-        interval = resampling.interval(difference, rows_1, rows_2, strata=first.strata()[rows_1])
-    except ArchlabError:
-        return _each_alone(value, difference, (first, rows_1), (second, rows_2), resampling)
-    return float(interval.low), float(interval.high)
-
-
-def _each_alone(
-    value: float,
-    statistic: Callable[[Rows, Rows], float],
-    first: tuple[Family, Rows],
-    second: tuple[Family, Rows],
-    resampling: Resampling,
-) -> Bounds:
-    """One architecture's runs drawn and then the other's; distances from the value add as those of independent errors do.
-
-    Source: Zou and Donner 2008 (doi:10.1002/sim.3095).
-    """
-    (family_1, rows_1), (family_2, rows_2) = first, second
-    try:
-        alone = (
-            resampling.interval(lambda own: statistic(own, rows_2), rows_1, strata=family_1.strata()[rows_1]),
-            resampling.interval(lambda others: statistic(rows_1, others), rows_2, strata=family_2.strata()[rows_2]),
-        )
-    except ArchlabError:
-        return None, None
-    return (
-        value - float(np.hypot(*(value - interval.low for interval in alone))),
-        value + float(np.hypot(*(interval.high - value for interval in alone))),
-    )
+def _difference(minima: list[Minima], budget: float) -> float:
+    return minima[1][budget].loss - minima[0][budget].loss
 
 
 def _multiplier(first: Family, second: Family, budget: float, resampling: Resampling) -> Estimate | None:
-    """The first's runs of the budget and all of the second's, which its law takes, are drawn by themselves."""
-    mine = np.flatnonzero(first.budget == budget)
-    everyone = np.arange(len(second.C))
-
-    def log_multiplier(own: Rows, rest: Rows) -> float:
-        fit = fit_isoflop(second.C[rest], second.N[rest], second.loss[rest], D=second.D[rest])
-        law = fit_power_law([m.flops for m in fit.minima], [m.loss for m in fit.minima])
-        return float(np.log(law.inverse(first.minimum(own).loss) / np.median(first.C[own])))
-
-    try:
-        value = log_multiplier(mine, everyone)
-    except ArchlabError:
+    if len(second.minima) < 2:
         return None
-    bounds = _each_alone(value, log_multiplier, (first, mine), (second, everyone), resampling)
-    low, high = (None if bound is None else float(np.exp(bound)) for bound in bounds)
-    return Estimate(float(np.exp(value)), low, high)
+    found = estimate(partial(_log_multiplier, budget=budget), [first, second], resampling)
+    low, high = (None if bound is None else float(np.exp(bound)) for bound in (found.low, found.high))
+    return Estimate(float(np.exp(found.value)), low, high)
+
+
+def _log_multiplier(minima: list[Minima], budget: float) -> float:
+    ours, theirs = minima[0][budget], minima[1].values()
+    law = fit_power_law([m.flops for m in theirs], [m.loss for m in theirs])
+    return float(np.log(law.inverse(ours.loss) / ours.flops))
 
 
 def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:

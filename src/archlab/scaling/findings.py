@@ -39,7 +39,7 @@ def find(study: Study, resampling: Resampling) -> Findings:
     laws = tuple(fit_laws(family, resampling) for family in study.families.values())
     pairs = combinations(study.families.values(), 2)
     comparisons = tuple(found for first, second in pairs for found in compare(first, second, resampling))
-    gaps = tuple(gap for one in laws for gap in off_optimal_gaps(one, resampling))
+    gaps = tuple(gap for family in study.families.values() for gap in off_optimal_gaps(family, resampling))
     hybrids = sweeps(study.families.values(), resampling)
     beyond = {label: over_training(family) for label, family in study.families.items()}
     return Findings(study, resampling, laws, comparisons, state_law(laws, resampling), gaps, beyond, hybrids)

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
 from archlab.scaling.fits import Resampling
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.laws import Estimate
-from archlab.scaling.study import Family
+from archlab.scaling.precision import estimate
+from archlab.scaling.study import Family, Minima
 
 ATTENTION = frozenset({"attention", "mh-attention", "gqa", "mla"})
 """Layers that attend to the whole past, but for a window of their own."""
-
-Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -78,40 +76,20 @@ def _belongs(share: float, others: frozenset[str], layers: frozenset[str]) -> bo
 
 def _best(families: list[Family], shares: Floats, resampling: Resampling) -> tuple[BestShare, ...]:
     found = []
-    for budget in np.unique(np.concatenate([np.zeros(0), *(family.budget for family in families)])):
-        groups = [np.flatnonzero(family.budget == budget) for family in families]
-        least = {place: _least(families[place], rows) for place, rows in enumerate(groups)}
-        known = {place: loss for place, loss in least.items() if loss is not None}
-        there = list(known)
-        if len(np.unique(shares[there])) < 3:
+    for budget in sorted({budget for family in families for budget in family.minima}):
+        there = [place for place, family in enumerate(families) if budget in family.minima]
+        known, some = shares[there], [families[place] for place in there]
+        if len(np.unique(known)) < 3:
             continue
-        of = np.repeat(there, [len(groups[place]) for place in there])
-        rows = np.concatenate([groups[place] for place in there])
-        strata = np.concatenate([families[place].strata()[groups[place]] * len(families) + place for place in there])
-
-        def optimum(of: Rows, rows: Rows, there: list[int] = there) -> float:
-            losses = [_least(families[place], rows[of == place]) for place in there]
-            if None in losses:
-                raise ArchlabError("an architecture has no minimum")
-            return _vertex(shares[there], np.array(losses, dtype=np.float64))
-
-        value = optimum(of, rows)
-        try:
-            interval = resampling.interval(optimum, of, rows, strata=strata)
-            estimate = Estimate(value, float(interval.low), float(interval.high))
-        except ArchlabError:
-            estimate = Estimate(value, None, None)
-        bracketed = bool(shares[there].min() < value < shares[there].max())
-        losses = {families[place].label: loss for place, loss in known.items()}
-        found.append(BestShare(float(budget), estimate, bracketed, losses))
+        share = estimate(partial(_optimum, shares=known, budget=budget), some, resampling)
+        bracketed = bool(known.min() < share.value < known.max())
+        losses = {family.label: family.minima[budget].loss for family in some}
+        found.append(BestShare(budget, share, bracketed, losses))
     return tuple(found)
 
 
-def _least(family: Family, rows: Rows) -> float | None:
-    try:
-        return family.minimum(rows).loss
-    except ArchlabError:
-        return None
+def _optimum(minima: list[Minima], shares: Floats, budget: float) -> float:
+    return _vertex(shares, np.array([found[budget].loss for found in minima]))
 
 
 def _vertex(shares: Floats, losses: Floats) -> float:

@@ -1,7 +1,6 @@
 """The scaling laws of an architecture by four methods side by side, with intervals, and how far to believe them."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +10,6 @@ from archlab.scaling.fits import (
     EnvelopeFit,
     Frontier,
     IsoFlopFit,
-    IsoFlopMinimum,
     ParametricFit,
     PowerLaw,
     Resampling,
@@ -19,7 +17,6 @@ from archlab.scaling.fits import (
     fit_isoflop,
     fit_parametric,
     fit_power_law,
-    isoflop_minima,
     isoflop_minimum,
 )
 from archlab.scaling.fits.columns import Floats
@@ -100,18 +97,12 @@ class Laws:
         law = self.found.get("isoflop")
         return law.fit if law is not None and isinstance(law.fit, IsoFlopFit) else None
 
-    @cached_property
-    def minima(self) -> tuple[IsoFlopMinimum, ...]:
-        """Of the groups that have one, be it too few for a law."""
-        family = self.family
-        return isoflop_minima(family.C, family.N, family.loss, D=family.D)[0]
-
     def state_points(self) -> list[tuple[float, float]]:
         """State and perplexity at every minimum; the state of its size follows a power law through the runs."""
-        if not self.minima or self.family.state.min() <= 0:
+        if not self.family.minima or self.family.state.min() <= 0:
             return []
         state_of = fit_power_law(self.family.N, self.family.state)
-        return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.minima]
+        return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.family.minima.values()]
 
 
 def fit_laws(family: Family, resampling: Resampling) -> Laws:

@@ -1,17 +1,15 @@
 """What it costs to train another size than the best: off the optimum of a budget, and on many tokens a parameter."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import OverTrainingFit, Resampling, fit_over_training
-from archlab.scaling.fits.columns import Floats
-from archlab.scaling.laws import Estimate, Laws
-from archlab.scaling.study import Family
+from archlab.scaling.laws import Estimate
+from archlab.scaling.precision import estimate
+from archlab.scaling.study import Family, Minima
 
 SHARES = (0.5, 0.25)
 """Sizes, relative to the best one, at which the gap is told."""
@@ -38,29 +36,22 @@ class OverTraining:
     """Mean absolute error of the losses, relative."""
 
 
-def off_optimal_gaps(laws: Laws, resampling: Resampling) -> list[Gap]:
+def off_optimal_gaps(family: Family, resampling: Resampling) -> list[Gap]:
     """Of every budget with a minimum, at those shares of its size that are not below the smallest size of its runs."""
-    family, found = laws.family, []
-    for minimum in laws.minima:
-        rows = np.flatnonzero(family.budget == family.budget[np.abs(np.log(family.C / minimum.flops)).argmin()])
-        shares = np.array([share for share in SHARES if share * minimum.size >= family.N[rows].min()])
-        if not len(shares):
-            continue
-        values = _gaps(family, rows, shares)
-        low = high = np.full(len(shares), np.nan)
-        with suppress(ArchlabError):  # then there are no intervals
-            interval = resampling.interval(partial(_gaps, family, shares=shares), rows, strata=family.strata()[rows])
-            low, high = interval.low, interval.high
-        for share, value, *bounds in zip(shares.tolist(), values.tolist(), low.tolist(), high.tolist(), strict=True):
-            known = [bound if np.isfinite(bound) else None for bound in bounds]
-            found.append(Gap(family.label, float(family.budget[rows[0]]), share, Estimate(value, known[0], known[1])))
+    found = []
+    for budget, minimum in family.minima.items():
+        smallest = family.N[family.budget == budget].min()
+        for share in SHARES:
+            if share * minimum.size >= smallest:
+                loss = estimate(partial(_gap, budget=budget, share=share), [family], resampling)
+                found.append(Gap(family.label, budget, share, loss))
     return found
 
 
-def _gaps(family: Family, rows: NDArray[np.intp], shares: Floats) -> Floats:
-    """At these shares of the rows' own best size."""
-    found = family.minimum(rows)
-    return found(shares * found.size) - found.loss
+def _gap(minima: list[Minima], budget: float, share: float) -> float:
+    """At that share of the best size."""
+    minimum = minima[0][budget]
+    return float(minimum(share * minimum.size)) - minimum.loss
 
 
 def over_training(family: Family) -> OverTraining | str:

@@ -1,9 +1,10 @@
 """The runs of a store as the columns that fits take, by architecture; what was censored is kept apart."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,20 @@ class Point:
         return middles / self.run.steps, np.array([point.train_loss for point in self.result.curve], dtype=np.float64)
 
 
+Minima = Mapping[float, IsoFlopMinimum]
+"""By budget."""
+_NUDGE = 1e-6
+"""Nats: small enough for every fit to be linear in it, large enough for its rounding."""
+
+
+class Nudged(NamedTuple):
+    """The minimum of a budget with the loss of one run a little lower, and a little higher."""
+
+    by: float
+    down: IsoFlopMinimum
+    up: IsoFlopMinimum
+
+
 @dataclass(frozen=True)
 class Family:
     """The finished trainings of one architecture, a column each, and those that were censored."""
@@ -68,13 +83,28 @@ class Family:
         cells = budgets * (self.place.max(initial=0) + 1) + self.place
         return cells if len(cells) and np.unique(cells, return_counts=True)[1].min() > 1 else budgets
 
-    def minimum(self, rows: NDArray[np.intp]) -> IsoFlopMinimum:
-        """Where the loss of these trainings, all of one budget, is least.
+    @cached_property
+    def minima(self) -> Minima:
+        """Where the loss of each budget is least, of those that have a minimum between their sizes."""
+        found = {}
+        for budget in np.unique(self.budget).tolist():
+            with suppress(ArchlabError):
+                found[budget] = self._minimum(budget, self.loss)
+        return found
 
-        Raises:
-            ArchlabError: they have no minimum between their sizes.
-        """
-        return isoflop_minimum(float(np.median(self.C[rows])), self.N[rows], self.D[rows], self.loss[rows])
+    @cached_property
+    def nudged(self) -> dict[int, Nudged]:
+        """Of every run of a budget with a minimum, where that moves with its loss."""
+        found = {}
+        for row in np.flatnonzero(np.isin(self.budget, list(self.minima))).tolist():
+            by = _NUDGE * np.eye(1, len(self.loss), row)[0]
+            budget = float(self.budget[row])
+            found[row] = Nudged(_NUDGE, self._minimum(budget, self.loss - by), self._minimum(budget, self.loss + by))
+        return found
+
+    def _minimum(self, budget: float, loss: Floats) -> IsoFlopMinimum:
+        rows = self.budget == budget
+        return isoflop_minimum(float(np.median(self.C[rows])), self.N[rows], self.D[rows], loss[rows])
 
     def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Of every point of every training curve: the row of its training, the share of it done, the training loss."""

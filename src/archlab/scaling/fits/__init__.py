@@ -2,7 +2,7 @@
 
 from archlab.scaling.fits.envelope import EnvelopeFit, fit_envelope
 from archlab.scaling.fits.frontier import Frontier
-from archlab.scaling.fits.isoflop import IsoFlopFit, IsoFlopMinimum, fit_isoflop, isoflop_minima, isoflop_minimum
+from archlab.scaling.fits.isoflop import IsoFlopFit, IsoFlopMinimum, fit_isoflop, isoflop_minimum
 from archlab.scaling.fits.over_training import OverTrainingFit, fit_over_training
 from archlab.scaling.fits.parametric import ParametricFit, fit_parametric
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
@@ -27,7 +27,6 @@ __all__ = [
     "fit_parametric",
     "fit_power_law",
     "fit_state",
-    "isoflop_minima",
     "isoflop_minimum",
     "jackknife",
 ]

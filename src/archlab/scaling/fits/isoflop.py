@@ -33,6 +33,9 @@ class IsoFlopMinimum:
     """The parabola is ``loss + curvature * log(N / size) ** 2``."""
     runs: int
     """Runs that the parabola was fitted to."""
+    smallest: float
+    """Size of the smallest of them."""
+    largest: float
     warnings: tuple[str, ...] = ()
 
     def __call__(self, N: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
@@ -79,32 +82,6 @@ def fit_isoflop(
     Raises:
         ArchlabError: fewer than two budgets have a minimum between their sizes, or a value is not positive.
     """
-    minima, refused = isoflop_minima(C, N, loss, D=D, window=window)
-    if len(minima) < 2:
-        reasons = "; ".join(refused.values()) or "all runs are of one budget"
-        raise ArchlabError(f"{len(minima)} of {len(minima) + len(refused)} budgets have a minimum, two are needed: {reasons}")
-    budgets = [m.flops for m in minima]
-    return IsoFlopFit(
-        minima=minima,
-        refused=refused,
-        size_law=fit_power_law(budgets, [m.size for m in minima]),
-        tokens_law=fit_power_law(budgets, [m.tokens for m in minima]),
-    )
-
-
-def isoflop_minima(
-    C: ArrayLike,  # noqa: N803 - the field's symbols
-    N: ArrayLike,  # noqa: N803
-    loss: ArrayLike,
-    *,
-    D: ArrayLike | None = None,  # noqa: N803
-    window: float = 6.0,
-) -> tuple[tuple[IsoFlopMinimum, ...], dict[float, str]]:
-    """The minima of the budgets that have one; of the others, why not. Arguments are those of :func:`fit_isoflop`.
-
-    Raises:
-        ArchlabError: a value is not positive.
-    """
     compute, size, observed = positive_columns(C=C, N=N, loss=loss)
     (tokens,) = positive_columns(D=compute / (6 * size) if D is None else D)
     at_least(len(tokens) if len(tokens) == len(size) else 0, "values of D", len(size), "one for each run")
@@ -116,7 +93,16 @@ def isoflop_minima(
             minima.append(isoflop_minimum(flops, size[group], tokens[group], observed[group], window=window))
         except ArchlabError as error:
             refused[flops] = str(error)
-    return tuple(minima), refused
+    if len(minima) < 2:
+        reasons = "; ".join(refused.values()) or "all runs are of one budget"
+        raise ArchlabError(f"{len(minima)} of {len(minima) + len(refused)} budgets have a minimum, two are needed: {reasons}")
+    budgets = [m.flops for m in minima]
+    return IsoFlopFit(
+        minima=tuple(minima),
+        refused=refused,
+        size_law=fit_power_law(budgets, [m.size for m in minima]),
+        tokens_law=fit_power_law(budgets, [m.tokens for m in minima]),
+    )
 
 
 def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *, window: float = 6.0) -> IsoFlopMinimum:
@@ -151,6 +137,8 @@ def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *,
         loss=float(np.polyval(curve, at)),
         curvature=float(curve[0]),
         runs=len(x),
+        smallest=float(size[near].min()),
+        largest=float(size[near].max()),
         warnings=_warnings(where, x - at),
     )
 
