@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def test_predictions_say_how_far_beyond_the_data_they_are(archlab: CommandLine, 
     again = next(row for row in json.loads(back.out) if row["architecture"] == "good" and row["method"] == "huber")
     assert again["flops"]["value"] == pytest.approx(8e20, rel=1e-6)
     shown = archlab("scale", "predict", "--loss", "2.2", "--store", store, "--resamples", "0")
-    assert "beyond the data" in " ".join(shown.out.split())
+    assert "beyond: the budget over the largest of the runs" in " ".join(shown.out.split())
+    assert re.search(r"huber .* 2\.200  ", shown.out)
 
 
 @pytest.mark.parametrize(

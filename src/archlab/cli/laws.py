@@ -1,11 +1,14 @@
 """What ``archlab scale fit`` and ``archlab scale predict`` do; imports weigh, so it is loaded inside the commands."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +28,7 @@ from archlab.reports.scaling_text import (
 from archlab.scaling.findings import Findings, find
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
 from archlab.scaling.hybridisation import Sweep
-from archlab.scaling.laws import Answer, Estimate, Law, Laws, answer, extrapolation, fit_laws
+from archlab.scaling.laws import METHODS, Answer, Estimate, Law, Laws, answer, extrapolation, fit_laws
 from archlab.scaling.off_optimal import SHARES, OverTraining
 from archlab.scaling.study import Parameters, Point, Study, read_study
 from archlab.store import LanguageModelStore
@@ -33,7 +36,7 @@ from archlab.store import LanguageModelStore
 
 def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, as_json: bool) -> None:
     """Fit every architecture of a store, and compare them."""
-    findings = find(_study(location, parameters), resampling)
+    findings = _findings(location, parameters, resampling)
     if as_json:
         print_json(_document(findings))
         return
@@ -58,7 +61,7 @@ def write_scaling_page(location: str, output: str, resampling: Resampling, param
     """Write the report of a store, and its runs as CSV beside it."""
     from archlab.reports.scaling_page import write_scaling_report
 
-    table = write_scaling_report(find(_study(location, parameters), resampling), output)
+    table = write_scaling_report(_findings(location, parameters, resampling), output)
     message(f"wrote {output} and {table}")
 
 
@@ -75,17 +78,15 @@ def show_predictions(
     study = _study(location, parameters)
     rows: list[tuple[Laws, Law, Answer | str]] = []
     unfit: list[str] = []
-    for family in study.families.values():
-        laws = fit_laws(family, Resampling(0))
-        for method, law in laws.found.items():
-            if loss is not None and not isinstance(law.fit, ParametricFit):
-                continue  # its loss has no floor: it would answer with far too little
-            try:
-                rows.append((laws, law, answer(family, method, law.fit, laws.cost, resampling, flops=flops, loss=loss)))
-            except ArchlabError as error:
-                rows.append((laws, law, str(error)))
-        if not laws.found:
-            unfit.append(f"{family.label}: no method fits: {next(iter(laws.refused.values()))}")
+    with _progress(study) as advance:
+        for family in study.families.values():
+            laws = fit_laws(family, Resampling(0))
+            for law in laws.found.values():
+                if flops is not None or isinstance(law.fit, ParametricFit):  # else the loss has no floor: far too little
+                    rows.append((laws, law, _answer(laws, law, flops, loss, resampling)))
+                advance()
+            if not laws.found:
+                unfit.append(f"{family.label}: no method fits: {next(iter(laws.refused.values()))}")
     if not any(isinstance(found, Answer) for *_, found in rows):
         raise ArchlabError("; ".join([*(str(found) for *_, found in rows), *unfit]))
     for reason in unfit:
@@ -99,6 +100,30 @@ def show_predictions(
 def _study(location: str, parameters: Parameters) -> Study:
     with LanguageModelStore[Any](location, create=False) as store:
         return read_study(store.records(statuses=("finished", "diverged")), parameters)
+
+
+def _answer(laws: Laws, law: Law, flops: float | None, loss: float | None, resampling: Resampling) -> Answer | str:
+    """Or why there is none."""
+    try:
+        return answer(laws.family, law.method, law.fit, laws.cost, resampling, flops=flops, loss=loss)
+    except ArchlabError as error:
+        return str(error)
+
+
+def _findings(location: str, parameters: Parameters, resampling: Resampling) -> Findings:
+    study = _study(location, parameters)
+    with _progress(study) as advance:
+        return find(study, resampling, advance)
+
+
+@contextmanager
+def _progress(study: Study) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, gone when all is done; what it gives is to be called after each method of each architecture."""
+    columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(study.families) * len(METHODS))
+        yield lambda: progress.advance(task)
 
 
 def _laws_table(laws: Laws) -> RenderableType:
@@ -160,30 +185,27 @@ def _comparison_table(findings: Findings) -> Table:
     return table
 
 
-def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Resampling) -> Table:
+def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Resampling) -> RenderableType:
     caption = (
         f"intervals of {100 * resampling.confidence:.0f} % tell how far the runs determine the law, not whether it holds beyond "
-        "them; FLOPs a token follow a power law of the size through the runs"
+        "them; beyond: the budget over the largest of the runs, or the smallest over it; FLOPs a token follow a power law of the "
+        "size through the runs"
     )
-    columns = ("architecture", "method", "FLOPs", "parameters", "tokens", "loss", "beyond the data")
-    table = _table(*columns, whole=columns[:2], caption=caption)
-    for laws, law, found in rows:
-        label = Text(laws.family.label)
-        if isinstance(found, str):
-            table.add_row(label, law.method, Text(found))
-            continue
-        loss = "–" if found.loss is None else interval(found.loss, ".3f")
-        beyond = extrapolation(laws.family, found.flops.value)
-        table.add_row(
-            label,
-            law.method,
-            f"{found.flops.value:.3g}" if _is_given(found.flops) else interval(found.flops, ".3g"),
-            amount(found.size),
-            amount(found.tokens),
-            loss,
-            "within" if beyond <= 1 else f"{beyond:.3g} times",
-        )
-    return table
+    parts: list[RenderableType] = []
+    for label, own in groupby(rows, lambda row: row[0].family.label):
+        numbers = ("FLOPs", "parameters", "tokens", "loss")
+        table = _table("method", *numbers, "beyond", whole=("method", *numbers))
+        for laws, law, found in own:
+            if isinstance(found, str):
+                table.add_row(law.method, Text(found))
+                continue
+            beyond = extrapolation(laws.family, found.flops.value)
+            loss = "–" if found.loss is None else _asked(found.loss, ".3f")
+            cells = (_asked(found.flops, ".3g"), amount(found.size), amount(found.tokens), loss)
+            below = [cell.replace(" (", "\n(") for cell in cells]  # intervals on a line of their own, whole
+            table.add_row(law.method, *below, "within" if beyond <= 1 else f"{beyond:.3g} x")
+        parts += [Text(label, style="bold"), table]
+    return Group(*parts, Text(caption, style="dim italic"))
 
 
 def _table(*columns: str, whole: Collection[str] = (), caption: str = "") -> Table:
@@ -195,9 +217,10 @@ def _table(*columns: str, whole: Collection[str] = (), caption: str = "") -> Tab
     return table
 
 
-def _is_given(budget: Estimate) -> bool:
-    """Whether it is what was asked for, with no more than rounding for an interval."""
-    return budget.low is not None and budget.high is not None and budget.high / budget.low < 1 + 1e-9
+def _asked(estimate: Estimate, digits: str) -> str:
+    """A number with its interval; alone where it is what was asked for, with no more than rounding for an interval."""
+    given = estimate.low is not None and estimate.high is not None and estimate.high / estimate.low < 1 + 1e-9
+    return f"{estimate.value:{digits}}" if given else interval(estimate, digits)
 
 
 def _prediction(laws: Laws, law: Law, found: Answer | str) -> dict[str, Any]:

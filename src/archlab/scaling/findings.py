@@ -1,5 +1,6 @@
 """All that a study tells: laws, comparisons, the state law, what another size costs, the best share of attention."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -30,13 +31,13 @@ class Findings:
     """Over the share of attention layers."""
 
 
-def find(study: Study, resampling: Resampling) -> Findings:
-    """Fit and compare all architectures of a study.
+def find(study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Findings:
+    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture.
 
     Raises:
         ArchlabError: one of them has fewer than two finished sizes.
     """
-    laws = tuple(fit_laws(family, resampling) for family in study.families.values())
+    laws = tuple(fit_laws(family, resampling, on_method) for family in study.families.values())
     pairs = combinations(study.families.values(), 2)
     comparisons = tuple(found for first, second in pairs for found in compare(first, second, resampling))
     gaps = tuple(gap for family in study.families.values() for gap in off_optimal_gaps(family, resampling))

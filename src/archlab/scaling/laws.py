@@ -1,5 +1,6 @@
 """The scaling laws of an architecture by four methods side by side, with intervals, and how far to believe them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -105,8 +106,8 @@ class Laws:
         return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.family.minima.values()]
 
 
-def fit_laws(family: Family, resampling: Resampling) -> Laws:
-    """Fit an architecture's runs by every method.
+def fit_laws(family: Family, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
+    """Fit an architecture's runs by every method; ``on_method`` is called after each.
 
     Raises:
         ArchlabError: it has fewer than two finished trainings of different sizes.
@@ -122,6 +123,7 @@ def fit_laws(family: Family, resampling: Resampling) -> Laws:
             found[method] = _law(family, method, cost, resampling)
         except ArchlabError as error:
             refused[method] = str(error)
+        on_method()
     return Laws(family, cost, found, refused, _disagreement(found))
 
 
