@@ -13,7 +13,6 @@ from tests.cli.command_line import hear_interrupts
 from tests.fake_training import FAILING_SEED, LoggedTraining, ThreadExecutor, make_trials
 from tests.synthetic_records import result
 
-from archlab.benchmark import runner
 from archlab.benchmark.runner import (
     RunInterrupted,
     TrialFailed,
@@ -110,13 +109,6 @@ def test_a_failing_trial_does_not_stop_the_others_and_is_tried_by_the_next_run(s
         assert (record.trial, record.error) == (trials[1], "unlucky")
         assert run(trials, store, executor).failed == {trials[1]: "unlucky"}
     assert train.seeds() == [12, 13, 14, 13]
-
-
-def test_the_smaller_last_batch_of_an_epoch_is_counted_as_it_is():
-    (trial,) = make_trials(1)
-    trial = replace(trial, setting=replace(trial.setting, num_train_examples=70))
-    seen = runner._examples(trial, result(trial, [1], curve=[(7, 0.5)]))
-    assert seen == 2 * 70 + 32
 
 
 def test_a_store_that_cannot_be_written_ends_the_run(store, executor, train, monkeypatch):

@@ -92,7 +92,7 @@ def test_sequences_of_one_batch_may_stand_at_different_positions():
             16,
             "attention(heads=16): width 16 does not split into 16 heads of even width; the nearest that fits is heads=8",
         ),
-        ({}, 31, "attention: width 31 is odd and rotary positions need pairs of channels; use an even width"),
+        ({}, 31, "attention: width 31 is odd and splits into no heads of even width; use an even width"),
     ],
 )
 def test_widths_that_do_not_fit_are_refused(knobs, dim, reason):

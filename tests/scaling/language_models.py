@@ -29,7 +29,7 @@ def tiny_run(
     corpus: Corpus, spec="mh-attention(heads=2) swiglu", *, dim=16, steps=20, batch_size=6, label="tiny", **values
 ) -> LMRun:
     model = architecture(spec)
-    size = Size(model, dim, 0, corpus.vocab_size, LENGTH)
+    size = Size(model, dim, corpus.vocab_size, LENGTH)
     flops = 3 * model.flops(length=LENGTH, dim=dim, vocab_size=corpus.vocab_size) * steps * batch_size
     known = {
         "budget": float(flops),

@@ -27,7 +27,7 @@ class Trainer:
 
     def __call__(self, one, on_progress, hurdles):
         self.trained.append(one.run.params)
-        on_progress(LMProgress(1, 1000, 1e4, 5.0))
+        on_progress(LMProgress(1, 0, 1000, 1e4, 5.0))
         if one.run.params in self.failing:
             raise ValueError("unlucky")
         return result(math.log(one.run.params))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from archlab.architectures import architecture
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
-from archlab.scaling.sizes import Shape, all_sizes, nearest_sizes
+from archlab.scaling.sizes import Shape, Size, all_sizes, nearest_sizes
 
 VOCAB, LENGTH = 99, 64
 DEFAULT = Shape()
@@ -24,14 +24,18 @@ def sizes(spec: str, shape: Shape = DEFAULT, below: float = 1e8):
     return found
 
 
+def depth(size: Size) -> int:
+    return len(size.architecture.layers)
+
+
 @pytest.mark.parametrize("spec", CATALOGUE)
 def test_every_architecture_grows(spec: str):
     found = sizes(spec)
     assert len(found) > 20
-    assert all(one.params < other.params and one.dim < other.dim and one.depth <= other.depth for one, other in pairwise(found))
+    assert all(one.params < other.params and one.dim < other.dim and depth(one) <= depth(other) for one, other in pairwise(found))
     written = architecture(spec)
     for size in found:
-        assert size.depth >= len(written.layers)
+        assert depth(size) >= len(written.layers)
         assert size.architecture.unit == size.architecture.layers[: len(written.unit)]
         size.architecture.validate(size.dim)
 
@@ -49,19 +53,20 @@ def test_predictions_are_what_is_built():
 
 
 def test_depth_follows_from_width_and_aspect():
-    depths = {size.dim: size.depth for size in sizes("transformer++", Shape(aspect=64), below=1e9)}
+    depths = {size.dim: depth(size) for size in sizes("transformer++", Shape(aspect=64), below=1e9)}
     assert (depths[32], depths[128], depths[256], depths[1024]) == (4, 4, 8, 32)
     # A unit of eight layers is repeated whole.
-    striped = {size.dim: size.depth for size in sizes("3*[mh-hyena swiglu] mh-attention swiglu", Shape(aspect=64), below=1e9)}
+    striped = {size.dim: depth(size) for size in sizes("3*[mh-hyena swiglu] mh-attention swiglu", Shape(aspect=64), below=1e9)}
     assert (striped[32], striped[256], striped[512], striped[1024]) == (8, 8, 16, 32)
 
 
 def test_heads_follow_from_width_unless_the_spec_gives_them():
-    heads = {size.dim: size.heads for size in sizes("transformer++", Shape(head_dim=32))}
+    heads = {size.dim: size.architecture.layers[0].heads for size in sizes("transformer++", Shape(head_dim=32))}
     assert (heads[16], heads[32], heads[64], heads[72], heads[256]) == (1, 1, 2, 2, 8)
     size = sizes("mh-attention(heads=2) swiglu attention swiglu mh-attention", Shape(head_dim=8))[-1]
-    assert [config.heads for config in size.architecture.layers[:5:2]] == [2, 1, size.heads]
-    assert size.heads > 2
+    given, single, by_width = (config.heads for config in size.architecture.layers[:5:2])
+    assert (given, single) == (2, 1)
+    assert by_width > 2
 
 
 @settings(deadline=None)  # the first example may import torch

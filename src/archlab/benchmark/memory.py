@@ -1,12 +1,13 @@
 """How much memory a trial will take at its peak, found out without computing it."""
 
 import os
-import subprocess
+import re
 from pathlib import Path
 from typing import Any
 
 from archlab.errors import ArchlabError
 from archlab.layers.third_party.check import is_third_party
+from archlab.store.provenance import query_gpus
 from archlab.training.memory import FRAGMENTATION, step_bytes
 from archlab.training.trial import Trial
 
@@ -50,7 +51,8 @@ def available_bytes() -> int:
     limits = [int(line.split()[1]) << 10 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
     limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
     if limit.isdigit() and used.isdigit():
-        limits.append(int(limit) - int(used))
+        cached = re.search(r"^inactive_file (\d+)", _read("/sys/fs/cgroup/memory.stat"), re.MULTILINE)  # given up when asked for
+        limits.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
     if not limits:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits)
@@ -85,7 +87,7 @@ def fitting_population(trials: list[Trial], num_workers: int) -> int:
     """
     if not trials or trials[0].device == "cpu":
         return 1
-    free = [int(line) << 20 for line in _free_mebibytes_of_gpus().splitlines()]
+    free = [int(mebibytes) << 20 for mebibytes in query_gpus("memory.free") if mebibytes.isdigit()]
     workers_a_gpu = -(-num_workers // len(free)) if free else 1
     return max(1, min(MOST_TOGETHER, min(free, default=0) // (workers_a_gpu * _hungriest(trials)[0])))
 
@@ -98,15 +100,6 @@ def _hungriest(trials: list[Trial]) -> tuple[int, Trial]:
         if kind not in largest or _tokens(trial) > _tokens(largest[kind]):
             largest[kind] = trial
     return max(((peak_bytes(trial), trial) for trial in largest.values()), key=lambda found: found[0])
-
-
-def _free_mebibytes_of_gpus() -> str:
-    # Not through torch: a CUDA context in this process would take memory from the workers.
-    query = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
-    try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _tokens(trial: Trial) -> int:

@@ -286,7 +286,7 @@ class _Run:
         del self.in_flight[trial.key]
         self.summary.computed += 1
         self._count(result)
-        self.summary.examples += _examples(trial, result)
+        self.summary.examples += trial.recipe.num_examples(trial.setting.num_train_examples, result.steps)
 
     def _record_failure(self, trial: Trial, error: Exception) -> None:
         reason, text = explained(error)
@@ -310,10 +310,3 @@ class _Run:
                     self._record_result(trial, message.result())
         with suppress(ArchlabError):
             self.store.release()
-
-
-def _examples(trial: Trial, result: TrialResult) -> int:
-    """Training sequences seen; the last batch of an epoch may be smaller."""
-    examples = trial.setting.num_train_examples
-    epochs, rest = divmod(result.steps, trial.recipe.steps_per_epoch(examples))
-    return epochs * examples + rest * min(trial.recipe.batch_size, examples)

@@ -50,15 +50,7 @@ def score(
     Raises:
         ArchlabError: the plan is empty, or trains a setting under more than one condition.
     """
-    return _score(
-        [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)],
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def _score(planned: Sequence[Planned], *, confidence: float, resamples: int, seed: int) -> Scores:
+    planned = [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)]
     if not planned:
         raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
     if not 0 < confidence < 1:

@@ -4,17 +4,19 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from archlab.execution import LocalExecutor
 from archlab.training.ceilings import Ceilings, ceilings
 from archlab.training.trial import Trial, code_fingerprint
+
+if TYPE_CHECKING:
+    from archlab.execution.base import Train
 
 _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
@@ -34,30 +36,32 @@ def kind(trial: Trial) -> str:
     """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
     modules = {type(trial.setting).__module__, *(name for layer in trial.architecture.layers for name in layer.modules())}
     code = code_fingerprint("archlab.training.train", *sorted(modules))
-    how = " | compiled" if trial.recipe.compiled else ""
-    if trial.recipe.kernels != "torch":
-        how += f" | {trial.recipe.kernels}"
-    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {trial.device}{how} | {code}"
+    recipe = trial.recipe
+    how = f"{trial.device} {recipe.precision} {recipe.kernels}" + (" compiled" if recipe.compiled else "")
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {how} | {code}"
 
 
 def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, float] | Ceilings]:
     """First the ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers."""
     trials = list(trials)
-    with ProcessPoolExecutor(num_workers, get_context("spawn"), _single_thread) as pool:
-        found = _everywhere(pool, num_workers, ceilings, trials[0].device)
+    train = cast("Train", _measured)  # executors look at no trial
+    with LocalExecutor(num_workers, device=trials[0].device, train=train) as executor:
+        found = _everywhere(executor, trials[0].device)
         yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
         for trial in trials:
-            yield trial, median(_everywhere(pool, num_workers, flops_per_second, trial))
+            yield trial, median(_everywhere(executor, trial))
 
 
-def _everywhere(pool: ProcessPoolExecutor, num_workers: int, function: Any, argument: Any) -> list[Any]:
-    return [future.result() for future in [pool.submit(function, argument) for _ in range(num_workers)]]
+def _everywhere(executor: LocalExecutor, what: Any) -> list[Any]:
+    """As many at once as there are workers: each takes one."""
+    submitted = [executor.submit([what], lambda *_: None) for _ in range(executor.num_workers)]
+    return [future.result() for (future,) in submitted]
 
 
-def _single_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+def _measured(what: Sequence[Any], on_progress: object, hurdles: object) -> Iterator[tuple[int, Any]]:
+    """In a worker: the ceilings of a device, or the speed of a trial."""
+    for place, one in enumerate(what):
+        yield place, flops_per_second(one) if isinstance(one, Trial) else ceilings(one)
 
 
 @contextmanager

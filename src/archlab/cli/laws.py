@@ -248,8 +248,8 @@ def _document(findings: Findings) -> dict[str, Any]:
         if isinstance(state, str)
         else {
             "exponent": state.exponent,
-            "low": float(state.interval.low),
-            "high": float(state.interval.high),
+            "low": None if state.interval is None else float(state.interval.low),
+            "high": None if state.interval is None else float(state.interval.high),
             "offsets": state.offsets,
         },
     }

@@ -1,6 +1,8 @@
 """How commands print: documents and tables on standard output, messages on standard error."""
 
 import json
+import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -42,6 +44,15 @@ def print_scores(scores: "Scores") -> None:
 def message(text: str) -> None:
     """One line for the person, on standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def store_option(location: str) -> str:
+    """What a command needs to find a store again, with a space before it; nothing where it looks by itself."""
+    from archlab.cli.plans import DEFAULT_STORE
+    from archlab.store.location import shown
+
+    by_itself = os.environ.get("ARCHLAB_STORE") or DEFAULT_STORE
+    return "" if location == by_itself else f" --store {shlex.quote(shown(location))}"
 
 
 def output_console() -> Console:

@@ -1,7 +1,6 @@
 """What ``archlab run`` does once the plan is known; imports weigh, so it is loaded inside the command."""
 
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ from archlab.benchmark.plan import Plan, score_plan
 from archlab.benchmark.racing import Race, Racing
 from archlab.benchmark.runner import RunSummary
 from archlab.benchmark.runner import run as run_trials
-from archlab.cli.output import message, print_json, print_scores, print_table
-from archlab.cli.plans import DEFAULT_STORE
+from archlab.cli.output import message, print_json, print_scores, print_table, store_option
 from archlab.cli.signals import terminable
 from archlab.errors import ArchlabError
 from archlab.execution import LocalExecutor
@@ -28,6 +26,7 @@ from archlab.reports.findings import spent
 from archlab.reports.format import count, human
 from archlab.reports.live import LiveView, duration
 from archlab.store import NoStoreError, Store
+from archlab.store.location import shown
 from archlab.training.trial import Trial
 
 
@@ -99,7 +98,7 @@ def preview(plan: Plan, how: How, *, as_json: bool) -> None:
     for number, value in enumerate(plan.architectures):
         table.add_row("" if number else "architectures", Text(f"{value.name} = {value}" if value.name else str(value)))
     table.add_row("trainings", f"{len(trials):,} = {_factors(plan)}")
-    table.add_row("in the store", Text(f"{stored:,} of them ({how.location})"))
+    table.add_row("in the store", Text(f"{stored:,} of them ({shown(how.location)})"))
     if unneeded:
         table.add_row("not needed", f"{unneeded:,} of them: another grid point has solved the setting")
     table.add_row("compute", f"{flops:.3g} FLOPs" + (f", {cost.flops:.3g} of them still to do" if stored else ""))
@@ -143,8 +142,7 @@ def execute(plan: Plan, how: How, *, as_json: bool) -> None:
         print_json(scores.to_dict())
     else:
         print_scores(scores)
-        option = "" if how.location == DEFAULT_STORE else f" --store {shlex.quote(how.location)}"
-        message(f"`archlab report{option}` draws the curves and shows where every number comes from")
+        message(f"`archlab report{store_option(how.location)}` draws the curves and shows where every number comes from")
     if summary.failed:
         sys.exit(1)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from archlab.cli.output import message, print_json
+from archlab.cli.output import message, print_json, store_option
 from archlab.cli.plans import key_value
 from archlab.cli.signals import terminable
 from archlab.layers.ops.kernels import require
@@ -19,6 +19,7 @@ from archlab.scaling.runner import Tally, corpus_of, make_executor, run_side_by_
 from archlab.scaling.training import Interrupted, LMRecipe, LMTrial
 from archlab.scaling.training.processes import Processes, launched_together
 from archlab.store import LanguageModelStore
+from archlab.store.location import shown
 
 
 def train_plan(
@@ -48,7 +49,7 @@ def train_plan(
         else:
             tally = _side_by_side(trials, location, workers, device, folder)
     except KeyboardInterrupt:
-        message(f"stopped: what is done is in {location}; the same command does the rest")
+        message(f"stopped: what is done is in {shown(location)}; the same command does the rest")
         sys.exit(130)
     except Interrupted as interrupted:
         message(f"{interrupted}: the same command does the rest")
@@ -99,8 +100,7 @@ def _report(tally: Tally, location: str) -> None:
     for key, reason in tally.failed.items():
         message(f"failed: {tally.trials[key]}: {reason}")
     if not tally.failed:
-        option = "" if location == "archlab.db" else f" --store {location}"
-        message(f"`archlab scale fit{option}` fits the laws")
+        message(f"`archlab scale fit{store_option(location)}` fits the laws")
 
 
 def _document(tally: Tally) -> dict[str, Any]:

@@ -149,6 +149,7 @@ class LocalExecutor:
             if worker is None or not worker.is_alive():
                 if worker is not None:
                     worker.close()
+                    self._workers[slot] = None  # in case that no other one can be started
                 gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
                 worker = self._workers[slot] = _Worker(self._train, gpu)
             job.worker = worker

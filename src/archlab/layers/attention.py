@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.base import LayerConfig, divides_evenly, positive, register
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.ops.rotary_attention import rotary_attention
 from archlab.layers.ops.sliding_attention import scored_pairs, sliding_attention
@@ -118,16 +118,7 @@ class AttentionConfig(LayerConfig):
 
     def validate(self, dim: int) -> None:
         """Refuse heads that do not divide the width into even parts."""
-        if dim % (2 * self.heads) == 0:
-            return
-        fitting = [h for h in range(1, dim + 1) if dim % (2 * h) == 0]
-        if not fitting:
-            raise ArchlabError(f"{self}: width {dim} is odd and rotary positions need pairs of channels; use an even width")
-        nearest = min(fitting, key=lambda h: abs(h - self.heads))
-        raise ArchlabError(
-            f"{self.name}(heads={self.heads}): width {dim} does not split into {self.heads} heads of even width; "
-            f"the nearest that fits is heads={nearest}"
-        )
+        divides_evenly(self, "heads", dim)
 
     def visible_window(self) -> int | None:
         """Tokens that a query sees, itself included; ``None`` for the whole past."""

@@ -16,7 +16,7 @@ from archlab.layers.ops.short_conv import ShortConv
 
 State = dict[str, Tensor]
 
-_KERNEL_SIZE = 3
+KERNEL_SIZE = 3
 _NUM_PROJECTIONS = 3
 _FILTERS: dict[str, type[ImplicitFilter] | type[RationalFilter]] = {"implicit": ImplicitFilter, "rtf": RationalFilter}
 
@@ -158,16 +158,16 @@ def _divides_projections(config: LayerConfig, groups: int, inner: int) -> None:
 
 def _block_params(dim: int, inner: int, groups: int) -> int:
     projected = _NUM_PROJECTIONS * inner
-    return (dim + 1) * projected // groups + (_KERNEL_SIZE + 1) * projected + (inner + 1) * dim
+    return (dim + 1) * projected // groups + (KERNEL_SIZE + 1) * projected + (inner + 1) * dim
 
 
 def _block_flops(dim: int, inner: int, groups: int, length: int) -> int:
     projected = _NUM_PROJECTIONS * inner
-    return 2 * length * (dim * projected // groups + (_KERNEL_SIZE + 1) * projected + inner * dim)  # the bias is one more tap
+    return 2 * length * (dim * projected // groups + (KERNEL_SIZE + 1) * projected + inner * dim)  # the bias is one more tap
 
 
 def _short_state(inner: int, groups: int) -> int:
-    return (_KERNEL_SIZE - 1) * (_NUM_PROJECTIONS * inner // groups)
+    return (KERNEL_SIZE - 1) * (_NUM_PROJECTIONS * inner // groups)
 
 
 class HyenaBlock(nn.Module):
@@ -181,7 +181,7 @@ class HyenaBlock(nn.Module):
         self.groups = groups
         projected = _NUM_PROJECTIONS * inner
         self.in_proj = nn.Linear(dim, projected // self.groups)
-        self.short_conv = ShortConv(projected, _KERNEL_SIZE, bias=True)
+        self.short_conv = ShortConv(projected, KERNEL_SIZE, bias=True)
         self.filter = _FILTERS[filter_name](filters, max_length, filter_order)
         self.memory = self.filter.memory(max_length, filter_order)
         self.skip = nn.Parameter(torch.randn(filters))
@@ -250,7 +250,7 @@ class Hyena(HyenaBlock):
     def init_state(self, batch_size: int) -> State:
         """See :meth:`Recurrent.init_state`."""
         return {
-            "short": self.empty(batch_size, _KERNEL_SIZE - 1, self.in_proj.out_features),
+            "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
             "signal": self.empty(batch_size, self.memory, self.out_proj.in_features),
         }
 
@@ -287,7 +287,7 @@ class MultiHeadHyena(HyenaBlock):
         """See :meth:`Recurrent.init_state`."""
         history = (self.max_length - 1, self.out_proj.in_features)
         return {
-            "short": self.empty(batch_size, _KERNEL_SIZE - 1, self.in_proj.out_features),
+            "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
             "keys": self.empty(batch_size, *history),
             "values": self.empty(batch_size, *history),
         }
@@ -310,7 +310,7 @@ class RationalMultiHeadHyena(MultiHeadHyena):
         """See :meth:`Recurrent.init_state`."""
         head = self.out_proj.in_features // self.heads
         return {
-            "short": self.empty(batch_size, _KERNEL_SIZE - 1, self.in_proj.out_features),
+            "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
             "products": self.empty(batch_size, self.memory, self.heads, head, head),
         }
 

@@ -8,15 +8,13 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError
 from archlab.layers.base import Kind, LayerConfig, positive, register
 from archlab.layers.experts import check_choice
-from archlab.layers.hyena import HyenaBlock
+from archlab.layers.hyena import KERNEL_SIZE, HyenaBlock
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, conv_flops
 from archlab.layers.ops.routing import Router, router_params
 
 State = dict[str, Tensor]
-
-_KERNEL_SIZE = 3
 
 
 @register("hyena-experts")
@@ -59,7 +57,7 @@ class HyenaExpertsConfig(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
         channels = self._channels(dim)
-        projections = (dim + 1 + _KERNEL_SIZE + 1) * 3 * channels + (self.width(dim) + 1) * dim
+        projections = (dim + 1 + KERNEL_SIZE + 1) * 3 * channels + (self.width(dim) + 1) * dim
         kernels = ImplicitFilter.num_params(channels, length, self.filter_order) + channels
         return projections + kernels + router_params(dim, self.num)
 
@@ -69,7 +67,7 @@ class HyenaExpertsConfig(LayerConfig):
 
     def state_size(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.state_size`: as ``hyena``, the filtered signal and inputs of the short convolution."""
-        return self.matrix_state(dim, length) + (_KERNEL_SIZE - 1) * 3 * self._channels(dim)
+        return self.matrix_state(dim, length) + (KERNEL_SIZE - 1) * 3 * self._channels(dim)
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`."""
@@ -82,7 +80,7 @@ class HyenaExpertsConfig(LayerConfig):
     def _flops(self, dim: int, length: int, read: int) -> int:
         """``read``: channels whose convolution is computed, where that is a choice."""
         channels = self._channels(dim)
-        projections = (dim + _KERNEL_SIZE + 1) * 3 * channels + self.width(dim) * dim + dim * self.num
+        projections = (dim + KERNEL_SIZE + 1) * 3 * channels + self.width(dim) * dim + dim * self.num
         mixing = conv_flops(read if length <= TOEPLITZ_MAX_LENGTH else channels, length, length)
         return 2 * length * projections + ImplicitFilter.flops(channels, length, self.filter_order) + mixing
 
@@ -111,7 +109,7 @@ class HyenaExperts(HyenaBlock):
         """See :meth:`Recurrent.init_state`."""
         channels = len(self.skip)
         return {
-            "short": self.empty(batch_size, _KERNEL_SIZE - 1, 3 * channels),
+            "short": self.empty(batch_size, KERNEL_SIZE - 1, 3 * channels),
             "signal": self.empty(batch_size, self.max_length - 1, channels),
         }
 

@@ -13,6 +13,7 @@ from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.recursive_ridge import recursive_ridge
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.ops.step_size import inverse_softplus
 from archlab.layers.ops.unit_length import unit_length
 
 NORM_EPS = 1e-5
@@ -88,7 +89,7 @@ class MesaNet(nn.Module):
         self.conv = ShortConv(2 * dim, d_conv, bias=False)
         self.decay_proj, self.rate_proj = nn.Linear(dim, heads), nn.Linear(dim, heads)
         above = torch.full((heads, dim // heads), FIRST_RIDGE - LEAST_RIDGE)
-        self.ridge = nn.Parameter(above + torch.log(-torch.expm1(-above)))  # the inverse of softplus
+        self.ridge = nn.Parameter(inverse_softplus(above))
         self.ridge._no_weight_decay = True  # type: ignore[attr-defined]
         self.norm = nn.RMSNorm(dim // heads, eps=NORM_EPS)
         self.out_proj = nn.Linear(dim, dim, bias=False)

@@ -69,7 +69,7 @@ class RWKV5Config(LayerConfig):
         head = width, width, length, chunk_size(width, width, length)
         return 2 * length * (self._weights(dim) + self._mixes() * dim) + self.heads * decayed_linear_attention_flops(*head)
 
-    def build(self, dim: int, max_length: int) -> "RWKV5":
+    def build(self, dim: int, max_length: int) -> nn.Module:
         """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return RWKV5(dim, self.heads)
@@ -112,7 +112,7 @@ class RWKV5ChannelMixerConfig(LayerConfig):
         """See :meth:`LayerConfig.flops`: projections, and the mixes with the token before."""
         return 2 * length * self.num_params(dim, length)
 
-    def build(self, dim: int, max_length: int) -> "RWKV5ChannelMixer":
+    def build(self, dim: int, max_length: int) -> nn.Module:
         """See :meth:`LayerConfig.build`."""
         return RWKV5ChannelMixer(dim, self.expand * dim)
 
@@ -182,7 +182,29 @@ class RWKV5(nn.Module):
         return self._read_out(mixed, gate), {"kv": kv, "last": x_bd}
 
 
-class RWKV5ChannelMixer(nn.Module):
+class TokenShiftMixer(nn.Module):
+    """Computes from a token and the one before it; ``mix`` are the weights of the latter, (..., D)."""
+
+    mix: nn.Parameter
+
+    def _mix(self, x: Tensor, last: Tensor) -> Tensor:
+        """The output (..., D) for tokens (..., D) and those before them."""
+        raise NotImplementedError
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        return self._mix(x_bld, before(x_bld))
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Zeros (B, D) for the token before the first."""
+        return {"last": self.mix.new_zeros(batch_size, self.mix.shape[-1])}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token: see :class:`archlab.layers.Recurrent`."""
+        return self._mix(x_bd, state["last"]), {"last": x_bd}
+
+
+class RWKV5ChannelMixer(TokenShiftMixer):
     """``sigmoid(W_r r) * W_v relu(W_k k)**2``, where ``r`` and ``k`` are ``x_t + mu (x_{t-1} - x_t)``, each with its ``mu``."""
 
     def __init__(self, dim: int, inner: int) -> None:
@@ -197,18 +219,6 @@ class RWKV5ChannelMixer(nn.Module):
         for_r, for_k = (torch.addcmul(x, last - x, mix) for mix in self.mix)
         out: Tensor = self.r_proj(for_r).sigmoid() * self.v_proj(F.relu(self.k_proj(for_k)).square())
         return out
-
-    def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
-        return self._mix(x_bld, before(x_bld))
-
-    def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zeros (B, D) for the token before the first."""
-        return {"last": self.mix.new_zeros(batch_size, self.mix.shape[1])}
-
-    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
-        return self._mix(x_bd, state["last"]), {"last": x_bd}
 
 
 def first_mixes(dim: int, *exponents: float) -> Tensor:

@@ -1,19 +1,19 @@
 """RWKV-7: token shift, and a matrix state whose transition is a diagonal plus a rank-one matrix that each token chooses."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.base import register
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
+from archlab.layers.rwkv5 import RWKV5ChannelMixerConfig, RWKV5Config, TokenShiftMixer, first_mixes
 
 LEAST_LOG_DECAY = -math.exp(-0.5)
 NORM_EPS = 1e-5
@@ -22,30 +22,14 @@ NORM_EPS = 1e-5
 
 @register("rwkv-7")
 @dataclass(frozen=True)
-class RWKV7Config(LayerConfig):
+class RWKV7Config(RWKV5Config):
     """RWKV-7 time mixing (arXiv 2503.14456, section 4.1) as in a model's first layer: values are not mixed with that layer's.
 
     Knob: ``heads``. Decays, in-context learning rates and gates are of low rank, as many times the root of the width
     as the authors' code takes, in multiples of 32.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2503.14456"
-    state_knob: ClassVar[str] = "heads"
-
-    heads: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse less than one head."""
-        positive(self, "heads")
-
-    def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width, or of one channel, which a norm would leave at zero."""
-        divides(self, "heads", dim)
-        if dim == self.heads:
-            raise ArchlabError(
-                f"rwkv-7(heads={self.heads}): a head needs at least 2 channels, width {dim} leaves it 1; use fewer heads"
-            )
 
     def _ranks(self, dim: int) -> list[int]:
         """Of decays, in-context learning rates and gates."""
@@ -58,14 +42,6 @@ class RWKV7Config(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + 13 * dim
-
-    def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
-        return dim * dim // self.heads
-
-    def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head, and the last token."""
-        return self.matrix_state(dim, length) + dim
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: projections, mixes with the token before, what is written and what is read."""
@@ -82,40 +58,17 @@ class RWKV7Config(LayerConfig):
 
 @register("rwkv-7-channel-mixer")
 @dataclass(frozen=True)
-class RWKV7ChannelMixerConfig(LayerConfig):
+class RWKV7ChannelMixerConfig(RWKV5ChannelMixerConfig):
     """RWKV-7 channel mixing (arXiv 2503.14456, section 4.2): it looks back one token, so it counts as a sequence mixer.
 
     Knob: ``expand``, inner width over width.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2503.14456"
-
-    expand: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse an inner width of zero."""
-        positive(self, "expand")
 
     def num_params(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.num_params`."""
         return 2 * self.expand * dim * dim + dim
-
-    def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the last token is no memory."""
-        return 0
-
-    def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the last token."""
-        return dim
-
-    def resized(self, dim: int, factor: float) -> LayerConfig:
-        """See :meth:`LayerConfig.resized`."""
-        return replace(self, expand=max(1, round(factor * self.expand)))
-
-    def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, and the mix with the token before."""
-        return 2 * length * (2 * self.expand * dim * dim + dim)
 
     def build(self, dim: int, max_length: int) -> "RWKV7ChannelMixer":
         """See :meth:`LayerConfig.build`."""
@@ -140,11 +93,10 @@ class RWKV7(nn.Module):
         bound = 0.5 * dim**-0.5
         for proj, scale in ((self.r_proj, bound), (self.k_proj, bound / 10), (self.v_proj, bound), (self.out_proj, 0.0)):
             nn.init.uniform_(proj.weight, -scale, scale)
-        position = torch.arange(dim) / dim
         line = torch.linspace(-0.5, 0.5, dim)
         zigzag = torch.linspace(-1, 1, dim // heads).repeat(heads)
         zigzag = zigzag * zigzag.abs()
-        self.mix = nn.Parameter(1 - position ** torch.tensor([0.2, 0.9, 0.7, 0.7, 0.9, 0.2])[:, None])
+        self.mix = nn.Parameter(first_mixes(dim, 0.2, 0.9, 0.7, 0.7, 0.9, 0.2))
         self.decay_proj = _low_rank(dim, decay_rank, nn.Tanh(), 6 * line - 2.5 + 2.5 * zigzag)
         self.rate_proj = _low_rank(dim, rate_rank, nn.Identity(), 0.4 * line - 0.19 + 0.3 * zigzag)
         self.gate_proj = _low_rank(dim, gate_rank, nn.Sigmoid(), None)
@@ -202,7 +154,7 @@ class RWKV7(nn.Module):
         return self._read_out((r[..., None] * kv).sum(-2), r, k, v, gate), {"kv": kv, "last": x_bd}
 
 
-class RWKV7ChannelMixer(nn.Module):
+class RWKV7ChannelMixer(TokenShiftMixer):
     """``W2 relu(W1 (x_t + mu (x_{t-1} - x_t)))**2``."""
 
     def __init__(self, dim: int, inner: int) -> None:
@@ -211,23 +163,11 @@ class RWKV7ChannelMixer(nn.Module):
         self.up, self.down = nn.Linear(dim, inner, bias=False), nn.Linear(inner, dim, bias=False)
         nn.init.uniform_(self.up.weight, -0.5 * dim**-0.5, 0.5 * dim**-0.5)
         nn.init.zeros_(self.down.weight)
-        self.mix = nn.Parameter(1 - torch.arange(dim) / dim)
+        self.mix = nn.Parameter(first_mixes(dim, 1.0)[0])
 
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
         out: Tensor = self.down(F.relu(self.up(torch.addcmul(x, last - x, self.mix))).square())
         return out
-
-    def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
-        return self._mix(x_bld, before(x_bld))
-
-    def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zeros (B, D) for the token before the first."""
-        return {"last": self.mix.new_zeros(batch_size, len(self.mix))}
-
-    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
-        return self._mix(x_bd, state["last"]), {"last": x_bd}
 
 
 def _low_rank(dim: int, rank: int, activation: nn.Module, bias: Tensor | None) -> nn.Sequential:

@@ -6,6 +6,7 @@ from archlab.benchmark.comparison import Difference, difference
 from archlab.benchmark.scores import ArchitectureScore, Scores
 from archlab.benchmark.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.reports.format import count, human, percent, percent_interval, short_task
+from archlab.reports.provenance import mixed_versions
 from archlab.store.record import Record
 
 
@@ -113,10 +114,7 @@ def warnings(scores: Scores) -> list[str]:
         if architecture.num_diverged:
             number = count(architecture.num_diverged, "trial")
             found.append(f"{architecture.label}: {number} diverged (the loss became NaN or infinite) and count as chance.")
-    versions = {(r.provenance.get("archlab"), r.provenance.get("torch"), r.provenance.get("commit")) for r in _ended(scores)}
-    if len(versions) > 1:
-        found.append(f"The trials were run with {len(versions)} different versions of the code or of torch: see the provenance.")
-    return found
+    return found + mixed_versions(record.provenance for record in _ended(scores))
 
 
 def _partial(architecture: ArchitectureScore) -> str:

@@ -68,7 +68,7 @@ def render_report(scores: Scores, protocol: Protocol | None = None) -> str:
         differences=differences_to_best(scores),
         best=_best(scores),
         recipes=recipes(scores),
-        environments=environments(scores),
+        environments=environments(record.provenance for record in scores.records),
         trials=rows,
         trials_left_out=left_out,
     )

@@ -1,6 +1,7 @@
 """Where every number of a report comes from: recipes, machines and versions, trials."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,12 +14,13 @@ MAX_TRIALS = 4000
 _ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "archlab", "fla", "commit")
 
 
-def environments(scores: Scores) -> list[dict[str, Any]]:
+Provenance = Mapping[str, Any]
+"""What a store keeps with a result, see :func:`archlab.store.provenance.provenance`."""
+
+
+def environments(provenances: Iterable[Provenance]) -> list[dict[str, Any]]:
     """Every different machine and set of versions, numbered from 1, with how many trials ran there."""
-    counts: dict[tuple[Any, ...], int] = defaultdict(int)
-    for record in scores.records:
-        if record.provenance:
-            counts[_environment(record)] += 1
+    counts = Counter(_environment(one) for one in provenances if one)
     return [
         {"number": number, "trials": trials, **dict(zip(_ENVIRONMENT, values, strict=True))}
         for number, (values, trials) in enumerate(counts.items(), start=1)
@@ -67,7 +69,8 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
         for setting in task.settings
         for seed in setting.seeds
     }
-    numbers = {tuple(e[name] for name in _ENVIRONMENT): e["number"] for e in environments(scores)}
+    found = environments(record.provenance for record in scores.records)
+    numbers = {tuple(e[name] for name in _ENVIRONMENT): e["number"] for e in found}
     listed = [
         record
         for record in scores.records
@@ -89,7 +92,7 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
             "test": record.result.score if record.result else None,
             "chosen": record.key in chosen,
             "seconds": record.result.wall_seconds if record.result else None,
-            "environment": numbers.get(_environment(record)),
+            "environment": numbers.get(_environment(record.provenance)),
             "finished": str(record.provenance.get("finished") or "")[:16].replace("T", " "),
         }
         for record in listed
@@ -97,5 +100,13 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
     return rows, len(scores.records) - len(listed)
 
 
-def _environment(record: Record) -> tuple[Any, ...]:
-    return tuple(record.provenance.get(name) for name in _ENVIRONMENT)
+def mixed_versions(provenances: Iterable[Provenance]) -> list[str]:
+    """A warning if several versions of what computes were at work."""
+    versions = {(one.get("archlab"), one.get("torch"), one.get("commit")) for one in provenances}
+    if len(versions) < 2:
+        return []
+    return [f"The trainings were run with {len(versions)} different versions of the code or of torch: see the provenance."]
+
+
+def _environment(provenance: Provenance) -> tuple[Any, ...]:
+    return tuple(provenance.get(name) for name in _ENVIRONMENT)

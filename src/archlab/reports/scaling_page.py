@@ -10,6 +10,7 @@ from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_text as text
 from archlab.reports.charts import SYMBOLS, Spec, style
 from archlab.reports.html import Panel, render_page, write_whole
+from archlab.reports.provenance import environments, mixed_versions
 from archlab.scaling.findings import Findings
 from archlab.scaling.study import Point
 
@@ -54,9 +55,11 @@ def render_scaling_report(findings: Findings) -> str:
         styles=[style(rank) for rank in range(len(labels))],
         symbols=SYMBOLS,
         headline=headline(findings),
-        warnings=[note for laws in findings.laws for note in text.notes(laws)],
+        warnings=[note for laws in findings.laws for note in text.notes(laws)] + mixed_versions(p.provenance for p in points),
+        environments=environments(point.provenance for point in points),
         text=text,
         first=points[0].trial,
+        devices=sorted({point.trial.device for point in points}),
         runs=[_row(point) for point in points],
         budgets=sorted({point.run.budget for point in points}),
         seeds=sorted({point.run.seed for point in points}),

@@ -78,5 +78,5 @@ def over_training_text(found: OverTraining) -> str:
 
 def state_text(fit: StateFit) -> str:
     """The state-optimal law in one line."""
-    low, high = float(fit.interval.low), float(fit.interval.high)
-    return f"perplexity at the optimum ~ state^{fit.exponent:.3f} ({low:.3f} to {high:.3f}), one slope for all architectures"
+    between = f" ({float(fit.interval.low):.3f} to {float(fit.interval.high):.3f})" if fit.interval is not None else ""
+    return f"perplexity at the optimum ~ state^{fit.exponent:.3f}{between}, one slope for all architectures"

@@ -108,12 +108,6 @@ class Ladder:
         return {name: value for name, value in values.items() if name not in ("summary", "architectures")}
 
 
-def ladder_names() -> list[str]:
-    """Names of the ladders in the package, from the least to the most FLOPs."""
-    names = [path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml")]
-    return sorted(names, key=lambda name: sum(load_ladder(name).budgets))
-
-
 def load_ladder(name: str) -> Ladder:
     """A ladder of the package by name, or the user's own by the path of its YAML file.
 

@@ -1,5 +1,8 @@
 """The commands that train a plan on several GPUs."""
 
+import shlex
+from pathlib import Path
+
 RECIPE = "--set precision=bf16 --set recompute=true --set micro_batch=4"
 """Lets the largest size of the paper's ladder train on 8 GPUs of 80 GiB; smaller ones would do without."""
 
@@ -16,14 +19,16 @@ def launch_commands(plan: str, gpus: int, gpus_per_node: int = 8) -> dict[str, s
         gpus_per_node: of a machine of the cluster.
     """
     nodes, per_node = max(1, -(-gpus // gpus_per_node)), min(gpus, gpus_per_node)
-    run = f"archlab scale run {plan} --device cuda {RECIPE}"
+    options = f"--device cuda {RECIPE}"
+    run = f"archlab scale run {shlex.quote(plan)} {options}"
     alone = f"torchrun --standalone --nproc-per-node {per_node} --no-python"
     rendezvous = "--rdzv-backend c10d --rdzv-endpoint \\$(scontrol show hostnames \\$SLURM_JOB_NODELIST | head -n1):29500"
     everywhere = f"srun torchrun --nnodes {nodes} --nproc-per-node {per_node} {rendezvous} --no-python {run}"
     # a job starts where Ray was started on its node; a file is no store for several machines
     store = "$PWD/archlab.db" if nodes == 1 else "${ARCHLAB_STORE:?a database that all nodes reach}"
     places = f"--store {store} --checkpoints $PWD/archlab.checkpoints"
-    job = f"ray job submit --no-wait --entrypoint-num-gpus {per_node} -- {alone} {run.replace(plan, f'$PWD/{plan}', 1)} {places}"
+    there = shlex.quote(plan) if Path(plan).is_absolute() else f"$PWD/{shlex.quote(plan)}"
+    job = f"ray job submit --no-wait --entrypoint-num-gpus {per_node} -- {alone} archlab scale run {there} {options} {places}"
     return ({"torchrun": f"{alone} {run}"} if nodes == 1 else {}) | {
         "Slurm": f'sbatch --nodes {nodes} --ntasks-per-node 1 --gpus-per-node {per_node} --wrap "{everywhere}"',
         "Ray": job if nodes == 1 else f"for node in $(seq {nodes}); do {job}; done",

@@ -1,9 +1,9 @@
 """A plan of trainings, as a value and as a file that a person can read and edit."""
 
+import json
 import math
 import os
 import types
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
@@ -18,6 +18,7 @@ from archlab.yaml_fields import items, mapping, naming, read_yaml, write_yaml
 
 TOLERANCE = 0.01
 """How far from its budget a run's FLOPs may be."""
+_COMPUTED = ("dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
 _HEAD = "# A plan of archlab: edit it, or delete runs; what contradicts itself is refused when it is read.\n"
 
 
@@ -66,6 +67,11 @@ class LMRun:
         """Label, width, budget and seed, for messages."""
         return f"{self.label}, width {self.dim}, {self.budget:.3g} FLOPs, seed {self.seed}"
 
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change the result: not what the run is called, or which group it belongs to."""
+        layers = [layer.identity() for layer in self.architecture.layers]
+        return {name: getattr(self, name) for name in _COMPUTED} | {"layers": layers}
+
     def check(self) -> None:
         """Refuse a run whose fields contradict each other.
 
@@ -76,7 +82,7 @@ class LMRun:
         for f in fields(self):
             _check_value(f.name, getattr(self, f.name), hints[f.name])
         self.architecture.validate(self.dim)
-        size = Size(self.architecture, self.dim, 0, self.vocab_size, self.length)
+        size = Size(self.architecture, self.dim, self.vocab_size, self.length)
         for name in ("params", "params_non_embedding", "state"):
             self._expect(name, getattr(size, name), f"of the spec at width {self.dim}")
         sequences = self.steps * self.batch_size
@@ -126,9 +132,11 @@ class Plan:
             if run.batch_size != batch:
                 where = f"{run.label} at {run.budget:.3g} FLOPs"
                 raise ArchlabError(f"batch_size: {where} has {batch} and {run.batch_size}: a budget's runs need the same")
-        most, times = Counter(self.runs).most_common(1)[0]
-        if times > 1:
-            raise ArchlabError(f"runs: {most} is there {times} times: delete all but one")
+        known: dict[str, LMRun] = {}
+        for run in self.runs:
+            first = known.setdefault(json.dumps(run.identity(), sort_keys=True), run)
+            if first is not run:
+                raise ArchlabError(f"runs: {first} and {run} are one training: delete one of them")
 
     def to_yaml(self) -> str:
         """The file: provenance, the fields that all runs share, and a line a run."""

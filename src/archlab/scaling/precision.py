@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import t
 
 from archlab.scaling.fits import IsoFlopMinimum, Resampling
@@ -16,18 +15,12 @@ from archlab.scaling.fits.columns import Floats
 from archlab.scaling.laws import Estimate
 from archlab.scaling.study import Family, Minima
 
-Statistic = Callable[[list[Minima]], ArrayLike]
-"""Takes the minima of some architectures, by budget; gives one number or a vector of them."""
+Statistic = Callable[[list[Minima]], float]
+"""Takes the minima of some architectures, by budget."""
 
 
 def estimate(statistic: Statistic, families: Sequence[Family], resampling: Resampling) -> Estimate:
-    """One number that a statistic gives, with its interval."""
-    (found,) = estimates(statistic, families, resampling)
-    return found
-
-
-def estimates(statistic: Statistic, families: Sequence[Family], resampling: Resampling) -> list[Estimate]:
-    """What a statistic of the families' minima gives, with intervals if there are runs to judge errors by.
+    """What a statistic of the families' minima gives, with an interval if there are runs to judge errors by.
 
     Errors are taken to be as large at every budget of an architecture, and as alike, between runs of two architectures at the
     same budget, place among the sizes and seed. The quantile is of Student's distribution, with as many degrees of freedom as
@@ -42,43 +35,40 @@ def estimates(statistic: Statistic, families: Sequence[Family], resampling: Resa
         ArchlabError: the statistic refuses the minima.
     """
     minima = [family.minima for family in families]
-    values = np.atleast_1d(np.asarray(statistic(minima), dtype=np.float64))
+    value = statistic(minima)
     errors = [_residuals(family) for family in families]
     freedom = min(np.isfinite(found).sum() - 3 * len(family.minima) for found, family in zip(errors, families, strict=True))
     if freedom < 1 or not resampling.resamples:
-        return [Estimate(float(value), None, None) for value in values]
+        return Estimate(value, None, None)
     slopes = [_slopes(statistic, minima, family, place) for place, family in enumerate(families)]
-    deviation = t.ppf((1 + resampling.confidence) / 2, freedom) * np.sqrt(_variance(families, errors, slopes))
-    low, high = values - deviation, values + deviation
-    return [Estimate(*map(float, numbers)) for numbers in zip(values, low, high, strict=True)]
+    deviation = float(t.ppf((1 + resampling.confidence) / 2, freedom)) * _variance(families, errors, slopes) ** 0.5
+    return Estimate(value, value - deviation, value + deviation)
 
 
-def _variance(families: Sequence[Family], errors: list[Floats], slopes: list[Floats]) -> Floats:
-    """Of each number: that of every family alone, and what errors that two of them share add to it or take from it."""
-    found = np.zeros(len(slopes[0]))
-    scale = []
+def _variance(families: Sequence[Family], errors: list[Floats], slopes: list[Floats]) -> float:
+    """That of every family alone, and what errors that two of them share add to it or take from it."""
+    found, scale = 0.0, []
     for family, residual, slope in zip(families, errors, slopes, strict=True):
         known = residual[np.isfinite(residual)]
         scale.append(np.sqrt((known**2).sum() / (len(known) - 3 * len(family.minima))))
-        found += (scale[-1] * slope**2 * scale[-1]).sum(axis=1)
+        found += scale[-1] ** 2 * float(slope @ slope)
     for one, other in combinations(range(len(families)), 2):
         mine, theirs = _shared(families[one], families[other])
         alike = scale[one] * scale[other] * _correlation(errors[one][mine], errors[other][theirs])
-        found += 2 * alike * (slopes[one][:, mine] * slopes[other][:, theirs]).sum(axis=1)
-    return np.maximum(found, 0)
+        found += 2 * alike * float(slopes[one][mine] @ slopes[other][theirs])
+    return max(found, 0.0)
 
 
 def _slopes(statistic: Statistic, minima: list[Minima], family: Family, place: int) -> Floats:
-    """Derivatives with respect to the loss of every run of the family at that place, shape ``(numbers, runs)``."""
+    """Derivatives with respect to the loss of every run of the family at that place."""
 
-    def at(budget: float, minimum: IsoFlopMinimum) -> Floats:
-        changed = [*minima[:place], {**minima[place], budget: minimum}, *minima[place + 1 :]]
-        return np.atleast_1d(np.asarray(statistic(changed), dtype=np.float64))
+    def at(budget: float, minimum: IsoFlopMinimum) -> float:
+        return statistic([*minima[:place], {**minima[place], budget: minimum}, *minima[place + 1 :]])
 
-    slopes = np.zeros((len(np.atleast_1d(np.asarray(statistic(minima)))), len(family.loss)))
+    slopes = np.zeros(len(family.loss))
     for row, nudged in family.nudged.items():
         budget = float(family.budget[row])
-        slopes[:, row] = (at(budget, nudged.up) - at(budget, nudged.down)) / (2 * nudged.by)
+        slopes[row] = (at(budget, nudged.up) - at(budget, nudged.down)) / (2 * nudged.by)
     return slopes
 
 

@@ -190,7 +190,7 @@ class _SideBySide:
         with suppress(queue.Empty):
             trial, message = self.messages.get(timeout=POLL_SECONDS)
             if isinstance(message, LMProgress):
-                self.tally.steps_before.setdefault(trial.key, message.step - 1)
+                self.tally.steps_before[trial.key] = message.begun
                 self.tally.running[trial.key] = message
                 self._tell(trial, "progress")
             elif (error := message.exception()) is None:
@@ -251,7 +251,7 @@ def run_together(
             on_event(Event(tally, trial, what))
 
     def progressed(trial: LMTrial, progress: LMProgress) -> None:
-        tally.steps_before.setdefault(trial.key, progress.step - 1)
+        tally.steps_before[trial.key] = progress.begun
         tally.running[trial.key] = progress
         if store:
             store.heartbeat()

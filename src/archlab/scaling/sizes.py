@@ -38,14 +38,8 @@ class Size:
 
     architecture: Architecture
     dim: int
-    heads: int
     vocab_size: int
     length: int
-
-    @property
-    def depth(self) -> int:
-        """Layers."""
-        return len(self.architecture.layers)
 
     @property
     def params(self) -> int:
@@ -87,7 +81,7 @@ def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Itera
             continue
         layers = max(len(written.layers), round(2 * dim / shape.aspect / len(value.unit)) * len(value.unit))
         deep = replace(value, layers=value.unit * (layers // len(value.unit)))
-        size = Size(deep, dim, heads, vocab_size, length)
+        size = Size(deep, dim, vocab_size, length)
         if size.params > largest:
             largest = size.params
             yield size

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from archlab.errors import ArchlabError
 from archlab.scaling.fits import IsoFlopMinimum, isoflop_minimum
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.plan import LMRun
-from archlab.scaling.training import LMResult, LMTrial
+from archlab.scaling.training import LMRecipe, LMResult, LMTrial
 
 if TYPE_CHECKING:
     from archlab.store import LanguageModelRecord
@@ -29,6 +29,8 @@ class Point:
     trial: LMTrial
     result: LMResult
     key: str
+    provenance: Mapping[str, Any]
+    """Machine and versions, see :func:`archlab.store.provenance.provenance`."""
 
     @property
     def run(self) -> LMRun:
@@ -133,23 +135,23 @@ class Study:
 
 
 def read_study(records: Iterable["LanguageModelRecord"], parameters: Parameters = "all") -> Study:
-    """The study that the records of a store make; of equal trials the latest counts, which the present code computed.
+    """The study that the records of a store make; of equal runs the latest counts, wherever it was computed.
 
     Raises:
         ArchlabError: there is none, or the records are of several studies: naming in what they differ.
     """
-    found: dict[LMTrial, Point] = {}
+    found: dict[tuple[LMRun, LMRecipe], Point] = {}
     for record in records:
         if record.result is not None:
             trial = LMTrial.from_dict(record.run)
-            found.pop(trial, None)
-            found[trial] = Point(trial, LMResult.from_dict(record.result), record.key)
+            found.pop((trial.run, trial.recipe), None)
+            found[trial.run, trial.recipe] = Point(trial, LMResult.from_dict(record.result), record.key, record.provenance)
     if not found:
         raise ArchlabError("the store has no trained language model: `archlab scale run PLAN` trains some")
     for name in _SAME:
-        _expect_same(name, {getattr(trial.run, name) for trial in found})
-    _expect_same("recipe", {trial.recipe for trial in found})
-    labels = dict.fromkeys(trial.run.label for trial in found)
+        _expect_same(name, {getattr(run, name) for run, _ in found})
+    _expect_same("recipe", {recipe for _, recipe in found})
+    labels = dict.fromkeys(run.label for run, _ in found)
     points = list(found.values())
     return Study({label: _family(label, [p for p in points if p.run.label == label], parameters) for label in labels}, parameters)
 

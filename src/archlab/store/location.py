@@ -38,7 +38,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
     """
     url = _parse(location)
     path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
-    where = str(path) if path is not None else url.render_as_string(hide_password=True)
+    where = shown(location)
     if path is not None:
         _check_file(path, create=create, filled_by=filled_by)
     try:
@@ -55,6 +55,17 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
         engine.dispose()
         raise
     return engine, where
+
+
+def shown(location: str | os.PathLike[str]) -> str:
+    """The location as messages name it: without a password.
+
+    Raises:
+        ArchlabError: it is no location.
+    """
+    url = _parse(location)
+    sqlite = url.get_backend_name() == "sqlite"
+    return str(Path(url.database or "")) if sqlite else url.render_as_string(hide_password=True)
 
 
 def _parse(location: str | os.PathLike[str]) -> URL:

@@ -1,5 +1,6 @@
 """Where numbers come from: machine, versions, commit."""
 
+import os
 import platform
 import socket
 import subprocess
@@ -24,7 +25,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "cpu": _cpu_name(),
-        "gpu": _gpu_name() if device == "cuda" else None,
+        "gpu": next(iter(query_gpus("name")), None) if device == "cuda" else None,
         "platform": platform.platform(),
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -62,9 +63,12 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _gpu_name() -> str | None:
+def query_gpus(what: str) -> list[str]:
+    """A field of nvidia-smi for each GPU that this process may use; empty where there is none."""
     # Not through torch: a CUDA context in this process would take memory from the workers.
-    return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").partition("\n")[0] or None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = [] if visible is None else [f"--id={visible}"]
+    return _output("nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", *chosen).splitlines()
 
 
 def _commit() -> str | None:

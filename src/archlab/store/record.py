@@ -4,7 +4,7 @@ import json
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from archlab.training.trial import Trial, TrialResult
 
 Status = Literal["running", "finished", "diverged", "dropped", "failed"]
-STATUSES: tuple[Status, ...] = get_args(Status)
 SETTLED: tuple[Status, ...] = ("finished", "diverged")
 """The statuses of trials with a final result: they are never computed again."""
 RACED: tuple[Status, ...] = (*SETTLED, "dropped")

@@ -241,7 +241,7 @@ def library_versions(kernels: Literal["torch", "fla"]) -> dict[str, str]:
 
     What is not installed has none: a store of another machine's results can be read anywhere.
     """
-    distributions = {"torch": "torch"} | ({"fla": "fla-core"} if kernels == "fla" else {})
+    distributions = {"torch": "torch", "numpy": "numpy"} | ({"fla": "fla-core"} if kernels == "fla" else {})
     found = {}
     for module, distribution in distributions.items():
         with suppress(PackageNotFoundError):

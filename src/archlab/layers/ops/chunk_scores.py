@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.decayed_chunks import decays, sizes
+from archlab.layers.ops.decayed_chunks import decays, decays_within, sizes
 
 
 def scores(readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], block: int) -> Tensor:
@@ -30,7 +30,7 @@ def scores(readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], blo
     readers, writers, b = (x.flatten(0, 1) for x in (readers, writers, b))
     stack, chunk = readers.shape[1:3]
     if b.shape[-1] == 1:
-        found = _products(readers[:, None], writers[:, None])[:, 0].mul_(_decays_within(b))
+        found = _products(readers[:, None], writers[:, None])[:, 0].mul_(decays_within(b)[:, None, :, None])
     else:
         found = (b.new_empty if block >= chunk else b.new_zeros)(len(b), stack, chunk, writers.shape[1], chunk)
         for size, since, until in _levels(b, block):
@@ -48,7 +48,7 @@ def scores_gradients(
     dscores, readers, writers, b = (x.flatten(0, 1) for x in (dscores, readers, writers, b))
     _without_own(dscores, own)
     if b.shape[-1] == 1:
-        pairs = dscores.mul_(_decays_within(b)).flatten(1, 2).flatten(2, 3)
+        pairs = dscores.mul_(decays_within(b)[:, None, :, None]).flatten(1, 2).flatten(2, 3)
         torch.bmm(pairs, writers.flatten(1, 2), out=into[0].flatten(1, 2))
         torch.bmm(pairs.transpose(1, 2), readers.flatten(1, 2), out=into[1].flatten(1, 2))
         return dreaders, dwriters
@@ -112,11 +112,3 @@ def _without_own(pairs: Tensor, own: Sequence[bool]) -> Tensor:
         if not reads_own:
             pairs[:, reader].diagonal(dim1=1, dim2=3).zero_()
     return pairs
-
-
-def _decays_within(b: Tensor) -> Tensor:
-    """Decays (N, 1, chunk, 1, chunk) from each position (last axis) to each position of its chunk, 0 to earlier ones."""
-    chunk = b.shape[1]
-    future = torch.ones(chunk, chunk, dtype=torch.bool, device=b.device).triu_(1)
-    # Masked before the exponential, which could overflow there.
-    return (b - b.transpose(1, 2)).masked_fill_(future, -torch.inf).exp_()[:, None, :, None]

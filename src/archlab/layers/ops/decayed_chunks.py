@@ -76,6 +76,16 @@ def sizes(chunk: int, block: int = BLOCK) -> Iterator[int]:
     return (block << level for level in range((chunk // block).bit_length()))
 
 
+def decays_within(b: Tensor) -> Tensor:
+    """Decays (..., chunk, chunk) from each position (last axis) to each position of its chunk, 0 to earlier ones.
+
+    ``b``: logarithms of the decays up to each position of a chunk, (..., chunk, 1).
+    """
+    future = torch.ones(b.shape[-2], b.shape[-2], dtype=torch.bool, device=b.device).triu_(1)
+    # Masked before the exponential, which could overflow there.
+    return (b - b.mT).masked_fill_(future, -torch.inf).exp_()
+
+
 def scored_pairs(chunk: int, block: int = BLOCK) -> int:
     """Query-key pairs of a chunk whose score is computed, masked ones included."""
     return sum(chunk * block if size == block else chunk * size // 4 for size in sizes(chunk, block))

@@ -16,6 +16,7 @@ from archlab.layers.ops.decayed_chunks import (
     cumulate,
     cut,
     decays_across,
+    decays_within,
     flops_across,
     gradients_of_log_decays,
     join,
@@ -33,7 +34,7 @@ class _ScalarDecayedLinearAttention(torch.autograd.Function):
     def forward(ctx: Any, q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blh: Tensor, chunk: int) -> Tensor:
         q, k, v = (cut(x, chunk) for x in (q_blhk, k_blhk, v_blhv))
         b = cumulate(log_decay_blh[..., None], chunk)
-        mask = _decays_within(b)
+        mask = decays_within(b)
         weights = (q @ k.transpose(2, 3)).mul_(mask)
         out = weights @ v
         if len(q) > 1:
@@ -71,15 +72,8 @@ def scalar_decay_gradients(
     """Gradients of :func:`scalar_decayed_linear_attention`, given those of its outputs, without computing these."""
     q, k, v, dout = (cut(x, chunk) for x in (q_blhk, k_blhk, v_blhv, dout_blhv))
     b = cumulate(log_decay_blh[..., None], chunk)
-    mask = _decays_within(b)
+    mask = decays_within(b)
     return _joined(_gradients(q, k, v, b, mask, (q @ k.transpose(2, 3)).mul_(mask), dout), dout_blhv)
-
-
-def _decays_within(b: Tensor) -> Tensor:
-    """Decays from each position (last axis) to each position of its chunk, 0 to earlier ones."""
-    future = torch.ones(b.shape[2], b.shape[2], dtype=torch.bool, device=b.device).triu_(1)
-    # Masked before the exponential, which could overflow there.
-    return (b - b.transpose(2, 3)).masked_fill_(future, -torch.inf).exp_()
 
 
 def scalar_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blh: Tensor, chunk: int) -> Tensor:

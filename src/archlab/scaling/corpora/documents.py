@@ -16,6 +16,7 @@ import gzip
 import hashlib
 import json
 import sysconfig
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,7 +130,7 @@ class Source:
         for path in files:
             try:
                 yield from _file_documents(path, self.field, alone=len(files) == 1)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise ArchlabError(f"corpus {self.place}: {path} cannot be read: {error}") from None
 
 
@@ -219,4 +220,4 @@ def _text_of(row: dict[str, Any], field: str, where: str) -> bytes:
     text = row[field]
     if not isinstance(text, str):
         raise ArchlabError(f"{where}: field {field!r} holds {type(text).__name__}, not text: choose another one by #field=")
-    return text.encode()
+    return text.encode(errors="replace")  # JSON can hold half of a surrogate pair, which UTF-8 cannot

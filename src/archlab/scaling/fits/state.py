@@ -1,6 +1,7 @@
 """The state-optimal law: compute-optimal perplexity against the state an architecture carries (arXiv 2403.17844, sec. 5)."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,8 @@ class StateFit:
     """``P = offset[group] * M ** exponent``: one exponent for all architectures, a factor for each."""
 
     exponent: float
-    interval: Interval
-    """Of the exponent."""
+    interval: Interval | None
+    """Of the exponent; None if none was asked for, or too few points are there to draw from."""
     offsets: dict[str, float]
 
     def __call__(self, M: ArrayLike, group: str) -> Floats:  # noqa: N803 - the field's symbols
@@ -48,7 +49,9 @@ def fit_state(
     at_least(len(group) if len(group) == len(state) else 0, "groups", len(state), "one for each point")
     log_p, log_m, labels = np.log(perplexity), np.log(state), np.asarray(group)
     exponent = _shared_slope(log_p, log_m, labels)
-    interval = resampling.interval(_shared_slope, log_p, log_m, labels, strata=labels)
+    interval = None
+    with suppress(ArchlabError):
+        interval = resampling.interval(_shared_slope, log_p, log_m, labels, strata=labels)
     residual = log_p - exponent * log_m
     offsets = {str(label): float(np.exp(residual[labels == label].mean())) for label in dict.fromkeys(labels)}
     return StateFit(exponent, interval, offsets)

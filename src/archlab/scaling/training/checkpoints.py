@@ -68,11 +68,6 @@ class Checkpoints:
         log: dict[str, Any] = json.loads((place / _LOG).read_text(encoding="utf-8"))
         return log
 
-    def remove(self) -> None:
-        """Leave nothing."""
-        if self.processes.is_first:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:

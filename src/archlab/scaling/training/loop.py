@@ -122,6 +122,7 @@ class _Training:
         self.optimizer = make_lm_optimizer(self.objective, recipe)
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
         self.log = _Log(**kept) if kept is not None else _Log()
+        self.begun = self.log.step
         self.evaluate_at = _evenly(recipe.evaluations, run.steps)
         self.curve_at = _evenly(CURVE_POINTS, run.steps) | self.evaluate_at
         self.unread: list[Tensor] = []
@@ -178,7 +179,7 @@ class _Training:
             raise Interrupted(self.asked[0] if self.asked else signal.SIGTERM)
         if self.processes.is_first and now - self.reported > _REPORT_SECONDS:
             self.reported = now
-            self.on_progress(LMProgress(step, self.run.steps, self._tokens_per_second(), losses[-1]))
+            self.on_progress(LMProgress(step, self.begun, self.run.steps, self._tokens_per_second(), losses[-1]))
         self.clock = time.perf_counter()
         return ""
 
@@ -255,5 +256,8 @@ def _forget_peak(device: torch.device) -> None:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says counts from the peak of the process that started this one
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) << 10
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,8 +12,6 @@ from archlab.scaling.plan import LMRun
 from archlab.scaling.training.recipe import LMRecipe
 from archlab.training.trial import Device, code_fingerprint, library_versions
 
-_COMPUTED = ("dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
-
 
 @dataclass(frozen=True)
 class LMTrial:
@@ -32,8 +30,7 @@ class LMTrial:
         """
         assert self.run.corpus_hash is not None, "the corpus is prepared before anything is trained on it"
         layers = self.run.architecture.layers
-        identity = {name: getattr(self.run, name) for name in _COMPUTED} | {
-            "layers": [layer.identity() for layer in layers],
+        identity = self.run.identity() | {
             "recipe": self.recipe.to_dict(),
             "device": self.device,
             **library_versions(self.recipe.kernels),
