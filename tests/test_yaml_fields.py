@@ -27,7 +27,7 @@ def test_numbers_are_what_they_look_like(text, value):
     assert type(read) is type(value)
 
 
-@pytest.mark.parametrize("text", ["{", "[1", "a: b: c", "2024-99-99", "\x00"])
+@pytest.mark.parametrize("text", ["{", "[1", "a: b: c", "2024-99-99", "\x00", "{a: 1, b: 2, a: 1}", "a: 1\nb:\n  c: 1\n  c: 2"])
 def test_what_is_not_yaml_is_refused_in_one_line(text):
     with pytest.raises(ArchlabError, match=r"^not YAML: ") as refusal:
         read_yaml(text)

@@ -170,3 +170,29 @@ def test_a_study_of_one_budget_is_shown_as_what_it_lacks_and_predicts_nothing(ar
     refused = archlab("scale", "predict", "--flops", "1e20", "--store", store)
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "a: no method fits" in refused.err
+
+
+def test_an_architecture_that_has_hardly_begun_does_not_keep_the_others(archlab: CommandLine, tmp_path: Path):
+    store = str(fill(tmp_path / "one.db", ladder("a", Law()) + ladder("b", Law())[:1]))
+    shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
+    assert (shown.status, "a: 28 trainings" in shown.out) == (0, True)
+    assert "b: sizes that have finished: 1; a law takes two at least" in shown.err
+    document = json.loads(archlab("scale", "fit", "--store", store, "--resamples", "0", "--json").out)
+    assert (document["architectures"].keys(), document["without_laws"].keys()) == ({"a"}, {"b"})
+    told = archlab("scale", "predict", "--flops", "1e18", "--store", store, "--resamples", "0")
+    assert (told.status, "b: sizes that have finished" in told.err) == (0, True)
+
+
+def test_a_report_is_not_overwritten_by_its_table(archlab: CommandLine, store: str, tmp_path: Path):
+    refused = archlab("scale", "report", "--store", store, "--resamples", "0", "-o", "study.csv")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "give a name such as scaling.html" in refused.err
+    assert not Path("study.csv").exists()
+
+
+def test_checkpoints_that_have_no_place_are_refused_before_anything_is_trained(archlab: CommandLine, tiny_plan: str):
+    Path("taken").write_text("a file")
+    refused = archlab("scale", "run", tiny_plan, "--checkpoints", "taken/checkpoints")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "give another folder by --checkpoints" in refused.err
+    assert not Path("archlab.db").exists()

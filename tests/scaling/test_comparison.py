@@ -48,6 +48,27 @@ def test_the_better_architecture_is_better_by_what_it_is(families, seeds):
     assert back.multiplier.low is None
 
 
+def test_against_minima_that_do_not_fall_no_budget_is_told(families):
+    rising = [
+        (one, replace(outcome, loss=outcome.loss + 0.3 * BUDGETS.index(one.run.budget))) for one, outcome in ladder("up", LAW)
+    ]
+    falling, up = families(ladder("down", LAW), rising)
+    assert [c.multiplier for c in compare(falling, up, FEW)] == [None] * 4
+    assert all(c.multiplier.value < 1 for c in compare(up, falling, FEW)[1:])
+
+
+def test_equally_good_sizes_at_an_end_have_their_difference(families):
+    def tied(label):
+        return [
+            (one, replace(outcome, loss=2.0 + max(0.1 * (5 - place % 7), 0.0)))
+            for place, (one, outcome) in enumerate(ladder(label, LAW))
+        ]
+
+    for c in compare(*families(tied("a"), tied("b")), FEW):
+        assert c.difference.value == 0
+        assert c.difference.low <= 0 <= c.difference.high
+
+
 def test_one_budget_is_enough_for_a_difference_but_not_for_a_multiplier(families):
     good, bad = families(*(ladder(label, law, budgets=BUDGETS[:1]) for label, law in (("good", LAW), ("bad", WORSE))))
     (found,) = compare(good, bad, FEW)

@@ -82,6 +82,7 @@ def test_runs_that_do_not_belong_together_are_refused(plan: Plan):
         (half, r"batch_size: transformer\+\+ at 2e\+11 FLOPs has 8 and 16: a budget's runs need the same"),
         ({"corpus": "other"}, r"corpus: .*other.*: losses compare only if it is the same in all runs"),
         ({"corpus_hash": "abc"}, "corpus_hash: None, abc: losses compare only"),
+        ({"seed": 2**63}, "seed=9223372036854775808: must be below"),
         ({"seed": 1}, "runs: transformer.* and transformer.* are one training: delete one of them"),
     ]:
         with pytest.raises(ArchlabError, match=message):

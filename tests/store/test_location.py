@@ -10,7 +10,7 @@ from tests.fake_training import make_trials
 from tests.synthetic_records import PROVENANCE, result
 
 from archlab.errors import ArchlabError
-from archlab.store import Store
+from archlab.store import Store, location
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,3 +179,27 @@ def test_a_full_disk_is_one_line_and_what_was_stored_is_intact(tmp_path):
         assert [record.key for record in store.records()] == told
         (trial,) = make_trials(1, start=999)
         assert store.claim([trial], 1) == [trial]
+
+
+def test_a_store_that_was_put_away_can_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "archive" / "archlab.db"
+    path.parent.mkdir()
+    trial = make_trials(1)[0]
+    with Store(path) as store:
+        store.finish(trial, result(trial, [1]), {})
+    writable = location.os.access
+    monkeypatch.setattr(location.os, "access", lambda place, mode: mode != os.W_OK and writable(place, mode))
+    before = path.read_bytes()
+    with Store(path, create=False) as store:
+        assert [record.trial for record in store.records()] == [trial]
+        assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+def test_what_the_database_says_while_it_is_opened_is_one_line(tmp_path, monkeypatch):
+    def refuse(engine):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(location, "_enable_write_ahead_log", refuse)
+    with pytest.raises(ArchlabError, match=r"^store .*archlab.db: is not writable: change its permissions"):
+        Store(tmp_path / "archlab.db")

@@ -50,7 +50,8 @@ class Intervals(StrEnum):
 
 
 How = Annotated[
-    Intervals, typer.Option("--intervals", help="By drawing the trainings again, or by leaving out one after the other.")
+    Intervals,
+    typer.Option("--intervals", help="Of laws: by drawing the trainings again, or leaving out one after the other."),
 ]
 Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap; 0 for no intervals.")]
 Confidence = Annotated[float, typer.Option(help="How often an interval should hold the truth.")]

@@ -25,10 +25,10 @@ from archlab.reports.scaling_text import (
     share_text,
     state_text,
 )
-from archlab.scaling.findings import Findings, find
+from archlab.scaling.findings import Findings, find, fit_all
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
 from archlab.scaling.hybridisation import Sweep
-from archlab.scaling.laws import METHODS, Answer, Estimate, Law, Laws, answer, extrapolation, fit_laws
+from archlab.scaling.laws import METHODS, Answer, Estimate, Law, Laws, answer, extrapolation
 from archlab.scaling.off_optimal import SHARES, OverTraining
 from archlab.scaling.study import Parameters, Point, Study, read_study
 from archlab.store import LanguageModelStore
@@ -40,6 +40,8 @@ def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, 
     if as_json:
         print_json(_document(findings))
         return
+    for reason in findings.without.values():
+        message(reason)
     for one in findings.laws:
         print_table(_laws_table(one))
         beyond = findings.over_training[one.family.label]
@@ -77,16 +79,16 @@ def show_predictions(
         raise ArchlabError(f"{'--flops' if flops is not None else '--loss'} {asked:g}: give a positive finite number")
     study = _study(location, parameters)
     rows: list[tuple[Laws, Law, Answer | str]] = []
-    unfit: list[str] = []
+    fitted, without = fit_all(study, Resampling(0))
+    unfit = list(without.values())
     with _progress(study) as advance:
-        for family in study.families.values():
-            laws = fit_laws(family, Resampling(0))
+        for laws in fitted:
             for law in laws.found.values():
                 if flops is not None or isinstance(law.fit, ParametricFit):  # else the loss has no floor: far too little
                     rows.append((laws, law, _answer(laws, law, flops, loss, resampling)))
                 advance()
             if not laws.found:
-                unfit.append(f"{family.label}: no method fits: {next(iter(laws.refused.values()))}")
+                unfit.append(f"{laws.family.label}: no method fits: {next(iter(laws.refused.values()))}")
     if not any(isinstance(found, Answer) for *_, found in rows):
         raise ArchlabError("; ".join([*(str(found) for *_, found in rows), *unfit]))
     for reason in unfit:
@@ -238,6 +240,7 @@ def _document(findings: Findings) -> dict[str, Any]:
         "resamples": findings.resampling.resamples,
         "intervals": findings.resampling.method,
         "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
+        "without_laws": findings.without,
         "comparisons": [asdict(c) for c in findings.comparisons],
         "sweeps": [asdict(sweep) for sweep in findings.sweeps],
         "off_optimal": [asdict(gap) for gap in findings.gaps],

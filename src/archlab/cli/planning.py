@@ -10,7 +10,7 @@ from rich.text import Text
 from archlab.cli.output import message, print_json, print_table
 from archlab.cli.plans import key_value, seed_list
 from archlab.errors import ArchlabError
-from archlab.reports.format import human
+from archlab.reports.format import count, human
 from archlab.reports.live import duration
 from archlab.scaling.corpora import prepare
 from archlab.scaling.estimate import Cost, measured_costs, stated_costs
@@ -74,7 +74,7 @@ def _table(plan: Plan, costs: Sequence[Cost]) -> Table:
             continue
         table.add_row(
             Text("" if before and run.label == before.label else run.label),
-            "" if before and (run.label, run.budget) == (before.label, before.budget) else f"{run.budget:.0e}".replace("e+", "e"),
+            "" if before and (run.label, run.budget) == (before.label, before.budget) else f"{run.budget:.3g}".replace("e+", "e"),
             human(run.params),
             human(run.params_non_embedding),
             f"{run.dim}x{len(run.architecture.layers)}",
@@ -93,7 +93,9 @@ def _table(plan: Plan, costs: Sequence[Cost]) -> Table:
 def _notes(ladder: Ladder, plan: Plan, costs: Sequence[Cost]) -> str:
     runs, seconds = plan.runs, sum(cost.seconds for cost in costs)
     seeds = f" ({len(ladder.seeds)} seeds of each)" if len(ladder.seeds) > 1 else ""
-    notes = [f"{len(runs)} runs{seeds}, {sum(run.flops for run in runs):.3g} FLOPs by the convention {ladder.convention}"]
+    notes = [
+        f"{count(len(runs), 'run')}{seeds}, {sum(run.flops for run in runs):.3g} FLOPs by the convention {ladder.convention}"
+    ]
     if ladder.peak_flops is None:
         notes.append(f"{duration(seconds)} in all on one thread of this machine, by timed steps")
     else:

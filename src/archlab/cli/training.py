@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from archlab.cli.output import message, print_json, store_option
 from archlab.cli.plans import key_value
 from archlab.cli.signals import terminable
+from archlab.errors import ArchlabError
 from archlab.layers.ops.kernels import require
 from archlab.reports.format import count
 from archlab.reports.ladder_view import LadderView
@@ -41,6 +43,10 @@ def train_plan(
     trials = [LMTrial(run, recipe, device).on(corpus) for run in plan.runs]
     folder = Path(checkpoints) if checkpoints else _beside(location)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArchlabError(f"checkpoints {folder}: {error.strerror}: give another folder by --checkpoints") from None
+    try:
         if launched_together():
             with Processes.join(device) as processes:
                 tally = _together(trials, location, processes, folder)
@@ -54,6 +60,9 @@ def train_plan(
     except Interrupted as interrupted:
         message(f"{interrupted}: the same command does the rest")
         sys.exit(interrupted.status)
+    finally:
+        with suppress(OSError):  # a checkpoint is in it
+            folder.rmdir()
     _report(tally, location)
     if as_json:
         print_json(_document(tally))

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from archlab.errors import ArchlabError
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_text as text
 from archlab.reports.charts import SYMBOLS, Spec, style
@@ -26,9 +27,11 @@ def write_scaling_report(findings: Findings, path: str | Path) -> Path:
         Where the CSV file is.
 
     Raises:
-        ArchlabError: nothing can be written there.
+        ArchlabError: nothing can be written there, or the page has the name of the table.
     """
     table = Path(path).with_suffix(".csv")
+    if table == Path(path):
+        raise ArchlabError(f"report {path}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
     write_whole(path, lambda: render_scaling_report(findings))
     write_whole(table, lambda: runs_as_csv(findings))
     return table
@@ -55,7 +58,11 @@ def render_scaling_report(findings: Findings) -> str:
         styles=[style(rank) for rank in range(len(labels))],
         symbols=SYMBOLS,
         headline=headline(findings),
-        warnings=[note for laws in findings.laws for note in text.notes(laws)] + mixed_versions(p.provenance for p in points),
+        warnings=[
+            *findings.without.values(),
+            *(note for laws in findings.laws for note in text.notes(laws)),
+            *mixed_versions(point.provenance for point in points),
+        ],
         environments=environments(point.provenance for point in points),
         text=text,
         first=points[0].trial,

@@ -1,5 +1,6 @@
 """Which of two architectures is better for the same compute, and how much compute that is worth."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import Resampling, StateFit, fit_power_law, fit_state
+from archlab.scaling.fits import PowerLaw, Resampling, StateFit, fit_power_law, fit_state
 from archlab.scaling.laws import Estimate, Laws
 from archlab.scaling.precision import estimate
 from archlab.scaling.study import Family, Minima
@@ -24,7 +25,7 @@ class Comparison:
     """Loss of the second minus loss of the first, in nats a token: positive where the first is better."""
     multiplier: Estimate | None
     """How many times the budget the second needs for the first's loss, by the power law through its minima; None if it has
-    fewer than two."""
+    fewer than two, or they do not fall with the budget."""
 
 
 def compare(first: Family, second: Family, resampling: Resampling) -> list[Comparison]:
@@ -46,17 +47,24 @@ def _difference(minima: list[Minima], budget: float) -> float:
 
 
 def _multiplier(first: Family, second: Family, budget: float, resampling: Resampling) -> Estimate | None:
-    if len(second.minima) < 2:
+    if len(second.minima) < 2 or not _loss_law(second.minima).exponent < 0:
         return None
     found = estimate(partial(_log_multiplier, budget=budget), [first, second], resampling)
-    low, high = (None if bound is None else float(np.exp(bound)) for bound in (found.low, found.high))
-    return Estimate(float(np.exp(found.value)), low, high)
+    with np.errstate(over="ignore"):
+        low, high = (None if bound is None else float(np.exp(bound)) for bound in (found.low, found.high))
+        value = float(np.exp(found.value))
+    if not all(bound is None or np.isfinite(bound) for bound in (value, low, high)):
+        return None  # so little falls that no number of times is too many
+    return Estimate(value, low, high)
 
 
 def _log_multiplier(minima: list[Minima], budget: float) -> float:
-    ours, theirs = minima[0][budget], minima[1].values()
-    law = fit_power_law([m.flops for m in theirs], [m.loss for m in theirs])
-    return float(np.log(law.inverse(ours.loss) / ours.flops))
+    ours, law = minima[0][budget], _loss_law(minima[1])
+    return (math.log(ours.loss) - math.log(law.coefficient)) / law.exponent - math.log(ours.flops)
+
+
+def _loss_law(minima: Minima) -> PowerLaw:
+    return fit_power_law([m.flops for m in minima.values()], [m.loss for m in minima.values()])
 
 
 def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:

@@ -83,6 +83,8 @@ def _best(families: list[Family], shares: Floats, resampling: Resampling) -> tup
             continue
         share = estimate(partial(_optimum, shares=known, budget=budget), some, resampling)
         bracketed = bool(known.min() < share.value < known.max())
+        if not bracketed:
+            share = Estimate(share.value, None, None)  # where the sweep ends says nothing of where the best is
         losses = {family.label: family.minima[budget].loss for family in some}
         found.append(BestShare(budget, share, bracketed, losses))
     return tuple(found)

@@ -214,6 +214,8 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
     if type(value) not in allowed:
         raise ArchlabError(f"{name}={value!r}: give a value of type {allowed[0].__name__}")
     least = 0 if name in ("seed", "state") else 1 if type(value) is int else math.ulp(0.0)
+    if name == "seed" and value >= 2**63:
+        raise ArchlabError(f"seed={value}: must be below 2**63")
     if isinstance(value, int | float) and not least <= value < math.inf:
         raise ArchlabError(f"{name}={value}: must be {'at least ' + str(least) if type(value) is int else 'positive and finite'}")
 

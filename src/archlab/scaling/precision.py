@@ -68,7 +68,8 @@ def _slopes(statistic: Statistic, minima: list[Minima], family: Family, place: i
     slopes = np.zeros(len(family.loss))
     for row, nudged in family.nudged.items():
         budget = float(family.budget[row])
-        slopes[row] = (at(budget, nudged.up) - at(budget, nudged.down)) / (2 * nudged.by)
+        if nudged.apart:
+            slopes[row] = (at(budget, nudged.up) - at(budget, nudged.down)) / nudged.apart
     return slopes
 
 
@@ -76,7 +77,7 @@ def _residuals(family: Family) -> Floats:
     """Of the runs that a parabola was fitted to; of the others, not a number."""
     found = np.full(len(family.loss), np.nan)
     for budget, minimum in family.minima.items():
-        fitted = (family.budget == budget) & (minimum.smallest <= family.N) & (minimum.largest >= family.N)
+        fitted = family.fitted(budget)
         found[fitted] = family.loss[fitted] - minimum(family.N[fitted])
     return found
 

@@ -54,7 +54,8 @@ _NUDGE = 1e-6
 class Nudged(NamedTuple):
     """The minimum of a budget with the loss of one run a little lower, and a little higher."""
 
-    by: float
+    apart: float
+    """How far apart the two losses are, in nats; 0 if neither has a minimum."""
     down: IsoFlopMinimum
     up: IsoFlopMinimum
 
@@ -91,22 +92,35 @@ class Family:
         found = {}
         for budget in np.unique(self.budget).tolist():
             with suppress(ArchlabError):
-                found[budget] = self._minimum(budget, self.loss)
+                found[budget] = self._minimum(budget, self.loss, self.budget == budget)
         return found
 
     @cached_property
     def nudged(self) -> dict[int, Nudged]:
-        """Of every run of a budget with a minimum, where that moves with its loss."""
+        """Of every run that a parabola was fitted to, where its minimum moves with the run's loss."""
         found = {}
-        for row in np.flatnonzero(np.isin(self.budget, list(self.minima))).tolist():
-            by = _NUDGE * np.eye(1, len(self.loss), row)[0]
-            budget = float(self.budget[row])
-            found[row] = Nudged(_NUDGE, self._minimum(budget, self.loss - by), self._minimum(budget, self.loss + by))
+        for budget, minimum in self.minima.items():
+            fitted = self.fitted(budget)
+            for row in np.flatnonzero(fitted).tolist():
+                by = _NUDGE * (np.arange(len(self.loss)) == row)
+                sides = []
+                for loss in (self.loss - by, self.loss + by):
+                    try:
+                        sides.append(self._minimum(budget, loss, fitted, window=np.inf))
+                    except ArchlabError:  # sizes that are equally good: only to one side of it there is a minimum
+                        sides.append(minimum)
+                found[row] = Nudged(_NUDGE * sum(side is not minimum for side in sides), *sides)
         return found
 
-    def _minimum(self, budget: float, loss: Floats) -> IsoFlopMinimum:
-        rows = self.budget == budget
-        return isoflop_minimum(float(np.median(self.C[rows])), self.N[rows], self.D[rows], loss[rows])
+    def fitted(self, budget: float) -> NDArray[np.bool_]:
+        """The rows that the parabola of a budget was fitted to."""
+        minimum = self.minima[budget]
+        fitted: NDArray[np.bool_] = (self.budget == budget) & (minimum.smallest <= self.N) & (minimum.largest >= self.N)
+        return fitted
+
+    def _minimum(self, budget: float, loss: Floats, rows: NDArray[np.bool_], **how: float) -> IsoFlopMinimum:
+        flops = float(np.median(self.C[self.budget == budget]))
+        return isoflop_minimum(flops, self.N[rows], self.D[rows], loss[rows], **how)
 
     def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Of every point of every training curve: the row of its training, the share of it done, the training loss."""
@@ -150,7 +164,9 @@ def read_study(records: Iterable["LanguageModelRecord"], parameters: Parameters 
         raise ArchlabError("the store has no trained language model: `archlab scale run PLAN` trains some")
     for name in _SAME:
         _expect_same(name, {getattr(run, name) for run, _ in found})
-    _expect_same("recipe", {recipe for _, recipe in found})
+    recipes = [recipe.to_dict() for _, recipe in found]
+    for name in recipes[0]:
+        _expect_same(name, {recipe[name] for recipe in recipes})
     labels = dict.fromkeys(run.label for run, _ in found)
     points = list(found.values())
     return Study({label: _family(label, [p for p in points if p.run.label == label], parameters) for label in labels}, parameters)

@@ -41,6 +41,9 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
     where = shown(location)
     if path is not None:
         _check_file(path, create=create, filled_by=filled_by)
+        if not create and _is_put_away(path):
+            # SQLite would write files of its own beside it.
+            url = URL.create("sqlite", database=path.absolute().as_uri(), query={"immutable": "1", "uri": "true"})
     try:
         engine = create_engine(url, json_serializer=dump_json, pool_pre_ping=path is None)
     except ModuleNotFoundError as error:
@@ -130,6 +133,12 @@ def _look_inside(path: Path) -> tuple[str, set[str]]:
     return state, tables
 
 
+def _is_put_away(path: Path) -> bool:
+    """Whether neither this process nor, so it seems, another one can write to it."""
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return not writable and not path.with_name(f"{path.name}-wal").exists()
+
+
 def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: Any) -> None:
@@ -214,7 +223,7 @@ def plain_errors(where: str) -> Iterator[None]:
     """Turn the database's errors into one line for the person who runs the command."""
     try:
         yield
-    except DBAPIError as error:
-        text = " ".join(str(error.orig).split())
+    except (DBAPIError, sqlite3.Error) as error:  # the latter while a connection is made
+        text = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
         reason = next((reason for sign, reason in _REASONS.items() if sign in text), text)
         raise ArchlabError(f"store {where}: {reason}") from error

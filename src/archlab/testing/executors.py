@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -236,7 +237,10 @@ def obey(folder: Path, trial: Trial, on_progress: Callable[[Progress], None], hu
     elif wish.kind == "jump":
         numerators = [hurdles[7], 0.0]
     elif wish.kind == "nap":
-        start = time.monotonic() % 1000  # float32 tells milliseconds apart here
+        epoch = folder / "epoch"  # seconds since then are few: float32 tells milliseconds apart
+        with suppress(FileExistsError):
+            epoch.touch(exist_ok=False)
+        start = time.time() - epoch.stat().st_mtime
         time.sleep(0.2)
         numerators = [start, start + 0.2]
     elif wish.kind == "meet":
