@@ -42,10 +42,11 @@ def train_plan(
     corpus = corpus_of(first.corpus, first.tokenizer)
     trials = [LMTrial(run, recipe, device).on(corpus) for run in plan.runs]
     folder = Path(checkpoints) if checkpoints else _beside(location)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArchlabError(f"checkpoints {folder}: {error.strerror}: give another folder by --checkpoints") from None
+    if checkpoints or folder.parent.is_dir():  # else there is no place for the store, which says so
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArchlabError(f"checkpoints {folder}: {error.strerror}: give another folder by --checkpoints") from None
     try:
         if launched_together():
             with Processes.join(device) as processes:
