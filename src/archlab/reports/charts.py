@@ -132,7 +132,7 @@ def difference_panel(scores: Scores, task: str | None, domain: tuple[float, floa
 
 
 def difference_rows(scores: Scores, task: str | None) -> list[Row]:
-    """The leader's lead over every other architecture, negative where it is ahead, in points."""
+    """Every other architecture's score less the leader's, negative where the leader is ahead, in points."""
     leader, *others = scores.architectures
     rows = []
     for other in others:

@@ -153,7 +153,7 @@ def setting(name: str, **knobs: Any) -> Task:
 
 
 def sample(task: Task | str, split: Split = "train", n: int | None = None, seed: int = 0, **knobs: Any) -> Arrays:
-    """Draw a split of a setting: the same arguments give the same arrays on every machine.
+    """Draw a split of a setting: the same arguments give the same arrays on every machine with the same NumPy.
 
     Each split has its own generator, an independent child of a :class:`numpy.random.SeedSequence` over
     the task's name, its knobs and the seed, so no draw is shared between splits or settings. The
