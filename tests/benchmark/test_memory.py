@@ -15,26 +15,6 @@ from archlab.errors import ArchlabError
 from archlab.tasks import setting
 from archlab.training.memory import FRAGMENTATION
 
-# Blocks of over 128 KiB are asked of the system and given back to it: what the process takes is what its tensors take.
-# VmHWM is of this process alone; ru_maxrss would start from that of the process that started it.
-MEASURE = """
-import sys
-import torch
-from tests.benchmark.test_memory import wide
-from archlab.training.train import train
-
-def peak():
-    status = open("/proc/self/status").read()
-    return int(status.partition("VmHWM:")[2].split()[0]) << 10
-
-torch.set_num_threads(1)
-train(wide("mlp", batch_size=1, steps=1))
-before = peak()
-train(wide(sys.argv[1]))
-print(peak() - before)
-"""
-
-
 def wide(spec, **recipe):
     one = trial(spec, setting("in-context-recall", length=128, num_train_examples=128))
     settings = {"steps": 2, "batch_size": 128, "evaluations": 1, "num_evaluation": 8, **recipe}
@@ -45,12 +25,11 @@ def wide(spec, **recipe):
 @pytest.mark.parametrize("spec", ["mh-attention(heads=2) swiglu", "deltanet mlp"])
 def test_the_peak_of_tensors_is_as_predicted(spec):
     found = subprocess.run(
-        [sys.executable, "-c", MEASURE, spec],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, Path(__file__).parents[2] / "benchmarks" / "peak_memory.py", "--one", spec],
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONPATH": ".", "MALLOC_MMAP_THRESHOLD_": str(2**17)},
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)},  # what is freed is given back
     )
     assert peak_bytes(wide(spec)) / FRAGMENTATION == pytest.approx(int(found.stdout), rel=0.05)
 
