@@ -15,6 +15,7 @@ from archlab.errors import ArchlabError
 from archlab.tasks import setting
 from archlab.training.memory import FRAGMENTATION
 
+
 def wide(spec, **recipe):
     one = trial(spec, setting("in-context-recall", length=128, num_train_examples=128))
     settings = {"steps": 2, "batch_size": 128, "evaluations": 1, "num_evaluation": 8, **recipe}

@@ -48,6 +48,8 @@ def test_the_page_draws_every_chart_and_needs_no_network(findings, tmp_path):
     assert len({row["budget"] for row in curves}) == 3
     assert "At 4e+17 FLOPs good has the lower loss than bad" in page
     assert "One seed" in page
+    assert "Machines and versions" in page
+    assert "the scatter about their parabolas" in page
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     with table.open() as file:
         rows = list(csv.DictReader(file))

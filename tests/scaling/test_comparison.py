@@ -92,3 +92,10 @@ def test_the_state_law_has_one_slope_over_architectures(families):
     assert law.exponent < 0
     assert law.offsets.keys() == {"a", "b"}
     assert law.offsets["b"] > law.offsets["a"]
+    assert law.interval.low < law.exponent < law.interval.high
+
+
+def test_a_state_law_needs_no_interval(families):
+    law = state_law([fit_laws(family, NONE) for family in families(ladder("a", LAW), ladder("b", replace(LAW, A=500)))], NONE)
+    assert law.exponent < 0
+    assert law.interval is None

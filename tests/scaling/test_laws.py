@@ -157,3 +157,21 @@ def test_an_empty_store_and_a_single_size_are_refused(study):
         fit_laws(study([(trial("a", 1e17, 1e6, 1e9), result(3.0))]).families["a"], NONE)
     with pytest.raises(ArchlabError, match="resamples=5"):
         Resampling(5)
+
+
+def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
+    with LanguageModelStore(tmp_path / "a.db") as store:
+        one = trial("a", 1e17, 1e6, 1e9)
+        store.finish(one, result(3.0).to_dict(), {})
+        store.finish(replace(one, device="cuda"), result(2.0).to_dict(), {})
+        (point,) = read_study(store.records()).points
+    assert (point.trial.device, point.result.loss) == ("cuda", 2.0)
+
+
+def test_recipes_that_differ_are_named_by_what_they_differ_in(tmp_path):
+    with LanguageModelStore(tmp_path / "a.db") as store:
+        one = trial("a", 1e17, 1e6, 1e9)
+        store.finish(one, result(3.0).to_dict(), {})
+        store.finish(replace(one, recipe=replace(one.recipe, precision="bf16")), result(2.0).to_dict(), {})
+        with pytest.raises(ArchlabError, match="precision: the store has runs with bf16 and fp32, whose losses do not compare"):
+            read_study(store.records())

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from archlab.benchmark.speed import cheapest, flops_per_second, remembered, single_thread, step_seconds, timed_flops
+from archlab.benchmark.speed import cheapest, flops_per_second, remembered, step_seconds, timed_flops
+from archlab.training.ceilings import single_thread
 from archlab.training.trial import Trial
 
 

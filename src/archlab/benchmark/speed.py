@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
 from archlab.execution import LocalExecutor
+from archlab.files import cache_folder, write_whole
 from archlab.training.ceilings import Ceilings, ceilings
 from archlab.training.trial import Trial, code_fingerprint
 
@@ -64,19 +64,6 @@ def _measured(what: Sequence[Any], on_progress: object, hurdles: object) -> Iter
         yield place, flops_per_second(one) if isinstance(one, Trial) else ceilings(one)
 
 
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Compute as a worker does."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def flops_per_second(trial: Trial) -> float:
     """Training FLOP/s of a few real steps of the trial on this process's threads."""
     return timed_flops(trial) / min(step_seconds(trial)[1:])
@@ -116,7 +103,7 @@ def step_seconds(trial: Trial) -> list[float]:
 
 def cache_path() -> Path:
     """Where measurements are kept: ``archlab/bench.json`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlab" / "bench.json"
+    return cache_folder() / "bench.json"
 
 
 def remember(ceilings: Ceilings, speeds: dict[str, float]) -> Measurement:
@@ -127,10 +114,8 @@ def remember(ceilings: Ceilings, speeds: dict[str, float]) -> Measurement:
     )
     path = cache_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     document = {"machine": _machine(), "when": measurement.when, "ceilings": vars(ceilings), "speeds": measurement.speeds}
-    temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(document, indent=1))
     return measurement
 
 

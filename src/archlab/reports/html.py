@@ -1,9 +1,7 @@
 """The report: one HTML file that needs nothing but itself, and no network."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +11,7 @@ from archlab.benchmark.comparison import differences_to_best
 from archlab.benchmark.protocol import Protocol
 from archlab.benchmark.scores import Scores
 from archlab.errors import ArchlabError
+from archlab.files import write_whole
 from archlab.reports import charts, findings
 from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, steps
 from archlab.reports.provenance import environments, recipes, trial_rows
@@ -27,10 +26,10 @@ def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = N
     Raises:
         ArchlabError: nothing can be written there.
     """
-    write_whole(path, lambda: render_report(scores, protocol))
+    write_page(path, lambda: render_report(scores, protocol))
 
 
-def write_whole(path: str | Path, render: Callable[[], str]) -> None:
+def write_page(path: str | Path, render: Callable[[], str]) -> None:
     """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good.
 
     Raises:
@@ -42,13 +41,9 @@ def write_whole(path: str | Path, render: Callable[[], str]) -> None:
     if not path.parent.is_dir():
         raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
     page = render()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, page)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise ArchlabError(f"report {path}: cannot be written: {error.strerror}") from None
 
 

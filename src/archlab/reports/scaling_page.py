@@ -10,7 +10,7 @@ from archlab.errors import ArchlabError
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_text as text
 from archlab.reports.charts import SYMBOLS, Spec, style
-from archlab.reports.html import Panel, render_page, write_whole
+from archlab.reports.html import Panel, render_page, write_page
 from archlab.reports.provenance import environments, mixed_versions
 from archlab.scaling.findings import Findings
 from archlab.scaling.study import Point
@@ -32,8 +32,8 @@ def write_scaling_report(findings: Findings, path: str | Path) -> Path:
     table = Path(path).with_suffix(".csv")
     if table == Path(path):
         raise ArchlabError(f"report {path}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
-    write_whole(path, lambda: render_scaling_report(findings))
-    write_whole(table, lambda: runs_as_csv(findings))
+    write_page(path, lambda: render_scaling_report(findings))
+    write_page(table, lambda: runs_as_csv(findings))
     return table
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archlab.scaling.plan import LMRun
+from archlab.training.ceilings import single_thread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,13 +76,10 @@ def _step_seconds(run: LMRun) -> float:
     """Processor time of a training step on one thread: the machine's other work does not count."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = _build(run)
-            tokens = torch.randint(run.vocab_size, (run.batch_size, run.length + 1))
+    with single_thread(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _build(run)
+        tokens = torch.randint(run.vocab_size, (run.batch_size, run.length + 1))
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         times = []
         for _ in range(4):
@@ -90,8 +88,6 @@ def _step_seconds(run: LMRun) -> float:
             optimizer.step()
             optimizer.zero_grad()
             times.append(time.process_time() - started)
-    finally:
-        torch.set_num_threads(threads)
     return min(times[1:])  # the first is not like the others
 
 

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
+from archlab.files import write_whole
 from archlab.scaling.flops import CONVENTIONS, Convention, training_flops
 from archlab.scaling.sizes import Size
 from archlab.yaml_fields import items, mapping, naming, read_yaml, write_yaml
@@ -157,9 +158,7 @@ class Plan:
         try:
             if place.exists() and place.read_text(encoding="utf-8") != text:
                 raise ArchlabError(f"plan {place}: another plan is there: choose another name or remove it")
-            temporary = place.with_name(f".{place.name}.{os.getpid()}")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, place)
+            write_whole(place, text)
         except (OSError, UnicodeDecodeError) as error:
             raise ArchlabError(f"plan {place} cannot be written: {error}") from None
 

@@ -1,7 +1,8 @@
 """What a machine reaches at most: products of matrices, and copying."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,3 +41,16 @@ def ceilings(device: str, clock: Callable[[], float] = time.perf_counter) -> Cei
         return min(times[1:])
 
     return Ceilings(2 * size**3 / best(lambda: torch.mm(a, b)), 2 * _COPIED_BYTES / best(lambda: target.copy_(source)))
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Compute as a worker does."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
+from archlab.files import cache_folder
 from archlab.scaling.corpora.corpus import SPLITS, Corpus, stream_path
 from archlab.scaling.corpora.documents import Source
 from archlab.scaling.corpora.tokenizers import Tokens, tokenizer_maker
@@ -83,7 +84,7 @@ def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: f
 
 def corpora_folder() -> Path:
     """Where corpora are kept unless told otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlab" / "corpora"
+    return cache_folder() / "corpora"
 
 
 def _tokenizer_time(name: str) -> int:
