@@ -18,7 +18,7 @@ REACH = 10.0
 _FLOPS = alt.X(
     "flops:Q",
     title="training FLOPs",
-    scale=alt.Scale(type="log", nice=False),
+    scale=alt.Scale(type="log", nice=False, padding=12),
     axis=alt.Axis(format="~e", tickCount=4, labelSeparation=8),
 )
 
@@ -133,8 +133,8 @@ def state_panel(findings: Findings) -> Spec | None:
             {"architecture": family.label, "state": float(m), "value": float(findings.state(m, family.label))} for m in states
         ]
         rows += [{"architecture": family.label, "state": m, "value": value} for m, value in laws.state_points()]
-    x = alt.X("state:Q", title="state (scalars)", scale=alt.Scale(type="log", nice=False), axis=_si())
-    y = alt.Y("value:Q", title="perplexity at the optimum", scale=alt.Scale(type="log", nice=False))
+    x = alt.X("state:Q", title="state (scalars)", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si())
+    y = alt.Y("value:Q", title="perplexity at the optimum", scale=alt.Scale(type="log", nice=False, padding=12))
     drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=x, y=y, color=_colour(findings))
     points = (
         chart(rows).mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=_colour(findings), shape=_shape(findings))
