@@ -84,3 +84,93 @@ def test_a_statistic_that_cannot_be_computed_is_said_so():
         bootstrap(np.mean, [1.0, 2.0, 3.0], strata=["a", "b", "c"])
     with pytest.raises(ArchlabError, match="confidence=95"):
         bootstrap(np.mean, [1.0, 2.0], confidence=95)
+
+
+COLUMN = np.arange(1.0, 11.0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "strata", "reason"),
+    [
+        ((), None, "columns: none are given"),
+        ((3.0,), None, r"columns\[0\] has no values, but is a single one"),
+        ((COLUMN, COLUMN[:-1]), None, r"columns\[1\] has 9 values, columns\[0\] has 10"),
+        ((COLUMN[:-1], COLUMN), None, r"columns\[1\] has 10 values, columns\[0\] has 9"),
+        ((np.where(COLUMN == 4, np.nan, COLUMN),), None, r"columns\[0\]\[3\]=nan: leave out"),
+        ((np.ma.masked_equal(COLUMN, 4),), None, r"columns\[0\]: some values are masked"),
+        (([[1.0], [1.0, 2.0]],), None, r"columns\[0\]: give numbers"),
+        ((COLUMN,), COLUMN[:-1], r"strata has 9 labels, columns\[0\] has 10 values"),
+        ((COLUMN,), np.arange(11), r"strata has 11 labels, columns\[0\] has 10 values"),
+        ((COLUMN,), np.where(COLUMN < 4, np.nan, 1), r"strata\[0\]=nan: leave out"),
+        ((COLUMN,), [None] * 10, r"strata\[0\]=None: leave out"),
+        ((COLUMN,), 7, "strata: give a label for each point, not 7"),
+        ((COLUMN,), np.ones((10, 2)), "strata: give a label for each point"),
+    ],
+)
+def test_columns_that_are_no_runs_are_refused_before_they_are_drawn(columns, strata, reason):
+    def unasked(*_):
+        raise AssertionError
+
+    with pytest.raises(ArchlabError, match=f"^{reason}"):
+        bootstrap(unasked, *columns, strata=strata)
+    if strata is None:
+        with pytest.raises(ArchlabError, match=f"^{reason}"):
+            jackknife(unasked, *columns)
+
+
+def test_strata_may_be_of_several_types_and_columns_have_rows():
+    labels = ["a", 1, "1", ("b",)] * 3
+    pairs = np.stack([np.arange(12.0), np.arange(12.0)], axis=1)
+    found = bootstrap(lambda rows: rows.mean(axis=0), pairs, strata=labels, resamples=20)
+    assert found.low[0] == found.low[1] < found.high[0] == found.high[1]
+    assert jackknife(lambda rows: rows.mean(), pairs) == pytest.approx(jackknife(np.mean, pairs[:, 0]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None, [1.0, np.nan]])
+def test_a_statistic_that_gives_no_finite_number_has_no_interval(value):
+    for method in ("bootstrap", "jackknife"):
+        with pytest.raises(ArchlabError, match=r"^the statistic gives (nan|inf)"):
+            Resampling(method=method).interval(lambda _: value, COLUMN)
+
+
+def test_resamples_whose_statistic_is_no_finite_number_count_as_failed():
+    found = bootstrap(lambda x: x.mean() if (x == 1).any() else np.nan, COLUMN, resamples=200)
+    assert 100 < found.resamples < 180
+    assert np.isfinite([found.low, found.high]).all()
+    with pytest.raises(ArchlabError, match=r"cannot be fitted \(the statistic gives nan"):
+        bootstrap(lambda x: x.mean() if len(np.unique(x)) == 10 else np.nan, COLUMN)
+
+
+def test_a_statistic_gives_as_many_numbers_each_time():
+    for method in (bootstrap, jackknife):
+        with pytest.raises(ArchlabError, match="the statistic gives"):
+            method(np.unique, np.repeat(COLUMN, [2, *[1] * 9]))
+    with pytest.raises(ArchlabError, match="statistic: give numbers, not 'mean'"):
+        bootstrap(lambda _: "mean", COLUMN)
+    with pytest.raises(ArchlabError, match=r"statistic: give numbers, not \(1\+2j\)"):
+        jackknife(lambda _: 1 + 2j, COLUMN)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"resamples": x} for x in (20.5, 30.0, np.nan, "x", None, True, 19, -1)),
+        *({"confidence": x} for x in (0, 1, 95, np.nan, "x", None, True)),
+        *({"seed": x} for x in (-1, 1.5, np.nan, "x", None, True)),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_by_name(option):
+    (name,) = option
+    with pytest.raises(ArchlabError, match=f"^{name}="):
+        bootstrap(np.mean, COLUMN, **option)
+    with pytest.raises(ArchlabError, match=f"^{name}="):
+        Resampling(**option)
+
+
+def test_no_intervals_are_a_choice_of_a_resampling_alone():
+    assert Resampling(0).resamples == 0
+    with pytest.raises(ArchlabError, match=r"^resamples=False: .*; 0 for no intervals"):
+        Resampling(False)
+    with pytest.raises(ArchlabError, match=r"^resamples=0: percentiles take a whole number of at least 20$"):
+        bootstrap(np.mean, COLUMN, resamples=0)
+    assert bootstrap(np.mean, COLUMN, resamples=np.int64(20), seed=np.int64(3)).resamples == 20
