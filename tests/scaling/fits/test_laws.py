@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import Resampling, bootstrap, fit_over_training, fit_power_law, fit_state, jackknife
+from archlab.scaling.fits import (
+    Frontier,
+    PowerLaw,
+    Resampling,
+    bootstrap,
+    fit_over_training,
+    fit_power_law,
+    fit_state,
+    jackknife,
+)
 
 
 def test_a_power_law_and_its_inverse():
@@ -174,3 +183,30 @@ def test_no_intervals_are_a_choice_of_a_resampling_alone():
     with pytest.raises(ArchlabError, match=r"^resamples=0: percentiles take a whole number of at least 20$"):
         bootstrap(np.mean, COLUMN, resamples=0)
     assert bootstrap(np.mean, COLUMN, resamples=np.int64(20), seed=np.int64(3)).resamples == 20
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1e-320, 1e-9, -1e-9])
+def test_a_flat_law_has_no_inverse(exponent: float):
+    law = PowerLaw(2.0, exponent)
+    for y in (3.0, [3.0, 4.0], 1.0):
+        with pytest.raises(ArchlabError, match="the law is flat"):
+            law.inverse(y)
+    with pytest.raises(ArchlabError, match="the law is flat"):
+        Frontier(PowerLaw(1, 0.5), PowerLaw(1, 0.5), 1.0, law).flops(4.0)
+    if abs(exponent) < 1e-300:
+        with pytest.raises(ArchlabError, match="the law is flat"):
+            law.inverse(2.0)  # every number gives it
+
+
+@pytest.mark.parametrize(("y", "told"), [(0.0, "0"), (-1.0, "-1"), (np.nan, "nan"), (np.inf, "inf"), ([1.0, -2.0], "-2")])
+def test_a_power_law_reaches_positive_numbers_alone(y, told: str):
+    with pytest.raises(ArchlabError, match=f"^y={told}: .*: give a positive number"):
+        PowerLaw(2.0, 0.5).inverse(y)
+
+
+@pytest.mark.parametrize(("loss", "told"), [(np.nan, "nan"), ([2.0, np.nan], "nan"), (1.0, "1"), ([2.0, 0.5], "0.5")])
+def test_a_loss_that_no_budget_reaches_is_refused(loss, told: str):
+    frontier = Frontier(PowerLaw(1, 0.5), PowerLaw(1, 0.5), 1.0, PowerLaw(10.0, -0.1))
+    assert frontier.flops([2.0, 3.0]) == pytest.approx([1e10, 5.0**10])
+    with pytest.raises(ArchlabError, match=f"^loss {told}: no budget reaches it"):
+        frontier.flops(loss)

@@ -133,3 +133,9 @@ def test_an_unknown_method_is_refused():
 def test_an_exponent_out_of_range_is_refused(values):
     with pytest.raises(ArchlabError, match=r"^the runs do not determine the exponents"):
         ParametricFit(E=1.7, objective=0.0, **values).frontier()
+
+
+@pytest.mark.parametrize("cost", [PowerLaw(0, 1), PowerLaw(6, 0), PowerLaw(6, -1), PowerLaw(np.nan, 1), PowerLaw(6, np.inf)])
+def test_a_cost_that_does_not_grow_with_the_size_is_refused(cost: PowerLaw):
+    with pytest.raises(ArchlabError, match=r"^cost=PowerLaw.*: larger models cost more"):
+        ParametricFit(1.7, 400, 400, 0.3, 0.3, 0.0).frontier(cost)

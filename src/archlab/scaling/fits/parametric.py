@@ -48,12 +48,14 @@ class ParametricFit:
 
         Raises:
             ArchlabError: the fit found no effect of size or of data, so there is nothing to balance; or one that leaves the
-                range of numbers.
+                range of numbers; or the cost does not grow with the parameters.
         """
+        if not (0 < cost.coefficient < np.inf and 0 < cost.exponent < np.inf):
+            raise ArchlabError(f"cost={cost}: larger models cost more: give a positive coefficient and exponent")
         for what, factor, exponent in (("size", self.A, self.alpha), ("data", self.B, self.beta)):
             if min(factor, exponent) <= 0:
                 raise ArchlabError(f"the fit sees no effect of {what} on the loss: add runs that differ more in it")
-        k, p = cost.coefficient, cost.exponent
+        k, p = np.float64(cost.coefficient), cost.exponent
         share = self.alpha + p * self.beta
         with np.errstate(all="ignore"):
             ratio = np.float64(self.alpha * self.A) / (p * self.beta * self.B)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats, array, at_least, positive_columns
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,21 @@ class PowerLaw:
         return self.coefficient * np.asarray(x, dtype=np.float64) ** self.exponent
 
     def inverse(self, y: ArrayLike) -> Floats:
-        """The ``x`` at which the law gives ``y``."""
-        return (np.asarray(y, dtype=np.float64) / self.coefficient) ** (1 / self.exponent)
+        """The ``x`` at which the law gives ``y``, of the same shape.
+
+        Raises:
+            ArchlabError: a ``y`` is not positive, or no ``x`` in the range of numbers gives it, as where the law is flat.
+        """
+        wanted = array("y", y, np.float64)
+        with np.errstate(all="ignore"):
+            power = np.float64(1) / self.exponent
+            x: Floats = (wanted / self.coefficient) ** power
+        bad = wanted[~((wanted > 0) & np.isfinite(x) & (x > 0) & np.isfinite(power))]
+        if bad.size:
+            flat = f"the law is flat, its exponent {self.exponent:.3g}, or far from it"
+            why = flat if 0 < bad[0] < np.inf else "give a positive number"
+            raise ArchlabError(f"y={bad[0]:.4g}: no x in the range of numbers gives it: {why}")
+        return x
 
 
 def fit_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None) -> PowerLaw:
