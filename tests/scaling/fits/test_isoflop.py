@@ -116,3 +116,8 @@ def test_what_concerns_all_groups_is_refused_once(change, reason: str):
     flops, size, _, loss = Law().study()
     with pytest.raises(ArchlabError, match=f"^{reason}"):
         fit_isoflop(flops, size, loss, **change)
+
+
+def test_no_runs_have_no_minimum():
+    with pytest.raises(ArchlabError, match=r"^runs: 0; it takes at least 1"):
+        fit_isoflop([], [], [])

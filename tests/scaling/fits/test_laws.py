@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import (
@@ -111,6 +112,8 @@ COLUMN = np.arange(1.0, 11.0)
         ((COLUMN,), COLUMN[:-1], r"strata has 9 labels, columns\[0\] has 10 values"),
         ((COLUMN,), np.arange(11), r"strata has 11 labels, columns\[0\] has 10 values"),
         ((COLUMN,), np.where(COLUMN < 4, np.nan, 1), r"strata\[0\]=nan: leave out"),
+        (([1.0, None, 3.0],), None, r"columns\[0\]\[1\]=None: leave out"),
+        ((COLUMN,), iter(COLUMN), "strata: give a label for each point"),
         ((COLUMN,), [None] * 10, r"strata\[0\]=None: leave out"),
         ((COLUMN,), 7, "strata: give a label for each point, not 7"),
         ((COLUMN,), np.ones((10, 2)), "strata: give a label for each point"),
@@ -210,3 +213,84 @@ def test_a_loss_that_no_budget_reaches_is_refused(loss, told: str):
     assert frontier.flops([2.0, 3.0]) == pytest.approx([1e10, 5.0**10])
     with pytest.raises(ArchlabError, match=f"^loss {told}: no budget reaches it"):
         frontier.flops(loss)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([1.0, 2.0, 10**400], r"x: give numbers, not \[1.0, 2.0, 1000"),
+        (torch.tensor([1.0, 2.0, 3.0], requires_grad=True), r"x: give numbers, not tensor\(\[1., 2., 3.\], requires_grad"),
+        (np.array([1, 2, 3 + 0j]), "x: give numbers, not array"),
+        ([1, 2, 3j], "x: give numbers, not"),
+        (np.ma.masked_equal([1.0, 2.0, 3.0], 2), "x: some values are masked"),
+        ((value for value in (1, 2, 3)), "x: give numbers, not <generator"),
+        (None, "x: give one number a run"),
+        (3.0, "x: give one number a run"),
+        ([1.0, 1e300, 3.0], r"x\[1\]=1e\+300: fits need positive finite numbers, 1e-100 to 1e\+100"),
+        ([[1.0], [2.0, 3.0]], "x: give numbers"),
+        ([np.array(["a"]), np.array(["b"])], "x: give numbers, not .* "),
+    ],
+)
+def test_columns_that_are_no_real_numbers_are_refused_in_one_line(values, reason: str):
+    with pytest.raises(ArchlabError, match=f"^{reason}") as refused:
+        fit_power_law(values, [1.0, 2.0, 3.0])
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
+def test_columns_of_other_libraries_are_read():
+    plain = fit_power_law([1.0, 2.0, 3.0], [1.0, 3.0, 4.0])
+    for values in (torch.tensor([1.0, 2.0, 3.0]), np.ma.masked_equal([1.0, 2.0, 3.0], 7), (1, 2, 3)):
+        assert fit_power_law(values, [1.0, 3.0, 4.0]) == plain
+
+
+@pytest.mark.parametrize("sigma", [1e-300, 1e300, 0.0, np.nan])
+def test_a_weight_out_of_range_is_refused(sigma: float):
+    with pytest.raises(ArchlabError, match=r"^sigma\[1\]="):
+        fit_power_law([1, 2, 3], [1, 2, 3], sigma=[1, sigma, 1])
+
+
+def test_points_that_determine_no_line_are_refused():
+    with pytest.raises(ArchlabError, match=r"^sigma: the largest is more than 1e\+10 times the smallest"):
+        fit_power_law([1, 2, 3], [1, 2, 4], [1e-11, 1, 1])
+    with pytest.raises(ArchlabError, match=r"^x: exponent 2\.\d+e\+17 leaves the range of numbers"):
+        fit_power_law([10, 10 + 1e-14], [1, 1e90])
+
+
+@pytest.mark.parametrize("sigma", [1e-9, 1e-6])
+def test_a_line_goes_through_a_point_that_outweighs_the_others(sigma: float):
+    x, y = np.array([3.0, 50.0, 700.0]), np.array([7.0, 30.0, 40.0])
+    from_first = np.log(x / x[0]), np.log(y / y[0])
+    expected = (from_first[0] @ from_first[1]) / (from_first[0] @ from_first[0])
+    assert fit_power_law(x, y, [sigma, 1, 1]).exponent == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("group", "reason"),
+    [
+        (None, "group: give a label for each point, not None"),
+        (5, "group: give a label for each point, not 5"),
+        (iter("aab"), "group: give a label for each point"),
+        (["a", "a"], "group has 2 labels, P has 3 values"),
+        (["a", None, "a"], r"group\[1\]=None: leave out"),
+        (["a", np.nan, "a"], r"group\[1\]=nan: leave out"),
+        (["a", "a", 1], "group: 1 is no name of an architecture: give text"),
+    ],
+)
+def test_points_without_an_architecture_are_refused(group, reason: str):
+    with pytest.raises(ArchlabError, match=f"^{reason}"):
+        fit_state([3, 4, 5], [1e3, 2e3, 4e3], group)
+
+
+def test_an_architecture_that_was_not_fitted_is_not_predicted():
+    found = fit_state([3, 4, 5], [1e3, 2e3, 4e3], np.array(["attention"] * 3), Resampling(20))
+    assert found.interval is not None
+    with pytest.raises(ArchlabError, match=r"^unknown architecture of the fit 'atention': did you mean 'attention'\?"):
+        found(1e3, "atention")
+    with pytest.raises(ArchlabError, match=r"^unknown architecture of the fit 'None': known: attention"):
+        found(1e3, None)
+
+
+def test_losses_that_are_all_alike_tell_nothing_of_over_training():
+    with pytest.raises(ArchlabError, match=r"^loss: all losses are alike, 2\.5: nothing to fit"):
+        fit_over_training(COLUMN, COLUMN, np.full(10, 2.5))

@@ -67,7 +67,7 @@ def whole_columns(*columns: ArrayLike) -> list[NDArray[Any]]:
         if not column.ndim or len(column) != len(found[0]):
             size = f"{len(column)} values, columns[0] has {len(found[0])}" if column.ndim else "no values, but is a single one"
             raise ArchlabError(f"columns[{place}] has {size}: give one of each a run")
-        missing = np.argwhere(column != column)  # as what is not a number does
+        missing = np.argwhere(np.frompyfunc(_is_missing, 1, 1)(column) if column.dtype == object else column != column)
         if len(missing):
             raise ArchlabError(f"columns[{place}][{missing[0, 0]}]={column[tuple(missing[0])]}: leave out runs without a value")
     return found
@@ -86,16 +86,22 @@ def numbered(name: str, labels: Any, points: int, column: str = "C") -> NDArray[
         ArchlabError: they are no sequence, too many or too few, or one is missing.
     """
     try:
-        given = list(labels)
+        number, given = len(labels), list(labels)
         numbers = {label: number for number, label in enumerate(dict.fromkeys(given))}
-        missing = next((place for place, label in enumerate(given) if label is None or label != label), None)
     except (TypeError, ValueError):
         raise ArchlabError(f"{name}: give a label for each point, not {' '.join(repr(labels).split())[:60]}") from None
-    if len(given) != points:
-        raise ArchlabError(f"{name} has {len(given)} labels, {column} has {points} values: give one of each a point")
-    if missing is not None:
-        raise ArchlabError(f"{name}[{missing}]={given[missing]}: leave out points without a label")
+    if number != points:
+        raise ArchlabError(f"{name} has {number} labels, {column} has {points} values: give one of each a point")
+    if missing := [place for place, label in enumerate(given) if _is_missing(label)]:
+        raise ArchlabError(f"{name}[{missing[0]}]={given[missing[0]]}: leave out points without a label")
     return np.array([numbers[label] for label in given], dtype=np.intp)
+
+
+def _is_missing(value: object) -> bool:
+    try:
+        return value is None or bool(value != value)  # as what is not a number does
+    except TypeError:  # of pandas, whose missing value does not compare
+        return True
 
 
 def at_least(number: int, what: str, least: int, why: str) -> None:
