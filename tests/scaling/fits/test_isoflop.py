@@ -95,7 +95,7 @@ def test_a_minimum_of_lists_is_that_of_arrays():
         ({"tokens": TOKENS[:2]}, "tokens has 2 values, size has 4"),
         ({"flops": 0.0}, r"flops\[0\]=0.0"),
         ({"flops": "many"}, "flops: give numbers"),
-        ({"loss": [2.0] * 4}, "budget 1e.16: all losses are alike: nothing to fit"),
+        ({"loss": [2.0] * 4}, "budget 1e.16: all losses are alike, 2: nothing to fit"),
         *(({"window": x}, "window=.*: give a factor above 1") for x in (0, -1, 1, 0.5, np.nan, "x", None)),
     ],
 )
@@ -121,3 +121,11 @@ def test_what_concerns_all_groups_is_refused_once(change, reason: str):
 def test_no_runs_have_no_minimum():
     with pytest.raises(ArchlabError, match=r"^runs: 0; it takes at least 1"):
         fit_isoflop([], [], [])
+
+
+@pytest.mark.parametrize("unit", [1e-90, 1e90])
+def test_the_unit_of_the_loss_does_not_matter(unit: float):
+    flops, size, _, loss = Law().study()
+    plain, other = fit_isoflop(flops, size, loss), fit_isoflop(flops, size, loss * unit)
+    assert [m.size for m in other.minima] == pytest.approx([m.size for m in plain.minima])
+    assert [m.loss / unit for m in other.minima] == pytest.approx([m.loss for m in plain.minima])

@@ -294,3 +294,11 @@ def test_an_architecture_that_was_not_fitted_is_not_predicted():
 def test_losses_that_are_all_alike_tell_nothing_of_over_training():
     with pytest.raises(ArchlabError, match=r"^loss: all losses are alike, 2\.5: nothing to fit"):
         fit_over_training(COLUMN, COLUMN, np.full(10, 2.5))
+
+
+@pytest.mark.parametrize("unit", [1e-90, 1e90])
+def test_the_unit_of_the_loss_does_not_matter_to_over_training(unit: float):
+    compute, multiplier = np.array([1e16, 3e17, 2e18, 2e19, 4e17]), np.array([20.0, 20.0, 20.0, 20.0, 320.0])
+    loss = 1.8 + (210 * multiplier**0.14 + 360 * multiplier**-0.14) * compute**-0.14
+    found = fit_over_training(compute, multiplier, loss * unit)
+    assert (found.E / unit, found.a / unit, found.b / unit, found.eta) == pytest.approx((1.8, 210, 360, 0.14), rel=1e-4)

@@ -26,7 +26,7 @@ def array(name: str, values: ArrayLike, dtype: type[np.float64] | None = None) -
             return np.asarray(values, dtype)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is torch's, of a tensor that requires a gradient
         pass
-    raise ArchlabError(f"{name}: give numbers, not {' '.join(repr(values).split())[:60]}")
+    raise ArchlabError(f"{name}: give numbers, not {_shown(values)}")
 
 
 def positive_columns(**columns: ArrayLike) -> list[Floats]:
@@ -89,12 +89,16 @@ def numbered(name: str, labels: Any, points: int, column: str = "C") -> NDArray[
         number, given = len(labels), list(labels)
         numbers = {label: number for number, label in enumerate(dict.fromkeys(given))}
     except (TypeError, ValueError):
-        raise ArchlabError(f"{name}: give a label for each point, not {' '.join(repr(labels).split())[:60]}") from None
+        raise ArchlabError(f"{name}: give a label for each point, not {_shown(labels)}") from None
     if number != points:
         raise ArchlabError(f"{name} has {number} labels, {column} has {points} values: give one of each a point")
     if missing := [place for place, label in enumerate(given) if _is_missing(label)]:
         raise ArchlabError(f"{name}[{missing[0]}]={given[missing[0]]}: leave out points without a label")
     return np.array([numbers[label] for label in given], dtype=np.intp)
+
+
+def _shown(value: object) -> str:
+    return " ".join(repr(value).split())[:60]
 
 
 def _is_missing(value: object) -> bool:
@@ -114,9 +118,14 @@ def at_least(number: int, what: str, least: int, why: str) -> None:
         raise ArchlabError(f"{what}: {number}; it takes at least {least} {why}")
 
 
-def all_alike(loss: Floats) -> bool:
-    """Whether losses differ by no more than what rounding does to them."""
-    return float(np.ptp(loss)) <= 1e-12 * float(loss.max())
+def not_all_alike(loss: Floats, where: str = "loss") -> None:
+    """Refuse losses that differ by no more than what rounding does to them.
+
+    Raises:
+        ArchlabError: they do not, naming where.
+    """
+    if np.ptp(loss) <= 1e-12 * loss.max():
+        raise ArchlabError(f"{where}: all losses are alike, {loss[0]:.6g}: nothing to fit; add runs that differ")
 
 
 def is_whole(value: object) -> bool:

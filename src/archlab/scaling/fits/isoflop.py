@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, all_alike, at_least, is_real, positive_columns
+from archlab.scaling.fits.columns import Floats, at_least, is_real, not_all_alike, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
@@ -136,8 +136,7 @@ def _minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, window: f
     where = f"budget {flops:.3g}"
     if len(np.unique(size)) < 3:
         raise ArchlabError(f"{where}: sizes: {len(np.unique(size))}; a parabola takes at least 3, better 5")
-    if all_alike(loss):
-        raise ArchlabError(f"{where}: all losses are alike: nothing to fit; add sizes further apart")
+    not_all_alike(loss, where)
     best = size[loss.argmin()]
     for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
         if best == end:
@@ -189,9 +188,10 @@ def _robust_parabola(x: Floats, y: Floats) -> Floats:
     for _ in range(50 if len(x) > 4 else 1):
         residual = np.abs(y - powers @ fitted(absolute))
         absolute = 1 / np.sqrt(np.maximum(residual, 1e-9 * np.abs(y).max()))
-    inexact = len(x) > 4 and residual.max() > 1e-9 * np.abs(y).max()  # three sizes, drawn again and again, are met exactly
-    scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if inexact else np.inf
-    return fitted(np.sqrt(np.minimum(1, OUTLIER * scale / np.maximum(residual, 1e-300))))
+    if len(x) <= 4 or residual.max() <= 1e-9 * np.abs(y).max():  # three sizes, drawn again and again, are met exactly
+        return fitted(np.ones_like(x))
+    limit = OUTLIER * 1.4826 * np.median(residual[residual > residual.max() * 1e-6])
+    return fitted(np.sqrt(limit / np.maximum(residual, limit)))
 
 
 Side = Literal["below", "above"]

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar, nnls
 
-from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, all_alike, at_least, positive_columns
+from archlab.scaling.fits.columns import Floats, at_least, not_all_alike, positive_columns
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ def fit_over_training(C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTraini
     compute, multiplier, observed = positive_columns(C=C, M=M, loss=loss)
     at_least(len(compute), "runs", 5, "to determine four numbers and an error")
     at_least(len(np.unique(multiplier)), "token multipliers M", 2, "to tell their effect from that of compute")
-    if all_alike(observed):
-        raise ArchlabError(f"loss: all losses are alike, {observed[0]:.6g}: nothing to fit; add runs that differ")
+    not_all_alike(observed)
     middle = np.exp(np.log(compute).mean())
 
     def solve(eta: float) -> tuple[Floats, float]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import RANGE, Floats, all_alike, at_least, positive_columns
+from archlab.scaling.fits.columns import RANGE, Floats, at_least, not_all_alike, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw
 
@@ -103,8 +103,7 @@ def fit_parametric(
     at_least(len(np.unique(np.stack([size, tokens]), axis=1).T), "different runs", 6, "to determine five numbers and an error")
     at_least(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
     at_least(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
-    if all_alike(observed):
-        raise ArchlabError(f"loss: all losses are alike, {observed[0]:.6g}: nothing to fit; add runs that differ")
+    not_all_alike(observed)
     if start is not None:
         _check_start(start)
     if method == "huber":
