@@ -136,6 +136,93 @@ def test_fasta_is_read_by_record_in_four_letters(tmp_path: Path):
     assert held
 
 
+def fasta(records: list[str], end: str = "\n") -> bytes:
+    return "".join(f">record {n}{end}{record[:70]}{end}{record[70:]}{end}" for n, record in enumerate(records)).encode()
+
+
+def drawn(letters: str, number: int = 20) -> list[str]:
+    rng = np.random.default_rng(0)
+    return ["".join(rng.choice(list(letters), 120)) for _ in range(number)]
+
+
+PROTEINS, RNA = drawn("ACDEFGHIKLMNPQRSTVWY"), drawn("ACGU")
+
+
+def test_proteins_are_read_in_bytes(tmp_path: Path):
+    path = tmp_path / "proteins.faa"
+    path.write_bytes(fasta(PROTEINS))
+    corpus = prepare(str(path), folder=tmp_path / "cache")
+    assert corpus.tokenizer == "bytes"
+    assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == sorted(x.encode() for x in PROTEINS)
+
+
+@pytest.mark.parametrize(
+    ("records", "share"), [(PROTEINS, r"7[0-9]\.[0-9]%"), (RNA, r"2[0-9]\.[0-9]%"), ([x.lower() for x in RNA], r"2[0-9]\.[0-9]%")]
+)
+@pytest.mark.parametrize("tokenizer", [None, "dna"])
+def test_what_is_no_dna_is_not_read_as_dna(records: list[str], share: str, tokenizer: str | None, tmp_path: Path):
+    path = tmp_path / "genome.fa"
+    path.write_bytes(fasta(records))
+    message = rf"^tokenizer dna: {share} of the letters are not A, C, G, T or N.*--tokenizer bytes"
+    with pytest.raises(ArchlabError, match=message):
+        prepare(str(path), tokenizer, folder=tmp_path / "cache")
+    assert [left for left in (tmp_path / "cache").glob("*") if left.suffix != ".lock"] == []
+    assert prepare(str(path), "bytes", folder=tmp_path / "cache").tokenizer == "bytes"
+
+
+@pytest.mark.parametrize(("strange", "refused"), [(20, False), (21, True)])
+def test_a_tenth_of_the_letters_may_be_ambiguous_and_any_number_unknown(strange: int, refused: bool, tmp_path: Path):
+    path = tmp_path / "genome.fa"
+    path.write_bytes(fasta(["N" * 60 + "R" * strange + "A" * (40 - strange), "C" * 100, "Y" * 10 + "G" * 90]))
+    if refused:
+        with pytest.raises(ArchlabError, match=r"^tokenizer dna: 10\.3% of the letters"):
+            prepare(str(path), folder=tmp_path / "cache")
+    else:
+        prepare(str(path), folder=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_lines_of_fasta_end_as_they_like(end: str, tmp_path: Path):
+    path = tmp_path / "genome.fa"
+    path.write_bytes(fasta(drawn("ACGT"), end))
+    corpus = prepare(str(path), "bytes", folder=tmp_path / "cache")
+    assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == sorted(x.encode() for x in drawn("ACGT"))
+
+
+@pytest.mark.parametrize("name", ["TEXTS.JSONL.GZ", "texts.jsonl.Gz"])
+def test_compression_is_known_in_capitals_too(name: str, tmp_path: Path):
+    (tmp_path / name).write_bytes(gzip.compress("\n".join(json.dumps({"text": text}) for text in TEXTS).encode()))
+    corpus = prepare(str(tmp_path / name), folder=tmp_path / "cache")
+    assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == sorted(text.encode() for text in TEXTS)
+
+
+@pytest.mark.parametrize("name", ["no#1.jsonl", "no#1/a#field=x.jsonl"])
+def test_a_path_may_hold_what_begins_options(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("\n".join(json.dumps({"text": text, "story": text[::-1]}) for text in TEXTS))
+    for source, step in ((name, 1), (f"{name}#field=story", -1)):
+        corpus = prepare(source, folder=tmp_path / "cache")
+        assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == sorted(t[::step].encode() for t in TEXTS)
+
+
+def test_half_of_a_surrogate_pair_is_replaced(tmp_path: Path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a\\ud800b"}\n{"text": "cd"}\n')
+    corpus = prepare(str(path), folder=tmp_path / "cache")
+    assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == [b"a?b", b"cd"]
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda data: data[:-20], lambda data: b"x" + data[1:], lambda data: data[:40] + b"\0" * 40 + data[80:]]
+)
+def test_a_damaged_archive_is_refused_by_name(harm, tmp_path: Path):
+    path = tmp_path / "texts.txt.gz"
+    path.write_bytes(harm(gzip.compress("".join(map(str, range(10_000))).encode())))
+    with pytest.raises(ArchlabError, match=r"texts\.txt\.gz cannot be read"):
+        prepare(str(path), folder=tmp_path / "cache")
+
+
 def test_ascii_keeps_what_it_can_say(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x = 1\t\n~")
     (tmp_path / "b.txt").write_text("é")
@@ -177,6 +264,11 @@ def test_parquet(tmp_path: Path):
         ("one.jsonl", None, r"one.jsonl, line 2: not JSON"),
         ("one.jsonl#field=txt", None, r"unknown field of one.jsonl, line 1: 'txt': did you mean 'text'\?"),
         ("one.fa", None, "one.fa, line 1: not FASTA"),
+        ("deep.jsonl", None, "deep.jsonl, line 1: not JSON that can be read: maximum recursion depth"),
+        ("x" * 5000, None, "x: no such file or folder"),
+        ("~nobody-of-that-name/x", None, "x: no such file or folder"),
+        ("one#two.txt", None, "unknown option of corpus one: 'two.txt'"),
+        ("two", "hf:" + "x" * 5000, "tokenizer hf:x"),
         ("one.txt#fields=x", None, "unknown option of corpus one.txt: 'fields': did you mean 'field'"),
         ("one.txt#field", None, "field has no value"),
         ("one.txt#max_bytes=many", None, "max_bytes=many: give a positive number"),
@@ -195,6 +287,7 @@ def test_what_cannot_be_read_is_refused_and_leaves_nothing(
         "one.txt": "x",
         "one.jsonl": '{"text": "x"}\n{',
         "one.fa": "ACGT\n",
+        "deep.jsonl": "[" * 100_000,
         "two/a": "a",
         "two/b": "b",
     }.items():

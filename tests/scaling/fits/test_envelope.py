@@ -102,3 +102,26 @@ def test_points_that_make_no_curves_are_refused(change, reason):
         fit_envelope(*change(*_without_tokens(curves(np.geomspace(1e7, 1e9, 9), np.geomspace(1e18, 2e18, 9)))))
     with pytest.raises(ArchlabError, match="since=1"):
         fit_envelope([], [], [], [], since=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"curve": None}, "curve: give a label for each point, not None"),
+        ({"curve": 3}, "curve: give a label for each point, not 3"),
+        ({"curve": iter("abc")}, "curve: give a label for each point"),
+        ({"curve": ["a", None, "b"]}, r"curve\[1\]=None: leave out points without a label"),
+        ({"group": [1, 1, np.nan]}, r"group\[2\]=nan: leave out points without a label"),
+        ({"group": "a"}, "group has 1 labels, C has 3 values"),
+        ({"C": None}, "C: give one number a run"),
+        ({"C": 3.0}, "C: give one number a run"),
+        ({"C": iter([1, 2, 3])}, "C: give numbers, not"),
+        ({"N": [1, np.nan, 3]}, r"N\[1\]=nan"),
+        ({"D": [1]}, "D has 1 values, C has 3"),
+        *(({"since": x}, "since=.*: must be at least 0 and below 1") for x in ("a", None, np.nan, True, -0.1)),
+    ],
+)
+def test_columns_and_options_that_are_none_are_refused(change, reason):
+    given = {"curve": ["a", "b", "c"], "C": [1, 2, 3], "N": [1, 2, 3], "loss": [3, 2, 1]} | change
+    with pytest.raises(ArchlabError, match=f"^{reason}"):
+        fit_envelope(**given)

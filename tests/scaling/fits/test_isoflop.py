@@ -77,3 +77,55 @@ def test_the_three_sizes_next_to_the_minimum_may_lie_outside_the_window_and_come
     found = isoflop_minimum(1e15, size, 1e15 / 6 / size, loss, window=2.0)
     assert found.runs == 9
     assert 1e6 < found.size < 1e8
+
+
+SIZE, LOSS = [1e6, 2e6, 4e6, 8e6], [2.2, 2.0, 2.1, 2.4]
+TOKENS = [1e9, 5e8, 2.5e8, 1.25e8]
+
+
+def test_a_minimum_of_lists_is_that_of_arrays():
+    assert isoflop_minimum(1e16, SIZE, TOKENS, LOSS) == isoflop_minimum(1e16, *map(np.array, (SIZE, TOKENS, LOSS)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"size": [-1e6, 2e6, 4e6, 8e6]}, r"size\[0\]=-1000000.0: fits need positive finite numbers"),
+        ({"loss": [2.2, np.nan, 2.1, 2.4]}, r"loss\[1\]=nan"),
+        ({"tokens": TOKENS[:2]}, "tokens has 2 values, size has 4"),
+        ({"flops": 0.0}, r"flops\[0\]=0.0"),
+        ({"flops": "many"}, "flops: give numbers"),
+        ({"loss": [2.0] * 4}, "budget 1e.16: all losses are alike, 2: nothing to fit"),
+        *(({"window": x}, "window=.*: give a factor above 1") for x in (0, -1, 1, 0.5, np.nan, "x", None)),
+    ],
+)
+def test_runs_that_are_no_group_are_refused(change, reason: str):
+    given = {"flops": 1e16, "size": SIZE, "tokens": TOKENS, "loss": LOSS} | change
+    with pytest.raises(ArchlabError, match=f"^{reason}"):
+        isoflop_minimum(given.pop("flops"), **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        *(({"window": x}, "window=.*: give a factor above 1") for x in (0, -1, 0.5, np.nan)),
+        ({"D": [1e9, 2e9]}, "D has 2 values, C has 75"),
+    ],
+)
+def test_what_concerns_all_groups_is_refused_once(change, reason: str):
+    flops, size, _, loss = Law().study()
+    with pytest.raises(ArchlabError, match=f"^{reason}"):
+        fit_isoflop(flops, size, loss, **change)
+
+
+def test_no_runs_have_no_minimum():
+    with pytest.raises(ArchlabError, match=r"^runs: 0; it takes at least 1"):
+        fit_isoflop([], [], [])
+
+
+@pytest.mark.parametrize("unit", [1e-90, 1e90])
+def test_the_unit_of_the_loss_does_not_matter(unit: float):
+    flops, size, _, loss = Law().study()
+    plain, other = fit_isoflop(flops, size, loss), fit_isoflop(flops, size, loss * unit)
+    assert [m.size for m in other.minima] == pytest.approx([m.size for m in plain.minima])
+    assert [m.loss / unit for m in other.minima] == pytest.approx([m.loss for m in plain.minima])

@@ -1,5 +1,6 @@
 """The parametric law: known laws are recovered, the objectives are what they say, bad data is refused."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tests.scaling.fits.laws import Law
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import ParametricFit, PowerLaw, fit_parametric
+from archlab.scaling.fits import ParametricFit, PowerLaw, fit_parametric, parametric
 from archlab.scaling.fits.parametric import HUBER_DELTA, _huber_objective
 
 METHODS = ("huber", "variable-projection", "asymmetric")
@@ -133,3 +134,59 @@ def test_an_unknown_method_is_refused():
 def test_an_exponent_out_of_range_is_refused(values):
     with pytest.raises(ArchlabError, match=r"^the runs do not determine the exponents"):
         ParametricFit(E=1.7, objective=0.0, **values).frontier()
+
+
+@pytest.mark.parametrize("cost", [PowerLaw(0, 1), PowerLaw(6, 0), PowerLaw(6, -1), PowerLaw(np.nan, 1), PowerLaw(6, np.inf)])
+def test_a_cost_that_does_not_grow_with_the_size_is_refused(cost: PowerLaw):
+    with pytest.raises(ArchlabError, match=r"^cost=PowerLaw.*: larger models cost more"):
+        ParametricFit(1.7, 400, 400, 0.3, 0.3, 0.0).frontier(cost)
+
+
+def noisy():
+    _, size, tokens, loss = Law().study(budgets=4, sizes=5)
+    return size, tokens, loss * np.exp(np.random.default_rng(2).normal(scale=0.005, size=len(loss)))
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e30])
+@pytest.mark.parametrize(("method", "degree"), [("huber", 0), ("variable-projection", 2), ("asymmetric", 1)])
+def test_the_unit_of_the_loss_does_not_matter(method: str, degree: int, unit: float):
+    size, tokens, loss = noisy()
+    plain, other = (fit_parametric(size, tokens, x, method=method) for x in (loss, loss * unit))
+    assert (other.alpha, other.beta) == pytest.approx((plain.alpha, plain.beta), rel=1e-5)
+    assert (other.E / unit, other.A / unit, other.B / unit) == pytest.approx((plain.E, plain.A, plain.B), rel=1e-5)
+    assert other.objective / unit**degree == pytest.approx(plain.objective)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_losses_that_are_all_alike_have_no_law(method: str):
+    size, tokens, _ = noisy()
+    for loss in (np.full(len(size), 2.5), 2.5 * (1 + 1e-15 * np.arange(len(size)))):
+        with pytest.raises(ArchlabError, match=r"^loss: all losses are alike, 2\.5: nothing to fit"):
+            fit_parametric(size, tokens, loss, method=method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "change",
+    [{x: y} for x in ("E", "A", "B", "alpha", "beta") for y in (np.nan, np.inf, -0.1)] + [{"alpha": 0.0}, {"beta": 1e308}],
+)
+def test_a_start_that_is_no_law_is_refused(method: str, change):
+    size, tokens, loss = noisy()
+    ((name, value),) = change.items()
+    with pytest.raises(ArchlabError, match=rf"^start\.{name}={re.escape(str(value))}: .*: begin at another fit"):
+        fit_parametric(size, tokens, loss, method=method, start=ParametricFit(**vars(Law()) | {"objective": 0.0} | change))
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_a_start_beyond_what_can_be_computed_is_refused(method: str):
+    size, tokens, loss = noisy()
+    with pytest.raises(ArchlabError, match=r"^exponents alpha 1e\+03, beta 0.3 of start: .*: begin at another fit"):
+        fit_parametric(size, tokens, loss, method=method, start=ParametricFit(1.7, 400, 400, 1000.0, 0.3, 0.0))
+
+
+def test_a_linear_programme_that_fails_is_no_law(monkeypatch: pytest.MonkeyPatch):
+    size, tokens, loss = noisy()
+    failed = type("Failed", (), {"success": False, "fun": None, "x": None})
+    monkeypatch.setattr(parametric, "linprog", lambda *_, **__: failed)
+    with pytest.raises(ArchlabError, match=r"^exponents of a grid: .* take method='huber'"):
+        fit_parametric(size, tokens, loss, method="asymmetric")

@@ -6,20 +6,22 @@ A source is written ``PLACE`` or ``PLACE#option=value,option=value``::
     books/                                      a folder: one file a document
     shakespeare.txt                             a text: pieces of 16 KiB, cut at line ends, are its documents
     pile.jsonl.gz#field=text                    one object a line; also .parquet
-    genome.fa                                   FASTA: one record a document, letters in upper case
+    genome.fa, proteins.faa                     FASTA: one record a document, letters in upper case
     hf:roneneldan/TinyStories#max_bytes=1e9     streamed from Hugging Face (config=..., split=...)
 
-``max_bytes`` stops at so many bytes, anywhere.
+``max_bytes`` stops at so many bytes, anywhere. A path that holds ``#`` is taken for one if it exists.
 """
 
 import gzip
 import hashlib
 import json
+import os
 import sysconfig
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +31,8 @@ from archlab.scaling.corpora.modules import optional_module
 PIECE = 16 << 10
 """Bytes of a document of a single text, at least; at most twice as many, if its lines are longer."""
 _OPTIONS = {"field": "text", "max_bytes": "", "config": "", "split": "train"}
-_FASTA = {".fa", ".fasta", ".fna", ".ffn", ".faa"}
+_DNA = {".fa", ".fasta", ".fna", ".ffn"}
+_FASTA = {*_DNA, ".faa"}
 _FASTA_HEADER = b">"
 
 
@@ -47,12 +50,14 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> "Source":
-        """Read ``PLACE#option=value,...``; touches nothing.
+        """Read ``PLACE#option=value,...``; looks for a file of that name only where there are several readings.
 
         Raises:
             ArchlabError: an option is unknown or has no fitting value.
         """
-        place, _, options = text.partition("#")
+        parts = text.split("#")
+        readings = [("#".join(parts[:end]), "#".join(parts[end:])) for end in range(len(parts), 0, -1)]
+        place, options = next((reading for reading in readings[:-1] if _exists(reading[0])), readings[-1])
         if not place:
             raise ArchlabError(f"corpus {text!r}: give stdlib, a file, a folder, or hf:NAME")
         given = dict(_OPTIONS)
@@ -77,9 +82,9 @@ class Source:
         return self.place.startswith("hf:")
 
     @property
-    def is_fasta(self) -> bool:
-        """All its documents are records of FASTA files."""
-        return not self.is_remote and all(_suffix(path) in _FASTA for path in self.files)
+    def is_dna(self) -> bool:
+        """All its documents are records of FASTA files whose names do not say proteins."""
+        return not self.is_remote and all(_suffix(path) in _DNA for path in self.files)
 
     @cached_property
     def files(self) -> list[Path]:
@@ -88,10 +93,10 @@ class Source:
         Raises:
             ArchlabError: there is none.
         """
-        root = Path(sysconfig.get_path("stdlib") if self.place == "stdlib" else self.place).expanduser()
-        if root.is_file():
+        root = Path(os.path.expanduser(sysconfig.get_path("stdlib") if self.place == "stdlib" else self.place))
+        if os.path.isfile(root):
             return [root]
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise ArchlabError(f"corpus {self.place}: no such file or folder: give one, stdlib, or hf:NAME")
         if self.place == "stdlib":
             found = (path for path in root.rglob("*.py") if not {"site-packages", "dist-packages"} & set(path.parts))
@@ -139,7 +144,7 @@ def _file_documents(path: Path, field: str, *, alone: bool) -> Iterator[bytes]:
     if suffix == ".parquet":
         yield from _parquet(path, field)
         return
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
         if suffix in _FASTA:
             yield from _fasta(file, path)
         elif suffix == ".jsonl":
@@ -151,7 +156,16 @@ def _file_documents(path: Path, field: str, *, alone: bool) -> Iterator[bytes]:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+    return Path(path.stem if _is_packed(path) else path.name).suffix.lower()
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _exists(place: str) -> bool:
+    """False also of what no path can be, as a name that is too long."""
+    return os.path.exists(os.path.expanduser(place))
 
 
 def _pieces(lines: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
@@ -161,7 +175,8 @@ def _pieces(lines: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
 
 def _fasta(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
     record: list[bytes] | None = None
-    for number, line in enumerate(lines, start=1):
+    # lines may end by carriage returns alone
+    for number, line in enumerate(chain.from_iterable(map(bytes.splitlines, lines)), start=1):
         line = line.strip()
         if line.startswith(_FASTA_HEADER):
             if record is not None:
@@ -180,8 +195,8 @@ def _json_lines(lines: Iterable[bytes], path: Path, field: str) -> Iterator[byte
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise ArchlabError(f"{path}, line {number}: not JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ArchlabError(f"{path}, line {number}: not JSON that can be read: {error}") from None
         if not isinstance(row, dict):
             raise ArchlabError(f"{path}, line {number}: give an object a line, as in {{{field!r}: '...'}}")
         yield _text_of(row, field, f"{path}, line {number}")

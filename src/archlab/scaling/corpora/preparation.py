@@ -23,7 +23,7 @@ from archlab.scaling.corpora.tokenizers import Tokens, tokenizer_maker
 Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
-_FORMAT = 1
+_FORMAT = 2
 """Of the files and of what tokenizers and splits do: another number prepares again."""
 
 
@@ -40,19 +40,21 @@ def prepare(
 
     Args:
         source: ``stdlib``, a path, or ``hf:NAME``, with options; see :mod:`archlab.scaling.corpora.documents`.
-        tokenizer: see :mod:`archlab.scaling.corpora.tokenizers`; by default ``dna`` for FASTA and ``bytes`` for all else.
+        tokenizer: see :mod:`archlab.scaling.corpora.tokenizers`; by default ``dna`` for FASTA that is not of
+            proteins (``.faa``), and ``bytes`` for all else.
         folder: where corpora are kept; by default ``archlab/corpora`` in the user's cache folder.
         validation_fraction: of the bytes, held out by document. Which documents follows from their content alone, and
             equal documents stay together.
 
     Raises:
-        ArchlabError: the source is missing, empty, or has one document only; a package is missing; no such tokenizer.
+        ArchlabError: the source is missing, empty, or has one document only; a package is missing; no such tokenizer, or
+            ``dna`` for what is none.
     """
     if not 0 < validation_fraction < 1:
         raise ArchlabError(f"validation_fraction={validation_fraction}: give a number between 0 and 1")
     parsed = Source.parse(source)
     if tokenizer is None:
-        tokenizer = "dna" if parsed.is_fasta else "bytes"
+        tokenizer = "dna" if parsed.is_dna else "bytes"
     folder = folder or corpora_folder()
     identity = json.dumps([_FORMAT, parsed.fingerprint(), tokenizer, _tokenizer_time(tokenizer), validation_fraction])
     place = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -88,8 +90,8 @@ def corpora_folder() -> Path:
 
 
 def _tokenizer_time(name: str) -> int:
-    path = Path(name.removeprefix("hf:"))
-    return path.stat().st_mtime_ns if path.is_file() else 0
+    path = name.removeprefix("hf:")
+    return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
 
 
 def _whole(place: Path) -> Corpus | None:

@@ -5,7 +5,8 @@ name       tokens                                                        vocabul
 ========== ============================================================= ==========
 bytes      bytes as they are; byte 0 ends a document                     256
 ascii      printable ASCII, line feed and tab; the rest is one token     99
-dna        A, C, G, T; other letters are a gap, which ends a document    5
+dna        A, C, G, T; others, at most a tenth, are a gap, which ends    5
+           a document
 bpe:SIZE   byte-pair encoding, trained on the training documents         SIZE
 hf:NAME    a tokenizer of Hugging Face, or a tokenizer.json              its own
 ========== ============================================================= ==========
@@ -26,6 +27,8 @@ Tokens = NDArray[np.unsignedinteger[Any]]
 _END = "<|endoftext|>"
 _KNOWN_ENDS = (_END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _BATCH = 256
+_MOST_STRANGE = 0.1
+"""Of letters that the tokenizer of DNA does not know: gaps and ambiguous bases are fewer, proteins and RNA have more."""
 _SMALLEST_BPE = 257
 """Every byte and the end."""
 
@@ -52,13 +55,32 @@ class TableTokenizer:
             yield self.table[np.frombuffer(document + b"\0", np.uint8)]
 
 
-class GapTokenizer(TableTokenizer):
-    """A token a byte; a run of 0 is one 0."""
+class DNATokenizer(TableTokenizer):
+    """A, C, G, T in either case; a run of other letters is one 0."""
+
+    def __init__(self) -> None:
+        table = np.zeros(256, np.uint8)
+        for letters in (b"ACGT", b"acgt"):
+            table[list(letters)] = np.arange(1, 5)
+        super().__init__(table, 5)
 
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
-        """See :meth:`Tokenizer.encode`."""
-        for tokens in super().encode(documents):
+        """See :meth:`Tokenizer.encode`.
+
+        Raises:
+            ArchlabError: after the last document, if more than a tenth of all letters are neither of the four nor N.
+        """
+        strange = total = 0
+        for document in documents:
+            (tokens,) = super().encode([document])
+            strange += len(document) - int(np.count_nonzero(tokens)) - sum(map(document.count, (b"N", b"n")))
+            total += len(document)
             yield tokens[(tokens != 0) | np.append(True, tokens[:-1] != 0)]
+        if strange > _MOST_STRANGE * total:
+            raise ArchlabError(
+                f"tokenizer dna: {strange / total:.1%} of the letters are not A, C, G, T or N, as in proteins or RNA: take "
+                "another, for example --tokenizer bytes"
+            )
 
 
 class HuggingFaceTokenizer:
@@ -89,7 +111,7 @@ def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
     elif name == "ascii":
         tokenizer = _ascii()
     elif name == "dna":
-        tokenizer = _dna()
+        tokenizer = DNATokenizer()
     elif kind == "hf" and value:
         tokenizer = _from_hugging_face(value)
     else:
@@ -103,13 +125,6 @@ def _ascii() -> TableTokenizer:
     table[0] = 0
     table[letters] = np.arange(1, len(letters) + 1)
     return TableTokenizer(table, len(letters) + 2)
-
-
-def _dna() -> TableTokenizer:
-    table = np.zeros(256, np.uint8)
-    for letters in (b"ACGT", b"acgt"):
-        table[list(letters)] = np.arange(1, 5)
-    return GapTokenizer(table, 5)
 
 
 def _bpe(name: str, size: str) -> Callable[[Iterable[bytes]], HuggingFaceTokenizer]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.columns import Floats, at_least, is_real, numbered, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
@@ -63,16 +63,16 @@ def fit_envelope(
         since: share of its FLOPs from which on a curve counts; before, it warms up.
 
     Raises:
-        ArchlabError: fewer than two sizes are best between smaller and larger ones, the size changes along a curve, or a
-            value is not positive.
+        ArchlabError: fewer than two sizes are best between smaller and larger ones, the size changes along a curve, the columns
+            differ in length, a value is not positive, a label is missing, or ``since`` is out of range.
     """
-    if not 0 <= since < 1:
-        raise ArchlabError(f"since={since}: must be at least 0 and below 1, for example 0.1")
+    if not is_real(since) or not 0 <= since < 1:
+        raise ArchlabError(f"since={since!r}: must be at least 0 and below 1, for example 0.1")
     flops, size, observed = positive_columns(C=C, N=N, loss=loss)
     at_least(len(flops), "points", 1, "to follow a curve")
     _, tokens = positive_columns(C=flops, D=flops / (6 * size) if D is None else D)
-    of = _numbered("curve", curve, flops)
-    groups = _numbered("group", np.zeros(len(flops)).tolist() if group is None else group, flops)
+    of = numbered("curve", curve, len(flops))
+    groups = numbered("group", np.zeros(len(flops)) if group is None else group, len(flops))
     sizes, ends = np.zeros(of.max() + 1), np.zeros(of.max() + 1)
     np.maximum.at(sizes, of, size)
     np.maximum.at(ends, of, flops)
@@ -97,14 +97,6 @@ def fit_envelope(
         size_law=fit_power_law(at, optimum),
         tokens_law=fit_power_law(at, seen),
     )
-
-
-def _numbered(name: str, labels: Sequence[object], points: Floats) -> NDArray[np.intp]:
-    """Labels as numbers from 0 on; a dictionary tells labels apart that NumPy would turn into equal text."""
-    if len(labels) != len(points):
-        raise ArchlabError(f"{name} has {len(labels)} labels, C has {len(points)} values: give one of each a point")
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    return np.array([numbers[label] for label in labels], dtype=np.intp)
 
 
 def _minima(of: NDArray[np.intp], flops: Floats, size: Floats, tokens: Floats, loss: Floats) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats
+from archlab.scaling.fits.columns import Floats, array
 from archlab.scaling.fits.power_law import PowerLaw
 
 
@@ -25,14 +25,15 @@ class Frontier:
         return self.E + self.excess(C)
 
     def flops(self, loss: ArrayLike) -> Floats:
-        """The budget that reaches a loss.
+        """The FLOPs of the budget that reaches a loss, of the same shape.
 
         Raises:
             ArchlabError: no budget does.
         """
-        wanted = np.asarray(loss, float)
-        if (wanted <= self.E).any():
+        wanted = array("loss", loss, np.float64)
+        bad = wanted[~(wanted > self.E)]
+        if bad.size:
             raise ArchlabError(
-                f"loss {wanted.min():.4g}: no budget reaches it by this fit, whose floor E is {self.E:.4g}: ask above"
+                f"loss {bad.min():.4g}: no budget reaches it by this fit, whose floor E is {self.E:.4g}: ask above"
             )
         return self.excess.inverse(wanted - self.E)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.columns import Floats, at_least, is_real, not_all_alike, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
@@ -80,17 +80,19 @@ def fit_isoflop(
             symmetric in log size; ``inf`` for all.
 
     Raises:
-        ArchlabError: fewer than two budgets have a minimum between their sizes, or a value is not positive.
+        ArchlabError: fewer than two budgets have a minimum between their sizes, the columns differ in length, a value is not
+            positive, or the window is no factor above 1.
     """
     compute, size, observed = positive_columns(C=C, N=N, loss=loss)
-    (tokens,) = positive_columns(D=compute / (6 * size) if D is None else D)
-    at_least(len(tokens) if len(tokens) == len(size) else 0, "values of D", len(size), "one for each run")
+    at_least(len(compute), "runs", 1, "to find a minimum")
+    _, tokens = positive_columns(C=compute, D=compute / (6 * size) if D is None else D)
+    _check_window(window)
     minima: list[IsoFlopMinimum] = []
     refused: dict[float, str] = {}
     for group in _budgets(compute):
         flops = float(np.median(compute[group]))
         try:
-            minima.append(isoflop_minimum(flops, size[group], tokens[group], observed[group], window=window))
+            minima.append(_minimum(flops, size[group], tokens[group], observed[group], window))
         except ArchlabError as error:
             refused[flops] = str(error)
     if len(minima) < 2:
@@ -105,16 +107,36 @@ def fit_isoflop(
     )
 
 
-def isoflop_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, *, window: float = 6.0) -> IsoFlopMinimum:
+def isoflop_minimum(flops: float, size: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, window: float = 6.0) -> IsoFlopMinimum:
     """The minimum of one group of runs.
+
+    Args:
+        flops: training FLOPs of each of them, about.
+        size: parameters of each run.
+        tokens: its tokens.
+        loss: its final loss.
+        window: as of :func:`fit_isoflop`.
 
     Raises:
         ArchlabError: there are fewer than three sizes, or the minimum is not between them: naming the budget, and the
-            sizes to add.
+            sizes to add; the columns differ in length, a value is not positive, or the window is no factor above 1.
     """
+    (budget,) = positive_columns(flops=[flops])
+    _check_window(window)
+    sizes, seen, observed = positive_columns(size=size, tokens=tokens, loss=loss)
+    return _minimum(float(budget[0]), sizes, seen, observed, window)
+
+
+def _check_window(window: float) -> None:
+    if not is_real(window) or not window > 1:
+        raise ArchlabError(f"window={window!r}: give a factor above 1, or inf for all sizes")
+
+
+def _minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, window: float) -> IsoFlopMinimum:
     where = f"budget {flops:.3g}"
     if len(np.unique(size)) < 3:
         raise ArchlabError(f"{where}: sizes: {len(np.unique(size))}; a parabola takes at least 3, better 5")
+    not_all_alike(loss, where)
     best = size[loss.argmin()]
     for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
         if best == end:
@@ -166,9 +188,10 @@ def _robust_parabola(x: Floats, y: Floats) -> Floats:
     for _ in range(50 if len(x) > 4 else 1):
         residual = np.abs(y - powers @ fitted(absolute))
         absolute = 1 / np.sqrt(np.maximum(residual, 1e-9 * np.abs(y).max()))
-    inexact = len(x) > 4 and residual.max() > 1e-9 * np.abs(y).max()  # three sizes, drawn again and again, are met exactly
-    scale = 1.4826 * np.median(residual[residual > residual.max() * 1e-6]) if inexact else np.inf
-    return fitted(np.sqrt(np.minimum(1, OUTLIER * scale / np.maximum(residual, 1e-300))))
+    if len(x) <= 4 or residual.max() <= 1e-9 * np.abs(y).max():  # three sizes, drawn again and again, are met exactly
+        return fitted(np.ones_like(x))
+    limit = OUTLIER * 1.4826 * np.median(residual[residual > residual.max() * 1e-6])
+    return fitted(np.sqrt(limit / np.maximum(residual, limit)))
 
 
 Side = Literal["below", "above"]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar, nnls
 
-from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.columns import Floats, at_least, not_all_alike, positive_columns
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ def fit_over_training(C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTraini
         loss: its final loss.
 
     Raises:
-        ArchlabError: fewer than five runs, fewer than two token multipliers, or a value that is not positive.
+        ArchlabError: fewer than five runs, fewer than two token multipliers, losses that are all alike, or a value that is not
+            positive.
     """
     compute, multiplier, observed = positive_columns(C=C, M=M, loss=loss)
     at_least(len(compute), "runs", 5, "to determine four numbers and an error")
     at_least(len(np.unique(multiplier)), "token multipliers M", 2, "to tell their effect from that of compute")
+    not_all_alike(observed)
     middle = np.exp(np.log(compute).mean())
 
     def solve(eta: float) -> tuple[Floats, float]:

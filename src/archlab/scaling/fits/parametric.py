@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.scaling.fits.columns import RANGE, Floats, at_least, not_all_alike, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw
 
@@ -48,12 +48,14 @@ class ParametricFit:
 
         Raises:
             ArchlabError: the fit found no effect of size or of data, so there is nothing to balance; or one that leaves the
-                range of numbers.
+                range of numbers; or the cost does not grow with the parameters.
         """
+        if not (0 < cost.coefficient < np.inf and 0 < cost.exponent < np.inf):
+            raise ArchlabError(f"cost={cost}: larger models cost more: give a positive coefficient and exponent")
         for what, factor, exponent in (("size", self.A, self.alpha), ("data", self.B, self.beta)):
             if min(factor, exponent) <= 0:
                 raise ArchlabError(f"the fit sees no effect of {what} on the loss: add runs that differ more in it")
-        k, p = cost.coefficient, cost.exponent
+        k, p = np.float64(cost.coefficient), cost.exponent
         share = self.alpha + p * self.beta
         with np.errstate(all="ignore"):
             ratio = np.float64(self.alpha * self.A) / (p * self.beta * self.B)
@@ -88,11 +90,12 @@ def fit_parametric(
             loss: for every ``(alpha, beta)`` the rest is a non-negative least-squares problem. ``asymmetric`` minimises
             absolute errors of the loss with predictions that are too high weighted ten times: for every ``(alpha,
             beta)`` a linear programme.
-        start: begin at this fit instead of at a grid, as for the resamples of a bootstrap.
+        start: begin at this fit instead of at a grid, as for the resamples of a bootstrap. Its factors must be finite and not
+            negative, its exponents positive.
 
     Raises:
-        ArchlabError: fewer than six runs or than three sizes and amounts of data, a value that is not positive, or an
-            unknown method.
+        ArchlabError: fewer than six runs or than three sizes and amounts of data, losses that are all alike, a value that is
+            not positive, an unknown method, or a start that is no law or from which none is found.
     """
     if method not in get_args(Method):
         raise ArchlabError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
@@ -100,9 +103,19 @@ def fit_parametric(
     at_least(len(np.unique(np.stack([size, tokens]), axis=1).T), "different runs", 6, "to determine five numbers and an error")
     at_least(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
     at_least(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
+    not_all_alike(observed)
+    if start is not None:
+        _check_start(start)
     if method == "huber":
         return _huber(size, tokens, observed, start)
-    return _projected(size, tokens, observed, _asymmetric if method == "asymmetric" else _least_squares, start)
+    return _projected(size, tokens, observed, *_PROJECTIONS[method], start)
+
+
+def _check_start(start: ParametricFit) -> None:
+    for name in ("E", "A", "B", "alpha", "beta"):
+        value = getattr(start, name)
+        if not (RANGE[0] <= value <= RANGE[1] if name in ("alpha", "beta") else 0 <= value < np.inf):
+            raise ArchlabError(f"start.{name}={value}: a law that falls has finite positive numbers: begin at another fit")
 
 
 def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | None) -> ParametricFit:
@@ -154,10 +167,13 @@ Inner = Callable[[Floats, Floats], tuple[float, Floats]]
 """Given columns and losses: the least objective, and the three non-negative coefficients that reach it."""
 
 
-def _projected(size: Floats, tokens: Floats, loss: Floats, inner: Inner, start: ParametricFit | None) -> ParametricFit:
-    """Minimise over the exponents alone; the coefficients follow from them."""
-    # Relative to the geometric means, so that the columns are of one magnitude.
-    mid_n, mid_d = np.exp(np.log(size).mean()), np.exp(np.log(tokens).mean())
+def _projected(
+    size: Floats, tokens: Floats, loss: Floats, inner: Inner, degree: int, start: ParametricFit | None
+) -> ParametricFit:
+    """Minimise over the exponents alone; the coefficients follow from them. The objective goes by that power of the loss."""
+    # Relative to the geometric means, so that the columns and losses are of one magnitude, whatever their units.
+    mid_n, mid_d, unit = (np.exp(np.log(column).mean()) for column in (size, tokens, loss))
+    scaled = loss / unit
 
     def solve(exponents: Floats) -> tuple[float, Floats]:
         alpha, beta = exponents
@@ -165,13 +181,16 @@ def _projected(size: Floats, tokens: Floats, loss: Floats, inner: Inner, start: 
             return np.inf, np.zeros(3)
         with np.errstate(over="ignore"):
             columns = np.stack([np.ones_like(size), (size / mid_n) ** -alpha, (tokens / mid_d) ** -beta], axis=1)
-        return inner(columns, loss) if np.isfinite(columns).all() else (np.inf, np.zeros(3))
+        return inner(columns, scaled) if np.isfinite(columns).all() else (np.inf, np.zeros(3))
 
     if start is None:
         grid = [np.array(point) for point in product([0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3], repeat=2)]
         starts = sorted(grid, key=lambda point: solve(point)[0])[:3]
     else:
         starts = [np.array([start.alpha, start.beta])]
+    if not np.isfinite(solve(starts[0])[0]):
+        where = "of a grid" if start is None else f"alpha {start.alpha:.3g}, beta {start.beta:.3g} of start"
+        raise ArchlabError(f"exponents {where}: no law with them is near these runs: begin at another fit or take method='huber'")
     options = {"xatol": 1e-8, "fatol": 1e-11, "maxiter": 2000}
     found = [
         minimize(
@@ -186,8 +205,8 @@ def _projected(size: Floats, tokens: Floats, loss: Floats, inner: Inner, start: 
     value, (e, a, b) = solve(best.x)
     alpha, beta = map(float, best.x)
     with np.errstate(over="ignore", invalid="ignore"):
-        A, B = float(a * mid_n**alpha), float(b * mid_d**beta)  # noqa: N806 - the law's symbols
-    return ParametricFit(float(e), A, B, alpha, beta, float(value))
+        E, A, B = float(unit * e), float(unit * a * mid_n**alpha), float(unit * b * mid_d**beta)  # noqa: N806 - the law's symbols
+    return ParametricFit(E, A, B, alpha, beta, float(value * unit**degree))
 
 
 def _least_squares(columns: Floats, loss: Floats) -> tuple[float, Floats]:
@@ -200,4 +219,8 @@ def _asymmetric(columns: Floats, loss: Floats) -> tuple[float, Floats]:
     weights = np.concatenate([np.zeros(3), np.ones(n), np.full(n, OVER_PREDICTION_WEIGHT)])
     # loss - prediction = under - over, with both of them not negative
     found = linprog(weights, A_eq=np.hstack([columns, np.eye(n), -np.eye(n)]), b_eq=loss, method="highs")
-    return float(found.fun), found.x[:3]
+    return (float(found.fun), found.x[:3]) if found.success else (np.inf, np.zeros(3))
+
+
+_PROJECTIONS: dict[Method, tuple[Inner, int]] = {"variable-projection": (_least_squares, 2), "asymmetric": (_asymmetric, 1)}
+"""What is solved for given exponents, and the power of the loss that its objective goes by."""

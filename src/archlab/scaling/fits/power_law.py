@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import Floats, array, at_least, positive_columns
+
+MOST_UNEVEN = 1e10
+"""Largest over smallest standard deviation of points, from which on rounding moves the exponent by more than 1e-5."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,21 @@ class PowerLaw:
         return self.coefficient * np.asarray(x, dtype=np.float64) ** self.exponent
 
     def inverse(self, y: ArrayLike) -> Floats:
-        """The ``x`` at which the law gives ``y``."""
-        return (np.asarray(y, dtype=np.float64) / self.coefficient) ** (1 / self.exponent)
+        """The ``x`` at which the law gives ``y``, of the same shape.
+
+        Raises:
+            ArchlabError: a ``y`` is not positive, or no ``x`` in the range of numbers gives it, as where the law is flat.
+        """
+        wanted = array("y", y, np.float64)
+        with np.errstate(all="ignore"):
+            power = np.float64(1) / self.exponent
+            x: Floats = (wanted / self.coefficient) ** power
+        bad = wanted[~((wanted > 0) & np.isfinite(x) & (x > 0) & np.isfinite(power))]
+        if bad.size:
+            flat = f"the law is flat, its exponent {self.exponent:.3g}, or far from it"
+            why = flat if 0 < bad[0] < np.inf else "give a positive number"
+            raise ArchlabError(f"y={bad[0]:.4g}: no x in the range of numbers gives it: {why}")
+        return x
 
 
 def fit_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None) -> PowerLaw:
@@ -32,13 +49,22 @@ def fit_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None) ->
         sigma: standard deviations of ``log y``; all alike by default.
 
     Raises:
-        ArchlabError: a value is not positive, or there are fewer than two different ``x``.
+        ArchlabError: a value is not positive, there are fewer than two different ``x`` or hardly different ones, or ``sigma``
+            differ by more than a factor of 1e10.
     """
     columns = {"x": x, "y": y} | ({} if sigma is None else {"sigma": sigma})
     x_n, y_n, *sigmas = positive_columns(**columns)
     at_least(len(np.unique(x_n)), "different values of x", 2, "to draw a line")
     weights = 1 / sigmas[0] if sigmas else np.ones_like(x_n)
+    if weights.max() > MOST_UNEVEN * weights.min():
+        raise ArchlabError(
+            f"sigma: the largest is more than {MOST_UNEVEN:g} times the smallest: leave out points that count nothing"
+        )
     log_x = np.log(x_n)
     center = float(np.average(log_x, weights=weights**2))
     slope, intercept = np.polyfit(log_x - center, np.log(y_n), 1, w=weights)
-    return PowerLaw(float(np.exp(intercept - slope * center)), float(slope))
+    with np.errstate(over="ignore"):
+        coefficient = float(np.exp(intercept - slope * center))
+    if not 0 < coefficient < np.inf:
+        raise ArchlabError(f"x: exponent {slope:.3g} leaves the range of numbers: give x that differ more")
+    return PowerLaw(coefficient, float(slope))

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least
+from archlab.scaling.fits.columns import Floats, array, at_least, is_real, is_whole, numbered, whole_columns
 
 Statistic = Callable[..., ArrayLike]
 """Takes the columns, gives one number or a vector of them."""
@@ -41,36 +41,36 @@ def bootstrap(
 
     Args:
         statistic: of the columns, for example ``lambda N, D, loss: fit_parametric(N, D, loss).alpha``.
-        columns: one value a run each.
+        columns: one value a run each, of any type.
         strata: labels of runs that are drawn among their own, such as the budget: every resample then has as many
             runs of each budget as the data.
-        resamples: how many.
-        confidence: share of the resamples within the bounds.
-        seed: of the draws.
+        resamples: how many, at least 20.
+        confidence: share of the resamples within the bounds, between 0 and 1.
+        seed: of the draws, a whole number from 0 on.
 
     Raises:
-        ArchlabError: the statistic refuses the runs or more than half of the resamples, every stratum is a single run, or an
-            option makes no sense.
+        ArchlabError: the statistic refuses the runs or more than half of the resamples, or gives of them what is no finite
+            number; the columns or strata differ in length or lack a value; every stratum is a single run; an option is out of
+            range.
     """
-    if not 0 < confidence < 1:
-        raise ArchlabError(f"confidence={confidence}: must lie between 0 and 1, for example 0.95")
-    at_least(resamples, "resamples", 20, "for percentiles")
-    arrays = [np.asarray(column) for column in columns]
-    labels = np.zeros(len(arrays[0])) if strata is None else np.asarray(strata)
+    _check_options(resamples, confidence, seed)
+    arrays = whole_columns(*columns)
+    runs = len(arrays[0])
+    labels = np.zeros(runs) if strata is None else numbered("strata", strata, runs, "columns[0]")
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    at_least(len(labels), "runs", len(groups) + 1, "for as many strata, or every resample is the same")
-    value = np.asarray(statistic(*arrays), dtype=np.float64)
+    at_least(runs, "runs", len(groups) + 1, "for as many strata, or every resample is the same")
+    value = _numbers(statistic, arrays)
     rng = np.random.Generator(np.random.PCG64(seed))
     values = []
     for _ in range(resamples):
         drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
         try:
-            values.append(np.asarray(statistic(*(array[drawn] for array in arrays)), dtype=np.float64))
+            values.append(_numbers(statistic, [column[drawn] for column in arrays], value.shape))
         except ArchlabError as error:
             refused = error
     if len(values) < resamples / 2:
         raise ArchlabError(f"{resamples - len(values)} of {resamples} resamples cannot be fitted ({refused}): add runs")
-    widening = np.sqrt(len(labels) / (len(labels) - len(groups)))
+    widening = np.sqrt(runs / (runs - len(groups)))
     low, high = value + widening * (np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) - value)
     return Interval(low, high, confidence, len(values))
 
@@ -79,14 +79,46 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
     """Standard error of a statistic from leaving out one run after the other (the delete-one jackknife).
 
     Raises:
-        ArchlabError: fewer than three runs, or the statistic refuses a sample.
+        ArchlabError: fewer than three runs, columns that differ in length or lack a value, or the statistic refuses a sample
+            or gives of it what is no finite number.
     """
-    arrays = [np.asarray(column) for column in columns]
+    arrays = whole_columns(*columns)
     n = len(arrays[0])
     at_least(n, "runs", 3, "to leave one out")
-    values = np.array([np.asarray(statistic(*(np.delete(array, i) for array in arrays)), dtype=np.float64) for i in range(n)])
+    first = _numbers(statistic, [column[1:] for column in arrays])
+    others = [_numbers(statistic, [np.delete(column, i, axis=0) for column in arrays], first.shape) for i in range(1, n)]
+    values = np.array([first, *others])
     error: Floats = np.sqrt((n - 1) / n * ((values - values.mean(axis=0)) ** 2).sum(axis=0))
     return error
+
+
+def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int, ...] | None = None) -> Floats:
+    """What the statistic gives, of the given shape if there is one.
+
+    Raises:
+        ArchlabError: it refuses, or gives something else than finite numbers of that shape.
+    """
+    found: Floats = array("statistic", statistic(*columns), np.float64)
+    if shape is not None and found.shape != shape:
+        raise ArchlabError(f"the statistic gives numbers of shape {found.shape} and {shape}: always give as many")
+    bad = found[~np.isfinite(found)]
+    if bad.size:
+        raise ArchlabError(f"the statistic gives {bad[0]}: it must give finite numbers, or raise an ArchlabError")
+    return found
+
+
+def _check_options(resamples: int, confidence: float, seed: int, none: str = "") -> None:
+    """Refuse what makes no bootstrap; ``none`` says what there is instead of one.
+
+    Raises:
+        ArchlabError: naming the option, its value and what is allowed.
+    """
+    if not is_whole(resamples) or resamples < 20:
+        raise ArchlabError(f"resamples={resamples!r}: percentiles take a whole number of at least 20{none}")
+    if not is_real(confidence) or not 0 < confidence < 1:
+        raise ArchlabError(f"confidence={confidence!r}: must lie between 0 and 1, for example 0.95")
+    if not is_whole(seed) or seed < 0:
+        raise ArchlabError(f"seed={seed!r}: give a whole number from 0 on")
 
 
 @dataclass(frozen=True)
@@ -107,10 +139,8 @@ class Resampling:
         Raises:
             ArchlabError: naming the field, its value and what is allowed.
         """
-        if self.resamples and self.resamples < 20:
-            raise ArchlabError(f"resamples={self.resamples}: percentiles take at least 20; 0 for no intervals")
-        if not 0 < self.confidence < 1:
-            raise ArchlabError(f"confidence={self.confidence}: must lie between 0 and 1, for example 0.95")
+        resamples = 20 if is_whole(self.resamples) and self.resamples == 0 else self.resamples
+        _check_options(resamples, self.confidence, self.seed, "; 0 for no intervals")
         if self.method not in ("bootstrap", "jackknife"):
             raise ArchlabError(f"method={self.method!r}: choose bootstrap or jackknife")
 
@@ -126,7 +156,7 @@ class Resampling:
             return bootstrap(
                 statistic, *columns, strata=strata, resamples=self.resamples, confidence=self.confidence, seed=self.seed
             )
-        error, runs = jackknife(statistic, *columns), len(np.asarray(columns[0]))
-        value = np.asarray(statistic(*map(np.asarray, columns)), dtype=np.float64)
+        error, arrays = jackknife(statistic, *columns), whole_columns(*columns)
+        value, runs = _numbers(statistic, arrays), len(arrays[0])
         reach = float(t.ppf((1 + self.confidence) / 2, runs - 1)) * error
         return Interval(value - reach, value + reach, self.confidence, runs)

@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least, positive_columns
+from archlab.errors import ArchlabError, unknown
+from archlab.scaling.fits.columns import Floats, numbered, positive_columns
 from archlab.scaling.fits.resampling import Interval, Resampling
 
 _THOUSAND = Resampling(1000)
@@ -24,7 +24,13 @@ class StateFit:
     offsets: dict[str, float]
 
     def __call__(self, M: ArrayLike, group: str) -> Floats:  # noqa: N803 - the field's symbols
-        """Predicted perplexity of an architecture at total state ``M``."""
+        """Predicted perplexity of an architecture at total state ``M``.
+
+        Raises:
+            ArchlabError: no such architecture was fitted.
+        """
+        if group not in self.offsets:
+            raise unknown("architecture of the fit", str(group), self.offsets)
         return self.offsets[group] * np.asarray(M, float) ** self.exponent
 
 
@@ -43,21 +49,25 @@ def fit_state(
         resampling: how the interval is made; a bootstrap draws points within architectures.
 
     Raises:
-        ArchlabError: no architecture has two different states, the columns differ in length, or a value is not positive.
+        ArchlabError: no architecture has two different states, the columns differ in length, a value is not positive, or a
+            group is no text.
     """
     perplexity, state = positive_columns(P=P, M=M)
-    at_least(len(group) if len(group) == len(state) else 0, "groups", len(state), "one for each point")
-    log_p, log_m, labels = np.log(perplexity), np.log(state), np.asarray(group)
+    labels = numbered("group", group, len(state), "P")
+    names = list(dict.fromkeys(group))
+    if other := [name for name in names if not isinstance(name, str)]:
+        raise ArchlabError(f"group: {other[0]!r} is no name of an architecture: give text")
+    log_p, log_m = np.log(perplexity), np.log(state)
     exponent = _shared_slope(log_p, log_m, labels)
     interval = None
     with suppress(ArchlabError):
         interval = resampling.interval(_shared_slope, log_p, log_m, labels, strata=labels)
     residual = log_p - exponent * log_m
-    offsets = {str(label): float(np.exp(residual[labels == label].mean())) for label in dict.fromkeys(labels)}
+    offsets = {str(name): float(np.exp(residual[labels == number].mean())) for number, name in enumerate(names)}
     return StateFit(exponent, interval, offsets)
 
 
-def _shared_slope(log_p: Floats, log_m: Floats, labels: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> float:
+def _shared_slope(log_p: Floats, log_m: Floats, labels: NDArray[np.intp]) -> float:
     means = [(labels == label) for label in np.unique(labels)]
     x, y = log_m.copy(), log_p.copy()
     for mine in means:
