@@ -16,10 +16,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import kendalltau
-
-sys.path.insert(0, str(Path(__file__).parent))
 from rich.console import Console
+from scipy.stats import kendalltau
 
 from _results import table, write
 from archlab.benchmark.bootstrap import Interval
