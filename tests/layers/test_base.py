@@ -124,6 +124,22 @@ def test_a_name_is_registered_once(monkeypatch):
         register("probe")(other)
 
 
+def test_a_knob_without_a_default_is_refused(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", {})
+    members = {"__annotations__": {"depth": int}, "__module__": __name__}
+    required = dataclass(frozen=True, kw_only=True)(type("Required", (Probe,), members))
+    with pytest.raises(ArchlabError, match=r"^layer 'required': its knob depth needs a default, as in depth: int = 4$"):
+        register("required")(required)
+    assert not base._REGISTRY
+
+
+@pytest.mark.parametrize("knob", ["nope", "rate"])
+def test_a_knob_for_the_state_is_a_whole_number_of_the_layer(monkeypatch, knob):
+    monkeypatch.setattr(base, "_REGISTRY", {})
+    with pytest.raises(ArchlabError, match=rf"^unknown state_knob of layer 'probe': '{knob}': known: heads$"):
+        register("probe")(type("Other", (Probe,), {"state_knob": knob}))
+
+
 def test_the_text_form_names_only_what_differs():
     assert str(Probe()) == "probe"
     assert str(Probe(heads=2, feature="relu")) == "probe(heads=2, feature=relu)"

@@ -8,6 +8,7 @@ from itertools import count
 from archlab.architectures.spec import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers import Composite, LayerConfig
+from archlab.layers.third_party.check import check_accounting
 
 _MOST_SUMS = 10_000
 """Sums of states that are kept while layers are chosen one after the other."""
@@ -50,12 +51,13 @@ def normalise(
         length: positions of a sequence, which bound a window.
 
     Raises:
-        ArchlabError: a number is below 1, a layer does not fit the width, or its state is not known.
+        ArchlabError: a number is below 1, a layer does not fit the width, or its state is not known or no number.
     """
     for name, number in {"state": state, "params": params, "length": length}.items():
         if number is not None and number < 1:
             raise ArchlabError(f"{name} {number}: must be at least 1")
     architecture.validate(dim)
+    check_accounting(architecture.layers, dim, length)
     chosen, unreached = _choose_states(architecture.layers, state, dim, length)
     layers = tuple(_replaced(x, chosen) for x in architecture.layers)
     if params is not None:

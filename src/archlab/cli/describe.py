@@ -37,11 +37,13 @@ def describe(
     """
     from archlab.architectures import architecture
     from archlab.cli.output import print_json, print_table
+    from archlab.layers.third_party.check import check_accounting
     from archlab.reports.tables import architecture_dict, architecture_table
 
     _check(length=length, dim=dim, vocab_size=vocab_size)
     value = architecture(spec)
     value.validate(dim)
+    check_accounting(value.layers, dim, length)
     if as_json:
         print_json(architecture_dict(value, vocab_size=vocab_size, length=length, dim=dim))
     else:
@@ -120,10 +122,12 @@ def protocols(
 
 def _layer_row(config: "LayerConfig", dim: int, length: int) -> dict[str, Any]:
     from archlab.errors import ArchlabError
+    from archlab.layers.third_party.check import check_accounting
 
     row: dict[str, Any] = {"layer": config.name, "mixes": config.kind, "knobs": config.knobs(), "paper": config.paper}
     try:
         config.validate(dim)
+        check_accounting([config], dim, length)
     except ArchlabError:  # as its knobs are by default; with others it may fit
         return row | {"parameters": None, "state": None, "flops": None}
     costs = config.num_params(dim, length), config.state_size(dim, length), config.flops(dim, length)

@@ -11,7 +11,7 @@ import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -217,13 +217,19 @@ def register(name: str) -> Callable[[Config], Config]:
     """Class decorator: make a config known under ``name`` in specs.
 
     Raises:
-        ArchlabError: the name is taken by another class.
+        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` names no knob.
     """
 
     def add(config: Config) -> Config:
         taken = _REGISTRY.get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
+        defaults = _defaults(config)
+        for knob, default in defaults.items():
+            if default is MISSING:
+                raise ArchlabError(f"layer {name!r}: its knob {knob} needs a default, as in {knob}: int = 4")
+        if isinstance(config.state_knob, str) and config.state_knob and type(defaults.get(config.state_knob)) is not int:
+            raise unknown(f"state_knob of layer {name!r}:", config.state_knob, (k for k, v in defaults.items() if type(v) is int))
         config.name = name
         _REGISTRY[name] = config
         return config
@@ -291,12 +297,17 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
         if not made_of or not isinstance(part, LayerConfig):
             wanted = "give layers, then knobs" if made_of else "it is made of no layers, give knobs only"
             raise ArchlabError(f"{name}({part}): {wanted}")
-    defaults = {f.name: f.default for f in fields(config) if f.name not in made_of}
+    defaults = _defaults(config)
     for knob, value in knobs.items():
         if knob not in defaults:
             raise unknown(f"knob of {name}:", knob, defaults)
         knobs[knob] = _coerce(f"{name}({knob}={value})", value, type(defaults[knob]))
     return config(**made_of, **knobs)
+
+
+def _defaults(config: type[LayerConfig]) -> dict[str, Any]:
+    """The knobs of a class with their defaults."""
+    return {f.name: f.default for f in fields(config) if not (issubclass(config, Composite) and f.name == "layers")}
 
 
 def _coerce(where: str, value: Any, wanted: type) -> Any:

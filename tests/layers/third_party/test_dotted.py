@@ -55,6 +55,10 @@ class Fails(Mixer):
     def __init__(self, dim):
         raise ValueError("not today")
 
+class Exits(Mixer):
+    def __init__(self, dim):
+        raise SystemExit(0)
+
 def not_a_class(dim):
     return Mixer(dim)
 """
@@ -129,6 +133,7 @@ def test_a_module_of_torch_is_one_too():
     [
         ("mixers.Mixr", "unknown class of mixers: 'Mixr': did you mean 'Mixer'?"),
         ("mixers.Mixer(head=2)", "unknown knob of mixers.Mixer: 'head': did you mean 'heads'?"),
+        ("mixers.LastIsWidth", "mixers.LastIsWidth: heads has no default: give it, as in mixers.LastIsWidth(heads=...)"),
         ("mixers.Mixer(dim=2)", "unknown knob of mixers.Mixer: 'dim': known: bias, heads, state"),
         ("mixers.Several(head=2)", "unknown knob of mixers.Several: 'head': did you mean 'heads'?"),
         (
@@ -155,7 +160,7 @@ def test_what_cannot_be_read_is_named(monkeypatch, spec: str, message: str):
     ("spec", "message"),
     [
         ("mixers.Fails", "mixers.Fails: cannot be built at width 6: ValueError: not today"),
-        ("mixers.LastIsWidth", "mixers.LastIsWidth: cannot be built at width 6: TypeError: .* missing 1 required .*'heads'"),
+        ("mixers.Exits", "mixers.Exits: cannot be built at width 6: SystemExit: 0"),
     ],
 )
 def test_what_cannot_be_built_does_not_fit(spec: str, message: str):

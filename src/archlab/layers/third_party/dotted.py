@@ -14,6 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.base import LayerConfig, _text
 from archlab.layers.ops.flop_counter import count_flops
+from archlab.layers.third_party.check import num_trainable
+from archlab.layers.third_party.sources import without_output
 
 PREFIXES = {"fla": "fla.layers"}
 """Short forms of modules: ``fla:X`` is the class ``fla.layers.X`` of flash-linear-attention."""
@@ -105,6 +107,9 @@ def module_layer(path: str, knobs: Mapping[str, Any]) -> ModuleLayer:
     for knob in given:
         if knob not in known:
             raise unknown(f"knob of {path}:", knob, [*known, "state"])
+    missing = [knob for knob in _required(config.factory) if knob != config.width and knob not in given]
+    if missing:
+        raise ArchlabError(f"{path}: {missing[0]} has no default: give it, as in {path}({missing[0]}=...)")
     return config(tuple((knob, given[knob]) for knob in known if knob in given), state)
 
 
@@ -122,8 +127,8 @@ def _import(path: str) -> type[nn.Module]:
         raise ArchlabError(f"{path}: the kernels of flash-linear-attention need a GPU, and none is visible here")
     home, _, name = (f"{PREFIXES[prefix]}.{rest}" if colon else path).rpartition(".")
     try:
-        module = importlib.import_module(home)
-    except Exception as error:
+        module = without_output(lambda: importlib.import_module(home))
+    except (Exception, SystemExit) as error:
         fix = "pip install 'archlab[gpu]'" if colon else "install it, or name a file of it with --layers"
         raise ArchlabError(f"{path}: {home} cannot be imported: {in_one_line(error)}: {fix}") from None
     classes = {key: value for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)}
@@ -157,12 +162,18 @@ def _arguments(factory: type[nn.Module], width: str | None) -> list[str]:
     return [name for name in found if name != width]
 
 
+def _required(factory: type[nn.Module]) -> list[str]:
+    """The arguments of the class's own constructor that have no default."""
+    own = inspect.signature(factory).parameters.values()
+    return [p.name for p in own if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
 @cache
 def _num_params(config: ModuleLayer, dim: int) -> int:
     return _measured(
         config,
         f"cannot be built at width {dim}",
-        lambda: sum(p.numel() for p in config.build(dim, 1).parameters() if p.requires_grad),
+        lambda: num_trainable(config.build(dim, 1)),
     )
 
 
@@ -187,6 +198,6 @@ def _measured(config: ModuleLayer, failed: str, measure: Callable[[], int]) -> i
         try:
             with torch.random.fork_rng(devices=[]), place:
                 return measure()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = in_one_line(error)
     raise ArchlabError(f"{config}: {failed}: {reason}")
