@@ -173,7 +173,9 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
 
 def _check(**options: int) -> None:
     from archlab.errors import ArchlabError
+    from archlab.layers.base import LARGEST
 
     for name, value in options.items():
-        if value < 1:
-            raise ArchlabError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if not 1 <= value <= LARGEST:
+            bound = "at least 1" if value < 1 else f"at most {LARGEST:,}"
+            raise ArchlabError(f"--{name.replace('_', '-')} {value}: must be {bound}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archlab.errors import ArchlabError, in_one_line, unknown
-from archlab.layers.base import LayerConfig, _text
+from archlab.layers.base import LayerConfig, check_number, knob_text
 from archlab.layers.ops.flop_counter import count_flops
 from archlab.layers.third_party.check import num_trainable
 from archlab.layers.third_party.sources import without_output
@@ -85,7 +85,7 @@ class ModuleLayer(LayerConfig):
         return dict(self.arguments) | ({} if self.state is None else {"state": self.state})
 
     def __str__(self) -> str:
-        knobs = ", ".join(f"{knob}={_text(value)}" for knob, value in self.knobs().items())
+        knobs = ", ".join(f"{knob}={knob_text(value)}" for knob, value in self.knobs().items())
         return f"{self.name}({knobs})" if knobs else self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -96,17 +96,22 @@ def module_layer(path: str, knobs: Mapping[str, Any]) -> ModuleLayer:
     """The layer that a path names; ``state=N`` among the knobs says how many scalars it carries.
 
     Raises:
-        ArchlabError: the class cannot be imported or is no ``nn.Module``, or a knob is none of its arguments or is missing.
+        ArchlabError: the class cannot be imported or is no ``nn.Module``, or a knob is none of its arguments, is missing or
+            has a value that no spec can write.
     """
     config = _config(path)
     known = _arguments(config.factory, config.width)
     given = dict(knobs)
     state = None if "state" in known else given.pop("state", None)
+    check_number(f"{path}(state={state})", state)
     if state is not None and (type(state) is not int or state < 0):
         raise ArchlabError(f"{path}(state={state}): give the scalars that are carried from token to token, a whole number")
-    for knob in given:
+    for knob, value in given.items():
         if knob not in known:
             raise unknown(f"knob of {path}:", knob, [*known, "state"])
+        if not isinstance(value, bool | int | float | str):
+            raise ArchlabError(f"{path}({knob}={value}): a spec cannot write it; give a number, a string, True or False")
+        check_number(f"{path}({knob}={value})", value)
     missing = [knob for knob in _required(config.factory) if knob != config.width and knob not in given]
     if missing:
         raise ArchlabError(f"{path}: {missing[0]} has no default: give it, as in {path}({missing[0]}=...)")
