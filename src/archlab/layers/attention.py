@@ -205,6 +205,11 @@ class GroupedQueryAttentionConfig(AttentionConfig):
     window: int = 0
     """Tokens that a query sees, itself included; 0 for the whole past."""
 
+    @property
+    def state_knob(self) -> str:
+        """See :attr:`LayerConfig.state_knob`: the window, if there is one."""
+        return "window" if self.window else ""
+
     def __post_init__(self) -> None:
         """Refuse fewer than one head, groups of unequal size and a negative window."""
         positive(self, "heads", "kv_heads")

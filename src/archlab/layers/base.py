@@ -40,8 +40,11 @@ class LayerConfig(ABC):
     """Name in specs, set by :func:`register`."""
     paper: ClassVar[str]
     """Where the layer comes from: an arXiv number, or a reference."""
-    state_knob: ClassVar[str] = ""
-    """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does."""
+
+    @property
+    def state_knob(self) -> str:
+        """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does. Most layers set a class variable."""
+        return ""
 
     @property
     @abstractmethod
