@@ -141,9 +141,7 @@ def test_what_is_written_of_a_knob_reads_back(value):
 
 @pytest.mark.parametrize("rate", ["nan", "inf", "-inf"])
 def test_numbers_that_are_not_finite_are_refused(probe, rate):
-    with pytest.raises(
-        ArchlabError, match=rf"^probe\(rate={rate}\): give a finite number, or \"{rate}\" in quotes for the word$"
-    ):
+    with pytest.raises(ArchlabError, match=rf"^probe\(rate={rate}\): give a finite number$"):
         layer("probe", rate=float(rate))
 
 

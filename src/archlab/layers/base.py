@@ -343,7 +343,7 @@ def check_number(where: str, value: Any) -> None:
         ArchlabError: naming ``where`` the value is given.
     """
     if isinstance(value, float) and not math.isfinite(value):
-        raise ArchlabError(f'{where}: give a finite number, or "{value}" in quotes for the word')
+        raise ArchlabError(f"{where}: give a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
         raise ArchlabError(f"{where}: give a number of at most {LARGEST:,}")
 

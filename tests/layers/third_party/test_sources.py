@@ -46,7 +46,11 @@ def test_a_file_of_a_package_may_import_its_neighbours(outside: Path):
         ("notes.txt", "", "there is no such Python file"),
         ("broken.py", "import a_package_that_is_not_there", "cannot be imported: ModuleNotFoundError: No module named"),
         ("typo.py", "def f(:", "cannot be imported: SyntaxError: invalid syntax"),
-        ("script.py", "import sys; sys.exit()", "cannot be imported: SystemExit$"),
+        (
+            "script.py",
+            "import sys; sys.exit()",
+            "cannot be imported: SystemExit; put what ends the program under if __name__ == '__main__'$",
+        ),
         ("json.py", "", "json is the name of another module, .*: rename the file"),
         ("taken.py", CODE.format(name="mamba"), "cannot be imported: layer name 'mamba' is taken by archlab.layers.mamba"),
     ],

@@ -57,6 +57,7 @@ def import_file(path: str | Path) -> None:
     try:
         origin = getattr(without_output(lambda: importlib.import_module(name)), "__file__", None)
     except (Exception, SystemExit) as error:
-        raise ArchlabError(f"layers file {path}: cannot be imported: {in_one_line(error)}") from None
+        fix = "; put what ends the program under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
+        raise ArchlabError(f"layers file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
     if origin is None or Path(origin).resolve() != file:
         raise ArchlabError(f"layers file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")
