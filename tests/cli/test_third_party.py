@@ -87,6 +87,9 @@ REGISTERED_FILES = {
     "raises.py": {"flops": "length // 0"},
     "required.py": {"knob": "depth: int"},
     "stateless.py": {"knob": "state_knob = 'nope'"},
+    "unmade.py": {"knob": "__post_init__ = lambda self: 1 // 0"},
+    "gone.py": {"knob": "__post_init__ = lambda self: exit(0)"},
+    "invalid.py": {"knob": "validate = lambda self, dim: dim // 0"},
 }
 
 
@@ -123,6 +126,9 @@ REFUSED = [
         "stateless.py",
         "layers file stateless.py: cannot be imported: unknown state_knob of layer 'registered': 'nope'",
     ),
+    ("registered", "unmade.py", "registered: its config cannot be made: ZeroDivisionError: "),
+    ("registered", "gone.py", "registered: its config cannot be made: SystemExit: 0"),
+    ("registered", "invalid.py", "registered: validate fails at width 32: ZeroDivisionError: "),
     ("faulty.Absent", "faulty.py", "unknown class of faulty: 'Absent': known: Deep, Detaches, Exits, HasNaNGradients, Mixes"),
     ("faulty.Sum(head=2)", "faulty.py", "unknown knob of faulty.Sum: 'head': did you mean 'heads'?"),
     (

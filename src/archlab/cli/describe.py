@@ -69,10 +69,10 @@ def layers(dim: Dim = 128, length: Length = 128, files: LayerFiles = None, as_js
     At the end stand those that are made of other layers, as in `parallel(mamba, mh-attention)`; their costs depend on these.
     """
     from archlab.cli.output import print_json
-    from archlab.layers import composites, registry
+    from archlab.layers import composites, layer, registry
 
     _check(length=length, dim=dim)
-    configs = sorted((config() for config in registry().values()), key=lambda config: (config.kind != "sequence", config.name))
+    configs = sorted(map(layer, registry()), key=lambda config: (config.kind != "sequence", config.name))
     rows = [_layer_row(config, dim, length) for config in configs]
     topologies = [_topology_row(config) for _, config in sorted(composites().items())]
     if as_json:
@@ -121,12 +121,13 @@ def protocols(
 
 
 def _layer_row(config: "LayerConfig", dim: int, length: int) -> dict[str, Any]:
+    from archlab.architectures import Architecture
     from archlab.errors import ArchlabError
     from archlab.layers.third_party.check import check_accounting
 
     row: dict[str, Any] = {"layer": config.name, "mixes": config.kind, "knobs": config.knobs(), "paper": config.paper}
     try:
-        config.validate(dim)
+        Architecture((config,)).validate(dim)
         check_accounting([config], dim, length)
     except ArchlabError:  # as its knobs are by default; with others it may fit
         return row | {"parameters": None, "state": None, "flops": None}
@@ -151,7 +152,11 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
 
     wide = output_console().width >= 110
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    unfit = "; – does not fit this width as it is" if any(row["parameters"] is None for row in rows) else ""
+    unfit = (
+        "; – does not fit this width as it is, or cannot say what it costs"
+        if any(row["parameters"] is None for row in rows)
+        else ""
+    )
     notes = f"at width {dim} and length {length}, knobs at their defaults{unfit}; layers of layers cost what they are made of"
     table.caption = Text(notes, style="dim")
     table.add_column("layer", no_wrap=True)

@@ -17,7 +17,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
-from archlab.errors import ArchlabError, unknown
+from archlab.errors import ArchlabError, in_one_line, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -304,8 +304,8 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
     ``layer("my_pkg.mixers.Foo", heads=4)``.
 
     Raises:
-        ArchlabError: the name or a knob is unknown, a knob's value has the wrong type or is no finite number, or the layer is
-            made of no others.
+        ArchlabError: the name or a knob is unknown, a knob's value has the wrong type or is no finite number, the layer is
+            made of no others, or its config cannot be made.
     """
     known = {**registry(), **composites()}
     if name not in known and is_path(name):
@@ -328,7 +328,12 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
             raise unknown(f"knob of {name}:", knob, defaults)
         check_number(f"{name}({knob}={value})", value)
         knobs[knob] = _coerce(f"{name}({knob}={value})", value, type(defaults[knob]))
-    return config(**made_of, **knobs)
+    try:
+        return config(**made_of, **knobs)
+    except ArchlabError:
+        raise
+    except (Exception, SystemExit) as error:  # the config of someone else
+        raise ArchlabError(f"{name}: its config cannot be made: {in_one_line(error)}") from error
 
 
 def _defaults(config: type[LayerConfig]) -> dict[str, Any]:
