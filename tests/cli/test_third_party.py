@@ -184,6 +184,17 @@ def test_a_sound_layer_that_prints_as_it_is_imported_is_described(archlab: Comma
     assert json.loads(outcome.out)["layers"][0]["parameters"] == 128 * 128 + 128
 
 
+def test_what_reads_the_future_of_the_longest_sequences_only_is_refused(archlab: CommandLine, tmp_path: Path, no_training):
+    late = (
+        "class Late(Peeks):\n    def forward(self, x):\n        return super().forward(x) if x.shape[1] > 20 else self.out(x)\n"
+    )
+    (tmp_path / "faulty.py").write_text(FAULTY + late)
+    outcome = archlab("run", "faulty.Late", "--layers", "faulty.py", "--protocol", "smoke")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith("error: faulty.Late: reads the future: a change of token 1 moves the output of token 0")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == []
+
+
 def test_bench_refuses_it_too(archlab: CommandLine, tmp_path: Path):
     (tmp_path / "faulty.py").write_text(FAULTY)
     outcome = archlab("bench", "faulty.Peeks", "--layers", "faulty.py")
