@@ -13,6 +13,13 @@ def test_without_a_near_name_all_are_listed_in_order():
     assert str(error) == "unknown task 'xyz': known: copying, recall"
 
 
+def test_of_many_names_the_nearest_few_are_listed():
+    error = str(unknown("class", "Xyz1", [f"name{n}" for n in range(100)]))
+    assert error.count("name") == 20
+    assert "name1, " in error
+    assert error.endswith(" and 80 more")
+
+
 def test_the_error_is_a_value_error():
     with pytest.raises(ValueError, match="known: a"):
         raise unknown("thing", "?", ["a"])

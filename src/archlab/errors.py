@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_MOST_SHOWN = 20
+"""Known names that an error lists."""
+
 
 class ArchlabError(ValueError):
     """A request that cannot be met as written.
@@ -12,18 +15,20 @@ class ArchlabError(ValueError):
     """
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What an exception says, with its type unless it is meant for the person who typed the request."""
     line = " ".join(str(error).split())
     return line if isinstance(error, ArchlabError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ArchlabError:
-    """The error for a name that is not known: suggests the nearest name, else lists them all.
+    """The error for a name that is not known: suggests the nearest name, else lists them all, or of many the nearest few.
 
     ``unknown("layer", "atention", names)`` reads: unknown layer 'atention': did you mean 'attention'?
     """
     names = sorted(known)
     close = get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    shown = names if len(names) <= _MOST_SHOWN else sorted(get_close_matches(name, names, n=_MOST_SHOWN, cutoff=0.0))
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(shown)}{more}"
     return ArchlabError(f"unknown {kind} {name!r}: {hint}")

@@ -8,7 +8,7 @@ from archlab.architectures.normalise import normalise
 from archlab.errors import ArchlabError
 from archlab.layers import registry
 
-FIXED = [name for name, config in registry().items() if config.state_knob]
+FIXED = [name for name, config in registry().items() if config().state_knob]
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -37,12 +37,40 @@ def test_the_state_is_reached_where_it_can_be(spec, normal):
     assert (str(found.architecture), found.state, found.unreached) == (normal, 4096, ())
 
 
+@pytest.mark.parametrize(
+    ("spec", "state", "dim", "normal"),
+    [
+        ("1*s4d", 38_400, 128, "s4d(d_state=300)"),
+        ("1*s4d", 512, 8, "s4d(d_state=64)"),
+        ("1*s4d", 512, 1, "s4d(d_state=512)"),
+        ("1*h3", 4096, 8, "h3(d_state=64)"),
+        ("mamba", 10**12, 128, "4*mamba(d_state=976562500)"),
+        ("1*mamba", 10**8, 128, "mamba(d_state=390625)"),
+        ("s4d(d_state=1000000000000)", 512, 128, "s4d(d_state=4)"),
+        ("gqa(window=8)", 4096, 128, "gqa(window=64)"),
+        ("hyena(filter=rtf)", 4096, 128, "hyena(filter_order=8, filter=rtf)"),
+        ("mh-hyena(filter=rtf)", 40_960, 128, "mh-hyena(filter_order=40, filter=rtf)"),
+        ("hyena-mr hyena-se", 4096, 128, "hyena-mr(kernel_size=17) hyena-se(kernel_size=17)"),
+    ],
+)
+def test_values_far_beyond_the_width_are_found(spec, state, dim, normal):
+    found = normalise(architecture(spec), state=state, dim=dim)
+    assert (str(found.architecture), found.state, found.unreached) == (normal, state, ())
+
+
+def test_a_large_state_takes_no_longer_than_a_small_one():
+    found = normalise(architecture("mamba s4d mh-sliding-attention retnet"), state=10**12)
+    assert found.unreached[-1].endswith("is the nearest that whole numbers give")
+    assert "mh-sliding-attention(window=128)" in str(found.architecture)
+
+
 def test_a_state_that_grows_stays_and_the_others_are_what_they_would_be_without_it():
     found = normalise(architecture("mamba swiglu mh-attention swiglu"), state=4096)
     assert str(found.architecture) == "mamba(d_state=8) swiglu mh-attention swiglu"
     assert found.changes == (("mamba", "mamba(d_state=8)"),)
     assert found.unreached == ("mh-attention: its state grows with the length (32,768 at 128), so it stays as it is",)
-    assert normalise(architecture("2*[hyena swiglu]"), state=4096).changes == ()
+    for spec in ("2*[hyena swiglu]", "gqa", "mh-hyena"):
+        assert normalise(architecture(spec), state=4096).changes == ()
 
 
 def test_others_make_up_for_a_constant_state_that_no_knob_sets(monkeypatch):
@@ -96,7 +124,15 @@ def test_whatever_comes_out_fits_and_is_no_further_off_than_before(value, state)
     assert found.changes or found.architecture == value
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"state": 0}, "state 0"), ({"state": 1, "params": -1}, "params -1")])
-def test_numbers_below_one_are_refused(arguments, message):
-    with pytest.raises(ArchlabError, match=f"^{message}: must be at least 1$"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"state": 0}, "state 0: must be at least 1"),
+        ({"state": 1, "params": -1}, "params -1: must be at least 1"),
+        ({"state": 10**12 + 1}, "state 1000000000001: must be at most 1,000,000,000,000"),
+        ({"state": 1, "length": 10**400}, ".*: must be at most 1,000,000,000,000"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ArchlabError, match=f"^{message}$"):
         normalise(architecture("mamba"), **arguments)

@@ -1,4 +1,5 @@
 import re
+import signal
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ ATTENTION, SWIGLU, HYENA, MAMBA = layer("mh-attention"), layer("swiglu"), layer(
         ("striped-hyena swiglu", [HYENA, SWIGLU, ATTENTION, SWIGLU, SWIGLU]),
         ("2*striped-hyena", 2 * [HYENA, SWIGLU, ATTENTION, SWIGLU]),
         ("linear-attention(feature_map=elu, normalize=false)", [layer("linear-attention", feature_map="elu", normalize=False)]),
+        ('linear-attention(feature_map="elu")', [layer("linear-attention", feature_map="elu")]),
         ("linear-attention(feature_map='elu')", [layer("linear-attention", feature_map="elu")]),
         ("mlp(expand=2)", [layer("mlp", expand=2.0)]),
         ("mlp(expand=2.5e-1)", [layer("mlp", expand=0.25)]),
@@ -96,6 +98,12 @@ def test_specs_read_as_they_look(spec, layers):
         ("paralel(mamba, hyena)", "unknown layer 'paralel': did you mean 'parallel'?"),
         ("experts(mamba, hyena)", "experts(mamba, hyena): give one layer to make copies of, as in experts(mamba, num=4)"),
         ("experts(mamba, active=1)", "experts(active=1): active must be at least 2"),
+        ("experts(mlp, num=-1)", "experts(num=-1): num must be at least 2, for a token is routed to two of them or more"),
+        ("experts(mamba, num=10000000000000)", "experts(num=10000000000000): give a number of at most 1,000,000,000,000"),
+        ("mlp(expand=1e308)", "mlp(expand=1e+308): expand must be a positive number, of at most 1,000,000,000,000"),
+        ("mlp(expand=-1e999)", "mlp(expand=-inf): give a finite number"),
+        ("gated-linear-attention(expand_k=nan)", "gated-linear-attention(expand_k=nan): give a finite number"),
+        ("gated-linear-attention(expand_v=1e308)", "(expand_v=1e+308): expand_v must be above 0, and at most 1,000,000,000,000"),
         ("experts(mamba, num=4, active=5)", "experts(num=4, active=5): active must be at most num"),
         ("experts(mamba(d_state=0))", "mamba(d_state=0): d_state must be at least 1"),
         ("stripe(mamba, hyena)", "stripe at character 1 takes two layers or [groups], then every from 2 to 10000, as in stripe("),
@@ -126,6 +134,48 @@ def test_absurd_specs_are_refused_briefly(spec):
     with pytest.raises(ArchlabError) as refusal:
         architecture(spec)
     assert len(str(refusal.value)) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [("_absent.Mixer", "_absent.Mixer: _absent cannot be imported"), ("mamba(_d=1)", "unknown knob of mamba: '_d'")],
+)
+def test_names_may_start_with_an_underscore(spec, message):
+    with pytest.raises(ArchlabError, match=f"^{re.escape(message)}"):
+        architecture(spec)
+
+
+@pytest.fixture
+def at_once():
+    """What takes longer than seconds fails, where it might not end in years."""
+
+    def give_up(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "canon(d_conv=100000000000)",
+        "gqa(heads=100000000001, kv_heads=1)",
+        "mh-sliding-attention(window=33)",
+        "experts(mamba, num=1000000000000)",
+        "experts(parallel(mh-attention, mlp), num=1000000000000)",
+    ],
+)
+def test_the_costs_of_what_no_machine_holds_are_counted_at_once(spec):
+    stack = architecture(spec)
+    for length in (128, 10**12):
+        assert stack.flops(length=length) > 0
+        assert stack.layer_params(length=length) > 0
+        assert stack.matrix_state(length=length) >= 0
 
 
 def test_knobs_within_a_composite_that_do_not_fit_the_width_are_named():

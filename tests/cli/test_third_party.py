@@ -39,7 +39,58 @@ class Widens(Sum):
 class HasNaNGradients(Sum):
     def forward(self, x):
         return super().forward(x) + (x - x).sqrt()
+
+class MixesTheBatch(Sum):
+    def forward(self, x):
+        return super().forward(x) + x.mean(0, keepdim=True)
+
+class Detaches(Sum):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+class Exits(Sum):
+    def __init__(self, dim):
+        raise SystemExit(0)
+
+class Deep(Sum):
+    def __init__(self, dim, depth):
+        super().__init__(dim)
 """
+REGISTERED = """
+from dataclasses import dataclass
+from torch import nn
+from archlab.layers import LayerConfig, register
+
+@register("registered")
+@dataclass(frozen=True)
+class Config(LayerConfig):
+    kind, paper = "sequence", "none"
+    {knob}
+
+    def num_params(self, dim, length):
+        return {num_params}
+
+    def state_size(self, dim, length):
+        return {state}
+
+    def flops(self, dim, length):
+        return {flops}
+
+    def build(self, dim, max_length):
+        return nn.Linear(dim, dim)
+"""
+SOUND = {"knob": "", "num_params": "dim * dim + dim", "state": "dim", "flops": "2 * length * dim * dim"}
+REGISTERED_FILES = {
+    "registered.py": {},
+    "lies.py": {"num_params": "7"},
+    "negative.py": {"state": "-dim"},
+    "raises.py": {"flops": "length // 0"},
+    "required.py": {"knob": "depth: int"},
+    "stateless.py": {"knob": "state_knob = 'nope'"},
+    "unmade.py": {"knob": "__post_init__ = lambda self: 1 // 0"},
+    "gone.py": {"knob": "__post_init__ = lambda self: exit(0)"},
+    "invalid.py": {"knob": "validate = lambda self, dim: dim // 0"},
+}
 
 
 @pytest.fixture
@@ -51,7 +102,34 @@ REFUSED = [
     ("faulty.Peeks", "faulty.py", "faulty.Peeks: reads the future: a change of token 1 moves the output of token 0"),
     ("faulty.Widens swiglu", "faulty.py", "faulty.Widens: returns the shape (2, 8, 64) for an input of shape (2, 8, 32)"),
     ("faulty.HasNaNGradients", "faulty.py", "faulty.HasNaNGradients: the gradient of the input is not finite: 512 of 512"),
-    ("faulty.Absent", "faulty.py", "unknown class of faulty: 'Absent': known: HasNaNGradients, Peeks, Sum, Widens"),
+    ("faulty.MixesTheBatch", "faulty.py", "faulty.MixesTheBatch: mixes the sequences of a batch: a change of sequence 0 moves"),
+    ("torch.nn.GRU(hidden_size=32)", "faulty.py", "torch.nn.GRU(hidden_size=32): mixes the sequences of a batch: a change of"),
+    (
+        "faulty.Detaches",
+        "faulty.py",
+        "faulty.Detaches: its output is detached: no gradient reaches the input; compute it without",
+    ),
+    ("faulty.Exits", "faulty.py", "faulty.Exits: cannot be built at width 32: SystemExit: 0"),
+    ("faulty.Deep", "faulty.py", "faulty.Deep: depth has no default: give it, as in faulty.Deep(depth=...)"),
+    ("torch.nn.Absent", "faulty.py", "unknown class of torch.nn: 'Absent': "),
+    ("registered", "exits.py", "layers file exits.py: cannot be imported: SystemExit"),
+    ("registered", "lies.py", "registered: num_params says 7 at width 32, length 8, but the module has 1056 trainable scalars"),
+    ("registered", "negative.py", "registered: state_size gives -32 at width 32, length 8: return a whole number of at least 0"),
+    ("registered", "raises.py", "registered: flops fails at width 32, length 8: ZeroDivisionError: "),
+    (
+        "registered",
+        "required.py",
+        "layers file required.py: cannot be imported: layer 'registered': its knob depth needs a default",
+    ),
+    (
+        "registered",
+        "stateless.py",
+        "layers file stateless.py: cannot be imported: unknown state_knob of layer 'registered': 'nope'",
+    ),
+    ("registered", "unmade.py", "registered: its config cannot be made: ZeroDivisionError: "),
+    ("registered", "gone.py", "registered: its config cannot be made: SystemExit: 0"),
+    ("registered", "invalid.py", "registered: validate fails at width 32: ZeroDivisionError: "),
+    ("faulty.Absent", "faulty.py", "unknown class of faulty: 'Absent': known: Deep, Detaches, Exits, HasNaNGradients, Mixes"),
     ("faulty.Sum(head=2)", "faulty.py", "unknown knob of faulty.Sum: 'head': did you mean 'heads'?"),
     (
         "faulty.Sum(heads=2)",
@@ -69,18 +147,52 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("command", [["run"], ["run", "--dry-run"]], ids=" ".join)
-@pytest.mark.parametrize(("spec", "file", "reason"), REFUSED, ids=[spec for spec, *_ in REFUSED])
+@pytest.mark.parametrize(("spec", "file", "reason"), REFUSED, ids=[f"{spec} {file}" for spec, file, _ in REFUSED])
 def test_an_unsound_layer_is_refused_before_training(
     archlab: CommandLine, tmp_path: Path, monkeypatch, no_training, command: list[str], spec: str, file: str, reason: str
 ):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "broken.py").write_text("import not_there\n")
+    (tmp_path / "exits.py").write_text("import sys; sys.exit()\n")
+    for name, wrong in REGISTERED_FILES.items():
+        (tmp_path / name).write_text(REGISTERED.format(**SOUND | wrong))
+    files = sorted(path.name for path in tmp_path.iterdir())
     outcome = archlab(*command, "transformer++", spec, "--layers", file, "--protocol", "smoke", "--tasks", "compression")
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err.startswith(f"error: {reason}")
     assert outcome.err.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.py", "faulty.py"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    assert len(outcome.err) < 500
+
+
+@pytest.mark.parametrize("command", [["describe", "registered"], ["normalise", "registered", "--state", "9"]], ids=" ".join)
+def test_costs_that_cannot_be_had_are_one_line(archlab: CommandLine, tmp_path: Path, command: list[str]):
+    (tmp_path / "raises.py").write_text(REGISTERED.format(**SOUND | REGISTERED_FILES["raises.py"]))
+    outcome = archlab(*command, "--layers", "raises.py")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: registered: flops fails at width 128, length 128: ZeroDivisionError: ")
+    assert outcome.err.count("\n") == 1
+    rows = json.loads(archlab("layers", "--layers", "raises.py", "--json").out)
+    assert [row["flops"] for row in rows if row["layer"] == "registered"] == [None]
+
+
+def test_a_sound_layer_that_prints_as_it_is_imported_is_described(archlab: CommandLine, tmp_path: Path):
+    (tmp_path / "talkative.py").write_text("print('hello')\n" + REGISTERED.format(**SOUND))
+    outcome = archlab("describe", "registered", "--layers", "talkative.py", "--json")
+    assert (outcome.status, outcome.err) == (0, "hello\n")
+    assert json.loads(outcome.out)["layers"][0]["parameters"] == 128 * 128 + 128
+
+
+def test_what_reads_the_future_of_the_longest_sequences_only_is_refused(archlab: CommandLine, tmp_path: Path, no_training):
+    late = (
+        "class Late(Peeks):\n    def forward(self, x):\n        return super().forward(x) if x.shape[1] > 20 else self.out(x)\n"
+    )
+    (tmp_path / "faulty.py").write_text(FAULTY + late)
+    outcome = archlab("run", "faulty.Late", "--layers", "faulty.py", "--protocol", "smoke")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith("error: faulty.Late: reads the future: a change of token 1 moves the output of token 0")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == []
 
 
 def test_bench_refuses_it_too(archlab: CommandLine, tmp_path: Path):

@@ -3,6 +3,8 @@ import sys
 from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig, base, composites, divides, layer, positive, register, registry
@@ -122,6 +124,53 @@ def test_a_name_is_registered_once(monkeypatch):
     other = type("Other", (Probe,), {"__qualname__": "Other"})
     with pytest.raises(ArchlabError, match=r"^layer name 'probe' is taken by .*Probe$"):
         register("probe")(other)
+
+
+@given(st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
+@example("inf")
+@example("-Infinity")
+@example("NaN")
+@example("true")
+@example('say "it\'s"')
+@example('"')
+@example("")
+def test_what_is_written_of_a_knob_reads_back(value):
+    read = base.knob_value(base.knob_text(value))
+    assert (type(read), read) == (type(value), value)
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-inf"])
+def test_numbers_that_are_not_finite_are_refused(probe, rate):
+    with pytest.raises(ArchlabError, match=rf"^probe\(rate={rate}\): give a finite number$"):
+        layer("probe", rate=float(rate))
+
+
+def test_whole_numbers_have_a_bound(probe):
+    assert layer("probe", heads=10**12).knobs()["heads"] == 10**12
+    with pytest.raises(ArchlabError, match=r"^probe\(heads=1000000000001\): give a number of at most 1,000,000,000,000$"):
+        layer("probe", heads=10**12 + 1)
+
+
+@given(st.integers(1, 300), st.integers(1, 400))
+def test_the_nearest_divisor_is_that_of_a_search(number, value):
+    nearest = min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - value))
+    assert base.nearest_divisor(number, value) == nearest
+
+
+def test_a_knob_without_a_default_is_refused(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", {})
+    members = {"__annotations__": {"depth": int}, "__module__": __name__}
+    required = dataclass(frozen=True, kw_only=True)(type("Required", (Probe,), members))
+    with pytest.raises(ArchlabError, match=r"^layer 'required': its knob depth needs a default, as in depth: int = 4$"):
+        register("required")(required)
+    assert not base._REGISTRY
+
+
+@pytest.mark.parametrize("knob", ["nope", "rate"])
+def test_a_knob_for_the_state_is_a_whole_number_of_the_layer(monkeypatch, knob):
+    monkeypatch.setattr(base, "_REGISTRY", {})
+    with pytest.raises(ArchlabError, match=rf"^unknown state_knob of layer 'probe': '{knob}': known: heads$"):
+        register("probe")(type("Other", (Probe,), {"state_knob": knob}))
 
 
 def test_the_text_form_names_only_what_differs():

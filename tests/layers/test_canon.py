@@ -12,6 +12,12 @@ def test_costs_of_the_default_size():
     assert layer("canon", d_conv=1).flops(128, 128) == 0
 
 
+@pytest.mark.parametrize(("d_conv", "length"), [(4, 128), (4, 3), (4, 1), (200, 128)])
+def test_every_tap_counts_on_the_tokens_that_it_reaches(d_conv, length):
+    pairs = sum(length - lag for lag in range(1, min(d_conv, length)))
+    assert layer("canon", d_conv=d_conv).flops(128, length) == 2 * 128 * pairs
+
+
 def test_channels_are_apart_and_the_token_itself_passes():
     module, x_bld = layer("canon").build(8, 6), torch.zeros(1, 6, 8)
     x_bld[:, 1, 3] = 1

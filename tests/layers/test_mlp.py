@@ -32,8 +32,10 @@ def test_an_inner_width_of_nothing_is_refused():
         ArchlabError, match=r"^mlp\(expand=0.01\): no inner channel is left at width 50; use at least expand=0.02$"
     ):
         layer("mlp", expand=0.01).build(50, 1)
-    for expand in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ArchlabError, match=r"^mlp\(expand=.*\): expand must be a positive number$"):
+    for expand in (0.0, -1.0, 1e308):
+        with pytest.raises(
+            ArchlabError, match=r"^mlp\(expand=.*\): expand must be a positive number, of at most 1,000,000,000,000$"
+        ):
             layer("mlp", expand=expand)
     with pytest.raises(ArchlabError, match=r"^swiglu\(inner=-1\): inner must be at least 1, or 0 for the default"):
         layer("swiglu", inner=-1)

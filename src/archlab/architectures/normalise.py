@@ -1,16 +1,22 @@
 """Architectures at equal state and equal parameters: solves for the knobs that make them so."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
 
 from archlab.architectures.spec import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers import Composite, LayerConfig
+from archlab.layers.base import LARGEST
+from archlab.layers.third_party.check import check_accounting
 
 _MOST_SUMS = 10_000
 """Sums of states that are kept while layers are chosen one after the other."""
+_ALL_TRIED = 128
+"""Values of a knob that are all tried, or up to the width if that is more."""
+_NEIGHBOURS = 64
+"""Values of a knob on either side of a share that are tried beyond these."""
 _LARGEST_FACTOR = 2.0**16
 """Inner widths are sought up to this multiple, and down to its inverse."""
 
@@ -50,12 +56,14 @@ def normalise(
         length: positions of a sequence, which bound a window.
 
     Raises:
-        ArchlabError: a number is below 1, a layer does not fit the width, or its state is not known.
+        ArchlabError: a number is below 1 or beyond :data:`archlab.layers.base.LARGEST`, a layer does not fit the width, or
+            its state is not known or no number.
     """
     for name, number in {"state": state, "params": params, "length": length}.items():
-        if number is not None and number < 1:
-            raise ArchlabError(f"{name} {number}: must be at least 1")
+        if number is not None and not 1 <= number <= LARGEST:
+            raise ArchlabError(f"{name} {number}: must be {'at least 1' if number < 1 else f'at most {LARGEST:,}'}")
     architecture.validate(dim)
+    check_accounting(architecture.layers, dim, length)
     chosen, unreached = _choose_states(architecture.layers, state, dim, length)
     layers = tuple(_replaced(x, chosen) for x in architecture.layers)
     if params is not None:
@@ -116,23 +124,32 @@ def _state(config: LayerConfig, dim: int, length: int) -> int:
 
 
 def _options(leaf: LayerConfig, share: float, dim: int, length: int) -> dict[int, LayerConfig]:
-    """By its state, the layer with every value of its knob that fits; of several of one state, the nearest to what it had."""
+    """By its state, the layer with the values of its knob whose states are around a share; of several values of one state
+    the nearest to what it had."""
+    now = getattr(leaf, leaf.state_knob)
     found: dict[int, LayerConfig] = {}
-    now, before = getattr(leaf, leaf.state_knob), -1
-    for value in count(1):
+
+    def state_at(value: int) -> int | None:
+        """The state with a value, which is an option from then on; None if the value does not fit."""
         try:
             option = replace(leaf, **{leaf.state_knob: value})
             option.validate(dim)
             own = _state(option, dim, length)
         except ArchlabError:
-            own = before
-        else:
-            if own not in found or abs(value - now) < abs(getattr(found[own], leaf.state_knob) - now):
-                found[own] = option
-        # Beyond the width a knob has no more divisors to offer, and a window no more tokens.
-        if value > max(dim, now) and (own == before or own > 4 * share):
-            break
-        before = own
+            return None
+        if own > 0 and (own not in found or abs(value - now) < abs(getattr(found[own], leaf.state_knob) - now)):
+            found[own] = option
+        return own
+
+    state_at(now)
+    tried = max(dim, _ALL_TRIED)
+    step = min((value for value in range(1, tried + 1) if state_at(value) is not None), default=now)
+    # Beyond the width a knob has no more divisors to offer: what fits there are multiples of the least that fits, and the
+    # state grows with them.
+    beyond = range((tried // step + 1) * step, LARGEST + 1, step)
+    reached = bisect_left(beyond, True, key=lambda value: (own := state_at(value)) is None or own >= share)
+    for value in beyond[max(0, reached - _NEIGHBOURS) : reached + _NEIGHBOURS]:
+        state_at(value)
     near = {own: option for own, option in found.items() if share / 2 <= own <= 2 * share}
     nearest = min(found, key=lambda own: abs(math.log(own / share)))
     return near or {nearest: found[nearest]}

@@ -10,6 +10,7 @@ A spec is what a person types::
     stripe([mamba swiglu], [mh-attention swiglu], every=4)
     striped-hyena                                       a name from the catalogue
     my_pkg.mixers.Foo(heads=4)                          any nn.Module class that takes a width
+    my_pkg.mixers.Foo(mode='it''s')                     a string in quotes, of which those within are doubled
 
 A stripe is three times ``[mamba swiglu]``, then ``[mh-attention swiglu]``: every 4th is the second. It stands for its
 layers, as repetition does, and a text written from the value spells them out.
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError, unknown
 from archlab.layers import LayerConfig, composites, is_path, layer, registry, unknown_layer
+from archlab.layers.base import knob_value
 
 LayerDefaults = Mapping[str, Mapping[str, Any]]
 
@@ -34,7 +36,7 @@ class _Token(NamedTuple):
     position: int  # of the first character, from 1
 
 
-_TOKENS = re.compile(r"\s*([A-Za-z_][\w.+/:-]*|-?\.?\d[\w.+-]*|\"[^\"]*\"|'[^']*'|[()\[\]*=,])")
+_TOKENS = re.compile(r"\s*([A-Za-z_][\w.+/:-]*|-?\.?\d[\w.+-]*|\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'|[()\[\]*=,])")
 
 _LARGEST = 10_000
 """Layers of a stack: beyond any model, and far below what would fill the memory."""
@@ -128,7 +130,7 @@ class _Parser:
             raise self._error(f"{opened.text!r} at character {opened.position}: more than {_DEEPEST} brackets within brackets")
 
     def _named(self, token: _Token) -> list[LayerConfig]:
-        if not token.text[0].isalpha():
+        if not token.text[0].isidentifier():
             raise self._error(f"{token.text!r} at character {token.position}: a layer's name was expected")
         made_of_layers = token.text == _STRIPE or token.text in composites()
         if not made_of_layers and token.text not in registry():
@@ -186,14 +188,14 @@ class _Parser:
 
     def _knob(self, owner: str, given: dict[str, Any]) -> None:
         knob = self.tokens.pop(0)
-        if not knob.text[0].isalpha():
+        if not knob.text[0].isidentifier():
             raise self._error(f"{knob.text!r} at character {knob.position}: the name of a knob of {owner} was expected")
         self._take("=", f"after {knob.text!r}: knobs of {owner} are given as name=value")
         if not self.tokens or self.tokens[0].text in "()[]*=,":
             raise self._error(f"no value for {owner}({knob.text}=...)")
         if knob.text in given:
             raise self._error(f"{owner}({knob.text}=...) is given twice")
-        given[knob.text] = _value(self.tokens.pop(0).text)
+        given[knob.text] = knob_value(self.tokens.pop(0).text)
 
     def _take(self, wanted: str, where: str, alternative: str | None = None) -> str:
         if self.tokens and self.tokens[0].text in (wanted, alternative):
@@ -204,16 +206,3 @@ class _Parser:
     def _error(self, reason: str) -> ArchlabError:
         shown = self.spec if len(self.spec) <= 120 else f"{self.spec[:117]}..."
         return ArchlabError(f"malformed spec {shown!r}: {reason}")
-
-
-def _value(text: str) -> Any:
-    if text[0] in "\"'":
-        return text[1:-1]
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            pass
-    return text

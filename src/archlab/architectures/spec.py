@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.architectures.parser import LayerDefaults, parse
-from archlab.errors import ArchlabError
+from archlab.errors import ArchlabError, in_one_line
 from archlab.layers import LayerConfig
 from archlab.layers.base import total
 
@@ -73,7 +73,12 @@ class Architecture:
         if dim < 1:
             raise ArchlabError(f"width {dim}: must be at least 1")
         for config in self.layers:
-            config.validate(dim)
+            try:
+                config.validate(dim)
+            except ArchlabError:
+                raise
+            except (Exception, SystemExit) as error:  # the config of someone else
+                raise ArchlabError(f"{config}: validate fails at width {dim}: {in_one_line(error)}") from error
 
     def build(
         self,

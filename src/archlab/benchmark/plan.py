@@ -44,7 +44,8 @@ class Plan:
 
 
 def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "cuda"] = "cpu") -> Plan:
-    """The plan for architectures given as text; each counts once. Layers from outside archlab are tried on a small input.
+    """The plan for architectures given as text; each counts once. Layers from outside archlab are tried on small inputs,
+    as long as the shortest and the longest sequences of the protocol.
 
     Raises:
         ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
@@ -52,8 +53,9 @@ def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "
     architectures = dict.fromkeys(architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs)
     for value in architectures:
         value.validate(protocol.dim)
-    length = min(setting.input_length for task in protocol.tasks.values() for setting in task.settings)
-    check_third_party((config for value in architectures for config in value.layers), protocol.dim, length, device)
+    lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]
+    layers = (config for value in architectures for config in value.layers)
+    check_third_party(layers, protocol.dim, (min(lengths), max(lengths)), device)
     return Plan(protocol, tuple(architectures), device)
 
 

@@ -37,11 +37,13 @@ def describe(
     """
     from archlab.architectures import architecture
     from archlab.cli.output import print_json, print_table
+    from archlab.layers.third_party.check import check_accounting
     from archlab.reports.tables import architecture_dict, architecture_table
 
     _check(length=length, dim=dim, vocab_size=vocab_size)
     value = architecture(spec)
     value.validate(dim)
+    check_accounting(value.layers, dim, length)
     if as_json:
         print_json(architecture_dict(value, vocab_size=vocab_size, length=length, dim=dim))
     else:
@@ -67,10 +69,10 @@ def layers(dim: Dim = 128, length: Length = 128, files: LayerFiles = None, as_js
     At the end stand those that are made of other layers, as in `parallel(mamba, mh-attention)`; their costs depend on these.
     """
     from archlab.cli.output import print_json
-    from archlab.layers import composites, registry
+    from archlab.layers import composites, layer, registry
 
     _check(length=length, dim=dim)
-    configs = sorted((config() for config in registry().values()), key=lambda config: (config.kind != "sequence", config.name))
+    configs = sorted(map(layer, registry()), key=lambda config: (config.kind != "sequence", config.name))
     rows = [_layer_row(config, dim, length) for config in configs]
     topologies = [_topology_row(config) for _, config in sorted(composites().items())]
     if as_json:
@@ -119,11 +121,14 @@ def protocols(
 
 
 def _layer_row(config: "LayerConfig", dim: int, length: int) -> dict[str, Any]:
+    from archlab.architectures import Architecture
     from archlab.errors import ArchlabError
+    from archlab.layers.third_party.check import check_accounting
 
     row: dict[str, Any] = {"layer": config.name, "mixes": config.kind, "knobs": config.knobs(), "paper": config.paper}
     try:
-        config.validate(dim)
+        Architecture((config,)).validate(dim)
+        check_accounting([config], dim, length)
     except ArchlabError:  # as its knobs are by default; with others it may fit
         return row | {"parameters": None, "state": None, "flops": None}
     costs = config.num_params(dim, length), config.state_size(dim, length), config.flops(dim, length)
@@ -147,7 +152,11 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
 
     wide = output_console().width >= 110
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    unfit = "; – does not fit this width as it is" if any(row["parameters"] is None for row in rows) else ""
+    unfit = (
+        "; – does not fit this width as it is, or cannot say what it costs"
+        if any(row["parameters"] is None for row in rows)
+        else ""
+    )
     notes = f"at width {dim} and length {length}, knobs at their defaults{unfit}; layers of layers cost what they are made of"
     table.caption = Text(notes, style="dim")
     table.add_column("layer", no_wrap=True)
@@ -169,7 +178,9 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
 
 def _check(**options: int) -> None:
     from archlab.errors import ArchlabError
+    from archlab.layers.base import LARGEST
 
     for name, value in options.items():
-        if value < 1:
-            raise ArchlabError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if not 1 <= value <= LARGEST:
+            bound = "at least 1" if value < 1 else f"at most {LARGEST:,}"
+            raise ArchlabError(f"--{name.replace('_', '-')} {value}: must be {bound}")

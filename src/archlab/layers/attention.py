@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, divides_evenly, positive, register
+from archlab.layers.base import LayerConfig, divides_evenly, nearest_divisor, positive, register
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.ops.rotary_attention import rotary_attention
 from archlab.layers.ops.sliding_attention import scored_pairs, sliding_attention
@@ -205,14 +205,18 @@ class GroupedQueryAttentionConfig(AttentionConfig):
     window: int = 0
     """Tokens that a query sees, itself included; 0 for the whole past."""
 
+    @property
+    def state_knob(self) -> str:
+        """See :attr:`LayerConfig.state_knob`: the window, if there is one."""
+        return "window" if self.window else ""
+
     def __post_init__(self) -> None:
         """Refuse fewer than one head, groups of unequal size and a negative window."""
         positive(self, "heads", "kv_heads")
         if self.heads % self.kv_heads:
-            nearest = min((n for n in range(1, self.heads + 1) if self.heads % n == 0), key=lambda n: abs(n - self.kv_heads))
             raise ArchlabError(
                 f"gqa(kv_heads={self.kv_heads}): {self.heads} heads do not split into {self.kv_heads} equal groups; "
-                f"the nearest that fits is kv_heads={nearest}"
+                f"the nearest that fits is kv_heads={nearest_divisor(self.heads, self.kv_heads)}"
             )
         if self.window < 0:
             raise ArchlabError(f"gqa(window={self.window}): window must be at least 1, or 0 for the whole past")

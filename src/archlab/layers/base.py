@@ -7,16 +7,17 @@ file needs no edit elsewhere, and so are those that installed packages name as e
 """
 
 import importlib
+import math
 import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
-from archlab.errors import ArchlabError, unknown
+from archlab.errors import ArchlabError, in_one_line, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,8 +40,11 @@ class LayerConfig(ABC):
     """Name in specs, set by :func:`register`."""
     paper: ClassVar[str]
     """Where the layer comes from: an arXiv number, or a reference."""
-    state_knob: ClassVar[str] = ""
-    """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does."""
+
+    @property
+    def state_knob(self) -> str:
+        """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does. Most layers set a class variable."""
+        return ""
 
     @property
     @abstractmethod
@@ -115,7 +119,7 @@ class LayerConfig(ABC):
 
     def _arguments(self) -> list[str]:
         defaults = {f.name: f.default for f in fields(self)}
-        return [f"{knob}={_text(value)}" for knob, value in self.knobs().items() if value != defaults[knob]]
+        return [f"{knob}={knob_text(value)}" for knob, value in self.knobs().items() if value != defaults[knob]]
 
 
 @dataclass(frozen=True)
@@ -148,11 +152,11 @@ class Composite(LayerConfig):
 
     def state_size(self, dim: int, length: int) -> int | None:
         """See :meth:`LayerConfig.state_size`."""
-        return total(self.copies * [x.state_size(dim, length) for x in self.layers])
+        return total([x.state_size(dim, length) for x in self.layers], self.copies)
 
     def matrix_state(self, dim: int, length: int) -> int | None:
         """See :meth:`LayerConfig.matrix_state`."""
-        return total(self.copies * [x.matrix_state(dim, length) for x in self.layers])
+        return total([x.matrix_state(dim, length) for x in self.layers], self.copies)
 
     def resized(self, dim: int, factor: float) -> LayerConfig:
         """See :meth:`LayerConfig.resized`."""
@@ -174,16 +178,32 @@ class Composite(LayerConfig):
         return [*map(str, self.layers), *super()._arguments()]
 
 
-def total(states: Sequence[int | None]) -> int | None:
-    """The sum of what layers carry; None if one of them is not known."""
+def total(states: Sequence[int | None], copies: int = 1) -> int | None:
+    """The sum of what layers carry, ``copies`` times; None if one of them is not known."""
     known = [state for state in states if state is not None]
-    return sum(known) if len(known) == len(states) else None
+    return copies * sum(known) if len(known) == len(states) else None
 
 
-def _text(value: Any) -> str:
-    """A knob's value as specs write it; strings are quoted where they would read as something else."""
-    plain = not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_][\w.+/:-]*", value) and value.lower() not in ("true", "false"))
-    return str(value) if plain else f'"{value}"'
+def knob_text(value: Any) -> str:
+    """A knob's value as specs write it, which :func:`knob_value` reads back; strings are quoted where they would read as
+    something else, and a quote within them is doubled."""
+    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_][\w.+/:-]*", value) and knob_value(value) == value):
+        return str(value)
+    return '"{}"'.format(value.replace('"', '""'))
+
+
+def knob_value(text: str) -> Any:
+    """The value of a knob that specs write as ``text``: a quoted string, a truth value, a number, or else the text itself."""
+    if text[0] in "\"'":
+        return text[1:-1].replace(2 * text[0], text[0])
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            pass
+    return text
 
 
 @runtime_checkable
@@ -207,6 +227,9 @@ class Recurrent(Protocol):
         ...
 
 
+LARGEST = 10**12
+"""Of whole numbers that are knobs, lengths or states: beyond any model, and small enough to be counted with."""
+
 _REGISTRY: dict[str, type[LayerConfig]] = {}
 _NOT_FAMILIES = {"base", "ops", "substates", "third_party"}
 
@@ -217,13 +240,20 @@ def register(name: str) -> Callable[[Config], Config]:
     """Class decorator: make a config known under ``name`` in specs.
 
     Raises:
-        ArchlabError: the name is taken by another class.
+        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` names no knob.
     """
 
     def add(config: Config) -> Config:
         taken = _REGISTRY.get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
+        defaults = _defaults(config)
+        for knob, default in defaults.items():
+            if default is MISSING:
+                raise ArchlabError(f"layer {name!r}: its knob {knob} needs a default, as in {knob}: int = 4")
+        state_knob: Any = config.state_knob  # a property where it depends on other knobs
+        if isinstance(state_knob, str) and state_knob and type(defaults.get(state_knob)) is not int:
+            raise unknown(f"state_knob of layer {name!r}:", state_knob, (k for k, v in defaults.items() if type(v) is int))
         config.name = name
         _REGISTRY[name] = config
         return config
@@ -274,7 +304,8 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
     ``layer("my_pkg.mixers.Foo", heads=4)``.
 
     Raises:
-        ArchlabError: the name or a knob is unknown, a knob's value has the wrong type, or the layer is made of no others.
+        ArchlabError: the name or a knob is unknown, a knob's value has the wrong type or is no finite number, the layer is
+            made of no others, or its config cannot be made.
     """
     known = {**registry(), **composites()}
     if name not in known and is_path(name):
@@ -291,12 +322,35 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
         if not made_of or not isinstance(part, LayerConfig):
             wanted = "give layers, then knobs" if made_of else "it is made of no layers, give knobs only"
             raise ArchlabError(f"{name}({part}): {wanted}")
-    defaults = {f.name: f.default for f in fields(config) if f.name not in made_of}
+    defaults = _defaults(config)
     for knob, value in knobs.items():
         if knob not in defaults:
             raise unknown(f"knob of {name}:", knob, defaults)
+        check_number(f"{name}({knob}={value})", value)
         knobs[knob] = _coerce(f"{name}({knob}={value})", value, type(defaults[knob]))
-    return config(**made_of, **knobs)
+    try:
+        return config(**made_of, **knobs)
+    except ArchlabError:
+        raise
+    except (Exception, SystemExit) as error:  # the config of someone else
+        raise ArchlabError(f"{name}: its config cannot be made: {in_one_line(error)}") from error
+
+
+def _defaults(config: type[LayerConfig]) -> dict[str, Any]:
+    """The knobs of a class with their defaults."""
+    return {f.name: f.default for f in fields(config) if not (issubclass(config, Composite) and f.name == "layers")}
+
+
+def check_number(where: str, value: Any) -> None:
+    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`.
+
+    Raises:
+        ArchlabError: naming ``where`` the value is given.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ArchlabError(f"{where}: give a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ArchlabError(f"{where}: give a number of at most {LARGEST:,}")
 
 
 def _coerce(where: str, value: Any, wanted: type) -> Any:
@@ -327,9 +381,9 @@ def divides(config: LayerConfig, knob: str, dim: int) -> None:
     """
     value = getattr(config, knob)
     if dim % value:
-        nearest = min((n for n in range(1, dim + 1) if dim % n == 0), key=lambda n: abs(n - value))
         raise ArchlabError(
-            f"{config.name}({knob}={value}): width {dim} is not divisible by {value}; the nearest that fits is {knob}={nearest}"
+            f"{config.name}({knob}={value}): width {dim} is not divisible by {value}; "
+            f"the nearest that fits is {knob}={nearest_divisor(dim, value)}"
         )
 
 
@@ -342,10 +396,15 @@ def divides_evenly(config: LayerConfig, knob: str, dim: int) -> None:
     value = getattr(config, knob)
     if dim % (2 * value) == 0:
         return
-    fitting = [n for n in range(1, dim + 1) if dim % (2 * n) == 0]
-    if not fitting:
+    if dim % 2:
         raise ArchlabError(f"{config}: width {dim} is odd and splits into no {knob} of even width; use an even width")
     raise ArchlabError(
         f"{config.name}({knob}={value}): width {dim} does not split into {value} {knob} of even width; "
-        f"the nearest that fits is {knob}={min(fitting, key=lambda n: abs(n - value))}"
+        f"the nearest that fits is {knob}={nearest_divisor(dim // 2, value)}"
     )
+
+
+def nearest_divisor(number: int, value: int) -> int:
+    """The divisor of a number that is nearest to a value; of two as near the smaller."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return min((*small, *(number // n for n in small)), key=lambda n: (abs(n - value), n))

@@ -40,7 +40,8 @@ class CanonConfig(LayerConfig):
 
     def flops(self, dim: int, length: int) -> int:
         """See :meth:`LayerConfig.flops`: the taps on earlier tokens; that on the token itself scales it, as a gate does."""
-        return 2 * dim * sum(max(length - lag, 0) for lag in range(1, self.d_conv))
+        lags = min(self.d_conv, length) - 1
+        return dim * lags * (2 * length - lags - 1)
 
     def build(self, dim: int, max_length: int) -> "Canon":
         """See :meth:`LayerConfig.build`."""

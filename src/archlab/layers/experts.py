@@ -70,6 +70,8 @@ def check_choice(config: LayerConfig, num: int, active: int) -> None:
     if active < 2:
         reason = "the weights of the chosen add up to 1, so a single one would leave the router nothing to learn from"
         raise ArchlabError(f"{config.name}(active={active}): active must be at least 2: {reason}")
+    if num < 2:
+        raise ArchlabError(f"{config.name}(num={num}): num must be at least 2, for a token is routed to two of them or more")
     if active > num:
         raise ArchlabError(f"{config.name}(num={num}, active={active}): active must be at most num")
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.base import LARGEST, LayerConfig, positive, register
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 
@@ -37,8 +37,8 @@ class GatedLinearAttentionConfig(LayerConfig):
         """Refuse sizes below one and expansions that are not positive."""
         positive(self, "heads", "gate_low_rank", "gate_logit_normalizer")
         for knob in ("expand_k", "expand_v"):
-            if getattr(self, knob) <= 0:
-                raise ArchlabError(f"{self.name}({knob}={getattr(self, knob)}): {knob} must be above 0")
+            if not 0 < getattr(self, knob) <= LARGEST:
+                raise ArchlabError(f"{self.name}({knob}={getattr(self, knob)}): {knob} must be above 0, and at most {LARGEST:,}")
 
     def validate(self, dim: int) -> None:
         """Refuse expansions that give no whole number of channels a head."""

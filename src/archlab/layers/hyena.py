@@ -51,6 +51,11 @@ class HyenaConfig(LayerConfig):
     filter_order: int = 4
     filter: str = "implicit"
 
+    @property
+    def state_knob(self) -> str:
+        """See :attr:`LayerConfig.state_knob`: the degree of a rational kernel."""
+        return "filter_order" if self.filter == "rtf" else ""
+
     def __post_init__(self) -> None:
         """Refuse sizes below one and unknown filters."""
         positive(self, "inner_factor", "proj_groups", "filter_order")
@@ -108,6 +113,11 @@ class MultiHeadHyenaConfig(LayerConfig):
     proj_groups: int = 4
     filter_order: int = 2
     filter: str = "implicit"
+
+    @property
+    def state_knob(self) -> str:
+        """See :attr:`LayerConfig.state_knob`: the degree of a rational kernel."""
+        return "filter_order" if self.filter == "rtf" else ""
 
     def __post_init__(self) -> None:
         """Refuse sizes below one and unknown filters."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.base import LayerConfig, nearest_divisor, positive, register
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
@@ -44,10 +44,9 @@ class Mamba2Config(LayerConfig):
         """Refuse heads that do not divide the inner width."""
         inner = self.expand * dim
         if inner % self.headdim:
-            nearest = min((n for n in range(1, inner + 1) if inner % n == 0), key=lambda n: abs(n - self.headdim))
             raise ArchlabError(
                 f"{self.name}(headdim={self.headdim}): the inner width {inner} is not divisible by {self.headdim}; "
-                f"the nearest that fits is headdim={nearest}"
+                f"the nearest that fits is headdim={nearest_divisor(inner, self.headdim)}"
             )
 
     def _sizes(self, dim: int) -> tuple[int, int, int]:

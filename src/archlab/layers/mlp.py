@@ -1,6 +1,5 @@
 """Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, register
+from archlab.layers.base import LARGEST, LayerConfig, register
 
 
 class MLP(nn.Module):
@@ -71,8 +70,8 @@ class MLPConfig(ChannelMixer):
 
     def __post_init__(self) -> None:
         """Refuse a width that is no positive number."""
-        if not 0 < self.expand < math.inf:
-            raise ArchlabError(f"mlp(expand={self.expand}): expand must be a positive number")
+        if not 0 < self.expand <= LARGEST:
+            raise ArchlabError(f"mlp(expand={self.expand}): expand must be a positive number, of at most {LARGEST:,}")
 
     def validate(self, dim: int) -> None:
         """Refuse an inner width of zero."""

@@ -93,6 +93,8 @@ class HyenaSEConfig(_GroupedHyenaConfig):
     Of more taps than the maximum length the last are left out.
     """
 
+    state_knob: ClassVar[str] = "kernel_size"
+
     kernel_size: int = 7
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.layers.base import Composite, LayerConfig, Recurrent, layer
 from archlab.layers.ops.flop_counter import count_flops
-from archlab.layers.third_party.check import moved_outputs, outputs, unsettled
+from archlab.layers.third_party.check import moved_outputs, num_trainable, outputs, unsettled
 from archlab.testing.comparison import compare, outputs_and_gradients, poisoned_memory, relative_error, step_through
 
 Oracle = Callable[[nn.Module, Tensor], Tensor]
@@ -84,11 +84,11 @@ class LayerContract:
             for length in self.lengths:
                 predicted = self.config.num_params(dim, length)
                 with torch.device("meta"):
-                    on_meta = _num_trainable(self.config.build(dim, length))
+                    on_meta = num_trainable(self.config.build(dim, length))
                 assert on_meta == predicted, (
                     f"width {dim}, length {length}: num_params says {predicted}, the meta device {on_meta}"
                 )
-        built, predicted = _num_trainable(self._module()), self.config.num_params(self.dim, self.lengths[-1])
+        built, predicted = num_trainable(self._module()), self.config.num_params(self.dim, self.lengths[-1])
         assert built == predicted, f"num_params says {predicted}, built are {built}"
 
     def test_construction_is_deterministic(self) -> None:
@@ -346,7 +346,3 @@ def _refusal(config: LayerConfig, dim: int) -> str | None:
     except ArchlabError as error:
         return str(error)
     return None
-
-
-def _num_trainable(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -46,6 +46,11 @@ def test_a_file_of_a_package_may_import_its_neighbours(outside: Path):
         ("notes.txt", "", "there is no such Python file"),
         ("broken.py", "import a_package_that_is_not_there", "cannot be imported: ModuleNotFoundError: No module named"),
         ("typo.py", "def f(:", "cannot be imported: SyntaxError: invalid syntax"),
+        (
+            "script.py",
+            "import sys; sys.exit()",
+            "cannot be imported: SystemExit; put what ends the program under if __name__ == '__main__'$",
+        ),
         ("json.py", "", "json is the name of another module, .*: rename the file"),
         ("taken.py", CODE.format(name="mamba"), "cannot be imported: layer name 'mamba' is taken by archlab.layers.mamba"),
     ],
@@ -57,6 +62,12 @@ def test_a_file_that_cannot_be_used_is_refused(outside: Path, file: str, code: s
     with pytest.raises(ArchlabError, match=f"^layers file .*{file}: {reason}"):
         import_file(outside / file)
     assert dict(registry()) == before
+
+
+def test_what_a_file_prints_goes_to_standard_error(outside: Path, capsys):
+    (outside / "talkative.py").write_text("print('hello')\n")
+    import_file(outside / "talkative.py")
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 EARLY = """

@@ -53,8 +53,10 @@ def _in_blocks(length: int, window: int, head_dim: int) -> bool:
 
 
 def _pairs_in_blocks(length: int, window: int) -> int:
-    bounds = ((start, min(start + BLOCK, length)) for start in range(0, length, BLOCK))
-    return sum((end - start) * (end - _first_visible(start, window)) for start, end in bounds)
+    blocks, rest = divmod(length, BLOCK)
+    from_start = min(blocks, 1 + (window - 1) // BLOCK)  # the first query of these sees the first token
+    keys = BLOCK * from_start * (from_start + 1) // 2 + (blocks - from_start) * (BLOCK + window - 1)
+    return BLOCK * keys + rest * (length - _first_visible(blocks * BLOCK, window))
 
 
 def _first_visible(position: int, window: int) -> int:

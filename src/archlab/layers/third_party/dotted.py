@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archlab.errors import ArchlabError, in_one_line, unknown
-from archlab.layers.base import LayerConfig, _text
+from archlab.layers.base import LayerConfig, check_number, knob_text
 from archlab.layers.ops.flop_counter import count_flops
+from archlab.layers.third_party.check import num_trainable
+from archlab.layers.third_party.sources import without_output
 
 PREFIXES = {"fla": "fla.layers"}
 """Short forms of modules: ``fla:X`` is the class ``fla.layers.X`` of flash-linear-attention."""
@@ -83,7 +85,7 @@ class ModuleLayer(LayerConfig):
         return dict(self.arguments) | ({} if self.state is None else {"state": self.state})
 
     def __str__(self) -> str:
-        knobs = ", ".join(f"{knob}={_text(value)}" for knob, value in self.knobs().items())
+        knobs = ", ".join(f"{knob}={knob_text(value)}" for knob, value in self.knobs().items())
         return f"{self.name}({knobs})" if knobs else self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -94,17 +96,25 @@ def module_layer(path: str, knobs: Mapping[str, Any]) -> ModuleLayer:
     """The layer that a path names; ``state=N`` among the knobs says how many scalars it carries.
 
     Raises:
-        ArchlabError: the class cannot be imported or is no ``nn.Module``, or a knob is none of its arguments or is missing.
+        ArchlabError: the class cannot be imported or is no ``nn.Module``, or a knob is none of its arguments, is missing or
+            has a value that no spec can write.
     """
     config = _config(path)
     known = _arguments(config.factory, config.width)
     given = dict(knobs)
     state = None if "state" in known else given.pop("state", None)
+    check_number(f"{path}(state={state})", state)
     if state is not None and (type(state) is not int or state < 0):
         raise ArchlabError(f"{path}(state={state}): give the scalars that are carried from token to token, a whole number")
-    for knob in given:
+    for knob, value in given.items():
         if knob not in known:
             raise unknown(f"knob of {path}:", knob, [*known, "state"])
+        if not isinstance(value, bool | int | float | str):
+            raise ArchlabError(f"{path}({knob}={value}): a spec cannot write it; give a number, a string, True or False")
+        check_number(f"{path}({knob}={value})", value)
+    missing = [knob for knob in _required(config.factory) if knob != config.width and knob not in given]
+    if missing:
+        raise ArchlabError(f"{path}: {missing[0]} has no default: give it, as in {path}({missing[0]}=...)")
     return config(tuple((knob, given[knob]) for knob in known if knob in given), state)
 
 
@@ -122,8 +132,8 @@ def _import(path: str) -> type[nn.Module]:
         raise ArchlabError(f"{path}: the kernels of flash-linear-attention need a GPU, and none is visible here")
     home, _, name = (f"{PREFIXES[prefix]}.{rest}" if colon else path).rpartition(".")
     try:
-        module = importlib.import_module(home)
-    except Exception as error:
+        module = without_output(lambda: importlib.import_module(home))
+    except (Exception, SystemExit) as error:
         fix = "pip install 'archlab[gpu]'" if colon else "install it, or name a file of it with --layers"
         raise ArchlabError(f"{path}: {home} cannot be imported: {in_one_line(error)}: {fix}") from None
     classes = {key: value for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)}
@@ -157,12 +167,18 @@ def _arguments(factory: type[nn.Module], width: str | None) -> list[str]:
     return [name for name in found if name != width]
 
 
+def _required(factory: type[nn.Module]) -> list[str]:
+    """The arguments of the class's own constructor that have no default."""
+    own = inspect.signature(factory).parameters.values()
+    return [p.name for p in own if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
 @cache
 def _num_params(config: ModuleLayer, dim: int) -> int:
     return _measured(
         config,
         f"cannot be built at width {dim}",
-        lambda: sum(p.numel() for p in config.build(dim, 1).parameters() if p.requires_grad),
+        lambda: num_trainable(config.build(dim, 1)),
     )
 
 
@@ -187,6 +203,6 @@ def _measured(config: ModuleLayer, failed: str, measure: Callable[[], int]) -> i
         try:
             with torch.random.fork_rng(devices=[]), place:
                 return measure()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = in_one_line(error)
     raise ArchlabError(f"{config}: {failed}: {reason}")
