@@ -299,3 +299,23 @@ def test_an_installed_package_brings_layers_and_runs_the_contract_suite(tmp_path
     passed = re.search(r"(\d+) passed", tests.stdout)
     assert passed
     assert int(passed[1]) == 2 + sum(name.startswith("test_") for name in dir(LayerContract)) - 1  # one is of channel mixers only
+
+
+TINY = ("--ladder", "smoke", "--budgets", "2e9", "--sizes", "1", "--set", "min_steps=20")
+
+
+def test_language_models_of_a_layer_in_a_file_are_planned_and_trained(archlab: CommandLine):
+    known = ("--layers", str(EXAMPLE))
+    assert archlab("scale", "plan", "ema swiglu", *TINY, *known).status == 0
+    outcome = archlab("scale", "run", "plan.yaml", "--workers", "1", *known, "--json")
+    assert outcome.status == 0, outcome.err
+    (run,) = json.loads(outcome.out)["runs"]
+    assert run["result"]["status"] == "finished"
+
+
+def test_a_language_model_that_reads_the_future_is_not_planned(archlab: CommandLine):
+    Path("faulty.py").write_text(FAULTY)
+    outcome = archlab("scale", "plan", "faulty.Peeks swiglu", *TINY, "--layers", "faulty.py")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "faulty.Peeks: reads the future" in outcome.err
+    assert not Path("plan.yaml").exists()

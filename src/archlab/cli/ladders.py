@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from archlab.cli.layer_files import LayerFiles
 from archlab.cli.plans import DEFAULT_STORE, Store
 from archlab.cli.run import Device
 
@@ -12,6 +13,7 @@ from archlab.cli.run import Device
 def run(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
     store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     changes: Annotated[
@@ -61,6 +63,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 
 def fit(
     store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
     intervals: How = Intervals.bootstrap,
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
@@ -86,6 +89,7 @@ def predict(
     flops: Annotated[float | None, typer.Option(metavar="C", help="The budget to spend, as in 1e21.")] = None,
     loss: Annotated[float | None, typer.Option(metavar="L", help="The loss to reach, in nats a token.")] = None,
     store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
     intervals: How = Intervals.bootstrap,
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
@@ -107,6 +111,7 @@ def predict(
 def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "scaling.html",
     store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
     intervals: How = Intervals.bootstrap,
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,

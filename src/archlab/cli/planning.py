@@ -41,6 +41,7 @@ def show_plan(ladder: Ladder, specs: Sequence[str], output: str | None, *, as_js
     named = named_specs(specs or ladder.architectures)  # a wrong name is told before a corpus is read
     corpus = prepare(ladder.data, ladder.tokenizer) if ladder.vocab_size is None else None
     plan = make_plan(ladder, named, corpus)
+    plan.try_layers()
     if output is not None:
         plan.save(output)
     if ladder.peak_flops is None:
@@ -59,7 +60,7 @@ def show_plan(ladder: Ladder, specs: Sequence[str], output: str | None, *, as_js
         for starter, command in launch_commands(output or "plan.yaml", ladder.gpus).items():
             print(f"# {starter}\n{command}")
     if output is not None:
-        message(f"{output} has {len(plan.runs)} runs; `archlab scale run {output}` trains them")
+        message(f"{output} has {count(len(plan.runs), 'run')}; `archlab scale run {output}` trains them")
 
 
 def _table(plan: Plan, costs: Sequence[Cost]) -> Table:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from archlab.cli import ladders
+from archlab.cli.layer_files import LayerFiles
 from archlab.cli.plans import Seeds
 
 app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language models.", no_args_is_help=False)
@@ -43,6 +44,7 @@ def plan(
     tokenizer: Annotated[str | None, typer.Option(metavar="NAME", help="bytes, ascii, dna, bpe:SIZE or hf:NAME.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a sequence.")] = None,
     seeds: Seeds = None,
+    files: LayerFiles = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Read the corpus more than once where a run needs it.")] = False,
     changes: Annotated[
         list[str] | None,

@@ -38,6 +38,7 @@ def train_plan(
     plan = Plan.load(path)
     recipe = LMRecipe.from_dict(dict(key_value("--set", change) for change in changes))
     require(recipe.kernels, device)
+    plan.try_layers(device)
     first = plan.runs[0]
     corpus = corpus_of(first.corpus, first.tokenizer)
     trials = [LMTrial(run, recipe, device).on(corpus) for run in plan.runs]
@@ -78,7 +79,7 @@ def _beside(location: str) -> Path:
 def _side_by_side(
     trials: list[LMTrial], location: str, workers: int | None, device: Literal["cpu", "cuda"], folder: Path
 ) -> Tally:
-    executor = make_executor(workers, device, folder)
+    executor = make_executor(workers, device, folder, trials)
     with LanguageModelStore[LMTrial](location) as store, terminable(), LadderView(Console(stderr=True)) as view:
         try:
             return run_side_by_side(trials, store, executor, folder, view)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
@@ -111,6 +111,20 @@ class Plan:
     runs: tuple[LMRun, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Version, ladder and rules; for people, and for the report."""
+
+    def try_layers(self, device: Literal["cpu", "cuda"] = "cpu") -> None:
+        """Try the layers from outside archlab on small inputs, at the least width of each architecture.
+
+        Raises:
+            ArchlabError: see :func:`archlab.layers.third_party.check.check_third_party`.
+        """
+        from archlab.layers.third_party.check import check_third_party
+
+        least: dict[str, LMRun] = {}
+        for run in sorted(self.runs, key=lambda run: run.dim):
+            least.setdefault(run.label, run)
+        for run in least.values():
+            check_third_party(run.architecture.layers, run.dim, (run.length,), device)
 
     def check(self) -> None:
         """Refuse a plan that contradicts itself.

@@ -1,9 +1,10 @@
 """Trains the language models of a plan that a store lacks: side by side, or one after the other over all processes."""
 
+import importlib
 import queue
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from archlab.errors import ArchlabError
 from archlab.execution import LocalExecutor
 from archlab.execution.base import explained
+from archlab.layers.third_party.check import is_third_party
 from archlab.scaling.corpora import Corpus, prepare
 from archlab.scaling.training.result import LMProgress, LMResult
 from archlab.scaling.training.trial import LMTrial
@@ -88,20 +90,33 @@ def corpus_of(source: str, tokenizer: str) -> Corpus:
 
 
 def train_alone(
-    trials: Sequence[LMTrial], on_progress: Callable[[int, LMProgress], None], hurdles: object, *, checkpoints: Path
+    trials: Sequence[LMTrial],
+    on_progress: Callable[[int, LMProgress], None],
+    hurdles: object,
+    *,
+    checkpoints: Path,
+    modules: Sequence[str],
 ) -> Iterator[tuple[int, LMResult]]:
-    """What a worker does: one trial after the other, each kept in a folder of its own among the checkpoints."""
+    """What a worker does: one trial after the other, each kept in a folder of its own among the checkpoints.
+
+    The modules are those that make layers from outside archlab known.
+    """
     from archlab.scaling.training.loop import train
 
+    for module in modules:
+        importlib.import_module(module)
     for place, trial in enumerate(trials):
         corpus = corpus_of(trial.run.corpus, trial.run.tokenizer)
         trial.on(corpus)
         yield place, train(trial, corpus, checkpoints=checkpoints / trial.key, on_progress=partial(on_progress, place))
 
 
-def make_executor(num_workers: int | None, device: str, checkpoints: Path) -> LocalExecutor:
-    """Workers that train language models, one thread each."""
-    train = cast("Train", partial(train_alone, checkpoints=checkpoints))  # executors look at no trial
+def make_executor(num_workers: int | None, device: str, checkpoints: Path, trials: Iterable[LMTrial]) -> LocalExecutor:
+    """Workers that train these language models, one thread each."""
+    layers = {layer for trial in trials for layer in trial.run.architecture.layers if is_third_party(layer)}
+    modules = sorted({module for layer in layers for module in layer.modules()})
+    # executors look at no trial
+    train = cast("Train", partial(train_alone, checkpoints=checkpoints, modules=modules))
     return LocalExecutor(num_workers, device=cast(Any, device), train=train)
 
 
