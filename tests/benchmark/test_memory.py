@@ -36,7 +36,7 @@ def test_the_peak_of_tensors_is_as_predicted(spec):
 
 
 @pytest.mark.parametrize(
-    "spec", ["mamba mlp", "hyena swiglu", "mh-hyena(heads=8) mlp", "gated-linear-attention mlp", "attention mlp"]
+    "spec", ["mamba-2 mlp", "hyena swiglu", "mh-hyena(heads=8) mlp", "gated-linear-attention mlp", "attention mlp"]
 )
 def test_activations_grow_with_the_batch_and_weights_do_not(spec):
     small, double, deep = (peak_bytes(wide(s, batch_size=b)) for s, b in ((spec, 32), (spec, 64), (f"{spec} {spec}", 32)))

@@ -1,13 +1,17 @@
 """How much memory a trial will take at its peak, found out without computing it."""
 
+import functools
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers.third_party.check import is_third_party
 from archlab.store.provenance import query_gpus
+from archlab.tasks import Task
+from archlab.training import Recipe
 from archlab.training.memory import FRAGMENTATION, step_bytes
 from archlab.training.trial import Trial
 
@@ -24,26 +28,35 @@ def peak_bytes(trial: Trial) -> int:
     shapes and no data; and what the allocator adds. Of a layer from outside archlab that needs data, only the weights and
     what comes before it are counted.
     """
+    recipe = trial.recipe
+    batch = min(recipe.batch_size, trial.setting.num_train_examples)
+    step = _step_bytes(trial.architecture, trial.setting, trial.dim, batch, recipe.norm, recipe.precision)
+    sequences = trial.setting.num_train_examples + 2 * recipe.num_evaluation
+    data = 2 * 8 * sequences * trial.setting.input_length
+    return round(FRAGMENTATION * (step + data))
+
+
+@functools.cache
+def _step_bytes(
+    architecture: Architecture,
+    setting: Task,
+    dim: int,
+    batch: int,
+    norm: Literal["rmsnorm", "layernorm"],
+    precision: Literal["fp32", "bf16"],
+) -> int:
     from archlab.training.data import Examples, split_tensors
     from archlab.training.learner import Objective
 
-    batch = min(trial.recipe.batch_size, trial.setting.num_train_examples)
-    examples = Examples.of(*split_tensors(trial.setting, "train", batch, trial.seed, "cpu"))
-    shape: dict[str, Any] = {
-        "vocab_size": trial.setting.vocab_size,
-        "dim": trial.dim,
-        "backbone": trial.setting.backbone,
-        "norm": trial.recipe.norm,
-    }
-    step = step_bytes(
-        4 * trial.architecture.num_params(length=trial.setting.length, **shape),
-        lambda: trial.architecture.build(max_length=trial.setting.length, **shape),
-        lambda model, mode: Objective(model, trial.recipe)(*(mode.from_tensor(x) for x in examples)),
-        until_error=any(is_third_party(layer) for layer in trial.architecture.layers),
+    examples = Examples.of(*split_tensors(setting, "train", batch, 0, "cpu"))
+    shape: dict[str, Any] = {"vocab_size": setting.vocab_size, "dim": dim, "backbone": setting.backbone, "norm": norm}
+    recipe = Recipe(batch_size=batch, norm=norm, precision=precision)
+    return step_bytes(
+        4 * architecture.num_params(length=setting.length, **shape),
+        lambda: architecture.build(max_length=setting.length, **shape),
+        lambda model, mode: Objective(model, recipe)(*(mode.from_tensor(x) for x in examples)),
+        until_error=any(is_third_party(layer) for layer in architecture.layers),
     )
-    sequences = trial.setting.num_train_examples + 2 * trial.recipe.num_evaluation
-    data = 2 * 8 * sequences * examples.inputs.shape[1]
-    return round(FRAGMENTATION * (step + data))
 
 
 def available_bytes() -> int:
@@ -93,18 +106,18 @@ def fitting_population(trials: list[Trial], num_workers: int) -> int:
 
 
 def _hungriest(trials: list[Trial]) -> tuple[int, Trial]:
-    """The trial with the highest peak, and that in bytes."""
-    largest: dict[tuple[str, str], Trial] = {}
-    for trial in trials:
-        kind = str(trial.architecture), trial.setting.name
-        if kind not in largest or _tokens(trial) > _tokens(largest[kind]):
-            largest[kind] = trial
+    """The trial with the highest peak, and that in bytes; of each architecture the largest is looked at."""
+    largest: dict[str, Trial] = {}
+    for trial in sorted(trials, key=_scalars, reverse=True):
+        largest.setdefault(str(trial.architecture), trial)
     return max(((peak_bytes(trial), trial) for trial in largest.values()), key=lambda found: found[0])
 
 
-def _tokens(trial: Trial) -> int:
+def _scalars(trial: Trial) -> int:
+    """About what a step of the trial keeps: of each token some 24 widths a layer, and the logits."""
     setting = trial.setting
-    return min(trial.recipe.batch_size, setting.num_train_examples) * setting.input_length * (128 + setting.vocab_size)
+    batch = min(trial.recipe.batch_size, setting.num_train_examples)
+    return batch * setting.input_length * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)
 
 
 def _read(path: str) -> str:
