@@ -1,5 +1,6 @@
 """RWKV-5 (Eagle): token shift, and a matrix state that decays at a fixed rate for each channel."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -182,14 +183,14 @@ class RWKV5(nn.Module):
         return self._read_out(mixed, gate), {"kv": kv, "last": x_bd}
 
 
-class TokenShiftMixer(nn.Module):
+class TokenShiftMixer(nn.Module, ABC):
     """Computes from a token and the one before it; ``mix`` are the weights of the latter, (..., D)."""
 
     mix: nn.Parameter
 
+    @abstractmethod
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
         """The output (..., D) for tokens (..., D) and those before them."""
-        raise NotImplementedError
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
