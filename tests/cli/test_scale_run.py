@@ -183,7 +183,8 @@ def test_an_architecture_that_has_hardly_begun_does_not_keep_the_others(archlab:
     assert (told.status, "b: sizes that have finished" in told.err) == (0, True)
 
 
-def test_a_report_is_not_overwritten_by_its_table(archlab: CommandLine, store: str, tmp_path: Path):
+def test_a_report_is_not_overwritten_by_its_table(archlab: CommandLine, store: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("archlab.cli.laws.find", lambda *_: pytest.fail("fitted before the place was looked at"))
     refused = archlab("scale", "report", "--store", store, "--resamples", "0", "-o", "study.csv")
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "give a name such as scaling.html" in refused.err

@@ -61,8 +61,9 @@ def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, 
 
 def write_scaling_page(location: str, output: str, resampling: Resampling, parameters: Parameters) -> None:
     """Write the report of a store, and its runs as CSV beside it."""
-    from archlab.reports.scaling_page import write_scaling_report
+    from archlab.reports.scaling_page import table_beside, write_scaling_report
 
+    table_beside(output)  # a wrong place is told before anything is fitted
     table = write_scaling_report(_findings(location, parameters, resampling), output)
     message(f"wrote {output} and {table}")
 

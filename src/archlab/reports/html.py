@@ -36,15 +36,24 @@ def write_page(path: str | Path, render: Callable[[], str]) -> None:
         ArchlabError: nothing can be written there.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ArchlabError(f"report {path}: is a directory: give a file, for example {path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
+    check_place(path)
     page = render()
     try:
         write_whole(path, page)
     except OSError as error:
         raise ArchlabError(f"report {path}: cannot be written: {error.strerror}") from None
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path that no file can be written to.
+
+    Raises:
+        ArchlabError: it is a directory, or there is none to write into.
+    """
+    if path.is_dir():
+        raise ArchlabError(f"report {path}: is a directory: give a file, for example {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
 
 
 def render_report(scores: Scores, protocol: Protocol | None = None) -> str:

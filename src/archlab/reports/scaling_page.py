@@ -10,7 +10,7 @@ from archlab.errors import ArchlabError
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_text as text
 from archlab.reports.charts import SYMBOLS, Spec, style
-from archlab.reports.html import Panel, render_page, write_page
+from archlab.reports.html import Panel, check_place, render_page, write_page
 from archlab.reports.provenance import environments, mixed_versions
 from archlab.scaling.findings import Findings
 from archlab.scaling.study import Point
@@ -29,11 +29,22 @@ def write_scaling_report(findings: Findings, path: str | Path) -> Path:
     Raises:
         ArchlabError: nothing can be written there, or the page has the name of the table.
     """
+    table = table_beside(path)
+    write_page(path, lambda: render_scaling_report(findings))
+    write_page(table, lambda: runs_as_csv(findings))
+    return table
+
+
+def table_beside(path: str | Path) -> Path:
+    """The CSV file of a page; for a look at the place before there is anything to write.
+
+    Raises:
+        ArchlabError: no page can be written there, or it has the name of its table.
+    """
+    check_place(Path(path))
     table = Path(path).with_suffix(".csv")
     if table == Path(path):
         raise ArchlabError(f"report {path}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
-    write_page(path, lambda: render_scaling_report(findings))
-    write_page(table, lambda: runs_as_csv(findings))
     return table
 
 
