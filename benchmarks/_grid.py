@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import _madlab
 from archlab import architecture
-from archlab.execution import LocalExecutor
+from archlab.jobs.local import LocalExecutor
+from archlab.mad.data import Examples
+from archlab.mad.learner import Learner
+from archlab.mad.programs import Eager
+from archlab.mad.recipe import Recipe
+from archlab.mad.trial import Trial
 from archlab.tasks import IGNORE, sample, setting
-from archlab.training import Trial
-from archlab.training.data import Examples
-from archlab.training.learner import Learner, make_optimizer
-from archlab.training.programs import Eager
-from archlab.training.recipe import Recipe
+from archlab.training.optimiser import make_optimizer
 
 DIM, BATCH = 128, 128
 GRID = list(product((1e-3, 5e-4, 1e-4), (0.0, 0.1)))
@@ -118,7 +119,7 @@ def largest_difference(mixer: str, steps: int) -> float:
     ours = architecture(" ".join(stack(mixer))).build(vocab_size=16, max_length=128, dim=DIM)
     _madlab.copy_weights(reference, ours)
     recipe = Recipe(beta2=0.999, decay_all=True)
-    optimizer = make_optimizer(ours, recipe, 5e-4, 0.1)
+    optimizer = make_optimizer(ours, learning_rate=5e-4, weight_decay=0.1, betas=(recipe.beta1, recipe.beta2))
     theirs = torch.optim.AdamW(reference.parameters(), lr=5e-4, weight_decay=0.1)
     worst = 0.0
     for step in range(steps):
@@ -142,7 +143,8 @@ def answers(rounds: int) -> Iterator[Mapping[str, str | float]]:
     for mixer in PAIRS:
         value = architecture(" ".join(stack(mixer)))
         models = [value.build(vocab_size=task.vocab_size, max_length=task.length, dim=DIM) for _ in range(2)]
-        optimizers = [make_optimizer(model, recipe, 5e-4, 0.1) for model in models]
+        betas = (recipe.beta1, recipe.beta2)
+        optimizers = [make_optimizer(m, learning_rate=5e-4, weight_decay=0.1, betas=betas) for m in models]
 
         program = Eager([Learner(models[0], optimizers[0], Examples.of(inputs, targets), recipe)])
 

@@ -12,11 +12,12 @@ import torch
 
 import _results
 from archlab import architecture
+from archlab.mad.data import Examples, split_tensors
+from archlab.mad.programs import Eager
+from archlab.mad.recipe import Recipe
+from archlab.mad.train import make_learner
+from archlab.mad.trial import Trial
 from archlab.tasks import setting
-from archlab.training import Recipe, Trial
-from archlab.training.data import Examples, split_tensors
-from archlab.training.programs import Eager
-from archlab.training.train import make_learner
 
 SHAPES = ((32, 32, 64), (128, 128, 128))
 """Batch, length, width: about those of the protocol quick, and the base recall setting of paper."""

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from archlab.architectures import architecture
 from archlab.layers.ops import routing
+from archlab.mad.recipe import Recipe
+from archlab.mad.train import train
+from archlab.mad.trial import Trial
 from archlab.tasks import setting
-from archlab.training import Recipe, Trial
-from archlab.training.train import train
 
 
 def uses(seed: int) -> tuple[float, Tensor]:

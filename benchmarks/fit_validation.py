@@ -19,7 +19,7 @@ import pandas as pd
 
 import _results
 from archlab.errors import ArchlabError
-from archlab.scaling.comparison import compare
+from archlab.scaling.analysis.comparison import compare
 from archlab.scaling.fits import (
     Resampling,
     bootstrap,

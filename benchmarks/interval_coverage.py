@@ -10,7 +10,7 @@ import argparse
 
 import numpy as np
 
-from archlab.benchmark.bootstrap import Units, percentile_interval, resampled_means
+from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
 
 TRUTH, SPREAD, UNITS, ANSWERS = 0.6, 0.1, 100, 4
 

@@ -28,9 +28,9 @@ from archlab import architecture
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig, layer, registry
 from archlab.layers.ops.kernels import fused, kernels, require
+from archlab.machine import Ceilings, ceilings
 from archlab.testing.comparison import step_through
-from archlab.training.ceilings import Ceilings, ceilings
-from archlab.training.train import flushed_denormals
+from archlab.training.context import flushed_denormals
 
 BATCH, DIM = 32, 128
 LOOP_TOKENS = 128

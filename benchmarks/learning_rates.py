@@ -13,11 +13,11 @@ import torch
 from torch.nn import functional as F
 
 import _results
-from archlab.scaling.corpora import Corpus, prepare
+from archlab.corpora import Corpus, prepare
 from archlab.scaling.ladder import load_ladder
 from archlab.scaling.plan import LMRun
 from archlab.scaling.planner import make_plan
-from archlab.training.train import flushed_denormals
+from archlab.training.context import flushed_denormals
 
 FINAL, WARMUP = 0.1, 0.05
 

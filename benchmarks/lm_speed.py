@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import _results
-from archlab.scaling.corpora import Corpus, prepare
+from archlab.corpora import Corpus, prepare
 from archlab.scaling.flops import training_flops
+from archlab.scaling.objective import make_lm_optimizer, make_objective
+from archlab.scaling.processes import Processes
+from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.sizes import Shape, Size, nearest_sizes
-from archlab.scaling.training import LMRecipe
-from archlab.scaling.training.objective import make_lm_optimizer, make_objective
-from archlab.scaling.training.processes import Processes
-from archlab.training.train import flushed_denormals
+from archlab.training.context import flushed_denormals
 
 LENGTH, RECIPE = 128, LMRecipe()
 GEMM_FLOPS = 2 * 1024**3

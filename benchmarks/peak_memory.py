@@ -15,11 +15,12 @@ from pathlib import Path
 
 import _results
 from archlab import architecture
-from archlab.benchmark.memory import peak_bytes
+from archlab.mad.memory import peak_bytes
+from archlab.mad.recipe import Recipe
+from archlab.mad.train import train
+from archlab.mad.trial import Trial
 from archlab.tasks import setting
-from archlab.training import Recipe, Trial
 from archlab.training.memory import FRAGMENTATION
-from archlab.training.train import train
 
 SPECS = (
     "mh-attention(heads=2) swiglu",

@@ -12,12 +12,13 @@ import torch
 
 import _results
 from archlab import architecture
+from archlab.mad.data import Examples, split_tensors
+from archlab.mad.learner import Learner
+from archlab.mad.programs import Eager, Stacked
+from archlab.mad.recipe import Recipe
+from archlab.mad.train import make_learner
+from archlab.mad.trial import Trial
 from archlab.tasks import setting
-from archlab.training import Recipe, Trial
-from archlab.training.data import Examples, split_tensors
-from archlab.training.learner import Learner
-from archlab.training.programs import Eager, Stacked
-from archlab.training.train import make_learner
 
 SHAPES = ((8, 16, 32), (32, 32, 64), (128, 128, 128))
 """Batch, length, width: of the protocols smoke, quick and paper, about."""

@@ -20,15 +20,15 @@ from rich.console import Console
 from scipy.stats import kendalltau
 
 from _results import table, write
-from archlab.benchmark.bootstrap import Interval
-from archlab.benchmark.comparison import rank_agreement
-from archlab.benchmark.plan import Plan, make_plan, score_plan
-from archlab.benchmark.protocol import Protocol, load_protocol
-from archlab.benchmark.runner import run
-from archlab.benchmark.scores import Scores
-from archlab.execution import LocalExecutor
+from archlab.jobs.local import LocalExecutor
+from archlab.mad.bootstrap import Interval
+from archlab.mad.comparison import rank_agreement
+from archlab.mad.plan import Plan, make_plan, score_plan
+from archlab.mad.protocol import Protocol, load_protocol
+from archlab.mad.runner import run
+from archlab.mad.scores import Scores
+from archlab.mad.store import Store
 from archlab.reports.live import LiveView
-from archlab.store import Store
 
 ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena", "mamba", "gla"]
 

@@ -19,11 +19,11 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from _results import table, write
-from archlab.benchmark.bootstrap import percentile_interval
-from archlab.benchmark.plan import remembered_plan, score_plan
-from archlab.benchmark.scores import ArchitectureScore, Scores
 from archlab.errors import ArchlabError
-from archlab.store import Store
+from archlab.mad.bootstrap import percentile_interval
+from archlab.mad.plan import remembered_plan, score_plan
+from archlab.mad.scores import ArchitectureScore, Scores
+from archlab.mad.store import Store
 
 TASKS = (
     "compression",

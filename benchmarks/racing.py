@@ -16,15 +16,15 @@ from rich.console import Console
 from scipy.stats import kendalltau
 
 import _results
-from archlab.benchmark.plan import Plan, make_plan, score_plan
-from archlab.benchmark.racing import Race
-from archlab.benchmark.runner import run
-from archlab.benchmark.scores import Scores
 from archlab.cli.plans import narrowed_protocol
 from archlab.errors import ArchlabError
-from archlab.execution import LocalExecutor
+from archlab.jobs.local import LocalExecutor
+from archlab.mad.plan import Plan, make_plan, score_plan
+from archlab.mad.racing import Race
+from archlab.mad.runner import run
+from archlab.mad.scores import Scores
+from archlab.mad.store import Store
 from archlab.reports.live import LiveView
-from archlab.store import Store
 
 ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena"]
 

@@ -22,13 +22,12 @@ from tempfile import TemporaryDirectory
 from typing import get_args
 
 import _results
-from archlab.benchmark.plan import remembered_plan
-from archlab.benchmark.racing import Race
-from archlab.benchmark.runner import Event, TrialFinished, run
-from archlab.benchmark.scoring import score
-from archlab.store import Record, Store
-from archlab.training import Trial
-from archlab.training.trial import TrialResult
+from archlab.mad.plan import remembered_plan
+from archlab.mad.racing import Race
+from archlab.mad.runner import Event, TrialFinished, run
+from archlab.mad.scoring import score
+from archlab.mad.store import Record, Store
+from archlab.mad.trial import Trial, TrialResult
 
 
 class Replay:

@@ -28,12 +28,13 @@ import _grid
 import _madlab
 import _results
 from archlab import architecture
+from archlab.machine import ceilings
+from archlab.mad.data import Examples
+from archlab.mad.learner import Learner
+from archlab.mad.programs import Eager
+from archlab.mad.recipe import Recipe
 from archlab.tasks import sample, setting
-from archlab.training.ceilings import ceilings
-from archlab.training.data import Examples
-from archlab.training.learner import Learner, make_optimizer
-from archlab.training.programs import Eager
-from archlab.training.recipe import Recipe
+from archlab.training.optimiser import make_optimizer
 
 DIM, BATCH, LEARNING_RATE, WEIGHT_DECAY = 128, 128, 5e-4, 0.1
 TASK = setting("in-context-recall", vocab_size=16, length=128)
@@ -60,7 +61,7 @@ def our_step(mixer: str) -> Callable[[], float]:
     recipe = Recipe()
     torch.manual_seed(0)
     model = architecture(" ".join(stack(mixer))).build(vocab_size=TASK.vocab_size, max_length=TASK.length, dim=DIM)
-    optimizer = make_optimizer(model, recipe, LEARNING_RATE, WEIGHT_DECAY)
+    optimizer = make_optimizer(model, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(recipe.beta1, recipe.beta2))
     program = Eager([Learner(model, optimizer, Examples.of(inputs, targets), recipe)])
     return lambda: float(program.step([torch.arange(BATCH)]))
 

@@ -17,16 +17,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder; what a test imports from there or from the examples is forgotten when it ends."""
-    from archlab.layers import base, registry
-    from archlab.layers.third_party import dotted
-    from archlab.training import trial
+    from archlab.layers import registry
+    from archlab.layers.external import dotted
+    from archlab.layers.registry import _REGISTRY
+    from archlab.store import fingerprint as trial
 
     registry()
-    known, modules = set(base._REGISTRY), set(sys.modules)
+    known, modules = set(_REGISTRY), set(sys.modules)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    for name in set(base._REGISTRY) - known:
-        del base._REGISTRY[name]
+    for name in set(_REGISTRY) - known:
+        del _REGISTRY[name]
     homes = (tmp_path, Path(__file__).parent.parent / "examples")
     files = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - modules}
     imported = [name for name, file in files.items() if file and any(Path(file).is_relative_to(home) for home in homes)]

@@ -13,9 +13,9 @@ from threading import Event
 from typing import Self
 
 from archlab.errors import ArchlabError
+from archlab.machine import Ceilings
+from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.tasks import setting
-from archlab.training.ceilings import Ceilings
-from archlab.training.trial import Progress, Trial, TrialResult
 from tests.synthetic_records import plan, result
 
 FAILING_SEED = 13
@@ -97,7 +97,7 @@ def leave(wishes, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
 
 
 def made_up_speeds(trials, num_workers):
-    """Stands in for :func:`archlab.benchmark.speed.measure`: 40 % of 100 GFLOP/s for every trial."""
+    """Stands in for :func:`archlab.mad.speed.measure`: 40 % of 100 GFLOP/s for every trial."""
     yield Ceilings(gemm=1e11, copy=1e10)
     for trial in trials:
         yield trial, 4e10

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from archlab.architectures import Architecture, architecture
-from archlab.store.record import Record
+from archlab.mad.recipe import Recipe
+from archlab.mad.store import Record
+from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
 from archlab.tasks import Task
-from archlab.training import CurvePoint, Metrics, Recipe, Trial, TrialResult
 
 RECIPE = Recipe(steps=1000, batch_size=32, evaluations=10, num_evaluation=200, stop_accuracy=0.99)
 PROVENANCE = {

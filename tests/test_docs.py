@@ -62,16 +62,16 @@ def option(words: tuple[str, ...], name: str, default: str) -> str:
 @pytest.fixture
 def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The command line for who follows a document: trainings run in this process, nothing is timed."""
+    from archlab.mad.train import train
     from archlab.scaling.estimate import stated_costs
     from archlab.scaling.fits import bootstrap
-    from archlab.training.train import train
 
     monkeypatch.setattr("archlab.cli.planning.measured_costs", lambda runs: stated_costs(runs, 1e9))
     monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: ThreadExecutor(train, num_workers=1))
     monkeypatch.setattr("archlab.cli.training.make_executor", lambda *_: ThreadExecutor(made_up_training, num_workers=1))
     few = "archlab.scaling.fits.resampling.bootstrap"
     monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
-    monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
+    monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
     monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
     return archlab
 

@@ -12,8 +12,8 @@ from tests.cli.command_line import SMOKE_RUN, CommandLine, start
 from tests.fake_training import each
 
 from archlab.architectures import architecture
-from archlab.execution import LocalExecutor
-from archlab.store import Store
+from archlab.jobs.local import LocalExecutor
+from archlab.mad.store import Store
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a training was started")
 
     monkeypatch.setattr(LocalExecutor, "submit", refuse)
-    monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
+    monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
 
 
 def test_a_run_prints_one_document_and_its_progress_beside_it(smoke_run):
@@ -85,7 +85,7 @@ def test_a_dry_run_times_kernels_beside_operations(archlab: CommandLine, monkeyp
     def seconds(trial):
         return [9.0, *[2.0 if trial.recipe.kernels == "fla" else 1.0] * 3]
 
-    monkeypatch.setattr("archlab.benchmark.estimate.step_seconds", seconds)
+    monkeypatch.setattr("archlab.mad.estimate.step_seconds", seconds)
     command = ("run", "mamba-2", "--protocol", "smoke", "--tasks", "compression", "--dry-run")
     assert json.loads(archlab(*command, "--json").out)["times_faster_by_kernels"] is None
     command = (*command, "--set", "recipe.kernels=fla")

@@ -17,7 +17,7 @@ from tests.scaling.synthetic_ladders import fill, ladder, stripes, sweep_of
 
 from archlab.scaling.laws import METHODS
 from archlab.scaling.plan import Plan
-from archlab.store import LanguageModelStore
+from archlab.scaling.store import LanguageModelStore
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_layers_that_do_not_fit_a_width_are_listed_all_the_same(archlab: Command
 
 
 def test_a_protocol_shown_is_a_protocol_that_runs(archlab: CommandLine, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("archlab.benchmark.estimate.flops_per_second", lambda trial: 1e9)
+    monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
     (tmp_path / "mine.yaml").write_text(archlab("protocols", "smoke").out)
     outcome = archlab("run", "mamba", "--protocol", "mine.yaml", "--dry-run", "--json")
     assert (outcome.status, json.loads(outcome.out)["protocol"], json.loads(outcome.out)["trainings"]) == (0, "mine", 6)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.cli.command_line import CommandLine, start
 
-from archlab.execution import LocalExecutor
+from archlab.jobs.local import LocalExecutor
 from archlab.testing import LayerContract
 
 ROOT = Path(__file__).parent.parent.parent

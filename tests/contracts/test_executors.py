@@ -1,4 +1,4 @@
-from archlab.execution import LocalExecutor
+from archlab.jobs.local import LocalExecutor
 from archlab.testing.executors import ExecutorContract
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from tests.synthetic_records import plan, simulate
 
-from archlab.benchmark.scoring import score
-from archlab.benchmark.spending import Spending
+from archlab.mad.scoring import score
+from archlab.mad.spending import Spending
 from archlab.reports.charts import cost_panel
 from archlab.reports.findings import frontier, spent
 from archlab.reports.tables import leaderboard_notes

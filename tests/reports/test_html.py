@@ -11,17 +11,17 @@ import altair as alt
 import pytest
 from tests.synthetic_records import plan, record, result, simulate
 
-from archlab.benchmark.protocol import load_protocol
-from archlab.benchmark.scores import TASKS, Scores
-from archlab.benchmark.scoring import score
 from archlab.errors import ArchlabError
+from archlab.mad.protocol import load_protocol
+from archlab.mad.scores import TASKS, Scores
+from archlab.mad.scoring import score
+from archlab.mad.trial import Trial
 from archlab.reports import findings
 from archlab.reports.charts import difficulty_axes
 from archlab.reports.format import percent
 from archlab.reports.html import render_report, write_report
 from archlab.reports.provenance import trial_rows
 from archlab.tasks import setting
-from archlab.training import Trial
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "2*[mlp swiglu]"]
 SETTINGS = [setting(task) for task in TASKS]

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from tests.synthetic_records import plan, result
 
-from archlab.benchmark.runner import TrialFailed, TrialFinished, TrialProgressed, TrialReused, TrialStarted, Waiting
+from archlab.mad.runner import TrialFailed, TrialFinished, TrialProgressed, TrialReused, TrialStarted, Waiting
+from archlab.mad.trial import Progress, Trial
 from archlab.reports.live import LiveView, duration
 from archlab.tasks import setting
-from archlab.training import Progress, Trial
 
 SPECS = ["mamba", "striped-mh-hyena", "3*[mh-hyena swiglu] mh-attention swiglu mh-gated-linear-attention(heads=4) swiglu"]
 

@@ -3,7 +3,8 @@
 import pytest
 from tests.synthetic_records import plan, result
 
-from archlab.benchmark.runner import (
+from archlab.mad.recipe import Recipe
+from archlab.mad.runner import (
     RunInterrupted,
     RunSummary,
     TrialFailed,
@@ -13,9 +14,9 @@ from archlab.benchmark.runner import (
     TrialsSkipped,
     TrialStarted,
 )
+from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.reports.progress import RunProgress
 from archlab.tasks import setting
-from archlab.training import Progress, Recipe, Trial, TrialResult
 
 RECIPE = Recipe(steps=100, batch_size=10, evaluations=2)
 TASKS = [setting("compression"), setting("memorization")]

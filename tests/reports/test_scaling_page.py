@@ -12,8 +12,8 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, strip
 from archlab.reports.scaling_page import headline, write_scaling_report
 from archlab.scaling.findings import Findings, find
 from archlab.scaling.fits import Resampling
+from archlab.scaling.store import LanguageModelStore
 from archlab.scaling.study import read_study
-from archlab.store import LanguageModelStore
 
 LAW = Law()
 

@@ -6,8 +6,9 @@ from rich.console import Console, RenderableType
 from tests.synthetic_records import plan, record, simulate
 
 from archlab.architectures import architecture
-from archlab.benchmark.scores import TASKS, Scores
-from archlab.benchmark.scoring import score
+from archlab.mad.scores import TASKS, Scores
+from archlab.mad.scoring import score
+from archlab.mad.trial import Trial
 from archlab.reports.format import human, percent, points, probability
 from archlab.reports.tables import (
     architecture_dict,
@@ -18,7 +19,6 @@ from archlab.reports.tables import (
     plain_table,
 )
 from archlab.tasks import setting
-from archlab.training import Trial
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "gla", "mh-hyena"]
 SETTINGS = [setting(task) for task in TASKS]

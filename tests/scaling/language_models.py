@@ -4,10 +4,11 @@ from functools import cache
 from pathlib import Path
 
 from archlab import architecture
-from archlab.scaling.corpora import Corpus, prepare
+from archlab.corpora import Corpus, prepare
 from archlab.scaling.plan import LMRun
+from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.sizes import Size
-from archlab.scaling.training import LMRecipe, LMTrial
+from archlab.scaling.trial import LMTrial
 
 LENGTH = 16
 

@@ -8,8 +8,10 @@ import numpy as np
 from tests.scaling.fits.laws import Law
 
 from archlab.scaling.plan import LMRun
-from archlab.scaling.training import CurvePoint, LMRecipe, LMResult, LMTrial
-from archlab.store import LanguageModelStore
+from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.result import CurvePoint, LMResult
+from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.trial import LMTrial
 
 BUDGETS = (1e17, 2e17, 4e17, 8e17)
 

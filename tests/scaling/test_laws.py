@@ -9,8 +9,8 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, trial
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import METHODS, HoldOut, answer, extrapolation, fit_laws
+from archlab.scaling.store import LanguageModelStore
 from archlab.scaling.study import read_study
-from archlab.store import LanguageModelStore
 
 FEW = Resampling(24)
 NONE = Resampling(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.scaling.corpora_of_text import small_corpus
+from tests.corpora.corpora_of_text import small_corpus
 
 from archlab.errors import ArchlabError
 from archlab.scaling import rules

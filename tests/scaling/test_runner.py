@@ -7,9 +7,9 @@ from tests.fake_training import ThreadExecutor
 from tests.scaling.synthetic_ladders import result, trial
 
 from archlab.errors import ArchlabError
+from archlab.scaling.result import LMProgress
 from archlab.scaling.runner import Tally, run_side_by_side
-from archlab.scaling.training import LMProgress
-from archlab.store import LanguageModelStore
+from archlab.scaling.store import LanguageModelStore
 
 SIZES = (1e6, 2e6, 4e6, 8e6)
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from archlab.errors import ArchlabError
-from archlab.layers import LayerConfig, base
+from archlab.layers import LayerConfig
+from archlab.layers.registry import _REGISTRY
 from archlab.testing import LayerContract
 
 DECAY = 0.9
@@ -77,7 +78,7 @@ CHECKS = [name for name in dir(LayerContract) if name.startswith("test_")]
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("with_oracle", [True, False])
 def test_a_sound_layer_passes(check, with_oracle, monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "accumulator", AccumulatorConfig)
+    monkeypatch.setitem(_REGISTRY, "accumulator", AccumulatorConfig)
     if "channel_mixer" in check:
         pytest.skip("the sound layer is a sequence mixer")
     getattr(contract_of(AccumulatorConfig, with_oracle), check)()
@@ -289,7 +290,7 @@ CONFIG_FAULTS = [
 @pytest.mark.parametrize(("attribute", "value", "check", "message"), CONFIG_FAULTS)
 def test_a_fault_in_the_config_is_caught(attribute, value, check, message, monkeypatch):
     config_type = dataclass(frozen=True)(type("Config", (AccumulatorConfig,), {attribute: value}))
-    monkeypatch.setitem(base._REGISTRY, "accumulator", config_type)
+    monkeypatch.setitem(_REGISTRY, "accumulator", config_type)
     contract = contract_of(config_type)
     type(contract).config = config_type(knob=2)
     with pytest.raises(RuntimeError if message is None else AssertionError, match=message):

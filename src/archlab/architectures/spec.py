@@ -8,7 +8,7 @@ from archlab.architectures.catalogue import CATALOGUE
 from archlab.architectures.parser import LayerDefaults, parse
 from archlab.errors import ArchlabError, in_one_line
 from archlab.layers import LayerConfig
-from archlab.layers.base import total
+from archlab.layers.contract import total
 
 if TYPE_CHECKING:
     from archlab.architectures.backbones import Backbone

@@ -6,16 +6,16 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from archlab.benchmark.estimate import all_flops
-from archlab.benchmark.memory import peak_bytes
-from archlab.benchmark.plan import Plan, make_plan
-from archlab.benchmark.protocol import load_protocol, protocol_names
-from archlab.benchmark.speed import cheapest, measure, remember
 from archlab.cli.output import message, print_json, print_table
-from archlab.execution import LocalExecutor
+from archlab.jobs.local import LocalExecutor
+from archlab.machine import Ceilings
+from archlab.mad.estimate import all_flops
+from archlab.mad.memory import peak_bytes
+from archlab.mad.plan import Plan, make_plan
+from archlab.mad.protocol import load_protocol, protocol_names
+from archlab.mad.speed import cheapest, measure, remember
+from archlab.mad.trial import Trial
 from archlab.reports.live import duration
-from archlab.training.ceilings import Ceilings
-from archlab.training.trial import Trial
 
 SHOWN = "in-context-recall"
 

@@ -37,7 +37,7 @@ def describe(
     """
     from archlab.architectures import architecture
     from archlab.cli.output import print_json, print_table
-    from archlab.layers.third_party.check import check_accounting
+    from archlab.layers.external.check import check_accounting
     from archlab.reports.tables import architecture_dict, architecture_table
 
     _check(length=length, dim=dim, vocab_size=vocab_size)
@@ -89,8 +89,8 @@ def protocols(
 
     Copy a protocol's file, change it, and give its path to `archlab run --protocol my.yaml`.
     """
-    from archlab.benchmark.protocol import load_protocol, protocol_names, protocol_text
     from archlab.cli.output import print_json, print_table
+    from archlab.mad.protocol import load_protocol, protocol_names, protocol_text
     from archlab.reports.tables import plain_table
 
     if name is not None:
@@ -123,7 +123,7 @@ def protocols(
 def _layer_row(config: "LayerConfig", dim: int, length: int) -> dict[str, Any]:
     from archlab.architectures import Architecture
     from archlab.errors import ArchlabError
-    from archlab.layers.third_party.check import check_accounting
+    from archlab.layers.external.check import check_accounting
 
     row: dict[str, Any] = {"layer": config.name, "mixes": config.kind, "knobs": config.knobs(), "paper": config.paper}
     try:
@@ -178,7 +178,7 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
 
 def _check(**options: int) -> None:
     from archlab.errors import ArchlabError
-    from archlab.layers.base import LARGEST
+    from archlab.layers.registry import LARGEST
 
     for name, value in options.items():
         if not 1 <= value <= LARGEST:

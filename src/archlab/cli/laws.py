@@ -25,13 +25,13 @@ from archlab.reports.scaling_text import (
     share_text,
     state_text,
 )
+from archlab.scaling.analysis.hybridisation import Sweep
+from archlab.scaling.analysis.off_optimal import SHARES, OverTraining
 from archlab.scaling.findings import Findings, find, fit_all
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
-from archlab.scaling.hybridisation import Sweep
 from archlab.scaling.laws import METHODS, Answer, Estimate, Law, Laws, answer, extrapolation
-from archlab.scaling.off_optimal import SHARES, OverTraining
+from archlab.scaling.store import LanguageModelStore
 from archlab.scaling.study import Parameters, Point, Study, read_study
-from archlab.store import LanguageModelStore
 
 
 def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import typer
 
 def _import(files: list[str] | None) -> list[str] | None:
     if files:
-        from archlab.layers.third_party.sources import import_file
+        from archlab.layers.external.sources import import_file
 
         for file in files:
             import_file(file)

@@ -11,7 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from archlab.benchmark.scores import Scores
+    from archlab.mad.scores import Scores
 
 
 def print_json(document: Any) -> None:
@@ -49,7 +49,7 @@ def message(text: str) -> None:
 def store_option(location: str) -> str:
     """What a command needs to find a store again, with a space before it; nothing where it looks by itself."""
     from archlab.cli.plans import DEFAULT_STORE
-    from archlab.store.location import shown
+    from archlab.store.database import shown
 
     by_itself = os.environ.get("ARCHLAB_STORE") or DEFAULT_STORE
     return "" if location == by_itself else f" --store {shlex.quote(shown(location))}"

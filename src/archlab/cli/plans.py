@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from archlab.benchmark.protocol import Protocol
+    from archlab.mad.protocol import Protocol
 
 DEFAULT_STORE = "archlab.db"
 Store = Annotated[
@@ -41,8 +41,8 @@ def narrowed_protocol(
     name: str, tasks: str | None, settings: str, grid: list[str] | None, seeds: str | None, changes: list[str] | None
 ) -> "Protocol":
     """The protocol as the options narrow it."""
-    from archlab.benchmark.protocol import load_protocol
     from archlab.errors import ArchlabError
+    from archlab.mad.protocol import load_protocol
 
     protocol = load_protocol(name)
     if tasks is not None:
@@ -64,7 +64,7 @@ def narrowed_protocol(
 def key_value(option: str, text: str) -> tuple[str, Any]:
     """``"length=256"`` as a key and a YAML scalar."""
     from archlab.errors import ArchlabError
-    from archlab.yaml_fields import read_yaml
+    from archlab.fields import read_yaml
 
     key, equals, value = text.partition("=")
     try:

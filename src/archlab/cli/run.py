@@ -78,10 +78,10 @@ def run(
 
     For example: `archlab run transformer++ "mamba swiglu mamba swiglu" --seeds 1`
     """
-    from archlab.benchmark.plan import at_equal_state, make_plan
     from archlab.cli.normalise import tell
     from archlab.cli.plans import narrowed_protocol
     from archlab.cli.running import How, execute, population_of, preview
+    from archlab.mad.plan import at_equal_state, make_plan
 
     plan = make_plan(narrowed_protocol(protocol, tasks, settings, grid, seeds, changes), specs, device.value)
     if iso_state is not None:

@@ -11,23 +11,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from archlab.benchmark.estimate import Compilation, Estimate, compilation, estimate, times_faster_by_kernels
-from archlab.benchmark.memory import available_bytes, check_memory, fitting_population
-from archlab.benchmark.plan import Plan, score_plan
-from archlab.benchmark.racing import Race, Racing
-from archlab.benchmark.runner import RunSummary
-from archlab.benchmark.runner import run as run_trials
 from archlab.cli.output import message, print_json, print_scores, print_table, store_option
 from archlab.cli.signals import terminable
 from archlab.errors import ArchlabError
-from archlab.execution import LocalExecutor
+from archlab.jobs.local import LocalExecutor
 from archlab.layers.ops.kernels import require
+from archlab.mad.estimate import Compilation, Estimate, compilation, estimate, times_faster_by_kernels
+from archlab.mad.memory import available_bytes, check_memory, fitting_population
+from archlab.mad.plan import Plan, score_plan
+from archlab.mad.racing import Race, Racing
+from archlab.mad.runner import RunSummary
+from archlab.mad.runner import run as run_trials
+from archlab.mad.store import Store
+from archlab.mad.trial import Trial
 from archlab.reports.findings import spent
 from archlab.reports.format import count, human
 from archlab.reports.live import LiveView, duration
-from archlab.store import NoStoreError, Store
-from archlab.store.location import shown
-from archlab.training.trial import Trial
+from archlab.store.database import NoStoreError, shown
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from archlab.cli.layer_files import LayerFiles
 from archlab.cli.plans import DEFAULT_STORE, Store
 
 if TYPE_CHECKING:
-    from archlab.benchmark.plan import Plan
-    from archlab.benchmark.scores import Scores
+    from archlab.mad.plan import Plan
+    from archlab.mad.scores import Scores
 
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="Show the latest run of this protocol; by default, of any.")]
 
@@ -51,8 +51,8 @@ def report(
 
 
 def _scores(location: str, protocol: str | None) -> "tuple[Plan, Scores]":
-    from archlab.benchmark.plan import remembered_plan, score_plan
-    from archlab.store import Store as Results
+    from archlab.mad.plan import remembered_plan, score_plan
+    from archlab.mad.store import Store as Results
 
     with Results(location, create=False) as store:
         plan = remembered_plan(store, protocol)

@@ -17,11 +17,13 @@ from archlab.reports.format import count
 from archlab.reports.ladder_view import LadderView
 from archlab.reports.live import duration
 from archlab.scaling.plan import Plan
+from archlab.scaling.processes import Processes, launched_together
+from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.result import Interrupted
 from archlab.scaling.runner import Tally, corpus_of, make_executor, run_side_by_side, run_together
-from archlab.scaling.training import Interrupted, LMRecipe, LMTrial
-from archlab.scaling.training.processes import Processes, launched_together
-from archlab.store import LanguageModelStore
-from archlab.store.location import shown
+from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.trial import LMTrial
+from archlab.store.database import shown
 
 
 def train_plan(

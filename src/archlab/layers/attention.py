@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, divides_evenly, nearest_divisor, positive, register
+from archlab.layers.contract import LayerConfig, divides_evenly, nearest_divisor, positive
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.ops.rotary_attention import rotary_attention
 from archlab.layers.ops.sliding_attention import scored_pairs, sliding_attention
+from archlab.layers.registry import register
 
 _NARROW = 16  # widest head of rotary_attention
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.linear_attention import LinearAttention
 from archlab.layers.ops.feature_map import Taylor
 from archlab.layers.ops.linear_attention import chunk_size, linear_attention_flops
+from archlab.layers.registry import register
 
 
 @register("based")

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
 from archlab.layers.ops.unit_length import unit_length
+from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
 

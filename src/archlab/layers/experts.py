@@ -6,8 +6,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import Composite, LayerConfig, register
+from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.ops.routing import Router, router_params
+from archlab.layers.registry import register
 from archlab.layers.substates import State, init_states, step_each
 
 

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LARGEST, LayerConfig, positive, register
+from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.registry import LARGEST, register
 
 NORM_EPS = 1e-5
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_heads_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.registry import register
 
 CHUNK = 32
 KERNEL_MAX_LENGTH = 256

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError, unknown
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.gated_long_conv import gated_long_conv, tied_short_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_flops, conv_heads_flops
 from archlab.layers.ops.rational_filter import RationalFilter
 from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.registry import register
 
 State = dict[str, Tensor]
 

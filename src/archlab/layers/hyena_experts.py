@@ -6,13 +6,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import Kind, LayerConfig, positive, register
+from archlab.layers.contract import Kind, LayerConfig, positive
 from archlab.layers.experts import check_choice
 from archlab.layers.hyena import KERNEL_SIZE, HyenaBlock
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, conv_flops
 from archlab.layers.ops.routing import Router, router_params
+from archlab.layers.registry import register
 
 State = dict[str, Tensor]
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.layers.base import register
 from archlab.layers.deltanet import DeltaNet, DeltaNetConfig
 from archlab.layers.ops.precision import at_least_float32
 from archlab.layers.ops.step_size import step_size_bias
+from archlab.layers.registry import register
 
 
 @register("kda")

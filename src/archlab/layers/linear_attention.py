@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from archlab.errors import unknown
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.feature_map import FEATURE_MAPS
 from archlab.layers.ops.linear_attention import chunk_size, linear_attention, linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.registry import register
 
 EPS = 1e-6
 """Least magnitude of the denominator."""

@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.registry import register
 
 
 @register("liv")

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.layers.base import register
 from archlab.layers.deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from archlab.layers.mamba2 import Mamba2, Mamba2Config
 from archlab.layers.ops.decay import chunk_size
@@ -19,6 +18,7 @@ from archlab.layers.ops.fenwick import (
     num_levels,
 )
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.registry import register
 
 
 @register("log-linear-attention")

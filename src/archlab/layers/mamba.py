@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.selective_scan import selective_scan
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
+from archlab.layers.registry import register
 
 
 @register("mamba")

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, nearest_divisor, positive, register
+from archlab.layers.contract import LayerConfig, nearest_divisor, positive
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
+from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
 

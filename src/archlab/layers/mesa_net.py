@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.recursive_ridge import recursive_ridge
@@ -15,6 +15,7 @@ from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, sca
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import inverse_softplus
 from archlab.layers.ops.unit_length import unit_length
+from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
 LEAST_RIDGE, FIRST_RIDGE = 0.25, 1.0

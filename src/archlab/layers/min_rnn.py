@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scan import diagonal_scan
+from archlab.layers.registry import register
 
 
 @register("min-gru")

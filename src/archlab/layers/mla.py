@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.precision import at_least_float32
 from archlab.layers.ops.rotary import rotate
+from archlab.layers.registry import register
 
 NORM_EPS = 1e-6
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LARGEST, LayerConfig, register
+from archlab.layers.contract import LayerConfig
+from archlab.layers.registry import LARGEST, register
 
 
 class MLP(nn.Module):

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.layers.base import LayerConfig, divides_evenly, positive, register
+from archlab.layers.contract import LayerConfig, divides_evenly, positive
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
+from archlab.layers.registry import register
 
 NORM_EPS = 1e-6
 GATE_CAP = 15.0

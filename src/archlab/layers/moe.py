@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, register
+from archlab.layers.contract import LayerConfig
 from archlab.layers.experts import check_choice
 from archlab.layers.mlp import ChannelMixer, inner_width
 from archlab.layers.ops.routing import Router, router_params
+from archlab.layers.registry import register
 
 
 @register("moe")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import Composite, register
+from archlab.layers.contract import Composite
+from archlab.layers.registry import register
 from archlab.layers.substates import State, init_states, step_each
 
 

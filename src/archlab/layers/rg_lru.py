@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, positive, register
+from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scan import diagonal_scan
 from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.registry import register
 
 RATE = 8.0
 """The paper's ``c``: how often the recurrence gate, wide open, applies the decay of a channel."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from archlab.layers.base import register
+from archlab.layers.registry import register
 from archlab.layers.rwkv5 import RWKV5, RWKV5ChannelMixerConfig, RWKV5Config, first_mixes
 
 MIX_RANK, DECAY_RANK = 32, 64

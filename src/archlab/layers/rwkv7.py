@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archlab.layers.base import register
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
+from archlab.layers.registry import register
 from archlab.layers.rwkv5 import RWKV5ChannelMixerConfig, RWKV5Config, TokenShiftMixer, first_mixes
 
 LEAST_LOG_DECAY = -math.exp(-0.5)

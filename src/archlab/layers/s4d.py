@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
-from archlab.layers.base import LayerConfig, register
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv, conv_flops
+from archlab.layers.registry import register
 
 
 @register("s4d")

@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from archlab.layers.base import LayerConfig, divides, positive, register
+from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.long_conv import causal_conv_step, conv_flops
 from archlab.layers.ops.precision import no_autocast
 from archlab.layers.ops.short_conv import ShortConv
+from archlab.layers.registry import register
 
 State = dict[str, Tensor]
 

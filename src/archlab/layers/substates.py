@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from archlab.layers.base import Recurrent
+from archlab.layers.contract import Recurrent
 
 State = dict[str, Tensor]
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 import numpy as np
 
-from archlab.benchmark.comparison import difference
-from archlab.benchmark.scores import ArchitectureScore, Scores, SettingScore, TaskScore
-from archlab.benchmark.scoring import learning_curve
+from archlab.mad.comparison import difference
+from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
+from archlab.mad.scoring import learning_curve
 from archlab.reports.format import percent_interval, points, short_task, starred
 from archlab.tasks import Task
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from archlab.benchmark.comparison import Difference, difference
-from archlab.benchmark.scores import ArchitectureScore, Scores
-from archlab.benchmark.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
+from archlab.mad.comparison import Difference, difference
+from archlab.mad.scores import ArchitectureScore, Scores
+from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
+from archlab.mad.store import Record
 from archlab.reports.format import count, human, percent, percent_interval, short_task
 from archlab.reports.provenance import mixed_versions
-from archlab.store.record import Record
 
 
 def ranking(scores: Scores) -> str:

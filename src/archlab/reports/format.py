@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from archlab.benchmark.bootstrap import Interval
+from archlab.mad.bootstrap import Interval
 
 SHORT_TASKS = {
     "in-context-recall": "recall",

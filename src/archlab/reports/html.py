@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from archlab.benchmark.comparison import differences_to_best
-from archlab.benchmark.protocol import Protocol
-from archlab.benchmark.scores import Scores
 from archlab.errors import ArchlabError
 from archlab.files import write_whole
+from archlab.mad.comparison import differences_to_best
+from archlab.mad.protocol import Protocol
+from archlab.mad.scores import Scores
 from archlab.reports import charts, findings
 from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, steps
 from archlab.reports.provenance import environments, recipes, trial_rows

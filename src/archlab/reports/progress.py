@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from archlab.benchmark.runner import (
+from archlab.mad.runner import (
     Event,
     RunInterrupted,
     TrialFailed,
@@ -15,7 +15,7 @@ from archlab.benchmark.runner import (
     TrialsSkipped,
     TrialStarted,
 )
-from archlab.training.trial import Progress, Trial
+from archlab.mad.trial import Progress, Trial
 
 Kind = tuple[str, str]
 """Architecture and task: trials of one kind take about the same time per FLOP."""

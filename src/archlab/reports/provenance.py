@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from archlab.benchmark.scores import Scores
-from archlab.benchmark.selection import metric
-from archlab.store.record import Record
+from archlab.mad.scores import Scores
+from archlab.mad.selection import metric
+from archlab.mad.store import Record
 
 MAX_TRIALS = 4000
 """Above this, the list keeps the trials that gave a score or gave none, so that the page stays small."""

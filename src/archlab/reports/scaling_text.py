@@ -1,10 +1,10 @@
 """Scaling laws in words, for tables and pages."""
 
 from archlab.reports.format import count, human
+from archlab.scaling.analysis.hybridisation import BestShare
+from archlab.scaling.analysis.off_optimal import OverTraining
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
-from archlab.scaling.hybridisation import BestShare
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
-from archlab.scaling.off_optimal import OverTraining
 
 
 def notes(laws: Laws) -> list[str]:

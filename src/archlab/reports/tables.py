@@ -8,8 +8,8 @@ from rich.text import Text
 
 from archlab.architectures import Architecture
 from archlab.architectures.spec import BackboneName
-from archlab.benchmark.comparison import differences_to_best
-from archlab.benchmark.scores import ArchitectureScore, Scores, TaskScore
+from archlab.mad.comparison import differences_to_best
+from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, starred, steps
 
 NARROW = 96

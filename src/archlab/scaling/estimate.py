@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from archlab.machine import single_thread
 from archlab.scaling.plan import LMRun
-from archlab.training.ceilings import single_thread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

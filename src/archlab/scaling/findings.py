@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from archlab.errors import ArchlabError
-from archlab.scaling.comparison import Comparison, compare, state_law
+from archlab.scaling.analysis.comparison import Comparison, compare, state_law
+from archlab.scaling.analysis.hybridisation import Sweep, sweeps
+from archlab.scaling.analysis.off_optimal import Gap, OverTraining, off_optimal_gaps, over_training
 from archlab.scaling.fits import Resampling, StateFit
-from archlab.scaling.hybridisation import Sweep, sweeps
 from archlab.scaling.laws import Laws, fit_laws
-from archlab.scaling.off_optimal import Gap, OverTraining, off_optimal_gaps, over_training
 from archlab.scaling.study import Study
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from archlab.errors import ArchlabError, unknown
+from archlab.fields import mapping, naming, read_yaml
 from archlab.scaling.flops import CONVENTIONS, Convention
 from archlab.scaling.sizes import Shape
-from archlab.yaml_fields import mapping, naming, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Ladder:
     length: int = 128
     """Tokens of a sequence."""
     data: str = "stdlib"
-    """See :func:`archlab.scaling.corpora.prepare`."""
+    """See :func:`archlab.corpora.prepare`."""
     tokenizer: str | None = None
     vocab_size: int | None = None
     """Plan for a vocabulary of this size, without the corpus."""

@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
+from archlab.fields import items, mapping, naming, read_yaml, write_yaml
 from archlab.files import write_whole
 from archlab.scaling.flops import CONVENTIONS, Convention, training_flops
 from archlab.scaling.sizes import Size
-from archlab.yaml_fields import items, mapping, naming, read_yaml, write_yaml
 
 TOLERANCE = 0.01
 """How far from its budget a run's FLOPs may be."""
@@ -53,7 +53,7 @@ class LMRun:
     """At its peak."""
     seed: int = 0
     corpus: str
-    """Source, see :func:`archlab.scaling.corpora.prepare`."""
+    """Source, see :func:`archlab.corpora.prepare`."""
     tokenizer: str
     corpus_hash: str | None = None
     """Of the tokens; None if the corpus is not prepared yet."""
@@ -116,9 +116,9 @@ class Plan:
         """Try the layers from outside archlab on small inputs, at the least width of each architecture.
 
         Raises:
-            ArchlabError: see :func:`archlab.layers.third_party.check.check_third_party`.
+            ArchlabError: see :func:`archlab.layers.external.check.check_third_party`.
         """
-        from archlab.layers.third_party.check import check_third_party
+        from archlab.layers.external.check import check_third_party
 
         least: dict[str, LMRun] = {}
         for run in sorted(self.runs, key=lambda run: run.dim):

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from archlab.architectures import architecture
+from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
 from archlab.scaling import rules
-from archlab.scaling.corpora import Corpus
 from archlab.scaling.flops import training_flops
 from archlab.scaling.ladder import Ladder
 from archlab.scaling.plan import TOLERANCE, LMRun, Plan

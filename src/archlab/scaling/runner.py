@@ -13,20 +13,20 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from archlab.corpora import Corpus, prepare
 from archlab.errors import ArchlabError
-from archlab.execution import LocalExecutor
-from archlab.execution.base import explained
-from archlab.layers.third_party.check import is_third_party
-from archlab.scaling.corpora import Corpus, prepare
-from archlab.scaling.training.result import LMProgress, LMResult
-from archlab.scaling.training.trial import LMTrial
+from archlab.jobs.executor import explained
+from archlab.jobs.local import LocalExecutor
+from archlab.layers.external.check import is_third_party
+from archlab.scaling.result import LMProgress, LMResult
+from archlab.scaling.trial import LMTrial
 from archlab.store.provenance import provenance
 from archlab.store.record import SETTLED
 
 if TYPE_CHECKING:
-    from archlab.execution.base import OnProgress, Train
-    from archlab.scaling.training.processes import Processes
-    from archlab.store import LanguageModelStore
+    from archlab.jobs.executor import OnProgress, Train
+    from archlab.scaling.processes import Processes
+    from archlab.scaling.store import LanguageModelStore
 
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 0.5
@@ -101,7 +101,7 @@ def train_alone(
 
     The modules are those that make layers from outside archlab known.
     """
-    from archlab.scaling.training.loop import train
+    from archlab.scaling.train import train
 
     for module in modules:
         importlib.import_module(module)
@@ -257,7 +257,7 @@ def run_together(
     Raises:
         Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written.
     """
-    from archlab.scaling.training.loop import train
+    from archlab.scaling.train import train
 
     tally = Tally({trial.key: trial for trial in trials})
 

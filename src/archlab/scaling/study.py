@@ -13,10 +13,12 @@ from archlab.errors import ArchlabError
 from archlab.scaling.fits import IsoFlopMinimum, isoflop_minimum
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.plan import LMRun
-from archlab.scaling.training import LMRecipe, LMResult, LMTrial
+from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.result import LMResult
+from archlab.scaling.trial import LMTrial
 
 if TYPE_CHECKING:
-    from archlab.store import LanguageModelRecord
+    from archlab.scaling.store import LanguageModelRecord
 
 Parameters = Literal["all", "non-embedding"]
 _SAME = ("corpus_hash", "tokenizer", "vocab_size", "length", "convention")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
-from archlab.store.location import open_database, plain_errors
+from archlab.store.database import open_database, plain_errors
 from archlab.store.owner import Owner
 from archlab.store.record import SETTLED, Status
 from archlab.store.schema import owners

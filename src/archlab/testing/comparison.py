@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from archlab.layers.base import Recurrent
+from archlab.layers.contract import Recurrent
 
 
 def step_through(module: nn.Module, x_bld: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from archlab.errors import ArchlabError
-from archlab.execution.base import Executor, TrialError, WorkerDiedError
-from archlab.training.trial import Hurdles, Metrics, Progress, Trial, TrialResult
+from archlab.jobs.executor import Executor, TrialError, WorkerDiedError
+from archlab.mad.trial import Hurdles, Metrics, Progress, Trial, TrialResult
 
 if TYPE_CHECKING:
-    from archlab.execution.base import OnProgress, Train
+    from archlab.jobs.executor import OnProgress, Train
 
 
 class ExecutorContract(ABC):

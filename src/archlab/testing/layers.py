@@ -13,9 +13,10 @@ from torch.func import functional_call, vmap
 
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.layers.base import Composite, LayerConfig, Recurrent, layer
+from archlab.layers.contract import Composite, LayerConfig, Recurrent
+from archlab.layers.external.check import moved_outputs, num_trainable, outputs, unsettled
 from archlab.layers.ops.flop_counter import count_flops
-from archlab.layers.third_party.check import moved_outputs, num_trainable, outputs, unsettled
+from archlab.layers.registry import layer
 from archlab.testing.comparison import compare, outputs_and_gradients, poisoned_memory, relative_error, step_through
 
 Oracle = Callable[[nn.Module, Tensor], Tensor]

@@ -1,6 +1,1 @@
-"""Trains and evaluates one trial."""
-
-from archlab.training.recipe import Recipe
-from archlab.training.trial import CurvePoint, Metrics, Progress, Trial, TrialResult
-
-__all__ = ["CurvePoint", "Metrics", "Progress", "Recipe", "Trial", "TrialResult"]
+"""What both kinds of training share: optimiser, schedule, precision, determinism and memory."""

@@ -1,0 +1,218 @@
+"""Prepares a corpus: reads every document twice, once to split them, once to write their tokens; keeps the result."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archlab.corpora.corpus import SPLITS, Corpus, stream_path
+from archlab.corpora.documents import Source
+from archlab.corpora.tokenizers import Tokens, tokenizer_maker
+from archlab.errors import ArchlabError
+from archlab.files import cache_folder
+
+Documents = Callable[[], Iterator[bytes]]
+
+VALIDATION_FRACTION = 0.05
+_FORMAT = 2
+"""Of the files and of what tokenizers and splits do: another number prepares again."""
+
+
+def prepare(
+    source: str,
+    tokenizer: str | None = None,
+    folder: Path | None = None,
+    *,
+    validation_fraction: float = VALIDATION_FRACTION,
+) -> Corpus:
+    """The corpus of a source, tokenised on the first call and memory-mapped from then on.
+
+    A killed preparation leaves nothing that is taken for whole; of several processes that ask at once, one prepares.
+
+    Args:
+        source: ``stdlib``, a path, or ``hf:NAME``, with options; see :mod:`archlab.corpora.documents`.
+        tokenizer: see :mod:`archlab.corpora.tokenizers`; by default ``dna`` for FASTA that is not of
+            proteins (``.faa``), and ``bytes`` for all else.
+        folder: where corpora are kept; by default ``archlab/corpora`` in the user's cache folder.
+        validation_fraction: of the bytes, held out by document. Which documents follows from their content alone, and
+            equal documents stay together.
+
+    Raises:
+        ArchlabError: the source is missing, empty, or has one document only; a package is missing; no such tokenizer, or
+            ``dna`` for what is none.
+    """
+    if not 0 < validation_fraction < 1:
+        raise ArchlabError(f"validation_fraction={validation_fraction}: give a number between 0 and 1")
+    parsed = Source.parse(source)
+    if tokenizer is None:
+        tokenizer = "dna" if parsed.is_dna else "bytes"
+    folder = folder or corpora_folder()
+    identity = json.dumps([_FORMAT, parsed.fingerprint(), tokenizer, _tokenizer_time(tokenizer), validation_fraction])
+    place = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if (corpus := _whole(place)) is not None:
+        return corpus
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(place):
+            if (corpus := _whole(place)) is None:
+                _prepare(place, parsed, tokenizer, validation_fraction)
+                corpus = _whole(place)
+    except OSError as error:
+        raise ArchlabError(f"corpora folder {folder} cannot be written: {error}: free space or set XDG_CACHE_HOME") from error
+    assert corpus is not None
+    return corpus
+
+
+def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: float) -> None:
+    unfinished = place.with_name(f"{place.name}.unfinished")
+    for left_behind in (place, unfinished):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        _write(unfinished, source, tokenizer, validation_fraction)
+        unfinished.rename(place)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def corpora_folder() -> Path:
+    """Where corpora are kept unless told otherwise."""
+    return cache_folder() / "corpora"
+
+
+def _tokenizer_time(name: str) -> int:
+    path = name.removeprefix("hf:")
+    return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
+
+
+def _whole(place: Path) -> Corpus | None:
+    """The corpus at a place, if it is there with all its bytes."""
+    try:
+        manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+        size = np.dtype(manifest["dtype"]).itemsize
+        for split in SPLITS:
+            if stream_path(place, split).stat().st_size != size * manifest["splits"][split]["tokens"]:
+                return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Corpus(place, manifest)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One process at a time; the system lets go for a process that is killed."""
+    with place.with_name(f"{place.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(folder: Path, source: Source, tokenizer_name: str, validation_fraction: float) -> None:
+    make_tokenizer = tokenizer_maker(tokenizer_name)  # a wrong name is told before anything is read
+    with ExitStack() as stack:
+        documents = stack.enter_context(_spooled(source, folder)) if source.is_remote else source.documents
+        held_out = _held_out(documents, source.text, validation_fraction)
+        training = (document for document, held in zip(documents(), held_out, strict=True) if not held)
+        tokenizer = make_tokenizer(training)
+        dtype = next(np.dtype(x) for x in (np.uint8, np.uint16, np.uint32) if tokenizer.vocab_size <= np.iinfo(x).max + 1)
+        streams = {split: stack.enter_context(_Stream(stream_path(folder, split), dtype)) for split in SPLITS}
+        sizes: list[int] = []
+
+        def measured() -> Iterator[bytes]:
+            for document in documents():
+                sizes.append(len(document))
+                yield document
+
+        for number, tokens in enumerate(tokenizer.encode(measured())):
+            streams["validation" if held_out[number] else "train"].add(tokens, sizes[number])
+    digest = hashlib.sha256(f"{tokenizer.vocab_size} {dtype.name}".encode())
+    for split in SPLITS:
+        digest.update(streams[split].digest.digest())
+    manifest = {
+        "source": source.text,
+        "tokenizer": tokenizer_name,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": dtype.name,
+        "hash": digest.hexdigest(),
+        "splits": {split: streams[split].counts for split in SPLITS},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _held_out(documents: Documents, where: str, fraction: float) -> NDArray[np.bool_]:
+    """Which documents are for validation: in the order of their hashes, those that still fit into the fraction.
+
+    Raises:
+        ArchlabError: there are fewer than two different ones.
+    """
+    size_of: dict[bytes, int] = {}
+    digests: list[bytes] = []
+    for document in documents():
+        digest = hashlib.blake2b(document, digest_size=16).digest()
+        size_of[digest] = size_of.get(digest, 0) + len(document)
+        digests.append(digest)
+    if not digests:
+        raise ArchlabError(f"corpus {where} is empty: it has no text")
+    if len(size_of) == 1:
+        raise ArchlabError(
+            f"corpus {where} has one document only: validation needs another one; a single text file is cut into documents at "
+            "line ends, once it is longer than 16 KiB"
+        )
+    room = fraction * sum(size_of.values())
+    chosen: set[bytes] = set()
+    for digest in sorted(size_of):
+        if size_of[digest] <= room:
+            chosen.add(digest)
+            room -= size_of[digest]
+    if not chosen:
+        chosen = {min(size_of, key=lambda digest: (size_of[digest], digest))}
+    return np.array([digest in chosen for digest in digests])
+
+
+@contextmanager
+def _spooled(source: Source, folder: Path) -> Iterator[Documents]:
+    """The documents of a remote source, kept on disk to be read again."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        sizes = []
+        for document in source.documents():
+            file.write(document)
+            sizes.append(len(document))
+
+        def again() -> Iterator[bytes]:
+            file.seek(0)
+            for size in sizes:
+                yield file.read(size)
+
+        yield again
+
+
+class _Stream:
+    """The tokens of a split on their way to disk."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self.file, self.dtype = path.open("wb"), dtype
+        self.counts = {"documents": 0, "bytes": 0, "tokens": 0}
+        self.digest = hashlib.sha256()
+
+    def add(self, tokens: Tokens, num_bytes: int) -> None:
+        data = tokens.astype(self.dtype).tobytes()
+        self.file.write(data)
+        self.digest.update(data)
+        for name, more in (("documents", 1), ("bytes", num_bytes), ("tokens", len(tokens))):
+            self.counts[name] += more
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()

@@ -1,0 +1,1 @@
+"""Runs jobs, each exactly once: the executor contract, the executors and the scheduler."""

@@ -1,0 +1,76 @@
+"""What runs inside a worker process: trials, one after the other, until the parent is gone."""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from archlab.errors import in_one_line
+
+if TYPE_CHECKING:
+    from archlab.jobs.executor import Train
+
+WORKER_VARIABLE = "ARCHLAB_WORKER"
+_TRACEBACK_LINES = 30
+# A training step frees what the next one allocates. Given back to the system in between, every page of it is cleared
+# again: a tenth of the time of a step at width 128. 32 MiB is the most that glibc keeps; other systems ignore these.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+
+
+def environment(gpu: str | None) -> dict[str, str]:
+    """The variables of a worker's environment: one thread each, and for a GPU worker its GPU."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    variables = dict.fromkeys(threads, "1") | _KEEP_MEMORY | {WORKER_VARIABLE: "1"}
+    return variables if gpu is None else variables | {"CUDA_VISIBLE_DEVICES": gpu}
+
+
+def serve(requests: Connection, replies: Connection, train: "Train | None") -> None:
+    """Answer every group of trials that comes in with progress and results, then with its end or an error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    train = train or _default_train()
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+        torch.set_num_interop_threads(1)
+    while True:
+        try:
+            request = requests.recv_bytes()
+        except EOFError:
+            return
+        replies.send(_answer(request, replies, train))
+
+
+def _default_train() -> "Train":
+    from archlab.mad.train import train_together
+
+    return train_together
+
+
+def _answer(request: bytes, replies: Connection, train: "Train") -> tuple[str, Any]:
+    """The last reply to a request, after its trials' progress and results."""
+    try:
+        trials, hurdles = pickle.loads(request)
+        for ended in train(trials, lambda place, progress: replies.send(("progress", (place, progress))), hurdles):
+            replies.send(("result", ended))
+        return "end", None
+    except Exception as error:
+        return "error", (in_one_line(error), _tail_of_traceback())
+
+
+def _tail_of_traceback() -> str:
+    return "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers; a trial in a long operation would not notice."""
+    parent: Any = parent_process()
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,271 @@
+"""The layer contract and the registry of layers.
+
+A layer maps ``(batch, length, dim)`` to ``(batch, length, dim)``. One file adds a family of layers:
+a frozen dataclass per layer (the config: its knobs and its accounting) beside the ``nn.Module`` that
+the config builds. Every module of :mod:`archlab.layers` is imported on the first look-up, so a new
+file needs no edit elsewhere, and so are those that installed packages name as entry points.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from archlab.errors import ArchlabError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    State = dict[str, Tensor]
+
+Kind = Literal["sequence", "channel"]
+
+
+@dataclass(frozen=True)
+class LayerConfig(ABC):
+    """What a layer is, before anything is built: its knobs (the dataclass fields) and its costs.
+
+    Accounting counts the layer itself, not the norm and residual around it. ``length`` is the number
+    of positions of a sequence; layers whose parameters depend on a maximum length (Hyena's filter)
+    take it to be that maximum.
+    """
+
+    name: ClassVar[str]
+    """Name in specs, set by :func:`register`."""
+    paper: ClassVar[str]
+    """Where the layer comes from: an arXiv number, or a reference."""
+
+    @property
+    def state_knob(self) -> str:
+        """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does. Most layers set a class variable."""
+        return ""
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """Whether the layer mixes along the sequence or along the width only; most layers set a class variable."""
+
+    def validate(self, dim: int) -> None:  # noqa: B027 - most layers fit every width
+        """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``."""
+
+    @abstractmethod
+    def num_params(self, dim: int, length: int) -> int:
+        """Trainable scalars."""
+
+    @abstractmethod
+    def state_size(self, dim: int, length: int) -> int | None:
+        """Scalars carried from token to token at inference, for one sequence, once ``length`` tokens
+        can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers; None
+        if it is not known."""
+
+    def matrix_state(self, dim: int, length: int) -> int | None:
+        """Of :meth:`state_size`, what holds content: matrices and state-space states, keys and values, without inputs that
+        a convolution or a token shift looks back on, sums that normalise, and counters.
+
+        All of it unless the layer says otherwise. This is what comparisons at equal state make equal.
+        """
+        return self.state_size(dim, length)
+
+    @abstractmethod
+    def flops(self, dim: int, length: int) -> int:
+        """Floating-point operations of ``forward`` for one sequence; a multiply-add is 2.
+
+        Counted in the parallel form that ``forward`` runs at this length: matrix products,
+        linear systems, convolutions, FFTs (2.5 n log2 n for a real transform of n points) and scans.
+        Not counted: biases, norms, activations, gates, softmax. Attention is not halved for causality.
+        """
+
+    def active_flops(self, dim: int, length: int) -> int:
+        """Of :meth:`flops`, those that a token's output needs: without experts that it was not routed to.
+
+        All of them unless the layer says otherwise.
+        """
+        return self.flops(dim, length)
+
+    @abstractmethod
+    def build(self, dim: int, max_length: int) -> "nn.Module":
+        """An initialised module for sequences of width ``dim``, at most ``max_length`` long.
+
+        Initialisation draws from torch's global generator only.
+        """
+
+    def resized(self, dim: int, factor: float) -> "LayerConfig":
+        """The layer with ``factor`` times the inner width, as near as its knobs allow: how channel mixers set the size of a
+        model. Itself unless the layer says otherwise; the state must stay as it is."""
+        return self
+
+    def modules(self) -> tuple[str, ...]:
+        """The Python modules whose code computes the layer; what they import from their own package counts by itself."""
+        return (type(self).__module__,)
+
+    def knobs(self) -> dict[str, Any]:
+        """Every knob with its value, in the order of declaration."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def identity(self) -> list[Any]:
+        """Name and every knob, defaults written out; JSON-ready, and the same for equal layers only."""
+        return [self.name, self.knobs()]
+
+    def __str__(self) -> str:
+        """The text form: the name, and the knobs that differ from their defaults."""
+        arguments = self._arguments()
+        return f"{self.name}({', '.join(arguments)})" if arguments else self.name
+
+    def _arguments(self) -> list[str]:
+        defaults = {f.name: f.default for f in fields(self)}
+        return [f"{knob}={knob_text(value)}" for knob, value in self.knobs().items() if value != defaults[knob]]
+
+
+@dataclass(frozen=True)
+class Composite(LayerConfig):
+    """A layer made of layers; in its text form they stand before the knobs: ``parallel(mamba, mh-attention, gate=true)``.
+
+    Its module's step form holds the states of the layers it is made of: see :mod:`archlab.layers.substates`.
+    """
+
+    layers: tuple[LayerConfig, ...]
+    """What it is made of; not a knob."""
+
+    @property
+    def kind(self) -> Kind:
+        """It mixes along the sequence if one of its layers does."""
+        return "sequence" if any(x.kind == "sequence" for x in self.layers) else "channel"
+
+    def validate(self, dim: int) -> None:
+        """Every layer must fit the width, see :meth:`LayerConfig.validate`."""
+        for part in self.layers:
+            try:
+                part.validate(dim)
+            except ArchlabError as error:
+                raise ArchlabError(f"{self.name}: {error}") from None
+
+    @property
+    def copies(self) -> int:
+        """How many of each layer there are."""
+        return 1
+
+    def state_size(self, dim: int, length: int) -> int | None:
+        """See :meth:`LayerConfig.state_size`."""
+        return total([x.state_size(dim, length) for x in self.layers], self.copies)
+
+    def matrix_state(self, dim: int, length: int) -> int | None:
+        """See :meth:`LayerConfig.matrix_state`."""
+        return total([x.matrix_state(dim, length) for x in self.layers], self.copies)
+
+    def resized(self, dim: int, factor: float) -> LayerConfig:
+        """See :meth:`LayerConfig.resized`."""
+        return replace(self, layers=tuple(x.resized(dim, factor) for x in self.layers))
+
+    def knobs(self) -> dict[str, Any]:
+        """See :meth:`LayerConfig.knobs`."""
+        return {knob: value for knob, value in super().knobs().items() if knob != "layers"}
+
+    def modules(self) -> tuple[str, ...]:
+        """See :meth:`LayerConfig.modules`."""
+        return (*super().modules(), *(module for x in self.layers for module in x.modules()))
+
+    def identity(self) -> list[Any]:
+        """See :meth:`LayerConfig.identity`."""
+        return [*super().identity(), [x.identity() for x in self.layers]]
+
+    def _arguments(self) -> list[str]:
+        return [*map(str, self.layers), *super()._arguments()]
+
+
+def total(states: Sequence[int | None], copies: int = 1) -> int | None:
+    """The sum of what layers carry, ``copies`` times; None if one of them is not known."""
+    known = [state for state in states if state is not None]
+    return copies * sum(known) if len(known) == len(states) else None
+
+
+def knob_text(value: Any) -> str:
+    """A knob's value as specs write it, which :func:`knob_value` reads back; strings are quoted where they would read as
+    something else, and a quote within them is doubled."""
+    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_][\w.+/:-]*", value) and knob_value(value) == value):
+        return str(value)
+    return '"{}"'.format(value.replace('"', '""'))
+
+
+def knob_value(text: str) -> Any:
+    """The value of a knob that specs write as ``text``: a quoted string, a truth value, a number, or else the text itself."""
+    if text[0] in "\"'":
+        return text[1:-1].replace(2 * text[0], text[0])
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            pass
+    return text
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """What the module of a sequence mixer offers beside ``forward``: its step form.
+
+    The state is a flat dict of tensors with a leading batch axis. Its floating-point scalars for one
+    sequence are exactly ``LayerConfig.state_size(dim, max_length)``; integer bookkeeping (the position
+    counter of a cache) is not counted.
+    """
+
+    def init_state(self, batch_size: int) -> "State":
+        """The state before the first token, on the device and dtype of the parameters."""
+        ...
+
+    def step(self, x_bd: "Tensor", state: "State") -> "tuple[Tensor, State]":
+        """One token: ``(batch, dim)`` and the state to the output ``(batch, dim)`` and the new state.
+
+        Does not modify the given state.
+        """
+        ...
+
+
+def positive(config: LayerConfig, *names: str) -> None:
+    """For ``__post_init__``: refuse knobs that are not at least 1.
+
+    Raises:
+        ArchlabError: naming layer, knob and value.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ArchlabError(f"{config.name}({name}={getattr(config, name)}): {name} must be at least 1")
+
+
+def divides(config: LayerConfig, knob: str, dim: int) -> None:
+    """For ``validate``: refuse a knob that does not divide the width, and name the nearest that does.
+
+    Raises:
+        ArchlabError: naming layer, knob, value, width and the nearest divisor.
+    """
+    value = getattr(config, knob)
+    if dim % value:
+        raise ArchlabError(
+            f"{config.name}({knob}={value}): width {dim} is not divisible by {value}; "
+            f"the nearest that fits is {knob}={nearest_divisor(dim, value)}"
+        )
+
+
+def divides_evenly(config: LayerConfig, knob: str, dim: int) -> None:
+    """For ``validate``: refuse a knob that does not split the width into parts of even width, and name the nearest that does.
+
+    Raises:
+        ArchlabError: naming layer, knob, value, width and the nearest that fits.
+    """
+    value = getattr(config, knob)
+    if dim % (2 * value) == 0:
+        return
+    if dim % 2:
+        raise ArchlabError(f"{config}: width {dim} is odd and splits into no {knob} of even width; use an even width")
+    raise ArchlabError(
+        f"{config.name}({knob}={value}): width {dim} does not split into {value} {knob} of even width; "
+        f"the nearest that fits is {knob}={nearest_divisor(dim // 2, value)}"
+    )
+
+
+def nearest_divisor(number: int, value: int) -> int:
+    """The divisor of a number that is nearest to a value; of two as near the smaller."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return min((*small, *(number // n for n in small)), key=lambda n: (abs(n - value), n))

@@ -1,0 +1,199 @@
+"""What a layer from outside archlab must show on a small input before it is trained."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from archlab.errors import ArchlabError, in_one_line
+from archlab.layers.contract import Composite, LayerConfig, Recurrent
+
+LONGEST = 128
+"""Tokens of the small input, at most."""
+ROUNDING = 1e-5
+"""Outputs may move by this share of the largest one without counting as a leak: transforms of whole sequences round."""
+
+
+def is_third_party(config: LayerConfig) -> bool:
+    """Whether code from outside archlab computes the layer."""
+    return any(module.partition(".")[0] != "archlab" for module in config.modules())
+
+
+def check_third_party(
+    layers: Iterable[LayerConfig], dim: int, lengths: Iterable[int], device: Literal["cpu", "cuda"] = "cpu"
+) -> None:
+    """Try every layer from outside archlab at a width, on sequences of each of the lengths, or of :data:`LONGEST` tokens.
+
+    Raises:
+        ArchlabError: one cannot be built or run, returns the wrong shape or type, is not finite or has gradients that are not,
+            lets an output depend on a later token or on another sequence, or states costs that are not those of what is
+            built; names the layer and what is wrong.
+    """
+    device = device if torch.cuda.is_available() else "cpu"
+    tried = dict.fromkeys(min(length, LONGEST) for length in lengths)
+    for config in _from_outside(layers):
+        for length in tried:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                fault = _fault(config, torch.randn(2, length, dim, device=device))
+            if fault:
+                raise ArchlabError(f"{config}: {fault}")
+
+
+def check_accounting(layers: Iterable[LayerConfig], dim: int, length: int) -> None:
+    """Ask every layer from outside archlab for its costs at a width and length, without building it.
+
+    Raises:
+        ArchlabError: a cost cannot be had, or is no whole number of at least 0; names the layer, the cost and what is wrong.
+    """
+    for config in _from_outside(layers):
+        if fault := _no_number(config, dim, length):
+            raise ArchlabError(f"{config}: {fault}")
+
+
+def _from_outside(layers: Iterable[LayerConfig]) -> Iterable[LayerConfig]:
+    return dict.fromkeys(part for config in layers for part in _with_parts(config) if is_third_party(part))
+
+
+def _with_parts(config: LayerConfig) -> Iterator[LayerConfig]:
+    """A layer behind all that it is made of."""
+    for part in config.layers if isinstance(config, Composite) else ():
+        yield from _with_parts(part)
+    yield config
+
+
+def _no_number(config: LayerConfig, dim: int, length: int) -> str | None:
+    at = f"at width {dim}, length {length}"
+    for cost in ("num_params", "state_size", "matrix_state", "flops", "active_flops"):
+        try:
+            number = getattr(config, cost)(dim, length)
+        except (Exception, SystemExit) as error:
+            return f"{cost} fails {at}: {in_one_line(error)}"
+        unknown_state = number is None and cost in ("state_size", "matrix_state")
+        if not unknown_state and (type(number) is not int or number < 0):
+            return f"{cost} gives {number!r} {at}: return a whole number of at least 0"
+    return None
+
+
+def _fault(config: LayerConfig, x_bld: Tensor) -> str | None:
+    _, length, dim = x_bld.shape
+    if fault := _no_number(config, dim, length):
+        return fault
+    try:
+        module = config.build(dim, length).to(x_bld.device)
+    except (Exception, SystemExit) as error:
+        return f"cannot be built at width {dim}: {in_one_line(error)}"
+    try:
+        if fault := _miscounted(config, module, dim, length) or _fault_at_initialisation(module, x_bld):
+            return fault
+        if fault := _leak(module, x_bld) or _leak(unsettled(module), x_bld):
+            return fault
+        return _memory(module, x_bld) if config.kind == "channel" else None
+    except (Exception, SystemExit) as error:
+        return f"fails on an input of shape {tuple(x_bld.shape)}: {in_one_line(error)}"
+
+
+def _miscounted(config: LayerConfig, module: nn.Module, dim: int, length: int) -> str | None:
+    at = f"at width {dim}, length {length}"
+    said, built = config.num_params(dim, length), num_trainable(module)
+    if said != built:
+        return f"num_params says {said} {at}, but the module has {built} trainable scalars: return that"
+    state = config.state_size(dim, length)
+    if state is not None and isinstance(module, Recurrent) and not isinstance(config, Composite):
+        held = sum(tensor.numel() for tensor in module.init_state(1).values() if tensor.is_floating_point())
+        if state != held:
+            return f"state_size says {state} {at}, but init_state holds {held} scalars for a sequence: return that"
+    return None
+
+
+def _fault_at_initialisation(module: nn.Module, x_bld: Tensor) -> str | None:
+    wanted = {"the input": x_bld.clone().requires_grad_()} | {n: p for n, p in module.named_parameters() if p.requires_grad}
+    y_bld = module(wanted["the input"])
+    if not isinstance(y_bld, Tensor):
+        return f"returns a {type(y_bld).__name__}, not a tensor"
+    if y_bld.shape != x_bld.shape:
+        return f"returns the shape {tuple(y_bld.shape)} for an input of shape {tuple(x_bld.shape)}: a layer keeps the shape"
+    if y_bld.dtype != x_bld.dtype:
+        return f"returns {y_bld.dtype} for an input of {x_bld.dtype}: a layer keeps the type"
+    if not y_bld.requires_grad:
+        return "its output is detached: no gradient reaches the input; compute it without detach(), no_grad() or numpy"
+    gradients = torch.autograd.grad((y_bld * torch.randn_like(y_bld)).sum(), list(wanted.values()), materialize_grads=True)
+    found = {"output": y_bld, **{f"gradient of {name}": g for name, g in zip(wanted, gradients, strict=True)}}
+    for name, tensor in found.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            return f"the {name} is not finite: {bad} of {tensor.numel()} entries are NaN or infinite"
+    return None
+
+
+def _leak(module: nn.Module, x_bld: Tensor) -> str | None:
+    y_bld = outputs(module, x_bld)
+    allowed = ROUNDING * float(y_bld.abs().max())
+    if (outputs(module, x_bld) - y_bld).abs().max() > allowed:
+        return "gives another output for the same input when it is called again: it keeps something from call to call"
+    for token in range(1, x_bld.shape[1]):
+        moved_t = moved_outputs(module, x_bld, y_bld, token)
+        if moved_t.max() > allowed:
+            return (
+                f"reads the future: a change of token {token} moves the output of token {int(moved_t.argmax())}, before it, by "
+                f"{float(moved_t.max()):.2g}; its scores would mean nothing"
+            )
+    for sequence in range(len(x_bld)):
+        moved_b = _moved(module, x_bld, y_bld, (sequence,)).amax((1, 2))
+        moved_b[sequence] = 0
+        if moved_b.max() > allowed:
+            return (
+                f"mixes the sequences of a batch: a change of sequence {sequence} moves the output of sequence "
+                f"{int(moved_b.argmax())} by {float(moved_b.max()):.2g}; its input is (batch, length, width): give an argument "
+                "that says so, e.g. batch_first=True, or compute each sequence by itself"
+            )
+    return None
+
+
+def _memory(module: nn.Module, x_bld: Tensor) -> str | None:
+    """What a channel mixer must not have: it runs at some positions only, by themselves."""
+    y_bld = outputs(module, x_bld)
+    alone = torch.cat([outputs(module, x_bld[:, t : t + 1]) for t in range(x_bld.shape[1])], dim=1)
+    moved_t = (alone - y_bld).abs().amax((0, 2))
+    if moved_t.max() <= ROUNDING * float(y_bld.abs().max()):
+        return None
+    return (
+        f"is a channel mixer, but its output at token {int((moved_t > 0).nonzero()[0])} depends on other tokens: "
+        'give its config kind = "sequence"'
+    )
+
+
+def num_trainable(module: nn.Module) -> int:
+    """Trainable scalars of a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def outputs(module: nn.Module, x_bld: Tensor) -> Tensor:
+    """The module's outputs, with the same random numbers at every call."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[x_bld.device] if x_bld.is_cuda else []):
+        torch.manual_seed(0)
+        return module(x_bld)  # type: ignore[no-any-return]
+
+
+def moved_outputs(module: nn.Module, x_bld: Tensor, y_bld: Tensor, token: int) -> Tensor:
+    """How far a change of a token moves each output before it: ``(token,)``, the largest over batch and width.
+
+    ``y_bld`` is what :func:`outputs` gives for ``x_bld``.
+    """
+    return _moved(module, x_bld, y_bld, (slice(None), token))[:, :token].amax((0, 2))
+
+
+def _moved(module: nn.Module, x_bld: Tensor, y_bld: Tensor, where: tuple[int | slice, ...]) -> Tensor:
+    """How far a change of the input at ``where`` moves each entry of the output: ``(batch, length, dim)``."""
+    other_bld = x_bld.clone()
+    other_bld[where] = -3 * other_bld[where] + 1
+    return (outputs(module, other_bld) - y_bld).abs()
+
+
+def unsettled(module: nn.Module) -> nn.Module:
+    """The module with every parameter moved off its initial value: a gate that starts closed hides what is behind it."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return module

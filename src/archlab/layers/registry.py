@@ -1,0 +1,152 @@
+"""The registry of layers: every layer by its name in specs.
+
+Every module of :mod:`archlab.layers` is imported on the first look-up, so a new file needs no edit elsewhere, and so are
+those that installed packages name as entry points.
+"""
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from archlab.errors import ArchlabError, in_one_line, unknown
+from archlab.layers.contract import Composite, LayerConfig
+
+LARGEST = 10**12
+"""Of whole numbers that are knobs, lengths or states: beyond any model, and small enough to be counted with."""
+
+
+_REGISTRY: dict[str, type[LayerConfig]] = {}
+_NOT_FAMILIES = {"contract", "registry", "ops", "substates", "external"}
+
+Config = TypeVar("Config", bound=type[LayerConfig])
+
+
+def register(name: str) -> Callable[[Config], Config]:
+    """Class decorator: make a config known under ``name`` in specs.
+
+    Raises:
+        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` names no knob.
+    """
+
+    def add(config: Config) -> Config:
+        taken = _REGISTRY.get(name)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
+            raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
+        defaults = _defaults(config)
+        for knob, default in defaults.items():
+            if default is MISSING:
+                raise ArchlabError(f"layer {name!r}: its knob {knob} needs a default, as in {knob}: int = 4")
+        state_knob: Any = config.state_knob  # a property where it depends on other knobs
+        if isinstance(state_knob, str) and state_knob and type(defaults.get(state_knob)) is not int:
+            raise unknown(f"state_knob of layer {name!r}:", state_knob, (k for k, v in defaults.items() if type(v) is int))
+        config.name = name
+        _REGISTRY[name] = config
+        return config
+
+    return add
+
+
+@cache
+def _import_families() -> None:
+    import archlab.layers as package
+    from archlab.layers.external.sources import import_installed
+
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _NOT_FAMILIES:
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    import_installed()
+
+
+def registry() -> Mapping[str, type[LayerConfig]]:
+    """Every known layer by name, without those that are made of others. Imports torch on the first call."""
+    _import_families()
+    return MappingProxyType({name: config for name, config in _REGISTRY.items() if not issubclass(config, Composite)})
+
+
+def composites() -> Mapping[str, type[Composite]]:
+    """Every known way to make a layer of layers, by name. Imports torch on the first call."""
+    _import_families()
+    return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is the path of an ``nn.Module`` class, as ``my_pkg.mixers.Foo`` and ``fla:Foo`` are, not that of a layer."""
+    return "." in name or ":" in name
+
+
+def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
+    """The error for a layer that is not known; ``others`` are further names that would be."""
+    from archlab.layers.external.sources import left_out
+
+    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
+    return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
+
+
+def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
+    """The config of a layer.
+
+    ``layer("mamba", d_state=8)``, ``layer("parallel", layer("mamba"), layer("mh-attention"))``, or any module by its path:
+    ``layer("my_pkg.mixers.Foo", heads=4)``.
+
+    Raises:
+        ArchlabError: the name or a knob is unknown, a knob's value has the wrong type or is no finite number, the layer is
+            made of no others, or its config cannot be made.
+    """
+    known = {**registry(), **composites()}
+    if name not in known and is_path(name):
+        from archlab.layers.external.dotted import module_layer
+
+        if layers:
+            raise ArchlabError(f"{name}({layers[0]}): it is made of no layers, give knobs only")
+        return module_layer(name, knobs)
+    if name not in known:
+        raise unknown_layer(name)
+    config = known[name]
+    made_of: dict[str, Any] = {"layers": layers} if issubclass(config, Composite) else {}
+    for part in layers:
+        if not made_of or not isinstance(part, LayerConfig):
+            wanted = "give layers, then knobs" if made_of else "it is made of no layers, give knobs only"
+            raise ArchlabError(f"{name}({part}): {wanted}")
+    defaults = _defaults(config)
+    for knob, value in knobs.items():
+        if knob not in defaults:
+            raise unknown(f"knob of {name}:", knob, defaults)
+        check_number(f"{name}({knob}={value})", value)
+        knobs[knob] = _coerce(f"{name}({knob}={value})", value, type(defaults[knob]))
+    try:
+        return config(**made_of, **knobs)
+    except ArchlabError:
+        raise
+    except (Exception, SystemExit) as error:  # the config of someone else
+        raise ArchlabError(f"{name}: its config cannot be made: {in_one_line(error)}") from error
+
+
+def _defaults(config: type[LayerConfig]) -> dict[str, Any]:
+    """The knobs of a class with their defaults."""
+    return {f.name: f.default for f in fields(config) if not (issubclass(config, Composite) and f.name == "layers")}
+
+
+def check_number(where: str, value: Any) -> None:
+    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`.
+
+    Raises:
+        ArchlabError: naming ``where`` the value is given.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ArchlabError(f"{where}: give a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ArchlabError(f"{where}: give a number of at most {LARGEST:,}")
+
+
+def _coerce(where: str, value: Any, wanted: type) -> Any:
+    """The value as the type of the knob's default; ints are taken for floats, nothing else converts."""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        raise ArchlabError(f"{where}: {value!r} is of type {type(value).__name__}, give a value of type {wanted.__name__}")
+    return value

@@ -1,0 +1,82 @@
+"""How good a model's predictions are: token accuracy, macro accuracy, loss, and the score by test unit."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from archlab.architectures.backbones import Backbone
+from archlab.mad.trial import Metrics
+from archlab.tasks import IGNORE
+
+BATCH = 128
+"""Sequences a batch. Part of the definition of macro accuracy, which the reference code averages over batches of 128."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions on one split, judged."""
+
+    metrics: Metrics
+    numerators: NDArray[np.float32]
+    """With ``denominators``, the score by unit (a sequence, or a batch for macro accuracy); see TrialResult."""
+    denominators: NDArray[np.float32]
+
+    @property
+    def score(self) -> float:
+        """The metric that was asked for, in [0, 1]."""
+        return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))
+
+
+@torch.no_grad()
+def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, metric: Literal["accuracy", "macro-accuracy"]) -> Evaluation:
+    """Judge the model on ``inputs`` and ``targets``, each ``(n, length)`` on the model's device."""
+    model.eval()
+    right: list[Tensor] = []
+    answers: list[Tensor] = []
+    macro: list[float] = []
+    loss = 0.0
+    for ids, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
+        answered = wanted != IGNORE
+        logits = model.logits(model.features(ids)[answered][None])[0].float()
+        labels = wanted[answered]
+        predicted = logits.argmax(dim=-1)
+        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        hits = torch.zeros_like(answered)
+        hits[answered] = predicted == labels
+        right.append(hits.sum(dim=1))
+        answers.append(answered.sum(dim=1))
+        macro.append(macro_accuracy(predicted, labels, logits.shape[-1]))
+    model.train()
+    right_n = torch.cat(right).cpu().numpy().astype(np.float32)
+    answers_n = torch.cat(answers).cpu().numpy().astype(np.float32)
+    sizes = np.array([len(batch) for batch in torch.split(inputs, BATCH)], dtype=np.float32)
+    batch_macro = np.array(macro, dtype=np.float32)
+    total = float(answers_n.sum(dtype=np.float64))
+    metrics = Metrics(
+        accuracy=float(right_n.sum(dtype=np.float64)) / total,
+        macro_accuracy=float((batch_macro * sizes).sum(dtype=np.float64) / sizes.sum(dtype=np.float64)),
+        loss=loss / total,
+    )
+    if metric == "macro-accuracy":
+        return Evaluation(metrics, batch_macro * sizes, sizes)
+    return Evaluation(metrics, right_n, answers_n)
+
+
+def macro_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Recall averaged over classes: absent classes count 0 if they were predicted, and not at all otherwise.
+
+    Args:
+        predicted: class ids ``(n,)``.
+        labels: true class ids ``(n,)``.
+        num_classes: ids are below this.
+    """
+    hits = torch.bincount(labels[predicted == labels], minlength=num_classes)
+    present = torch.bincount(labels, minlength=num_classes)
+    counted = (present + torch.bincount(predicted, minlength=num_classes)) > 0
+    recall = hits / present.clamp(min=1)
+    return float(recall[counted].mean())

@@ -1,0 +1,124 @@
+"""How much memory a trial will take at its peak, found out without computing it."""
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from archlab.architectures import Architecture
+from archlab.errors import ArchlabError
+from archlab.layers.external.check import is_third_party
+from archlab.mad.recipe import Recipe
+from archlab.mad.trial import Trial
+from archlab.store.provenance import query_gpus
+from archlab.tasks import Task
+from archlab.training.memory import FRAGMENTATION, step_bytes
+
+PROCESS_BYTES = 350 << 20
+"""What a worker takes before it trains: Python, PyTorch and its libraries."""
+MOST_TOGETHER = 8
+"""Trials that a GPU worker trains together unless told otherwise: more than a grid has, or less where memory is short."""
+
+
+def peak_bytes(trial: Trial) -> int:
+    """Bytes that a worker needs for the trial, its process aside.
+
+    The three splits of the data; the most that tensors take at once in a training step, which runs on tensors that have
+    shapes and no data; and what the allocator adds. Of a layer from outside archlab that needs data, only the weights and
+    what comes before it are counted.
+    """
+    recipe = trial.recipe
+    batch = min(recipe.batch_size, trial.setting.num_train_examples)
+    step = _step_bytes(trial.architecture, trial.setting, trial.dim, batch, recipe.norm, recipe.precision)
+    sequences = trial.setting.num_train_examples + 2 * recipe.num_evaluation
+    data = 2 * 8 * sequences * trial.setting.input_length
+    return round(FRAGMENTATION * (step + data))
+
+
+@functools.cache
+def _step_bytes(
+    architecture: Architecture,
+    setting: Task,
+    dim: int,
+    batch: int,
+    norm: Literal["rmsnorm", "layernorm"],
+    precision: Literal["fp32", "bf16"],
+) -> int:
+    from archlab.mad.data import Examples, split_tensors
+    from archlab.mad.learner import Objective
+
+    examples = Examples.of(*split_tensors(setting, "train", batch, 0, "cpu"))
+    shape: dict[str, Any] = {"vocab_size": setting.vocab_size, "dim": dim, "backbone": setting.backbone, "norm": norm}
+    recipe = Recipe(batch_size=batch, norm=norm, precision=precision)
+    return step_bytes(
+        4 * architecture.num_params(length=setting.length, **shape),
+        lambda: architecture.build(max_length=setting.length, **shape),
+        lambda model, mode: Objective(model, recipe)(*(mode.from_tensor(x) for x in examples)),
+        until_error=any(is_third_party(layer) for layer in architecture.layers),
+    )
+
+
+def available_bytes() -> int:
+    """Memory that this machine, or the container that this process runs in, has to give."""
+    limits = [int(line.split()[1]) << 10 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        cached = re.search(r"^inactive_file (\d+)", _read("/sys/fs/cgroup/memory.stat"), re.MULTILINE)  # given up when asked for
+        limits.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
+    if not limits:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits)
+
+
+def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> int:
+    """The bytes that all workers need at once; the trial that takes the most decides.
+
+    Raises:
+        ArchlabError: they do not fit into this machine's memory; names the trial, and how many workers fit.
+    """
+    if not trials:
+        return 0
+    most, trial = _hungriest(trials)
+    workers = min(num_workers, len(trials))
+    needed, available = workers * (population * most + PROCESS_BYTES), available_bytes()
+    if needed > available and trial.device == "cpu":
+        fitting = available // (population * most + PROCESS_BYTES)
+        smaller = "a smaller batch or length" if population == 1 else "a smaller --population"
+        fix = f"--workers {fitting}" if fitting else smaller
+        raise ArchlabError(
+            f"{workers} workers need {needed / 2**30:.1f} GiB for {trial.architecture.label} on {trial.setting}, "
+            f"{available / 2**30:.1f} GiB are free: use {fix}"
+        )
+    return needed
+
+
+def fitting_population(trials: list[Trial], num_workers: int) -> int:
+    """How many trials a worker should train together: on a GPU as many as fit its memory, on a CPU one.
+
+    On a CPU core nothing is gained at the shapes of the protocols, see docs/speed.md.
+    """
+    if not trials or trials[0].device == "cpu":
+        return 1
+    free = [int(mebibytes) << 20 for mebibytes in query_gpus("memory.free") if mebibytes.isdigit()]
+    workers_a_gpu = -(-num_workers // len(free)) if free else 1
+    return max(1, min(MOST_TOGETHER, min(free, default=0) // (workers_a_gpu * _hungriest(trials)[0])))
+
+
+def _hungriest(trials: list[Trial]) -> tuple[int, Trial]:
+    """The trial with the highest peak, and that in bytes; of each architecture the largest is looked at."""
+    largest: dict[str, Trial] = {}
+    for trial in sorted(trials, key=_scalars, reverse=True):
+        largest.setdefault(str(trial.architecture), trial)
+    return max(((peak_bytes(trial), trial) for trial in largest.values()), key=lambda found: found[0])
+
+
+def _scalars(trial: Trial) -> int:
+    """About what a step of the trial keeps: of each token some 24 widths a layer, and the logits."""
+    setting = trial.setting
+    batch = min(trial.recipe.batch_size, setting.num_train_examples)
+    return batch * setting.input_length * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="ascii") if Path(path).exists() else ""

@@ -1,0 +1,133 @@
+"""A plan: a protocol and the architectures to put through it; what a run sets out to compute."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from archlab.architectures import Architecture, architecture
+from archlab.architectures.normalise import Normalised, normalise
+from archlab.errors import ArchlabError
+from archlab.layers.external.check import check_third_party
+from archlab.mad.protocol import Protocol
+
+if TYPE_CHECKING:
+    from archlab.mad.scores import Scores
+    from archlab.mad.store import Record, Store
+    from archlab.mad.trial import Trial
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run sets out to compute."""
+
+    protocol: Protocol
+    architectures: tuple[Architecture, ...]
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def trials(self) -> list["Trial"]:
+        """Every training of the plan, see :meth:`Protocol.trials`."""
+        return self.protocol.trials(self.architectures, self.device)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` is the inverse."""
+        return {
+            "protocol": self.protocol.to_dict(),
+            "architectures": [{"spec": str(a), "name": a.name} for a in self.architectures],
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Plan":
+        """The plan that :meth:`to_dict` wrote down."""
+        architectures = tuple(replace(architecture(a["spec"]), name=a["name"]) for a in values["architectures"])
+        return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
+
+
+def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "cuda"] = "cpu") -> Plan:
+    """The plan for architectures given as text; each counts once. Layers from outside archlab are tried on small inputs,
+    as long as the shortest and the longest sequences of the protocol.
+
+    Raises:
+        ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
+    """
+    architectures = dict.fromkeys(architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs)
+    for value in architectures:
+        value.validate(protocol.dim)
+    lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]
+    layers = (config for value in architectures for config in value.layers)
+    check_third_party(layers, protocol.dim, (min(lengths), max(lengths)), device)
+    return Plan(protocol, tuple(architectures), device)
+
+
+def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]]:
+    """The plan with every architecture at the same matrix state, and what was done to each.
+
+    A window is bounded by the longest sequence of the plan. What becomes another architecture loses its catalogue name.
+
+    Raises:
+        ArchlabError: the state is below 1.
+    """
+    protocol = plan.protocol
+    length = max(setting.length for task in protocol.tasks.values() for setting in task.settings)
+    found = tuple(normalise(value, state=state, dim=protocol.dim, length=length) for value in plan.architectures)
+    return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
+
+
+def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
+    """The plan of the latest run on a store (of that protocol), with the architectures of all its runs alike.
+
+    Raises:
+        ArchlabError: the store knows no such run.
+    """
+    plans, unreadable = _readable_plans(store)
+    if protocol is not None:
+        known = sorted({plan.protocol.name for plan in plans})
+        plans = [plan for plan in plans if plan.protocol.name == protocol]
+        if known and not plans:
+            raise ArchlabError(f"store {store.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
+    if not plans and unreadable is not None:
+        raise ArchlabError(
+            f"store {store.where}: its runs cannot be read: {unreadable}; give the files of their layers by --layers, or run "
+            "them again if they are of another version of archlab"
+        )
+    if not plans:
+        raise ArchlabError(f"store {store.where} has no runs: `archlab run SPEC --store {store.where}` adds one")
+    latest = plans[-1]
+    alike = [plan for plan in plans if plan.protocol == latest.protocol and plan.device == latest.device]
+    return replace(latest, architectures=tuple(dict.fromkeys(a for plan in alike for a in plan.architectures)))
+
+
+def _readable_plans(store: "Store") -> tuple[list[Plan], ArchlabError | None]:
+    """The plans of the store's runs, without those that this version of archlab cannot read, and why not."""
+    plans: list[Plan] = []
+    unreadable: ArchlabError | None = None
+    for values in store.runs():
+        try:
+            plans.append(Plan.from_dict(values))
+        except ArchlabError as error:
+            unreadable = error
+    return plans, unreadable
+
+
+def score_plan(store: "Store", plan: Plan) -> "Scores":
+    """Scores of a plan from what the store has; what it lacks is marked missing.
+
+    A result of an earlier version of the code counts where the present version has none.
+    """
+    from archlab.mad.scoring import score
+
+    trials = plan.trials()
+    found: dict[Trial, Record | None] = dict.fromkeys(trials)
+    for record in store.records(skip_unknown=True):
+        if record.trial in found and _counts_before(record, found[record.trial]):
+            found[record.trial] = record
+    return score(trials, {trial.key: record for trial, record in found.items() if record is not None})
+
+
+def _counts_before(record: "Record", other: "Record | None") -> bool:
+    """A result before none, then the present code before an earlier version, then the later of the two."""
+    if other is None:
+        return True
+    if (record.result is None) != (other.result is None):
+        return record.result is not None
+    return record.key == record.trial.key or other.key != other.trial.key

@@ -1,0 +1,290 @@
+"""Scores as values: of a seed, a setting, a task, an architecture, and all of them."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
+
+from archlab.mad.bootstrap import Floats, Interval, Units
+from archlab.mad.spending import Spending
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from archlab.architectures import Architecture
+    from archlab.mad.store import Record
+    from archlab.tasks import Task
+
+IntervalOver = Literal["seeds and test instances", "test instances"]
+
+TASKS = (
+    "in-context-recall",
+    "noisy-in-context-recall",
+    "fuzzy-in-context-recall",
+    "selective-copying",
+    "compression",
+    "memorization",
+)
+"""The six tasks in the order in which tables list them."""
+
+
+def task_order(task: str) -> tuple[int, str]:
+    """Sort key: the six tasks in their usual order, then others by name."""
+    return (TASKS.index(task), "") if task in TASKS else (len(TASKS), task)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedScore:
+    """The best grid point of one architecture on one setting from one seed; or the reason there is none."""
+
+    seed: int
+    missing: str | None = None
+    """Why there is no score; None if there is one."""
+    score: float | None = None
+    """On the test split, in [0, 1]."""
+    key: str | None = None
+    """Key of the trial that was selected."""
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    learning_curve_area: float | None = None
+    solved_step: int | None = None
+    diverged: int = 0
+    """Grid points that diverged: they count as chance."""
+    units: Units | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class SettingScore:
+    """An architecture's score on a setting: the mean over seeds."""
+
+    setting: "Task"
+    seeds: tuple[SeedScore, ...]
+    interval: Interval | None
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the seeds that have a score."""
+        return _mean(seed.score for seed in self.seeds)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed has a score."""
+        return all(seed.score is not None for seed in self.seeds)
+
+    @property
+    def learning_curve_area(self) -> float | None:
+        """Mean over seeds of the area under the learning curve, in [0, 1]."""
+        return _mean(seed.learning_curve_area for seed in self.seeds)
+
+    @property
+    def num_solved(self) -> int:
+        """Seeds that reached the recipe's stopping accuracy on the selection split."""
+        return sum(seed.solved_step is not None for seed in self.seeds)
+
+    @property
+    def steps_to_solve(self) -> float | None:
+        """Median over the scored seeds, where an unsolved seed took for ever; None if that is the median."""
+        steps = [inf if s.solved_step is None else s.solved_step for s in self.seeds if s.score is not None]
+        median = statistics.median(steps) if steps else inf
+        return None if median == inf else float(median)
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """An architecture's score on a task: the mean over the task's settings."""
+
+    task: str
+    settings: tuple[SettingScore, ...]
+    interval: Interval | None
+    samples: Floats | None = field(repr=False, compare=False)
+    """Bootstrap samples of the score, paired between architectures."""
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the settings that have a score."""
+        return _mean(setting.score for setting in self.settings)
+
+    @property
+    def num_complete(self) -> int:
+        """Settings of which every seed has a score."""
+        return sum(setting.complete for setting in self.settings)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every setting is complete."""
+        return self.num_complete == len(self.settings)
+
+    @property
+    def learning_curve_area(self) -> float | None:
+        """Mean over the settings."""
+        return _mean(setting.learning_curve_area for setting in self.settings)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an architecture takes at the reference setting."""
+
+    num_params: int
+    state_size: int | None
+    """Scalars carried from token to token; None where it is not known."""
+    flops: int
+    """Of one forward pass over one sequence."""
+
+
+@dataclass(frozen=True)
+class ArchitectureScore:
+    """An architecture's MAD score: the mean over tasks."""
+
+    architecture: "Architecture"
+    tasks: tuple[TaskScore, ...]
+    interval: Interval | None
+    samples: Floats | None = field(repr=False, compare=False)
+    costs: Costs
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.architecture.label
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the tasks that have a score."""
+        return _mean(task.score for task in self.tasks)
+
+    @property
+    def num_complete(self) -> int:
+        """Settings of which every seed has a score."""
+        return sum(task.num_complete for task in self.tasks)
+
+    @property
+    def num_settings(self) -> int:
+        """Settings in the plan."""
+        return sum(len(task.settings) for task in self.tasks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self.num_complete == self.num_settings
+
+    @property
+    def num_diverged(self) -> int:
+        """Trials that diverged, over all settings, seeds and grid points."""
+        return sum(seed.diverged for task in self.tasks for setting in task.settings for seed in setting.seeds)
+
+    @property
+    def gaps(self) -> list[str]:
+        """What is missing and why, a line for each setting and seed."""
+        return [
+            f"{self.label}: {setting.setting}, seed {seed.seed}: {seed.missing}"
+            for task in self.tasks
+            for setting in task.settings
+            for seed in setting.seeds
+            if seed.missing is not None
+        ]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of several architectures under one plan, best first; partial ones after complete ones."""
+
+    architectures: tuple[ArchitectureScore, ...]
+    tasks: tuple[str, ...]
+    confidence: float
+    resamples: int
+    bootstrap_seed: int
+    interval_over: IntervalOver
+    """What intervals account for. With a single seed they say nothing about other initialisations or data."""
+    reference: "Task"
+    """The setting at which costs are stated."""
+    dim: int
+    spending: Spending
+    records: tuple["Record", ...] = field(repr=False, compare=False)
+    """Every record that was used, or that stands for what is missing."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing anywhere."""
+        return all(architecture.complete for architecture in self.architectures)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each architecture and setting."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"architecture": architecture.label, "task": task.task, "setting": str(setting.setting), **_setting(setting)}
+                for architecture in self.architectures
+                for task in architecture.tasks
+                for setting in task.settings
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: what is not known is null."""
+        return {
+            "confidence": self.confidence,
+            "resamples": self.resamples,
+            "interval_over": self.interval_over,
+            "complete": self.complete,
+            "dim": self.dim,
+            "costs_at": {"task": self.reference.name, **self.reference.knobs()},
+            "spending": asdict(self.spending),
+            "tasks": list(self.tasks),
+            "architectures": [_architecture(architecture) for architecture in self.architectures],
+        }
+
+
+def _bounds(interval: Interval | None) -> dict[str, float | None]:
+    return {"low": interval.low, "high": interval.high} if interval else {"low": None, "high": None}
+
+
+def _setting(score: SettingScore) -> dict[str, Any]:
+    return {
+        "score": score.score,
+        **_bounds(score.interval),
+        "complete": score.complete,
+        "num_seeds": len(score.seeds),
+        "learning_curve_area": score.learning_curve_area,
+        "steps_to_solve": score.steps_to_solve,
+        "num_solved": score.num_solved,
+    }
+
+
+def _seed(score: SeedScore) -> dict[str, Any]:
+    names = ("seed", "score", "missing", "key", "learning_rate", "weight_decay", "learning_curve_area", "solved_step", "diverged")
+    return {name: getattr(score, name) for name in names}
+
+
+def _architecture(score: ArchitectureScore) -> dict[str, Any]:
+    return {
+        "architecture": str(score.architecture),
+        "name": score.architecture.name,
+        "score": score.score,
+        **_bounds(score.interval),
+        "complete": score.complete,
+        "num_complete": score.num_complete,
+        "num_settings": score.num_settings,
+        "num_params": score.costs.num_params,
+        "state_size": score.costs.state_size,
+        "flops": score.costs.flops,
+        "tasks": {
+            task.task: {
+                "score": task.score,
+                **_bounds(task.interval),
+                "complete": task.complete,
+                "num_complete": task.num_complete,
+                "num_settings": len(task.settings),
+                "learning_curve_area": task.learning_curve_area,
+                "settings": [
+                    {"knobs": s.setting.knobs(), **_setting(s), "seeds": [_seed(seed) for seed in s.seeds]} for s in task.settings
+                ],
+            }
+            for task in score.tasks
+        },
+    }

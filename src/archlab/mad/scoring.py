@@ -1,0 +1,230 @@
+"""From records of trials to scores with intervals.
+
+The score of a setting for one seed is that of the grid point that was chosen on the selection split, see
+:mod:`archlab.mad.selection`, read on the test split. A setting's score is the mean over seeds, a task's the mean over
+its settings, the MAD score the mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named, never averaged away
+silently: a score that lacks anything is partial and says how much it has.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from archlab.errors import ArchlabError
+from archlab.mad.bootstrap import Floats, Interval, Units, percentile_interval, resampled_means
+from archlab.mad.scores import (
+    ArchitectureScore,
+    Costs,
+    Scores,
+    SeedScore,
+    SettingScore,
+    TaskScore,
+    task_order,
+)
+from archlab.mad.selection import choose, grid_order, metric, solves
+from archlab.mad.spending import spending
+from archlab.mad.trial import Trial, TrialResult
+
+if TYPE_CHECKING:
+    from archlab.architectures import Architecture
+    from archlab.mad.store import Record
+    from archlab.tasks import Task
+
+Planned = tuple[Trial, "Record | None"]
+DEFAULT_RESAMPLES = 1000
+
+
+def score(
+    trials: Iterable[Trial],
+    records: Mapping[str, "Record"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> Scores:
+    """Score a plan, the trials of a protocol, with the records there are by key.
+
+    Raises:
+        ArchlabError: the plan is empty, or trains a setting under more than one condition.
+    """
+    planned = [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)]
+    if not planned:
+        raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
+    if not 0 < confidence < 1:
+        raise ArchlabError(f"confidence={confidence}: must lie between 0 and 1, for example 0.95")
+    if resamples < 100:
+        raise ArchlabError(f"resamples={resamples}: must be at least 100")
+    _check_conditions(planned)
+    cells: dict[Architecture, dict[Task, dict[int, list[Planned]]]] = {}
+    grids: dict[Task, set[tuple[float, float]]] = defaultdict(set)
+    seeds: dict[Task, set[int]] = defaultdict(set)
+    for trial, record in planned:
+        by_seed = cells.setdefault(trial.architecture, {}).setdefault(trial.setting, {})
+        by_seed.setdefault(trial.seed, []).append((trial, record))
+        grids[trial.setting].add((trial.learning_rate, trial.weight_decay))
+        seeds[trial.setting].add(trial.seed)
+
+    tasks = sorted({setting.name for setting in grids}, key=task_order)
+    settings = {task: [setting for setting in grids if setting.name == task] for task in tasks}
+    chosen = {
+        name: {
+            setting: tuple(
+                _seed_score(seed, own.get(setting, {}).get(seed, []), len(grids[setting])) for seed in sorted(seeds[setting])
+            )
+            for setting in grids
+        }
+        for name, own in cells.items()
+    }
+    samples = bootstrap_tasks(list(chosen.values()), settings, resamples=resamples, seed=seed)
+    reference = _reference_trial([trial for trial, _ in planned])
+    ranked = [
+        _architecture_score(name, chosen[name], settings, own, confidence, _costs(name, reference))
+        for name, own in zip(chosen, samples, strict=True)
+    ]
+    ranked.sort(key=lambda a: (a.score is None, not a.complete, -(a.score or 0.0)))
+    several = all(len(found) > 1 for found in seeds.values())
+    return Scores(
+        architectures=tuple(ranked),
+        tasks=tuple(tasks),
+        confidence=confidence,
+        resamples=resamples,
+        bootstrap_seed=seed,
+        interval_over="seeds and test instances" if several else "test instances",
+        reference=reference.setting,
+        dim=reference.dim,
+        spending=spending((trial, None if record is None else record.result) for trial, record in planned),
+        records=tuple(record for _, record in planned if record is not None),
+    )
+
+
+def _check_conditions(planned: Sequence[Planned]) -> None:
+    """Refuse to mix: a setting is trained with one recipe, at one width, on one kind of device."""
+    seen: dict[Task, dict[str, object]] = {}
+    for trial, _ in planned:
+        condition = {"dim": trial.dim, "device": trial.device, **{f"recipe.{k}": v for k, v in asdict(trial.recipe).items()}}
+        first = seen.setdefault(trial.setting, condition)
+        if first != condition:
+            differing = ", ".join(f"{k}={first[k]} and {k}={condition[k]}" for k in condition if first[k] != condition[k])
+            raise ArchlabError(
+                f"{trial.setting} was trained under different conditions ({differing}): score one protocol at a time"
+            )
+
+
+def _seed_score(seed: int, planned: Sequence[Planned], grid_size: int) -> SeedScore:
+    """The chosen grid point of one architecture, setting and seed, or why there is none."""
+    results = {trial: record.result for trial, record in planned if record is not None and record.result is not None}
+    in_order = sorted((trial for trial, _ in planned), key=grid_order)
+    chosen = choose([(trial, results[trial]) if trial in results else None for trial in in_order])
+    if chosen is None or (len(planned) < grid_size and not solves(*chosen)):
+        return SeedScore(seed=seed, missing=_why_missing(planned, grid_size))
+    trial, result = chosen
+    return SeedScore(
+        seed=seed,
+        score=result.score,
+        key=next(record.key for other, record in planned if other == trial and record is not None),
+        learning_rate=trial.learning_rate,
+        weight_decay=trial.weight_decay,
+        learning_curve_area=learning_curve_area(trial, result),
+        solved_step=result.solved_step,
+        diverged=sum(result.status == "diverged" for result in results.values()),
+        units=Units(result.numerators, result.denominators),
+    )
+
+
+def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:
+    counts = {"failed": 0, "running": 0, "not run": grid_size - len(planned)}
+    errors = []
+    for _, record in planned:
+        if record is None:
+            counts["not run"] += 1
+        elif record.result is None:
+            counts["failed" if record.status == "failed" else "running"] += 1
+            errors += (record.error or "").splitlines()[:1]
+    parts = [f"{number} of {grid_size} trials {what}" for what, number in counts.items() if number]
+    return ", ".join(parts) + (f" ({errors[0]})" if errors else "")
+
+
+def learning_curve(trial: Trial, result: TrialResult) -> list[tuple[int, float]]:
+    """Step and score on the selection split, from chance at step 0 to the last planned step.
+
+    After an early stop the last value holds, after divergence chance does.
+    """
+    chance = trial.setting.chance
+    curve = [(0, chance), *((point.step, metric(trial, point.metrics)) for point in result.curve)]
+    if result.status == "diverged":
+        curve.append((max(result.steps, curve[-1][0]), chance))
+    curve.append((max(trial.num_steps, curve[-1][0]), curve[-1][1]))
+    return curve
+
+
+def learning_curve_area(trial: Trial, result: TrialResult) -> float:
+    """Mean of :func:`learning_curve` over the planned steps, by trapezoids, in [0, 1]."""
+    steps, values = zip(*learning_curve(trial, result), strict=True)
+    return float(np.trapezoid(values, steps) / steps[-1])
+
+
+Chosen = Mapping["Task", tuple[SeedScore, ...]]
+
+
+def bootstrap_tasks(
+    chosen: Sequence[Chosen], settings: Mapping[str, Sequence["Task"]], *, resamples: int, seed: int
+) -> list[dict["Task", Floats]]:
+    """Bootstrap samples of every setting's score, for several architectures with the same draws.
+
+    The settings of a task share their draws too: they may share evaluation data and initialisation.
+    """
+    samples: list[dict[Task, Floats]] = [{} for _ in chosen]
+    for task, of_task in settings.items():
+        cells = [
+            (own, setting, [x.units for x in per_seed[setting] if x.units is not None])
+            for own, per_seed in zip(samples, chosen, strict=True)
+            for setting in of_task
+        ]
+        cells = [cell for cell in cells if cell[2]]
+        drawn = resampled_means([units for _, _, units in cells], resamples=resamples, seed=seed, stream=task)
+        for (own, setting, _), row in zip(cells, drawn, strict=True):
+            own[setting] = row
+    return samples
+
+
+def _architecture_score(
+    architecture: "Architecture",
+    chosen: Chosen,
+    settings: Mapping[str, Sequence["Task"]],
+    samples: Mapping["Task", Floats],
+    confidence: float,
+    costs: Costs,
+) -> ArchitectureScore:
+    def interval(rows: Sequence[Floats]) -> Interval | None:
+        return percentile_interval(np.mean(rows, axis=0), confidence) if rows else None
+
+    tasks, of_tasks = [], []
+    for task, of_task in settings.items():
+        rows = [samples[setting] for setting in of_task if setting in samples]
+        scored = [
+            SettingScore(setting, chosen[setting], interval([samples[setting]] if setting in samples else []))
+            for setting in of_task
+        ]
+        tasks.append(TaskScore(task, tuple(scored), interval(rows), np.mean(rows, axis=0) if rows else None))
+        of_tasks += [np.mean(rows, axis=0)] if rows else []
+    return ArchitectureScore(
+        architecture, tuple(tasks), interval(of_tasks), np.mean(of_tasks, axis=0) if of_tasks else None, costs
+    )
+
+
+def _reference_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial at whose setting costs are stated: the first task's, in the usual order, at its shortest length."""
+    return min(trials, key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size))
+
+
+def _costs(architecture: "Architecture", reference: Trial) -> Costs:
+    setting, dim = reference.setting, reference.dim
+    length, vocab_size, backbone = setting.input_length, setting.vocab_size, setting.backbone
+    return Costs(
+        num_params=architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone),
+        state_size=architecture.state_size(length=length, dim=dim),
+        flops=architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
+    )

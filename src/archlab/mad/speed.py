@@ -1,0 +1,152 @@
+"""How fast this machine is: its ceilings, and training steps measured on it, remembered for estimates."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, cast
+
+from archlab.files import cache_folder, write_whole
+from archlab.jobs.local import LocalExecutor
+from archlab.machine import Ceilings, ceilings
+from archlab.mad.trial import Trial
+from archlab.store.fingerprint import code_fingerprint
+
+if TYPE_CHECKING:
+    from archlab.jobs.executor import Train
+
+_TIMED_TOKENS = 4096
+"""Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured, and when (UTC, ISO 8601)."""
+
+    when: str
+    ceilings: Ceilings
+    speeds: dict[str, float]
+    """Training FLOP/s of a worker by :func:`kind`."""
+
+
+def kind(trial: Trial) -> str:
+    """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
+    modules = {type(trial.setting).__module__, *(name for layer in trial.architecture.layers for name in layer.modules())}
+    code = code_fingerprint("archlab.mad.train", *sorted(modules))
+    recipe = trial.recipe
+    how = f"{trial.device} {recipe.precision} {recipe.kernels}" + (" compiled" if recipe.compiled else "")
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {how} | {code}"
+
+
+def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, float] | Ceilings]:
+    """First the ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers."""
+    trials = list(trials)
+    train = cast("Train", _measured)  # executors look at no trial
+    with LocalExecutor(num_workers, device=trials[0].device, train=train) as executor:
+        found = _everywhere(executor, trials[0].device)
+        yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
+        for trial in trials:
+            yield trial, median(_everywhere(executor, trial))
+
+
+def _everywhere(executor: LocalExecutor, what: Any) -> list[Any]:
+    """As many at once as there are workers: each takes one."""
+    submitted = [executor.submit([what], lambda *_: None) for _ in range(executor.num_workers)]
+    return [future.result() for (future,) in submitted]
+
+
+def _measured(what: Sequence[Any], on_progress: object, hurdles: object) -> Iterator[tuple[int, Any]]:
+    """In a worker: the ceilings of a device, or the speed of a trial."""
+    for place, one in enumerate(what):
+        yield place, flops_per_second(one) if isinstance(one, Trial) else ceilings(one)
+
+
+def flops_per_second(trial: Trial) -> float:
+    """Training FLOP/s of a few real steps of the trial on this process's threads."""
+    return timed_flops(trial) / min(step_seconds(trial)[1:])
+
+
+def timed_flops(trial: Trial) -> float:
+    """Training FLOPs of one of the steps that are timed."""
+    return trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples) * _timed_batch(trial)
+
+
+def _timed_batch(trial: Trial) -> int:
+    return max(1, min(trial.recipe.batch_size, _TIMED_TOKENS // trial.setting.input_length))
+
+
+def step_seconds(trial: Trial) -> list[float]:
+    """Seconds of a few real steps in a row; the first compiles, if the recipe says so, and is never like the others."""
+    import torch
+
+    from archlab.mad.data import Examples
+    from archlab.mad.programs import Eager
+    from archlab.mad.train import make_learner
+    from archlab.tasks import sample
+    from archlab.training.context import computing
+
+    batch = _timed_batch(trial)
+    inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
+    recipe = trial.recipe
+    program = Eager([make_learner(trial, Examples.of(inputs, targets))])
+    rows = torch.arange(batch, device=trial.device)
+    times = []
+    with computing(recipe.kernels, recipe.precision, trial.device):
+        for _ in range(4):
+            started = time.perf_counter()
+            program.step([rows]).tolist()
+            times.append(time.perf_counter() - started)
+    return times
+
+
+def cache_path() -> Path:
+    """Where measurements are kept: ``archlab/bench.json`` in the user's cache folder."""
+    return cache_folder() / "bench.json"
+
+
+def remember(ceilings: Ceilings, speeds: dict[str, float]) -> Measurement:
+    """Keep a measurement for later estimates on this machine; other kinds measured before are kept."""
+    before = remembered()
+    measurement = Measurement(
+        datetime.now(UTC).isoformat(timespec="minutes"), ceilings, (before.speeds if before else {}) | speeds
+    )
+    path = cache_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"machine": _machine(), "when": measurement.when, "ceilings": vars(ceilings), "speeds": measurement.speeds}
+    write_whole(path, json.dumps(document, indent=1))
+    return measurement
+
+
+def remembered() -> Measurement | None:
+    """The last measurement on this machine with this PyTorch; None if there is none that can be read."""
+    try:
+        document = json.loads(cache_path().read_text(encoding="utf-8"))
+        if document["machine"] != _machine():
+            return None
+        speeds = {str(name): float(speed) for name, speed in document["speeds"].items()}
+        return Measurement(str(document["when"]), Ceilings(**document["ceilings"]), speeds)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    from archlab.store.provenance import environment
+
+    facts = environment("cpu")
+    return {name: facts[name] for name in ("host", "cpu", "torch")} | {"cores": os.cpu_count()}
+
+
+def cheapest(trials: Sequence[Trial]) -> dict[str, Trial]:
+    """By :func:`kind`, the trial whose steps are timed for all of it."""
+    found: dict[str, Trial] = {}
+    known: dict[tuple[str, str, int, str], str] = {}
+    for trial in sorted(trials, key=lambda t: t.setting.input_length * t.setting.vocab_size):
+        group = (str(trial.architecture), trial.setting.name, trial.dim, trial.device)
+        if group not in known:
+            known[group] = kind(trial)
+            found[known[group]] = trial
+    return found

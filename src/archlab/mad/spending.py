@@ -1,0 +1,60 @@
+"""What a plan would cost if every training ran to its end, and what was spent on it.
+
+Counted is what the results of a store took: not attempts that failed, nor siblings that a race began and stopped (at most
+one a worker for each setting that is solved).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from archlab.mad.selection import Siblings, grid_order, siblings, solves
+from archlab.mad.trial import Trial, TrialResult
+
+HALVING_ERROR = 0.001
+HALVING_LARGEST_ERROR = 0.022
+"""How much lower a task scores by halving than exhaustively: mean and largest of 24 task scores of `quick`, as measured by
+``benchmarks/racing.py``."""
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Of the trials that are through, because they have a result or because a sibling solved their setting."""
+
+    trainings: int
+    trainings_started: int
+    dropped: int
+    """Trainings that a race by halving ended on their way."""
+    steps: int
+    steps_spent: int
+    flops: float
+    flops_spent: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the FLOPs that stopping early and leaving out have saved, in [0, 1]."""
+        return 1 - self.flops_spent / self.flops if self.flops else 0.0
+
+
+def spending(results: Iterable[tuple[Trial, TrialResult | None]]) -> Spending:
+    """What the trials of a plan have cost, from those that have a result."""
+    groups: dict[Siblings, list[tuple[Trial, TrialResult | None]]] = defaultdict(list)
+    for trial, result in results:
+        groups[siblings(trial)].append((trial, result))
+    through: list[tuple[Trial, TrialResult | None]] = []
+    for group in groups.values():
+        solved = False
+        for trial, result in sorted(group, key=lambda one: grid_order(one[0])):
+            if result is not None or solved:
+                through.append((trial, result))
+            solved = solved or (result is not None and solves(trial, result))
+    run = [(trial, result) for trial, result in through if result is not None]
+    return Spending(
+        trainings=len(through),
+        trainings_started=len(run),
+        dropped=sum(result.status == "dropped" for _, result in run),
+        steps=sum(trial.num_steps for trial, _ in through),
+        steps_spent=sum(result.steps for _, result in run),
+        flops=sum(trial.flops for trial, _ in through),
+        flops_spent=sum(trial.flops * result.steps / trial.num_steps for trial, result in run),
+    )

@@ -1,0 +1,229 @@
+"""A trial and its result: the values that travel between the protocol, the workers and the store."""
+
+import hashlib
+import json
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archlab.architectures import Architecture, architecture
+from archlab.errors import ArchlabError
+from archlab.machine import Device
+from archlab.mad.recipe import Recipe
+from archlab.store.fingerprint import code_fingerprint, library_versions
+from archlab.tasks import Task, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training run: an architecture on a setting with a recipe, at one grid point, from one seed.
+
+    The seed fixes the data, the initialisation and the order of the batches. Trials of the same setting
+    and seed see the same data whatever the architecture, so differences are paired.
+    """
+
+    architecture: Architecture
+    setting: Task
+    recipe: Recipe
+    dim: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check that the architecture fits the width and the grid point makes sense.
+
+        Raises:
+            ArchlabError: naming what does not fit.
+        """
+        for name in ("dim", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise ArchlabError(f"{name}={getattr(self, name)!r}: give a whole number")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ArchlabError(f"{name}={value!r}: give a finite number that is not negative")
+            object.__setattr__(self, name, abs(float(value)))  # equal trials have equal keys: 1 is 1.0, and -0.0 is 0.0
+        if self.learning_rate == 0:
+            raise ArchlabError("learning_rate=0.0: nothing would be learned; give a positive number")
+        if self.seed < 0:
+            raise ArchlabError(f"seed={self.seed}: must not be negative")
+        if self.device not in get_args(Device):
+            raise ArchlabError(f"device={self.device!r}: choose one of {', '.join(get_args(Device))}")
+        self.architecture.validate(self.dim)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash (32 hexadecimal digits) of everything that can change the trial's number, and of nothing else.
+
+        That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of
+        device, the versions of :func:`library_versions`, and the code that computes: that of the modules which the layers,
+        the task and the training loop stand on, see :func:`code_fingerprint`.
+
+        Raises:
+            ArchlabError: a layer or the task was not defined in a file.
+        """
+        identity = self.to_dict() | {
+            "layers": [layer.identity() for layer in self.architecture.layers],
+            **library_versions(self.recipe.kernels),
+            "code": code_fingerprint(
+                "archlab.mad.train",
+                type(self.setting).__module__,
+                *(module for layer in self.architecture.layers for module in layer.modules()),
+            ),
+        }
+        del identity["architecture"]  # the text leaves defaults out; the layers above do not
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps if nothing stops the training early."""
+        return self.recipe.num_steps(self.setting.num_train_examples)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the whole training (3 x forward) without early stopping and evaluation."""
+        per_sequence = self.architecture.flops(
+            length=self.setting.input_length, vocab_size=self.setting.vocab_size, dim=self.dim, backbone=self.setting.backbone
+        )
+        return 3.0 * per_sequence * self.recipe.num_examples(self.setting.num_train_examples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` is the inverse."""
+        return {
+            "architecture": str(self.architecture),
+            "task": self.setting.name,
+            "knobs": self.setting.knobs(),
+            "recipe": self.recipe.to_dict(),
+            "dim": self.dim,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "seed": self.seed,
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Trial":
+        """The trial that :meth:`to_dict` wrote down.
+
+        Raises:
+            ArchlabError: a field, layer, task, knob or value is unknown to this archlab.
+        """
+        if values.keys() != _FIELDS:
+            raise ArchlabError(f"a trial has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(values))}")
+        read: dict[str, Any] = {
+            "architecture": architecture(values["architecture"]),
+            "setting": setting(values["task"], **values["knobs"]),
+            "recipe": Recipe.from_dict(values["recipe"]),
+        }
+        return cls(**read, **{name: values[name] for name in ("dim", "learning_rate", "weight_decay", "seed", "device")})
+
+
+_FIELDS = {"architecture", "task", "knobs", "recipe", "dim", "learning_rate", "weight_decay", "seed", "device"}
+
+
+def alike(trial: Trial) -> Hashable:
+    """What trials must have in common to be trained together: all but learning rate, weight decay and seed."""
+    return trial.architecture, trial.setting, trial.recipe, trial.dim, trial.device
+
+
+Hurdles = Mapping[int, float]
+"""By step that is evaluated: a training whose loss on the selection split is higher there is dropped."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a running trial reports about itself, after every evaluation and every few seconds."""
+
+    step: int
+    num_steps: int
+    examples_per_second: float
+    accuracy: float | None
+    """Latest score on the selection split, in [0, 1]; None before the first evaluation."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How good the predictions on one split are."""
+
+    accuracy: float
+    """Token accuracy: right answers over all answers, in [0, 1]."""
+    macro_accuracy: float
+    """The reference code's accuracy: recall averaged over classes, per batch of 128 sequences, averaged over batches."""
+    loss: float
+    """Mean cross-entropy over all answers, in nats."""
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the loss."""
+        return math.exp(min(self.loss, 700.0))
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One evaluation during training, on the selection split."""
+
+    step: int
+    train_loss: float
+    """Mean training loss since the previous point, in nats."""
+    metrics: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What a trial gave. A diverged trial (its loss became NaN or infinite) scores chance, never nothing; one that
+    was dropped fell behind others, and scores what it had reached."""
+
+    status: Literal["finished", "diverged", "dropped"]
+    steps: int
+    """Steps taken: fewer than planned if solved early, diverged or dropped."""
+    solved_step: int | None
+    """First evaluated step whose score reached the recipe's ``stop_accuracy``."""
+    selected_step: int
+    """Step whose weights are scored."""
+    selected: Metrics
+    """On the selection split, at the selected step; chooses the grid point."""
+    test: Metrics
+    """On the test split, at the selected step."""
+    test_last: Metrics
+    """On the test split, after the last step."""
+    curve: tuple[CurvePoint, ...]
+    numerators: NDArray[np.float32]
+    """With ``denominators``, the score by test unit: score = numerators.sum() / denominators.sum(). A unit is a
+    test sequence (right answers over answers), or a batch of 128 for macro accuracy. Intervals resample units."""
+    denominators: NDArray[np.float32]
+    examples_per_second: float
+    wall_seconds: float
+    """Of trials that were trained together, each has its share; so with ``cpu_seconds``."""
+    cpu_seconds: float
+    program: str = "eager"
+    """How its steps ran at the end: eager, captured, stacked or overlapped, why not faster, and by which kernels."""
+
+    @property
+    def score(self) -> float:
+        """The recipe's metric on the test split at the selected step, in [0, 1]."""
+        return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, the two arrays as lists; :meth:`from_dict` is the inverse."""
+        values = asdict(self)
+        values["curve"] = [asdict(point) for point in self.curve]
+        values["numerators"], values["denominators"] = self.numerators.tolist(), self.denominators.tolist()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrialResult":
+        """The result that :meth:`to_dict` wrote down."""
+        values = dict(values)
+        for name in ("selected", "test", "test_last"):
+            values[name] = Metrics(**values[name])
+        values["curve"] = tuple(CurvePoint(p["step"], p["train_loss"], Metrics(**p["metrics"])) for p in values["curve"])
+        for name in ("numerators", "denominators"):
+            values[name] = np.asarray(values[name], dtype=np.float32)
+        return cls(**values)

@@ -1,6 +1,0 @@
-"""Corpora: documents from anywhere, tokenised once, held out by document, read in an order that a step number gives."""
-
-from archlab.scaling.corpora.corpus import Corpus, Split
-from archlab.scaling.corpora.preparation import prepare
-
-__all__ = ["Corpus", "Split", "prepare"]

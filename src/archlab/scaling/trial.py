@@ -1,0 +1,86 @@
+"""A training of a language model as a value, with the key that it is stored under."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from archlab.corpora import Corpus
+from archlab.errors import ArchlabError
+from archlab.machine import Device
+from archlab.scaling.plan import LMRun
+from archlab.scaling.recipe import LMRecipe
+from archlab.store.fingerprint import code_fingerprint, library_versions
+
+
+@dataclass(frozen=True)
+class LMTrial:
+    """A run of a plan, how it is trained, and where."""
+
+    run: LMRun
+    recipe: LMRecipe
+    device: Device = "cpu"
+
+    @cached_property
+    def key(self) -> str:
+        """Hash (32 hexadecimal digits) of everything that can change the result, and of nothing else, as that of
+        :class:`archlab.mad.trial.Trial`: what the run is called and what group it belongs to does not count.
+
+        How many processes share the model is not in it: it changes the loss by rounding only.
+        """
+        assert self.run.corpus_hash is not None, "the corpus is prepared before anything is trained on it"
+        layers = self.run.architecture.layers
+        identity = self.run.identity() | {
+            "recipe": self.recipe.to_dict(),
+            "device": self.device,
+            **library_versions(self.recipe.kernels),
+            "code": code_fingerprint("archlab.scaling.train", *(module for layer in layers for module in layer.modules())),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    def on(self, corpus: Corpus) -> "LMTrial":
+        """The same with what the prepared corpus says of itself.
+
+        Raises:
+            ArchlabError: the run was planned for another one, or it is too small for it.
+        """
+        run = self.run
+        for name, given, found in (
+            ("corpus_hash", run.corpus_hash, corpus.hash),
+            ("vocab_size", run.vocab_size, corpus.vocab_size),
+        ):
+            if given is not None and given != found:
+                raise ArchlabError(
+                    f"{name}: the plan is for {str(given)[:16]}, corpus {run.corpus} with tokenizer {run.tokenizer} has "
+                    f"{str(found)[:16]}: give the corpus it was made for, or make the plan again"
+                )
+        corpus.num_sequences("validation", run.length)
+        epochs = corpus.epochs(run.tokens, run.length)
+        if epochs > 1 and (run.epochs is None or run.epochs <= 1):
+            raise ArchlabError(
+                f"corpus {run.corpus}: {run} needs {run.tokens:,} tokens, {corpus.num_tokens('train'):,} are for training: "
+                f"plan with --repeat to read it {epochs:.3g} times, or give a larger corpus"
+            )
+        return replace(self, run=replace(run, corpus_hash=corpus.hash, epochs=epochs))
+
+    def __str__(self) -> str:
+        """For messages."""
+        return str(self.run)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` is the inverse."""
+        return {"run": asdict(self.run), "recipe": self.recipe.to_dict(), "device": self.device}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
+        """The trial that :meth:`to_dict` wrote down.
+
+        Raises:
+            ArchlabError: a field or value is unknown to this archlab.
+        """
+        try:
+            run = LMRun(**values["run"])
+        except TypeError as error:
+            raise ArchlabError(f"a run of another archlab: {error}") from None
+        return cls(run, LMRecipe.from_dict(values["recipe"]), values["device"])

@@ -1,0 +1,36 @@
+"""AdamW with the exemptions from weight decay that layers state."""
+
+import torch
+from torch import nn
+
+
+def make_optimizer(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    decay_all: bool = False,
+    captured: bool = False,
+) -> torch.optim.AdamW:
+    """Fused AdamW (arXiv 1711.05101).
+
+    Weight decay acts on matrices only, and never on embeddings or on parameters that a layer exempts.
+
+    Args:
+        model: what is trained; all its parameters are on one device.
+        learning_rate: of every parameter.
+        weight_decay: of the parameters that decay.
+        betas: decay rates of the two moments.
+        decay_all: weight decay on every parameter, as the reference code has it.
+        captured: whether CUDA graphs capture the step; these read the learning rate from the device.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        is_matrix = parameter.ndim > 1 and id(parameter) not in embeddings and not getattr(parameter, "_no_weight_decay", False)
+        (decayed if decay_all or is_matrix else exempt).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    rate = torch.tensor(learning_rate, device=next(model.parameters()).device) if captured else learning_rate
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True, capturable=captured)

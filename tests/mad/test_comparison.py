@@ -1,0 +1,132 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+from tests.synthetic_records import plan, record, result, simulate
+
+from archlab.errors import ArchlabError
+from archlab.mad.comparison import difference, differences_to_best, rank_agreement
+from archlab.mad.scores import Scores
+from archlab.mad.scoring import score
+from archlab.mad.trial import Trial
+from archlab.tasks import setting
+
+SPECS = ["2*mlp", "3*mlp", "4*mlp", "5*mlp"]
+SETTINGS = [setting("in-context-recall"), setting("compression")]
+
+
+def _truth(trial: Trial) -> float:
+    return 0.3 + 0.1 * len(trial.architecture.layers)
+
+
+@pytest.fixture(scope="module")
+def scores() -> Scores:
+    trials = plan(SPECS, SETTINGS)
+    return score(trials, simulate(trials, _truth))
+
+
+def test_difference_of_the_means(scores: Scores) -> None:
+    by_label = {a.label: a for a in scores.architectures}
+    found = difference(scores, "5*mlp", "2*mlp")
+    assert found is not None
+    assert by_label["5*mlp"].score is not None
+    assert by_label["2*mlp"].score is not None
+    assert found.mean == pytest.approx(by_label["5*mlp"].score - by_label["2*mlp"].score)
+    assert found.interval.low < found.mean < found.interval.high
+    assert found.superiority == 1.0
+    reverse = difference(scores, "2*mlp", "5*mlp")
+    assert reverse is not None
+    assert reverse.mean == pytest.approx(-found.mean)
+    assert reverse.interval.low == pytest.approx(-found.interval.high)
+
+
+def test_pairing_removes_what_both_share() -> None:
+    """Two models right on the same instances, one of them on one more: their scores are unsure, the order is not."""
+    rng = np.random.default_rng(0)
+    trials = plan(["2*mlp", "3*mlp"], SETTINGS[:1], seeds=(0,))
+    shared = rng.integers(0, 4, size=300)
+    records = {t.key: record(t, result(t, (shared + (t.architecture.layers.__len__() == 3)).tolist())) for t in trials}
+    scores = score(trials, records)
+    found = difference(scores, "3*mlp", "2*mlp")
+    assert found is not None
+    assert found.interval.low == pytest.approx(0.25)
+    assert found.interval.high == pytest.approx(0.25)
+    interval = scores.architectures[0].interval
+    assert interval is not None
+    assert interval.high - interval.low > 0.04
+
+
+def test_level_architectures_are_not_separated() -> None:
+    trials = plan(SPECS[:2], SETTINGS)
+    scores = score(trials, simulate(trials, lambda _: 0.5))
+    found = difference(scores, *(a.label for a in scores.architectures))
+    assert found is not None
+    assert found.interval.low < 0 < found.interval.high
+    assert 0.5 <= found.superiority < 1.0
+
+
+def test_a_difference_uses_what_both_have() -> None:
+    trials = plan(SPECS[:2], SETTINGS)
+    records = simulate(trials, _truth)
+    gone = next(t for t in trials if t.setting == SETTINGS[0] and t.seed == 1 and len(t.architecture.layers) == 2)
+    del records[gone.key]
+    partial = difference(score(trials, records), "3*mlp", "2*mlp", "in-context-recall")
+    without = [t for t in trials if not (t.seed == 1 and t.setting == SETTINGS[0])]
+    both = difference(score(without, records), "3*mlp", "2*mlp", "in-context-recall")
+    assert partial is not None
+    assert both is not None
+    assert partial.mean == pytest.approx(both.mean)
+    assert partial.interval.low == pytest.approx(both.interval.low)
+
+
+def test_nothing_in_common() -> None:
+    trials = plan(SPECS[:2], SETTINGS[:1], seeds=(0,))
+    records = {trials[0].key: record(trials[0], result(trials[0], [1, 2]))}
+    assert difference(score(trials, records), "2*mlp", "3*mlp") is None
+
+
+def test_differences_to_best(scores: Scores) -> None:
+    assert [(x.first, x.second) for x in differences_to_best(scores)] == [
+        ("4*mlp", "5*mlp"), ("3*mlp", "5*mlp"), ("2*mlp", "5*mlp")
+    ]  # fmt: skip
+    assert all(x.mean < 0 for x in differences_to_best(scores, "compression"))
+
+
+def test_unknown_names(scores: Scores) -> None:
+    with pytest.raises(ArchlabError, match="unknown architecture '5mlp': did you mean '5\\*mlp'"):
+        difference(scores, "5mlp", "2*mlp")
+    with pytest.raises(ArchlabError, match="did you mean 'compression'"):
+        difference(scores, "5*mlp", "2*mlp", "compresion")
+
+
+def test_agreement_of_equal_and_of_reversed_rankings(scores: Scores) -> None:
+    trials = plan(SPECS, SETTINGS)
+    reversed_scores = score(trials, simulate(trials, lambda t: 1.0 - _truth(t), seed=1))
+    same = rank_agreement(scores, scores)
+    assert (same.tau, same.num_architectures) == (1.0, 4)
+    opposite = rank_agreement(scores, reversed_scores, "compression")
+    assert opposite.tau == -1.0
+    assert opposite.interval is not None
+    assert opposite.interval.high < 0
+
+
+def test_agreement_is_kendalls_tau_b() -> None:
+    rng = np.random.default_rng(3)
+    trials = plan([f"{n}*mlp" for n in range(2, 9)], SETTINGS[:1], seeds=(0,))
+    sides = []
+    for _ in range(2):
+        right = [rng.integers(0, 5, size=3).tolist() for _ in trials]  # few answers: ties are common
+        sides.append(score(trials, {t.key: record(t, result(t, x)) for t, x in zip(trials, right, strict=True)}))
+    points = [{a.label: a.score for a in side.architectures} for side in sides]
+    expected = stats.kendalltau(*([side[label] for label in points[0]] for side in points)).statistic
+    assert rank_agreement(*sides).tau == pytest.approx(expected)
+
+
+def test_agreement_needs_two_and_an_order() -> None:
+    trials = plan(SPECS[:2], SETTINGS[:1], seeds=(0,))
+    level = score(trials, {t.key: record(t, result(t, [2, 2])) for t in trials})
+    assert rank_agreement(level, level).tau is None
+    alone = dataclasses.replace(level, architectures=level.architectures[:1])
+    with pytest.raises(ArchlabError, match="1 architectures are scored on both sides"):
+        rank_agreement(level, alone)

@@ -1,0 +1,319 @@
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from archlab.architectures import CATALOGUE, architecture
+from archlab.errors import ArchlabError
+from archlab.mad.plan import make_plan
+from archlab.mad.protocol import Grid, Protocol, load_protocol, parse_protocol, protocol_names
+from archlab.tasks import registry, setting
+
+PAPER_SETTINGS = {
+    "in-context-recall": 11,
+    "noisy-in-context-recall": 14,
+    "fuzzy-in-context-recall": 11,
+    "selective-copying": 13,
+    "compression": 11,
+    "memorization": 6,
+}
+SMALL = """
+summary: a small one
+dim: 32
+layer_defaults: {mh-attention: {heads: 2}}
+seeds: [0, 1]
+grid: {learning_rate: [1.0e-3, 2e-3], weight_decay: [0, 0.1]}
+recipe: {steps: 8, batch_size: 8}
+tasks:
+  compression: {base: {length: 8}, vary: {length: [16, 32], vocab_size: [32]}}
+  memorization: {recipe: {steps: 4, warmup: 1e-1}, grid: {learning_rate: [5.0e-3]}}
+"""
+
+
+@pytest.fixture(name="small")
+def fixture_small() -> Protocol:
+    return parse_protocol("small", SMALL)
+
+
+@pytest.mark.parametrize("name", ["paper", "mad-lab"])
+def test_the_papers_benchmark_has_66_settings_and_6_grid_points(name):
+    protocol = load_protocol(name)
+    assert {task: len(plan.settings) for task, plan in protocol.tasks.items()} == PAPER_SETTINGS
+    assert sum(len(set(plan.settings)) for plan in protocol.tasks.values()) == 66
+    trials = protocol.trials([architecture("transformer++")])
+    assert len({trial.key for trial in trials}) == len(trials) == protocol.num_trials == 66 * 6
+    for plan in protocol.tasks.values():
+        assert set(plan.grid.points()) == {(lr, wd) for lr in (1e-4, 5e-4, 1e-3) for wd in (0.0, 0.1)}
+        assert (plan.recipe.epochs, plan.recipe.batch_size, plan.recipe.num_evaluation) == (200, 128, 1280)
+        assert plan.recipe.num_steps(12_800) == 20_000
+    assert protocol.dim == 128
+
+
+@pytest.mark.parametrize("name", ["paper", "mad-lab"])
+def test_the_papers_settings_change_one_knob_of_the_base_at_a_time(name):
+    protocol = load_protocol(name)
+    expected = {
+        "in-context-recall": {"vocab_size": 16, "length": 128, "num_train_examples": 12_800, "multi_query": True},
+        "noisy-in-context-recall": {"vocab_size": 32, "noise_vocab_size": 16, "length": 128, "frac_noise": 0.2},
+        "fuzzy-in-context-recall": {"vocab_size": 16, "length": 128, "key_motif_size": 3, "value_motif_size": 3},
+        "selective-copying": {"vocab_size": 16, "length": 256, "num_tokens_to_copy": 16, "num_train_examples": 12_800},
+        "compression": {"vocab_size": 16, "length": 32, "num_train_examples": 12_800},
+        "memorization": {"vocab_size": 256, "length": 32, "num_train_examples": 256},
+    }
+    for task, plan in protocol.tasks.items():
+        base = plan.settings[0].knobs()
+        assert base | expected[task] == base
+        for varied in plan.settings[1:]:
+            assert sum(varied.knobs()[knob] != base[knob] for knob in base) == 1
+
+
+def test_where_the_paper_and_the_reference_code_differ():
+    paper, reference = (next(iter(load_protocol(name).tasks.values())).recipe for name in ("paper", "mad-lab"))
+    assert (paper.schedule, reference.schedule) == ("cosine", "constant")
+    assert ((paper.beta1, paper.beta2), (reference.beta1, reference.beta2)) == ((0.9, 0.98), (0.9, 0.999))
+    assert (paper.metric, reference.metric) == ("accuracy", "macro-accuracy")
+    assert (paper.select_on, reference.select_on) == ("validation", "test")
+    assert (paper.checkpoint, reference.checkpoint) == ("last", "best")
+    assert (paper.norm, reference.norm) == ("rmsnorm", "rmsnorm")
+    assert (paper.reference_init, reference.reference_init) == (False, True)
+    assert reference.stop_accuracy == 0.999
+    heads = {
+        name: make_plan(load_protocol(name), ["mh-hyena"]).architectures[0].layers[0].knobs()["heads"]
+        for name in ("paper", "mad-lab")
+    }
+    assert heads == {"paper": 16, "mad-lab": 8}
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_shipped_protocols_fit_every_architecture_of_the_catalogue(name):
+    protocol = load_protocol(name)
+    assert protocol.name == name
+    assert "\n" not in protocol.summary
+    plan = make_plan(protocol, list(CATALOGUE))
+    trials = plan.trials()
+    # Some architectures have two names.
+    distinct = {architecture(name, layer_defaults=protocol.layer_defaults) for name in CATALOGUE}
+    assert len(trials) == protocol.num_trials * len(distinct)
+    assert set(protocol.tasks) == set(registry())
+    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+
+
+def test_reading(small):
+    assert (small.dim, small.seeds, small.layer_defaults) == (32, (0, 1), {"mh-attention": {"heads": 2}})
+    compression, memorization = small.tasks["compression"], small.tasks["memorization"]
+    assert compression.settings == (
+        setting("compression", length=8),
+        setting("compression", length=16),
+        setting("compression", length=32),
+        setting("compression", length=8, vocab_size=32),
+    )
+    assert compression.grid == Grid((1e-3, 2e-3), (0.0, 0.1))
+    assert (compression.recipe.steps, compression.recipe.batch_size) == (8, 8)
+    assert (memorization.recipe.steps, memorization.recipe.warmup, memorization.recipe.batch_size) == (4, 0.1, 8)
+    assert memorization.grid == Grid((5e-3,), (0.0, 0.1))
+    assert small.num_trials == 2 * (4 * 4 + 1 * 2)
+
+
+def test_trials_are_ordered_so_that_architectures_can_be_compared_early(small):
+    order = [
+        (t.seed, t.setting.name, t.setting.length, str(t.architecture), t.learning_rate, t.weight_decay)
+        for t in small.trials([architecture("mlp"), architecture("swiglu")])
+    ]
+    assert order[:5] == [
+        (0, "compression", 8, "mlp", 2e-3, 0.0),
+        (0, "compression", 8, "mlp", 2e-3, 0.1),
+        (0, "compression", 8, "mlp", 1e-3, 0.0),
+        (0, "compression", 8, "mlp", 1e-3, 0.1),
+        (0, "compression", 8, "swiglu", 2e-3, 0.0),
+    ]
+    assert [seed for seed, *_ in order] == [0] * 36 + [1] * 36
+    assert [task for _, task, *_ in order[:36]] == ["compression"] * 32 + ["memorization"] * 4
+
+
+def test_narrowing_tasks(small):
+    assert list(small.with_tasks(["memorization"]).tasks) == ["memorization"]
+    assert list(small.with_tasks(["memorization", "compression"]).tasks) == ["compression", "memorization"]
+
+
+def test_narrowing_to_base_settings(small):
+    narrowed = small.with_base_settings()
+    assert [plan.settings for plan in narrowed.tasks.values()] == [
+        (setting("compression", length=8),),
+        (setting("memorization"),),
+    ]
+
+
+def test_narrowing_the_grid(small):
+    narrowed = small.with_grid(learning_rate=[1e-2, 1e-2])
+    assert {plan.grid for plan in narrowed.tasks.values()} == {Grid((1e-2,), (0.0, 0.1))}
+    narrowed = narrowed.with_grid(weight_decay=[0])
+    assert narrowed.num_trials == 2 * 5
+
+
+def test_narrowing_seeds(small):
+    assert small.with_seeds([4, 4, 2]).seeds == (4, 2)
+
+
+def test_changing_a_value(small):
+    assert small.with_value("dim", 64).dim == 64
+    assert {plan.recipe.steps for plan in small.with_value("recipe.steps", 99).tasks.values()} == {99}
+    everywhere = small.with_value("length", 10)
+    assert {x.length for plan in everywhere.tasks.values() for x in plan.settings} == {10}
+    assert len(everywhere.tasks["compression"].settings) == 2  # three lengths became one
+    only_one = small.with_value("compression.vocab_size", 8)
+    assert {x.vocab_size for x in only_one.tasks["compression"].settings} == {8}
+    assert only_one.tasks["memorization"] == small.tasks["memorization"]
+    of_those_that_have_it = small.with_value("map_seed", 1)
+    assert of_those_that_have_it.tasks["compression"] == small.tasks["compression"]
+    assert of_those_that_have_it.tasks["memorization"].settings == (setting("memorization", map_seed=1),)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "message"),
+    [
+        (lambda p: p.with_tasks(["compresion"]), "unknown task of protocol small: 'compresion': did you mean 'compression'?"),
+        (lambda p: p.with_tasks([]), "protocol small: tasks are empty: give at least one of "),
+        (lambda p: p.with_seeds([]), "protocol small: seeds are empty: give at least one"),
+        (lambda p: p.with_seeds([-1]), "protocol small: seed -1: give whole numbers that are not negative"),
+        (lambda p: p.with_grid(learning_rate=[]), "grid: learning_rate is empty: give at least one value"),
+        (lambda p: p.with_grid(learning_rate=[0.0]), "grid: learning_rate=0.0: give finite numbers that are positive"),
+        (lambda p: p.with_grid(weight_decay=[-1]), "grid: weight_decay=-1: give finite numbers that are not negative"),
+        (lambda p: p.with_grid(weight_decay=[float("nan")]), "grid: weight_decay=nan: give finite numbers"),
+        (lambda p: p.with_grid(momentum=[1]), "unknown field of grid: 'momentum': known: learning_rate, weight_decay"),
+        (lambda p: p.with_value("dim", "64"), "protocol small: dim='64': give a whole number of at least 1"),
+        (lambda p: p.with_value("dim", 0), "protocol small: dim=0: give a whole number of at least 1"),
+        (lambda p: p.with_value("lenght", 8), "unknown knob 'lenght': did you mean 'length'?"),
+        (lambda p: p.with_value("frac_noise", 0.1), "unknown knob 'frac_noise': known: "),
+        (lambda p: p.with_value("compression.map_seed", 1), "unknown knob 'map_seed': known: "),
+        (lambda p: p.with_value("copying.length", 1), "unknown task of protocol small: 'copying': "),
+        (lambda p: p.with_value("recipe.step", 1), "unknown recipe field 'step': did you mean 'steps'?"),
+        (lambda p: p.with_value("recipe.steps", "many"), "recipe: steps='many' is not of type int"),
+        (lambda p: p.with_value("length", 7.5), "length=7.5 in protocol small: compression: length=7.5 is not of type int"),
+        (lambda p: p.with_value("length", 9), "length=9 in protocol small: memorization: length=9: each key is followed by"),
+    ],
+)
+def test_narrowing_to_what_cannot_be_is_refused_in_one_line(small, narrow, message):
+    with pytest.raises(ArchlabError, match=f"^{re.escape(message)}") as refusal:
+        narrow(small)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_value_that_makes_a_varied_setting_impossible_is_refused_with_the_reason():
+    expected = "length=64 in protocol paper: selective-copying: num_tokens_to_copy=32 does not fit in length=64: .*at least 66"
+    with pytest.raises(ArchlabError, match=expected):
+        load_protocol("paper").with_value("length", 64)
+    assert load_protocol("paper").with_base_settings().with_value("length", 64).num_trials == 36
+
+
+def test_an_architecture_that_does_not_fit_the_width_is_refused_before_any_trial(small):
+    with pytest.raises(ArchlabError, match=r"mh-hyena\(heads=16\).*32|mh-attention\(heads=3\): width 32"):
+        make_plan(small, ["mh-attention(heads=3) swiglu"])
+    assert make_plan(small, ["transformer++"]).architectures[0].layers[0].knobs()["heads"] == 2
+
+
+def changed(old: str, new: str) -> str:
+    assert old in SMALL
+    return SMALL.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not YAML: "),
+        ("", "must be a mapping of dim, grid, layer_defaults, recipe, seeds, summary, tasks"),
+        ("- dim", "must be a mapping of dim, grid, "),
+        (changed("dim:", "width:"), "unknown field of a protocol: 'width': known: dim, "),
+        (changed("seeds: [0, 1]\n", ""), "seeds is missing"),
+        (changed("summary: a small one\n", ""), "summary is missing"),
+        (changed("a small one", "[1]"), "summary=[1]: give one line of text"),
+        (changed("dim: 32", 'dim: "64"'), "dim='64': give a whole number of at least 1"),
+        (changed("dim: 32", "dim: 0"), "dim=0: give a whole number of at least 1"),
+        (changed("dim: 32", "dim: 32.0"), "dim=32.0: give a whole number of at least 1"),
+        (changed("[0, 1]", "3"), "seeds=3: give a list that is not empty, as in [3]"),
+        (changed("[0, 1]", "[]"), "seeds=[]: give a list that is not empty, as in [...]"),
+        (changed("[0, 1]", "[0, one]"), "seed 'one': give whole numbers that are not negative"),
+        (changed("[0, 1]", "[-1]"), "seed -1: give whole numbers that are not negative"),
+        (
+            changed("[1.0e-3, 2e-3]", "1.0e-3"),
+            "tasks.compression: grid: learning_rate=0.001: give a list that is not empty, as in [0.001]",
+        ),
+        (
+            changed("[1.0e-3, 2e-3]", "[fast]"),
+            "tasks.compression: grid: learning_rate='fast': give finite numbers that are positive",
+        ),
+        (
+            changed("[0, 0.1]", "[0, -0.1]"),
+            "tasks.compression: grid: weight_decay=-0.1: give finite numbers that are not negative",
+        ),
+        (changed(", weight_decay: [0, 0.1]}", "}"), "tasks.compression: grid: weight_decay is missing"),
+        (
+            changed("{learning_rate: [1.0e-3, 2e-3], weight_decay: [0, 0.1]}", "[1]"),
+            "tasks.compression: grid=[1]: give a mapping",
+        ),
+        (
+            changed("{learning_rate: [5.0e-3]}", "{lr: [1]}"),
+            "tasks.memorization: unknown field of grid: 'lr': known: learning_rate",
+        ),
+        (changed("{steps: 8, ", "{stepps: 8, "), "tasks.compression: unknown recipe field 'stepps': did you mean 'steps'?"),
+        (
+            changed("{steps: 8, ", "{schedule: linear, "),
+            "tasks.compression: recipe: schedule='linear': choose one of cosine, constant",
+        ),
+        (changed("{steps: 8, batch_size: 8}", "fast"), "tasks.compression: recipe='fast': give a mapping"),
+        (changed("{heads: 2}", "{head: 2}"), "layer_defaults: unknown knob of mh-attention: 'head': did you mean 'heads'?"),
+        (
+            changed("{heads: 2}", "{heads: two}"),
+            "layer_defaults: mh-attention(heads=two): 'two' is of type str, give a value of type int",
+        ),
+        (changed("{heads: 2}", "{heads: 0}"), "layer_defaults: mh-attention(heads=0): heads must be at least 1"),
+        (changed("{heads: 2}", "2"), "layer_defaults.mh-attention=2: give a mapping"),
+        (
+            changed("{mh-attention: {", "{mh-atention: {"),
+            "layer_defaults: unknown layer 'mh-atention': did you mean 'mh-attention'?",
+        ),
+        (changed("  compression:", "  compresion:"), "unknown field of tasks: 'compresion': did you mean 'compression'?"),
+        (changed("vary: {", "varry: {"), "unknown field of tasks.compression: 'varry': did you mean 'vary'?"),
+        (
+            changed("{base: {length: 8}, vary: {length: [16, 32], vocab_size: [32]}}", "16"),
+            "tasks.compression=16: give a mapping",
+        ),
+        (changed("{length: 8}", "8"), "tasks.compression: base=8: give a mapping"),
+        (changed("{length: 8}", "{length: 1}"), "tasks.compression: compression: length=1: no room for a token"),
+        (changed("{length: 8}", "{len: 8}"), "tasks.compression: unknown knob of compression: 'len'"),
+        (changed("[16, 32]", "16"), "tasks.compression: vary.length=16: give a list that is not empty, as in [16]"),
+        (changed("[16, 32]", "[long]"), "tasks.compression: compression: length='long' is not of type int"),
+        (SMALL[: SMALL.index("tasks:")] + "tasks: {}", "tasks are empty: give at least one of compression, "),
+        (SMALL[: SMALL.index("tasks:")] + "tasks:", "tasks are empty: give at least one of compression, "),
+        (
+            SMALL[: SMALL.index("tasks:")] + "tasks: [compression]",
+            "tasks=['compression']: give a mapping, as in {compression: ...}",
+        ),
+        (SMALL[: SMALL.index("tasks:")] + "tasks: {1: {}}", "unknown field of tasks: '1': known: compression, "),
+    ],
+)
+def test_files_with_a_mistake_are_refused_in_one_line(text, message):
+    with pytest.raises(ArchlabError, match=f"^protocol mine: {re.escape(message)}") as refusal:
+        parse_protocol("mine", text)
+    assert "\n" not in str(refusal.value)
+
+
+def test_files_are_read_by_path(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SMALL)
+    assert load_protocol(str(path)) == replace(parse_protocol("mine", SMALL), name="mine")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ArchlabError, match=r"^protocol .*mine.yaml: cannot be read: not text in UTF-8$"):
+        load_protocol(str(path))
+    with pytest.raises(ArchlabError, match=r"missing.yaml: cannot be read: no such file or directory$"):
+        load_protocol(str(tmp_path / "missing.yaml"))
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ArchlabError, match=r"folder.yaml: cannot be read: is a directory$"):
+        load_protocol(str(tmp_path / "folder.yaml"))
+    with pytest.raises(ArchlabError, match=r"^unknown protocol 'papr': did you mean 'paper'"):
+        load_protocol("papr")
+
+
+def test_round_trip(small):
+    for protocol in (small, small.with_value("recipe.warmup", 0.5).with_seeds([3]), load_protocol("mad-lab")):
+        assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol

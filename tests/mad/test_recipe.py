@@ -1,0 +1,77 @@
+import json
+import re
+
+import pytest
+
+from archlab.errors import ArchlabError
+from archlab.mad.recipe import Recipe
+
+
+def test_the_defaults_are_the_papers():
+    recipe = Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.schedule) == (200, 128, "cosine")
+    assert (recipe.beta1, recipe.beta2) == (0.9, 0.98)
+    assert (recipe.norm, recipe.embedding_std, recipe.num_evaluation) == ("rmsnorm", 0.02, 1280)
+    assert (recipe.metric, recipe.select_on) == ("accuracy", "validation")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"schedule": "linear"}, "recipe: schedule='linear': choose one of cosine, constant"),
+        ({"precision": "fp16"}, "recipe: precision='fp16': choose one of fp32, bf16"),
+        ({"norm": None}, "recipe: norm=None: choose one of rmsnorm, layernorm"),
+        ({"metric": ["accuracy"]}, "recipe: metric=['accuracy']: choose one of accuracy, macro-accuracy"),
+        ({"steps": 1.5}, "recipe: steps=1.5 is not of type int"),
+        ({"steps": True}, "recipe: steps=True is not of type int"),
+        ({"warmup": "0.1"}, "recipe: warmup='0.1' is not of type float"),
+        ({"decay_all": 1}, "recipe: decay_all=1 is not of type bool"),
+        ({"steps": -1}, "recipe: steps=-1: must be at least 0"),
+        ({"epochs": 0}, "recipe: epochs=0: must be at least 1"),
+        ({"batch_size": 0}, "recipe: batch_size=0: must be at least 1"),
+        ({"num_evaluation": 0}, "recipe: num_evaluation=0: must be at least 1"),
+        ({"warmup": 1.0}, "recipe: warmup=1.0: must be from 0 to 0.999"),
+        ({"final_lr": 1.5}, "recipe: final_lr=1.5: must be from 0 to 1"),
+        ({"beta2": 1.0}, "recipe: beta2=1.0: must be from 0 to 0.99999"),
+        ({"embedding_std": 0.0}, "recipe: embedding_std=0.0: must be from 1e-06 to 100"),
+        ({"grad_clip": float("nan")}, "recipe: grad_clip=nan: must be finite"),
+        ({"stop_accuracy": float("inf")}, "recipe: stop_accuracy=inf: must be finite"),
+        ({"epoch": 3}, "unknown recipe field 'epoch': did you mean 'epochs'?"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_field_value_and_fix(values, message):
+    with pytest.raises(ArchlabError, match=f"^{re.escape(message)}$"):
+        Recipe.from_dict(values)
+
+
+def test_whole_numbers_are_taken_for_fractions():
+    recipe = Recipe(grad_clip=1, warmup=0)
+    assert recipe == Recipe(grad_clip=1.0)
+    assert type(recipe.grad_clip) is float
+
+
+@pytest.mark.parametrize(
+    ("values", "examples", "steps", "seen"),
+    [
+        ({"epochs": 200}, 12_800, 20_000, 200 * 12_800),
+        ({"epochs": 3}, 800, 21, 2400),  # the seventh batch of an epoch has 32 sequences
+        ({"epochs": 3}, 100, 3, 300),
+        ({"steps": 10}, 800, 10, 800 + 3 * 128),
+        ({"steps": 14}, 800, 14, 1600),
+        ({"steps": 10, "epochs": 7}, 12_800, 10, 1280),
+    ],
+)
+def test_steps_and_examples(values, examples, steps, seen):
+    recipe = Recipe(**values)
+    assert recipe.num_steps(examples) == steps
+    assert recipe.num_examples(examples) == seen
+    assert recipe.num_examples(examples, steps=recipe.num_steps(examples)) == seen
+
+
+def test_the_smaller_last_batch_of_an_epoch_is_counted_as_it_is():
+    assert Recipe(steps=20, batch_size=32).num_examples(70, steps=7) == 2 * 70 + 32
+
+
+def test_round_trip_through_json():
+    recipe = Recipe(steps=7, warmup=0.1, schedule="constant", decay_all=True, metric="macro-accuracy")
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe

@@ -1,0 +1,232 @@
+import dataclasses
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.synthetic_records import RECIPE, plan, record, result, simulate
+
+from archlab.errors import ArchlabError
+from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
+from archlab.mad.scoring import learning_curve_area, score
+from archlab.tasks import setting
+
+SPECS = ["mh-attention swiglu", "swiglu", "mlp"]
+RECALL, COMPRESSION = setting("in-context-recall"), setting("compression")
+
+
+def test_hand_computed_scores() -> None:
+    """Two grid points, two seeds, two settings of one task and one of another, worked out on paper."""
+    wide = setting("in-context-recall", vocab_size=32)
+    trials = plan(["mlp"], [RECALL, wide, COMPRESSION], seeds=(0, 1), learning_rates=(1e-3, 2e-3))
+    # (setting, seed, learning rate): score on the selection split, right answers of 4 on two test sequences.
+    table = {
+        (RECALL, 0, 1e-3): (0.9, [4, 2]),  # chosen: 6/8
+        (RECALL, 0, 2e-3): (0.8, [4, 4]),  # better on the test split, but that does not count
+        (RECALL, 1, 1e-3): (0.1, [0, 0]),
+        (RECALL, 1, 2e-3): (0.7, [2, 2]),  # chosen: 4/8
+        (wide, 0, 1e-3): (0.5, [1, 1]),  # chosen: 2/8
+        (wide, 0, 2e-3): (0.4, [4, 4]),
+        (wide, 1, 1e-3): (0.5, [0, 0]),  # chosen: 0/8
+        (wide, 1, 2e-3): (0.4, [4, 4]),
+        (COMPRESSION, 0, 1e-3): (1.0, [4, 4]),  # chosen: 1
+        (COMPRESSION, 0, 2e-3): (0.0, [0, 0]),
+        (COMPRESSION, 1, 1e-3): (1.0, [4, 4]),  # chosen: 1
+        (COMPRESSION, 1, 2e-3): (0.0, [0, 0]),
+    }
+    records = {}
+    for trial in trials:
+        selected, right = table[trial.setting, trial.seed, trial.learning_rate]
+        records[trial.key] = record(trial, result(trial, right, selected=selected))
+    scores = score(trials, records)
+    (only,) = scores.architectures
+    recall, compression = only.tasks
+    assert scores.tasks == ("in-context-recall", "compression")
+    assert [s.score for s in recall.settings] == [pytest.approx((6 / 8 + 4 / 8) / 2), pytest.approx(1 / 8)]
+    assert recall.score == pytest.approx((5 / 8 + 1 / 8) / 2)
+    assert compression.score == 1.0
+    assert only.score == pytest.approx((3 / 8 + 1) / 2)
+    assert [s.learning_rate for s in recall.settings[0].seeds] == [1e-3, 2e-3]
+    assert only.complete
+    assert scores.interval_over == "seeds and test instances"
+
+
+def test_ties_go_to_the_lower_selection_loss() -> None:
+    trials = plan(["mlp"], [RECALL], seeds=(0,), learning_rates=(1e-3, 2e-3))
+    records = {
+        t.key: record(t, result(t, right, selected=0.5, loss=loss))
+        for t, right, loss in zip(trials, ([0, 0], [4, 4]), (0.9, 0.2), strict=True)
+    }
+    assert score(trials, records).architectures[0].score == 1.0
+
+
+def test_the_recipes_metric_selects() -> None:
+    recipe = dataclasses.replace(RECIPE, metric="macro-accuracy")
+    trials = plan(["mlp"], [RECALL], seeds=(0,), learning_rates=(1e-3, 2e-3), recipe=recipe)
+    outcomes = [result(trials[0], [0, 0], selected=0.9), result(trials[1], [4, 4], selected=0.1)]
+    swapped = [0.1, 0.9]
+    outcomes = [
+        dataclasses.replace(o, selected=dataclasses.replace(o.selected, macro_accuracy=m))
+        for o, m in zip(outcomes, swapped, strict=True)
+    ]
+    records = {t.key: record(t, o) for t, o in zip(trials, outcomes, strict=True)}
+    assert score(trials, records).architectures[0].score == 1.0
+
+
+def test_what_is_missing_is_named_and_marked() -> None:
+    trials = plan(["mlp", "swiglu"], [RECALL, COMPRESSION], seeds=(0, 1), learning_rates=(1e-3, 2e-3))
+    records = simulate(trials, lambda _: 0.6)
+    mlp = [t for t in trials if str(t.architecture) == "mlp"]
+    failed = next(t for t in mlp if t.setting == RECALL and t.seed == 0)
+    records[failed.key] = record(failed, None, status="failed", error="RuntimeError: out of memory\ntraceback")
+    for trial in mlp:
+        if trial.setting == COMPRESSION:
+            del records[trial.key]
+    scores = score(trials, records)
+    whole, partial = scores.architectures  # partial ones come last whatever their score
+    assert (whole.label, partial.label) == ("swiglu", "mlp")
+    assert whole.complete
+    assert not partial.complete
+    assert (partial.num_complete, partial.num_settings) == (0, 2)
+    recall, compression = partial.tasks
+    assert recall.settings[0].seeds[0].missing == "1 of 2 trials failed (RuntimeError: out of memory)"
+    assert recall.score == recall.settings[0].seeds[1].score
+    assert compression.score is None
+    assert compression.interval is None
+    assert partial.score == recall.score
+    assert len(partial.gaps) == 3
+    assert "mlp: compression, seed 1: 2 of 2 trials not run" in partial.gaps
+    json.dumps(scores.to_dict(), allow_nan=False)
+
+
+def test_a_running_trial_is_missing_and_a_diverged_one_is_chance() -> None:
+    trials = plan(["mlp"], [RECALL, COMPRESSION], seeds=(0,))
+    diverged = result(trials[0], [1] * 8, answers=8, status="diverged", curve=[(100, 0.3)])
+    records = {trials[0].key: record(trials[0], diverged), trials[1].key: record(trials[1], None)}
+    (only,) = score(trials, records).architectures
+    assert only.num_diverged == 1
+    assert only.tasks[0].score == pytest.approx(1 / 8)
+    assert only.gaps == ["mlp: compression, seed 0: 1 of 1 trials running"]
+
+
+def test_learning_curve_area() -> None:
+    (trial,) = plan(["mlp"], [RECALL], seeds=(0,))  # 1000 steps, chance 1/8
+    chance = RECALL.chance
+    solved = result(trial, [4], curve=[(200, 0.5), (400, 1.0)], solved_step=400)
+    by_hand = (200 * (chance + 0.5) / 2 + 200 * 0.75 + 600 * 1.0) / 1000
+    assert learning_curve_area(trial, solved) == pytest.approx(by_hand)
+    diverged = result(trial, [4], curve=[(200, 0.5)], status="diverged")
+    by_hand = (200 * (chance + 0.5) / 2 + 800 * chance) / 1000
+    assert learning_curve_area(trial, diverged) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("solved", "median"), [((100, 300, None), 300), ((100, None, None), None), ((None, None, None), None), ((100, 200, 600), 200)]
+)
+def test_steps_to_solve_counts_unsolved_seeds_as_for_ever(solved: tuple[int | None, ...], median: float | None) -> None:
+    trials = plan(["mlp"], [RECALL])
+    records = {t.key: record(t, result(t, [4], solved_step=s)) for t, s in zip(trials, solved, strict=True)}
+    found = score(trials, records).architectures[0].tasks[0].settings[0]
+    assert found.steps_to_solve == median
+    assert found.num_solved == sum(s is not None for s in solved)
+
+
+def test_conditions_are_never_mixed() -> None:
+    trials = plan(["mlp"], [RECALL]) + plan(["swiglu"], [RECALL], recipe=dataclasses.replace(RECIPE, steps=500))
+    with pytest.raises(ArchlabError, match=r"in-context-recall was trained under different conditions \(recipe.steps=1000 and"):
+        score(trials, {})
+
+
+def test_bad_requests_are_refused() -> None:
+    trials = plan(["mlp"], [RECALL])
+    with pytest.raises(ArchlabError, match="nothing to score"):
+        score([], {})
+    with pytest.raises(ArchlabError, match="confidence=2"):
+        score(trials, {}, confidence=2)
+    with pytest.raises(ArchlabError, match="resamples=5"):
+        score(trials, {}, resamples=5)
+
+
+def test_same_records_same_intervals_in_any_order_of_architectures() -> None:
+    trials = plan(SPECS, [RECALL, COMPRESSION])
+    records = simulate(trials, lambda t: 0.4 + 0.1 * len(str(t.architecture)) / 20)
+    forward = {a.label: a.interval for a in score(trials, records).architectures}
+    backward = {a.label: a.interval for a in score(trials[::-1], records).architectures}
+    assert forward == backward
+    alone = score([t for t in trials if str(t.architecture) == "mlp"], records).architectures[0]
+    assert alone.interval == forward["mlp"]
+
+
+def test_one_seed_covers_test_instances_only() -> None:
+    trials = plan(["mlp"], [RECALL], seeds=(0,))
+    scores = score(trials, simulate(trials, lambda _: 0.5, num_units=400))
+    (only,) = scores.architectures
+    assert scores.interval_over == "test instances"
+    assert only.interval is not None
+    assert only.score is not None
+    # The standard error of 1600 binomial answers at one half is 1.25 points: 95 % lie within 2.45 points.
+    assert only.interval.high - only.interval.low == pytest.approx(0.049, rel=0.15)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=30), min_size=1, max_size=4),
+    st.integers(0, 2**31),
+)
+def test_samples_center_on_the_mean_and_stay_in_range(seeds: list[list[int]], seed: int) -> None:
+    cell = [Units(np.array(x, dtype=np.float32), np.full(len(x), 4, dtype=np.float32)) for x in seeds]
+    (samples,) = resampled_means([cell], resamples=400, seed=seed, stream="x")
+    mean = np.mean([units.score for units in cell])
+    interval = percentile_interval(samples, 0.99)
+    assert 0.0 <= interval.low <= interval.high <= 1.0
+    assert samples.mean() == pytest.approx(mean, abs=0.1)
+    if all(len(set(x)) == 1 for x in seeds) and len({x[0] for x in seeds}) == 1:
+        np.testing.assert_allclose(samples, mean, atol=1e-6)
+
+
+def _coverage(num_seeds: int, spread: float, num_tasks: int, repetitions: int = 150) -> float:
+    """How often the 95 % interval of a mean over tasks holds the true 0.6, with seeds that scatter by ``spread``."""
+    rng = np.random.default_rng(1)
+    hits = 0
+    for repetition in range(repetitions):
+        means = []
+        for task in range(num_tasks):
+            rates = np.clip(0.6 + rng.normal(0, spread, num_seeds), 0, 1)
+            cell = [Units(rng.binomial(4, rate, 100).astype(np.float32), np.full(100, 4, dtype=np.float32)) for rate in rates]
+            means.append(resampled_means([cell], resamples=200, seed=repetition, stream=str(task))[0])
+        interval = percentile_interval(np.mean(means, axis=0), 0.95)
+        hits += interval.low <= 0.6 <= interval.high
+    return hits / repetitions
+
+
+def test_coverage() -> None:
+    """Test units alone: the nominal 95 %. Three seeds that scatter widely: about 90 % for a mean of six tasks."""
+    assert _coverage(num_seeds=1, spread=0.0, num_tasks=1) == pytest.approx(0.95, abs=0.05)
+    assert _coverage(num_seeds=3, spread=0.1, num_tasks=6) > 0.83
+    assert _coverage(num_seeds=5, spread=0.1, num_tasks=1) > 0.80
+
+
+def test_ten_architectures_take_less_than_two_seconds() -> None:
+    specs = [f"{n}*mlp" for n in range(2, 12)]
+    tasks = [setting(name) for name in ("in-context-recall", "noisy-in-context-recall", "fuzzy-in-context-recall")]
+    tasks += [setting(name) for name in ("selective-copying", "compression", "memorization")]
+    trials = plan(specs, tasks)
+    records = simulate(trials, lambda _: 0.5, num_units=1280)
+    started = time.process_time()
+    score(trials, records, resamples=1000)
+    assert time.process_time() - started < 2.0
+
+
+def test_frame_and_dict() -> None:
+    trials = plan(["mlp", "swiglu"], [RECALL, COMPRESSION])
+    scores = score(trials, simulate(trials, lambda _: 0.6))
+    frame = scores.to_frame()
+    assert len(frame) == 4
+    assert frame["score"].between(frame["low"], frame["high"]).all()
+    found = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+    assert found["interval_over"] == "seeds and test instances"
+    first = found["architectures"][0]
+    assert first["score"] == pytest.approx(np.mean([task["score"] for task in first["tasks"].values()]))
+    assert first["tasks"]["compression"]["settings"][0]["seeds"][2]["key"] in {t.key for t in trials}

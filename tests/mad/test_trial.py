@@ -1,0 +1,228 @@
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from importlib.metadata import version
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.architectures.strategies import layer_configs
+from tests.mad.trials import COPYING, MEMORY, RECALL, trial
+
+from archlab.architectures import Architecture, architecture
+from archlab.errors import ArchlabError
+from archlab.layers import LayerConfig
+from archlab.mad.recipe import Recipe
+from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
+from archlab.store import fingerprint as trial_module
+from archlab.tasks import registry, setting
+
+DIM = 64
+
+
+def fits(config: LayerConfig) -> bool:
+    try:
+        config.validate(DIM)
+    except ArchlabError:
+        return False
+    return True
+
+
+recipes = st.builds(
+    Recipe,
+    steps=st.integers(0, 10**6),
+    warmup=st.floats(0, 0.999),
+    final_lr=st.floats(0, 1),
+    schedule=st.sampled_from(["cosine", "constant"]),
+    embedding_std=st.floats(1e-6, 100),
+    decay_all=st.booleans(),
+)
+trials = st.builds(
+    Trial,
+    architecture=st.lists(layer_configs().filter(fits), min_size=1, max_size=4).map(lambda layers: Architecture(tuple(layers))),
+    setting=st.sampled_from([*(task() for task in registry().values()), COPYING, RECALL, MEMORY]),
+    recipe=recipes,
+    dim=st.just(DIM),
+    learning_rate=st.floats(1e-9, 10),
+    weight_decay=st.floats(0, 10),
+    seed=st.integers(0, 2**40),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+finite = st.floats(0, 1e6)
+metrics = st.builds(Metrics, finite, finite, finite)
+arrays = st.lists(st.floats(0, 1000, width=32), max_size=5).map(lambda values: np.array(values, dtype=np.float32))
+results = st.builds(
+    TrialResult,
+    status=st.sampled_from(["finished", "diverged"]),
+    steps=st.integers(1, 10**6),
+    solved_step=st.none() | st.integers(1, 10**6),
+    selected_step=st.integers(1, 10**6),
+    selected=metrics,
+    test=metrics,
+    test_last=metrics,
+    curve=st.lists(st.builds(CurvePoint, st.integers(1), finite, metrics), max_size=4).map(tuple),
+    numerators=arrays,
+    denominators=arrays,
+    examples_per_second=finite,
+    wall_seconds=finite,
+    cpu_seconds=finite,
+)
+
+
+@settings(deadline=None)
+@given(trials)
+def test_trials_round_trip_through_json_with_their_key(value):
+    read = Trial.from_dict(json.loads(json.dumps(value.to_dict())))
+    assert read == value
+    assert hash(read) == hash(value)
+    assert read.key == value.key
+
+
+@settings(deadline=None)
+@given(results)
+def test_results_round_trip_through_json(result):
+    read = TrialResult.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
+    for field in fields(TrialResult):
+        np.testing.assert_equal(getattr(read, field.name), getattr(result, field.name))
+    assert read.numerators.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": "64"}, "dim='64': give a whole number"),
+        ({"dim": True}, "dim=True: give a whole number"),
+        ({"dim": 0}, "width 0: must be at least 1"),
+        ({"dim": 13}, "width 13"),
+        ({"seed": -1}, "seed=-1: must not be negative"),
+        ({"seed": 1.0}, "seed=1.0: give a whole number"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: nothing would be learned; give a positive number"),
+        ({"learning_rate": "1e-3"}, "learning_rate='1e-3': give a finite number that is not negative"),
+        ({"learning_rate": math.nan}, "learning_rate=nan: give a finite number that is not negative"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1: give a finite number that is not negative"),
+        ({"weight_decay": math.inf}, "weight_decay=inf: give a finite number that is not negative"),
+        ({"device": "mps"}, "device='mps': choose one of cpu, cuda"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_field_and_value(changes, message):
+    with pytest.raises(ArchlabError, match=message):
+        replace(trial(), **changes)
+
+
+@pytest.mark.parametrize("change", [{"colour": "red"}, {"task": None}, {"knobs": {"colour": 1}}, {"architecture": "atention"}])
+def test_a_trial_that_this_version_does_not_know_is_refused(change):
+    values = trial().to_dict() | change
+    if change == {"task": None}:
+        del values["task"]
+    with pytest.raises(ArchlabError):
+        Trial.from_dict(values)
+
+
+def test_flops_are_three_forward_passes_of_every_sequence():
+    value = trial(steps=0, epochs=3, task=replace(COPYING, num_train_examples=100))
+    forward = value.architecture.flops(length=12, vocab_size=16, dim=16)
+    assert value.num_steps == 21
+    assert value.flops == 3 * forward * 300
+
+
+def other_values(recipe: Recipe):
+    """The recipe with each field changed in turn."""
+    for name, hint in get_type_hints(Recipe).items():
+        value = getattr(recipe, name)
+        if get_origin(hint) is Literal:
+            yield name, next(option for option in get_args(hint) if option != value)
+        else:
+            yield name, {bool: not value, int: value + 1, float: value + 0.01 if value < 0.99 else value - 0.01}[hint]
+
+
+def test_every_field_of_the_recipe_counts():
+    base = trial()
+    keys = {base.key}
+    for name, value in other_values(base.recipe):
+        keys.add(replace(base, recipe=replace(base.recipe, **{name: value})).key)
+    assert len(keys) == 1 + len(fields(Recipe))
+
+
+def test_the_version_of_the_kernels_counts_where_they_are_asked_for(monkeypatch):
+    keys = []
+    for installed in ("0.6.0", "0.6.1", "0.7.0"):
+        monkeypatch.setattr(trial_module, "version", lambda name, fla=installed: fla if name == "fla-core" else version(name))
+        keys.append([trial().key, trial(kernels="fla").key])
+    (plain, first), (plain_again, patch), (plain_still, minor) = keys
+    assert plain == plain_again == plain_still
+    assert first == patch != minor
+    assert plain not in (first, minor)
+
+
+def test_everything_else_of_a_trial_counts():
+    base = trial()
+    changed = [
+        replace(base, dim=32),
+        replace(base, learning_rate=1e-3),
+        replace(base, weight_decay=0.0),
+        replace(base, seed=1),
+        replace(base, device="cuda"),
+        replace(base, architecture=architecture("swiglu mh-attention(heads=2)")),
+        replace(base, architecture=architecture("2*[mh-attention(heads=2) swiglu]")),
+        replace(base, architecture=architecture("mh-attention(heads=2) swiglu(inner=16)")),
+        replace(base, architecture=architecture("mh-attention(heads=4) swiglu")),
+        replace(base, setting=setting("compression")),
+    ]
+    assert len({base.key, *(value.key for value in changed)}) == 1 + len(changed)
+
+
+@pytest.mark.parametrize("task", ["in-context-recall", "noisy-in-context-recall", "fuzzy-in-context-recall"])
+def test_every_knob_of_a_setting_counts(task):
+    base = setting(task, vocab_size=64)
+    keys = set()
+    for name, value in base.knobs().items():
+        changed = {bool: lambda v: not v, int: lambda v: max(2 * (v // 4), 1), float: lambda v: v / 2}[type(value)](value)
+        keys.add(trial(task=replace(base, **{name: changed})).key)
+    assert len({trial(task=base).key} | keys) == 1 + len(base.knobs())
+
+
+def test_equal_trials_have_equal_keys_however_they_were_written():
+    base = replace(trial(), learning_rate=1.0, weight_decay=0.0)
+    for same in (
+        replace(base, learning_rate=1, weight_decay=-0.0),
+        replace(base, architecture=architecture("mh-attention( heads = 2 )\nswiglu(inner=0)")),
+        replace(base, architecture=replace(base.architecture, name="my-favourite")),
+        replace(base, recipe=Recipe.from_dict(base.recipe.to_dict() | {"grad_clip": 0})),
+    ):
+        assert same == base
+        assert same.key == base.key
+
+
+def test_all_that_a_composite_is_made_of_counts():
+    specs = [
+        "parallel(mamba, mlp)",
+        "parallel(mlp, mamba)",
+        "parallel(mamba, mlp, gate=true)",
+        "parallel(mamba(d_state=8), mlp)",
+        "parallel(parallel(mamba, mlp), hyena, mlp)",
+        "parallel(parallel(mamba, mlp, hyena), mlp)",
+        "experts(mamba)",
+        "experts(mamba, num=4)",
+    ]
+    assert len({replace(trial(), architecture=architecture(spec)).key for spec in specs}) == len(specs)
+
+
+def test_the_key_is_the_same_in_another_process():
+    base = trial("hyena 1*mamba swiglu")
+    program = "import sys, json; from archlab.mad.trial import Trial; print(Trial.from_dict(json.load(sys.stdin)).key)"
+    environment = os.environ | {"PYTHONHASHSEED": "17"}
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(base.to_dict()),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == base.key
+    assert len(base.key) == 32

@@ -1,0 +1,90 @@
+"""Several processes share a model: the losses are those of one process, and any number of them takes up a checkpoint."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.scaling.language_models import tiny_corpus
+
+from archlab.scaling.processes import Processes
+from archlab.scaling.result import LMResult
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.scaling.language_models import tiny_corpus, tiny_trial
+from archlab.scaling import train as loop
+from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.result import Interrupted
+from archlab.scaling.processes import Processes
+import json
+import warnings
+
+spec, stop, corpora, checkpoints = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+warnings.simplefilter("error")
+take_step = loop._Training._take_step
+
+def step_with_a_signal(self, step):
+    if step == stop and self.processes.is_first:  # the others learn of it
+        os.kill(os.getpid(), signal.SIGTERM)
+    return take_step(self, step)
+
+loop._Training._take_step = step_with_a_signal
+corpus = tiny_corpus(corpora)
+trial = tiny_trial(corpus, LMRecipe(evaluations=2, validation_tokens=176, micro_batch=2), spec=spec, batch_size=5, steps=24)
+with Processes.join("cpu") as processes:
+    try:
+        result = loop.train(trial, corpus, processes, checkpoints=checkpoints)
+    except Interrupted as interrupted:
+        sys.exit(interrupted.status)
+    if processes.is_first:
+        print(json.dumps(result.to_dict()))
+"""
+
+
+def run(processes: int, spec: str, stop: int, folder: Path, checkpoints: Path) -> LMResult | None:
+    """Train in so many processes; None if the training was interrupted."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    command = [*(torchrun if processes > 1 else [sys.executable]), str(script), spec, str(stop), str(folder), str(checkpoints)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    if stop:
+        assert done.returncode == (143 if processes == 1 else 1), done.stderr
+        assert "exitcode  : 143" in done.stderr or processes == 1
+        return None
+    assert done.returncode == 0, done.stderr
+    return LMResult.from_dict(json.loads(done.stdout))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after", "spec"), [(2, 1, "mh-attention(heads=2) swiglu"), (1, 2, "hyena mamba")])
+def test_another_number_of_processes_goes_on_with_the_same_losses(tmp_path, before, after, spec):
+    tiny_corpus(tmp_path)
+    whole = run(1, spec, 0, tmp_path, tmp_path / "whole")
+    run(before, spec, 10, tmp_path, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-10"]
+    resumed = run(after, spec, 0, tmp_path, tmp_path / "run")
+    assert resumed.processes == after
+    assert resumed.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert [p.train_loss for p in resumed.curve] == pytest.approx([p.train_loss for p in whole.curve], abs=2e-6)
+
+
+@pytest.mark.parametrize(("batch", "size", "most"), [(8, 1, 0), (8, 2, 0), (7, 2, 2), (7, 3, 1), (2, 3, 0), (5, 1, 2)])
+def test_every_row_is_taken_once_in_equally_many_pieces(batch, size, most):
+    rows = torch.arange(batch)
+    everyone = [list(Processes(torch.device("cpu"), rank, size).shares(rows, most)) for rank in range(size)]
+    assert len({len(pieces) for pieces in everyone}) == 1
+    pieces = [piece for own in everyone for piece in own]
+    assert sum(weight for _, weight in pieces) == pytest.approx(1)
+    assert sorted(int(row) for piece, weight in pieces if weight for row in piece) == list(range(batch))
+    assert all(0 < len(piece) <= (most or batch) for piece, _ in pieces)
+    assert all(weight in (0, len(piece) / batch) for piece, weight in pieces)

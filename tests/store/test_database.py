@@ -1,0 +1,206 @@
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.fake_training import make_trials
+from tests.synthetic_records import PROVENANCE, result
+
+from archlab.errors import ArchlabError
+from archlab.mad.store import Store
+from archlab.store import database as location
+
+ROOT = Path(__file__).parents[2]
+
+
+def refusal(location, **options) -> str:
+    with pytest.raises(ArchlabError) as caught:
+        Store(location, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_directory_is_refused(tmp_path, create):
+    assert "is a directory: give a file" in refusal(tmp_path, create=create)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_missing_folder_is_refused(tmp_path, create):
+    assert "does not exist: create it" in refusal(tmp_path / "no" / "archlab.db", create=create)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_store_is_not_made_by_a_reader(tmp_path):
+    path = tmp_path / "archlab.db"
+    assert f"`archlab run SPEC --store {path}`" in refusal(path, create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_file_is_no_store_but_may_become_one(tmp_path):
+    path = tmp_path / "archlab.db"
+    path.touch()
+    assert "is empty" in refusal(path, create=False)
+    assert path.read_bytes() == b""
+    with Store(path) as store:
+        assert store.records() == []
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize("content", [b"x", b"name,score\n" * 1000, bytes(5000)], ids=["a byte", "a table", "zeros"])
+def test_a_file_of_something_else_is_left_as_it_is(tmp_path, content, create):
+    path = tmp_path / "archlab.db"
+    path.write_bytes(content)
+    assert "is not an SQLite database" in refusal(path, create=create)
+    assert contents(tmp_path) == {str(path): content}
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_a_damaged_store_is_left_as_it_is(tmp_path, damage, create):
+    path = tmp_path / "archlab.db"
+    with Store(path) as store:
+        for trial in make_trials(20):
+            store.finish(trial, result(trial, list(range(500))), PROVENANCE)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    damaged = whole[: half + 100] if damage == "cut" else whole[:half] + bytes(range(256)) * 32 + whole[half + 8192 :]
+    path.write_bytes(damaged)
+    assert "is damaged" in refusal(path, create=create)
+    assert path.read_bytes() == damaged
+
+
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
+    path = tmp_path / "books.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE books (title TEXT)")
+    connection.close()
+    before = contents(tmp_path)
+    assert "is an SQLite database of something else" in refusal(path)
+    assert contents(tmp_path) == before
+
+
+def test_a_newer_schema_is_left_as_it_is(tmp_path):
+    path = tmp_path / "archlab.db"
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
+    connection.close()
+    before = path.read_bytes()
+    assert "has schema version 2, this archlab reads 1: upgrade archlab" in refusal(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="everything is writable for root")
+def test_a_folder_that_is_not_writable_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    assert "is not writable" in refusal(tmp_path / "archlab.db")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("oracel://host/db", "oracel"),
+        ("postgresql+nothing://host/db", "nothing"),
+        ("://", "give a path, or a URL"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused(url, message):
+    assert message in refusal(url)
+
+
+def test_a_url_and_a_path_name_the_same_store(tmp_path):
+    (trial,) = make_trials(1)
+    with Store(f"sqlite:///{tmp_path}/archlab.db") as store:
+        store.claim([trial], 1)
+    with Store(tmp_path / "archlab.db", create=False) as again:
+        assert [record.key for record in again.records()] == [trial.key]
+
+
+def test_a_path_may_look_odd(tmp_path):
+    path = tmp_path / "50%25 of ärch?lab#1.db"
+    Store(path).close()
+    with Store(path, create=False) as again:
+        assert again.records() == []
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_store_that_is_read_while_it_is_written_does_not_block(tmp_path):
+    (trial,) = make_trials(1)
+    with Store(tmp_path / "archlab.db") as writer, Store(tmp_path / "archlab.db", create=False) as reader:
+        with writer._write():
+            assert reader.records() == []
+        writer.claim([trial], 1)
+        assert len(reader.records()) == 1
+
+
+FILL = """
+import resource, signal, sys
+from archlab.errors import ArchlabError
+from archlab.mad.store import Store
+from tests.fake_training import make_trials
+from tests.synthetic_records import result
+
+trials = make_trials(200)
+with Store(sys.argv[1]) as store:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    try:
+        for trial in trials:
+            store.finish(trial, result(trial, [((i * 7919 + trial.seed) % 1009) / 1009 for i in range(1280)]), {})
+            print(trial.key)
+    except ArchlabError as error:
+        sys.exit(str(error))
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on the size of files")
+def test_a_full_disk_is_one_line_and_what_was_stored_is_intact(tmp_path):
+    path = tmp_path / "archlab.db"
+    done = subprocess.run([sys.executable, "-c", FILL, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert f"store {path}" in done.stderr
+    assert "disk" in done.stderr
+    assert "is intact" in done.stderr
+    told = done.stdout.split()
+    assert 0 < len(told) < 200
+    with Store(path) as store:
+        assert [record.key for record in store.records()] == told
+        (trial,) = make_trials(1, start=999)
+        assert store.claim([trial], 1) == [trial]
+
+
+def test_a_store_that_was_put_away_can_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "archive" / "archlab.db"
+    path.parent.mkdir()
+    trial = make_trials(1)[0]
+    with Store(path) as store:
+        store.finish(trial, result(trial, [1]), {})
+    writable = location.os.access
+    monkeypatch.setattr(location.os, "access", lambda place, mode: mode != os.W_OK and writable(place, mode))
+    before = path.read_bytes()
+    with Store(path, create=False) as store:
+        assert [record.trial for record in store.records()] == [trial]
+        assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+def test_what_the_database_says_while_it_is_opened_is_one_line(tmp_path, monkeypatch):
+    def refuse(engine):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(location, "_enable_write_ahead_log", refuse)
+    with pytest.raises(ArchlabError, match=r"^store .*archlab.db: is not writable: change its permissions"):
+        Store(tmp_path / "archlab.db")
