@@ -25,7 +25,7 @@ from archlab.mad.runner import run as run_trials
 from archlab.mad.store import Store
 from archlab.mad.trial import Trial
 from archlab.reports.findings import spent
-from archlab.reports.format import count, human
+from archlab.format import count, human
 from archlab.reports.live import LiveView, duration
 from archlab.store.database import NoStoreError, shown
 

@@ -121,7 +121,8 @@ def score_plan(store: "Store", plan: Plan) -> "Scores":
     for record in store.records(skip_unknown=True):
         if record.trial in found and _counts_before(record, found[record.trial]):
             found[record.trial] = record
-    return score(trials, {trial.key: record for trial, record in found.items() if record is not None})
+    scored = {trial.key: record for trial, record in found.items() if record is not None}
+    return score(trials, scored, protocol=plan.protocol.name)
 
 
 def _counts_before(record: "Record", other: "Record | None") -> bool:
