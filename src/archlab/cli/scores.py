@@ -63,7 +63,10 @@ def report(
     settings: Settings = "all",
     files: LayerFiles = None,
 ) -> None:
-    """Write the page of a run: one HTML file that works offline, with curves, costs, differences and the origin of every number."""
+    """Write the page of a run: one HTML file that works offline.
+
+    It has curves, costs, differences, and the origin of every number.
+    """
     import archlab
     from archlab.cli.output import message
     from archlab.cli.plans import task_names

@@ -103,4 +103,4 @@ def _chosen(store: str, run: str | None, architecture: str | None, task: str | N
 
     with archlab.open(store) as results:
         frame = results.trials(run=run, architecture=architecture, task=task, status=status)
-    return [{name: None if value != value else value for name, value in row.items()} for row in frame.to_dict("records")]
+    return [{str(name): None if value != value else value for name, value in row.items()} for row in frame.to_dict("records")]

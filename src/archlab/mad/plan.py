@@ -45,8 +45,9 @@ class Plan:
 def make_plan(
     protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Literal["cpu", "cuda"] = "cpu"
 ) -> Plan:
-    """The plan for architectures, given as values or as text; each counts once. Layers from outside archlab are tried on small inputs,
-    as long as the shortest and the longest sequences of the protocol.
+    """The plan for architectures, given as values or as text; each counts once.
+
+    Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
 
     Raises:
         ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
