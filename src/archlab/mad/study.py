@@ -42,17 +42,16 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
                 raise ArchlabError(f"{field} is missing")
         protocol = _protocol(values, path.parent)
         given = values["architectures"]
-        specs = (
-            mapping("architectures", given)
-            if isinstance(given, dict)
-            else {i: s for i, s in enumerate(items("architectures", given))}
-        )
+        if isinstance(given, dict):
+            specs = list(mapping("architectures", given).items())
+        else:
+            specs = [("", spec) for spec in items("architectures", given)]
         found = []
-        for label, spec in specs.items():
+        for label, spec in specs:
             if not isinstance(spec, str):
-                raise ArchlabError(f"architectures: {label}: {spec!r}: give a spec, as in {label}: mamba swiglu")
+                raise ArchlabError(f"architectures: {spec!r}: give a spec, as in {label or 'mine'}: mamba swiglu")
             value = architecture(spec, layer_defaults=protocol.layer_defaults)
-            found.append(replace(value, name=label) if isinstance(label, str) else value)
+            found.append(replace(value, name=label) if label else value)
     return protocol, found
 
 
