@@ -9,7 +9,7 @@ from rich.text import Text
 
 from archlab.format import count, human
 from archlab.reports.event_view import MAX_RUNNING, MAX_WIDTH, EventView
-from archlab.reports.live import duration
+from archlab.format import duration
 from archlab.scaling.runner import Event, Tally
 
 
