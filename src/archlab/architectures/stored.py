@@ -14,7 +14,7 @@ from archlab.layers.contract import Kind, LayerConfig
 
 @dataclass(frozen=True)
 class UnavailableLayers(LayerConfig):
-    """The layers of an architecture that cannot be read: their text. They have no costs and build nothing: both raise ArchlabError."""
+    """The text of an architecture whose layers cannot be read. Asking for costs or a module raises ArchlabError."""
 
     name: ClassVar[str] = "unavailable"
     paper: ClassVar[str] = ""

@@ -95,7 +95,6 @@ def run(
     from archlab.cli.output import message, print_json, print_scores, store_option
     from archlab.cli.plans import narrowed_protocol
     from archlab.cli.signals import terminable
-    from archlab.format import count
     from archlab.mad.plan import at_equal_state, make_plan
     from archlab.reports.findings import spent
     from archlab.reports.live import LiveView
