@@ -128,10 +128,7 @@ def run(
         with terminable():
             scores = archlab.run(architectures, chosen, **options, label=label, listeners=[LiveView(Console(stderr=True)), ended])
     except KeyboardInterrupt:
-        summary = ended.summary
-        if summary is not None:
-            have = f"{summary.reused + summary.computed} of {count(summary.total, 'trial')} are in {shown(store)}"
-            message(f"stopped: {have}; the same command does the rest")
+        message(f"what is done is in {shown(store)}; the same command does the rest")
         sys.exit(130)
     assert ended.summary is not None
     _report(ended.summary, ended.trials)
