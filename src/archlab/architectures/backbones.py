@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.ops.rms_norm import rms_norm
 
@@ -115,13 +116,15 @@ class AutoEncoder(Backbone):
         )
         self.register_buffer("positions_ld", sin_cos_positions(max_length, dim), persistent=False)
 
+    @override
     def features(self, ids_bl: Tensor) -> Tensor:
-        """Token ids ``(batch, length)`` to ``(batch, length, dim)``: the code of the whole sequence, by position."""
+        # Token ids ``(batch, length)`` to ``(batch, length, dim)``: the code of the whole sequence, by position.
         code_b1d = self.mix_channels(super().features(ids_bl)[:, -1:])
         return code_b1d + self.positions_ld[: ids_bl.shape[1]]
 
+    @override
     def logits(self, features_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, vocab_size)``: acts on each position by itself."""
+        # ``(batch, length, dim)`` to ``(batch, length, vocab_size)``: acts on each position by itself.
         logits_blv: Tensor = self.unembedding(self.norm(self.decoder(features_bld)))
         return logits_blv
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, divides_evenly, nearest_divisor, positive
@@ -117,8 +118,8 @@ class AttentionConfig(LayerConfig):
         """Refuse fewer than one head."""
         positive(self, "heads")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width into even parts."""
         divides_evenly(self, "heads", dim)
 
     def visible_window(self) -> int | None:
@@ -137,22 +138,25 @@ class AttentionConfig(LayerConfig):
         """Width of the keys of all heads, and of the values."""
         return dim // self.heads * self.key_value_heads()
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """Projections of queries, keys, values and outputs, with biases."""
+        # Projections of queries, keys, values and outputs, with biases.
         return (dim + 1) * 2 * (dim + self._kv_dim(dim))
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """A key and a value for every token that can be seen."""
+        # A key and a value for every token that can be seen.
         return 2 * self._visible(length) * self._kv_dim(dim)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """Projections, scores and weighted values, over every pair that is scored."""
         window = self._visible(length)
         pairs = length * length if window == length else scored_pairs(length, window, dim // self.heads)
         return 4 * dim * (dim + self._kv_dim(dim)) * length + 4 * dim * pairs
 
+    @override
     def build(self, dim: int, max_length: int) -> Attention:
-        """See :meth:`LayerConfig.build`; ``max_length`` bounds the step form's buffers only."""
+        # ``max_length`` bounds the step form's buffers only.
         self.validate(dim)
         return Attention(dim, self.heads, self.key_value_heads(), self.visible_window(), self._visible(max_length))
 
@@ -180,8 +184,8 @@ class SlidingAttentionConfig(AttentionConfig):
         """Refuse fewer than one head or visible token."""
         positive(self, "heads", "window")
 
+    @override
     def visible_window(self) -> int:
-        """The knob ``window``."""
         return self.window
 
 
@@ -207,8 +211,9 @@ class GroupedQueryAttentionConfig(AttentionConfig):
     """Tokens that a query sees, itself included; 0 for the whole past."""
 
     @property
+    @override
     def state_knob(self) -> str:
-        """See :attr:`LayerConfig.state_knob`: the window, if there is one."""
+        # The window, if there is one.
         return "window" if self.window else ""
 
     def __post_init__(self) -> None:
@@ -222,10 +227,10 @@ class GroupedQueryAttentionConfig(AttentionConfig):
         if self.window < 0:
             raise ArchlabError(f"gqa(window={self.window}): window must be at least 1, or 0 for the whole past")
 
+    @override
     def key_value_heads(self) -> int:
-        """The knob ``kv_heads``."""
         return self.kv_heads
 
+    @override
     def visible_window(self) -> int | None:
-        """The knob ``window``."""
         return self.window or None

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
+from typing_extensions import override
+
 from archlab.errors import ArchlabError
 
 if TYPE_CHECKING:
@@ -129,12 +131,12 @@ class Composite(LayerConfig):
     """What it is made of; not a knob."""
 
     @property
+    @override
     def kind(self) -> Kind:
-        """It mixes along the sequence if one of its layers does."""
         return "sequence" if any(x.kind == "sequence" for x in self.layers) else "channel"
 
+    @override
     def validate(self, dim: int) -> None:
-        """Every layer must fit the width, see :meth:`LayerConfig.validate`."""
         for part in self.layers:
             try:
                 part.validate(dim)
@@ -146,30 +148,31 @@ class Composite(LayerConfig):
         """How many of each layer there are."""
         return 1
 
+    @override
     def state_size(self, dim: int, length: int) -> int | None:
-        """See :meth:`LayerConfig.state_size`."""
         return total([x.state_size(dim, length) for x in self.layers], self.copies)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int | None:
-        """See :meth:`LayerConfig.matrix_state`."""
         return total([x.matrix_state(dim, length) for x in self.layers], self.copies)
 
+    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
-        """See :meth:`LayerConfig.resized`."""
         return replace(self, layers=tuple(x.resized(dim, factor) for x in self.layers))
 
+    @override
     def knobs(self) -> dict[str, Any]:
-        """See :meth:`LayerConfig.knobs`."""
         return {knob: value for knob, value in super().knobs().items() if knob != "layers"}
 
+    @override
     def modules(self) -> tuple[str, ...]:
-        """See :meth:`LayerConfig.modules`."""
         return (*super().modules(), *(module for x in self.layers for module in x.modules()))
 
+    @override
     def identity(self) -> list[Any]:
-        """See :meth:`LayerConfig.identity`."""
         return [*super().identity(), [x.identity() for x in self.layers]]
 
+    @override
     def _arguments(self) -> list[str]:
         return [*map(str, self.layers), *super()._arguments()]
 
