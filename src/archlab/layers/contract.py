@@ -7,7 +7,6 @@ file needs no edit elsewhere, and so are those that installed packages name as e
 """
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.layers.knobs import knob_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -181,28 +181,6 @@ def total(states: Sequence[int | None], copies: int = 1) -> int | None:
     """The sum of what layers carry, ``copies`` times; None if one of them is not known."""
     known = [state for state in states if state is not None]
     return copies * sum(known) if len(known) == len(states) else None
-
-
-def knob_text(value: Any) -> str:
-    """A knob's value as specs write it, which :func:`knob_value` reads back; strings are quoted where they would read as
-    something else, and a quote within them is doubled."""
-    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_][\w.+/:-]*", value) and knob_value(value) == value):
-        return str(value)
-    return '"{}"'.format(value.replace('"', '""'))
-
-
-def knob_value(text: str) -> Any:
-    """The value of a knob that specs write as ``text``: a quoted string, a truth value, a number, or else the text itself."""
-    if text[0] in "\"'":
-        return text[1:-1].replace(2 * text[0], text[0])
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            pass
-    return text
 
 
 @runtime_checkable

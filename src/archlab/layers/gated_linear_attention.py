@@ -9,9 +9,10 @@ from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, positive
+from archlab.layers.knobs import LARGEST
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.registry import LARGEST, register
+from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
 

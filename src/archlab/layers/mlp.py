@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig
-from archlab.layers.registry import LARGEST, register
+from archlab.layers.knobs import LARGEST
+from archlab.layers.registry import register
 
 
 class MLP(nn.Module):
