@@ -110,6 +110,7 @@ class AttentionConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 1706.03762, 2104.09864"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 1
     """Heads; each is ``dim / heads`` wide, an even number."""
@@ -121,6 +122,11 @@ class AttentionConfig(LayerConfig):
     @override
     def validate(self, dim: int) -> None:
         divides_evenly(self, "heads", dim)
+
+    @property
+    @override
+    def is_attention(self) -> bool:
+        return self.visible_window() is None
 
     def visible_window(self) -> int | None:
         """Tokens that a query sees, itself included; ``None`` for the whole past."""
@@ -153,6 +159,12 @@ class AttentionConfig(LayerConfig):
         window = self._visible(length)
         pairs = length * length if window == length else scored_pairs(length, window, dim // self.heads)
         return 4 * dim * (dim + self._kv_dim(dim)) * length + 4 * dim * pairs
+
+    @override
+    def paper_flops(self, dim: int, length: int) -> float | None:
+        if not self.is_attention or self.key_value_heads() != self.heads:
+            return None
+        return 8.0 * length * dim**2 + 4.0 * length**2 * dim + 2.0 * length**2 * self.heads
 
     @override
     def build(self, dim: int, max_length: int) -> Attention:

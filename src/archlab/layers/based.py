@@ -24,6 +24,7 @@ class BasedConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2402.18668"
     state_knob: ClassVar[str] = "feature_dim"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     feature_dim: int = 4

@@ -38,6 +38,8 @@ class LayerConfig(ABC):
     """Name in specs, set by :func:`register`."""
     paper: ClassVar[str]
     """Where the layer comes from: an arXiv number, or a reference."""
+    head_knob: ClassVar[str] = ""
+    """The knob, a whole number, that says how many heads there are; empty if the layer has none."""
 
     @property
     def state_knob(self) -> str:
@@ -48,6 +50,11 @@ class LayerConfig(ABC):
     @abstractmethod
     def kind(self) -> Kind:
         """Whether the layer mixes along the sequence or along the width only; most layers set a class variable."""
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether a token attends to the whole past before it; a class variable where no knob decides."""
+        return False
 
     def validate(self, dim: int) -> None:  # noqa: B027 - most layers fit every width
         """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``."""
@@ -85,6 +92,10 @@ class LayerConfig(ABC):
         All of them unless the layer says otherwise.
         """
         return self.flops(dim, length)
+
+    def paper_flops(self, dim: int, length: int) -> float | None:
+        """:meth:`flops` by the formula of arXiv 2403.17844, appendix; None if it has none for the layer."""
+        return None
 
     @abstractmethod
     def build(self, dim: int, max_length: int) -> "nn.Module":
@@ -134,6 +145,12 @@ class Composite(LayerConfig):
     @override
     def kind(self) -> Kind:
         return "sequence" if any(x.kind == "sequence" for x in self.layers) else "channel"
+
+    @property
+    @override
+    def is_attention(self) -> bool:
+        # Attention only: beside another sequence mixer it counts as that.
+        return self.kind == "sequence" and all(x.is_attention for x in self.layers if x.kind == "sequence")
 
     @override
     def validate(self, dim: int) -> None:

@@ -33,6 +33,7 @@ class DeltaNetConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2406.06484"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     expand_v: int = 1

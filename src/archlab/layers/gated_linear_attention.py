@@ -29,6 +29,7 @@ class GatedLinearAttentionConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2312.06635"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 1
     expand_k: float = 1.0

@@ -28,6 +28,7 @@ class GSAConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2409.07146"
     state_knob: ClassVar[str] = "num_slots"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 4
     num_slots: int = 8

@@ -1,5 +1,6 @@
 """Hyena operators: gated long convolutions with implicit or rational kernels, depthwise or over outer products in heads."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -90,6 +91,13 @@ class HyenaConfig(LayerConfig):
         return _block_flops(dim, inner, self.proj_groups, length) + kernels + conv_flops(inner, length, length)
 
     @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        inner = self.inner_factor * dim
+        filters = self.filter_order * length * inner
+        long = 10 * length * math.log2(length) * inner + 4 * length * inner
+        return 6 * length * dim * inner / self.proj_groups + 18 * length * inner + filters + long + 2 * length * dim * inner
+
+    @override
     def build(self, dim: int, max_length: int) -> "Hyena":
         return Hyena(dim, max_length, self)
 
@@ -112,6 +120,7 @@ class MultiHeadHyenaConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2310.18780"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 16
     proj_groups: int = 4
@@ -152,6 +161,12 @@ class MultiHeadHyenaConfig(LayerConfig):
     def flops(self, dim: int, length: int) -> int:
         kernels = _FILTERS[self.filter].flops(self.heads, length, self.filter_order)
         return _block_flops(dim, dim, self.proj_groups, length) + kernels + conv_heads_flops(dim, self.heads, length)
+
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        filters = self.filter_order * length * self.heads
+        long = 10 * length * math.log2(length) * dim**2 / self.heads + 4 * length * dim**2 / self.heads
+        return 6 * length * dim**2 / self.proj_groups + 18 * length * dim + filters + long + 2 * length * dim**2
 
     @override
     def build(self, dim: int, max_length: int) -> "MultiHeadHyena":

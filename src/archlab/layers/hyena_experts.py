@@ -1,5 +1,6 @@
 """Hyena experts: one long convolution for the channels of several experts, of which each token reads a few."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -87,6 +88,14 @@ class HyenaExpertsConfig(LayerConfig):
         projections = (dim + KERNEL_SIZE + 1) * 3 * channels + self.width(dim) * dim + dim * self.num
         mixing = conv_flops(read if length <= TOEPLITZ_MAX_LENGTH else channels, length, length)
         return 2 * length * projections + ImplicitFilter.flops(channels, length, self.filter_order) + mixing
+
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        # Follows from what the experts are made of.
+        width, inner = self.width(dim), self._channels(dim)
+        long = 10 * length * math.log2(length) * inner + 4 * length * inner
+        filters = self.filter_order * length * inner
+        return 6 * length * dim * inner + 18 * length * inner + filters + long + 2 * length * dim * (width + self.num)
 
     @override
     def build(self, dim: int, max_length: int) -> "HyenaExperts":

@@ -30,6 +30,7 @@ class LinearAttentionConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2006.16236"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 1
     feature_map: str = "elementwise-product"

@@ -70,6 +70,13 @@ class MambaConfig(LayerConfig):
         return 2 * length * (projections + self.d_conv * inner + scan_and_readout)
 
     @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        inner, rank = self._sizes(dim)
+        selection = 2 * length * inner * (rank + 2 * self.d_state) + 2 * length * rank * inner
+        projections = 4.0 * length * dim * inner + 2 * length * dim * inner
+        return projections + 2 * self.d_conv * length * inner + selection + 2 * length * inner * self.d_state
+
+    @override
     def build(self, dim: int, max_length: int) -> "Mamba":
         inner, rank = self._sizes(dim)
         return Mamba(dim, inner, rank, self.d_state, self.d_conv)

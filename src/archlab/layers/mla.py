@@ -29,6 +29,8 @@ class MLAConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04434"
+    is_attention: ClassVar[bool] = True
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     head_dim: int = 16

@@ -130,6 +130,10 @@ class SwiGLUConfig(ChannelMixer):
         return self.inner or inner_width(dim)
 
     @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        return 2.0 * length * self.num_params(dim, length)
+
+    @override
     def build(self, dim: int, max_length: int) -> SwiGLU:
         self.validate(dim)
         return SwiGLU(dim, self._inner(dim))

@@ -30,6 +30,7 @@ class MLSTMConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04517, 2503.13427"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 4
 

@@ -69,6 +69,11 @@ class MoEConfig(ChannelMixer):
         return 2 * length * (weights + dim * self.num)
 
     @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        # Follows from what the experts are made of.
+        return float(self.active_flops(dim, length))
+
+    @override
     def build(self, dim: int, max_length: int) -> "MoE":
         return MoE(dim, self._units(dim), self)
 

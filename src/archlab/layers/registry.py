@@ -26,7 +26,8 @@ def register(name: str) -> Callable[[Config], Config]:
     """Class decorator: make a config known under ``name`` in specs.
 
     Raises:
-        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` names no knob.
+        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` or ``head_knob`` names no
+            whole-number knob.
     """
 
     def add(config: Config) -> Config:
@@ -37,9 +38,11 @@ def register(name: str) -> Callable[[Config], Config]:
         for knob, default in defaults.items():
             if default is MISSING:
                 raise ArchlabError(f"layer {name!r}: its knob {knob} needs a default, as in {knob}: int = 4")
-        state_knob: Any = config.state_knob  # a property where it depends on other knobs
-        if isinstance(state_knob, str) and state_knob and type(defaults.get(state_knob)) is not int:
-            raise unknown(f"state_knob of layer {name!r}:", state_knob, (k for k, v in defaults.items() if type(v) is int))
+        for role in ("state_knob", "head_knob"):
+            knob = getattr(config, role)
+            # A property where it depends on other knobs.
+            if isinstance(knob, str) and knob and type(defaults.get(knob)) is not int:
+                raise unknown(f"{role} of layer {name!r}:", knob, (k for k, v in defaults.items() if type(v) is int))
         config.name = name
         _REGISTRY[name] = config
         return config

@@ -30,6 +30,7 @@ class RetNetConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2307.08621"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 16
     expand_v: int = 2
