@@ -6,6 +6,7 @@ those that installed packages name as entry points.
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
+from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
 from archlab.layers.knobs import check_number, converted
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
@@ -25,14 +27,20 @@ Config = TypeVar("Config", bound=type[LayerConfig])
 def register(name: str) -> Callable[[Config], Config]:
     """Class decorator: make a config known under ``name`` in specs.
 
+    A class that a notebook's cell defines is replaced by its twin in a file that has the definitions of the cell, so that
+    keys and workers find it; a cell that is edited and run again replaces its layer.
+
     Raises:
-        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` or ``head_knob`` names no
-            whole-number knob.
+        ArchlabError: the name is taken by another class, a knob has no default, ``state_knob`` or ``head_knob`` names no
+            whole-number knob, or a session defines the class and its source is not known or needs what another cell defines.
     """
 
     def add(config: Config) -> Config:
+        if is_without_file(config.__module__):
+            config = class_from_cell(config, sys._getframe(1).f_code.co_filename)
         taken = _REGISTRY.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
+        from_cells = taken is not None and taken.__module__.startswith(PREFIX) and config.__module__.startswith(PREFIX)
+        if taken is not None and not from_cells and _home(taken) != _home(config):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
         defaults = _defaults(config)
         for knob, default in defaults.items():
@@ -48,6 +56,10 @@ def register(name: str) -> Callable[[Config], Config]:
         return config
 
     return add
+
+
+def _home(config: type[LayerConfig]) -> tuple[str, str]:
+    return config.__module__, config.__qualname__
 
 
 @cache
