@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fake_training import ThreadExecutor
+from tests.fake_training import threads
 from tests.synthetic_records import RECIPE, plan, record, result
 
 from archlab.jobs import scheduler
@@ -67,7 +67,7 @@ def test_the_exact_race_gives_the_scores_of_the_exhaustive_run(tmp_path_factory,
     table = {(trial.seed, trial.learning_rate): value for trial, value in zip(trials, accuracies, strict=True)}
     exhaustive = score(trials, {t.key: record(t, reaching(t, table[t.seed, t.learning_rate])) for t in trials})
     path = tmp_path_factory.mktemp("race") / "archlab.db"
-    with TrialStore(path) as store, ThreadExecutor(Scripted(table, {}), workers) as executor:
+    with TrialStore(path) as store, threads(Scripted(table, {}), workers) as executor:
         summary = run(trials, store, executor, race="exact")
         raced = score(trials, {record.key: record for record in store.records()})
         again = run(trials, store, executor, race="exact")
@@ -89,7 +89,7 @@ def test_siblings_start_only_where_nothing_else_is_left(tmp_path):
     trials = grid(seeds=(0, 1))
     events = []
     table = {(trial.seed, trial.learning_rate): 0.5 for trial in trials} | {(0, 4e-3): 1.0}
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(Scripted(table, {}), 2) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(Scripted(table, {}), 2) as executor:
         run(trials, store, executor, events.append, race="exact")
     finished = [(event.job.seed, event.job.learning_rate) for event in events if isinstance(event, JobFinished)]
     skipped = [(t.seed, t.learning_rate) for event in events if isinstance(event, JobsSkipped) for t in event.jobs]
@@ -110,7 +110,7 @@ def test_a_running_sibling_that_is_no_longer_needed_is_stopped(tmp_path):
         started.set()
         return reaching(trial, 0.5)
 
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(train, 2) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(train, 2) as executor:
         summary = run(trials, store, executor, race="exact")
         records = store.records()
     assert summary.computed + summary.skipped == 3
@@ -132,7 +132,7 @@ def test_what_another_run_has_found_meanwhile_is_not_computed_again(tmp_path, ra
             trained.append(trial)
             return reaching(trial, 0.5)
 
-        with ThreadExecutor(train, 1) as executor:
+        with threads(train, 1) as executor:
             summary = run(trials, store, executor, race=race)
     assert trained[0] == first
     assert not {solved, *after_solved} & set(trained)
@@ -161,7 +161,7 @@ def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory
                 if len(finished) == after:
                     raise BrokenPipeError
 
-            with TrialStore(path) as store, ThreadExecutor(Scripted(table, losses), 2) as executor, suppress(BrokenPipeError):
+            with TrialStore(path) as store, threads(Scripted(table, losses), 2) as executor, suppress(BrokenPipeError):
                 run(trials, store, executor, listen, race=race)
         with TrialStore(path) as store:
             return score(trials, {record.key: record for record in store.records()})
@@ -178,7 +178,7 @@ def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory
 def test_without_a_race_everything_is_computed(tmp_path):
     trials = grid()
     table = {(0, rate): 1.0 for rate in RATES}
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(Scripted(table, {})) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(Scripted(table, {})) as executor:
         assert run(trials, store, executor, race="off").computed == 3
 
 
@@ -189,7 +189,7 @@ def test_halving_drops_what_falls_behind_and_another_run_takes_it_up(tmp_path):
     recipe = replace(RECIPE, evaluations=4)
     trials = grid(recipe=recipe)
     assert rungs(trials[0]) == [250, 500]
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(Scripted(table, losses), 2) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(Scripted(table, losses), 2) as executor:
         summary = run(trials, store, executor, race="halving")
         assert (summary.computed, summary.count("dropped"), summary.skipped) == (3, 1, 0)
         records = {record.job.learning_rate: record for record in store.records()}
