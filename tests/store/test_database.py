@@ -121,6 +121,25 @@ def test_a_url_that_names_no_store_is_refused(url, message):
     assert message in refusal(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://user:hunter2@host/db",
+        "postgres://user:hunt/er2@host/db",
+        "oracel://user:hunter2@host/db",
+        "postgresql+psycopg://user:hunter2@host:port/db",
+        "postgresql+psycopg://user:hunter2@127.0.0.1:1/db",
+        "postgresql+psycopg://127.0.0.1:1/db?user=u&password=hunter2",
+        "oracel://host/db?password=hunter2&user=u",
+        "postgresql+nothing://u@host/db?sslpassword=hunter2",
+    ],
+)
+def test_no_message_tells_a_password(url):
+    message = refusal(url)
+    assert "hunt" not in message
+    assert "er2" not in message
+
+
 def test_a_url_and_a_path_name_the_same_store(tmp_path):
     (trial,) = make_trials(1)
     with TrialStore(f"sqlite:///{tmp_path}/archlab.db") as store:

@@ -99,6 +99,7 @@ def run(
     from archlab.reports.findings import spent
     from archlab.reports.format import count
     from archlab.reports.live import LiveView
+    from archlab.store.database import shown
 
     chosen = narrowed_protocol(protocol, tasks, settings, grid, seeds, changes)
     architectures: Sequence[Any] = specs
@@ -129,7 +130,7 @@ def run(
     except KeyboardInterrupt:
         summary = ended.summary
         if summary is not None:
-            have = f"{summary.reused + summary.computed} of {count(summary.total, 'trial')} are in {store}"
+            have = f"{summary.reused + summary.computed} of {count(summary.total, 'trial')} are in {shown(store)}"
             message(f"stopped: {have}; the same command does the rest")
         sys.exit(130)
     assert ended.summary is not None
