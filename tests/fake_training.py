@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -62,19 +61,6 @@ def each(train, trials, on_progress, thresholds) -> Iterator[tuple[int, TrialRes
         yield place, train(trial, partial(on_progress, place), thresholds[place])
 
 
-def look_around(wishes, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
-    """Answer whether torch is loaded, with how many threads it would run, and which GPUs it would see."""
-    seen = {
-        "torch": "torch" in sys.modules,
-        "threads": {os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
-        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "interrupt": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
-        "blocked": signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []),
-        "pid": os.getpid(),
-    }
-    raise ArchlabError(repr(seen))
-
-
 @dataclass(frozen=True)
 class PoliteTraining:
     """Says that it runs, and ends when it is asked to, leaving a note."""
@@ -90,11 +76,6 @@ class PoliteTraining:
         self.note.write_text("kept")
         raise ArchlabError("asked to end")
         yield
-
-
-def leave(wishes, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
-    """Take the worker along, with a status."""
-    os._exit(3)
 
 
 def made_up_speeds(trials, num_workers):

@@ -81,27 +81,27 @@ class ExecutorContract(ABC):
             yield executor
 
     def test_a_job_comes_back_with_its_result(self, shared: Toys) -> None:
-        assert submit(shared, ask("answer", 0.25)).result(self.timeout).value == 0.25, "the worker saw another job"
+        assert submit(shared, Wish("answer", 0.25)).result(self.timeout).value == 0.25, "the worker saw another job"
 
     def test_progress_arrives_in_order_and_before_the_result(self, shared: Toys) -> None:
         seen: list[int] = []
-        submit(shared, ask("report"), lambda _, step: seen.append(step)).result(self.timeout)
+        submit(shared, Wish("report"), lambda _, step: seen.append(step)).result(self.timeout)
         assert seen == [1, 2, 3]
 
     def test_a_job_gets_its_pruning_thresholds(self, shared: Toys) -> None:
-        assert submit(shared, ask("threshold"), thresholds={7: 0.25}).result(self.timeout).value == 0.25
-        futures = shared.submit([ask("threshold")] * 2, ignore, [{7: 0.125}, {7: 0.75}])
+        assert submit(shared, Wish("threshold"), thresholds={7: 0.25}).result(self.timeout).value == 0.25
+        futures = shared.submit([Wish("threshold")] * 2, ignore, [{7: 0.125}, {7: 0.75}])
         assert [future.result(self.timeout).value for future in futures] == [0.125, 0.75]
 
     def test_jobs_that_are_computed_together_end_one_by_one(self, shared: Toys) -> None:
         seen: list[tuple[float, int]] = []
-        jobs = [ask("report", 0.25), ask("answer", 0.5), ask("report", 0.75)]
+        jobs = [Wish("report", 0.25), Wish("answer", 0.5), Wish("report", 0.75)]
         futures = shared.submit(jobs, lambda job, step: seen.append((job.value, step)))
         assert [future.result(self.timeout).value for future in futures] == [0.25, 0.5, 0.75]
         assert seen == [(0.25, 1), (0.25, 2), (0.25, 3), (0.75, 1), (0.75, 2), (0.75, 3)]
 
     def test_an_exception_fails_its_job_alone(self, shared: Toys) -> None:
-        futures = [submit(shared, ask(wish)) for wish in ("raise", "answer")]
+        futures = [submit(shared, Wish(wish)) for wish in ("raise", "answer")]
         with pytest.raises(JobError) as caught:
             futures[0].result(self.timeout)
         assert str(caught.value) == "ValueError: two lines"
@@ -109,7 +109,7 @@ class ExecutorContract(ABC):
         assert futures[1].result(self.timeout).status == "finished"
 
     def test_an_exception_fails_those_of_its_group_that_had_not_ended(self, shared: Toys) -> None:
-        futures = shared.submit([ask("answer"), ask("raise"), ask("answer")], ignore)
+        futures = shared.submit([Wish("answer"), Wish("raise"), Wish("answer")], ignore)
         assert futures[0].result(self.timeout).status == "finished"
         for future in futures[1:]:
             with pytest.raises(JobError):
@@ -117,35 +117,35 @@ class ExecutorContract(ABC):
 
     def test_bad_input_fails_with_its_message_as_it_is(self, shared: Toys) -> None:
         with pytest.raises(JobError, match=r"^heads=3 does not divide dim=8: choose 2 or 4$"):
-            submit(shared, ask("refuse")).result(self.timeout)
+            submit(shared, Wish("refuse")).result(self.timeout)
 
     def test_a_callback_that_raises_spoils_no_other_job(self, shared: Toys) -> None:
         def raise_error(job: Wish, step: int) -> None:
             raise OSError("the terminal is gone")
 
         with pytest.raises(OSError, match="the terminal is gone"):
-            submit(shared, ask("report"), raise_error).result(self.timeout)
+            submit(shared, Wish("report"), raise_error).result(self.timeout)
         values = [0.125, 0.25, 0.5]
-        futures = [submit(shared, ask("answer", value)) for value in values]
+        futures = [submit(shared, Wish("answer", value)) for value in values]
         assert [future.result(self.timeout).value for future in futures] == values
 
     def test_as_many_jobs_run_at_once_as_there_are_workers(self, shared: Toys) -> None:
         assert shared.num_workers == 2
-        pair = [submit(shared, ask("meet", value)) for value in (0.25, 0.5)]
+        pair = [submit(shared, Wish("meet", value)) for value in (0.25, 0.5)]
         assert [future.result(self.timeout).status for future in pair] == ["finished", "finished"], "they never met"
-        answers = [future.result(self.timeout) for future in [submit(shared, ask("nap")) for _ in range(5)]]
+        answers = [future.result(self.timeout) for future in [submit(shared, Wish("nap")) for _ in range(5)]]
         assert max(sum(other.started <= one.started < other.ended for other in answers) for one in answers) <= 2
 
     def test_one_worker_runs_jobs_in_the_order_of_submission(self, tmp_path: Path) -> None:
         with self.make(partial(obey_all, tmp_path), 1) as executor:
             assert executor.num_workers == 1
-            futures = [submit(executor, ask("nap")) for _ in range(3)]
+            futures = [submit(executor, Wish("nap")) for _ in range(3)]
             starts = [future.result(self.timeout).started for future in futures]
         assert starts == sorted(starts)
 
     def test_a_stopped_job_is_cancelled_and_the_others_go_on(self, tmp_path: Path) -> None:
         with self.make(partial(obey_all, tmp_path), 1) as executor:
-            futures = [submit(executor, ask(wish)) for wish in ("wait", "nap", "answer")]
+            futures = [submit(executor, Wish(wish)) for wish in ("wait", "nap", "answer")]
             _wait_for(tmp_path / "waits", self.timeout)
             for future in futures[:2]:
                 executor.stop(future)
@@ -158,7 +158,7 @@ class ExecutorContract(ABC):
 
     def test_one_of_several_that_are_computed_together_is_stopped(self, tmp_path: Path) -> None:
         with self.make(partial(obey_all, tmp_path), 1) as executor:
-            running, waiting = executor.submit([ask("wait"), ask("answer")], ignore)
+            running, waiting = executor.submit([Wish("wait"), Wish("answer")], ignore)
             _wait_for(tmp_path / "waits", self.timeout)
             executor.stop(waiting)
             with pytest.raises(CancelledError):
@@ -170,7 +170,7 @@ class ExecutorContract(ABC):
     @pytest.mark.parametrize("grace", [0.0, 30.0])
     def test_after_a_shutdown_every_job_has_ended_and_none_has_started_since(self, tmp_path: Path, grace: float) -> None:
         executor = self.make(partial(obey_all, tmp_path), 1)
-        running, *waiting = [submit(executor, ask(wish)) for wish in ("linger", "nap", "answer")]
+        running, *waiting = [submit(executor, Wish(wish)) for wish in ("linger", "nap", "answer")]
         _wait_for(tmp_path / "lingers", self.timeout)
         executor.shutdown(grace)
         executor.shutdown()
@@ -184,42 +184,42 @@ class ProcessExecutorContract(ExecutorContract):
     """Checks of an executor whose workers are processes: one that dies is replaced, one that hangs is killed."""
 
     def test_a_job_whose_worker_dies_is_tried_again(self, shared: Toys) -> None:
-        futures = [submit(shared, ask(wish)) for wish in ("die once", "answer")]
+        futures = [submit(shared, Wish(wish)) for wish in ("die once", "answer")]
         assert [future.result(self.timeout).status for future in futures] == ["finished", "finished"]
 
     def test_a_job_that_kills_every_worker_fails_alone_and_says_how(self, shared: Toys) -> None:
-        futures = [submit(shared, ask(wish)) for wish in ("die", "answer")]
+        futures = [submit(shared, Wish(wish)) for wish in ("die", "answer")]
         with pytest.raises(WorkerDiedError, match="SIGKILL") as caught:
             futures[0].result(self.timeout)
         assert "\n" not in str(caught.value)
         assert futures[1].result(self.timeout).status == "finished"
 
     def test_of_jobs_together_only_those_that_had_not_ended_are_tried_again(self, shared: Toys) -> None:
-        futures = shared.submit([ask("nap"), ask("die in company"), ask("answer")], ignore)
+        futures = shared.submit([Wish("nap"), Wish("die in company"), Wish("answer")], ignore)
         first = futures[0].result(self.timeout)
         assert futures[2].result(self.timeout).status == futures[1].result(self.timeout).status == "finished"
         assert futures[0].result(0) is first
 
     def test_a_stopped_job_frees_its_worker_at_once(self, tmp_path: Path) -> None:
         with self.make(partial(obey_all, tmp_path), 1) as executor:
-            futures = [submit(executor, ask(wish)) for wish in ("hang", "answer")]
+            futures = [submit(executor, Wish(wish)) for wish in ("hang", "answer")]
             _wait_for(tmp_path / "hangs", self.timeout)
             executor.stop(futures[0])
             assert futures[1].result(self.timeout).status == "finished"
 
     def test_jobs_together_free_their_worker_once_nobody_waits_for_any(self, tmp_path: Path) -> None:
         with self.make(partial(obey_all, tmp_path), 1) as executor:
-            hanging, waiting = executor.submit([ask("hang"), ask("answer")], ignore)
+            hanging, waiting = executor.submit([Wish("hang"), Wish("answer")], ignore)
             _wait_for(tmp_path / "hangs", self.timeout)
             executor.stop(waiting)
             assert not hanging.done()
-            after = submit(executor, ask("answer"))
+            after = submit(executor, Wish("answer"))
             executor.stop(hanging)
             assert after.result(self.timeout).status == "finished"
 
     def test_shutdown_ends_running_and_waiting_jobs_at_once(self, tmp_path: Path) -> None:
         executor = self.make(partial(obey_all, tmp_path), 1)
-        futures = [submit(executor, ask(wish)) for wish in ("hang", "answer")]
+        futures = [submit(executor, Wish(wish)) for wish in ("hang", "answer")]
         _wait_for(tmp_path / "hangs", self.timeout)
         started = time.monotonic()
         executor.shutdown()
@@ -230,14 +230,14 @@ class ProcessExecutorContract(ExecutorContract):
 
     def test_a_grace_lets_a_job_end_by_itself_after_a_sigterm(self, tmp_path: Path) -> None:
         executor = self.make(partial(obey_all, tmp_path), 1)
-        future = submit(executor, ask("linger"))
+        future = submit(executor, Wish("linger"))
         _wait_for(tmp_path / "lingers", self.timeout)
         executor.shutdown(grace=self.timeout)
         assert future.result(0).value == TERMINATED
 
     def test_a_grace_is_waited_for_no_longer_than_it_lasts(self, tmp_path: Path) -> None:
         executor = self.make(partial(obey_all, tmp_path), 1)
-        future = submit(executor, ask("hang"))
+        future = submit(executor, Wish("hang"))
         _wait_for(tmp_path / "hangs", self.timeout)
         started = time.monotonic()
         executor.shutdown(grace=0.5)
@@ -250,9 +250,6 @@ def _wait_for(path: Path, seconds: float) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"no worker has made {path.name}"
         time.sleep(0.01)
-
-
-ask = Wish
 
 
 def ignore(job: Wish, step: int) -> None:
