@@ -1,5 +1,7 @@
 """Racing: what it leaves out cannot change a score; what it drops has fallen behind."""
 
+import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -98,8 +100,6 @@ def test_siblings_start_only_where_nothing_else_is_left(tmp_path):
 
 
 def test_a_running_sibling_that_is_no_longer_needed_is_stopped(tmp_path):
-    import threading
-
     trials = grid()
     started = threading.Event()
 
@@ -173,6 +173,35 @@ def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory
     assert resumed.architectures[0].score == straight.architectures[0].score
     if race == "halving":
         assert resumed.spending == straight.spending
+
+
+def test_only_later_grid_points_become_unnecessary_whichever_ends_first():
+    first, second, third, *others = grid(seeds=(0, 1))
+    assert [t.learning_rate for t in (first, second, third)] == list(RATES)
+    racing = Racing([*others, third, first, second], "exact")
+    assert racing.observe(second, reaching(second, 1.0)) == [third]
+    assert racing.observe(first, reaching(first, 0.5)) == []
+
+
+def test_an_earlier_grid_point_that_still_runs_is_computed_to_its_end(tmp_path):
+    later_has_ended = threading.Event()
+
+    def train(trial, on_progress, thresholds):
+        if trial.learning_rate == 4e-3:
+            assert later_has_ended.wait(10)
+            time.sleep(0.1)  # until what is not needed any more would have been stopped
+        return reaching(trial, 1.0)
+
+    def listen(event):
+        if isinstance(event, JobFinished):
+            later_has_ended.set()
+
+    trials = grid()
+    with TrialStore(tmp_path / "archlab.db") as store, threads(train, 2) as executor:
+        summary = run(trials, store, executor, listen, "exact")
+        raced = score(trials, {record.key: record for record in store.records()})
+    assert (summary.computed, summary.skipped) == (2, 1)
+    assert raced.architectures[0].tasks[0].settings[0].seeds[0].learning_rate == 4e-3, "as the exhaustive run would choose"
 
 
 def test_without_a_race_everything_is_computed(tmp_path):
