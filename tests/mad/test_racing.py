@@ -198,7 +198,7 @@ def test_an_earlier_grid_point_that_still_runs_is_computed_to_its_end(tmp_path):
 
     trials = grid()
     with TrialStore(tmp_path / "archlab.db") as store, threads(train, 2) as executor:
-        summary = run(trials, store, executor, listen, "exact")
+        summary = run(trials, store, executor, listen, race="exact")
         raced = score(trials, {record.key: record for record in store.records()})
     assert (summary.computed, summary.skipped) == (2, 1)
     assert raced.architectures[0].tasks[0].settings[0].seeds[0].learning_rate == 4e-3, "as the exhaustive run would choose"
