@@ -15,7 +15,6 @@ from archlab.jobs import scheduler
 from archlab.jobs.events import JobFinished, JobsSkipped, RunSummary
 from archlab.mad.racing import Racing, rungs
 from archlab.mad.scoring import score
-from archlab.mad.selection import choose, grid_group, grid_order
 from archlab.mad.store import TrialStore
 from archlab.tasks import setting
 
@@ -265,22 +264,6 @@ def test_what_diverged_stands_in_nobodys_way():
     assert racing.thresholds(trials[1]) == {}
     racing.observe(trials[1], reaching(trials[1], 0.5, [2.0, 1.0, 0.5, 0.2]))
     assert racing.thresholds(trials[2]) == {250: 2.0, 500: 1.0}
-
-
-def test_the_order_of_the_grid_is_not_that_of_the_plan():
-    trials = plan(["mlp"], [COMPRESSION], seeds=(0,), learning_rates=(1e-3, 4e-3, 2e-3))
-    assert [t.learning_rate for t in sorted(trials, key=grid_order)] == list(RATES)
-    assert len({grid_group(trial) for trial in trials}) == 1
-    assert len({grid_group(trial) for trial in grid(seeds=(0, 1))}) == 2
-
-
-def test_nothing_is_chosen_while_an_earlier_sibling_is_missing():
-    trials = grid()
-    solved, other = ((trial, reaching(trial, value)) for trial, value in zip(trials, (1.0, 0.5), strict=False))
-    assert choose([None, solved]) is None
-    assert choose([other, None]) is None
-    assert choose([solved, None]) == solved
-    assert choose([]) is None
 
 
 def test_a_recipe_that_never_stops_never_races():
