@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
+from archlab.sources import import_installed
 
 LARGEST = 10**12
 """Of whole numbers that are knobs, lengths or states: beyond any model, and small enough to be counted with."""
@@ -34,6 +35,8 @@ def register(name: str) -> Callable[[Config], Config]:
     """
 
     def add(config: Config) -> Config:
+        if not config.__module__.startswith("archlab."):
+            _import_families()  # archlab's own layers have their names before others ask for one
         taken = _REGISTRY.get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
@@ -54,23 +57,28 @@ def register(name: str) -> Callable[[Config], Config]:
 @cache
 def _import_families() -> None:
     import archlab.layers as package
-    from archlab.layers.external.sources import import_installed
 
     for module in pkgutil.iter_modules(package.__path__):
         if module.name not in _NOT_FAMILIES:
             importlib.import_module(f"{package.__name__}.{module.name}")
-    import_installed()
+
+
+@cache
+def _import_installed() -> Mapping[str, str]:
+    """Packages whose layers cannot be imported, and why."""
+    _import_families()
+    return import_installed("archlab.layers")
 
 
 def registry() -> Mapping[str, type[LayerConfig]]:
     """Every known layer by name, without those that are made of others. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if not issubclass(config, Composite)})
 
 
 def composites() -> Mapping[str, type[Composite]]:
     """Every known way to make a layer of layers, by name. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
 
 
@@ -81,9 +89,8 @@ def is_path(name: str) -> bool:
 
 def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
     """The error for a layer that is not known; ``others`` are further names that would be."""
-    from archlab.layers.external.sources import left_out
-
-    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
+    left_out = _import_installed().items()
+    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out)
     return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
 
 

@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import LayerConfig, knob_text
 from archlab.layers.external.check import num_trainable
-from archlab.layers.external.sources import without_output
 from archlab.layers.ops.flop_counter import count_flops
 from archlab.layers.registry import check_number
+from archlab.sources import without_output
 
 PREFIXES = {"fla": "fla.layers"}
 """Short forms of modules: ``fla:X`` is the class ``fla.layers.X`` of flash-linear-attention."""
