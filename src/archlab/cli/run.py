@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.layer_files import LayerFiles, TaskFiles
 from archlab.cli.plans import DEFAULT_STORE, GridValues, Seeds, Set, Settings, Store, Tasks
 
 
@@ -38,6 +38,7 @@ def run(
     seeds: Seeds = None,
     changes: Set = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     store: Store = DEFAULT_STORE,
     race: Annotated[
         Race,

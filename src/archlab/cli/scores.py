@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.layer_files import LayerFiles, TaskFiles
 from archlab.cli.plans import DEFAULT_STORE, Store
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def scores(
     store: Store = DEFAULT_STORE,
     protocol: ProtocolName = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")
     ] = False,
@@ -40,6 +41,7 @@ def report(
     store: Store = DEFAULT_STORE,
     protocol: ProtocolName = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
 ) -> None:
     """Write the report: one HTML file that works offline, with curves, costs, differences and the origin of every number."""
     from archlab.cli.output import message

@@ -87,8 +87,8 @@ def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
             raise ArchlabError(f"store {store.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
     if not plans and unreadable is not None:
         raise ArchlabError(
-            f"store {store.where}: its runs cannot be read: {unreadable}; give the files of their layers by --layers, or run "
-            "them again if they are of another version of archlab"
+            f"store {store.where}: its runs cannot be read: {unreadable}; give the files of their layers by --layers, of "
+            "their tasks by --tasks-file, or run them again if they are of another version of archlab"
         )
     if not plans:
         raise ArchlabError(f"store {store.where} has no runs: `archlab run SPEC --store {store.where}` adds one")

@@ -3,23 +3,15 @@
 from typing import Protocol
 
 from archlab.mad.bootstrap import Interval
-
-SHORT_TASKS = {
-    "in-context-recall": "recall",
-    "noisy-in-context-recall": "noisy",
-    "fuzzy-in-context-recall": "fuzzy",
-    "selective-copying": "copy",
-    "compression": "compress",
-    "memorization": "memorize",
-}
-
+from archlab.tasks import registry
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def short_task(task: str) -> str:
-    """A task's head in a narrow column."""
-    return SHORT_TASKS.get(task, task)
+    """Short name of a task; the name itself of one that is not known here."""
+    known = registry()
+    return known[task].short if task in known else task
 
 
 def human(number: float | None) -> str:

@@ -14,7 +14,6 @@ from archlab.reports.format import count, human, percent, percent_interval, poin
 
 NARROW = 96
 """Below this many columns the leaderboard shortens its heads and gives half the interval's width."""
-_NARROW_HEADS = {"compress": "comp", "memorize": "mem"}
 _MAX_GAPS = 4
 
 
@@ -27,9 +26,11 @@ def leaderboard(scores: Scores, width: int = 100) -> Table:
     """
     narrow = width < NARROW
     heads = [short_task(task) for task in scores.tasks]
+    if narrow:
+        heads = [head if len(head) <= 6 else head[:4] for head in heads]
     table = _table(leaderboard_notes(scores))
     table.add_column("architecture", overflow="fold", min_width=12)
-    for head in (*(_NARROW_HEADS.get(head, head) if narrow else head for head in heads), "mean"):
+    for head in (*heads, "mean"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("±" if narrow else f"{scores.confidence:.0%} interval", justify="right", no_wrap=True)
     for head in ("params", "state", "FLOPs"):
