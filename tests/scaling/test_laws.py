@@ -9,7 +9,7 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, trial
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import METHODS, HoldOut, answer, extrapolation, fit_laws
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
 
 FEW = Resampling(24)
@@ -20,7 +20,7 @@ LAW = Law()
 @pytest.fixture
 def study(tmp_path):
     def made(*trainings, parameters="all"):
-        with LanguageModelStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
+        with StudyStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
             return read_study(store.records(), parameters)
 
     return made
@@ -133,7 +133,7 @@ def test_sizes_count_without_embeddings_if_asked(study):
 
 
 def test_of_equal_trials_the_latest_counts(tmp_path):
-    with LanguageModelStore(tmp_path / "a.db") as store:
+    with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
         store.finish(one, result(3.0).to_dict(), {})
         (record,) = store.records()
@@ -160,7 +160,7 @@ def test_an_empty_store_and_a_single_size_are_refused(study):
 
 
 def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
-    with LanguageModelStore(tmp_path / "a.db") as store:
+    with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
         store.finish(one, result(3.0).to_dict(), {})
         store.finish(replace(one, device="cuda"), result(2.0).to_dict(), {})
@@ -169,7 +169,7 @@ def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
 
 
 def test_recipes_that_differ_are_named_by_what_they_differ_in(tmp_path):
-    with LanguageModelStore(tmp_path / "a.db") as store:
+    with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
         store.finish(one, result(3.0).to_dict(), {})
         store.finish(replace(one, recipe=replace(one.recipe, precision="bf16")), result(2.0).to_dict(), {})

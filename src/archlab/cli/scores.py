@@ -52,8 +52,8 @@ def report(
 
 def _scores(location: str, protocol: str | None) -> "tuple[Plan, Scores]":
     from archlab.mad.plan import remembered_plan, score_plan
-    from archlab.mad.store import Store as Results
+    from archlab.mad.store import TrialStore
 
-    with Results(location, create=False) as store:
+    with TrialStore(location, create=False) as store:
         plan = remembered_plan(store, protocol)
         return plan, score_plan(store, plan)

@@ -12,7 +12,7 @@ from archlab.mad.protocol import Protocol
 
 if TYPE_CHECKING:
     from archlab.mad.scores import Scores
-    from archlab.mad.store import Record, Store
+    from archlab.mad.store import Record, TrialStore
     from archlab.mad.trial import Trial
 
 
@@ -43,14 +43,19 @@ class Plan:
         return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
 
 
-def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "cuda"] = "cpu") -> Plan:
-    """The plan for architectures given as text; each counts once. Layers from outside archlab are tried on small inputs,
+def make_plan(
+    protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Literal["cpu", "cuda"] = "cpu"
+) -> Plan:
+    """The plan for architectures, given as values or as text; each counts once. Layers from outside archlab are tried on small inputs,
     as long as the shortest and the longest sequences of the protocol.
 
     Raises:
         ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
     """
-    architectures = dict.fromkeys(architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs)
+    given = [specs] if isinstance(specs, str | Architecture) else specs
+    architectures = dict.fromkeys(
+        spec if isinstance(spec, Architecture) else architecture(spec, layer_defaults=protocol.layer_defaults) for spec in given
+    )
     for value in architectures:
         value.validate(protocol.dim)
     lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]
@@ -73,7 +78,7 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
+def remembered_plan(store: "TrialStore", protocol: str | None = None) -> Plan:
     """The plan of the latest run on a store (of that protocol), with the architectures of all its runs alike.
 
     Raises:
@@ -97,19 +102,19 @@ def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
     return replace(latest, architectures=tuple(dict.fromkeys(a for plan in alike for a in plan.architectures)))
 
 
-def _readable_plans(store: "Store") -> tuple[list[Plan], ArchlabError | None]:
+def _readable_plans(store: "TrialStore") -> tuple[list[Plan], ArchlabError | None]:
     """The plans of the store's runs, without those that this version of archlab cannot read, and why not."""
     plans: list[Plan] = []
     unreadable: ArchlabError | None = None
-    for values in store.runs():
+    for run in store.runs():
         try:
-            plans.append(Plan.from_dict(values))
+            plans.append(Plan.from_dict(run.plan))
         except ArchlabError as error:
             unreadable = error
     return plans, unreadable
 
 
-def score_plan(store: "Store", plan: Plan) -> "Scores":
+def score_plan(store: "TrialStore", plan: Plan) -> "Scores":
     """Scores of a plan from what the store has; what it lacks is marked missing.
 
     A result of an earlier version of the code counts where the present version has none.
@@ -118,9 +123,9 @@ def score_plan(store: "Store", plan: Plan) -> "Scores":
 
     trials = plan.trials()
     found: dict[Trial, Record | None] = dict.fromkeys(trials)
-    for record in store.records(skip_unknown=True):
-        if record.trial in found and _counts_before(record, found[record.trial]):
-            found[record.trial] = record
+    for record in store.records(unreadable=[]):
+        if record.job in found and _counts_before(record, found[record.job]):
+            found[record.job] = record
     return score(trials, {trial.key: record for trial, record in found.items() if record is not None})
 
 
@@ -130,4 +135,4 @@ def _counts_before(record: "Record", other: "Record | None") -> bool:
         return True
     if (record.result is None) != (other.result is None):
         return record.result is not None
-    return record.key == record.trial.key or other.key != other.trial.key
+    return record.key == record.job.key or other.key != other.job.key

@@ -106,8 +106,13 @@ class Protocol:
         object.__setattr__(self, "seeds", tuple(dict.fromkeys(self.seeds)))
 
     @property
+    def num_settings(self) -> int:
+        """Settings of all tasks."""
+        return sum(len(plan.settings) for plan in self.tasks.values())
+
+    @property
     def num_trials(self) -> int:
-        """Trainings an architecture."""
+        """Trials of one architecture."""
         return len(self.seeds) * sum(len(plan.settings) * len(plan.grid.points()) for plan in self.tasks.values())
 
     def trials(self, architectures: Sequence["Architecture"], device: Literal["cpu", "cuda"] = "cpu") -> list["Trial"]:

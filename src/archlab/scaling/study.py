@@ -18,7 +18,7 @@ from archlab.scaling.result import LMResult
 from archlab.scaling.trial import LMTrial
 
 if TYPE_CHECKING:
-    from archlab.scaling.store import LanguageModelRecord
+    from archlab.scaling.store import Record
 
 Parameters = Literal["all", "non-embedding"]
 _SAME = ("corpus_hash", "tokenizer", "vocab_size", "length", "convention")
@@ -150,7 +150,7 @@ class Study:
         return (point for family in self.families.values() for point in family.points)
 
 
-def read_study(records: Iterable["LanguageModelRecord"], parameters: Parameters = "all") -> Study:
+def read_study(records: Iterable["Record"], parameters: Parameters = "all") -> Study:
     """The study that the records of a store make; of equal runs the latest counts, wherever it was computed.
 
     Raises:
