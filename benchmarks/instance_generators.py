@@ -1,6 +1,6 @@
-"""The six tasks one instance at a time, as one would first write them down.
+"""The six tasks, one instance at a time, in the simplest code.
 
-What the vectorised generators are timed against, and compared with in the tests: written apart from them.
+Written apart from the vectorised generators, which benchmarks time against these and tests compare with these.
 """
 
 from collections.abc import Callable
