@@ -3,17 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archlab.api import preview, run
+    from archlab.api import open, preview, report, run
     from archlab.architectures import Architecture, architecture
     from archlab.errors import ArchlabError
 
-__all__ = ["Architecture", "ArchlabError", "architecture", "preview", "run"]
+__all__ = ["Architecture", "ArchlabError", "architecture", "open", "preview", "report", "run"]
 
 _HOMES = {
     "Architecture": "architectures",
-    "architecture": "architectures",
     "ArchlabError": "errors",
+    "architecture": "architectures",
+    "open": "api",
     "preview": "api",
+    "report": "api",
     "run": "api",
 }
 _ROOMS = ("architectures", "figures", "layers", "scaling", "tasks", "testing")

@@ -10,11 +10,13 @@ from archlab.jobs import scheduler
 from archlab.jobs.events import Listener
 from archlab.jobs.executor import Executor, make_executor
 from archlab.mad.memory import check_memory, fitting_population
-from archlab.mad.plan import make_plan, score_plan
+from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.preview import Preview, check_can_compute, preview_plan
-from archlab.mad.protocol import Protocol
+from archlab.mad.protocol import Protocol, load_protocol
 from archlab.mad.racing import Race, Racing
+from archlab.mad.results import Results
 from archlab.mad.store import TrialStore
+from archlab.mad.study import read_study
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.store.database import NoStoreError
@@ -48,7 +50,8 @@ def run(
     computed again.
 
     Args:
-        specs: one or several architectures: catalogue names, specs or values.
+        specs: one or several architectures: catalogue names, specs or values; or the path of a study's YAML file, see
+            :mod:`archlab.mad.study`.
         protocol: a protocol of the package by name, the path of a YAML file, or a value.
         tasks: only these tasks of the protocol.
         seeds: how many seeds, or which; by default the protocol's.
@@ -65,7 +68,7 @@ def run(
         ArchlabError: something cannot be met as asked; nothing has been computed or written.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
     """
-    plan = make_plan(narrowed(protocol, tasks, seeds), specs, device)
+    plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
     workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
     left, _ = _left(trials, store, race)
@@ -81,7 +84,7 @@ def run(
     with workplace, TrialStore(store) as results:
         results.remember_run(plan.to_dict(), label=label)
         scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
-        return score_plan(results, plan)
+        return score_plan(results.records(unreadable=[]), plan)
 
 
 def preview(
@@ -102,21 +105,59 @@ def preview(
     Raises:
         ArchlabError: as :func:`run`.
     """
-    plan = make_plan(narrowed(protocol, tasks, seeds), specs, device)
+    plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
         num_workers = workplace.num_workers
     left, stored = _left(plan.trials(), store, race)
     return preview_plan(plan, left, stored, num_workers, population)
 
 
-def narrowed(protocol: str | Protocol, tasks: Sequence[str] | None, seeds: int | Sequence[int] | None) -> Protocol:
-    """A protocol with some of its tasks, and with other seeds."""
-    from archlab.mad.protocol import load_protocol
+def open(store: Location = "archlab.db") -> Results:
+    """Open a store for reading: its runs, trials and scores.
 
+    Raises:
+        ArchlabError: there is no store.
+    """
+    return Results(store)
+
+
+def report(scores: "Scores", path: str | os.PathLike[str] = "report.html", *, protocol: Protocol | None = None) -> None:
+    """Write scores as a page: one HTML file that needs nothing but itself, and no network.
+
+    Args:
+        scores: what :func:`run` and :meth:`archlab.mad.results.Results.scores` give.
+        path: the file.
+        protocol: the protocol that the page describes; by default none.
+
+    Raises:
+        ArchlabError: nothing can be written there.
+    """
+    from archlab.reports.html import write_report
+
+    write_report(scores, os.fspath(path), protocol)
+
+
+def plan_of(
+    specs: Specs,
+    protocol: str | Protocol,
+    *,
+    tasks: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    device: "Device" = "cpu",
+) -> Plan:
+    """The plan of a run; ``specs`` may be the path of a study's file, which names protocol and architectures.
+
+    Raises:
+        ArchlabError: something cannot be met as asked.
+    """
     chosen = load_protocol(protocol) if isinstance(protocol, str) else protocol
+    if isinstance(specs, str) and specs.endswith((".yaml", ".yml")):
+        chosen, specs = read_study(specs)
     if tasks is not None:
         chosen = chosen.with_tasks(tasks)
-    return chosen if seeds is None else chosen.with_seeds(range(seeds) if isinstance(seeds, int) else seeds)
+    if seeds is not None:
+        chosen = chosen.with_seeds(range(seeds) if isinstance(seeds, int) else seeds)
+    return make_plan(chosen, specs, device)
 
 
 def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], int]:
