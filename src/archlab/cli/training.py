@@ -13,9 +13,9 @@ from archlab.cli.plans import key_value
 from archlab.cli.signals import terminable
 from archlab.errors import ArchlabError
 from archlab.layers.ops.kernels import require
-from archlab.reports.format import count
+from archlab.format import count
 from archlab.reports.ladder_view import LadderView
-from archlab.reports.live import duration
+from archlab.format import duration
 from archlab.scaling.plan import Plan
 from archlab.scaling.processes import Processes, launched_together
 from archlab.scaling.recipe import LMRecipe

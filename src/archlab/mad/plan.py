@@ -90,7 +90,8 @@ def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
     for record in records:
         if record.job in found and _counts_before(record, found[record.job]):
             found[record.job] = record
-    return score(trials, {trial.key: record for trial, record in found.items() if record is not None})
+    scored = {trial.key: record for trial, record in found.items() if record is not None}
+    return score(trials, scored, protocol=plan.protocol.name)
 
 
 def _counts_before(record: "Record", other: "Record | None") -> bool:
