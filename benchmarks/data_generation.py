@@ -1,12 +1,11 @@
-"""How many instances of each task are drawn a second, beside a generator of one instance at a time.
+"""Instances of each task drawn a second, against a generator of one instance at a time.
 
     python -m benchmarks.data_generation
     python -m benchmarks.data_generation --json results.json
 
-Both generators of a row run in turns in one process, on one thread, and draw training data; a rate is the
-median over the rounds. Seconds are processor seconds, so that what else runs on the machine counts for little.
-The generators of one instance at a time are plain Python, a call of the generator a token or pair; where one
-NumPy call draws all random numbers of an instance as easily, that is measured as well.
+Both generators of a row draw training data in turns in one process, on one thread. A rate is the median over the rounds, in
+processor seconds, so other programs on the machine matter little. The generators of one instance at a time are plain Python
+and draw one token or pair a call; where one NumPy call can draw all random numbers of an instance, that is measured too.
 """
 
 import argparse
