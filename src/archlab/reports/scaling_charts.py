@@ -82,7 +82,7 @@ def residual_panel(laws: Laws) -> Spec | None:
         return None
     family = laws.family
     rows = [
-        {"parameters": n, "loss": 100 * (loss / float(law.fit(n, d)) - 1), "budget": f"{budget:.3g}"}
+        {"parameters": n, "loss": 100 * (loss / float(law.fit(N=n, D=d)) - 1), "budget": f"{budget:.3g}"}
         for n, d, loss, budget in zip(family.N, family.D, family.loss, family.budget, strict=True)
     ]
     points = (

@@ -102,7 +102,7 @@ class Laws:
         """State and perplexity at every minimum; the state of its size follows a power law through the runs."""
         if not self.family.minima or self.family.state.min() <= 0:
             return []
-        state_of = fit_power_law(self.family.N, self.family.state)
+        state_of = fit_power_law(x=self.family.N, y=self.family.state)
         return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.family.minima.values()]
 
 
@@ -115,7 +115,7 @@ def fit_laws(family: Family, resampling: Resampling, on_method: Callable[[], obj
     sizes = len(np.unique(family.N))
     if sizes < 2:
         raise ArchlabError(f"{family.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
-    cost = fit_power_law(family.N, family.C / family.D)
+    cost = fit_power_law(x=family.N, y=family.C / family.D)
     found: dict[Method, Law] = {}
     refused: dict[Method, str] = {}
     for method in METHODS:
@@ -134,13 +134,14 @@ def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
         ArchlabError: its runs do not determine it.
     """
     if method == "isoflop":
-        return fit_isoflop(family.C, family.N, family.loss, D=family.D)
+        return fit_isoflop(C=family.C, N=family.N, D=family.D, loss=family.loss)
     if method == "envelope":
         rows, shares, losses = family.curves()
         flops, tokens = shares * family.C[rows], shares * family.D[rows]
-        return fit_envelope(rows.tolist(), flops, family.N[rows], losses, D=tokens, group=family.budget[rows].tolist())
+        group = family.budget[rows].tolist()
+        return fit_envelope(curve=rows.tolist(), C=flops, N=family.N[rows], D=tokens, loss=losses, group=group)
     from_fit = start if isinstance(start, ParametricFit) else None
-    return fit_parametric(family.N, family.D, family.loss, method=method, start=from_fit)
+    return fit_parametric(N=family.N, D=family.D, loss=family.loss, method=method, start=from_fit)
 
 
 def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
@@ -214,14 +215,14 @@ def _hold_out(family: Family, method: Method, cost: PowerLaw) -> HoldOut | str:
         return str(error)
     rest, loss_error = family.take(np.flatnonzero(held)), None
     if isinstance(fit, ParametricFit):
-        loss_error = float(np.mean(np.abs(fit(rest.N, rest.D) / rest.loss - 1)))
+        loss_error = float(np.mean(np.abs(fit(N=rest.N, D=rest.D) / rest.loss - 1)))
     return HoldOut(budget, _size_ratio(rest, frontier), loss_error)
 
 
 def _size_ratio(group: Family, frontier: Frontier) -> float | None:
     flops = float(np.median(group.C))
     try:
-        return float(frontier.size(flops)) / isoflop_minimum(flops, group.N, group.D, group.loss).size
+        return float(frontier.size(flops)) / isoflop_minimum(flops=flops, N=group.N, D=group.D, loss=group.loss).size
     except ArchlabError:
         return None
 

@@ -122,7 +122,7 @@ class Family:
 
     def _minimum(self, budget: float, loss: Floats, rows: NDArray[np.bool_], **how: float) -> IsoFlopMinimum:
         flops = float(np.median(self.C[self.budget == budget]))
-        return isoflop_minimum(flops, self.N[rows], self.D[rows], loss[rows], **how)
+        return isoflop_minimum(flops=flops, N=self.N[rows], D=self.D[rows], loss=loss[rows], **how)
 
     def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Of every point of every training curve: the row of its training, the share of it done, the training loss."""

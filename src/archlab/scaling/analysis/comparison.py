@@ -64,7 +64,7 @@ def _log_multiplier(minima: list[Minima], budget: float) -> float:
 
 
 def _loss_law(minima: Minima) -> PowerLaw:
-    return fit_power_law([m.flops for m in minima.values()], [m.loss for m in minima.values()])
+    return fit_power_law(x=[m.flops for m in minima.values()], y=[m.loss for m in minima.values()])
 
 
 def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:
@@ -72,6 +72,6 @@ def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:
     points = [(*point, one.family.label) for one in laws for point in one.state_points()]
     state, perplexity, group = zip(*points, strict=True) if points else ((), (), ())
     try:
-        return fit_state(perplexity, state, group, resampling)
+        return fit_state(perplexity=perplexity, state=state, group=group, resampling=resampling)
     except ArchlabError as error:
         return str(error)

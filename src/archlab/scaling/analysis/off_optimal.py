@@ -58,7 +58,7 @@ def over_training(family: Family) -> OverTraining | str:
     """The law fitted to an architecture's runs, or why there is none."""
     multiplier = family.D / family.N
     try:
-        fit = fit_over_training(family.C, multiplier, family.loss)
+        fit = fit_over_training(C=family.C, M=multiplier, loss=family.loss)
     except ArchlabError as error:
         return str(error)
-    return OverTraining(fit, float(np.mean(np.abs(fit(family.C, multiplier) / family.loss - 1))))
+    return OverTraining(fit, float(np.mean(np.abs(fit(C=family.C, M=multiplier) / family.loss - 1))))
