@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
+from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
 from archlab.store.fingerprint import code_fingerprint, library_versions
@@ -94,6 +95,11 @@ class Trial:
         )
         return 3.0 * per_sequence * self.recipe.num_examples(self.setting.num_train_examples)
 
+    @property
+    def origin(self) -> str:
+        """The modules from outside archlab that compute the trial; empty if there are none."""
+        return origin(self.architecture.layers)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
         return {
@@ -131,10 +137,6 @@ _FIELDS = {"architecture", "task", "knobs", "recipe", "dim", "learning_rate", "w
 def alike(trial: Trial) -> Hashable:
     """What trials must have in common to be trained together: all but learning rate, weight decay and seed."""
     return trial.architecture, trial.setting, trial.recipe, trial.dim, trial.device
-
-
-Hurdles = Mapping[int, float]
-"""By step that is evaluated: a training whose loss on the selection split is higher there is dropped."""
 
 
 @dataclass(frozen=True)

@@ -64,21 +64,20 @@ def train(
     recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
     kept = Checkpoints(checkpoints, processes) if checkpoints is not None else None
-    with computing(recipe.kernels, recipe.precision, trial.device), _signals() as asked:
-        return _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress, asked).train()
+    with computing(recipe.kernels, recipe.precision, trial.device), _signals(processes.asked):
+        return _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress).train()
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals that have asked for an end so far; empty for ever outside the main thread."""
-    asked: list[int] = []
+def _signals(asked: list[int]) -> Iterator[None]:
+    """Note the signals that ask for an end instead of obeying them; outside the main thread there are none."""
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield
         return
     numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in numbers}
     try:
-        yield asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -104,11 +103,10 @@ class _Training:
         checkpoints: Checkpoints | None,
         checkpoint_seconds: float,
         on_progress: Callable[[LMProgress], None],
-        asked: list[int],
     ) -> None:
         self.run, self.recipe = run, recipe = trial.run, trial.recipe
         self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
-        self.checkpoint_seconds, self.on_progress, self.asked = checkpoint_seconds, on_progress, asked
+        self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
         _forget_peak(processes.device)
         self.objective = make_objective(
             run.architecture,
@@ -122,7 +120,7 @@ class _Training:
         self.optimizer = make_lm_optimizer(self.objective, recipe)
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
         self.log = _Log(**kept) if kept is not None else _Log()
-        self.begun = self.log.step
+        self.start_step = self.log.step
         self.evaluate_at = _evenly(recipe.evaluations, run.steps)
         self.curve_at = _evenly(CURVE_POINTS, run.steps) | self.evaluate_at
         self.unread: list[Tensor] = []
@@ -160,7 +158,7 @@ class _Training:
     def _read(self, step: int) -> str:
         """Take in the losses up to a step, and do what is due; why the training cannot go on, or nothing."""
         due = time.perf_counter() - self.saved > self.checkpoint_seconds
-        wishes = torch.tensor([float(max(self.asked, default=0)), float(due)], device=self.processes.device)
+        wishes = torch.tensor([float(max(self.processes.asked, default=0)), float(due)], device=self.processes.device)
         *losses, stop, save = self.processes.sum(torch.cat([torch.stack(self.unread), wishes]))
         self.unread = []
         now = time.perf_counter()
@@ -176,10 +174,10 @@ class _Training:
             self.checkpoints.save(step, self.objective, self.optimizer, asdict(self.log))
             self.saved = time.perf_counter()
         if stop:
-            raise Interrupted(self.asked[0] if self.asked else signal.SIGTERM)
+            raise Interrupted(self.processes.asked[0] if self.processes.asked else signal.SIGTERM)
         if self.processes.is_first and now - self.reported > _REPORT_SECONDS:
             self.reported = now
-            self.on_progress(LMProgress(step, self.begun, self.run.steps, self._tokens_per_second(), losses[-1]))
+            self.on_progress(LMProgress(step, self.start_step, self.run.steps, self._tokens_per_second(), losses[-1]))
         self.clock = time.perf_counter()
         return ""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
+from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.scaling.plan import LMRun
 from archlab.scaling.recipe import LMRecipe
@@ -67,6 +68,16 @@ class LMTrial:
     def __str__(self) -> str:
         """For messages."""
         return str(self.run)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the training run."""
+        return float(self.run.flops)
+
+    @property
+    def origin(self) -> str:
+        """The modules from outside archlab that compute the training run; empty if there are none."""
+        return origin(self.run.architecture.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
