@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tests.scaling.fits.laws import Law
 
-from archlab.scaling.plan import LMRun
+from archlab.scaling.training_plan import LMRun
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import CurvePoint, LMResult
 from archlab.scaling.store import LanguageModelStore

@@ -31,7 +31,7 @@ from archlab.scaling.findings import Findings, find, fit_all
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, Resampling, StateFit
 from archlab.scaling.laws import METHODS, Answer, Estimate, Law, Laws, answer, extrapolation
 from archlab.scaling.store import LanguageModelStore
-from archlab.scaling.study import Parameters, Point, Study, read_study
+from archlab.scaling.study import Parameters, TrainedModel, Study, read_study
 
 
 def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, as_json: bool) -> None:
@@ -44,9 +44,9 @@ def show_fits(location: str, resampling: Resampling, parameters: Parameters, *, 
         message(reason)
     for one in findings.laws:
         print_table(_laws_table(one))
-        beyond = findings.over_training[one.family.label]
+        beyond = findings.over_training[one.runs.label]
         if isinstance(beyond, OverTraining):
-            message(f"{one.family.label}: over-training: {over_training_text(beyond)}")
+            message(f"{one.runs.label}: over-training: {over_training_text(beyond)}")
         for note in notes(one):
             message(note)
     if findings.gaps:
@@ -89,7 +89,7 @@ def show_predictions(
                     rows.append((laws, law, _answer(laws, law, flops, loss, resampling)))
                 advance()
             if not laws.found:
-                unfit.append(f"{laws.family.label}: no method fits: {next(iter(laws.refused.values()))}")
+                unfit.append(f"{laws.runs.label}: no method fits: {next(iter(laws.refused.values()))}")
     if not any(isinstance(found, Answer) for *_, found in rows):
         raise ArchlabError("; ".join([*(str(found) for *_, found in rows), *unfit]))
     for reason in unfit:
@@ -108,7 +108,7 @@ def _study(location: str, parameters: Parameters) -> Study:
 def _answer(laws: Laws, law: Law, flops: float | None, loss: float | None, resampling: Resampling) -> Answer | str:
     """Or why there is none."""
     try:
-        return answer(laws.family, law.method, law.fit, laws.cost, resampling, flops=flops, loss=loss)
+        return answer(laws.runs, law.method, law.fit, laws.cost, resampling, flops=flops, loss=loss)
     except ArchlabError as error:
         return str(error)
 
@@ -125,12 +125,12 @@ def _progress(study: Study) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(study.families) * len(METHODS))
+        task = progress.add_task("", total=len(study.tables) * len(METHODS))
         yield lambda: progress.advance(task)
 
 
 def _laws_table(laws: Laws) -> RenderableType:
-    family = laws.family
+    family = laws.runs
     head = Text(
         f"{family.label}: {count(len(family.C), 'training')}, {family.C.min():.3g} to {family.C.max():.3g} FLOPs, "
         f"{human(family.N.min())} to {human(family.N.max())} parameters",
@@ -195,14 +195,14 @@ def _prediction_table(rows: list[tuple[Laws, Law, Answer | str]], resampling: Re
         "size through the runs"
     )
     parts: list[RenderableType] = []
-    for label, own in groupby(rows, lambda row: row[0].family.label):
+    for label, own in groupby(rows, lambda row: row[0].runs.label):
         numbers = ("FLOPs", "parameters", "tokens", "loss")
         table = _table("method", *numbers, "beyond", whole=("method", *numbers))
         for laws, law, found in own:
             if isinstance(found, str):
                 table.add_row(law.method, Text(found))
                 continue
-            beyond = extrapolation(laws.family, found.flops.value)
+            beyond = extrapolation(laws.runs, found.flops.value)
             loss = "–" if found.loss is None else _asked(found.loss, ".3f")
             cells = (_asked(found.flops, ".3g"), amount(found.size), amount(found.tokens), loss)
             below = [cell.replace(" (", "\n(") for cell in cells]  # intervals on a line of their own, whole
@@ -227,10 +227,10 @@ def _asked(estimate: Estimate, digits: str) -> str:
 
 
 def _prediction(laws: Laws, law: Law, found: Answer | str) -> dict[str, Any]:
-    row: dict[str, Any] = {"architecture": laws.family.label, "method": law.method}
+    row: dict[str, Any] = {"architecture": laws.runs.label, "method": law.method}
     if isinstance(found, str):
         return row | {"refused": found}
-    return row | asdict(found) | {"beyond_the_data": extrapolation(laws.family, found.flops.value)}
+    return row | asdict(found) | {"beyond_the_data": extrapolation(laws.runs, found.flops.value)}
 
 
 def _document(findings: Findings) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _document(findings: Findings) -> dict[str, Any]:
         "confidence": findings.resampling.confidence,
         "resamples": findings.resampling.resamples,
         "intervals": findings.resampling.method,
-        "architectures": {one.family.label: _laws_document(one) for one in findings.laws},
+        "architectures": {one.runs.label: _laws_document(one) for one in findings.laws},
         "without_laws": findings.without,
         "comparisons": [asdict(c) for c in findings.comparisons],
         "sweeps": [asdict(sweep) for sweep in findings.sweeps],
@@ -261,8 +261,8 @@ def _document(findings: Findings) -> dict[str, Any]:
 
 def _laws_document(laws: Laws) -> dict[str, Any]:
     return {
-        "trainings": [_point(point) for point in laws.family.points],
-        "censored": [_point(point) for point in laws.family.censored],
+        "trainings": [_point(point) for point in laws.runs.points],
+        "censored": [_point(point) for point in laws.runs.censored],
         "cost": asdict(laws.cost),
         "methods": {method: _law_document(law) for method, law in laws.found.items()},
         "refused": laws.refused,
@@ -279,7 +279,7 @@ def _law_document(law: Law) -> dict[str, Any]:
     return {"fit": fit, "frontier": asdict(law.frontier), "largest": asdict(law.largest), "hold_out": hold_out}
 
 
-def _point(point: Point) -> dict[str, Any]:
+def _point(point: TrainedModel) -> dict[str, Any]:
     run, result = point.run, point.result
     return {
         "key": point.key,

@@ -16,7 +16,7 @@ from archlab.reports.live import duration
 from archlab.scaling.estimate import Cost, measured_costs, stated_costs
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.launch import launch_commands
-from archlab.scaling.plan import LMRun, Plan
+from archlab.scaling.training_plan import LMRun, Plan
 from archlab.scaling.planner import make_plan, named_specs
 
 

@@ -16,7 +16,7 @@ from archlab.layers.ops.kernels import require
 from archlab.reports.format import count
 from archlab.reports.ladder_view import LadderView
 from archlab.reports.live import duration
-from archlab.scaling.plan import Plan
+from archlab.scaling.training_plan import Plan
 from archlab.scaling.processes import Processes, launched_together
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import Interrupted

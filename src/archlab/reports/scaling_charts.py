@@ -10,7 +10,7 @@ from archlab.reports.charts import Row, Spec, chart, spec, style
 from archlab.scaling.findings import Findings
 from archlab.scaling.fits import ParametricFit
 from archlab.scaling.laws import METHODS, Laws
-from archlab.scaling.study import Family
+from archlab.scaling.study import RunTable
 
 HEIGHT = 230
 REACH = 10.0
@@ -25,7 +25,7 @@ _FLOPS = alt.X(
 
 def isoflop_panel(laws: Laws) -> Spec:
     """Loss over parameters, a colour for each budget: runs, parabolas, minima."""
-    family = laws.family
+    family = laws.runs
     legend = alt.Legend(
         title="budget (FLOPs)", orient="bottom", labelColor="currentColor", titleColor="currentColor", titleFontWeight="normal"
     )
@@ -55,10 +55,10 @@ def frontier_panel(findings: Findings) -> Spec:
     """The least loss of a budget: minima, and what the parametric law says."""
     rows, lines = [], []
     for laws in findings.laws:
-        label = laws.family.label
-        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.family.minima.values()]
+        label = laws.runs.label
+        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.runs.minima.values()]
         if "huber" in laws.found:
-            lines += _line(label, laws.family, laws.found["huber"].frontier.loss)
+            lines += _line(label, laws.runs, laws.found["huber"].frontier.loss)
     return _over_flops(findings, rows, lines, alt.Y("value:Q", title="least loss (nats a token)", scale=alt.Scale(zero=False)))
 
 
@@ -66,11 +66,11 @@ def optimum_panel(findings: Findings, what: Literal["size", "tokens"]) -> Spec:
     """Optimal parameters or tokens over FLOPs: minima, and the power law through them (the parametric law's where none)."""
     rows, lines = [], []
     for laws in findings.laws:
-        label = laws.family.label
-        rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.family.minima.values()]
+        label = laws.runs.label
+        rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.runs.minima.values()]
         found = next((laws.found[method] for method in METHODS if method in laws.found), None)
         if found is not None:
-            lines += _line(label, laws.family, getattr(found.frontier, what))
+            lines += _line(label, laws.runs, getattr(found.frontier, what))
     title = "optimal parameters" if what == "size" else "optimal tokens"
     return _over_flops(findings, rows, lines, alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_si()))
 
@@ -80,7 +80,7 @@ def residual_panel(laws: Laws) -> Spec | None:
     law = laws.found.get("huber")
     if law is None or not isinstance(law.fit, ParametricFit):
         return None
-    family = laws.family
+    family = laws.runs
     rows = [
         {"parameters": n, "loss": 100 * (loss / float(law.fit(N=n, D=d)) - 1), "budget": f"{budget:.3g}"}
         for n, d, loss, budget in zip(family.N, family.D, family.loss, family.budget, strict=True)
@@ -101,7 +101,7 @@ def residual_panel(laws: Laws) -> Spec | None:
 
 def difference_panel(findings: Findings, second: str) -> Spec | None:
     """Loss of an architecture over that of the first one, by budget."""
-    first = findings.laws[0].family.label
+    first = findings.laws[0].runs.label
     rows = [
         {"flops": c.budget, "value": c.difference.value, "low": c.difference.low, "high": c.difference.high}
         for c in findings.comparisons
@@ -110,7 +110,7 @@ def difference_panel(findings: Findings, second: str) -> Spec | None:
     if not rows:
         return None
     base = chart(rows).encode(x=_FLOPS)
-    colour = style([laws.family.label for laws in findings.laws].index(second)).colour
+    colour = style([laws.runs.label for laws in findings.laws].index(second)).colour
     marks = base.mark_point(filled=True, size=60, opacity=1, color=colour).encode(
         y=alt.Y("value:Q", title=f"loss minus that of {first}"), tooltip=["flops:Q", "value:Q", "low:Q", "high:Q"]
     )
@@ -125,7 +125,7 @@ def state_panel(findings: Findings) -> Spec | None:
         return None
     rows, lines = [], []
     for laws in findings.laws:
-        family = laws.family
+        family = laws.runs
         if family.label not in findings.state.offsets:
             continue
         states = np.geomspace(family.state.min(), family.state.max(), 20)
@@ -153,7 +153,7 @@ def _over_flops(findings: Findings, rows: list[Row], lines: list[Row], y: alt.Y)
     return spec(drawn + points, HEIGHT)
 
 
-def _line(label: str, family: Family, law: Any) -> list[Row]:
+def _line(label: str, family: RunTable, law: Any) -> list[Row]:
     low, high = float(family.C.min()), float(family.C.max())
     parts = ((False, np.geomspace(low, high, 30)), (True, np.geomspace(high, REACH * high, 15)))
     return [
@@ -170,7 +170,7 @@ def _shape(findings: Findings) -> alt.Shape:
 
 
 def _scale(findings: Findings, values: Sequence[str]) -> alt.Scale:
-    return alt.Scale(domain=[laws.family.label for laws in findings.laws], range=list(values))
+    return alt.Scale(domain=[laws.runs.label for laws in findings.laws], range=list(values))
 
 
 def _si() -> alt.Axis:

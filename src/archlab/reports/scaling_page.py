@@ -13,7 +13,7 @@ from archlab.reports.charts import SYMBOLS, Spec, style
 from archlab.reports.html import Panel, check_place, render_page, write_page
 from archlab.reports.provenance import environments, mixed_versions
 from archlab.scaling.findings import Findings
-from archlab.scaling.study import Point
+from archlab.scaling.study import TrainedModel
 
 COLUMNS = ("key", "architecture", "spec", "dim", "seed", "budget", "flops", "params", "params_non_embedding", "state", "tokens",
            "steps", "batch_size", "length", "learning_rate", "status", "loss", "tokens_per_second", "utilisation", "peak_bytes",
@@ -53,14 +53,14 @@ def runs_as_csv(findings: Findings) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_row(point) for laws in findings.laws for point in (*laws.family.points, *laws.family.censored))
+    writer.writerows(_row(point) for laws in findings.laws for point in (*laws.runs.points, *laws.runs.censored))
     return out.getvalue()
 
 
 def render_scaling_report(findings: Findings) -> str:
     """The page as text."""
-    labels = [laws.family.label for laws in findings.laws]
-    points = [point for laws in findings.laws for point in (*laws.family.points, *laws.family.censored)]
+    labels = [laws.runs.label for laws in findings.laws]
+    points = [point for laws in findings.laws for point in (*laws.runs.points, *laws.runs.censored)]
     return render_page(
         "scaling.html.jinja",
         _panels(findings),
@@ -96,8 +96,8 @@ def headline(findings: Findings) -> str:
         verb = "has the lower loss than" if clear or not known else "is not clearly apart from"
         doubt = "" if known else ", but nothing tells by how much it may be chance"
         return f"At {last.budget:.3g} FLOPs {ahead} {verb} {behind}{doubt}"
-    bracketed = sum(len(laws.family.minima) for laws in findings.laws)
-    groups = sum(len({p.run.budget for p in laws.family.points}) for laws in findings.laws)
+    bracketed = sum(len(laws.runs.minima) for laws in findings.laws)
+    groups = sum(len({p.run.budget for p in laws.runs.points}) for laws in findings.laws)
     return f"{bracketed} of {groups} IsoFLOP groups have their best size bracketed"
 
 
@@ -111,18 +111,18 @@ def _panels(findings: Findings) -> dict[str, list[Panel]]:
             )
 
     for laws in findings.laws:
-        add("isoflop", laws.family.label, charts.isoflop_panel(laws))
-        add("residuals", laws.family.label, charts.residual_panel(laws))
+        add("isoflop", laws.runs.label, charts.isoflop_panel(laws))
+        add("residuals", laws.runs.label, charts.residual_panel(laws))
     add("frontier", "least loss", charts.frontier_panel(findings))
     add("frontier", "optimal size", charts.optimum_panel(findings, "size"))
     add("frontier", "optimal data", charts.optimum_panel(findings, "tokens"))
     for laws in findings.laws[1:]:
-        add("differences", laws.family.label, charts.difference_panel(findings, laws.family.label))
+        add("differences", laws.runs.label, charts.difference_panel(findings, laws.runs.label))
     add("state", "perplexity over state", charts.state_panel(findings))
     return found
 
 
-def _row(point: Point) -> dict[str, Any]:
+def _row(point: TrainedModel) -> dict[str, Any]:
     run, result = point.run, point.result
     values = {name: getattr(run, name) for name in COLUMNS if hasattr(run, name)}
     return values | {

@@ -9,7 +9,7 @@ from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 
 def notes(laws: Laws) -> list[str]:
     """What a reader of the fits has to know, one line each."""
-    label = laws.family.label
+    label = laws.runs.label
     found = [f"{label}: {method}: {reason}" for method, reason in laws.refused.items()]
     if laws.isoflop is not None:
         found += [f"{label}: {reason}" for reason in laws.isoflop.refused.values()]
@@ -19,10 +19,10 @@ def notes(laws: Laws) -> list[str]:
         for law in laws.found.values()
         if law.largest.no_interval
     ]
-    if laws.family.censored:
-        runs = ", ".join(f"width {p.run.dim} at {p.run.budget:.3g}" for p in laws.family.censored)
+    if laws.runs.censored:
+        runs = ", ".join(f"width {p.run.dim} at {p.run.budget:.3g}" for p in laws.runs.censored)
         found.append(
-            f"{label}: {count(len(laws.family.censored), 'training')} diverged and left out, whatever their loss: {runs}"
+            f"{label}: {count(len(laws.runs.censored), 'training')} diverged and left out, whatever their loss: {runs}"
         )
     if laws.disagreement:
         found.append(f"{label}: methods disagree: {laws.disagreement}: believe none before you know why")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archlab.machine import single_thread
-from archlab.scaling.plan import LMRun
+from archlab.scaling.training_plan import LMRun
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
