@@ -207,7 +207,7 @@ def differences(simulations: int) -> Iterator[Check]:
             common, *own = noise * np.random.default_rng(simulation).normal(size=(3, len(loss)))
             losses = [loss + np.sqrt(shared) * common + np.sqrt(1 - shared) * error for error in own]
             better, worse = (
-                RunTable(label, flops, place, seed, flops, size, tokens, observed, size, points=(), censored=())
+                RunTable(label, flops, place, seed, flops, size, tokens, observed, size, models=(), censored=())
                 for label, observed in (("better", losses[0]), ("worse", losses[1] + truth))
             )
             held += [c.difference.low <= truth <= c.difference.high for c in compare(better, worse, Resampling())]

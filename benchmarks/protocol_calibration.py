@@ -27,7 +27,7 @@ from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.protocol import Protocol, load_protocol
 from archlab.mad.runner import run
 from archlab.mad.scores import Scores
-from archlab.mad.store import Store
+from archlab.mad.store import TrialStore
 from archlab.reports.live import LiveView
 
 ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena", "mamba", "gla"]
@@ -41,7 +41,7 @@ def longer(protocol: Protocol, times: int, seeds: int) -> Protocol:
     return replace(protocol, name=f"{protocol.name} x {times}", tasks=tasks, seeds=protocol.seeds[:seeds])
 
 
-def computed(store: Store, plan: Plan, workers: int | None) -> Scores:
+def computed(store: TrialStore, plan: Plan, workers: int | None) -> Scores:
     trials = plan.trials()
     executor = LocalExecutor(workers)
     store.remember_run(plan.to_dict())
@@ -73,7 +73,7 @@ def main() -> None:
         protocol = protocol.with_tasks(options.tasks)
     short_plan = make_plan(protocol, options.architectures)
     long_plan = replace(short_plan, protocol=longer(protocol, options.longer, options.longer_seeds))
-    with Store(options.store) as store:
+    with TrialStore(options.store) as store:
         short, long = (computed(store, plan, options.workers) for plan in (short_plan, long_plan))
 
     sides = {id(scores): {a.label: a for a in scores.architectures} for scores in (short, long)}

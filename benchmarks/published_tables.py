@@ -23,7 +23,7 @@ from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import percentile_interval
 from archlab.mad.plan import remembered_plan, score_plan
 from archlab.mad.scores import ArchitectureScore, Scores
-from archlab.mad.store import Store
+from archlab.mad.store import TrialStore
 
 TASKS = (
     "compression",
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     options = parser.parse_args()
     try:
-        with Store(options.store, create=False) as store:
+        with TrialStore(options.store, create=False) as store:
             plan = remembered_plan(store)
             scores = score_plan(store, plan)
         ours = counterparts(scores)

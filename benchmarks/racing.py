@@ -23,7 +23,7 @@ from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.racing import Race
 from archlab.mad.runner import run
 from archlab.mad.scores import Scores
-from archlab.mad.store import Store
+from archlab.mad.store import TrialStore
 from archlab.reports.live import LiveView
 
 ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena"]
@@ -32,7 +32,7 @@ ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena"]
 def raced(plan: Plan, race: Race, path: Path, workers: int | None) -> tuple[Scores, float]:
     """The scores of the plan, and the seconds that its trials took together."""
     trials = plan.trials()
-    with Store(path) as store, LocalExecutor(workers) as executor:
+    with TrialStore(path) as store, LocalExecutor(workers) as executor:
         store.remember_run(plan.to_dict())
         with LiveView(Console(stderr=True), trials, executor.num_workers) as view:
             run(trials, store, executor, view, race)

@@ -26,7 +26,7 @@ from archlab.mad.plan import remembered_plan
 from archlab.mad.racing import Race
 from archlab.mad.runner import Event, TrialFinished, run
 from archlab.mad.scoring import score
-from archlab.mad.store import Record, Store
+from archlab.mad.store import Record, TrialStore
 from archlab.mad.trial import Trial, TrialResult
 
 
@@ -85,7 +85,7 @@ def replay(trials: list[Trial], results: Mapping[str, TrialResult], race: Race) 
         if isinstance(event, TrialFinished):
             order.append((event.trial.key, event.result))
 
-    with TemporaryDirectory() as folder, Store(Path(folder) / "replay.db") as store:
+    with TemporaryDirectory() as folder, TrialStore(Path(folder) / "replay.db") as store:
         run(trials, store, Replay(results), listen, race)
         records = {record.key: record for record in store.records()}
     return [records[key] for key, _ in order], [result for _, result in order]
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="of a finished `archlab run --race off`")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
-    with Store(args.store, create=False) as store:
+    with TrialStore(args.store, create=False) as store:
         trials = remembered_plan(store).trials()
         known = {record.key: record.result for record in store.records(keys=[trial.key for trial in trials])}
     results = {key: result for key, result in known.items() if result is not None}
@@ -117,7 +117,7 @@ def main() -> None:
         seconds, flops, spent_seconds, spent_flops = [], [], 0.0, 0.0
         for record, result in zip(records, found, strict=True):
             spent_seconds += result.cpu_seconds
-            spent_flops += record.trial.flops * result.steps / record.trial.num_steps
+            spent_flops += record.job.flops * result.steps / record.job.num_steps
             seconds.append(spent_seconds)
             flops.append(spent_flops)
         agrees = [ranking(trials, records[: count + 1]) == verdict for count in range(len(records))]

@@ -33,7 +33,7 @@ class LoggedTraining:
     log: Path
     seconds: float = 0.05
 
-    def __call__(self, trial, on_progress, hurdles=None) -> TrialResult:
+    def __call__(self, trial, on_progress, thresholds=None) -> TrialResult:
         with self.log.open("a") as file:
             file.write(f"{trial.seed} {os.getpid()}\n")
         if trial.seed == FAILING_SEED:
@@ -55,13 +55,13 @@ class LoggedTraining:
         return [(int(seed), int(pid)) for seed, pid in map(str.split, lines)]
 
 
-def each(train, trials, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
+def each(train, trials, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
     """Trials that are submitted together, one after the other through a function that trains one."""
     for place, trial in enumerate(trials):
-        yield place, train(trial, partial(on_progress, place), hurdles[place])
+        yield place, train(trial, partial(on_progress, place), thresholds[place])
 
 
-def look_around(wishes, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
+def look_around(wishes, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
     """Answer whether torch is loaded, with how many threads it would run, and which GPUs it would see."""
     seen = {
         "torch": "torch" in sys.modules,
@@ -80,7 +80,7 @@ class PoliteTraining:
 
     note: Path
 
-    def __call__(self, trials, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
+    def __call__(self, trials, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
         asked = []
         signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
         on_progress(0, Progress(1, 2, 10.0, None))
@@ -91,7 +91,7 @@ class PoliteTraining:
         yield
 
 
-def leave(wishes, on_progress, hurdles) -> Iterator[tuple[int, TrialResult]]:
+def leave(wishes, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
     """Take the worker along, with a status."""
     os._exit(3)
 
@@ -114,9 +114,9 @@ class ThreadExecutor:
         self.submitted: dict[Future[TrialResult], Trial] = {}
         self.stopped: set[Trial] = set()
 
-    def submit(self, trials, on_progress, hurdles=None) -> list[Future[TrialResult]]:
+    def submit(self, trials, on_progress, thresholds=None) -> list[Future[TrialResult]]:
         futures = []
-        for trial, own in zip(trials, hurdles or [{}] * len(trials), strict=True):
+        for trial, own in zip(trials, thresholds or [{}] * len(trials), strict=True):
             futures.append(self.threads.submit(self._run, trial, on_progress, own))
             self.submitted[futures[-1]] = trial
         return futures
@@ -125,8 +125,8 @@ class ThreadExecutor:
         self.stopped.add(self.submitted[future])
         future.cancel()
 
-    def _run(self, trial, on_progress, hurdles) -> TrialResult:
-        trained = self.train(trial, partial(on_progress, trial), hurdles)
+    def _run(self, trial, on_progress, thresholds) -> TrialResult:
+        trained = self.train(trial, partial(on_progress, trial), thresholds)
         if self.closed.is_set() or trial in self.stopped:
             raise CancelledError
         return trained

@@ -17,7 +17,7 @@ from tests.scaling.synthetic_ladders import fill, ladder, stripes, sweep_of
 
 from archlab.scaling.laws import METHODS
 from archlab.scaling.training_plan import Plan
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.store import StudyStore
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def losses(store: Path) -> dict[int, object]:
-    with LanguageModelStore(store, create=False) as opened:
+    with StudyStore(store, create=False) as opened:
         return {r.run["run"]["dim"]: (r.result["loss"], r.result["curve"]) for r in opened.records(statuses=("finished",))}
 
 

@@ -16,7 +16,7 @@ from tests.fake_training import PoliteTraining, leave, look_around, make_trials
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
-from archlab.jobs.executor import TrialError, WorkerDiedError
+from archlab.jobs.executor import JobError, WorkerDiedError
 from archlab.jobs.local import LocalExecutor, available_cores
 from archlab.mad.recipe import Recipe
 from archlab.mad.train import train
@@ -27,7 +27,7 @@ from archlab.testing.executors import ask, obey_all, submit
 
 
 def what_a_worker_sees(executor) -> dict:
-    with pytest.raises(TrialError) as caught:
+    with pytest.raises(JobError) as caught:
         submit(executor, ask("answer")).result(60)
     return ast.literal_eval(str(caught.value))
 
@@ -35,7 +35,7 @@ def what_a_worker_sees(executor) -> dict:
 def test_a_worker_has_one_thread_ignores_ctrl_c_and_loads_only_what_it_needs(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     before = dict(os.environ)
-    with LocalExecutor(4, train=look_around) as executor:
+    with LocalExecutor(look_around, 4) as executor:
         seen = what_a_worker_sees(executor)
         assert seen.pop("pid") == multiprocessing.active_children()[0].pid
         assert seen == {"torch": False, "threads": {"1"}, "gpus": None, "interrupt": True, "blocked": False}
@@ -47,17 +47,17 @@ def test_a_worker_has_one_thread_ignores_ctrl_c_and_loads_only_what_it_needs(mon
 
 def test_a_gpu_worker_sees_its_gpu_alone(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    with LocalExecutor(device="cuda", train=look_around) as executor:
+    with LocalExecutor(look_around, device="cuda") as executor:
         assert executor.num_workers == 2
         assert what_a_worker_sees(executor)["gpus"] == "5"
 
 
 def test_impossible_requests_are_refused(monkeypatch):
     with pytest.raises(ArchlabError, match=r"^workers=0: must be at least 1$"):
-        LocalExecutor(0)
+        LocalExecutor(leave, 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ArchlabError, match=r"no GPU is visible"):
-        LocalExecutor(device="cuda")
+        LocalExecutor(leave, device="cuda")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity on this system")
@@ -66,19 +66,19 @@ def test_only_the_cores_that_this_process_may_use_count():
     os.sched_setaffinity(0, {min(cores)})
     try:
         assert available_cores() == 1
-        with LocalExecutor() as executor:
+        with LocalExecutor(leave) as executor:
             assert executor.num_workers == 1
     finally:
         os.sched_setaffinity(0, cores)
 
 
 def test_a_worker_that_exits_says_with_which_status():
-    with LocalExecutor(1, train=leave) as executor, pytest.raises(WorkerDiedError, match="ended with status 3 on each of 2"):
+    with LocalExecutor(leave, 1) as executor, pytest.raises(WorkerDiedError, match="ended with status 3 on each of 2"):
         submit(executor, ask("answer")).result(60)
 
 
 def test_a_worker_that_dies_idle_costs_no_attempt(tmp_path):
-    with LocalExecutor(1, train=partial(obey_all, tmp_path)) as executor:
+    with LocalExecutor(partial(obey_all, tmp_path), 1) as executor:
         submit(executor, ask("answer")).result(60)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_a_worker_that_dies_idle_costs_no_attempt(tmp_path):
 
 
 def test_a_trial_that_cannot_be_pickled_fails_alone(tmp_path):
-    with LocalExecutor(1, train=partial(obey_all, tmp_path)) as executor:
+    with LocalExecutor(partial(obey_all, tmp_path), 1) as executor:
         futures = [submit(executor, trial) for trial in (lambda: None, ask("answer"))]
         wait(futures, 60)
         assert isinstance(futures[0].exception(), pickle.PicklingError | AttributeError)

@@ -8,7 +8,7 @@ from archlab.errors import ArchlabError
 from archlab.mad.plan import Plan, at_equal_state, make_plan, remembered_plan, score_plan
 from archlab.mad.protocol import Protocol, parse_protocol
 from archlab.mad.scores import SeedScore
-from archlab.mad.store import Store
+from archlab.mad.store import TrialStore
 from archlab.mad.trial import Trial
 
 TEXT = """
@@ -29,7 +29,7 @@ def fixture_protocol() -> Protocol:
 
 @pytest.fixture(name="store")
 def fixture_store(tmp_path):
-    with Store(tmp_path / "a.db") as store:
+    with TrialStore(tmp_path / "a.db") as store:
         yield store
 
 
@@ -104,12 +104,12 @@ def earlier(trial: Trial) -> Trial:
     return EarlierTrial(**{name: getattr(trial, name) for name in trial.__dataclass_fields__})
 
 
-def finish(store: Store, trial: Trial, right: int) -> None:
+def finish(store: TrialStore, trial: Trial, right: int) -> None:
     store.claim([trial], 1)
     store.finish(trial, result(trial, [right]), PROVENANCE)
 
 
-def seed_score(store: Store, plan: Plan) -> SeedScore:
+def seed_score(store: TrialStore, plan: Plan) -> SeedScore:
     return score_plan(store, plan).architectures[0].tasks[0].settings[0].seeds[0]
 
 
@@ -147,5 +147,5 @@ def test_what_else_a_store_holds_is_left_out(store, protocol):
     for trial in make_plan(protocol.with_seeds([0, 1]), ["mlp", "swiglu"]).trials():
         finish(store, trial, 2)
     scores = score_plan(store, make_plan(protocol, ["mlp"]))
-    assert [record.trial.seed for record in scores.records] == [0]
+    assert [record.job.seed for record in scores.records] == [0]
     assert [a.label for a in scores.architectures] == ["mlp"]

@@ -9,7 +9,7 @@ from archlab.architectures import architecture
 from archlab.mad.scores import TASKS, Scores
 from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
-from archlab.reports.format import human, percent, points, probability
+from archlab.format import human, percent, points, probability
 from archlab.reports.tables import (
     architecture_dict,
     architecture_table,

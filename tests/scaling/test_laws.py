@@ -9,7 +9,7 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, trial
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import METHODS, HoldOut, answer, extrapolation, fit_laws
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
 
 FEW = Resampling(24)
@@ -20,7 +20,7 @@ LAW = Law()
 @pytest.fixture
 def study(tmp_path):
     def made(*trainings, parameters="all"):
-        with LanguageModelStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
+        with StudyStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
             return read_study(store.records(), parameters)
 
     return made
@@ -133,9 +133,9 @@ def test_sizes_count_without_embeddings_if_asked(study):
 
 
 def test_of_equal_trials_the_latest_counts(tmp_path):
-    with LanguageModelStore(tmp_path / "a.db") as store:
+    with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
-        store.finish(one, result(3.0).to_dict(), {})
+        store.finish(one, result(3.0), {})
         (record,) = store.records()
     study = read_study([record, replace(record, key="of later code", result=result(2.0).to_dict())])
     assert [point.key for point in study.points] == ["of later code"]
@@ -160,18 +160,18 @@ def test_an_empty_store_and_a_single_size_are_refused(study):
 
 
 def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
-    with LanguageModelStore(tmp_path / "a.db") as store:
+    with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
-        store.finish(one, result(3.0).to_dict(), {})
-        store.finish(replace(one, device="cuda"), result(2.0).to_dict(), {})
+        store.finish(one, result(3.0), {})
+        store.finish(replace(one, device="cuda"), result(2.0), {})
         (point,) = read_study(store.records()).points
     assert (point.trial.device, point.result.loss) == ("cuda", 2.0)
 
 
 def test_recipes_that_differ_are_named_by_what_they_differ_in(tmp_path):
-    with LanguageModelStore(tmp_path / "a.db") as store:
+    with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
-        store.finish(one, result(3.0).to_dict(), {})
-        store.finish(replace(one, recipe=replace(one.recipe, precision="bf16")), result(2.0).to_dict(), {})
+        store.finish(one, result(3.0), {})
+        store.finish(replace(one, recipe=replace(one.recipe, precision="bf16")), result(2.0), {})
         with pytest.raises(ArchlabError, match="precision: the store has runs with bf16 and fp32, whose losses do not compare"):
             read_study(store.records())

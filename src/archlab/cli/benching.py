@@ -15,7 +15,7 @@ from archlab.mad.plan import Plan, make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
 from archlab.mad.speed import cheapest, measure, remember
 from archlab.mad.trial import Trial
-from archlab.reports.live import duration
+from archlab.format import duration
 
 SHOWN = "in-context-recall"
 

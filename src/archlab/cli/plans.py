@@ -1,6 +1,5 @@
 """The options that choose a protocol and narrow it, shared by run, scores and report."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,8 +44,8 @@ def narrowed_protocol(
     from archlab.mad.protocol import load_protocol
 
     protocol = load_protocol(name)
-    if tasks is not None:
-        protocol = protocol.with_tasks(_tasks(tasks, protocol.tasks))
+    if (names := task_names(tasks)) is not None:
+        protocol = protocol.with_tasks(names)
     if settings not in ("all", "base"):
         raise ArchlabError(f"--settings {settings}: choose base or all")
     if settings == "base":
@@ -76,12 +75,19 @@ def key_value(option: str, text: str) -> tuple[str, Any]:
     return key.strip(), parsed
 
 
-def _tasks(text: str, known: Iterable[str]) -> list[str]:
+def task_names(text: str | None) -> list[str] | None:
+    """The value of ``--tasks`` as names.
+
+    Raises:
+        ArchlabError: it names no task.
+    """
     from archlab.errors import ArchlabError
 
+    if text is None:
+        return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ArchlabError(f"--tasks {text!r} names no task: choose from {', '.join(known)}")
+        raise ArchlabError(f"--tasks {text!r} names no task: `archlab tasks` lists them")
     return names
 
 

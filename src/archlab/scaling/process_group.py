@@ -108,6 +108,9 @@ def follow(work: Work[J, P, R], processes: Processes) -> None:
     Raises:
         Exception: a job failed here; it has failed in the first process too.
     """
-    while (jobs := processes.agree(None)) is not None:
+    while True:
+        jobs: Any = processes.agree(None)  # an empty group says that the first process is alive
+        if jobs is None:
+            return
         for _ in work(jobs, lambda *_: None, [{}] * len(jobs)) if jobs else ():
             pass

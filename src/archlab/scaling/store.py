@@ -24,7 +24,7 @@ class StudyStore(Ledger[LMTrial, LMResult]):
     table = language_models
     description: ClassVar[str] = "run"
     filled_by: ClassVar[str] = "archlab scale run PLAN"
-    kind: ClassVar[str] = "study"
+    kind: ClassVar[str] = "scaling"
 
     @override
     def read_job(self, description: dict[str, Any]) -> LMTrial:

@@ -254,6 +254,16 @@ class Ledger(ABC, Generic[J, R]):
             described = {self.description: job.to_dict()}
             connection.execute(update(self.table).where(self.table.c.key == job.key).values(described))
 
+    def delete(self, keys: Sequence[str]) -> int:
+        """Delete jobs with their results, except those that are being computed; how many."""
+        with self._write() as connection:
+            return sum(
+                connection.execute(
+                    delete(self.table).where(self.table.c.key.in_(chunk), self.table.c.status != "running")
+                ).rowcount
+                for chunk in _chunks(keys)
+            )
+
     def give_back(self, job: J) -> None:
         """Give back a claim: the job is as if this owner had never taken it."""
         with self._write() as connection:

@@ -9,7 +9,7 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result
 from archlab.scaling.analysis.comparison import compare, state_law
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import fit_laws
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
 
 FEW = Resampling(24)
@@ -21,7 +21,7 @@ WORSE = replace(LAW, A=LAW.A * 1.2, B=LAW.B * 1.2)
 @pytest.fixture
 def families(tmp_path):
     def made(*trainings):
-        with LanguageModelStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
+        with StudyStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
             return list(read_study(store.records()).tables.values())
 
     return made

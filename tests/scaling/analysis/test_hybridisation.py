@@ -6,7 +6,7 @@ from tests.scaling.synthetic_ladders import fill, stripes, sweep_of
 from archlab.scaling.analysis.hybridisation import sweeps
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import Estimate
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
 
 BUDGETS = (1e17, 4e17)
@@ -15,7 +15,7 @@ BUDGETS = (1e17, 4e17)
 @pytest.fixture
 def families(tmp_path):
     def made(specs: dict[str, tuple[str, float]], **values):
-        with LanguageModelStore(fill(tmp_path / "archlab.db", sweep_of(specs, budgets=BUDGETS, **values))) as store:
+        with StudyStore(fill(tmp_path / "archlab.db", sweep_of(specs, budgets=BUDGETS, **values))) as store:
             return read_study(store.records()).tables.values()
 
     return made

@@ -7,7 +7,7 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder
 
 from archlab.scaling.analysis.off_optimal import OverTraining, off_optimal_gaps, over_training
 from archlab.scaling.fits import Resampling
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
 
 LAW = Law()
@@ -16,7 +16,7 @@ LAW = Law()
 @pytest.fixture
 def family(tmp_path):
     def made(**values):
-        with LanguageModelStore(fill(tmp_path / "archlab.db", ladder("a", values.pop("law", LAW), **values))) as store:
+        with StudyStore(fill(tmp_path / "archlab.db", ladder("a", values.pop("law", LAW), **values))) as store:
             return read_study(store.records()).tables["a"]
 
     return made

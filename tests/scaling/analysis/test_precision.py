@@ -21,7 +21,7 @@ def family(noise, budgets=(1e15, 4e15), sizes=SIZES, best=4e6) -> RunTable:
     size, flops = np.tile(sizes, count), np.repeat(budgets, len(sizes))
     loss = 3 + 0.1 * np.log(size / best) ** 2 + noise
     zero = np.zeros_like(place)
-    return RunTable("a", flops, place, zero, flops, size, flops / 6 / size, loss, size, points=(), censored=())
+    return RunTable("a", flops, place, zero, flops, size, flops / 6 / size, loss, size, models=(), censored=())
 
 
 def errors(seed, count=10, scale=0.003):

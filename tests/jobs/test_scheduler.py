@@ -14,18 +14,11 @@ from tests.fake_training import FAILING_SEED, LoggedTraining, ThreadExecutor, ma
 from tests.synthetic_records import result
 
 from archlab.errors import ArchlabError
+from archlab.jobs.events import JobFailed, JobFinished, JobProgressed, JobReused, JobStarted, RunEnded, RunStarted, Waiting
 from archlab.jobs.local import LocalExecutor
-from archlab.mad.runner import (
-    RunInterrupted,
-    TrialFailed,
-    TrialFinished,
-    TrialProgressed,
-    TrialReused,
-    TrialStarted,
-    Waiting,
-    run,
-)
-from archlab.mad.store import Store
+from archlab.jobs.scheduler import run
+from archlab.mad.racing import Racing
+from archlab.mad.store import TrialStore
 from archlab.mad.trial import Progress
 from archlab.store.owner import Owner, process_started
 
@@ -44,7 +37,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def store(path):
-    with Store(path) as opened:
+    with TrialStore(path) as opened:
         yield opened
 
 
@@ -63,18 +56,14 @@ def of(kind, events):
 
 def test_all_trials_are_computed_in_order_and_told_of(store, executor, train):
     trials, events = make_trials(6), []
-    summary = run([*trials, trials[0]], store, executor, events.append)
+    summary = run([*trials, trials[0]], store, executor, listeners=[events.append])
     assert sorted(train.seeds()) == list(range(6))
-    assert [event.trial for event in of(TrialStarted, events)] == trials
-    assert {event.progress for event in of(TrialProgressed, events)} == {Progress(1, 2, 10.0, None)}
-    assert Counter(event.trial.seed for event in of(TrialFinished, events)) == Counter(range(6))
-    for event in of(TrialFinished, events):
-        assert (
-            event.result.to_dict()
-            == result(event.trial, [1, 2, event.trial.seed % 5], curve=[(500, 0.25), (1000, 0.5)]).to_dict()
-        )
+    assert [event.job for event in of(JobStarted, events)] == trials
+    assert {event.progress for event in of(JobProgressed, events)} == {Progress(1, 2, 10.0, None)}
+    assert Counter(event.job.seed for event in of(JobFinished, events)) == Counter(range(6))
+    for event in of(JobFinished, events):
+        assert event.result.to_dict() == result(event.job, [1, 2, event.job.seed % 5], curve=[(500, 0.25), (1000, 0.5)]).to_dict()
     assert (summary.total, summary.computed, summary.reused, summary.failed) == (6, 6, 0, {})
-    assert summary.examples == 6 * 1000 * 32
     assert summary.wall_seconds > 0.03
     assert [record.status for record in store.records()] == ["finished"] * 6
     assert all(record.provenance["wall_seconds"] >= 0.01 and record.provenance["torch"] for record in store.records())
@@ -83,7 +72,7 @@ def test_all_trials_are_computed_in_order_and_told_of(store, executor, train):
 def test_no_more_trials_are_claimed_than_there_are_workers(store, train):
     running = []
     with ThreadExecutor(train, num_workers=3) as executor:
-        run(make_trials(7), store, executor, lambda _: running.append(len(store.records(statuses=["running"]))))
+        run(make_trials(7), store, executor, listeners=[lambda _: running.append(len(store.records(statuses=["running"])))])
     assert max(running) == 3
 
 
@@ -91,28 +80,29 @@ def test_what_is_stored_is_reused_and_never_computed_again(store, executor, trai
     trials, events = make_trials(4), []
     run(trials[:3], store, executor)
     store.finish(trials[3], result(trials[3], [1], status="diverged"), {})
-    summary = run(trials[::-1], store, executor, events.append)
+    summary = run(trials[::-1], store, executor, listeners=[events.append])
     assert sorted(train.seeds()) == [0, 1, 2]
-    assert (summary.reused, summary.diverged, summary.computed, summary.examples) == (4, 1, 0, 0)
-    assert [type(event) for event in events] == [TrialReused] * 4
-    assert [event.trial for event in events] == trials[::-1]
+    assert (summary.reused, summary.count("diverged"), summary.computed) == (4, 1, 0)
+    assert [type(event) for event in events] == [RunStarted, *[JobReused] * 4, RunEnded]
+    assert [event.job for event in events[1:-1]] == trials[::-1]
+    assert events[0] == RunStarted(tuple(trials[::-1]), 2)
 
 
 def test_a_failing_trial_does_not_stop_the_others_and_is_tried_by_the_next_run(store, train):
     trials, events = make_trials(3, start=FAILING_SEED - 1), []
     with ThreadExecutor(train, num_workers=1) as executor:
-        summary = run(trials, store, executor, events.append)
+        summary = run(trials, store, executor, listeners=[events.append])
         assert summary.computed == 2
-        assert summary.failed == {trials[1]: "unlucky"}
-        assert [(event.trial, event.reason) for event in of(TrialFailed, events)] == [(trials[1], "unlucky")]
+        assert summary.failed == {trials[1].key: "unlucky"}
+        assert [(event.job, event.reason) for event in of(JobFailed, events)] == [(trials[1], "unlucky")]
         (record,) = store.records(statuses=["failed"])
-        assert (record.trial, record.error) == (trials[1], "unlucky")
-        assert run(trials, store, executor).failed == {trials[1]: "unlucky"}
+        assert (record.job, record.error) == (trials[1], "unlucky")
+        assert run(trials, store, executor).failed == {trials[1].key: "unlucky"}
     assert train.seeds() == [12, 13, 14, 13]
 
 
 def test_a_store_that_cannot_be_written_ends_the_run(store, executor, train, monkeypatch):
-    finish, finished = Store.finish, []
+    finish, finished = TrialStore.finish, []
 
     def until_the_disk_is_full(self, trial, *values):
         if len(finished) == 2:
@@ -120,22 +110,23 @@ def test_a_store_that_cannot_be_written_ends_the_run(store, executor, train, mon
         finished.append(trial)
         finish(self, trial, *values)
 
-    monkeypatch.setattr(Store, "finish", until_the_disk_is_full)
+    monkeypatch.setattr(TrialStore, "finish", until_the_disk_is_full)
     events = []
     with pytest.raises(ArchlabError, match="the disk is full"):
-        run(make_trials(9), store, executor, events.append)
-    assert of(RunInterrupted, events)[0].summary.computed == 2
+        run(make_trials(9), store, executor, listeners=[events.append])
+    (ended,) = of(RunEnded, events)
+    assert (ended.interrupted, ended.summary.computed) == (True, 2)
     assert [record.status for record in store.records()] == ["finished"] * 2
     assert len(train.seeds()) < 9
 
 
 def test_a_listener_that_raises_ends_the_run_with_the_claims_given_back(store, executor):
     def raise_error(event):
-        if isinstance(event, TrialFinished):
+        if isinstance(event, JobFinished):
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        run(make_trials(9), store, executor, raise_error)
+        run(make_trials(9), store, executor, listeners=[raise_error])
     assert {record.status for record in store.records()} == {"finished"}
 
 
@@ -144,7 +135,7 @@ def test_a_listener_that_raises_ends_the_run_with_the_claims_given_back(store, e
 
 def test_trials_of_another_run_are_waited_for_and_reused(store, path, executor, train):
     trials, events = make_trials(3), []
-    with Store(path) as other:
+    with TrialStore(path) as other:
         assert other.claim(trials[:2], 2) == trials[:2]
         waits = threading.Event()
 
@@ -160,7 +151,7 @@ def test_trials_of_another_run_are_waited_for_and_reused(store, path, executor, 
 
         thread = threading.Thread(target=finish_once_waited_for)
         thread.start()
-        summary = run(trials, store, executor, listen)
+        summary = run(trials, store, executor, listeners=[listen])
         thread.join()
     assert of(Waiting, events) == [Waiting(tuple(trials[:2]))]
     assert (summary.computed, summary.reused) == (1, 2)
@@ -171,7 +162,7 @@ def test_trials_of_a_run_that_dies_are_taken_over(store, path, executor, train):
     trials, events = make_trials(2), []
     with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
         other = replace(Owner.of_this_process(), pid=process.pid, process_started=process_started(process.pid))
-        with Store(path, owner=other) as dying:
+        with TrialStore(path, owner=other) as dying:
             dying.claim(trials, 2)
 
         def kill_once_waited_for(event):
@@ -179,7 +170,7 @@ def test_trials_of_a_run_that_dies_are_taken_over(store, path, executor, train):
             if isinstance(event, Waiting):
                 process.kill()
 
-        summary = run(trials, store, executor, kill_once_waited_for)
+        summary = run(trials, store, executor, listeners=[kill_once_waited_for])
     assert of(Waiting, events) == [Waiting(tuple(trials))]
     assert (summary.computed, summary.reused) == (2, 0)
     assert sorted(train.seeds()) == [0, 1]
@@ -192,7 +183,7 @@ class Script:
     """The run script in a process group of its own."""
 
     def __init__(self, path, train, num_trials, kind):
-        command = [sys.executable, "-m", "tests.mad.run_script", path, train.log, str(num_trials), str(train.seconds), kind]
+        command = [sys.executable, "-m", "tests.jobs.run_script", path, train.log, str(num_trials), str(train.seconds), kind]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -250,12 +241,12 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks f
 def test_a_run_that_is_killed_loses_what_was_in_flight_and_the_next_finishes_the_rest(path, tmp_path):
     slow = LoggedTraining(tmp_path / "log", seconds=0.3)
     with Script(path, slow, 6, "processes") as script:
-        script.wait_for("TrialFinished", 2)
+        script.wait_for("JobFinished", 2)
         script.process.send_signal(signal.SIGKILL)
         script.process.wait()
         assert script.group_is_gone_within(3), "workers outlived their parent"
-    with Store(path, create=False) as store:
-        before = {record.trial.seed: record.status for record in store.records()}
+    with TrialStore(path, create=False) as store:
+        before = {record.job.seed: record.status for record in store.records()}
     finished = {seed for seed, status in before.items() if status == "finished"}
     assert 2 <= len(finished) < 6
     assert set(before.values()) == {"finished", "running"}
@@ -263,7 +254,7 @@ def test_a_run_that_is_killed_loses_what_was_in_flight_and_the_next_finishes_the
     with Script(path, slow, 6, "threads") as script:
         assert script.end() == f"computed {6 - len(finished)} reused {len(finished)}"
     assert sorted(slow.seeds()[trained:]) == sorted(set(range(6)) - finished)
-    with Store(path, create=False) as store:
+    with TrialStore(path, create=False) as store:
         assert [record.status for record in store.records()] == ["finished"] * 6
 
 
@@ -271,8 +262,8 @@ def test_a_run_that_is_killed_loses_what_was_in_flight_and_the_next_finishes_the
 def test_ctrl_c_keeps_what_is_finished_and_gives_back_the_rest(path, tmp_path):
     slow = LoggedTraining(tmp_path / "log", seconds=0.3)
     with Script(path, slow, 8, "processes") as script:
-        script.wait_for("TrialFinished", 2)
-        script.wait_for("TrialStarted", 4)
+        script.wait_for("JobFinished", 2)
+        script.wait_for("JobStarted", 4)
         os.killpg(script.process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
         output, errors = script.process.communicate(timeout=10)
         assert script.group_is_gone_within(3)
@@ -280,7 +271,7 @@ def test_ctrl_c_keeps_what_is_finished_and_gives_back_the_rest(path, tmp_path):
     assert output.splitlines()[-1] == f"interrupted after {told}"
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert errors.count("Traceback") == 1, "a worker complained"
-    with Store(path, create=False) as store:
+    with TrialStore(path, create=False) as store:
         assert [record.status for record in store.records()] == ["finished"] * told
     assert 2 <= told < 8
 
@@ -313,7 +304,7 @@ class LoggedGroups:
 
     log: Path
 
-    def __call__(self, trials, on_progress, hurdles):
+    def __call__(self, trials, on_progress, thresholds):
         with self.log.open("a") as file:
             file.write(" ".join(str(trial.seed) for trial in trials) + "\n")
         for place, trial in enumerate(trials):
@@ -322,7 +313,8 @@ class LoggedGroups:
 
 def test_trials_that_are_alike_are_trained_together(store, tmp_path):
     first, other = make_trials(5), [replace(trial, dim=64) for trial in make_trials(2)]
-    with LocalExecutor(1, train=LoggedGroups(tmp_path / "log")) as executor:
-        summary = run([*first[:3], *other, *first[3:]], store, executor, population=4)
+    with LocalExecutor(LoggedGroups(tmp_path / "log"), 1) as executor:
+        trials = [*first[:3], *other, *first[3:]]
+        summary = run(trials, store, executor, policy=Racing(trials, "off", population=4))
     assert summary.computed == len(store.records()) == 7
     assert (tmp_path / "log").read_text().splitlines() == ["0 1 2 3", "0 1", "4"]

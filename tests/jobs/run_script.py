@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tests.fake_training import LoggedTraining, ThreadExecutor, each, make_trials
 
+from archlab.jobs.events import JobFinished, JobStarted, RunEnded
 from archlab.jobs.local import LocalExecutor
-from archlab.mad.runner import RunInterrupted, TrialFinished, TrialStarted, run
-from archlab.mad.store import Store
+from archlab.jobs.scheduler import run
+from archlab.mad.store import TrialStore
 from archlab.mad.trial import Trial
 
 
@@ -32,13 +33,13 @@ if __name__ == "__main__":
     train = LoggedTraining(Path(log), float(seconds))
 
     def tell(event):
-        if isinstance(event, TrialStarted | TrialFinished):
-            print(type(event).__name__, event.trial.seed, flush=True)
-        elif isinstance(event, RunInterrupted):
+        if isinstance(event, JobStarted | JobFinished):
+            print(type(event).__name__, event.job.seed, flush=True)
+        elif isinstance(event, RunEnded) and event.interrupted:
             print(f"interrupted after {event.summary.computed}", flush=True)
 
-    executor = LocalExecutor(2, train=partial(each, train)) if kind == "processes" else ThreadExecutor(train)
-    with Store(location) as store, executor:
+    executor = LocalExecutor(partial(each, train), 2) if kind == "processes" else ThreadExecutor(train)
+    with TrialStore(location) as store, executor:
         trials = [LightTrial(**vars(trial)) for trial in make_trials(int(num_trials))]
-        summary = run(trials, store, executor, tell)
+        summary = run(trials, store, executor, listeners=[tell])
     print(f"computed {summary.computed} reused {summary.reused}", flush=True)
