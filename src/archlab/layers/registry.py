@@ -5,7 +5,6 @@ those that installed packages name as entry points.
 """
 
 import importlib
-import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -15,13 +14,10 @@ from typing import Any, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
-
-LARGEST = 10**12
-"""Of whole numbers that are knobs, lengths or states: beyond any model, and small enough to be counted with."""
-
+from archlab.layers.knobs import check_number, converted
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"contract", "registry", "ops", "substates", "external"}
+_NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry", "substates"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
@@ -30,7 +26,8 @@ def register(name: str) -> Callable[[Config], Config]:
     """Class decorator: make a config known under ``name`` in specs.
 
     Raises:
-        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` names no knob.
+        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` or ``head_knob`` names no
+            whole-number knob.
     """
 
     def add(config: Config) -> Config:
@@ -41,9 +38,11 @@ def register(name: str) -> Callable[[Config], Config]:
         for knob, default in defaults.items():
             if default is MISSING:
                 raise ArchlabError(f"layer {name!r}: its knob {knob} needs a default, as in {knob}: int = 4")
-        state_knob: Any = config.state_knob  # a property where it depends on other knobs
-        if isinstance(state_knob, str) and state_knob and type(defaults.get(state_knob)) is not int:
-            raise unknown(f"state_knob of layer {name!r}:", state_knob, (k for k, v in defaults.items() if type(v) is int))
+        for role in ("state_knob", "head_knob"):
+            knob = getattr(config, role)
+            # A property where it depends on other knobs.
+            if isinstance(knob, str) and knob and type(defaults.get(knob)) is not int:
+                raise unknown(f"{role} of layer {name!r}:", knob, (k for k, v in defaults.items() if type(v) is int))
         config.name = name
         _REGISTRY[name] = config
         return config
@@ -117,7 +116,7 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
         if knob not in defaults:
             raise unknown(f"knob of {name}:", knob, defaults)
         check_number(f"{name}({knob}={value})", value)
-        knobs[knob] = _coerce(f"{name}({knob}={value})", value, type(defaults[knob]))
+        knobs[knob] = converted(f"{name}({knob}={value})", value, type(defaults[knob]))
     try:
         return config(**made_of, **knobs)
     except ArchlabError:
@@ -129,24 +128,3 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
 def _defaults(config: type[LayerConfig]) -> dict[str, Any]:
     """The knobs of a class with their defaults."""
     return {f.name: f.default for f in fields(config) if not (issubclass(config, Composite) and f.name == "layers")}
-
-
-def check_number(where: str, value: Any) -> None:
-    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`.
-
-    Raises:
-        ArchlabError: naming ``where`` the value is given.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ArchlabError(f"{where}: give a finite number")
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise ArchlabError(f"{where}: give a number of at most {LARGEST:,}")
-
-
-def _coerce(where: str, value: Any, wanted: type) -> Any:
-    """The value as the type of the knob's default; ints are taken for floats, nothing else converts."""
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not wanted:
-        raise ArchlabError(f"{where}: {value!r} is of type {type(value).__name__}, give a value of type {wanted.__name__}")
-    return value

@@ -137,13 +137,13 @@ def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Itera
     Raises:
         ArchlabError: the spec cannot be read, or fits no width.
     """
-    several = [name for name, config in registry().items() if getattr(config, "heads", 1) > 1]
+    several = {name: knob for name, config in registry().items() if (knob := config.head_knob) and getattr(config, knob) > 1}
     written = architecture(spec)
     refused: ArchlabError | None = None
     largest = 0
     for dim in _widths():
         heads = _heads(dim, shape.head_dim)
-        value = architecture(spec, layer_defaults={name: {"heads": heads} for name in several})
+        value = architecture(spec, layer_defaults={name: {knob: heads} for name, knob in several.items()})
         try:
             value.validate(dim)
         except ArchlabError as error:

@@ -6,15 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from archlab.layers import LayerConfig
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import Resampling
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.laws import Estimate
 from archlab.scaling.study import Minima, RunTable
-
-ATTENTION = frozenset({"attention", "mh-attention", "gqa", "mla"})
-"""Layers that attend to the whole past, unless they have a window."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +55,11 @@ def _describe(table: RunTable) -> tuple[float, frozenset[str]] | None:
     """Return fraction of attention and the other layers; None where the sizes differ in them or nothing mixes the sequence."""
     descriptions = set()
     for architecture in {model.run.architecture for model in table.models}:
-        others = [layer for layer in architecture.layers if not _attends(layer)]
+        others = [layer for layer in architecture.layers if not layer.is_attention]
         attention = len(architecture.layers) - len(others)
         mixing = attention + sum(layer.kind == "sequence" for layer in others)
         descriptions.add((attention / mixing, frozenset(layer.name for layer in others)) if mixing else None)
     return descriptions.pop() if len(descriptions) == 1 else None
-
-
-def _attends(layer: LayerConfig) -> bool:
-    return layer.name in ATTENTION and not getattr(layer, "window", None)
 
 
 def _belongs(fraction: float, others: frozenset[str], layers: frozenset[str]) -> bool:
