@@ -10,10 +10,10 @@ from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, stripes, sweep_of
 
 from archlab.reports.scaling_page import headline, write_scaling_report
-from archlab.scaling.study_fit import StudyFit, fit_study
 from archlab.scaling.fits import Resampling
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
+from archlab.scaling.study_fit import StudyFit, fit_study
 
 LAW = Law()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from archlab import architecture
 from archlab.corpora import Corpus, prepare
-from archlab.scaling.training_plan import LMRun, Size
 from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.training_plan import LMRun, Size
 from archlab.scaling.trial import LMTrial
 
 LENGTH = 16

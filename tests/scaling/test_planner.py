@@ -130,7 +130,7 @@ def test_the_ladder_of_the_paper_has_its_extent():
 
 def sizes_of(spec: str, shape: Shape = DEFAULT, below: float = 1e8):
     found = []
-    for size in all_sizes_of(spec, shape, vocab_size=VOCAB, length=LENGTH):
+    for size in all_sizes(spec, shape, vocab_size=VOCAB, length=LENGTH):
         if size.params > below:
             break
         found.append(size)

@@ -7,8 +7,8 @@ import pytest
 
 from archlab.errors import ArchlabError
 from archlab.scaling.ladder import Ladder
-from archlab.scaling.training_plan import Plan
 from archlab.scaling.planner import make_plan
+from archlab.scaling.training_plan import Plan
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,11 @@ class Cost:
     """At the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
 
 
+def plan_costs(runs: Iterable[LMRun], flops_per_second: float | None = None) -> list[Cost]:
+    """Costs on accelerators that reach so many FLOP/s each; by default on one thread of this machine, by timing steps."""
+    return measured_costs(runs) if flops_per_second is None else stated_costs(runs, flops_per_second)
+
+
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
     """Costs on one thread of this machine, by timing a few training steps of every size."""
     runs = list(runs)

@@ -52,9 +52,9 @@ class Shape:
         Raises:
             ArchlabError: one is not positive.
         """
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ArchlabError(f"{field.name}={getattr(self, field.name)}: must be positive")
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ArchlabError(f"{name}={value}: must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,11 @@ class Ladder:
         """Rules that give depth and heads for a width."""
         return Shape(self.aspect, self.head_dim)
 
+    @property
+    def flops_per_second(self) -> float | None:
+        """FLOP/s that training reaches on an accelerator; None for a study that is not planned on paper."""
+        return None if self.peak_flops is None else self.peak_flops * self.utilisation
+
     def with_values(self, **values: Any) -> "Ladder":
         """Return the ladder with other values; None leaves a field as it is.
 
@@ -132,7 +137,10 @@ class Ladder:
         for name in values:
             if name not in known:
                 raise unknown("field of a ladder:", name, known)
-        return replace(self, **{name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        if "data" in given or "tokenizer" in given:  # the ladder's own tokenizer and vocabulary fit its own data only
+            given = {"tokenizer": None, "vocab_size": None} | given
+        return replace(self, **given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field that is not at its default, for a plan's provenance."""
@@ -153,7 +161,7 @@ def default_learning_rate(params: float) -> float:
 
 
 def default_batch_size(params: float, length: int) -> int:
-    """Return the sequences of a batch: OLMo's ``2048 x 160 (N / 108M)^(2/3)`` tokens, at least 2048, as the nearest power of 2."""
+    """Return the sequences of a batch: OLMo's ``2048 x 160 (N / 108M)^(2/3)`` tokens, at least 2048, to a power of 2."""
     tokens = max(FEWEST_BATCH_TOKENS, REFERENCE_BATCH_TOKENS * (params / REFERENCE_PARAMS) ** (2 / 3))
     return 1 << max(0, round(math.log2(tokens / length)))
 

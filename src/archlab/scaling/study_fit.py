@@ -1,4 +1,4 @@
-"""Everything that is fitted to a study: laws, comparisons, the state law, the cost of other sizes, the best fraction of attention."""
+"""The fits of a study: laws, comparisons, the state law, the cost of other sizes, the best fraction of attention."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class StudyFit:
         doubt = "" if low is not None else "; whether by chance, these runs do not tell"
         if len(self.best) == 1:
             return f"{start} has a lower loss than {_behind(nearest)}{doubt}"
-        return f"{start} has the lowest loss of {len(self.best) + 1} architectures, before {_behind(nearest)}, and {_behind(last)}{doubt}"
+        others = f"before {_behind(nearest)}, and {_behind(last)}"
+        return f"{start} has the lowest loss of {len(self.best) + 1} architectures, {others}{doubt}"
 
     @property
     def warnings(self) -> list[str]:

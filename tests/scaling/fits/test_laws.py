@@ -310,7 +310,9 @@ def test_the_unit_of_the_loss_does_not_matter_to_over_training(unit: float):
 def test_a_product_of_whole_numbers_that_overflowed_is_named():
     with np.errstate(over="ignore"):
         flops = 6 * np.array([10**9, 10**9]) * np.array([10**10, 2 * 10**10])
-    with pytest.raises(ArchlabError, match=r"^x\[1\]=-.*: fits .*; the product of whole numbers overflowed: compute it in floats"):
+    with pytest.raises(
+        ArchlabError, match=r"^x\[1\]=-.*: fits .*; the product of whole numbers overflowed: compute it in floats"
+    ):
         fit_power_law(x=flops, y=[3.0, 2.0])
     with pytest.raises(ArchlabError, match=r"^x\[0\]=-1\.0: .*leave out"):
         fit_power_law(x=[-1.0, 2.0], y=[3.0, 2.0])
