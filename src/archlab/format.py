@@ -10,12 +10,13 @@ SHORT_TASKS = {
 }
 
 
+_SHORTER_TASKS = {"compression": "comp", "memorization": "mem"}
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
-def short_task(task: str) -> str:
-    """The name of a task at the head of a narrow column."""
-    return SHORT_TASKS.get(task, task)
+def short_task(task: str, *, narrow: bool = False) -> str:
+    """The name of a task at the head of a column, even shorter in a narrow table."""
+    return (narrow and _SHORTER_TASKS.get(task)) or SHORT_TASKS.get(task, task)
 
 
 def human(number: float | None) -> str:

@@ -95,9 +95,9 @@ def run(
     from archlab.cli.output import message, print_json, print_scores, store_option
     from archlab.cli.plans import narrowed_protocol
     from archlab.cli.signals import terminable
+    from archlab.format import count
     from archlab.mad.plan import at_equal_state, make_plan
     from archlab.reports.findings import spent
-    from archlab.format import count
     from archlab.reports.live import LiveView
     from archlab.store.database import shown
 
@@ -128,10 +128,7 @@ def run(
         with terminable():
             scores = archlab.run(architectures, chosen, **options, label=label, listeners=[LiveView(Console(stderr=True)), ended])
     except KeyboardInterrupt:
-        summary = ended.summary
-        if summary is not None:
-            have = f"{summary.reused + summary.computed} of {count(summary.total, 'trial')} are in {shown(store)}"
-            message(f"stopped: {have}; the same command does the rest")
+        message(f"what is done is in {shown(store)}; the same command does the rest")
         sys.exit(130)
     assert ended.summary is not None
     _report(ended.summary, ended.trials)
@@ -219,8 +216,7 @@ def _factors(plan: "Plan") -> str:
 
 
 def _time(cost: "Estimate", num_workers: int) -> str:
-    from archlab.format import count
-    from archlab.format import duration
+    from archlab.format import count, duration
 
     if not cost.trials:
         return "none: the store has every trial that is needed"
@@ -232,8 +228,7 @@ def _time(cost: "Estimate", num_workers: int) -> str:
 
 
 def _compiling(cost: "Compilation") -> str:
-    from archlab.format import count
-    from archlab.format import duration
+    from archlab.format import count, duration
 
     workers = f"{duration(cost.seconds)} in each of {count(cost.num_workers, 'worker')}"
     if cost.saved <= 0:
@@ -249,8 +244,7 @@ def _by_kernels(faster: float) -> str:
 
 def _report(summary: "RunSummary", trials: "dict[str, Trial]") -> None:
     from archlab.cli.output import message
-    from archlab.format import count
-    from archlab.format import duration
+    from archlab.format import count, duration
 
     parts = [f"{count(summary.computed, 'trial')} computed in {duration(summary.wall_seconds)}"]
     if not summary.computed:

@@ -79,8 +79,8 @@ def delete(
     """
     from archlab.cli.output import message
     from archlab.errors import ArchlabError
-    from archlab.mad.store import TrialStore
     from archlab.format import count
+    from archlab.mad.store import TrialStore
 
     if not keys and not any((run, architecture, task, status)):
         raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --task or --status")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
+from archlab.architectures.stored import stored_architecture
 from archlab.layers.external.check import check_third_party
 from archlab.mad.protocol import Protocol
 
@@ -37,8 +38,8 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
-        """The plan that :meth:`to_dict` wrote down."""
-        architectures = tuple(replace(architecture(a["spec"]), name=a["name"]) for a in values["architectures"])
+        """The plan that :meth:`to_dict` wrote down, also if layers of its architectures are not available."""
+        architectures = tuple(stored_architecture(a["spec"], a["name"]) for a in values["architectures"])
         return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
 
 

@@ -19,7 +19,6 @@ WIDE = 112
 """Columns from which the leaderboard writes its heads in full."""
 NARROW = 96
 """Columns below which it gives half the interval's width in place of both bounds."""
-_SHORT_HEADS = {"compression": "comp", "memorization": "mem", "MAD score": "MAD"}
 
 
 def leaderboard(scores: Scores, width: int = 100) -> Table:
@@ -29,10 +28,8 @@ def leaderboard(scores: Scores, width: int = 100) -> Table:
         scores: the scores to show.
         width: columns of the terminal.
     """
-    heads, rows = mad_leaderboard(scores)
-    interval = heads.index("MAD score") + 1
-    if width < WIDE:
-        heads = [_SHORT_HEADS.get(head, head) for head in heads]
+    heads, rows = mad_leaderboard(scores, narrow=width < WIDE)
+    interval = len(scores.tasks) + 2
     if width < NARROW:
         heads[interval] = "±"
     table = _table(leaderboard_notes(scores))
