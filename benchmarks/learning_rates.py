@@ -15,8 +15,8 @@ from torch.nn import functional as F
 import _results
 from archlab.corpora import Corpus, prepare
 from archlab.scaling.ladder import load_ladder
-from archlab.scaling.plan import LMRun
 from archlab.scaling.planner import make_plan
+from archlab.scaling.training_plan import LMRun
 from archlab.training.context import flushed_denormals
 
 FINAL, WARMUP = 0.1, 0.05

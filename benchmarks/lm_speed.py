@@ -25,10 +25,12 @@ from torch.nn import functional as F
 import _results
 from archlab.corpora import Corpus, prepare
 from archlab.scaling.flops import training_flops
+from archlab.scaling.ladder import Shape
 from archlab.scaling.objective import make_lm_optimizer, make_objective
+from archlab.scaling.planner import nearest_sizes
 from archlab.scaling.processes import Processes
 from archlab.scaling.recipe import LMRecipe
-from archlab.scaling.sizes import Shape, Size, nearest_sizes
+from archlab.scaling.training_plan import Size
 from archlab.training.context import flushed_denormals
 
 LENGTH, RECIPE = 128, LMRecipe()
