@@ -178,7 +178,7 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
 
 def _check(**options: int) -> None:
     from archlab.errors import ArchlabError
-    from archlab.layers.registry import LARGEST
+    from archlab.layers.knobs import LARGEST
 
     for name, value in options.items():
         if not 1 <= value <= LARGEST:

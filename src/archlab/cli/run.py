@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.layer_files import LayerFiles, TaskFiles
 from archlab.cli.plans import DEFAULT_STORE, GridValues, Seeds, Set, Settings, Store, Tasks
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def run(
     seeds: Seeds = None,
     changes: Set = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     store: Store = DEFAULT_STORE,
     race: Annotated[
         Race,

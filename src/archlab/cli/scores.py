@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.layer_files import LayerFiles, TaskFiles
 from archlab.cli.plans import DEFAULT_STORE, Settings, Store, Tasks
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def scores(
     tasks: Tasks = None,
     settings: Settings = "all",
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """Show the leaderboard of a run.
@@ -62,6 +63,7 @@ def report(
     tasks: Tasks = None,
     settings: Settings = "all",
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
 ) -> None:
     """Write the page of a run: one HTML file that works offline.
 
