@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy.stats import kendalltau
 
 import _results
-from archlab.cli.plans import narrowed_protocol
+from archlab.cli.options import narrowed_protocol
 from archlab.errors import ArchlabError
 from archlab.jobs.local import LocalExecutor
 from archlab.mad.plan import Plan, make_plan, score_plan

@@ -5,7 +5,7 @@
 
 Replays the trials of an exhaustive run through the scheduler, once for every kind of race, on one worker: instead of training,
 the stored result is taken, cut at the step where the race drops the trial. So all races are compared on the same trials, and
-other programs on the machine do not matter. The verdict is the order of the architectures by MAD score at the end of the exhaustive
+other programs do not matter. The verdict is the order of the architectures by MAD score at the end of the exhaustive
 run; an architecture without a score is last. The time to the verdict is the processor time and the FLOPs spent when the order
 becomes the verdict and stays so.
 """

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles, TaskFiles
-from archlab.cli.plans import DEFAULT_STORE, Store
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
 
 app = typer.Typer(help="Look after a store: check, merge, export, rekey.")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.layer_files import TaskFiles
+from archlab.cli.options import TaskFiles
 
 app = typer.Typer()
 
@@ -74,8 +74,8 @@ def show(
     """
     from rich.console import Group
 
+    from archlab.cli.options import key_value
     from archlab.cli.output import print_json, print_table
-    from archlab.cli.plans import key_value
     from archlab.mad.protocol import load_protocol
     from archlab.reports.instance import render_instance, render_setting
     from archlab.tasks import find_task, sample, setting
