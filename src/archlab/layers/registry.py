@@ -92,8 +92,13 @@ def is_path(name: str) -> bool:
 
 def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
     """The error for a layer that is not known; ``others`` are further names that would be."""
-    from archlab.layers.external.sources import left_out
+    from archlab.layers.external.sources import imported, left_out
 
+    for module in imported:
+        found = getattr(sys.modules.get(module), name, None)
+        if isinstance(found, type):
+            written = found.name if issubclass(found, LayerConfig) else f"{module}.{name}"
+            return ArchlabError(f"unknown layer {name!r}: it is a class of {module}: write {written}")
     reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
     return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
 

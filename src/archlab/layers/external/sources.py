@@ -16,12 +16,14 @@ GROUP = "archlab.layers"
 
 Loaded = TypeVar("Loaded")
 
+imported: list[str] = []
+"""Modules of the files that were imported."""
 left_out: dict[str, str] = {}
 """Packages whose layers could not be imported, and why."""
 
 
 def without_output(load: Callable[[], Loaded]) -> Loaded:
-    """What ``load`` returns; what it prints goes to standard error, for standard output has what was asked for."""
+    """The result of ``load``, whose prints go to standard error: standard output has what was asked for."""
     with redirect_stdout(sys.stderr):
         return load()
 
@@ -61,3 +63,4 @@ def import_file(path: str | Path) -> None:
         raise ArchlabError(f"layers file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
     if origin is None or Path(origin).resolve() != file:
         raise ArchlabError(f"layers file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")
+    imported.append(name)
