@@ -37,7 +37,9 @@ def test_functions_stay_functions_once_every_module_is_loaded():
 
 def test_a_study_is_planned_from_python(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    plan = scaling.plan("transformer++", budgets=[5e9, 1e10], sizes=2, data=str(write_corpus(tmp_path)), length=16, spread=1.5)
+    plan = scaling.plan(
+        "transformer++", budgets=[5e9, 1e10], sizes=2, data=str(write_corpus(tmp_path)), length=16, spread=1.5, repeat=True
+    )
     assert [run.budget for run in plan.runs] == [5e9, 5e9, 1e10, 1e10]
     named = scaling.plan({"mine": "mamba"}, "quick", budgets=[2e11], sizes=1, vocab_size=99)
     assert [run.label for run in named.runs] == ["mine"]

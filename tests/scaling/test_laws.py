@@ -55,7 +55,9 @@ def test_intervals_hold_the_law_when_there_is_noise(study):
 
 def test_a_jackknife_gives_intervals_where_a_bootstrap_cannot(study):
     table = study(ladder("a", LAW, sizes=3, reach=2.0, noise=0.004)).tables["a"]
-    by_draws, by_omission = (fit_laws(table, resampling).by_method["isoflop"].largest for resampling in (FEW, Resampling(method="jackknife")))
+    by_draws, by_omission = (
+        fit_laws(table, resampling).by_method["isoflop"].largest for resampling in (FEW, Resampling(method="jackknife"))
+    )
     assert "cannot be fitted" in by_draws.no_interval
     assert not by_omission.no_interval
     assert by_omission.size_exponent.low < LAW.size_exponent < by_omission.size_exponent.high

@@ -76,6 +76,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     held = []
     for seed in range(150):
         one = table(errors(seed))
-        found = estimate(lowest, [one], RESAMPLING), estimate(lambda minima: float(np.log(minima[0][4e15].size)), [one], RESAMPLING)
+        found = (
+            estimate(lowest, [one], RESAMPLING),
+            estimate(lambda minima: float(np.log(minima[0][4e15].size)), [one], RESAMPLING),
+        )
         held.append([one.low <= truth <= one.high for one, truth in zip(found, (3, np.log(4e6)), strict=True)])
     assert np.mean(held, axis=0) == pytest.approx(0.95, abs=0.05)
