@@ -1,10 +1,10 @@
-"""Do the fits of scaling laws find what is known? Published fits on published data, and laws that were made up.
+"""Validates the fits of scaling laws: published fits on published data, and known laws in simulated data.
 
     python benchmarks/fit_validation.py --data PATH
 
-PATH holds, each optional: ``kyo-takano/df.csv`` (runs read off the Chinchilla paper's figure), ``porian/`` (IsoFLOP points
-and optima of arXiv 2406.19146) and ``gadre/gadre_runs.csv`` (arXiv 2403.08540). Without it, made-up laws alone are fitted:
-exact ones, curves of trainings, and noisy ones to see how often intervals hold the truth. ``--parts speed`` does one thing alone.
+PATH holds, each optional: ``kyo-takano/df.csv`` (runs read off the Chinchilla paper's figure), ``porian/`` (IsoFLOP points and
+optima of arXiv 2406.19146) and ``gadre/gadre_runs.csv`` (arXiv 2403.08540). Without it only simulated data are fitted: exact
+laws, training curves, and noisy laws to count how often intervals hold the truth. ``--parts speed`` runs one part alone.
 """
 
 import argparse

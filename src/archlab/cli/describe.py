@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.options import LayerFiles
 
 if TYPE_CHECKING:
     from archlab.layers import Composite, LayerConfig

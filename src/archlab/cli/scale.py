@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import DEFAULT_STORE, Seeds, Store
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Seeds, Store
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -91,8 +90,8 @@ def plan(
     from dataclasses import asdict
 
     from archlab import scaling
+    from archlab.cli.options import key_value, seed_list
     from archlab.cli.output import message, print_json, print_table
-    from archlab.cli.plans import key_value, seed_list
     from archlab.format import count
     from archlab.reports.scaling_tables import plan_on_terminal
     from archlab.scaling.estimate import plan_costs
@@ -160,8 +159,8 @@ def run(
     from rich.console import Console
 
     from archlab import scaling
+    from archlab.cli.options import key_value
     from archlab.cli.output import message, print_json
-    from archlab.cli.plans import key_value
     from archlab.cli.signals import terminable
     from archlab.reports.live import LiveView
     from archlab.scaling.recipe import LMRecipe

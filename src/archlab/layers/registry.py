@@ -6,6 +6,7 @@ those that installed packages name as entry points.
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -14,7 +15,9 @@ from typing import Any, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
+from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
 from archlab.layers.knobs import check_number, converted
+from archlab.sources import import_installed
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
 _NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry", "substates"}
@@ -25,14 +28,22 @@ Config = TypeVar("Config", bound=type[LayerConfig])
 def register(name: str) -> Callable[[Config], Config]:
     """Class decorator: make a config known under ``name`` in specs.
 
+    A class that a notebook's cell defines is replaced by its twin in a file that has the definitions of the cell, so that
+    keys and workers find it; a cell that is edited and run again replaces its layer.
+
     Raises:
-        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` or ``head_knob`` names no
-            whole-number knob.
+        ArchlabError: the name is taken by another class, a knob has no default, ``state_knob`` or ``head_knob`` names no
+            whole-number knob, or a session defines the class and its source is not known or needs what another cell defines.
     """
 
     def add(config: Config) -> Config:
+        if is_without_file(config.__module__):
+            config = class_from_cell(config, sys._getframe(1).f_code.co_filename)
+        if not config.__module__.startswith("archlab."):
+            _import_families()  # archlab's own layers have their names before others ask for one
         taken = _REGISTRY.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
+        from_cells = taken is not None and taken.__module__.startswith(PREFIX) and config.__module__.startswith(PREFIX)
+        if taken is not None and not from_cells and _home(taken) != _home(config):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
         defaults = _defaults(config)
         for knob, default in defaults.items():
@@ -50,26 +61,35 @@ def register(name: str) -> Callable[[Config], Config]:
     return add
 
 
+def _home(config: type[LayerConfig]) -> tuple[str, str]:
+    return config.__module__, config.__qualname__
+
+
 @cache
 def _import_families() -> None:
     import archlab.layers as package
-    from archlab.layers.external.sources import import_installed
 
     for module in pkgutil.iter_modules(package.__path__):
         if module.name not in _NOT_FAMILIES:
             importlib.import_module(f"{package.__name__}.{module.name}")
-    import_installed()
+
+
+@cache
+def _import_installed() -> Mapping[str, str]:
+    """Packages whose layers cannot be imported, and why."""
+    _import_families()
+    return import_installed("archlab.layers")
 
 
 def registry() -> Mapping[str, type[LayerConfig]]:
     """Every known layer by name, without those that are made of others. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if not issubclass(config, Composite)})
 
 
 def composites() -> Mapping[str, type[Composite]]:
     """Every known way to make a layer of layers, by name. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
 
 
@@ -80,9 +100,8 @@ def is_path(name: str) -> bool:
 
 def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
     """The error for a layer that is not known; ``others`` are further names that would be."""
-    from archlab.layers.external.sources import left_out
-
-    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
+    left_out = _import_installed().items()
+    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out)
     return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
 
 

@@ -27,7 +27,7 @@ class TrialStore(Ledger[Trial, TrialResult]):
 
     @override
     def read_job(self, description: dict[str, Any]) -> Trial:
-        return Trial.from_dict(description, stored=True)
+        return Trial.from_dict(description)
 
     @override
     def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from archlab.architectures import Architecture, architecture
+from archlab.architectures import Architecture
 from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import origin
@@ -143,20 +143,16 @@ class Trial:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], *, stored: bool = False) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down.
-
-        Args:
-            values: the description.
-            stored: accept layers that are not available: such a trial has scores and cannot be trained.
+    def from_dict(cls, values: dict[str, Any]) -> "Trial":
+        """The trial that :meth:`to_dict` wrote down. With layers that are not available it has scores and cannot be trained.
 
         Raises:
-            ArchlabError: a field, layer, task, knob or value is unknown to this archlab.
+            ArchlabError: a field, task, knob or value is unknown to this archlab.
         """
         if values.keys() != _FIELDS:
             raise ArchlabError(f"a trial has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(values))}")
         read: dict[str, Any] = {
-            "architecture": (stored_architecture if stored else architecture)(values["architecture"]),
+            "architecture": stored_architecture(values["architecture"]),
             "setting": setting(values["task"], **values["knobs"]),
             "recipe": Recipe.from_dict(values["recipe"]),
         }

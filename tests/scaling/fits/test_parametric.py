@@ -88,6 +88,18 @@ def test_outliers_move_the_huber_fit_less_than_least_squares():
     assert abs(squares.E - law.E) > 0.1
 
 
+def test_the_asymmetric_loss_punishes_predictions_above_the_loss_most():
+    """Losses can only be worse than the law, by bad luck or tuning: the fit stays below those that stick out."""
+    law = Law()
+    _, size, tokens, loss = law.study(sizes=9)
+    for factor, follows in ((1.1, False), (1 / 1.1, True)):
+        spoiled = loss.copy()
+        spoiled[::3] *= factor
+        found = fit_parametric(size, tokens, spoiled, method="asymmetric")
+        residual = np.log(found(size, tokens) / loss)
+        assert (abs(np.median(residual)) > 0.02) == follows, residual
+
+
 def test_a_fit_started_at_a_fit_stays_there():
     rng = np.random.default_rng(1)
     _, size, tokens, loss = Law().study(sizes=7)
