@@ -13,6 +13,7 @@ from archlab.scaling.study import open_study
 from archlab.scaling.study_fit import StudyFit, fit_study
 
 LAW = Law()
+NONE = Resampling(0)
 THREE = {"budgets": BUDGETS[:3], "sizes": 5}
 
 
@@ -22,7 +23,7 @@ def worse(factor: float) -> Law:
 
 @pytest.fixture
 def fitted(tmp_path):
-    def made(*trainings, planned=(), resampling=Resampling(0)) -> StudyFit:
+    def made(*trainings, planned=(), resampling=NONE) -> StudyFit:
         path = fill(tmp_path / "archlab.db", [one for some in trainings for one in some])
         with StudyStore(path) as store:
             if planned:

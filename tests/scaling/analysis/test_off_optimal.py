@@ -25,7 +25,7 @@ def table(tmp_path):
 def test_the_excess_loss_is_that_of_the_law_at_a_smaller_size(table):
     models = off_optimal(table(seeds=2, noise=0.001), Resampling(24))
     assert [(model.budget, model.fraction) for model in models] == [
-        (budget, share) for budget in BUDGETS for share in (0.5, 0.25)
+        (budget, fraction) for budget in BUDGETS for fraction in (0.5, 0.25)
     ]
     for model in models:
         pair = model.budget / 6
