@@ -8,6 +8,7 @@ from tests.synthetic_records import plan, record, simulate
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.format import human, percent, points, probability
+from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
@@ -19,10 +20,10 @@ from archlab.reports.tables import (
     learning_table,
     plain_table,
 )
-from archlab.tasks import registry, setting, task_order
+from archlab.tasks import setting
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "gla", "mh-hyena"]
-TASKS = sorted(registry(), key=task_order)
+TASKS = tuple(load_protocol("paper").tasks)
 SETTINGS = [setting(task) for task in TASKS]
 
 
