@@ -283,8 +283,8 @@ def changed(old: str, new: str) -> str:
         (changed("{length: 8}", "{len: 8}"), "tasks.compression: unknown knob of compression: 'len'"),
         (changed("[16, 32]", "16"), "tasks.compression: vary.length=16: give a list that is not empty, as in [16]"),
         (changed("[16, 32]", "[long]"), "tasks.compression: compression: length='long' is not of type int"),
-        (SMALL[: SMALL.index("tasks:")] + "tasks: {}", "tasks are empty: give at least one of compression, "),
-        (SMALL[: SMALL.index("tasks:")] + "tasks:", "tasks are empty: give at least one of compression, "),
+        (SMALL[: SMALL.index("tasks:")] + "tasks: {}", "tasks are empty: give at least one of in-context-recall, "),
+        (SMALL[: SMALL.index("tasks:")] + "tasks:", "tasks are empty: give at least one of in-context-recall, "),
         (
             SMALL[: SMALL.index("tasks:")] + "tasks: [compression]",
             "tasks=['compression']: give a mapping, as in {compression: ...}",

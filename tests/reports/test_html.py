@@ -14,7 +14,7 @@ from tests.synthetic_records import plan, record, result, simulate
 from archlab.errors import ArchlabError
 from archlab.format import percent
 from archlab.mad.protocol import load_protocol
-from archlab.mad.scores import TASKS, Scores
+from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
 from archlab.reports import findings
@@ -24,7 +24,7 @@ from archlab.reports.provenance import trial_rows
 from archlab.tasks import setting
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "2*[mlp swiglu]"]
-SETTINGS = [setting(task) for task in TASKS]
+SETTINGS = [setting(task) for task in load_protocol("paper").tasks]
 KNOBS = [setting("in-context-recall", vocab_size=32), setting("in-context-recall", vocab_size=64)]
 
 

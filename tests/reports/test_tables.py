@@ -7,7 +7,8 @@ from tests.synthetic_records import plan, record, simulate
 
 from archlab.architectures import architecture
 from archlab.format import human, percent, points, probability
-from archlab.mad.scores import TASKS, Scores
+from archlab.mad.protocol import load_protocol
+from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
 from archlab.reports.tables import (
@@ -21,7 +22,7 @@ from archlab.reports.tables import (
 from archlab.tasks import setting
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "gla", "mh-hyena"]
-SETTINGS = [setting(task) for task in TASKS]
+SETTINGS = [setting(task) for task in load_protocol("paper").tasks]
 
 
 def _truth(trial: Trial) -> float:

@@ -30,7 +30,7 @@ app.add_typer(scale.app, name="scale")
 
 @app.callback(invoke_without_command=True)
 def archlab(context: typer.Context) -> None:
-    """A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorise?
+    """A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorize?
 
     Start with `archlab run transformer++ mamba --dry-run`, then without `--dry-run`, then `archlab report`.
     """
