@@ -142,12 +142,12 @@ def test_numbers_as_written() -> None:
 
 def test_chance_is_the_last_row(scores: Scores) -> None:
     row = text(leaderboard(scores)).splitlines()[7].split()
-    assert row[:7] == ["chance", *(percent(SETTINGS[TASKS.index(task)].chance) for task in scores.tasks)]
+    assert row[:7] == ["chance", *(percent(setting(task).chance) for task in scores.tasks)]
     assert float(row[7]) == pytest.approx(100 * sum(task.chance for task in SETTINGS) / 6, abs=0.05)
 
 
 @pytest.mark.parametrize(
-    ("width", "heads"), [(80, ["comp", "mem", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
+    ("width", "heads"), [(80, ["comp", "memo", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
 )
 def test_heads_fit_the_terminal(scores: Scores, width: int, heads: list[str]) -> None:
     assert text(leaderboard(scores, width), width).splitlines()[0].split()[5:9] == heads
