@@ -143,7 +143,7 @@ def test_numbers_as_written() -> None:
 
 def test_chance_is_the_last_row(scores: Scores) -> None:
     row = text(leaderboard(scores)).splitlines()[7].split()
-    assert row[:7] == ["chance", *(percent(SETTINGS[TASKS.index(task)].chance) for task in scores.tasks)]
+    assert row[:7] == ["chance", *(percent(setting(task).chance) for task in scores.tasks)]
     assert float(row[7]) == pytest.approx(100 * sum(task.chance for task in SETTINGS) / 6, abs=0.05)
 
 
