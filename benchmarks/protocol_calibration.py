@@ -1,11 +1,10 @@
-"""Does a protocol's ranking mean something? Its agreement across seeds and with training several times longer.
+"""Agreement of a protocol's ranking across seeds and with training several times longer.
 
     python benchmarks/protocol_calibration.py --store calibration.db --json benchmarks/results/NAME.json
 
-Runs the protocol as it is, and again with every task trained LONGER times as many steps (fewer seeds), over the given
-architectures; then prints, per task, Kendall's tau-b of the architectures' scores between seeds (mean over pairs of
-seeds) and between the protocol and the longer training, the latter with a bootstrap interval. Resumable: what is in the
-store is not computed again.
+Runs the protocol as it is, and again with LONGER times as many steps for every task (fewer seeds), over the given
+architectures. Prints for each task Kendall's tau-b of the architectures' scores between seeds (mean over pairs of seeds), and
+between the protocol and the longer training, with a bootstrap interval. Stored trials are not computed again.
 """
 
 import argparse
@@ -16,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from archlab.mad.runner import run
 from rich.console import Console
 from scipy.stats import kendalltau
 
@@ -25,9 +25,8 @@ from archlab.mad.bootstrap import Interval
 from archlab.mad.comparison import rank_agreement
 from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.protocol import Protocol, load_protocol
-from archlab.mad.runner import run
 from archlab.mad.scores import Scores
-from archlab.mad.store import Store
+from archlab.mad.store import TrialStore
 from archlab.reports.live import LiveView
 
 ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena", "mamba", "gla"]
@@ -41,7 +40,7 @@ def longer(protocol: Protocol, times: int, seeds: int) -> Protocol:
     return replace(protocol, name=f"{protocol.name} x {times}", tasks=tasks, seeds=protocol.seeds[:seeds])
 
 
-def computed(store: Store, plan: Plan, workers: int | None) -> Scores:
+def computed(store: TrialStore, plan: Plan, workers: int | None) -> Scores:
     trials = plan.trials()
     executor = LocalExecutor(workers)
     store.remember_run(plan.to_dict())
@@ -73,7 +72,7 @@ def main() -> None:
         protocol = protocol.with_tasks(options.tasks)
     short_plan = make_plan(protocol, options.architectures)
     long_plan = replace(short_plan, protocol=longer(protocol, options.longer, options.longer_seeds))
-    with Store(options.store) as store:
+    with TrialStore(options.store) as store:
         short, long = (computed(store, plan, options.workers) for plan in (short_plan, long_plan))
 
     sides = {id(scores): {a.label: a for a in scores.architectures} for scores in (short, long)}

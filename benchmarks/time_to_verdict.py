@@ -1,14 +1,13 @@
-"""How long until the ranking is that of the exhaustive run, with racing and without.
+"""Time until the ranking is that of the exhaustive run, with and without racing.
 
     archlab run transformer++ hyena mamba --grid lr=8e-3,4e-3,2e-3 --seeds 1 --race off --store off.db
     python benchmarks/time_to_verdict.py --store off.db
 
-Replays what an exhaustive run has left: its trainings go through the real runner once for every kind of race, on one worker,
-but where one would be trained its stored result is taken, cut at the step where the race drops it. So races are compared
-on the same trainings, whatever else the machine did meanwhile. The verdict is the order of the architectures by their mean
-over the tasks at the end of the exhaustive run. After each training what is there is scored; an architecture without a score
-is last. The time to the verdict is the processor time and the FLOPs spent when the order becomes that of the verdict and stays
-so to the end.
+Replays the trials of an exhaustive run through the scheduler, once for every kind of race, on one worker: instead of training,
+the stored result is taken, cut at the step where the race drops the trial. So all races are compared on the same trials, and
+other programs do not matter. The verdict is the order of the architectures by MAD score at the end of the exhaustive
+run; an architecture without a score is last. The time to the verdict is the processor time and the FLOPs spent when the order
+becomes the verdict and stays so.
 """
 
 import argparse
@@ -21,12 +20,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
+from archlab.mad.runner import Event, TrialFinished, run
+
 import _results
 from archlab.mad.plan import remembered_plan
 from archlab.mad.racing import Race
-from archlab.mad.runner import Event, TrialFinished, run
 from archlab.mad.scoring import score
-from archlab.mad.store import Record, Store
+from archlab.mad.store import Record, TrialStore
 from archlab.mad.trial import Trial, TrialResult
 
 
@@ -85,7 +85,7 @@ def replay(trials: list[Trial], results: Mapping[str, TrialResult], race: Race) 
         if isinstance(event, TrialFinished):
             order.append((event.trial.key, event.result))
 
-    with TemporaryDirectory() as folder, Store(Path(folder) / "replay.db") as store:
+    with TemporaryDirectory() as folder, TrialStore(Path(folder) / "replay.db") as store:
         run(trials, store, Replay(results), listen, race)
         records = {record.key: record for record in store.records()}
     return [records[key] for key, _ in order], [result for _, result in order]
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="of a finished `archlab run --race off`")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
-    with Store(args.store, create=False) as store:
+    with TrialStore(args.store, create=False) as store:
         trials = remembered_plan(store).trials()
         known = {record.key: record.result for record in store.records(keys=[trial.key for trial in trials])}
     results = {key: result for key, result in known.items() if result is not None}
@@ -117,7 +117,7 @@ def main() -> None:
         seconds, flops, spent_seconds, spent_flops = [], [], 0.0, 0.0
         for record, result in zip(records, found, strict=True):
             spent_seconds += result.cpu_seconds
-            spent_flops += record.trial.flops * result.steps / record.trial.num_steps
+            spent_flops += record.job.flops * result.steps / record.job.num_steps
             seconds.append(spent_seconds)
             flops.append(spent_flops)
         agrees = [ranking(trials, records[: count + 1]) == verdict for count in range(len(records))]

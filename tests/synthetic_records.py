@@ -90,7 +90,7 @@ def result(
 def record(trial: Trial, outcome: TrialResult | None, *, status: str | None = None, error: str | None = None) -> Record:
     """The record of an ended trial, or of one that failed or still runs."""
     settled = status or (outcome.status if outcome else "running")
-    return Record(key=trial.key, trial=trial, status=settled, result=outcome, error=error, provenance=dict(PROVENANCE))  # type: ignore[arg-type]
+    return Record(key=trial.key, job=trial, status=settled, result=outcome, error=error, provenance=dict(PROVENANCE))  # type: ignore[arg-type]
 
 
 def simulate(

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import re
 import time
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.synthetic_records import RECIPE, plan, record, result, simulate
 
+from archlab.architectures import Architecture
+from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
 from archlab.mad.scoring import learning_curve_area, score
@@ -159,6 +163,36 @@ def test_same_records_same_intervals_in_any_order_of_architectures() -> None:
     assert alone.interval == forward["mlp"]
 
 
+def test_tasks_draw_apart_and_settings_of_a_task_together() -> None:
+    """Tasks are independent: the interval of their mean would be too wide if they shared draws."""
+    wide = setting("in-context-recall", vocab_size=32)
+    trials = plan(["mlp"], [RECALL, wide, COMPRESSION])
+    by_seed = [[0, 1, 1, 2], [1, 2, 2, 3], [2, 3, 3, 4]]
+    records = {t.key: record(t, result(t, by_seed[t.seed])) for t in trials}
+    (only,) = score(trials, records).architectures
+    recall, compression = (task.samples for task in only.tasks)
+    assert only.tasks[0].settings[0].interval == only.tasks[0].settings[1].interval
+    assert recall.var() == pytest.approx(compression.var(), rel=0.2)
+    assert abs(np.corrcoef(recall, compression)[0, 1]) < 0.1
+    assert only.samples.var() == pytest.approx(recall.var() / 2, rel=0.2)
+
+
+def test_costs_are_those_of_the_first_tasks_easiest_setting() -> None:
+    settings = [
+        setting("compression", vocab_size=16, length=8),
+        setting("in-context-recall", vocab_size=32, length=32),
+        setting("in-context-recall", vocab_size=16, length=64),
+        setting("in-context-recall", vocab_size=16, length=32),
+    ]
+    trials = plan(["mh-attention swiglu"], settings, seeds=(0,))
+    scores = score(trials, {})
+    assert scores.reference == settings[3]
+    (only,) = scores.architectures
+    assert only.costs.num_params == only.architecture.num_params(vocab_size=16, length=31, dim=128)
+    assert only.costs.state_size == only.architecture.state_size(length=31, dim=128)
+    assert only.costs.flops == only.architecture.flops(vocab_size=16, length=31, dim=128)
+
+
 def test_one_seed_covers_test_instances_only() -> None:
     trials = plan(["mlp"], [RECALL], seeds=(0,))
     scores = score(trials, simulate(trials, lambda _: 0.5, num_units=400))
@@ -230,3 +264,34 @@ def test_frame_and_dict() -> None:
     first = found["architectures"][0]
     assert first["score"] == pytest.approx(np.mean([task["score"] for task in first["tasks"].values()]))
     assert first["tasks"]["compression"]["settings"][0]["seeds"][2]["key"] in {t.key for t in trials}
+
+
+def test_a_dict_says_where_it_comes_from_and_holds_the_differences() -> None:
+    trials = plan(["mlp", "swiglu"], [RECALL, COMPRESSION])
+    scores = score(trials, simulate(trials, lambda t: 0.8 if str(t.architecture) == "mlp" else 0.4), protocol="quick")
+    found = scores.to_dict()
+    assert (found["protocol"], found["archlab"]) == ("quick", version("archlab"))
+    assert found["chance"] == {"in-context-recall": RECALL.chance, "compression": COMPRESSION.chance}
+    (difference,) = found["differences"]
+    assert (difference["first"], difference["second"]) == (scores.architectures[1].label, scores.architectures[0].label)
+    means = [architecture["score"] for architecture in found["architectures"]]
+    assert difference["mean"] == pytest.approx(means[1] - means[0])
+    assert difference["low"] < difference["mean"] < difference["high"] < 0
+    assert difference["superiority"] == 0
+
+
+def test_notebooks_show_the_leaderboard() -> None:
+    trials = plan(["2*[mlp swiglu]", "swiglu"], [RECALL, COMPRESSION])
+    scores = score(trials, simulate(trials, lambda _: 0.6))
+    rows = re.findall("<tr>(.*?)</tr>", scores._repr_html_())
+    written = [re.sub("<.*?>", " ", row).split() for row in rows]
+    assert [row[0] for row in written] == ["architecture", *(a.label.split()[0] for a in scores.architectures), "chance"]
+    for row, architecture in zip(written[1:], scores.architectures, strict=False):
+        assert f"{100 * architecture.score:.1f}" in row
+    assert "test split in %" in scores._repr_html_()
+
+
+def test_the_html_of_an_architecture_is_escaped() -> None:
+    gone = Architecture((UnavailableLayers("<script>", "unknown"),))
+    trials = plan([gone], [RECALL])
+    assert "<script>" not in score(trials, simulate(trials, lambda _: 0.6))._repr_html_()

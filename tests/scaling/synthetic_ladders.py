@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tests.scaling.fits.laws import Law
 
-from archlab.scaling.plan import LMRun
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import CurvePoint, LMResult
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.store import StudyStore
+from archlab.scaling.training_plan import LMRun
 from archlab.scaling.trial import LMTrial
 
 BUDGETS = (1e17, 2e17, 4e17, 8e17)
@@ -87,9 +87,9 @@ def sweep_of(specs: dict[str, tuple[str, float]], **values) -> list[tuple[LMTria
 
 
 def fill(path: Path, trainings: list[tuple[LMTrial, LMResult]]) -> Path:
-    with LanguageModelStore(path) as store:
+    with StudyStore(path) as store:
         for one, outcome in trainings:
-            store.finish(one, outcome.to_dict(), {})
+            store.finish(one, outcome, {})
     return path
 
 
@@ -97,6 +97,6 @@ SMALL = Law(E=1.2, A=96.6, B=410.0)
 """A law whose optima lie where the quick ladder looks for them."""
 
 
-def made_up_training(one: LMTrial, on_progress, hurdles) -> LMResult:
+def made_up_training(one: LMTrial, on_progress, thresholds) -> LMResult:
     """Takes no time."""
     return result(float(SMALL.loss(one.run.params, one.run.tokens)))

@@ -3,13 +3,14 @@
 import math
 
 import pytest
-from tests.fake_training import ThreadExecutor
+from tests.fake_training import threads
 from tests.scaling.synthetic_ladders import result, trial
 
 from archlab.errors import ArchlabError
+from archlab.jobs.events import JobFinished, RunSummary, Waiting
 from archlab.scaling.result import LMProgress
-from archlab.scaling.runner import Tally, run_side_by_side
-from archlab.scaling.store import LanguageModelStore
+from archlab.scaling.runner import train_all
+from archlab.scaling.store import StudyStore
 
 SIZES = (1e6, 2e6, 4e6, 8e6)
 
@@ -25,7 +26,7 @@ class Trainer:
     def __init__(self, *failing: float) -> None:
         self.failing, self.trained = failing, []
 
-    def __call__(self, one, on_progress, hurdles):
+    def __call__(self, one, on_progress, thresholds):
         self.trained.append(one.run.params)
         on_progress(LMProgress(1, 0, 1000, 1e4, 5.0))
         if one.run.params in self.failing:
@@ -33,59 +34,58 @@ class Trainer:
         return result(math.log(one.run.params))
 
 
-def run(path, trials, train, on_event=lambda _: None) -> Tally:
-    with LanguageModelStore(path / "a.db") as store, ThreadExecutor(train, 2) as executor:
-        return run_side_by_side(trials, store, executor, path / "checkpoints", on_event)
+def run(path, trials, train, *listeners) -> RunSummary:
+    with StudyStore(path / "a.db") as store, threads(train, 2) as executor:
+        return train_all(trials, store, executor, path / "checkpoints", listeners)
 
 
 def test_a_ladder_is_trained_once_and_stored(tmp_path, trials):
     train, events = Trainer(), []
-    tally = run(tmp_path, trials, train, events.append)
+    summary = run(tmp_path, trials, train, events.append)
     assert sorted(train.trained) == list(SIZES)
-    assert [tally.results[one.key].loss for one in trials] == [math.log(size) for size in SIZES]
-    assert [event.what for event in events].count("finished") == 4
-    assert tally.seconds_left() == 0
+    assert [summary.results[one.key].loss for one in trials] == [math.log(size) for size in SIZES]
+    assert sum(isinstance(event, JobFinished) for event in events) == 4
     again = run(tmp_path, trials, train, events.append)
     assert (len(train.trained), again.reused, len(again.results)) == (4, 4, 4)
-    with LanguageModelStore(tmp_path / "a.db", create=False) as store:
+    with StudyStore(tmp_path / "a.db", create=False) as store:
         assert {record.status for record in store.records()} == {"finished"}
         assert all(record.provenance["wall_seconds"] >= 0 for record in store.records())
 
 
 def test_what_fails_is_named_and_tried_again(tmp_path, trials):
-    tally = run(tmp_path, trials, Trainer(2e6))
-    assert tally.failed == {trials[1].key: "unlucky"}
-    assert len(tally.results) == 3
+    summary = run(tmp_path, trials, Trainer(2e6))
+    assert summary.failed == {trials[1].key: "ValueError: unlucky"}
+    assert len(summary.results) == 3
     train = Trainer()
     assert len(run(tmp_path, trials, train).results) == 4
     assert train.trained == [2e6]
 
 
 def test_what_another_run_computes_is_waited_for(tmp_path, trials):
-    with LanguageModelStore(tmp_path / "a.db") as other:
+    with StudyStore(tmp_path / "a.db") as other:
         (held,) = other.claim(trials[:1], 1)
         events = []
 
         def hear(event):
-            events.append(event.what)
-            if event.what == "waiting":
-                other.finish(held, result(2.0).to_dict(), {})
+            events.append(event)
+            if isinstance(event, Waiting):
+                other.finish(held, result(2.0), {})
 
         train = Trainer()
-        tally = run(tmp_path, trials, train, hear)
-    assert tally.results[held.key].loss == 2.0
+        summary = run(tmp_path, trials, train, hear)
+    assert summary.results[held.key].loss == 2.0
     assert sorted(train.trained) == list(SIZES[1:])
-    assert "waiting" in events
+    assert Waiting((held,)) in events
 
 
 def test_an_interrupt_keeps_what_is_done_and_gives_the_rest_back(tmp_path, trials):
     def stop_after_one(event):
-        if event.what == "finished":
+        if isinstance(event, JobFinished):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, trials, Trainer(), stop_after_one)
-    with LanguageModelStore(tmp_path / "a.db", create=False) as store:
+    with StudyStore(tmp_path / "a.db", create=False) as store:
         statuses = [record.status for record in store.records()]
     assert set(statuses) == {"finished"}
     train = Trainer()
@@ -97,8 +97,8 @@ def test_a_plan_that_calls_a_known_run_otherwise_renames_it(tmp_path, trials):
     run(tmp_path, trials, Trainer())
     renamed = [trial("a", 1e17, size, 1e17 / 6 / size, corpus_hash="0", convention="6nd") for size in SIZES]
     assert run(tmp_path, renamed, Trainer(*SIZES)).reused == 4
-    with LanguageModelStore(tmp_path / "a.db", create=False) as store:
-        assert {record.run["run"]["convention"] for record in store.records()} == {"6nd"}
+    with StudyStore(tmp_path / "a.db", create=False) as store:
+        assert {record.job.run.convention for record in store.records()} == {"6nd"}
 
 
 def test_a_store_that_is_something_else_is_refused(tmp_path, trials):

@@ -1,25 +1,19 @@
-"""Trainings of language models in the store: beside trials, kept, claimed and taken over as those are."""
+"""Training runs of language models in the store: beside trials, kept, claimed and taken over as those are."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
 from tests.fake_training import make_trials
+from tests.scaling.synthetic_ladders import result as lm_result
+from tests.scaling.synthetic_ladders import trial
 from tests.synthetic_records import result
 
-from archlab.mad.store import Store
-from archlab.scaling.store import LanguageModelStore
+from archlab.mad.store import TrialStore
+from archlab.scaling.store import StudyStore
 
-
-@dataclass(frozen=True)
-class Run:
-    key: str
-    name: str = "?"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name}
+ONE, OTHER = (trial("a", 1e17, size, 1e17 / 6 / size, corpus_hash="0") for size in (1e6, 2e6))
 
 
 @pytest.fixture
@@ -28,21 +22,23 @@ def path(tmp_path):
 
 
 def test_a_result_comes_back_as_it_was_infinities_included(path):
-    with LanguageModelStore(path) as store:
-        (run,) = store.claim([Run("a")], 1)
-        store.finish(run, {"status": "diverged", "curve": [[1, math.inf]]}, {"host": "here"})
-    with LanguageModelStore(path, create=False) as store:
+    diverged = lm_result(None)
+    diverged = replace(diverged, curve=(replace(diverged.curve[0], train_loss=math.inf), *diverged.curve[1:]))
+    with StudyStore(path) as store:
+        (run,) = store.claim([ONE], 1)
+        store.finish(run, diverged, {"host": "here"})
+    with StudyStore(path, create=False) as store:
         (record,) = store.records()
         assert store.claim([run], 1) == []
-    assert (record.key, record.run, record.status, record.provenance) == ("a", {"name": "?"}, "diverged", {"host": "here"})
-    assert record.result == {"status": "diverged", "curve": [[1, math.inf]]}
+    assert (record.key, record.job, record.status, record.provenance) == (ONE.key, ONE, "diverged", {"host": "here"})
+    assert record.result == diverged
 
 
 def test_it_shares_its_file_with_trials(path):
-    (trial,) = make_trials(1)
-    with Store(path) as trials, LanguageModelStore(path) as runs:
-        trials.finish(trial, result(trial, [1]), {})
-        runs.claim([Run("a"), Run("b")], 1)
+    (mad,) = make_trials(1)
+    with TrialStore(path) as trials, StudyStore(path) as runs:
+        trials.finish(mad, result(mad, [1]), {})
+        runs.claim([ONE, OTHER], 1)
         trials.release()  # another owner's claims stay
         assert [record.status for record in trials.records()] == ["finished"]
         assert [record.status for record in runs.records()] == ["running"]
@@ -50,22 +46,30 @@ def test_it_shares_its_file_with_trials(path):
         assert runs.records() == []
 
 
+def test_runs_are_remembered_by_kind(path):
+    with TrialStore(path) as trials, StudyStore(path) as studies:
+        first = trials.remember_run({"protocol": "smoke"}, label="wide")
+        second = studies.remember_run({"runs": []})
+        assert [(run.number, run.label, run.plan["protocol"]) for run in trials.runs()] == [(first, "wide", "smoke")]
+        assert [(run.number, run.label, run.plan["runs"]) for run in studies.runs()] == [(second, "", [])]
+
+
 def test_a_store_from_before_there_were_any_is_read_and_completed(path):
-    Store(path).close()
+    TrialStore(path).close()
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE language_models"))
-    with LanguageModelStore(path, create=False) as store:
+    with StudyStore(path, create=False) as store:
         assert store.records() == []
     assert not inspect(engine).has_table("language_models")
-    with LanguageModelStore(path) as store:
-        assert store.claim([Run("a")], 1) == [Run("a")]
+    with StudyStore(path) as store:
+        assert store.claim([ONE], 1) == [ONE]
     engine.dispose()
 
 
 def test_a_result_may_be_described_anew(path):
-    with LanguageModelStore(path) as store:
-        for name in ("a", "b"):
-            store.finish(Run(name), {"status": "finished"}, {})
-        store.describe(Run("b", "renamed"))
-        assert [(record.key, record.run["name"]) for record in store.records()] == [("a", "?"), ("b", "renamed")]
+    with StudyStore(path) as store:
+        for one in (ONE, OTHER):
+            store.finish(one, lm_result(2.0), {})
+        store.describe(replace(OTHER, run=replace(OTHER.run, convention="6nd")))
+        assert [record.job.run.convention for record in store.records()] == [ONE.run.convention, "6nd"]

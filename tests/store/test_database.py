@@ -10,7 +10,7 @@ from tests.fake_training import make_trials
 from tests.synthetic_records import PROVENANCE, result
 
 from archlab.errors import ArchlabError
-from archlab.mad.store import Store
+from archlab.mad.store import TrialStore
 from archlab.store import database as location
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def refusal(location, **options) -> str:
     with pytest.raises(ArchlabError) as caught:
-        Store(location, **options)
+        TrialStore(location, **options)
     line = str(caught.value)
     assert "\n" not in line
     return line
@@ -51,7 +51,7 @@ def test_an_empty_file_is_no_store_but_may_become_one(tmp_path):
     path.touch()
     assert "is empty" in refusal(path, create=False)
     assert path.read_bytes() == b""
-    with Store(path) as store:
+    with TrialStore(path) as store:
         assert store.records() == []
 
 
@@ -68,7 +68,7 @@ def test_a_file_of_something_else_is_left_as_it_is(tmp_path, content, create):
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
 def test_a_damaged_store_is_left_as_it_is(tmp_path, damage, create):
     path = tmp_path / "archlab.db"
-    with Store(path) as store:
+    with TrialStore(path) as store:
         for trial in make_trials(20):
             store.finish(trial, result(trial, list(range(500))), PROVENANCE)
     whole = path.read_bytes()
@@ -91,7 +91,7 @@ def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
 
 def test_a_newer_schema_is_left_as_it_is(tmp_path):
     path = tmp_path / "archlab.db"
-    Store(path).close()
+    TrialStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
     connection.close()
@@ -121,25 +121,44 @@ def test_a_url_that_names_no_store_is_refused(url, message):
     assert message in refusal(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://user:hunter2@host/db",
+        "postgres://user:hunt/er2@host/db",
+        "oracel://user:hunter2@host/db",
+        "postgresql+psycopg://user:hunter2@host:port/db",
+        "postgresql+psycopg://user:hunter2@127.0.0.1:1/db",
+        "postgresql+psycopg://127.0.0.1:1/db?user=u&password=hunter2",
+        "oracel://host/db?password=hunter2&user=u",
+        "postgresql+nothing://u@host/db?sslpassword=hunter2",
+    ],
+)
+def test_no_message_tells_a_password(url):
+    message = refusal(url)
+    assert "hunt" not in message
+    assert "er2" not in message
+
+
 def test_a_url_and_a_path_name_the_same_store(tmp_path):
     (trial,) = make_trials(1)
-    with Store(f"sqlite:///{tmp_path}/archlab.db") as store:
+    with TrialStore(f"sqlite:///{tmp_path}/archlab.db") as store:
         store.claim([trial], 1)
-    with Store(tmp_path / "archlab.db", create=False) as again:
+    with TrialStore(tmp_path / "archlab.db", create=False) as again:
         assert [record.key for record in again.records()] == [trial.key]
 
 
 def test_a_path_may_look_odd(tmp_path):
     path = tmp_path / "50%25 of ärch?lab#1.db"
-    Store(path).close()
-    with Store(path, create=False) as again:
+    TrialStore(path).close()
+    with TrialStore(path, create=False) as again:
         assert again.records() == []
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_store_that_is_read_while_it_is_written_does_not_block(tmp_path):
     (trial,) = make_trials(1)
-    with Store(tmp_path / "archlab.db") as writer, Store(tmp_path / "archlab.db", create=False) as reader:
+    with TrialStore(tmp_path / "archlab.db") as writer, TrialStore(tmp_path / "archlab.db", create=False) as reader:
         with writer._write():
             assert reader.records() == []
         writer.claim([trial], 1)
@@ -149,12 +168,12 @@ def test_a_store_that_is_read_while_it_is_written_does_not_block(tmp_path):
 FILL = """
 import resource, signal, sys
 from archlab.errors import ArchlabError
-from archlab.mad.store import Store
+from archlab.mad.store import TrialStore
 from tests.fake_training import make_trials
 from tests.synthetic_records import result
 
 trials = make_trials(200)
-with Store(sys.argv[1]) as store:
+with TrialStore(sys.argv[1]) as store:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     try:
         for trial in trials:
@@ -176,7 +195,7 @@ def test_a_full_disk_is_one_line_and_what_was_stored_is_intact(tmp_path):
     assert "is intact" in done.stderr
     told = done.stdout.split()
     assert 0 < len(told) < 200
-    with Store(path) as store:
+    with TrialStore(path) as store:
         assert [record.key for record in store.records()] == told
         (trial,) = make_trials(1, start=999)
         assert store.claim([trial], 1) == [trial]
@@ -186,13 +205,13 @@ def test_a_store_that_was_put_away_can_be_read(tmp_path, monkeypatch):
     path = tmp_path / "archive" / "archlab.db"
     path.parent.mkdir()
     trial = make_trials(1)[0]
-    with Store(path) as store:
+    with TrialStore(path) as store:
         store.finish(trial, result(trial, [1]), {})
     writable = location.os.access
     monkeypatch.setattr(location.os, "access", lambda place, mode: mode != os.W_OK and writable(place, mode))
     before = path.read_bytes()
-    with Store(path, create=False) as store:
-        assert [record.trial for record in store.records()] == [trial]
+    with TrialStore(path, create=False) as store:
+        assert [record.job for record in store.records()] == [trial]
         assert list(path.parent.iterdir()) == [path]
     assert path.read_bytes() == before
 
@@ -203,4 +222,4 @@ def test_what_the_database_says_while_it_is_opened_is_one_line(tmp_path, monkeyp
 
     monkeypatch.setattr(location, "_enable_write_ahead_log", refuse)
     with pytest.raises(ArchlabError, match=r"^store .*archlab.db: is not writable: change its permissions"):
-        Store(tmp_path / "archlab.db")
+        TrialStore(tmp_path / "archlab.db")

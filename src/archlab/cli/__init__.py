@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from archlab.cli import bench, describe, normalise, run, scale, scores, tasks
+from archlab.cli import bench, describe, normalise, run, scale, scores, store, tasks, trials
 from archlab.errors import ArchlabError
 
 app = typer.Typer(name="archlab", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -16,11 +16,14 @@ app.command()(run.run)
 app.command()(bench.bench)
 app.command()(scores.scores)
 app.command()(scores.report)
+app.command()(scores.runs)
 app.command()(describe.describe)
 app.command()(normalise.normalise)
 app.command()(describe.architectures)
 app.command()(describe.layers)
 app.command()(describe.protocols)
+app.add_typer(trials.app, name="trials")
+app.add_typer(store.app, name="store")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(scale.app, name="scale")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.options import LayerFiles
 
 if TYPE_CHECKING:
     from archlab.layers import Composite, LayerConfig
@@ -148,7 +148,7 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
     from rich.text import Text
 
     from archlab.cli.output import output_console, print_table
-    from archlab.reports.format import human
+    from archlab.format import human
 
     wide = output_console().width >= 110
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

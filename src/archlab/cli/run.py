@@ -1,12 +1,20 @@
 """archlab run: put architectures through a protocol."""
 
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import DEFAULT_STORE, GridValues, Seeds, Set, Settings, Store, Tasks
+from archlab.cli.options import DEFAULT_STORE, GridValues, LayerFiles, Seeds, Set, Settings, Store, TaskFiles, Tasks
+
+if TYPE_CHECKING:
+    from archlab.jobs.events import Event, RunSummary
+    from archlab.mad.estimate import Compilation, Estimate
+    from archlab.mad.plan import Plan
+    from archlab.mad.preview import Preview
+    from archlab.mad.trial import Trial
 
 
 class Race(StrEnum):
@@ -38,6 +46,7 @@ def run(
     seeds: Seeds = None,
     changes: Set = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     store: Store = DEFAULT_STORE,
     race: Annotated[
         Race,
@@ -52,7 +61,7 @@ def run(
         str,
         typer.Option(
             metavar="N|auto",
-            help="Trainings that a worker runs together, stacked into one program or side by side, whichever is faster: seeds "
+            help="Trials that a worker trains together, stacked into one program or side by side, whichever is faster: seeds "
             "and grid points of one setting. auto: as many as fit on a GPU, one on a CPU, where more gain nothing.",
         ),
     ] = "auto",
@@ -63,9 +72,10 @@ def run(
             "`archlab normalise` does; what is done and what cannot be reached goes to standard error."
         ),
     ] = None,
+    label: Annotated[str, typer.Option("--as", metavar="LABEL", help="A name for the run, see `archlab runs`.")] = "",
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print how many trainings, how many FLOPs and how long, and stop; nothing is written."),
+        typer.Option("--dry-run", help="Print how many trials, how many FLOPs and how long, and stop; nothing is written."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the scores as one JSON document on standard output at the end.")
@@ -73,24 +83,180 @@ def run(
 ) -> None:
     """Train architectures on the synthetic tasks of a protocol and print the leaderboard.
 
-    Every finished training is in the store at once: after Ctrl-C or a crash the same command does the rest, and what is
+    Every finished trial is in the store at once: after Ctrl-C or a crash the same command does the rest, and what is
     there is never computed again. Progress goes to standard error.
 
     For example: `archlab run transformer++ "mamba swiglu mamba swiglu" --seeds 1`
     """
-    from archlab.cli.normalise import tell
-    from archlab.cli.plans import narrowed_protocol
-    from archlab.cli.running import How, execute, population_of, preview
-    from archlab.mad.plan import at_equal_state, make_plan
+    from rich.console import Console
 
-    plan = make_plan(narrowed_protocol(protocol, tasks, settings, grid, seeds, changes), specs, device.value)
+    import archlab
+    from archlab.cli.normalise import tell
+    from archlab.cli.options import narrowed_protocol
+    from archlab.cli.output import message, print_json, print_scores, store_option
+    from archlab.cli.signals import terminable
+    from archlab.mad.plan import at_equal_state, make_plan
+    from archlab.reports.findings import spent
+    from archlab.reports.live import LiveView
+    from archlab.store.database import shown
+
+    chosen = narrowed_protocol(protocol, tasks, settings, grid, seeds, changes)
+    architectures: Sequence[Any] = specs
     if iso_state is not None:
-        before = plan.architectures
-        plan, found = at_equal_state(plan, iso_state)
-        for value, normal in zip(before, found, strict=True):
+        plan = make_plan(chosen, specs, device.value)
+        equal, found = at_equal_state(plan, iso_state)
+        for value, normal in zip(plan.architectures, found, strict=True):
             tell(value.label, normal)
-    how = How(store, workers, race.value, population_of(population))
+        architectures = equal.architectures
+    options: dict[str, Any] = {
+        "store": store,
+        "race": race.value,
+        "device": device.value,
+        "workers": workers,
+        "population": population_of(population),
+    }
     if dry_run:
-        preview(plan, how, as_json=as_json)
+        foreseen = archlab.preview(architectures, chosen, **options)
+        if as_json:
+            print_json(foreseen.to_dict())
+        else:
+            print_preview(foreseen, store)
+        return
+    ended = _Ending()
+    try:
+        with terminable():
+            scores = archlab.run(architectures, chosen, **options, label=label, listeners=[LiveView(Console(stderr=True)), ended])
+    except KeyboardInterrupt:
+        message(f"what is done is in {shown(store)}; the same command does the rest")
+        sys.exit(130)
+    assert ended.summary is not None
+    _report(ended.summary, ended.trials)
+    if scores.spending.flops_spent < scores.spending.flops:
+        message(spent(scores.spending))
+    if as_json:
+        print_json(scores.to_dict())
     else:
-        execute(plan, how, as_json=as_json)
+        print_scores(scores)
+        message(f"`archlab report{store_option(store)}` draws the curves and shows where every number comes from")
+    if ended.summary.failed:
+        sys.exit(1)
+
+
+class _Ending:
+    """A listener that remembers how the run ended."""
+
+    def __init__(self) -> None:
+        self.summary: RunSummary | None = None
+        self.trials: dict[str, Trial] = {}
+
+    def __call__(self, event: "Event") -> None:
+        from archlab.jobs.events import RunEnded, RunStarted
+
+        if isinstance(event, RunStarted):
+            self.trials = {trial.key: trial for trial in event.jobs}
+        elif isinstance(event, RunEnded):
+            self.summary = event.summary
+
+
+def population_of(text: str) -> int | None:
+    """The value of ``--population``.
+
+    Raises:
+        ArchlabError: it is neither ``auto`` nor a number that is at least 1.
+    """
+    from archlab.errors import ArchlabError
+
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ArchlabError(f"--population {text}: give auto, or a whole number that is at least 1")
+    return int(text)
+
+
+def print_preview(foreseen: "Preview", store: str) -> None:
+    """Print what a run will take, and how much of it the store has already."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from archlab.cli.output import print_table
+    from archlab.machine import available_bytes
+    from archlab.store.database import shown
+
+    plan = foreseen.plan
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_row("protocol", Text(f"{plan.protocol.name}: {plan.protocol.summary}"))
+    for number, value in enumerate(plan.architectures):
+        table.add_row("" if number else "architectures", Text(f"{value.name} = {value}" if value.name else str(value)))
+    table.add_row("trials", f"{foreseen.trials:,} = {_factors(plan)}")
+    table.add_row("in the store", Text(f"{foreseen.stored:,} of them ({shown(store)})"))
+    if foreseen.not_needed:
+        table.add_row("not needed", f"{foreseen.not_needed:,} of them: another grid point has solved the setting")
+    table.add_row(
+        "compute", f"{foreseen.flops:.3g} FLOPs" + (f", {foreseen.cost.flops:.3g} of them still to do" if foreseen.stored else "")
+    )
+    table.add_row("time", _time(foreseen.cost, foreseen.num_workers))
+    if foreseen.compiling:
+        table.add_row("compiling", _compiling(foreseen.compiling))
+    if foreseen.times_faster_by_kernels:
+        table.add_row("kernels", _by_kernels(foreseen.times_faster_by_kernels))
+    if foreseen.left:
+        table.add_row("memory", f"{foreseen.peak_bytes / 2**30:.1f} GiB of the {available_bytes() / 2**30:.1f} GiB free here")
+    print_table(table)
+
+
+def _factors(plan: "Plan") -> str:
+    from archlab.format import count
+
+    points = {len(task.grid.points()) for task in plan.protocol.tasks.values()}
+    low, high = min(points), max(points)
+    grid = count(high, "grid point") if low == high else f"{low} to {high} grid points"
+    factors = (count(len(plan.architectures), "architecture"), count(plan.protocol.num_settings, "setting"), grid)
+    return " x ".join((*factors, count(len(plan.protocol.seeds), "seed")))
+
+
+def _time(cost: "Estimate", num_workers: int) -> str:
+    from archlab.format import count, duration
+
+    if not cost.trials:
+        return "none: the store has every trial that is needed"
+    source = f"speeds of `archlab bench`, {cost.measured}" if cost.measured else "steps timed just now"
+    return (
+        f"at most about {duration(cost.seconds)} on this machine with {count(num_workers, 'worker')}, after a few seconds to "
+        f"start ({source}); less where a trial solves its task early, and where racing leaves some out"
+    )
+
+
+def _compiling(cost: "Compilation") -> str:
+    from archlab.format import count, duration
+
+    workers = f"{duration(cost.seconds)} in each of {count(cost.num_workers, 'worker')}"
+    if cost.saved <= 0:
+        return f"{workers}, and the steps get no faster: leave recipe.compiled=true out"
+    saves = f"{workers}, saves {duration(cost.saved)} of training in all"
+    return saves if cost.pays else f"{saves}: does not pay, leave recipe.compiled=true out"
+
+
+def _by_kernels(faster: float) -> str:
+    advice = "" if faster > 1 else ": leave recipe.kernels=fla out"
+    return f"eager steps take {1 / faster:.2f} times as long as with PyTorch's operations{advice}"
+
+
+def _report(summary: "RunSummary", trials: "dict[str, Trial]") -> None:
+    from archlab.cli.output import message
+    from archlab.format import count, duration
+
+    parts = [f"{count(summary.computed, 'trial')} computed in {duration(summary.wall_seconds)}"]
+    if not summary.computed:
+        parts = ["nothing was left to compute"]
+    if summary.reused:
+        parts.append(f"{count(summary.reused, 'trial')} taken from the store")
+    if summary.skipped:
+        parts.append(f"{summary.skipped} not needed: another grid point had solved the setting")
+    if dropped := summary.count("dropped"):
+        parts.append(f"{dropped} dropped on the way")
+    if diverged := summary.count("diverged"):
+        parts.append(f"{diverged} diverged (count as chance)")
+    message("; ".join(parts))
+    for key, reason in summary.failed.items():
+        trial = trials[key]
+        message(f"failed: {trial.architecture.label} on {trial.setting}, seed {trial.seed}: {reason}")

@@ -1,59 +1,118 @@
-"""archlab scores and archlab report: show what a store holds."""
+"""archlab scores, report, runs and trials: what a store holds."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import DEFAULT_STORE, Store
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Settings, Store, TaskFiles, Tasks
 
 if TYPE_CHECKING:
-    from archlab.mad.plan import Plan
-    from archlab.mad.scores import Scores
+    from archlab.mad.results import Results
 
-ProtocolName = Annotated[str | None, typer.Option("--protocol", help="Show the latest run of this protocol; by default, of any.")]
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="N|LABEL",
+        help="A run of `archlab runs`, by number or label; by default the widest one that is comparable with the latest.",
+    ),
+]
+ProtocolName = Annotated[str | None, typer.Option("--protocol", help="The latest run of this protocol; by default, of any.")]
+Architectures = Annotated[
+    list[str] | None, typer.Option("--architecture", metavar="LABEL", help="Only this architecture; repeatable.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
 
 
 def scores(
     store: Store = DEFAULT_STORE,
+    run: RunName = None,
     protocol: ProtocolName = None,
+    architectures: Architectures = None,
+    tasks: Tasks = None,
+    settings: Settings = "all",
     files: LayerFiles = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")
-    ] = False,
+    task_files: TaskFiles = None,
+    as_json: Json = False,
 ) -> None:
-    """Show the leaderboard of the latest run, with the architectures of all runs like it.
+    """Show the leaderboard of a run.
 
+    By default: the widest run that is comparable with the latest one, with the architectures of all runs comparable with it.
     Intervals come from a bootstrap over seeds and test sequences; differences between architectures are paired.
     """
+    import archlab
+    from archlab.cli.options import task_names
     from archlab.cli.output import print_json, print_scores
 
-    _, found = _scores(store, protocol)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        print_scores(found)
+    with archlab.open(store) as results:
+        found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
+        if as_json:
+            print_json(found.to_dict())
+        else:
+            print_scores(found)
+        _tell_unreadable(results)
 
 
 def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "report.html",
     store: Store = DEFAULT_STORE,
+    run: RunName = None,
     protocol: ProtocolName = None,
+    architectures: Architectures = None,
+    tasks: Tasks = None,
+    settings: Settings = "all",
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
 ) -> None:
-    """Write the report: one HTML file that works offline, with curves, costs, differences and the origin of every number."""
-    from archlab.cli.output import message
-    from archlab.reports.html import write_report
+    """Write the page of a run: one HTML file that works offline.
 
-    plan, found = _scores(store, protocol)
-    write_report(found, output, plan.protocol)
+    It has curves, costs, differences, and the origin of every number.
+    """
+    import archlab
+    from archlab.cli.options import task_names
+    from archlab.cli.output import message
+
+    with archlab.open(store) as results:
+        plan = results.plan(run, protocol)
+        found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
+        archlab.report(found, output, protocol=plan.protocol)
+        _tell_unreadable(results)
     message(f"wrote {output}")
 
 
-def _scores(location: str, protocol: str | None) -> "tuple[Plan, Scores]":
-    from archlab.mad.plan import remembered_plan, score_plan
-    from archlab.mad.store import Store as Results
+def runs(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """List the runs of a store: number, label, date, protocol, architectures, and how many of their trials are done."""
+    import archlab
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.reports.tables import plain_table
 
-    with Results(location, create=False) as store:
-        plan = remembered_plan(store, protocol)
-        return plan, score_plan(store, plan)
+    with archlab.open(store) as results:
+        rows = results.runs().to_dict("records")
+        if as_json:
+            print_json(rows)
+        else:
+            shown = [
+                {
+                    "run": row["number"],
+                    "label": row["label"],
+                    "date": (row["started"] or "unknown")[:16].replace("T", " "),
+                    "protocol": row["protocol"],
+                    "architectures": ", ".join(row["architectures"]),
+                    "tasks": len(row["tasks"]),
+                    "seeds": len(row["seeds"]),
+                    "trials done": f"{row['done']} of {row['trials']}",
+                }
+                for row in rows
+            ]
+            if shown:
+                print_table(plain_table(shown))
+            message("`archlab scores --run N` shows one" if shown else f"store {results.where} has no runs")
+        _tell_unreadable(results)
+
+
+def _tell_unreadable(results: "Results") -> None:
+    """Name every row that could not be read, on standard error."""
+    from archlab.cli.output import message
+
+    for line in dict.fromkeys(results.unreadable):
+        message(f"warning: {line}")

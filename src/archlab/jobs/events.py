@@ -27,6 +27,12 @@ class Job(Protocol):
         """``"cpu"`` or ``"cuda"``."""
         ...
 
+    @property
+    def origin(self) -> str:
+        """The modules from outside archlab that compute the job; empty if there are none. Jobs of different origins share no
+        process."""
+        ...
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description."""
         ...

@@ -1,51 +1,67 @@
-"""The executor contract."""
+"""The executor contract: where jobs run, and what a scheduler may rely on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
-    from archlab.mad.trial import Hurdles, Progress, Trial, TrialResult
+    from archlab.machine import Device
 
-    OnProgress = Callable[[Trial, Progress], None]
-    Train = Callable[[Sequence[Trial], Callable[[int, Progress], None], Sequence[Hurdles]], Iterable[tuple[int, TrialResult]]]
+J = TypeVar("J")
+P = TypeVar("P")
+R = TypeVar("R")
+P_co = TypeVar("P_co", covariant=True)
+
+Thresholds = Mapping[int, float]
+"""Pruning thresholds by evaluated step: a job whose validation loss is higher there is dropped."""
+
+Work = Callable[[Sequence[J], Callable[[int, P], None], Sequence[Thresholds]], Iterable[tuple[int, R]]]
+"""Computes a group of jobs: takes the jobs, a listener for ``(index, progress)`` and each job's pruning thresholds; yields
+``(index, result)`` as soon as a job ends. A function that can be pickled."""
 
 
-class Executor(Protocol):
-    """Where trials run. A context manager: leaving it shuts the executor down."""
+class Executor(Protocol[J, P_co, R]):
+    """Where jobs run. A context manager: leaving it shuts the executor down.
+
+    The constructor of an implementation takes its :data:`Work`. :class:`archlab.testing.ExecutorContract` checks the rest.
+    """
 
     @property
     def num_workers(self) -> int:
-        """Groups of trials that run at once."""
+        """Groups of jobs that run at once."""
         ...
 
     def submit(
-        self, trials: "Sequence[Trial]", on_progress: "OnProgress", hurdles: "Sequence[Hurdles] | None" = None
-    ) -> "list[Future[TrialResult]]":
-        """Train trials together in one worker as soon as one is free, in the order of submission.
+        self, jobs: Sequence[J], on_progress: Callable[[J, P_co], None], thresholds: Sequence[Thresholds] | None = None
+    ) -> list[Future[R]]:
+        """Compute jobs together in one worker as soon as one is free, in the order of submission.
 
         Args:
-            trials: one, or several that are alike (:func:`archlab.mad.trial.alike`).
-            on_progress: called from any thread while the trials run.
-            hurdles: of each trial, when it is dropped; by default never.
+            jobs: one, or several that can be computed together.
+            on_progress: called from any thread while the jobs run.
+            thresholds: pruning thresholds of each job; none by default.
 
         Returns:
-            For each trial a future with its result. Its exception is :class:`TrialError` if the training raised,
+            For each job a future with its result. Its exception is :class:`JobError` if the work raised,
             :class:`WorkerDiedError` if it took its worker with it on every attempt, and
-            ``concurrent.futures.CancelledError`` if the trial was stopped, or the executor shut down, before it ended.
+            ``concurrent.futures.CancelledError`` if the job was stopped, or the executor shut down, before it ended.
         """
         ...
 
-    def stop(self, future: "Future[TrialResult]") -> None:
-        """End a submitted trial if it has not ended; the others are not touched.
+    def stop(self, future: Future[R]) -> None:
+        """End a submitted job if it has not ended; the others are not touched.
 
-        Its worker is free at once, or when the last trial that it is trained together with has ended.
+        Its worker is free at once, or when the last job that is computed together with it has ended.
         """
         ...
 
-    def shutdown(self) -> None:
-        """End at once: trials that run are killed, those that wait are cancelled. May be called again."""
+    def shutdown(self, grace: float = 0.0) -> None:
+        """End at once: jobs that wait are cancelled, those that run are killed. May be called again.
+
+        Args:
+            grace: seconds that running jobs have to end by themselves, after a SIGTERM, before they are killed.
+        """
         ...
 
     def __enter__(self) -> Self: ...
@@ -53,8 +69,8 @@ class Executor(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
-class TrialError(Exception):
-    """A trial raised an exception.
+class JobError(Exception):
+    """A job raised an exception.
 
     ``str()`` is its reason in one line.
     """
@@ -69,10 +85,42 @@ class TrialError(Exception):
 
 
 class WorkerDiedError(Exception):
-    """A trial's worker died on every attempt; says of what."""
+    """A job's worker died on every attempt; the message says how."""
 
 
 def explained(error: BaseException) -> tuple[str, str]:
-    """Why a future holds no result: the reason in one line, and with the end of the traceback where there is one."""
+    """Why a future holds no result: the reason in one line, and the same with the end of the traceback where there is one."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return reason, f"{reason}\n{error.traceback}" if isinstance(error, TrialError) else reason
+    return reason, f"{reason}\n{error.traceback}" if isinstance(error, JobError) else reason
+
+
+EXECUTORS: dict[str, str] = {
+    "local": "archlab.jobs.local:LocalExecutor",
+}
+"""Every executor by the name that ``--executor`` takes: the module and class that implement it."""
+
+
+def make_executor(
+    work: "Work[J, P, R]", num_workers: int | None = None, *, device: "Device" = "cpu", name: str = "local"
+) -> "Executor[J, P, R]":
+    """The executor with this name.
+
+    Args:
+        work: computes a group of jobs in a worker.
+        num_workers: groups of jobs that run at once; the executor's choice by default.
+        device: where the jobs compute.
+        name: a key of :data:`EXECUTORS`.
+
+    Raises:
+        ArchlabError: the name is unknown, or the executor cannot start here.
+    """
+    import importlib
+
+    from archlab.errors import unknown
+
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS)
+    module, _, attribute = EXECUTORS[name].partition(":")
+    implementation: Any = getattr(importlib.import_module(module), attribute)
+    made: Executor[J, P, R] = implementation(work, num_workers, device=device)
+    return made

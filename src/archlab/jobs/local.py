@@ -1,4 +1,4 @@
-"""Runs trials in single-threaded worker processes on this machine."""
+"""Runs jobs in single-threaded worker processes on this machine."""
 
 import math
 import multiprocessing
@@ -6,50 +6,47 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from archlab.errors import ArchlabError
-from archlab.jobs.executor import TrialError, WorkerDiedError
+from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work, WorkerDiedError
 from archlab.jobs.worker import WORKER_VARIABLE, environment, serve
 
 if TYPE_CHECKING:
-    from archlab.jobs.executor import OnProgress, Train
-    from archlab.mad.trial import Hurdles, Trial, TrialResult
+    from archlab.machine import Device
 
 ATTEMPTS = 2
-"""How often a trial is tried that takes its worker with it."""
+"""Number of tries of a job that takes its worker with it."""
 
 
-class LocalExecutor:
-    """One single-threaded worker process a core, or one a GPU. Workers start when trials need them.
+class LocalExecutor(Generic[J, P, R]):
+    """One single-threaded worker process a core, or one a GPU. Workers start when jobs need them.
 
-    A worker that dies takes the trials with it that it was training, which a fresh worker tries again. When this process dies,
-    its workers end by themselves.
+    A worker that dies takes the jobs with it that it was computing; a fresh worker tries them again. A worker serves jobs of
+    one origin only (see :attr:`archlab.jobs.events.Job.origin`) and is replaced when a job has changed the state of its
+    process, so no job can change the result of another. When this process dies, its workers end by themselves.
     """
 
-    def __init__(
-        self, num_workers: int | None = None, *, device: Literal["cpu", "cuda"] = "cpu", train: "Train | None" = None
-    ) -> None:
+    def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: "Device" = "cpu") -> None:
         """Start no worker yet.
 
         Args:
-            num_workers: groups of trials that run at once; by default one a core that this process may use, or one a GPU.
-            device: where the trials compute; the workers of ``"cuda"`` take the visible GPUs in turn.
-            train: what trains a group of trials, a function that can be pickled; by default
-                :func:`archlab.mad.train.train_together`.
+            work: computes a group of jobs in a worker; a function that can be pickled.
+            num_workers: groups of jobs that run at once; by default one a core that this process may use, or one a GPU.
+            device: where the jobs compute; the workers of ``"cuda"`` take the visible GPUs in turn.
 
         Raises:
             ArchlabError: ``num_workers`` is below 1, there is no GPU, or this process is itself a worker.
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
-                raise ArchlabError("workers import the script that starts them: run trials under `if __name__ == '__main__':`")
+                raise ArchlabError("workers import the script that starts them: run jobs under `if __name__ == '__main__':`")
         if num_workers is not None and num_workers < 1:
             raise ArchlabError(f"workers={num_workers}: must be at least 1")
         gpus = _visible_gpus() if device == "cuda" else None
@@ -57,43 +54,39 @@ class LocalExecutor:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
         self._gpus = gpus
         self._num_workers = num_workers or (len(gpus) if gpus else available_cores())
-        self._train = train
+        self._work = work
         self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="archlab-worker")
         self._lock = threading.Condition()
-        self._workers: list[_Worker | None] = [None] * self._num_workers
+        self._workers: list[_Worker[J, P, R] | None] = [None] * self._num_workers
         self._free_slots = list(reversed(range(self._num_workers)))
-        self._jobs: dict[Future[TrialResult], _Job] = {}
+        self._groups: dict[Future[R], _Group[J, P, R]] = {}
         self._closed = False
 
     @property
     def num_workers(self) -> int:
-        """Groups of trials that run at once."""
+        """Groups of jobs that run at once."""
         return self._num_workers
 
     def submit(
-        self, trials: "Sequence[Trial]", on_progress: "OnProgress", hurdles: "Sequence[Hurdles] | None" = None
-    ) -> "list[Future[TrialResult]]":
-        """See :meth:`archlab.jobs.executor.Executor.submit`."""
-        job = _Job(trials, on_progress, hurdles or [{}] * len(trials), [Future() for _ in trials])
-        self._jobs.update(dict.fromkeys(job.futures, job))
-        for future in job.futures:
-            future.add_done_callback(self._jobs.pop)
-        self._threads.submit(self._run, job).add_done_callback(job.settle)
-        return job.futures
+        self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds] | None = None
+    ) -> list[Future[R]]:
+        """Queue jobs for the next free worker, as :meth:`archlab.jobs.executor.Executor.submit` says."""
+        group: _Group[J, P, R] = _Group(jobs, on_progress, thresholds or [{}] * len(jobs), [Future() for _ in jobs])
+        self._groups.update(dict.fromkeys(group.futures, group))
+        for future in group.futures:
+            future.add_done_callback(self._groups.pop)
+        self._threads.submit(self._run, group).add_done_callback(group.settle)
+        return group.futures
 
-    def stop(self, future: "Future[TrialResult]") -> None:
-        """See :meth:`archlab.jobs.executor.Executor.stop`."""
+    def stop(self, future: Future[R]) -> None:
+        """End a job; a worker that nobody waits for any more is killed."""
         with self._lock:
-            job = self._jobs.get(future)
-            if future.cancel() and job is not None and job.is_over() and job.worker is not None:
-                job.worker.kill()
+            group = self._groups.get(future)
+            if future.cancel() and group is not None and group.is_over() and group.worker is not None:
+                group.worker.kill()
 
     def shutdown(self, grace: float = 0.0) -> None:
-        """See :meth:`archlab.jobs.executor.Executor.shutdown`.
-
-        Args:
-            grace: seconds that trials which run have to end by themselves, after a SIGTERM, before they are killed.
-        """
+        """Kill all workers, after ``grace`` seconds in which running jobs may end by themselves."""
         with self._lock:
             self._closed = True
             workers = [worker for worker in self._workers if worker is not None]
@@ -121,58 +114,75 @@ class LocalExecutor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.shutdown()
 
-    def _run(self, job: "_Job") -> None:
+    def _run(self, group: "_Group[J, P, R]") -> None:
         with self._lock:
-            slot = self._free_slots.pop()
+            slot = self._free_slot(group.origin)
         try:
             for _ in range(ATTEMPTS):
-                worker = self._worker(slot, job)
+                worker = self._worker(slot, group)
                 try:
-                    return worker.run(job)
+                    return worker.run(group)
                 except EOFError:
                     death = worker.cause_of_death()
-                if self._closed or job.is_over():
+                if self._closed or group.is_over():
                     raise CancelledError
             raise WorkerDiedError(f"the worker {death} on each of {ATTEMPTS} attempts")
         finally:
             with self._lock:
-                job.worker = None
+                group.worker = None
                 self._free_slots.append(slot)
                 self._lock.notify_all()
 
-    def _worker(self, slot: int, job: "_Job") -> "_Worker":
-        """The living worker of a slot for a job: the one that served it last, or a fresh one."""
+    def _free_slot(self, origin: str) -> int:
+        """Take a free slot: one whose worker serves this origin, else one without a worker, else any."""
+
+        def preference(slot: int) -> int:
+            worker = self._workers[slot] if self._workers else None
+            return 1 if worker is None else 2 * (worker.origin == origin)
+
+        slot = max(reversed(self._free_slots), key=preference)
+        self._free_slots.remove(slot)
+        return slot
+
+    def _worker(self, slot: int, group: "_Group[J, P, R]") -> "_Worker[J, P, R]":
+        """The living worker of a slot for a group of jobs: the one that served it last, or a fresh one."""
         with self._lock:
-            if self._closed or job.is_over():
+            if self._closed or group.is_over():
                 raise CancelledError
             worker = self._workers[slot]
-            if worker is None or not worker.is_alive():
+            if worker is None or not worker.is_alive() or worker.origin != group.origin:
                 if worker is not None:
+                    worker.kill()
                     worker.close()
                     self._workers[slot] = None  # in case that no other one can be started
                 gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
-                worker = self._workers[slot] = _Worker(self._train, gpu)
-            job.worker = worker
+                worker = self._workers[slot] = _Worker(self._work, gpu, group.origin)
+            group.worker = worker
             return worker
 
 
 @dataclass(eq=False)
-class _Job:
-    """Trials that were submitted together."""
+class _Group(Generic[J, P, R]):
+    """Jobs that were submitted together."""
 
-    trials: "Sequence[Trial]"
-    on_progress: "OnProgress"
-    hurdles: "Sequence[Hurdles]"
-    futures: "list[Future[TrialResult]]"
-    worker: "_Worker | None" = None
+    jobs: Sequence[J]
+    on_progress: Callable[[J, P], None]
+    thresholds: Sequence[Thresholds]
+    futures: list[Future[R]]
+    worker: "_Worker[J, P, R] | None" = None
     """The worker that runs it, while one does."""
 
+    @property
+    def origin(self) -> str:
+        """The jobs' origin; they have one in common."""
+        return str(getattr(self.jobs[0], "origin", ""))
+
     def is_over(self) -> bool:
-        """Whether no trial is left that somebody waits for."""
+        """Whether no job is left that somebody waits for."""
         return all(future.done() for future in self.futures)
 
-    def settle(self, run: "Future[None]") -> None:
-        """Tell the trials that have not ended by themselves how the run ended."""
+    def settle(self, run: Future[None]) -> None:
+        """Pass on to the jobs that have not ended by themselves how the run ended."""
         error = CancelledError() if run.cancelled() else run.exception()
         for future in self.futures:
             if isinstance(error, CancelledError):
@@ -181,46 +191,49 @@ class _Job:
                 future.set_exception(error)
 
 
-class _Worker:
+class _Worker(Generic[J, P, R]):
     """The parent's end of a worker process."""
 
-    def __init__(self, train: "Train | None", gpu: str | None) -> None:
+    def __init__(self, work: Work[J, P, R], gpu: str | None, origin: str) -> None:
+        self.origin = origin
         context = multiprocessing.get_context("spawn")
         requests, self._requests = context.Pipe(duplex=False)
         self._replies, replies = context.Pipe(duplex=False)
-        self._process = context.Process(target=serve, args=(requests, replies, train), daemon=True)
+        self._process = context.Process(target=serve, args=(requests, replies, work), daemon=True)
         self._killed = False
         with _inherited(environment(gpu)):
             self._process.start()
         requests.close()
         replies.close()
 
-    def run(self, job: _Job) -> None:
-        """Train those trials of a job that have not ended.
+    def run(self, group: _Group[J, P, R]) -> None:
+        """Compute those jobs of a group that have not ended.
 
         Raises:
-            TrialError: the training raised.
+            JobError: the work raised.
             EOFError: the worker died.
         """
-        left = [place for place, future in enumerate(job.futures) if not future.done()]
-        request = pickle.dumps(([job.trials[place] for place in left], [dict(job.hurdles[place]) for place in left]))
+        left = [index for index, future in enumerate(group.futures) if not future.done()]
+        request = pickle.dumps(([group.jobs[index] for index in left], [dict(group.thresholds[index]) for index in left]))
         done = False
         try:
             self._send(request)
             while True:
                 kind, value = self._receive()
-                done = kind in ("end", "error")
                 if kind == "end":
+                    done = not value  # else a job has changed the state of the process, which serves no other
                     return
                 if kind == "error":
-                    raise TrialError(*value)
-                place = left[value[0]]
+                    reason, traceback, changed = value
+                    done = not changed
+                    raise JobError(reason, traceback)
+                index = left[value[0]]
                 if kind == "progress":
-                    job.on_progress(job.trials[place], value[1])
-                elif not job.futures[place].done() and job.futures[place].set_running_or_notify_cancel():
-                    job.futures[place].set_result(value[1])
+                    group.on_progress(group.jobs[index], value[1])
+                elif not group.futures[index].done() and group.futures[index].set_running_or_notify_cancel():
+                    group.futures[index].set_result(value[1])
         finally:
-            if not done:  # replies of this job must never be taken for those of the next
+            if not done:  # replies of these jobs must never be taken for those of the next
                 self.kill()
                 self._process.join()
 

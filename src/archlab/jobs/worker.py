@@ -1,4 +1,4 @@
-"""What runs inside a worker process: trials, one after the other, until the parent is gone."""
+"""The loop of a worker process: groups of jobs, one after the other, until the parent is gone."""
 
 import os
 import pickle
@@ -11,9 +11,10 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from archlab.errors import in_one_line
+from archlab.jobs.isolation import changed, snapshot
 
 if TYPE_CHECKING:
-    from archlab.jobs.executor import Train
+    from archlab.jobs.executor import Work
 
 WORKER_VARIABLE = "ARCHLAB_WORKER"
 _TRACEBACK_LINES = 30
@@ -29,12 +30,11 @@ def environment(gpu: str | None) -> dict[str, str]:
     return variables if gpu is None else variables | {"CUDA_VISIBLE_DEVICES": gpu}
 
 
-def serve(requests: Connection, replies: Connection, train: "Train | None") -> None:
-    """Answer every group of trials that comes in with progress and results, then with its end or an error."""
+def serve(requests: Connection, replies: Connection, work: "Work[Any, Any, Any]") -> None:
+    """Answer every group of jobs that comes in with progress and results, then with its end or an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    train = train or _default_train()
     if "torch" in sys.modules:
         import torch
 
@@ -45,24 +45,19 @@ def serve(requests: Connection, replies: Connection, train: "Train | None") -> N
             request = requests.recv_bytes()
         except EOFError:
             return
-        replies.send(_answer(request, replies, train))
+        replies.send(_answer(request, replies, work))
 
 
-def _default_train() -> "Train":
-    from archlab.mad.train import train_together
-
-    return train_together
-
-
-def _answer(request: bytes, replies: Connection, train: "Train") -> tuple[str, Any]:
-    """The last reply to a request, after its trials' progress and results."""
+def _answer(request: bytes, replies: Connection, work: "Work[Any, Any, Any]") -> tuple[str, Any]:
+    """Compute a group of jobs; the last reply to a request, after the progress and the results of its jobs."""
+    before = snapshot()
     try:
-        trials, hurdles = pickle.loads(request)
-        for ended in train(trials, lambda place, progress: replies.send(("progress", (place, progress))), hurdles):
+        jobs, thresholds = pickle.loads(request)
+        for ended in work(jobs, lambda index, progress: replies.send(("progress", (index, progress))), thresholds):
             replies.send(("result", ended))
-        return "end", None
+        return "end", changed(before)
     except Exception as error:
-        return "error", (in_one_line(error), _tail_of_traceback())
+        return "error", (in_one_line(error), _tail_of_traceback(), changed(before))
 
 
 def _tail_of_traceback() -> str:

@@ -17,6 +17,7 @@ from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
 from archlab.layers.knobs import check_number, converted
+from archlab.sources import import_installed, imported
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
 _NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry", "substates"}
@@ -38,6 +39,8 @@ def register(name: str) -> Callable[[Config], Config]:
     def add(config: Config) -> Config:
         if is_without_file(config.__module__):
             config = class_from_cell(config, sys._getframe(1).f_code.co_filename)
+        if not config.__module__.startswith("archlab."):
+            _import_families()  # archlab's own layers have their names before others ask for one
         taken = _REGISTRY.get(name)
         from_cells = taken is not None and taken.__module__.startswith(PREFIX) and config.__module__.startswith(PREFIX)
         if taken is not None and not from_cells and _home(taken) != _home(config):
@@ -65,23 +68,28 @@ def _home(config: type[LayerConfig]) -> tuple[str, str]:
 @cache
 def _import_families() -> None:
     import archlab.layers as package
-    from archlab.layers.external.sources import import_installed
 
     for module in pkgutil.iter_modules(package.__path__):
         if module.name not in _NOT_FAMILIES:
             importlib.import_module(f"{package.__name__}.{module.name}")
-    import_installed()
+
+
+@cache
+def _import_installed() -> Mapping[str, str]:
+    """Packages whose layers cannot be imported, and why."""
+    _import_families()
+    return import_installed("archlab.layers")
 
 
 def registry() -> Mapping[str, type[LayerConfig]]:
     """Every known layer by name, without those that are made of others. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if not issubclass(config, Composite)})
 
 
 def composites() -> Mapping[str, type[Composite]]:
     """Every known way to make a layer of layers, by name. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
 
 
@@ -92,14 +100,13 @@ def is_path(name: str) -> bool:
 
 def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
     """The error for a layer that is not known; ``others`` are further names that would be."""
-    from archlab.layers.external.sources import imported, left_out
-
     for module in imported:
         found = getattr(sys.modules.get(module), name, None)
         if isinstance(found, type):
             written = found.name if issubclass(found, LayerConfig) else f"{module}.{name}"
             return ArchlabError(f"unknown layer {name!r}: it is a class of {module}: write {written}")
-    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
+    left_out = _import_installed().items()
+    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out)
     return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
 
 

@@ -1,18 +1,18 @@
 """A plan: a protocol and the architectures to put through it; what a run sets out to compute."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
-from archlab.errors import ArchlabError
+from archlab.architectures.stored import stored_architecture
 from archlab.layers.external.check import check_third_party
 from archlab.mad.protocol import Protocol
 
 if TYPE_CHECKING:
     from archlab.mad.scores import Scores
-    from archlab.mad.store import Record, Store
+    from archlab.mad.store import Record
     from archlab.mad.trial import Trial
 
 
@@ -38,19 +38,25 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
-        """The plan that :meth:`to_dict` wrote down."""
-        architectures = tuple(replace(architecture(a["spec"]), name=a["name"]) for a in values["architectures"])
+        """The plan that :meth:`to_dict` wrote down, also if layers of its architectures are not available."""
+        architectures = tuple(stored_architecture(a["spec"], a["name"]) for a in values["architectures"])
         return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
 
 
-def make_plan(protocol: Protocol, specs: Sequence[str], device: Literal["cpu", "cuda"] = "cpu") -> Plan:
-    """The plan for architectures given as text; each counts once. Layers from outside archlab are tried on small inputs,
-    as long as the shortest and the longest sequences of the protocol.
+def make_plan(
+    protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Literal["cpu", "cuda"] = "cpu"
+) -> Plan:
+    """The plan for architectures, given as values or as text; each counts once.
+
+    Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
 
     Raises:
         ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
     """
-    architectures = dict.fromkeys(architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs)
+    given = [specs] if isinstance(specs, str | Architecture) else specs
+    architectures = dict.fromkeys(
+        spec if isinstance(spec, Architecture) else architecture(spec, layer_defaults=protocol.layer_defaults) for spec in given
+    )
     for value in architectures:
         value.validate(protocol.dim)
     lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]
@@ -73,44 +79,8 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def remembered_plan(store: "Store", protocol: str | None = None) -> Plan:
-    """The plan of the latest run on a store (of that protocol), with the architectures of all its runs alike.
-
-    Raises:
-        ArchlabError: the store knows no such run.
-    """
-    plans, unreadable = _readable_plans(store)
-    if protocol is not None:
-        known = sorted({plan.protocol.name for plan in plans})
-        plans = [plan for plan in plans if plan.protocol.name == protocol]
-        if known and not plans:
-            raise ArchlabError(f"store {store.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
-    if not plans and unreadable is not None:
-        raise ArchlabError(
-            f"store {store.where}: its runs cannot be read: {unreadable}; give the files of their layers by --layers, or run "
-            "them again if they are of another version of archlab"
-        )
-    if not plans:
-        raise ArchlabError(f"store {store.where} has no runs: `archlab run SPEC --store {store.where}` adds one")
-    latest = plans[-1]
-    alike = [plan for plan in plans if plan.protocol == latest.protocol and plan.device == latest.device]
-    return replace(latest, architectures=tuple(dict.fromkeys(a for plan in alike for a in plan.architectures)))
-
-
-def _readable_plans(store: "Store") -> tuple[list[Plan], ArchlabError | None]:
-    """The plans of the store's runs, without those that this version of archlab cannot read, and why not."""
-    plans: list[Plan] = []
-    unreadable: ArchlabError | None = None
-    for values in store.runs():
-        try:
-            plans.append(Plan.from_dict(values))
-        except ArchlabError as error:
-            unreadable = error
-    return plans, unreadable
-
-
-def score_plan(store: "Store", plan: Plan) -> "Scores":
-    """Scores of a plan from what the store has; what it lacks is marked missing.
+def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
+    """Scores of a plan from stored records; what is missing is marked so.
 
     A result of an earlier version of the code counts where the present version has none.
     """
@@ -118,10 +88,11 @@ def score_plan(store: "Store", plan: Plan) -> "Scores":
 
     trials = plan.trials()
     found: dict[Trial, Record | None] = dict.fromkeys(trials)
-    for record in store.records(skip_unknown=True):
-        if record.trial in found and _counts_before(record, found[record.trial]):
-            found[record.trial] = record
-    return score(trials, {trial.key: record for trial, record in found.items() if record is not None})
+    for record in records:
+        if record.job in found and _counts_before(record, found[record.job]):
+            found[record.job] = record
+    scored = {trial.key: record for trial, record in found.items() if record is not None}
+    return score(trials, scored, protocol=plan.protocol.name)
 
 
 def _counts_before(record: "Record", other: "Record | None") -> bool:
@@ -130,4 +101,4 @@ def _counts_before(record: "Record", other: "Record | None") -> bool:
         return True
     if (record.result is None) != (other.result is None):
         return record.result is not None
-    return record.key == record.trial.key or other.key != other.trial.key
+    return record.key == record.job.key or other.key != other.job.key

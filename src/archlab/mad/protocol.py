@@ -106,9 +106,27 @@ class Protocol:
         object.__setattr__(self, "seeds", tuple(dict.fromkeys(self.seeds)))
 
     @property
+    def num_settings(self) -> int:
+        """Settings of all tasks."""
+        return sum(len(plan.settings) for plan in self.tasks.values())
+
+    @property
     def num_trials(self) -> int:
-        """Trainings an architecture."""
+        """Trials of one architecture."""
         return len(self.seeds) * sum(len(plan.settings) * len(plan.grid.points()) for plan in self.tasks.values())
+
+    def covers(self, other: "Protocol") -> bool:
+        """Whether it has every trial of another protocol: the same conditions, and no less of tasks, settings and seeds."""
+        return (
+            (self.name, self.dim, self.layer_defaults) == (other.name, other.dim, other.layer_defaults)
+            and set(self.seeds) >= set(other.seeds)
+            and all(
+                task in self.tasks
+                and (self.tasks[task].recipe, self.tasks[task].grid) == (plan.recipe, plan.grid)
+                and set(self.tasks[task].settings) >= set(plan.settings)
+                for task, plan in other.tasks.items()
+            )
+        )
 
     def trials(self, architectures: Sequence["Architecture"], device: Literal["cpu", "cuda"] = "cpu") -> list["Trial"]:
         """Every training that the protocol asks for, ordered so that architectures can be compared early.

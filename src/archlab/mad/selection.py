@@ -1,8 +1,8 @@
 """Which grid point of an architecture, setting and seed is scored, and when that is known.
 
-The trials that differ in their grid point alone are *siblings*. The first of them in grid order that solves the setting,
+The trials that differ in their grid point alone are a *grid group*. The first of them in grid order that solves the setting,
 which is to say reaches the recipe's ``stop_accuracy`` on the selection split, is chosen; if none does, the one that did best
-there. So nothing that comes after a sibling that solved can change a score, and need not be computed.
+there. So nothing that comes after a trial that solved can change a score, and need not be computed.
 """
 
 import math
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 from archlab.mad.trial import Metrics, Trial, TrialResult
 
-Siblings = tuple[object, ...]
-"""What trials that are siblings, and no others, have in common."""
+GridGroup = tuple[object, ...]
+"""Equal for the trials of one grid group, and for no others."""
 Ended = tuple[Trial, TrialResult]
 
 
-def siblings(trial: Trial) -> Siblings:
-    """The same for every sibling of a trial."""
+def grid_group(trial: Trial) -> GridGroup:
+    """The grid group that a trial belongs to."""
     return (trial.architecture, trial.setting, trial.recipe, trial.dim, trial.seed, trial.device)
 
 
 def grid_order(trial: Trial) -> tuple[float, float]:
-    """Sort key of siblings: larger learning rates first, for they solve sooner, then smaller weight decays."""
+    """Sort key within a grid group: larger learning rates first, for they solve sooner, then smaller weight decays."""
     return (-trial.learning_rate, trial.weight_decay)
 
 
@@ -37,23 +37,23 @@ def solves(trial: Trial, result: TrialResult) -> bool:
 
 
 def choose(ended: Sequence[Ended | None]) -> Ended | None:
-    """The sibling that is scored, or None as long as another one may still be.
+    """The trial of a grid group that is scored, or None as long as another one may still be.
 
     Args:
-        ended: all siblings in grid order, None for those without a result.
+        ended: all trials of the group in grid order, None for those without a result.
     """
     known: list[Ended] = []
-    for sibling in ended:
-        if sibling is None:
+    for trial in ended:
+        if trial is None:
             return None
-        if solves(*sibling):
-            return sibling
-        known.append(sibling)
+        if solves(*trial):
+            return trial
+        known.append(trial)
     return max(known, key=_preference, default=None)
 
 
 def _preference(ended: Ended) -> tuple[bool, float, float]:
-    """What was dropped on the way comes last, whatever it had reached."""
+    """Sort key: by score, then by loss; a trial that was dropped on the way comes last."""
     trial, result = ended
     loss = result.selected.loss
     return result.status != "dropped", metric(trial, result.selected), -loss if math.isfinite(loss) else -math.inf

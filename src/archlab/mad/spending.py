@@ -1,6 +1,6 @@
 """What a plan would cost if every training ran to its end, and what was spent on it.
 
-Counted is what the results of a store took: not attempts that failed, nor siblings that a race began and stopped (at most
+Counted is what the results of a store took: not attempts that failed, nor trials that a race started and stopped (at most
 one a worker for each setting that is solved).
 """
 
@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from archlab.mad.selection import Siblings, grid_order, siblings, solves
+from archlab.architectures.stored import is_available
+from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
 from archlab.mad.trial import Trial, TrialResult
 
 HALVING_ERROR = 0.001
@@ -37,10 +38,11 @@ class Spending:
 
 
 def spending(results: Iterable[tuple[Trial, TrialResult | None]]) -> Spending:
-    """What the trials of a plan have cost, from those that have a result."""
-    groups: dict[Siblings, list[tuple[Trial, TrialResult | None]]] = defaultdict(list)
+    """The compute that trials have cost, from those with a result; without architectures whose layers are not available."""
+    groups: dict[GridGroup, list[tuple[Trial, TrialResult | None]]] = defaultdict(list)
     for trial, result in results:
-        groups[siblings(trial)].append((trial, result))
+        if is_available(trial.architecture):
+            groups[grid_group(trial)].append((trial, result))
     through: list[tuple[Trial, TrialResult | None]] = []
     for group in groups.values():
         solved = False

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from archlab.architectures.backbones import Backbone, reinit_as_reference
+from archlab.jobs.executor import Thresholds
 from archlab.layers.ops.kernels import fused
 from archlab.machine import Device
 from archlab.mad.data import Examples, split_tensors
@@ -19,7 +20,7 @@ from archlab.mad.evaluate import BATCH, Evaluation, evaluate
 from archlab.mad.learner import Learner
 from archlab.mad.programs import choose_program
 from archlab.mad.recipe import Recipe
-from archlab.mad.trial import CurvePoint, Hurdles, Metrics, Progress, Trial, TrialResult, alike
+from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
 from archlab.tasks import IGNORE, Split
 from archlab.training.context import computing, initialising
 from archlab.training.optimiser import make_optimizer
@@ -28,7 +29,9 @@ _REPORT_SECONDS = 1.0
 _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
 
 
-def train(trial: Trial, on_progress: Callable[[Progress], None] | None = None, hurdles: Hurdles | None = None) -> TrialResult:
+def train(
+    trial: Trial, on_progress: Callable[[Progress], None] | None = None, thresholds: Thresholds | None = None
+) -> TrialResult:
     """Train and evaluate one trial. The same trial gives the same bits on the same kind of CPU.
 
     A loss that is NaN or infinite ends the training as ``diverged``; the result then holds chance.
@@ -36,14 +39,16 @@ def train(trial: Trial, on_progress: Callable[[Progress], None] | None = None, h
     Args:
         trial: what to train.
         on_progress: called after every evaluation and about once a second.
-        hurdles: losses that it has to stay below in order to go on.
+        thresholds: pruning thresholds; none by default.
     """
-    ((_, result),) = train_together([trial], lambda _, progress: on_progress(progress) if on_progress else None, [hurdles or {}])
+    ((_, result),) = train_together(
+        [trial], lambda _, progress: on_progress(progress) if on_progress else None, [thresholds or {}]
+    )
     return result
 
 
 def train_together(
-    trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], hurdles: Sequence[Hurdles]
+    trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], thresholds: Sequence[Thresholds]
 ) -> Iterator[tuple[int, TrialResult]]:
     """Train trials that are :func:`alike` step by step, each as :func:`train` would but for rounding.
 
@@ -53,7 +58,7 @@ def train_together(
     Args:
         trials: what to train.
         on_progress: called with the trial's place among ``trials``, after every evaluation and about once a second.
-        hurdles: for each trial, the losses that it has to stay below in order to go on.
+        thresholds: pruning thresholds of each trial.
 
     Yields:
         Each trial's place and result, as soon as it ends; the others go on.
@@ -66,15 +71,17 @@ def train_together(
         raise ValueError("only trials that are alike can be trained together")
     recipe = trials[0].recipe
     with computing(recipe.kernels, recipe.precision, trials[0].device):
-        yield from _Trainings(trials, on_progress, hurdles).run()
+        yield from _Trainings(trials, on_progress, thresholds).run()
 
 
 class _Trainings:
     """The loop over the steps of trials that are trained together."""
 
-    def __init__(self, trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], hurdles: Sequence[Hurdles]) -> None:
+    def __init__(
+        self, trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], thresholds: Sequence[Thresholds]
+    ) -> None:
         self.trial, self.recipe, self.on_progress = trials[0], trials[0].recipe, on_progress
-        self.active = [_Training(place, *one, len(trials)) for place, one in enumerate(zip(trials, hurdles, strict=True))]
+        self.active = [_Training(place, *one, len(trials)) for place, one in enumerate(zip(trials, thresholds, strict=True))]
         self.num_steps = self.trial.num_steps
         self.clock = 0.0  # when the time for training was last counted
 
@@ -140,8 +147,8 @@ class _Trainings:
 class _Training:
     """One trial in training: its model, and what is known of it so far."""
 
-    def __init__(self, place: int, trial: Trial, hurdles: Hurdles, together: int) -> None:
-        self.place, self.trial, self.recipe, self.hurdles, self.together = place, trial, trial.recipe, hurdles, together
+    def __init__(self, place: int, trial: Trial, thresholds: Thresholds, together: int) -> None:
+        self.place, self.trial, self.recipe, self.thresholds, self.together = place, trial, trial.recipe, thresholds, together
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.learner = make_learner(trial, Examples.of(*self._split("train")))
         self.model = self.learner.model
@@ -177,7 +184,7 @@ class _Training:
         report()
         if found.score >= self.recipe.stop_accuracy:
             return self._finish(step, step, "finished")
-        if found.metrics.loss > self.hurdles.get(step, math.inf):
+        if found.metrics.loss > self.thresholds.get(step, math.inf):
             return self._finish(step, None, "dropped")
         return self._finish(step, None, "finished") if step == self.trial.num_steps else None
 

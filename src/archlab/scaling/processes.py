@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import torch
@@ -31,6 +31,8 @@ class Processes:
     rank: int = 0
     size: int = 1
     sharded: bool = False
+    asked: list[int] = field(default_factory=list, compare=False)
+    """Signals that have asked this process to end."""
 
     @classmethod
     @contextmanager

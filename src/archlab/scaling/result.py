@@ -27,8 +27,8 @@ class LMProgress:
     """What a running training reports about itself, about once a second."""
 
     step: int
-    begun: int
-    """Steps that others had computed before this process took the training up."""
+    start_step: int
+    """Steps that were computed before this process took the training run up."""
     num_steps: int
     tokens_per_second: float
     loss: float

@@ -1,58 +1,64 @@
-"""The store of language models: which trainings are done, which are being computed and by whom, and what they gave."""
+"""The store of the training runs of language models."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from sqlalchemy import inspect as inspect_database
+from typing_extensions import override
 
-from archlab.store.ledger import Ledger, Piece
-from archlab.store.record import Status, read_non_finite, spell_non_finite
+from archlab.errors import ArchlabError
+from archlab.scaling.result import LMResult
+from archlab.scaling.trial import LMTrial
+from archlab.store import ledger
+from archlab.store.ledger import AnyRow, Ledger
+from archlab.store.record import read_non_finite, spell_non_finite
 from archlab.store.schema import language_models
 
-
-@dataclass(frozen=True, kw_only=True)
-class LanguageModelRecord:
-    """One training of a language model as the store knows it."""
-
-    key: str
-    run: dict[str, Any]
-    """What was trained, as the run wrote itself down."""
-    status: Status
-    result: dict[str, Any] | None
-    """Present if and only if the status is ``finished`` or ``diverged``."""
-    error: str | None
-    """Why the latest attempt failed: one line, then the end of the traceback."""
-    provenance: dict[str, Any]
-    """Where and when, as :attr:`archlab.mad.store.Record.provenance`."""
+Record = ledger.Record[LMTrial, LMResult]
 
 
-class LanguageModelStore(Ledger[Piece]):
-    """The results database as trainings of language models see it, see :class:`archlab.store.ledger.Ledger`."""
+class StudyStore(Ledger[LMTrial, LMResult]):
+    """The results database as training runs of language models see it."""
 
     table = language_models
     description: ClassVar[str] = "run"
     filled_by: ClassVar[str] = "archlab scale run PLAN"
+    kind: ClassVar[str] = "scaling"
 
-    def records(self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None) -> list[LanguageModelRecord]:
-        """What is known about trainings: all of them, oldest first, or those with the given keys, in that order."""
+    @override
+    def read_job(self, description: dict[str, Any]) -> LMTrial:
+        return LMTrial.from_dict(description)
+
+    @override
+    def result_columns(self, result: LMResult) -> dict[str, Any]:
+        return {"status": result.status, "result": spell_non_finite(result.to_dict())}
+
+    @override
+    def read_result(self, row: AnyRow) -> LMResult:
+        return LMResult.from_dict(read_non_finite(row.result))
+
+    @override
+    def _rows(self, keys: Any, statuses: Any) -> list[AnyRow]:
         if not inspect_database(self._engine).has_table(self.table.name):  # a store from before there were any
             return []
-        return [
-            LanguageModelRecord(
-                key=row.key,
-                run=row.run,
-                status=row.status,
-                result=None if row.result is None else read_non_finite(row.result),
-                error=row.error,
-                provenance=row.provenance or {},
-            )
-            for row in self._rows(keys, statuses)
-        ]
+        return super()._rows(keys, statuses)
 
-    def finish(self, run: Piece, result: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Store the result of a training, JSON-ready but for numbers that are not finite; on return it is on the disk.
+    def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
+        """Note a plan, so that fits can name the training runs that are missing; the same plan is noted once.
 
-        Its ``status`` is that of the record. A result that another owner has stored meanwhile stays.
+        Args:
+            name: the plan's file; a later plan of the same name replaces an earlier one.
+            trials: its training runs.
         """
-        self._settle(run, {"status": result["status"], "provenance": provenance, "result": spell_non_finite(result)})
+        descriptions = [trial.to_dict() for trial in trials]
+        if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in self.runs()[-1:]):
+            self.remember_run({"name": name, "trials": descriptions})
+
+    def plans(self) -> dict[str, list[LMTrial]]:
+        """The training runs of the latest plan of every name; plans that this archlab cannot read are left out."""
+        plans: dict[str, list[LMTrial]] = {}
+        for run in self.runs():
+            with suppress(ArchlabError, KeyError, TypeError):
+                plans[run.plan["name"]] = [LMTrial.from_dict(trial) for trial in run.plan["trials"]]
+        return plans

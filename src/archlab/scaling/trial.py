@@ -1,4 +1,4 @@
-"""A training of a language model as a value, with the key that it is stored under."""
+"""The training run of a language model with its recipe and device, as a value with a key."""
 
 import hashlib
 import json
@@ -8,15 +8,16 @@ from typing import Any
 
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
+from archlab.layers.external.check import origin
 from archlab.machine import Device
-from archlab.scaling.plan import LMRun
 from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.training_plan import LMRun
 from archlab.store.fingerprint import code_fingerprint, library_versions
 
 
 @dataclass(frozen=True)
 class LMTrial:
-    """A run of a plan, how it is trained, and where."""
+    """A training run of a plan, with its recipe and device."""
 
     run: LMRun
     recipe: LMRecipe
@@ -35,15 +36,17 @@ class LMTrial:
             "recipe": self.recipe.to_dict(),
             "device": self.device,
             **library_versions(self.recipe.kernels),
-            "code": code_fingerprint("archlab.scaling.train", *(module for layer in layers for module in layer.modules())),
+            "code": code_fingerprint(
+                "archlab.scaling.training_loop", *(module for layer in layers for module in layer.modules())
+            ),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     def on(self, corpus: Corpus) -> "LMTrial":
-        """The same with what the prepared corpus says of itself.
+        """Return the training run with hash and epochs of the prepared corpus.
 
         Raises:
-            ArchlabError: the run was planned for another one, or it is too small for it.
+            ArchlabError: it was planned for another corpus, or the corpus is too small for it.
         """
         run = self.run
         for name, given, found in (
@@ -65,8 +68,18 @@ class LMTrial:
         return replace(self, run=replace(run, corpus_hash=corpus.hash, epochs=epochs))
 
     def __str__(self) -> str:
-        """For messages."""
+        """Label, width, budget and seed, for messages."""
         return str(self.run)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the training run."""
+        return float(self.run.flops)
+
+    @property
+    def origin(self) -> str:
+        """The modules from outside archlab that compute the training run; empty if there are none."""
+        return origin(self.run.architecture.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""

@@ -1,6 +1,7 @@
 """Opens the database that a path or URL names, and says in one line why it cannot."""
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from sqlalchemy import inspect as inspect_database
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from archlab.errors import ArchlabError
-from archlab.store.record import dump_json
+from archlab.store.record import dump_json, load_json
 from archlab.store.schema import SCHEMA_VERSION, meta, metadata
 
 BUSY_SECONDS = 30
@@ -45,7 +46,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
             # SQLite would write files of its own beside it.
             url = URL.create("sqlite", database=path.absolute().as_uri(), query={"immutable": "1", "uri": "true"})
     try:
-        engine = create_engine(url, json_serializer=dump_json, pool_pre_ping=path is None)
+        engine = create_engine(url, json_serializer=dump_json, json_deserializer=load_json, pool_pre_ping=path is None)
     except ModuleNotFoundError as error:
         fix = "install psycopg[binary]" if error.name == "psycopg" else f"install {error.name}"
         raise ArchlabError(f"store {where}: the database driver {error.name} is missing: {fix}") from None
@@ -68,7 +69,15 @@ def shown(location: str | os.PathLike[str]) -> str:
     """
     url = _parse(location)
     sqlite = url.get_backend_name() == "sqlite"
-    return str(Path(url.database or "")) if sqlite else url.render_as_string(hide_password=True)
+    return str(Path(url.database or "")) if sqlite else without_password(url.render_as_string(hide_password=True))
+
+
+def without_password(text: str) -> str:
+    """The text with every password in it masked: between ``user:`` and ``@host`` of a URL, and behind ``password=``."""
+    masked = re.sub(r"(://[^:/?#\s]*:)\S*@", r"\1***@", text)
+    return re.sub(
+        r"((?:password|passwd|pwd|sslpassword|passfile)\s*=\s*)('[^']*'|[^&\s'\"]+)", r"\1***", masked, flags=re.IGNORECASE
+    )
 
 
 def _parse(location: str | os.PathLike[str]) -> URL:
@@ -78,9 +87,10 @@ def _parse(location: str | os.PathLike[str]) -> URL:
     try:
         url = make_url(text)
         url.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # ValueError: a port that is no number
         raise ArchlabError(
-            f"store {text!r}: {error}: give a path, or a URL such as postgresql+psycopg://user@host/database"
+            f"store {without_password(text)!r}: {without_password(str(error))}: give a path, or a URL such as "
+            "postgresql+psycopg://user@host/database"
         ) from None
     if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
         raise ArchlabError(f"store {text!r}: a store in memory cannot be shared or resumed: give a path")
@@ -224,6 +234,6 @@ def plain_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:  # the latter while a connection is made
-        text = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
+        text = without_password(" ".join(str(error.orig if isinstance(error, DBAPIError) else error).split()))
         reason = next((reason for sign, reason in _REASONS.items() if sign in text), text)
         raise ArchlabError(f"store {where}: {reason}") from error

@@ -1,23 +1,27 @@
-"""A table of pieces of work: which are done, which are being computed and by whom."""
+"""A table of jobs: which are done, which are being computed and by whom."""
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
+from archlab.errors import ArchlabError, in_one_line
 from archlab.store.database import open_database, plain_errors
 from archlab.store.owner import Owner
 from archlab.store.record import SETTLED, Status
-from archlab.store.schema import owners
+from archlab.store.schema import owners, runs
 
 
-class Work(Protocol):
-    """What is computed at most once."""
+class Described(Protocol):
+    """A value that the store can hold and find again."""
 
     @property
     def key(self) -> str:
@@ -29,25 +33,60 @@ class Work(Protocol):
         ...
 
 
-Piece = TypeVar("Piece", bound=Work)
+J = TypeVar("J", bound=Described)
+R = TypeVar("R")
 Item = TypeVar("Item")
 AnyRow = Row[*tuple[Any, ...]]
 
 _CHUNK = 500  # keys in one statement; databases limit the number of parameters
 
 
-class Ledger(Generic[Piece]):
+@dataclass(frozen=True, kw_only=True)
+class Record(Generic[J, R]):
+    """One job as the store knows it."""
+
+    key: str
+    """The job's key when it was computed; ``job.key`` differs if the code has changed since."""
+    job: J
+    status: Status
+    result: R | None
+    """Present if and only if the status is ``finished``, ``diverged`` or ``dropped``."""
+    error: str | None
+    """Why the latest attempt failed: one line, then the end of the traceback."""
+    provenance: dict[str, Any]
+    """Where and when the result (or the failure) came about: :func:`archlab.store.provenance.provenance`. Empty while the
+    first attempt runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as the store remembers it."""
+
+    number: int
+    label: str
+    """The user's name for it; empty if it has none."""
+    started: float | None
+    """Unix time; None for a run of an earlier version of archlab."""
+    plan: dict[str, Any]
+    """What it set out to compute."""
+
+
+class Ledger(ABC, Generic[J, R]):
     """One table of the results database at a path (SQLite) or an SQLAlchemy URL, shared by any number of processes.
 
-    A piece of work with a result is never computed again. One that is being computed belongs to an owner, a living
-    process; when that process dies, others may claim it. Each opened ledger is one owner.
+    A job with a result is never computed again. One that is being computed belongs to an owner, a living process; when that
+    process dies, others may claim it. Each opened ledger is one owner.
+
+    A subclass names its table and says how jobs and results become columns and are read back.
     """
 
     table: ClassVar[Table]
     description: ClassVar[str]
-    """The column that holds the piece of work."""
+    """The column that holds the job."""
     filled_by: ClassVar[str]
-    """The command that fills it."""
+    """The command that fills the table."""
+    kind: ClassVar[str]
+    """The kind of its runs, see :meth:`remember_run`."""
 
     def __init__(self, location: str | os.PathLike[str], *, create: bool = True, owner: Owner | None = None) -> None:
         """Open the store.
@@ -63,6 +102,97 @@ class Ledger(Generic[Piece]):
         """
         self._engine, self.where = open_database(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
+        self._file = Path(self.where).absolute() if self._engine.url.get_backend_name() == "sqlite" else None
+        self._inode = self._file.stat().st_ino if self._file else 0
+
+    @abstractmethod
+    def read_job(self, description: dict[str, Any]) -> J:
+        """The job that ``to_dict`` wrote down.
+
+        Raises:
+            ArchlabError: a field or value is unknown to this archlab.
+        """
+
+    @abstractmethod
+    def read_result(self, row: AnyRow) -> R:
+        """The result that :meth:`result_columns` wrote down."""
+
+    @abstractmethod
+    def result_columns(self, result: R) -> dict[str, Any]:
+        """The result as columns, its ``status`` among them."""
+
+    def records(
+        self,
+        keys: Iterable[str] | None = None,
+        statuses: Iterable[Status] | None = None,
+        *,
+        unreadable: list[str] | None = None,
+    ) -> list[Record[J, R]]:
+        """All jobs that the store knows, oldest first, or those with the given keys, in that order.
+
+        Args:
+            keys: which jobs; unknown keys are left out.
+            statuses: which statuses; all by default.
+            unreadable: takes one line for every row that this archlab cannot read; by default such a row is refused.
+
+        Raises:
+            ArchlabError: a row is damaged, or unknown to this archlab.
+        """
+        found = []
+        for row in self._rows(keys, statuses):
+            try:
+                found.append(self._record(row))
+            except ArchlabError as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(str(error))
+        return found
+
+    def _record(self, row: AnyRow) -> Record[J, R]:
+        """The one door through which stored values are read: whatever a damaged row holds, the error is one line."""
+        try:
+            return Record(
+                key=row.key,
+                job=self.read_job(getattr(row, self.description)),
+                status=row.status,
+                result=self.read_result(row) if row.result is not None and row.status not in ("running", "failed") else None,
+                error=row.error,
+                provenance=row.provenance if isinstance(row.provenance, dict) else {},
+            )
+        except Exception as error:
+            what = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({in_one_line(error)})"
+            raise ArchlabError(f"store {self.where}: {self.description} {row.key} cannot be read: {what}") from error
+
+    def finish(self, job: J, result: R, provenance: dict[str, Any]) -> None:
+        """Store the result of a job; on return it is on the disk.
+
+        A result that another owner has stored meanwhile stays.
+        """
+        columns = {"owner": None, "error": None, "provenance": provenance} | self.result_columns(result)
+        with self._write() as connection:
+            known = connection.execute(
+                update(self.table).where(self.table.c.key == job.key, self.table.c.status.not_in(SETTLED)).values(columns)
+            ).rowcount
+            if not known:  # settled by another owner, or claimed and given back by one
+                self._insert_if_missing(connection, {"key": job.key, self.description: job.to_dict()} | columns)
+
+    def remember_run(self, plan: dict[str, Any], *, label: str = "") -> int:
+        """Note the plan of a run (JSON-ready), so that its results can be shown without saying it again; its number."""
+        note = {"kind": self.kind, "label": label, "started": time.time()} | plan
+        with self._write() as connection:
+            number: int = connection.execute(insert(runs).values(plan=note).returning(runs.c.id)).scalar_one()
+            return number
+
+    def runs(self) -> list[Run]:
+        """The runs of this kind on the store, oldest first."""
+        with self._read() as connection:
+            rows = connection.execute(select(runs).order_by(runs.c.id)).all()
+        notes = [(row.id, row.plan) for row in rows if isinstance(row.plan, dict)]
+        return [
+            Run(number=number, label=note.get("label") or "", started=note.get("started"), plan=note)
+            for number, note in notes
+            if note.get("kind", "mad") == self.kind
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -74,25 +204,25 @@ class Ledger(Generic[Piece]):
         """Close the connections. Claims stay: :meth:`release` gives them back."""
         self._engine.dispose()
 
-    def claim(self, wanted: Sequence[Piece], limit: int, settled: Sequence[Status] = SETTLED) -> list[Piece]:
-        """Take up to ``limit`` of the pieces, in the given order, to compute them; no one else gets them.
+    def claim(self, wanted: Sequence[J], limit: int, settled: Sequence[Status] = SETTLED) -> list[J]:
+        """Take up to ``limit`` of the jobs, in the given order, to compute them; no one else gets them.
 
         Passed over: those whose status is ``settled``, and those that a living owner computes (this one included).
         Those that failed, by default those that were dropped, and those of owners that died, can be claimed.
         """
-        claimed: list[Piece] = []
+        claimed: list[J] = []
         for chunk in _chunks(wanted):
-            states, dead = self._states([piece.key for piece in chunk])
-            for piece in chunk:
+            states, dead = self._states([job.key for job in chunk])
+            for job in chunk:
                 if len(claimed) >= limit:
                     return claimed
-                state = states.get(piece.key)
+                state = states.get(job.key)
                 free = state is None or state.status not in (*settled, "running")
                 if free or (state is not None and state.status == "running" and state.owner in dead):
                     if not claimed:
                         self.heartbeat()  # others must know the owner before they see its claims
-                    if self._take(piece, state):
-                        claimed.append(piece)
+                    if self._take(job, state):
+                        claimed.append(job)
         return claimed
 
     def heartbeat(self) -> None:
@@ -109,26 +239,36 @@ class Ledger(Generic[Piece]):
                 }
                 connection.execute(insert(owners).values(columns))
 
-    def fail(self, piece: Piece, error: str, provenance: dict[str, Any]) -> None:
-        """Store why an attempt at a claimed piece of work failed."""
+    def fail(self, job: J, error: str, provenance: dict[str, Any]) -> None:
+        """Store why an attempt at a claimed job failed."""
         readable = error.encode("utf-8", "replace").decode().replace("\0", "?")
         with self._write() as connection:
             connection.execute(
                 update(self.table)
-                .where(self.table.c.key == piece.key, self.table.c.owner == self.owner.id)
+                .where(self.table.c.key == job.key, self.table.c.owner == self.owner.id)
                 .values(status="failed", owner=None, error=readable, provenance=provenance)
             )
 
-    def describe(self, piece: Piece) -> None:
-        """Keep this description of a piece of work: what its key leaves out may differ from the one that was there."""
+    def describe(self, job: J) -> None:
+        """Replace the stored description of a job: it may differ in fields that its key leaves out."""
         with self._write() as connection:
-            described = {self.description: piece.to_dict()}
-            connection.execute(update(self.table).where(self.table.c.key == piece.key).values(described))
+            described = {self.description: job.to_dict()}
+            connection.execute(update(self.table).where(self.table.c.key == job.key).values(described))
 
-    def give_back(self, piece: Piece) -> None:
-        """Give back a claim: the piece is as if this owner had never taken it."""
+    def delete(self, keys: Sequence[str]) -> int:
+        """Delete jobs with their results, except those that are being computed; how many."""
         with self._write() as connection:
-            self._unclaim(connection, self.table.c.key == piece.key)
+            return sum(
+                connection.execute(
+                    delete(self.table).where(self.table.c.key.in_(chunk), self.table.c.status != "running")
+                ).rowcount
+                for chunk in _chunks(keys)
+            )
+
+    def give_back(self, job: J) -> None:
+        """Give back a claim: the job is as if this owner had never taken it."""
+        with self._write() as connection:
+            self._unclaim(connection, self.table.c.key == job.key)
 
     def release(self) -> None:
         """Give back every claim of this owner."""
@@ -142,16 +282,6 @@ class Ledger(Generic[Piece]):
         known = or_(self.table.c.error.is_not(None), self.table.c.result.is_not(None))
         connection.execute(update(self.table).where(mine, known).values(status=earlier, owner=None))
         connection.execute(delete(self.table).where(mine))
-
-    def _settle(self, piece: Piece, columns: dict[str, Any]) -> None:
-        """Store a result; on return it is on the disk. A result that another owner has stored meanwhile stays."""
-        columns = {"owner": None, "error": None} | columns
-        with self._write() as connection:
-            known = connection.execute(
-                update(self.table).where(self.table.c.key == piece.key, self.table.c.status.not_in(SETTLED)).values(columns)
-            ).rowcount
-            if not known:  # settled by another owner, or claimed and given back by one
-                self._insert_if_missing(connection, {"key": piece.key, self.description: piece.to_dict()} | columns)
 
     def _rows(self, keys: Iterable[str] | None, statuses: Iterable[Status] | None) -> list[AnyRow]:
         """All rows, oldest first, or those with the given keys, in that order."""
@@ -183,11 +313,11 @@ class Ledger(Generic[Piece]):
         }
         return states, claimants - alive
 
-    def _take(self, piece: Piece, seen: AnyRow | None) -> bool:
-        """Claim a piece if it is still as it was seen; False if another owner was faster."""
+    def _take(self, job: J, seen: AnyRow | None) -> bool:
+        """Claim a job if it is still as it was seen; False if another owner was faster."""
         with self._write() as connection:
             if seen is None:
-                columns = {"key": piece.key, self.description: piece.to_dict(), "status": "running", "owner": self.owner.id}
+                columns = {"key": job.key, self.description: job.to_dict(), "status": "running", "owner": self.owner.id}
                 return self._insert_if_missing(connection, columns)
             as_seen = (
                 self.table.c.key == seen.key,
@@ -197,13 +327,30 @@ class Ledger(Generic[Piece]):
             change = update(self.table).where(*as_seen).values(status="running", owner=self.owner.id)
             return connection.execute(change).rowcount == 1
 
+    def check_present(self) -> None:
+        """Refuse to go on with a store whose file was deleted or moved away: whatever is written to it would be lost.
+
+        Raises:
+            ArchlabError: the file is not there any more, or another one is in its place.
+        """
+        try:
+            present = self._file is None or self._file.stat().st_ino == self._inode
+        except OSError:
+            present = False
+        if not present:
+            raise ArchlabError(
+                f"store {self.where}: the file was deleted or moved while it was in use: put it back, or run again"
+            )
+
     @contextmanager
     def _read(self) -> Iterator[Connection]:
+        self.check_present()
         with plain_errors(self.where), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
+        self.check_present()
         with plain_errors(self.where), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
 

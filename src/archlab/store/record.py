@@ -16,6 +16,14 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
+def load_json(text: str) -> Any:
+    """The value of stored JSON; of text that is none the text itself, for whoever reads the row to refuse."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 

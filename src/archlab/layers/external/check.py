@@ -20,6 +20,12 @@ def is_third_party(config: LayerConfig) -> bool:
     return any(module.partition(".")[0] != "archlab" for module in config.modules())
 
 
+def origin(layers: Iterable[LayerConfig]) -> str:
+    """The modules from outside archlab that compute these layers, in order; empty if there are none."""
+    modules = {module for config in layers if is_third_party(config) for module in config.modules()}
+    return " ".join(sorted(modules))
+
+
 def check_third_party(
     layers: Iterable[LayerConfig], dim: int, lengths: Iterable[int], device: Literal["cpu", "cuda"] = "cpu"
 ) -> None:

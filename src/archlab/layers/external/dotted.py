@@ -15,9 +15,9 @@ from typing_extensions import override
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import LayerConfig
 from archlab.layers.external.check import num_trainable
-from archlab.layers.external.sources import without_output
 from archlab.layers.knobs import check_number, knob_text
 from archlab.layers.ops.flop_counter import count_flops
+from archlab.sources import without_output
 
 PREFIXES = {"fla": "fla.layers"}
 """Short forms of modules: ``fla:X`` is the class ``fla.layers.X`` of flash-linear-attention."""

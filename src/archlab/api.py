@@ -1,0 +1,174 @@
+"""The functions that the command line and notebooks call: run a protocol, foresee what a run takes, read a store."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from archlab.architectures import Architecture
+from archlab.jobs import scheduler
+from archlab.jobs.events import Listener
+from archlab.jobs.executor import Executor, make_executor
+from archlab.mad.memory import check_memory, fitting_population
+from archlab.mad.plan import Plan, make_plan, score_plan
+from archlab.mad.preview import Preview, check_can_compute, preview_plan
+from archlab.mad.protocol import Protocol, load_protocol
+from archlab.mad.racing import Race, Racing
+from archlab.mad.results import Results
+from archlab.mad.store import TrialStore
+from archlab.mad.study import read_study
+from archlab.mad.train import train_together
+from archlab.mad.trial import Progress, Trial, TrialResult
+from archlab.store.database import NoStoreError
+
+if TYPE_CHECKING:
+    from archlab.machine import Device
+    from archlab.mad.scores import Scores
+
+Specs = str | Architecture | Sequence[str | Architecture]
+Location = str | os.PathLike[str]
+
+
+def run(
+    specs: Specs,
+    protocol: str | Protocol = "quick",
+    *,
+    tasks: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    store: Location = "archlab.db",
+    label: str = "",
+    race: Race = "exact",
+    device: "Device" = "cpu",
+    executor: str = "local",
+    workers: int | None = None,
+    population: int | None = None,
+    listeners: Sequence[Listener] | None = None,
+) -> "Scores":
+    """Train architectures on the tasks of a protocol, and score them.
+
+    Every finished trial is in the store at once: after an interruption the same call does the rest, and no stored result is
+    computed again.
+
+    Args:
+        specs: one or several architectures: catalogue names, specs or values; or the path of a study's YAML file, see
+            :mod:`archlab.mad.study`.
+        protocol: a protocol of the package by name, the path of a YAML file, or a value.
+        tasks: only these tasks of the protocol.
+        seeds: how many seeds, or which; by default the protocol's.
+        store: where results are and go: a path or a database URL.
+        label: a name for the run.
+        race: which grid points need not be trained to the end, see :mod:`archlab.mad.racing`.
+        device: where to train.
+        executor: where workers run.
+        workers: number of workers; by default one a core, or one a GPU.
+        population: number of trials that a worker trains together; by default as many as pay and fit.
+        listeners: called with every event of :mod:`archlab.jobs.events`; by default a live view on standard error.
+
+    Raises:
+        ArchlabError: something cannot be met as asked; nothing has been computed or written.
+        KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
+    """
+    plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
+    trials = plan.trials()
+    workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
+    left, _ = _left(trials, store, race)
+    check_can_compute(left)
+    population = population or fitting_population(left, workplace.num_workers)
+    check_memory(left, workplace.num_workers, population)
+    if listeners is None:
+        from rich.console import Console
+
+        from archlab.reports.live import LiveView
+
+        listeners = [LiveView(Console(stderr=True))]
+    with workplace, TrialStore(store) as results:
+        results.remember_run(plan.to_dict(), label=label)
+        scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
+        return score_plan(results.records(unreadable=[]), plan)
+
+
+def preview(
+    specs: Specs,
+    protocol: str | Protocol = "quick",
+    *,
+    tasks: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    store: Location = "archlab.db",
+    race: Race = "exact",
+    device: "Device" = "cpu",
+    executor: str = "local",
+    workers: int | None = None,
+    population: int | None = None,
+) -> Preview:
+    """Foresee what :func:`run` would take with the same arguments: trials, FLOPs, seconds and memory. Writes nothing.
+
+    Raises:
+        ArchlabError: as :func:`run`.
+    """
+    plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
+    with make_executor(train_together, workers, device=device, name=executor) as workplace:
+        num_workers = workplace.num_workers
+    left, stored = _left(plan.trials(), store, race)
+    return preview_plan(plan, left, stored, num_workers, population)
+
+
+def open(store: Location = "archlab.db") -> Results:
+    """Open a store for reading: its runs, trials and scores.
+
+    Raises:
+        ArchlabError: there is no store.
+    """
+    return Results(store)
+
+
+def report(scores: "Scores", path: str | os.PathLike[str] = "report.html", *, protocol: Protocol | None = None) -> None:
+    """Write scores as a page: one HTML file that needs nothing but itself, and no network.
+
+    Args:
+        scores: what :func:`run` and :meth:`archlab.mad.results.Results.scores` give.
+        path: the file.
+        protocol: the protocol that the page describes; by default none.
+
+    Raises:
+        ArchlabError: nothing can be written there.
+    """
+    from archlab.reports.html import write_report
+
+    write_report(scores, os.fspath(path), protocol)
+
+
+def plan_of(
+    specs: Specs,
+    protocol: str | Protocol,
+    *,
+    tasks: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    device: "Device" = "cpu",
+) -> Plan:
+    """The plan of a run; ``specs`` may be the path of a study's file, which names protocol and architectures.
+
+    Raises:
+        ArchlabError: something cannot be met as asked.
+    """
+    chosen = load_protocol(protocol) if isinstance(protocol, str) else protocol
+    if isinstance(specs, str) and specs.endswith((".yaml", ".yml")):
+        chosen, specs = read_study(specs)
+    if tasks is not None:
+        chosen = chosen.with_tasks(tasks)
+    if seeds is not None:
+        chosen = chosen.with_seeds(range(seeds) if isinstance(seeds, int) else seeds)
+    return make_plan(chosen, specs, device)
+
+
+def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], int]:
+    """The trials that have to be computed as far as is known, and how many have a result in the store, if there is one."""
+    racing = Racing(trials, race)
+    left = {trial.key: trial for trial in trials}
+    records = []
+    with suppress(NoStoreError), TrialStore(location, create=False) as store:
+        records = store.records(keys=left, statuses=racing.settled)
+    for record in records:
+        assert record.result is not None
+        for trial in (record.job, *racing.observe(record.job, record.result)):
+            left.pop(trial.key, None)
+    return list(left.values()), len(records)

@@ -1,0 +1,160 @@
+"""The options that several commands share: files of layers and tasks, the store, and what narrows a protocol."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from archlab.mad.protocol import Protocol
+
+
+def _import_layers(files: list[str] | None) -> list[str] | None:
+    from archlab.sources import import_file
+
+    for file in files or []:
+        import_file(file, "layers")
+    return files
+
+
+def _import_tasks(files: list[str] | None) -> list[str] | None:
+    from archlab.sources import import_file
+
+    for file in files or []:
+        import_file(file, "tasks")
+    return files
+
+
+DEFAULT_STORE = "archlab.db"
+Store = Annotated[
+    str, typer.Option(metavar="PATH|URL", envvar="ARCHLAB_STORE", help="Results: an SQLite file, or any SQLAlchemy URL.")
+]
+Tasks = Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these tasks, as in `compression,selective-copying`.")]
+Settings = Annotated[str, typer.Option(metavar="base|all", help="All settings, or each task's base setting only.")]
+GridValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        metavar="lr=A,B|wd=A,B",
+        help="Learning rates or weight decays in place of the protocol's; once for each, as in `--grid lr=1e-3 --grid wd=0,0.1`.",
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="N|A,B,...", help="How many seeds (`3` means 0, 1 and 2), or which: `0,7`; one of them: `7,`."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a knob of every task that has it (`length=256`), of one (`compression.length=64`), a field of the recipe "
+        "(`recipe.steps=2000`) or the width (`dim=64`); repeatable.",
+    ),
+]
+# Their callbacks do all the work: a command need not look at them.
+LayerFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers",
+        metavar="FILE",
+        callback=_import_layers,
+        help="A Python file that registers layers of your own, or whose modules the spec names by their path; repeatable.",
+    ),
+]
+TaskFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks-file",
+        metavar="FILE",
+        callback=_import_tasks,
+        help="A Python file that registers tasks of your own; repeatable.",
+    ),
+]
+
+
+def narrowed_protocol(
+    name: str, tasks: str | None, settings: str, grid: list[str] | None, seeds: str | None, changes: list[str] | None
+) -> "Protocol":
+    """The protocol as the options narrow it."""
+    from archlab.errors import ArchlabError
+    from archlab.mad.protocol import load_protocol
+
+    protocol = load_protocol(name)
+    if (names := task_names(tasks)) is not None:
+        protocol = protocol.with_tasks(names)
+    if settings not in ("all", "base"):
+        raise ArchlabError(f"--settings {settings}: choose base or all")
+    if settings == "base":
+        protocol = protocol.with_base_settings()
+    if grid:
+        protocol = protocol.with_grid(**_grid(grid))
+    if seeds is not None:
+        protocol = protocol.with_seeds(seed_list(seeds))
+    for change in changes or []:
+        key, value = key_value("--set", change)
+        protocol = protocol.with_value(key, value)
+    return protocol
+
+
+def key_value(option: str, text: str) -> tuple[str, Any]:
+    """``"length=256"`` as a key and a YAML scalar."""
+    from archlab.errors import ArchlabError
+    from archlab.fields import read_yaml
+
+    key, equals, value = text.partition("=")
+    try:
+        parsed = read_yaml(value)
+    except ArchlabError:
+        parsed = None
+    if not (key.strip() and equals) or parsed is None or isinstance(parsed, list | dict):
+        raise ArchlabError(f"{option} {text}: write KEY=VALUE, as in {option} length=32")
+    return key.strip(), parsed
+
+
+def task_names(text: str | None) -> list[str] | None:
+    """The value of ``--tasks`` as names.
+
+    Raises:
+        ArchlabError: it names no task.
+    """
+    from archlab.errors import ArchlabError
+
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ArchlabError(f"--tasks {text!r} names no task: `archlab tasks` lists them")
+    return names
+
+
+def _grid(texts: list[str]) -> dict[str, list[float]]:
+    from archlab.errors import ArchlabError
+
+    names = {"lr": "learning_rate", "wd": "weight_decay"}
+    grid: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        try:
+            numbers = list(dict.fromkeys(float(value) for value in values.split(",")))
+            axis = names[name.strip()]
+        except (KeyError, ValueError):
+            raise ArchlabError(f"--grid {text}: write lr=1e-3,5e-4 or wd=0,0.1") from None
+        if axis in grid:
+            raise ArchlabError(f"--grid {text}: {name} is given twice: write --grid {name}=A,B")
+        grid[axis] = numbers
+    return grid
+
+
+def seed_list(text: str) -> list[int]:
+    """`3` as 0, 1, 2; `0,7` as these."""
+    from archlab.errors import ArchlabError
+
+    try:
+        seeds = list(dict.fromkeys(int(seed) for seed in text.split(",") if seed.strip()))
+    except ValueError:
+        seeds = []
+    if "," not in text:
+        seeds = list(range(seeds[0])) if seeds else []
+    if not seeds or min(seeds) < 0:
+        raise ArchlabError(f"--seeds {text}: give how many (3), or which (0,4,7; one alone as 7,)")
+    return seeds

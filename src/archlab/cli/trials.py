@@ -1,0 +1,107 @@
+"""archlab trials: list the trials of a store, delete some, or have them computed again."""
+
+from typing import Annotated, Any
+
+import typer
+
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
+
+app = typer.Typer(help="The trials of a store: list, delete, run again.")
+
+Run = Annotated[str | None, typer.Option("--run", metavar="N|LABEL", help="Only trials of this run.")]
+Architecture = Annotated[str | None, typer.Option("--architecture", metavar="LABEL", help="Only trials of this architecture.")]
+Task = Annotated[str | None, typer.Option("--task", help="Only trials of this task.")]
+Status = Annotated[
+    str | None, typer.Option("--status", help="Only trials with this status: finished, diverged, dropped, failed or running.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def trials(
+    context: typer.Context,
+    store: Store = DEFAULT_STORE,
+    run: Run = None,
+    architecture: Architecture = None,
+    task: Task = None,
+    status: Status = None,
+    files: LayerFiles = None,
+    task_files: TaskFiles = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """List the trials of a store, oldest first.
+
+    For example: `archlab trials --status failed`, then `archlab trials delete --status failed`.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from archlab.cli.output import print_json, print_table
+    from archlab.format import percent
+    from archlab.reports.tables import plain_table
+
+    rows = _chosen(store, run, architecture, task, status)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(
+            plain_table(
+                [
+                    {
+                        "key": row["key"][:8],
+                        "architecture": row["architecture"],
+                        "setting": row["setting"],
+                        "lr": f"{row['learning_rate']:g}",
+                        "wd": f"{row['weight_decay']:g}",
+                        "seed": row["seed"],
+                        "status": row["status"],
+                        "score": percent(row["score"]),
+                        "error": row["error"] or "",
+                    }
+                    for row in rows
+                ]
+            )
+        )
+
+
+@app.command()
+def delete(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY...]", help="Keys, or their first letters.")] = None,
+    store: Store = DEFAULT_STORE,
+    run: Run = None,
+    architecture: Architecture = None,
+    task: Task = None,
+    status: Status = None,
+    files: LayerFiles = None,
+    task_files: TaskFiles = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete trials, so that the next run computes them again. Asks first, unless --yes is given.
+
+    Without keys: those that the options choose. Trials that are being computed are left alone.
+    """
+    from archlab.cli.output import message
+    from archlab.errors import ArchlabError
+    from archlab.format import count
+    from archlab.mad.store import TrialStore
+
+    if not keys and not any((run, architecture, task, status)):
+        raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --task or --status")
+    chosen = [row["key"] for row in _chosen(store, run, architecture, task, status)]
+    for key in keys or []:
+        if not any(one.startswith(key) for one in chosen):
+            raise ArchlabError(f"no trial that is chosen has a key that begins with {key!r}: `archlab trials` lists them")
+    doomed = [one for one in chosen if not keys or any(one.startswith(key) for key in keys)]
+    if not doomed:
+        message("no trial is chosen")
+        return
+    if not yes:
+        typer.confirm(f"Delete {count(len(doomed), 'trial')} of {store}?", abort=True)
+    with TrialStore(store) as results:
+        message(f"deleted {count(results.delete(doomed), 'trial')}; the next run computes what it needs of them again")
+
+
+def _chosen(store: str, run: str | None, architecture: str | None, task: str | None, status: str | None) -> list[dict[str, Any]]:
+    import archlab
+
+    with archlab.open(store) as results:
+        frame = results.trials(run=run, architecture=architecture, task=task, status=status)
+    return [{str(name): None if value != value else value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -1,0 +1,282 @@
+"""The one loop that computes jobs: claim, submit, listen, store, stay alive."""
+
+import queue
+import time
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from archlab.errors import ArchlabError
+from archlab.jobs.events import (
+    Event,
+    Job,
+    JobFailed,
+    JobFinished,
+    JobProgressed,
+    JobReused,
+    JobsSkipped,
+    JobStarted,
+    Listener,
+    RunEnded,
+    RunStarted,
+    RunSummary,
+    Waiting,
+)
+from archlab.jobs.executor import Executor, Thresholds, explained
+from archlab.store.ledger import Ledger
+from archlab.store.provenance import provenance
+from archlab.store.record import SETTLED, Status
+
+HEARTBEAT_SECONDS = 10.0
+POLL_SECONDS = 0.5
+"""Time between two looks at the jobs that another run holds."""
+
+
+class Result(Protocol):
+    """The outcome of a job."""
+
+    @property
+    def status(self) -> Any:
+        """``"finished"``, ``"diverged"`` or ``"dropped"``."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+R = TypeVar("R", bound=Result)
+
+
+class Policy(Generic[J, R]):
+    """Decides which jobs are needed, in which order, and which are computed together. This one: all, as given, one by one."""
+
+    settled: tuple[Status, ...] = SETTLED
+    """Statuses of jobs that need no more computing."""
+    group_size: int = 1
+    """Largest number of jobs that a worker computes together."""
+
+    def observe(self, job: J, result: R) -> Sequence[J]:
+        """Take in a result; returns the jobs without a result that are no longer needed. Any order of results will do."""
+        return ()
+
+    def order(self, waiting: Mapping[str, J], running: Collection[J]) -> list[J]:
+        """The jobs that may start now, the next one first."""
+        return list(waiting.values())
+
+    def thresholds(self, job: J) -> Thresholds:
+        """The pruning thresholds of a job that starts now."""
+        return {}
+
+    def group(self, job: J) -> Hashable:
+        """Equal for jobs that can be computed together."""
+        return job.key
+
+
+class MostExpensiveFirst(Policy[J, R]):
+    """Starts the jobs with the most FLOPs first, so that none of them runs alone at the end."""
+
+    def order(self, waiting: Mapping[str, J], running: Collection[J]) -> list[J]:
+        """The jobs by falling FLOPs."""
+        return sorted(waiting.values(), key=lambda job: -job.flops)
+
+
+def run(
+    jobs: Iterable[J],
+    store: Ledger[J, R],
+    executor: Executor[J, Any, R],
+    *,
+    policy: Policy[J, R] | None = None,
+    listeners: Sequence[Listener] = (),
+    grace: float = 0.0,
+) -> RunSummary:
+    """Compute those of the jobs that the store has no result for, and store every result as it comes.
+
+    As many groups of jobs run at once as the executor has workers. Jobs that another run on the same store computes are
+    waited for, and taken over if that run dies. A job that fails does not stop the others; the next run tries it again.
+
+    Args:
+        jobs: those to compute; duplicates count once.
+        store: holds the results. Only jobs that this run has claimed are computed.
+        executor: computes the jobs; shut down if the run ends early.
+        policy: decides what is needed and in which order; by default everything in the given order.
+        listeners: called with every event, in this thread.
+        grace: seconds that running jobs have to end by themselves if the run ends early.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; the claims are given back and :class:`RunEnded` has been sent.
+        ArchlabError: the store can no longer be written, or is gone; what it holds is intact.
+    """
+    return _Run(jobs, store, executor, policy or Policy(), listeners, grace).run()
+
+
+@dataclass(frozen=True)
+class _Running(Generic[J, R]):
+    """A job that the executor has."""
+
+    job: J
+    future: Future[R]
+    since: datetime
+    group: tuple[str, ...]
+    """Keys of the jobs that are computed together with it, itself included."""
+
+
+class _Run(Generic[J, R]):
+    """The state of a run."""
+
+    def __init__(
+        self,
+        jobs: Iterable[J],
+        store: Ledger[J, R],
+        executor: Executor[J, Any, R],
+        policy: Policy[J, R],
+        listeners: Sequence[Listener],
+        grace: float,
+    ) -> None:
+        self.store, self.executor, self.policy, self.listeners, self.grace = store, executor, policy, listeners, grace
+        self.pending = {job.key: job for job in jobs}
+        self.running: dict[str, _Running[J, R]] = {}
+        self.stopped: set[str] = set()
+        self.messages: queue.SimpleQueue[tuple[J, Any]] = queue.SimpleQueue()
+        self.summary = RunSummary(total=len(self.pending))
+        self.last_heartbeat = time.monotonic()
+        self.waiting_for: tuple[str, ...] = ()
+
+    def run(self) -> RunSummary:
+        try:
+            self.emit(RunStarted(tuple(self.pending.values()), self.executor.num_workers))
+            self.reuse()
+            while self.pending or self.running:
+                self.submit()
+                self.listen()
+        except BaseException as error:
+            self.stop()
+            if isinstance(error, KeyboardInterrupt | ArchlabError):
+                self.end(interrupted=True)
+            raise
+        self.store.release()
+        return self.end(interrupted=False)
+
+    def emit(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+    def end(self, *, interrupted: bool) -> RunSummary:
+        self.summary.wall_seconds = time.monotonic() - self.summary.started
+        self.emit(RunEnded(self.summary, interrupted))
+        return self.summary
+
+    def reuse(self) -> None:
+        """Take over the results that the store has, from before or from other runs, and leave out what they make unnecessary."""
+        unneeded: list[J] = []
+        for record in self.store.records(keys=self.pending, statuses=self.policy.settled):
+            assert record.result is not None
+            job = self.pending.pop(record.key)
+            if record.job.to_dict() != job.to_dict():  # they differ in what the key leaves out
+                self.store.describe(job)
+            self.summary.reused += 1
+            self.summary.results[record.key] = record.result
+            self.emit(JobReused(job, record.result))
+            unneeded += self.policy.observe(job, record.result)
+        self.skip(unneeded)
+
+    def skip(self, jobs: Sequence[J]) -> None:
+        """Leave these jobs out; those that run are stopped, and left out once they have ended."""
+        waiting = tuple(job for job in jobs if self.pending.pop(job.key, None))
+        if waiting:
+            self.summary.skipped += len(waiting)
+            self.emit(JobsSkipped(waiting))
+        for job in jobs:
+            if job.key in self.running:
+                self.stopped.add(job.key)
+                self.executor.stop(self.running[job.key].future)
+
+    def submit(self) -> None:
+        """Give jobs to every free worker."""
+        free = self.executor.num_workers - len({one.group for one in self.running.values()})
+        if not free or not self.pending:
+            return
+        self.reuse()
+        candidates = self.policy.order(self.pending, [one.job for one in self.running.values()])
+        for first in self.store.claim(candidates, free, self.policy.settled):
+            group = self.claim_group(first, candidates)
+            for job in group:
+                del self.pending[job.key]
+                self.emit(JobStarted(job))
+            futures = self.executor.submit(
+                group, lambda job, progress: self.messages.put((job, progress)), [self.policy.thresholds(job) for job in group]
+            )
+            keys = tuple(job.key for job in group)
+            for job, future in zip(group, futures, strict=True):
+                self.running[job.key] = _Running(job, future, datetime.now(UTC), keys)
+                future.add_done_callback(partial(lambda job, future: self.messages.put((job, future)), job))
+        held = tuple(self.pending)
+        if held and not self.running and held != self.waiting_for:
+            self.waiting_for = held
+            self.emit(Waiting(tuple(self.pending.values())))
+
+    def claim_group(self, first: J, candidates: Sequence[J]) -> list[J]:
+        """A claimed job, and others that are claimed to be computed together with it."""
+        if self.policy.group_size == 1:
+            return [first]
+        same = self.policy.group(first)
+        others = [
+            job for job in candidates if job.key in self.pending and job.key != first.key and self.policy.group(job) == same
+        ]
+        return [first, *self.store.claim(others, self.policy.group_size - 1, self.policy.settled)]
+
+    def listen(self) -> None:
+        """Handle the next message, if one comes in time, and stay alive in the eyes of other runs."""
+        with suppress(queue.Empty):
+            job, message = self.messages.get(timeout=POLL_SECONDS)
+            if isinstance(message, Future):
+                self.settle(job, message)
+            else:
+                self.emit(JobProgressed(job, message))
+        if time.monotonic() - self.last_heartbeat > HEARTBEAT_SECONDS:
+            self.store.heartbeat()
+            self.last_heartbeat = time.monotonic()
+
+    def settle(self, job: J, future: Future[R]) -> None:
+        """Store how a job has ended."""
+        try:
+            result = future.result()
+        except CancelledError:
+            if job.key not in self.stopped:
+                raise
+            self.store.give_back(job)
+            del self.running[job.key]
+            self.summary.skipped += 1
+            self.emit(JobsSkipped((job,)))
+        except Exception as error:
+            reason, text = explained(error)
+            self.store.fail(job, text, self.provenance(job))
+            del self.running[job.key]
+            self.summary.failed[job.key] = reason
+            self.emit(JobFailed(job, text))
+        else:
+            self.keep(job, result)
+            self.emit(JobFinished(job, result))
+            self.skip(self.policy.observe(job, result))
+
+    def keep(self, job: J, result: R) -> None:
+        """Store a result."""
+        self.store.finish(job, result, self.provenance(job))
+        del self.running[job.key]
+        self.summary.computed += 1
+        self.summary.results[job.key] = result
+
+    def provenance(self, job: J) -> dict[str, Any]:
+        return provenance(job.device, self.running[job.key].since)
+
+    def stop(self) -> None:
+        """End the workers, keep what they have finished, give the rest back."""
+        self.executor.shutdown(self.grace)
+        with suppress(ArchlabError):
+            while not self.messages.empty():
+                job, message = self.messages.get()
+                if isinstance(message, Future) and not message.cancelled() and message.exception() is None:
+                    self.keep(job, message.result())
+        with suppress(ArchlabError):
+            self.store.release()

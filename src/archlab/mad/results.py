@@ -1,0 +1,225 @@
+"""A store of trials opened for reading: its runs, trials and scores as values and data frames."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from archlab.errors import ArchlabError, unknown
+from archlab.mad.plan import Plan, score_plan
+from archlab.mad.spending import spending
+from archlab.mad.store import Record, TrialStore
+from archlab.store.ledger import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from archlab.mad.scores import Scores
+
+
+@dataclass(frozen=True)
+class RememberedRun:
+    """A run of a store, with its plan read."""
+
+    run: Run
+    plan: Plan
+
+
+class Results:
+    """The results in a store. A context manager; reading changes nothing."""
+
+    def __init__(self, location: str | os.PathLike[str]) -> None:
+        """Open a store.
+
+        Args:
+            location: a path or a database URL.
+
+        Raises:
+            ArchlabError: there is no store.
+        """
+        self._store = TrialStore(location, create=False)
+        self.where = self._store.where
+        self.unreadable: list[str] = []
+        """One line for every row and run that this archlab could not read so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._store.close()
+
+    def runs(self) -> "pd.DataFrame":
+        """One row for each run, oldest first: ``number``, ``label``, ``started``, ``protocol``, ``architectures``, ``tasks``,
+        ``seeds``, ``trials``, and how many of these are ``done``. A trial that a race left out counts as done."""
+        import pandas as pd
+
+        results = {record.job: record.result for record in self._records() if record.result is not None}
+        rows = []
+        for remembered in self._remembered():
+            run, plan = remembered.run, remembered.plan
+            trials = plan.trials()
+            done = spending((trial, results.get(trial)) for trial in trials).trainings
+            rows.append(
+                {
+                    "number": run.number,
+                    "label": run.label,
+                    "started": _time(run.started),
+                    "protocol": plan.protocol.name,
+                    "architectures": [architecture.label for architecture in plan.architectures],
+                    "tasks": list(plan.protocol.tasks),
+                    "seeds": list(plan.protocol.seeds),
+                    "trials": len(trials),
+                    "done": done,
+                }
+            )
+        columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def trials(
+        self,
+        *,
+        run: int | str | None = None,
+        architecture: str | None = None,
+        task: str | None = None,
+        status: str | None = None,
+    ) -> "pd.DataFrame":
+        """One row for each stored trial, oldest first.
+
+        Args:
+            run: only the trials of this run: its number or label.
+            architecture: only those of the architecture with this label or spec.
+            task: only those of the task with this name or short name.
+            status: only those with this status.
+        """
+        import pandas as pd
+
+        records = self._records()
+        if run is not None:
+            planned = set(self.plan(run).trials())
+            records = [record for record in records if record.job in planned]
+        labels = {str(known): known.label for one in self._remembered() for known in one.plan.architectures}
+        rows = [
+            _row(record, labels)
+            for record in records
+            if architecture in (None, str(record.job.architecture), labels.get(str(record.job.architecture)))
+            and task in (None, record.job.setting.name, record.job.setting.short)
+            and status in (None, record.status)
+        ]
+        return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+    def scores(
+        self,
+        run: int | str | None = None,
+        *,
+        protocol: str | None = None,
+        architectures: Collection[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        settings: str = "all",
+    ) -> "Scores":
+        """The scores of a run; what is missing is marked.
+
+        Args:
+            run: its number or label; by default the widest run that is comparable with the latest one, with the architectures
+                of all runs comparable with it.
+            protocol: by default, the latest run of this protocol.
+            architectures: only these, by label or spec.
+            tasks: only these.
+            settings: ``"base"`` for each task's base setting only.
+
+        Raises:
+            ArchlabError: the store has no such run, or the run has no such architecture or task.
+        """
+        plan = self.plan(run, protocol)
+        if tasks is not None:
+            plan = replace(plan, protocol=plan.protocol.with_tasks(tasks))
+        if settings == "base":
+            plan = replace(plan, protocol=plan.protocol.with_base_settings())
+        if architectures is not None:
+            plan = replace(plan, architectures=tuple(_chosen(plan, name) for name in architectures))
+        return score_plan(self._records(), plan)
+
+    def plan(self, run: int | str | None = None, protocol: str | None = None) -> Plan:
+        """The plan of a run, chosen as :meth:`scores` says.
+
+        Raises:
+            ArchlabError: the store has no such run.
+        """
+        remembered = self._remembered()
+        if run is not None:
+            return _named(remembered, run, self.where).plan
+        known = sorted({one.plan.protocol.name for one in remembered})
+        plans = [one.plan for one in remembered if protocol in (None, one.plan.protocol.name)]
+        if not plans and protocol is not None and known:
+            raise ArchlabError(f"store {self.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
+        if not plans:
+            reason = f": {self.unreadable[0]}" if self.unreadable else f": `archlab run SPEC --store {self.where}` adds one"
+            raise ArchlabError(f"store {self.where} has no runs that can be shown{reason}")
+        latest = plans[-1]
+        wider = [plan for plan in plans if plan.device == latest.device and plan.protocol.covers(latest.protocol)]
+        widest = max(reversed(wider), key=lambda plan: plan.protocol.num_trials)
+        comparable = [plan for plan in plans if plan.device == widest.device and widest.protocol.covers(plan.protocol)]
+        return replace(widest, architectures=tuple(dict.fromkeys(a for plan in comparable for a in plan.architectures)))
+
+    def _records(self) -> list[Record]:
+        return self._store.records(unreadable=self.unreadable)
+
+    def _remembered(self) -> list[RememberedRun]:
+        found = []
+        for run in self._store.runs():
+            try:
+                found.append(RememberedRun(run, Plan.from_dict(run.plan)))
+            except ArchlabError as error:
+                self.unreadable.append(f"store {self.where}: run {run.number} cannot be read: {error}")
+        return found
+
+
+def _named(remembered: Sequence[RememberedRun], run: int | str, where: str) -> RememberedRun:
+    """The run with this number, or the latest with this label."""
+    for one in reversed(remembered):
+        if run in (one.run.number, str(one.run.number)) or (one.run.label and run == one.run.label):
+            return one
+    names = [one.run.label or str(one.run.number) for one in remembered]
+    raise ArchlabError(f"store {where}: {unknown('run', str(run), names)}; `archlab runs` lists them")
+
+
+def _chosen(plan: Plan, name: str) -> Any:
+    for architecture in plan.architectures:
+        if name in (architecture.label, str(architecture)):
+            return architecture
+    raise unknown("architecture of the run:", name, [architecture.label for architecture in plan.architectures])
+
+
+def _time(started: float | None) -> str | None:
+    return None if started is None else datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
+
+
+_COLUMNS = (
+    "key", "architecture", "spec", "task", "setting", "dim", "learning_rate", "weight_decay", "seed", "device", "status",
+    "score", "loss", "steps", "cpu_seconds", "finished", "host", "archlab", "error",
+)  # fmt: skip
+
+
+def _row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
+    trial, result = record.job, record.result
+    spec = str(trial.architecture)
+    return {
+        "key": record.key,
+        "architecture": labels.get(spec, spec),
+        "spec": spec,
+        "task": trial.setting.name,
+        "setting": str(trial.setting),
+        **{name: getattr(trial, name) for name in ("dim", "learning_rate", "weight_decay", "seed", "device")},
+        "status": record.status,
+        "score": None if result is None else result.score,
+        "loss": None if result is None else result.test.loss,
+        "steps": None if result is None else result.steps,
+        "cpu_seconds": None if result is None else result.cpu_seconds,
+        **{name: record.provenance.get(name) for name in ("finished", "host", "archlab")},
+        "error": (record.error or "").partition("\n")[0] or None,
+    }

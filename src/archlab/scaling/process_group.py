@@ -1,0 +1,116 @@
+"""The executor of processes that share every model: those that ``torchrun`` has started together."""
+
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Generic, Self
+
+import torch
+
+from archlab.errors import in_one_line
+from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work
+from archlab.scaling.processes import Processes
+
+_IDLE_SECONDS = 60.0
+"""Time after which waiting processes hear from the first one, lest they take it for dead."""
+
+_Task = tuple[Sequence[Any], Callable[[Any, Any], None], Sequence[Thresholds], list[Future[Any]]]
+
+
+class ProcessGroupExecutor(Generic[J, P, R]):
+    """Computes one group of jobs at a time, over all processes. Lives in the first process; the others :func:`follow` it."""
+
+    num_workers = 1
+
+    def __init__(self, work: Work[J, P, R], processes: Processes) -> None:
+        """Start the thread that computes with the other processes.
+
+        Args:
+            work: computes jobs together with the same function in the other processes.
+            processes: this process and the others.
+        """
+        self._work, self._processes = work, processes
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="archlab-process-group", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds] | None = None
+    ) -> list[Future[R]]:
+        """Queue jobs, as :meth:`archlab.jobs.executor.Executor.submit` says."""
+        futures: list[Future[R]] = [Future() for _ in jobs]
+        self._queue.put((jobs, on_progress, thresholds or [{}] * len(jobs), futures))
+        return futures
+
+    def stop(self, future: Future[R]) -> None:
+        """Cancel a job that has not started; one that runs goes on to its end."""
+        future.cancel()
+
+    def shutdown(self, grace: float = 0.0) -> None:
+        """Ask the job that runs to end, and leave the other processes after ``grace`` seconds at most."""
+        self._processes.asked.append(signal.SIGTERM)
+        self._queue.put(None)
+        self._thread.join(grace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.shutdown(_IDLE_SECONDS)
+
+    def _serve(self) -> None:
+        if self._processes.device.type == "cuda":
+            torch.cuda.set_device(self._processes.device)
+        while True:
+            try:
+                task = self._queue.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                self._processes.agree(())
+                continue
+            if task is None:
+                self._processes.agree(None)
+                return
+            self._compute(*task)
+
+    def _compute(
+        self,
+        jobs: Sequence[J],
+        on_progress: Callable[[J, P], None],
+        thresholds: Sequence[Thresholds],
+        futures: list[Future[R]],
+    ) -> None:
+        left = [index for index, future in enumerate(futures) if future.set_running_or_notify_cancel()]
+        if not left:
+            return
+        try:
+            self._processes.agree([jobs[index] for index in left])
+            ended = self._work(
+                [jobs[index] for index in left],
+                lambda index, progress: on_progress(jobs[left[index]], progress),
+                [thresholds[index] for index in left],
+            )
+            for index, result in ended:
+                futures[left[index]].set_result(result)
+        except BaseException as error:
+            reason = JobError(in_one_line(error), traceback.format_exc())
+            for index in left:
+                if not futures[index].done():
+                    futures[index].set_exception(reason)
+
+
+def follow(work: Work[J, P, R], processes: Processes) -> None:
+    """Compute along with the first process, in every other one, until it ends.
+
+    Raises:
+        Exception: a job failed here; it has failed in the first process too.
+    """
+    while True:
+        jobs: Any = processes.agree(None)  # an empty group says that the first process is alive
+        if jobs is None:
+            return
+        for _ in work(jobs, lambda *_: None, [{}] * len(jobs)) if jobs else ():
+            pass

@@ -1,0 +1,261 @@
+"""The training of one language model, from its seed to its loss; it can end anywhere and go on later."""
+
+import functools
+import math
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from archlab.corpora import Corpus
+from archlab.machine import ceilings
+from archlab.scaling.checkpoints import Checkpoints
+from archlab.scaling.objective import make_lm_optimizer, make_objective
+from archlab.scaling.processes import Processes
+from archlab.scaling.result import CurvePoint, Interrupted, LMProgress, LMResult
+from archlab.training.context import computing
+
+if TYPE_CHECKING:
+    from archlab.scaling.trial import LMTrial
+
+CHECKPOINT_SECONDS = 60.0
+CURVE_POINTS = 50
+HOPELESS_AFTER = 0.25
+"""Share of the steps after which a training that does not beat a uniform guess is given up."""
+_READ_EVERY = {"cpu": 1, "cuda": 10}  # steps; reading a loss waits for the device
+_REPORT_SECONDS = 1.0
+
+
+def train(
+    trial: "LMTrial",
+    corpus: Corpus,
+    processes: Processes | None = None,
+    *,
+    checkpoints: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    on_progress: Callable[[LMProgress], None] = lambda _: None,
+) -> LMResult:
+    """Train and evaluate one language model.
+
+    Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
+    numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
+
+    Args:
+        trial: what to train.
+        corpus: what on.
+        processes: those that share the model; by default this one alone.
+        checkpoints: a folder of this trial's own, where it is kept from time to time and taken up again.
+        checkpoint_seconds: the time between two checkpoints.
+        on_progress: called about once a second, in the first process.
+
+    Raises:
+        ArchlabError: the recipe's kernels cannot run here.
+        Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written if there is a folder for it.
+    """
+    recipe = trial.recipe
+    processes = processes or Processes(torch.device(trial.device))
+    kept = Checkpoints(checkpoints, processes) if checkpoints is not None else None
+    with computing(recipe.kernels, recipe.precision, trial.device), _signals(processes.asked):
+        return _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress).train()
+
+
+@contextmanager
+def _signals(asked: list[int]) -> Iterator[None]:
+    """Note the signals that ask for an end instead of obeying them; outside the main thread there are none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Log:
+    """What a training has seen so far; goes into its checkpoints."""
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    """Since the last point of the curve."""
+    curve: list[tuple[int, float, float | None]] = field(default_factory=list)
+
+
+class _Training:
+    def __init__(
+        self,
+        trial: "LMTrial",
+        corpus: Corpus,
+        processes: Processes,
+        checkpoints: Checkpoints | None,
+        checkpoint_seconds: float,
+        on_progress: Callable[[LMProgress], None],
+    ) -> None:
+        self.run, self.recipe = run, recipe = trial.run, trial.recipe
+        self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
+        self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
+        _forget_peak(processes.device)
+        self.objective = make_objective(
+            run.architecture,
+            vocab_size=corpus.vocab_size,
+            length=run.length,
+            dim=run.dim,
+            seed=run.seed,
+            recipe=recipe,
+            processes=processes,
+        )
+        self.optimizer = make_lm_optimizer(self.objective, recipe)
+        kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
+        self.log = _Log(**kept) if kept is not None else _Log()
+        self.start_step = self.log.step
+        self.evaluate_at = _evenly(recipe.evaluations, run.steps)
+        self.curve_at = _evenly(CURVE_POINTS, run.steps) | self.evaluate_at
+        self.unread: list[Tensor] = []
+        self.saved = self.reported = self.clock = time.perf_counter()
+
+    def train(self) -> LMResult:
+        every = _READ_EVERY[self.processes.device.type]
+        step = self.log.step
+        while step < self.run.steps:
+            step += 1
+            self.unread.append(self._take_step(step))
+            if step % every == 0 or step in self.curve_at:
+                reason = self._read(step)
+                if reason:
+                    return self._result("diverged", reason)
+        return self._result("finished", "")
+
+    def _take_step(self, step: int) -> Tensor:
+        """This process's part of the loss of a step, on the device."""
+        run, recipe = self.run, self.recipe
+        rows = torch.from_numpy(self.corpus.batch(step - 1, run.batch_size, run.length, run.seed))
+        total = torch.zeros((), device=self.processes.device)
+        for piece, weight in self.processes.shares(rows, recipe.micro_batch):
+            loss = self.objective(piece.to(self.processes.device, non_blocking=True))
+            (loss * (weight * self.processes.size)).backward()  # gradients are averaged over the processes
+            total += loss.detach() * weight
+        if recipe.grad_clip:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), recipe.grad_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = run.learning_rate * recipe.rate(step, run.steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def _read(self, step: int) -> str:
+        """Take in the losses up to a step, and do what is due; why the training cannot go on, or nothing."""
+        due = time.perf_counter() - self.saved > self.checkpoint_seconds
+        wishes = torch.tensor([float(max(self.processes.asked, default=0)), float(due)], device=self.processes.device)
+        *losses, stop, save = self.processes.sum(torch.cat([torch.stack(self.unread), wishes]))
+        self.unread = []
+        now = time.perf_counter()
+        self.log.seconds += now - self.clock
+        self.log.step = step
+        self.log.losses += losses
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if bad is not None:
+            return f"the loss is not a number at step {step - len(losses) + bad + 1}"
+        if step in self.curve_at and (reason := self._add_point()):
+            return reason
+        if self.checkpoints is not None and (stop or save):
+            self.checkpoints.save(step, self.objective, self.optimizer, asdict(self.log))
+            self.saved = time.perf_counter()
+        if stop:
+            raise Interrupted(self.processes.asked[0] if self.processes.asked else signal.SIGTERM)
+        if self.processes.is_first and now - self.reported > _REPORT_SECONDS:
+            self.reported = now
+            self.on_progress(LMProgress(step, self.start_step, self.run.steps, self._tokens_per_second(), losses[-1]))
+        self.clock = time.perf_counter()
+        return ""
+
+    def _add_point(self) -> str:
+        """Add a point to the curve; why it is hopeless to go on, or nothing."""
+        step, mean = self.log.step, math.fsum(self.log.losses) / len(self.log.losses)
+        loss = self._evaluate() if step in self.evaluate_at else None
+        self.log.curve.append((step, mean, loss))
+        self.log.losses = []
+        if loss is not None and not math.isfinite(loss):
+            return f"the validation loss is not a number after step {step}"
+        guess = math.log(self.corpus.vocab_size)
+        if step >= HOPELESS_AFTER * self.run.steps and mean > guess:
+            return f"the loss is {mean:.3g} at step {step}, above the {guess:.3g} of a uniform guess"
+        return ""
+
+    @torch.no_grad()
+    def _evaluate(self) -> float:
+        """Loss on the validation split, over all processes."""
+        run, recipe = self.run, self.recipe
+        limit = max(1, recipe.validation_tokens // run.length)
+        size = min(recipe.micro_batch or run.batch_size, run.batch_size) * self.processes.size
+        total, number = torch.zeros(1, dtype=torch.float64, device=self.processes.device), 0
+        for batch in self.corpus.validation_batches(size, run.length, limit):
+            for piece, weight in self.processes.shares(torch.from_numpy(batch), 0):
+                total += self.objective(piece.to(self.processes.device)).double() * (weight * len(batch))
+            number += len(batch)
+        return self.processes.sum(total)[0] / number
+
+    def _tokens_per_second(self) -> float:
+        return self.log.step * self.run.batch_size * self.run.length / max(self.log.seconds, 1e-9)
+
+    def _result(self, status: Any, reason: str) -> LMResult:
+        device = self.processes.device
+        gemm = self.processes.sum(torch.tensor([gemm_peak(device.type)], dtype=torch.float64, device=device))[0]
+        flops = 3 * self.run.architecture.flops(length=self.run.length, dim=self.run.dim, vocab_size=self.corpus.vocab_size)
+        rate = self._tokens_per_second()
+        return LMResult(
+            status=status,
+            reason=reason,
+            steps=self.log.step,
+            loss=self.log.curve[-1][2] if status == "finished" else None,
+            curve=tuple(CurvePoint(*point) for point in self.log.curve),
+            epochs=self.corpus.epochs(self.log.step * self.run.batch_size * self.run.length, self.run.length),
+            tokens_per_second=rate,
+            utilisation=rate * flops / self.run.length / gemm,
+            gemm=gemm,
+            peak_bytes=_peak_bytes(device),
+            seconds=self.log.seconds,
+            processes=self.processes.size,
+        )
+
+
+def _evenly(number: int, num_steps: int) -> frozenset[int]:
+    """So many steps, evenly spaced, the last among them."""
+    return frozenset(round(num_steps * i / number) for i in range(1, number + 1)) - {0}
+
+
+@functools.cache
+def gemm_peak(device: str) -> float:
+    """FLOP/s of large products of matrices on this process's threads or its GPU."""
+    return ceilings(device).gemm
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Count the largest memory from now on: a worker has trained other models before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # other systems than Linux count from the start of the process
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says counts from the peak of the process that started this one
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) << 10
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

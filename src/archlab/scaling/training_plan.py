@@ -1,0 +1,269 @@
+"""Plans: the training runs of a study, as values and as a file to read and edit."""
+
+import json
+import math
+import os
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from archlab.architectures import Architecture, architecture
+from archlab.errors import ArchlabError
+from archlab.fields import items, mapping, naming, read_yaml, write_yaml
+from archlab.files import write_whole
+from archlab.scaling.flops import CONVENTIONS, Convention, training_flops
+
+TOLERANCE = 0.01
+"""Largest relative distance between the FLOPs of a training run and its budget."""
+_COMPUTED = ("dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
+_HEAD = "# A plan of archlab: edit it, or delete runs; what contradicts itself is refused when it is read.\n"
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of an architecture, as a language model over a vocabulary at a training length."""
+
+    architecture: Architecture
+    dim: int
+    vocab_size: int
+    length: int
+
+    @property
+    def params(self) -> int:
+        """Trainable scalars, embeddings included."""
+        return self.architecture.num_params(vocab_size=self.vocab_size, length=self.length, dim=self.dim)
+
+    @property
+    def params_non_embedding(self) -> int:
+        """Trainable scalars without the embedding, the unembedding and its bias."""
+        return self.params - self.vocab_size * (2 * self.dim + 1)
+
+    @property
+    def state(self) -> int:
+        """Scalars carried from token to token at the training length; 0 if a layer does not tell."""
+        return self.architecture.state_size(length=self.length, dim=self.dim) or 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMRun:
+    """One training run of a language model."""
+
+    label: str
+    """Name of the architecture, the same at all its sizes."""
+    spec: str
+    """The architecture at this size."""
+    dim: int
+    budget: float
+    """Training FLOPs of its IsoFLOP group."""
+    flops: int
+    """Training FLOPs of this run by ``convention``, within 1 % of the budget."""
+    convention: Convention = "exact"
+    params: int
+    params_non_embedding: int
+    state: int
+    """Scalars carried from token to token at ``length``."""
+    steps: int
+    batch_size: int
+    """Sequences of a step."""
+    length: int
+    tokens: int
+    """Tokens predicted in all steps."""
+    epochs: float | None = None
+    """Passes over the training split; None if the corpus is not prepared yet."""
+    learning_rate: float
+    """Peak learning rate."""
+    seed: int = 0
+    corpus: str
+    """Source of the corpus: :func:`archlab.corpora.prepare`."""
+    tokenizer: str
+    corpus_hash: str | None = None
+    """Hash of the tokens; None if the corpus is not prepared yet."""
+    vocab_size: int
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The architecture that the spec describes."""
+        return architecture(self.spec)
+
+    def __str__(self) -> str:
+        """Label, width, budget and seed, for messages."""
+        return f"{self.label}, width {self.dim}, {self.budget:.3g} FLOPs, seed {self.seed}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that can change the result; label and budget cannot."""
+        layers = [layer.identity() for layer in self.architecture.layers]
+        return {name: getattr(self, name) for name in _COMPUTED} | {"layers": layers}
+
+    def check(self) -> None:
+        """Check that the fields do not contradict each other.
+
+        Raises:
+            ArchlabError: naming the field, its value and what the others ask for.
+        """
+        hints = get_type_hints(type(self))
+        for f in fields(self):
+            _check_value(f.name, getattr(self, f.name), hints[f.name])
+        self.architecture.validate(self.dim)
+        size = Size(self.architecture, self.dim, self.vocab_size, self.length)
+        for name in ("params", "params_non_embedding", "state"):
+            self._expect(name, getattr(size, name), f"of the spec at width {self.dim}")
+        sequences = self.steps * self.batch_size
+        self._expect("tokens", sequences * self.length, "of steps x batch_size x length")
+        per_sequence = training_flops(
+            self.architecture, dim=self.dim, length=self.length, vocab_size=self.vocab_size, convention=self.convention
+        )
+        self._expect("flops", per_sequence * sequences, f"of its tokens by the convention {self.convention}")
+        if abs(self.flops / self.budget - 1) > TOLERANCE:
+            steps = max(1, round(self.budget / per_sequence / self.batch_size))
+            raise ArchlabError(
+                f"budget={self.budget:g} is not within 1 % of flops={self.flops:g}: {steps} steps would be nearest"
+            )
+
+    def _expect(self, name: str, expected: int, why: str) -> None:
+        given = getattr(self, name)
+        if given != expected:
+            raise ArchlabError(f"{name}={given} contradicts the {expected} {why}: correct one of them")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The training runs of a study, and their origin."""
+
+    runs: tuple[LMRun, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Version and ladder, for readers of the file."""
+
+    def try_layers(self, device: Literal["cpu", "cuda"] = "cpu") -> None:
+        """Try the layers from outside archlab on small inputs, at the smallest width of each architecture.
+
+        Raises:
+            ArchlabError: a layer fails, or contradicts its declaration.
+        """
+        from archlab.layers.external.check import check_third_party
+
+        least: dict[str, LMRun] = {}
+        for run in sorted(self.runs, key=lambda run: run.dim):
+            least.setdefault(run.label, run)
+        for run in least.values():
+            check_third_party(run.architecture.layers, run.dim, (run.length,), device)
+
+    def check(self) -> None:
+        """Check every training run, and that they make one study.
+
+        Raises:
+            ArchlabError: naming the run and the field.
+        """
+        if not self.runs:
+            raise ArchlabError("runs: the plan has none: leave at least one")
+        for number, run in enumerate(self.runs, start=1):
+            with naming(f"run {number} ({run.label}, width {run.dim})"):
+                run.check()
+        for name in ("corpus", "tokenizer", "corpus_hash", "vocab_size", "length", "convention"):
+            if len(values := {getattr(run, name) for run in self.runs}) > 1:
+                shown = ", ".join(sorted(map(str, values)))
+                raise ArchlabError(f"{name}: {shown}: losses compare only if it is the same in all runs: make a plan for each")
+        batches: dict[tuple[str, float], int] = {}
+        for run in self.runs:
+            batch = batches.setdefault((run.label, run.budget), run.batch_size)
+            if run.batch_size != batch:
+                where = f"{run.label} at {run.budget:.3g} FLOPs"
+                raise ArchlabError(f"batch_size: {where} has {batch} and {run.batch_size}: a budget's runs need the same")
+        known: dict[str, LMRun] = {}
+        for run in self.runs:
+            first = known.setdefault(json.dumps(run.identity(), sort_keys=True), run)
+            if first is not run:
+                raise ArchlabError(f"runs: {first} and {run} are the same training run: delete one of them")
+
+    def to_yaml(self) -> str:
+        """Return the text of the file: provenance, the fields that all runs share, and a line a run."""
+        rows = [{f.name: getattr(run, f.name) for f in fields(run)} for run in self.runs]
+        shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
+        lines = [_flow({name: value for name, value in row.items() if name not in shared}) for row in rows]
+        head = "".join(f"{name}:\n{_block(values)}" for name, values in (("provenance", dict(self.provenance)), ("all", shared)))
+        return _HEAD + head + "runs:\n" + "".join(f"- {line}\n" for line in lines)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            ArchlabError: the folder does not exist or cannot be written, or another plan is there: it may have been edited.
+        """
+        place = Path(path)
+        text = self.to_yaml()
+        try:
+            if place.exists() and place.read_text(encoding="utf-8") != text:
+                raise ArchlabError(f"plan {place}: another plan is there: choose another name or remove it")
+            write_whole(place, text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArchlabError(f"plan {place} cannot be written: {error}") from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Plan":
+        """Read a file and check it.
+
+        Raises:
+            ArchlabError: it is missing, no plan, or contradicts itself: one line that names the run and the field.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ArchlabError(f"plan {path} does not exist: `archlab scale plan SPEC -o {path}` makes it") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArchlabError(f"plan {path} cannot be read: {error}") from None
+        with naming(f"plan {path}"):
+            document = mapping("plan", read_yaml(text), {"provenance", "all", "runs"})
+            names = {f.name for f in fields(LMRun)}
+            shared = mapping("all", document.get("all"), names)
+            runs = []
+            for number, row in enumerate(items("runs", document.get("runs")), start=1):
+                with naming(f"run {number}"):
+                    runs.append(_read_run(shared | mapping("run", row, names)))
+            plan = cls(tuple(runs), mapping("provenance", document.get("provenance")))
+            plan.check()
+        return plan
+
+
+def _read_run(values: dict[str, Any]) -> LMRun:
+    hints = get_type_hints(LMRun)
+    for f in fields(LMRun):
+        if f.name in values:
+            if float in _types(hints[f.name]) and type(values[f.name]) is int:
+                values[f.name] = float(values[f.name])
+        elif f.default is MISSING:
+            raise ArchlabError(f"{f.name} is missing: give it in the run, or in `all`")
+    return LMRun(**values)
+
+
+def _check_value(name: str, value: Any, hint: Any) -> None:
+    """A value of its type; numbers positive and finite, but for counts that may be 0.
+
+    Raises:
+        ArchlabError: naming the field, its value and what is allowed.
+    """
+    if name == "convention":
+        if value not in CONVENTIONS:
+            raise ArchlabError(f"convention={value!r}: choose from {', '.join(CONVENTIONS)}")
+        return
+    allowed = _types(hint)
+    if type(value) not in allowed:
+        raise ArchlabError(f"{name}={value!r}: give a value of type {allowed[0].__name__}")
+    least = 0 if name in ("seed", "state") else 1 if type(value) is int else math.ulp(0.0)
+    if name == "seed" and value >= 2**63:
+        raise ArchlabError(f"seed={value}: must be below 2**63")
+    if isinstance(value, int | float) and not least <= value < math.inf:
+        raise ArchlabError(f"{name}={value}: must be {'at least ' + str(least) if type(value) is int else 'positive and finite'}")
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    return get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+
+
+def _flow(values: dict[str, Any]) -> str:
+    return write_yaml(values, flow=True).strip()
+
+
+def _block(values: dict[str, Any]) -> str:
+    return "".join(f"  {line}\n" for line in write_yaml(values).splitlines())

@@ -1,0 +1,69 @@
+"""Modules from outside archlab, which register layers and tasks as they are imported: of installed packages, and files."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from archlab.errors import ArchlabError, in_one_line
+
+Loaded = TypeVar("Loaded")
+
+imported: list[str] = []
+"""Modules of the files that were imported."""
+
+
+def without_output(load: Callable[[], Loaded]) -> Loaded:
+    """Result of ``load``, whose prints go to standard error: standard output has only what was asked for."""
+    with redirect_stdout(sys.stderr):
+        return load()
+
+
+def import_installed(group: str) -> Mapping[str, str]:
+    """Imports the modules that installed packages name as entry points of a group.
+
+    Returns:
+        The packages of which one cannot be imported, which is left out, and why.
+    """
+    left_out: dict[str, str] = {}
+    for entry in entry_points(group=group):
+        try:
+            without_output(entry.load)
+        except (Exception, SystemExit) as error:
+            left_out[entry.dist.name if entry.dist else entry.value] = in_one_line(error)
+    return left_out
+
+
+def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:
+    """Imports a Python file: what it registers is known from then on, and its modules can be named by their path.
+
+    The folder that it is imported from, that of the outermost package around it, joins ``sys.path``, which workers inherit.
+
+    Args:
+        path: the file.
+        kind: what it is expected to bring, for messages.
+
+    Raises:
+        ArchlabError: it is no Python file, cannot be imported, or has the name of another module.
+    """
+    file = Path(path).resolve()
+    if file.suffix != ".py" or not file.is_file():
+        raise ArchlabError(f"{kind} file {path}: there is no such Python file")
+    root, parts = file.parent, [file.stem] if file.stem != "__init__" else []
+    while (root / "__init__.py").exists():
+        root, parts = root.parent, [root.name, *parts]
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    importlib.invalidate_caches()
+    name = ".".join(parts)
+    try:
+        origin = getattr(without_output(lambda: importlib.import_module(name)), "__file__", None)
+    except (Exception, SystemExit) as error:
+        fix = "; put what ends the program under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
+        raise ArchlabError(f"{kind} file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
+    if origin is None or Path(origin).resolve() != file:
+        raise ArchlabError(f"{kind} file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")
+    imported.append(name)

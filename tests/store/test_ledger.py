@@ -1,0 +1,94 @@
+"""A store that is deleted, moved or damaged while it is used: noticed, named in one line, and the rest is shown."""
+
+import os
+import shutil
+import sqlite3
+import threading
+
+import pytest
+from tests.fake_training import LoggedTraining, make_trials, threads
+from tests.synthetic_records import PROVENANCE, result
+
+from archlab.errors import ArchlabError
+from archlab.jobs import scheduler
+from archlab.jobs.events import JobFinished, JobStarted
+from archlab.mad.store import TrialStore
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "archlab.db"
+
+
+def remove(path):
+    path.unlink()
+
+
+def move(path):
+    path.rename(path.with_name("moved.db"))
+
+
+def replace(path):
+    shutil.copy(path, path.with_name("copy.db"))
+    os.replace(path.with_name("copy.db"), path)
+
+
+@pytest.mark.parametrize("lose", [remove, move, replace])
+def test_a_run_whose_store_is_gone_ends_with_one_line(path, tmp_path, lose):
+    started = []
+
+    def lose_the_store(event):
+        if isinstance(event, JobStarted) and not started:
+            started.append(event)
+            lose(path)
+
+    gone = pytest.raises(ArchlabError, match=r"archlab.db: the file was deleted or moved while it was in use")
+    with TrialStore(path) as store, threads(LoggedTraining(tmp_path / "log"), 1) as executor, gone:
+        scheduler.run(make_trials(3), store, executor, listeners=[lose_the_store])
+
+
+def test_a_store_that_is_gone_is_noticed_within_a_heartbeat_of_a_long_job(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "HEARTBEAT_SECONDS", 0.1)
+    ends = threading.Event()
+
+    def train(trial, on_progress, thresholds):
+        path.unlink(missing_ok=True)
+        ends.wait(20)
+        return result(trial, [1])
+
+    finished = []
+    with TrialStore(path) as store, threads(train, 1) as executor:
+        executor.shutdown = lambda grace=0.0: ends.set()
+        with pytest.raises(ArchlabError, match="deleted or moved"):
+            scheduler.run(make_trials(1), store, executor, listeners=[lambda e: finished.append(isinstance(e, JobFinished))])
+    assert not any(finished)
+
+
+DAMAGE = {
+    "trial": ["not json", "null", "[]", "{}", '"text"', '{"architecture": 3}'],
+    "result": ["{", "[]", "{}", '{"status": "finished"}', "3"],
+    "numerators": [b"", b"not zlib", None],
+    "provenance": ["not json", "[]", "3"],
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(column, value) for column, values in DAMAGE.items() for value in values])
+def test_a_damaged_row_is_named_and_the_rest_is_shown(path, column, value):
+    trials = make_trials(2)
+    with TrialStore(path) as store:
+        for trial in trials:
+            store.finish(trial, result(trial, [1, 2]), PROVENANCE)
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE trials SET {column} = ? WHERE key = ?", (value, trials[0].key))
+        connection.close()
+        unreadable = []
+        records = store.records(unreadable=unreadable)
+        if column == "provenance":
+            assert [record.provenance for record in records] == [{}, PROVENANCE]
+            return
+        assert [record.job for record in records] == [trials[1]]
+        (line,) = unreadable
+        assert "\n" not in line
+        assert f"store {path}: trial {trials[0].key} cannot be read: " in line
+        with pytest.raises(ArchlabError, match=trials[0].key):
+            store.records()

@@ -1,0 +1,98 @@
+"""Files that register layers or tasks: how they are imported, and what is refused."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from archlab.architectures import architecture
+from archlab.errors import ArchlabError
+from archlab.layers import layer, registry
+from archlab.sources import import_file
+from tests.cli.command_line import start
+
+CODE = """
+from dataclasses import dataclass
+from archlab.layers import register, registry
+
+@register("{name}")
+@dataclass(frozen=True)
+class Config(type(registry()["swiglu"]())):
+    pass
+"""
+
+
+def test_the_layers_of_a_file_are_known(outside: Path):
+    (outside / "my_file.py").write_text(CODE.format(name="mine"))
+    import_file(outside / "my_file.py", "layers")
+    assert type(layer("mine")).__module__ == "my_file"
+    import_file(str(outside / "my_file.py"), "layers")  # again is no harm
+    assert sys.path.count(str(outside)) == 1
+
+
+def test_a_class_of_a_file_that_is_written_without_its_path_is_recognised(outside: Path):
+    (outside / "classes.py").write_text("from torch import nn\n\nclass Peeks(nn.Module):\n    pass\n" + CODE.format(name="mine"))
+    import_file(outside / "classes.py")
+    for written, right in (("Peeks", "classes.Peeks"), ("Config", "mine")):
+        with pytest.raises(ArchlabError, match=f"^unknown layer '{written}': it is a class of classes: write {right}$"):
+            architecture(f"{written} swiglu")
+
+
+def test_a_file_of_a_package_may_import_its_neighbours(outside: Path):
+    (outside / "my_package" / "inner").mkdir(parents=True)
+    for folder in ("my_package", "my_package/inner"):
+        (outside / folder / "__init__.py").touch()
+    (outside / "my_package" / "names.py").write_text("NAME = 'mine'\n")
+    (outside / "my_package" / "inner" / "file.py").write_text("from ..names import NAME\n" + CODE.replace('"{name}"', "NAME"))
+    import_file(outside / "my_package" / "inner" / "file.py", "layers")
+    assert type(layer("mine")).__module__ == "my_package.inner.file"
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "reason"),
+    [
+        ("absent.py", None, "there is no such Python file"),
+        ("notes.txt", "", "there is no such Python file"),
+        ("broken.py", "import a_package_that_is_not_there", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("typo.py", "def f(:", "cannot be imported: SyntaxError: invalid syntax"),
+        (
+            "script.py",
+            "import sys; sys.exit()",
+            "cannot be imported: SystemExit; put what ends the program under if __name__ == '__main__'$",
+        ),
+        ("json.py", "", "json is the name of another module, .*: rename the file"),
+        ("taken.py", CODE.format(name="mamba"), "cannot be imported: layer name 'mamba' is taken by archlab.layers.mamba"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(outside: Path, file: str, code: str | None, reason: str):
+    if code is not None:
+        (outside / file).write_text(code)
+    before = dict(registry())
+    with pytest.raises(ArchlabError, match=f"^layers file .*{file}: {reason}"):
+        import_file(outside / file, "layers")
+    assert dict(registry()) == before
+
+
+def test_what_a_file_prints_goes_to_standard_error(outside: Path, capsys):
+    (outside / "talkative.py").write_text("print('hello')\n")
+    import_file(outside / "talkative.py", "layers")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+EARLY = """
+from archlab.layers import LayerConfig, register
+
+@register("mamba")
+class Config(LayerConfig):
+    pass
+"""
+
+
+def test_names_of_archlab_are_taken_even_before_a_layer_is_looked_up(tmp_path: Path):
+    (tmp_path / "early.py").write_text(EARLY)
+    process = start("layers", "--layers", "early.py", folder=tmp_path)
+    error = process.communicate(timeout=60)[1]
+    assert error.startswith(
+        "error: layers file early.py: cannot be imported: layer name 'mamba' is taken by archlab.layers.mamba"
+    )
+    assert process.returncode == 2
