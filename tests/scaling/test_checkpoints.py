@@ -11,7 +11,7 @@ import torch
 from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab.errors import ArchlabError
-from archlab.scaling import training_loop
+from archlab.scaling import training_loop as train_module
 from archlab.scaling.checkpoints import _Planner, _Reader
 from archlab.scaling.result import Interrupted
 from archlab.scaling.training_loop import train
@@ -25,7 +25,7 @@ def corpus(tmp_path):
 @pytest.fixture
 def interrupted(corpus, tmp_path, monkeypatch):
     """The folder of a training run that was ended at step 8."""
-    take_step = training_loop._Training._take_step
+    take_step = train_module._Training._take_step
 
     def step_with_a_signal(self, step):
         if step == 8:
@@ -33,7 +33,7 @@ def interrupted(corpus, tmp_path, monkeypatch):
         return take_step(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_loop._Training, "_take_step", step_with_a_signal)
+        patch.setattr(train_module._Training, "_take_step", step_with_a_signal)
         with pytest.raises(Interrupted):
             train(tiny_trial(corpus), corpus, checkpoints=tmp_path / "run")
     return tmp_path / "run"
