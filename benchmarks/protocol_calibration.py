@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from archlab.mad.runner import run
 from rich.console import Console
 from scipy.stats import kendalltau
 
@@ -25,7 +26,6 @@ from archlab.mad.bootstrap import Interval
 from archlab.mad.comparison import rank_agreement
 from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.protocol import Protocol, load_protocol
-from archlab.mad.runner import run
 from archlab.mad.scores import Scores
 from archlab.mad.store import TrialStore
 from archlab.reports.live import LiveView

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from archlab.mad.runner import run
 from rich.console import Console
 from scipy.stats import kendalltau
 
@@ -21,7 +22,6 @@ from archlab.errors import ArchlabError
 from archlab.jobs.local import LocalExecutor
 from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.racing import Race
-from archlab.mad.runner import run
 from archlab.mad.scores import Scores
 from archlab.mad.store import TrialStore
 from archlab.reports.live import LiveView

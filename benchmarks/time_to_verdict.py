@@ -21,10 +21,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
+from archlab.mad.runner import Event, TrialFinished, run
+
 import _results
 from archlab.mad.plan import remembered_plan
 from archlab.mad.racing import Race
-from archlab.mad.runner import Event, TrialFinished, run
 from archlab.mad.scoring import score
 from archlab.mad.store import Record, TrialStore
 from archlab.mad.trial import Trial, TrialResult

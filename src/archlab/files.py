@@ -1,25 +1,59 @@
 """Files that are written whole or not at all, and the folder that is kept between runs."""
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from archlab.errors import ArchlabError
+
 
 def cache_folder() -> Path:
-    """What archlab keeps for its user: ``archlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
+    """The folder that archlab keeps for its user: ``archlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlab"
 
 
+def check_place(path: Path) -> None:
+    """Refuse a path that no page can be written to.
+
+    Raises:
+        ArchlabError: it is a directory, there is none to write into, or the name is that of another format.
+    """
+    if path.is_dir():
+        raise ArchlabError(f"report {path}: is a directory: give a file, for example {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
+    if path.suffix.lower() == ".pdf":
+        raise ArchlabError(
+            f"report {path}: the page is HTML: give {path.with_suffix('.html')} and print it to PDF from a browser"
+        )
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a file in place of what is there; where that fails or is interrupted, what was there stays.
+    """Write a file in place of the present one; if that fails or is interrupted, the present one stays.
+
+    A symbolic link and the mode of the file are kept. What is no regular file (``/dev/null``, ``/dev/stdout``, a pipe) is
+    written through.
 
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    if _is_special(path):
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+        return
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     finally:
-        with suppress(OSError):  # it is in place
+        with suppress(OSError):  # it has been renamed
             temporary.unlink()
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path names a device, a pipe or an open stream (``/dev/stdout``, also where it leads into a regular file)."""
+    return str(path.absolute().parent) in ("/dev", "/dev/fd", "/proc/self/fd") or (path.exists() and not path.is_file())

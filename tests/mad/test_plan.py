@@ -1,11 +1,9 @@
 import json
-from dataclasses import replace
 
 import pytest
 from tests.synthetic_records import PROVENANCE, result
 
-from archlab.errors import ArchlabError
-from archlab.mad.plan import Plan, at_equal_state, make_plan, remembered_plan, score_plan
+from archlab.mad.plan import Plan, at_equal_state, make_plan, score_plan
 from archlab.mad.protocol import Protocol, parse_protocol
 from archlab.mad.scores import SeedScore
 from archlab.mad.store import TrialStore
@@ -60,40 +58,6 @@ def test_a_plan_at_equal_state_reads_back_as_it_is(protocol):
     assert {heads for value in normal.architectures for x in value.layers if (heads := getattr(x, "heads", 0))} == {2}
 
 
-def test_the_remembered_plan_is_the_latest_with_the_architectures_of_all_runs_alike(store, protocol):
-    for narrowed, specs in (
-        (protocol, ["mlp", "swiglu"]),
-        (protocol.with_seeds([0, 1]), ["hyena"]),
-        (protocol, ["swiglu", "1*mamba"]),
-    ):
-        store.remember_run(make_plan(narrowed, specs).to_dict())
-    plan = remembered_plan(store)
-    assert plan.protocol == protocol
-    assert labels(plan) == ["mlp", "swiglu", "1*mamba"]
-
-
-def test_runs_on_another_device_are_not_alike(store, protocol):
-    store.remember_run(make_plan(protocol, ["mlp"], "cuda").to_dict())
-    store.remember_run(make_plan(protocol, ["swiglu"]).to_dict())
-    assert labels(remembered_plan(store)) == ["swiglu"]
-
-
-def test_the_plan_of_a_protocol_is_found_behind_later_ones(store, protocol):
-    store.remember_run(make_plan(protocol, ["mlp"]).to_dict())
-    store.remember_run(make_plan(replace(protocol, name="other"), ["swiglu"]).to_dict())
-    assert labels(remembered_plan(store)) == ["swiglu"]
-    assert labels(remembered_plan(store, "small")) == ["mlp"]
-    with pytest.raises(ArchlabError, match=r"has no run of protocol 'papr', only of other, small$"):
-        remembered_plan(store, "papr")
-
-
-def test_a_store_without_runs_says_how_to_make_one(store):
-    with pytest.raises(ArchlabError, match=r"has no runs: `archlab run SPEC --store .*a\.db` adds one$"):
-        remembered_plan(store)
-    with pytest.raises(ArchlabError, match="has no runs"):
-        remembered_plan(store, "quick")
-
-
 class EarlierTrial(Trial):
     """A trial as an earlier version of the code would have known it."""
 
@@ -110,7 +74,7 @@ def finish(store: TrialStore, trial: Trial, right: int) -> None:
 
 
 def seed_score(store: TrialStore, plan: Plan) -> SeedScore:
-    return score_plan(store, plan).architectures[0].tasks[0].settings[0].seeds[0]
+    return score_plan(store.records(), plan).architectures[0].tasks[0].settings[0].seeds[0]
 
 
 @pytest.mark.parametrize("present_first", [True, False])
@@ -146,6 +110,6 @@ def test_an_earlier_versions_result_counts_though_the_present_version_was_stored
 def test_what_else_a_store_holds_is_left_out(store, protocol):
     for trial in make_plan(protocol.with_seeds([0, 1]), ["mlp", "swiglu"]).trials():
         finish(store, trial, 2)
-    scores = score_plan(store, make_plan(protocol, ["mlp"]))
+    scores = score_plan(store.records(), make_plan(protocol, ["mlp"]))
     assert [record.job.seed for record in scores.records] == [0]
     assert [a.label for a in scores.architectures] == ["mlp"]

@@ -114,13 +114,21 @@ def test_what_cannot_be_trained_is_refused_with_field_and_value(changes, message
         replace(trial(), **changes)
 
 
-@pytest.mark.parametrize("change", [{"colour": "red"}, {"task": None}, {"knobs": {"colour": 1}}, {"architecture": "atention"}])
+@pytest.mark.parametrize("change", [{"colour": "red"}, {"task": None}, {"knobs": {"colour": 1}}])
 def test_a_trial_that_this_version_does_not_know_is_refused(change):
     values = trial().to_dict() | change
     if change == {"task": None}:
         del values["task"]
     with pytest.raises(ArchlabError):
         Trial.from_dict(values)
+
+
+def test_a_trial_of_layers_that_are_gone_is_read_and_cannot_be_trained():
+    read = Trial.from_dict(trial().to_dict() | {"architecture": "2*[atention(heads=3) swiglu]"})
+    assert str(read.architecture) == "2*[atention(heads=3) swiglu]"
+    assert read.key != trial().key
+    with pytest.raises(ArchlabError, match="a layer is not available: unknown layer 'atention'"):
+        read.architecture.build(vocab_size=8, max_length=8, dim=DIM)
 
 
 def test_flops_are_three_forward_passes_of_every_sequence():

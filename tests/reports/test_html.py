@@ -12,13 +12,13 @@ import pytest
 from tests.synthetic_records import plan, record, result, simulate
 
 from archlab.errors import ArchlabError
+from archlab.format import percent
 from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import TASKS, Scores
 from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
 from archlab.reports import findings
 from archlab.reports.charts import difficulty_axes
-from archlab.reports.format import percent
 from archlab.reports.html import render_report, write_report
 from archlab.reports.provenance import trial_rows
 from archlab.tasks import setting

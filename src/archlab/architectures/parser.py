@@ -54,6 +54,12 @@ def parse(spec: str, layer_defaults: LayerDefaults) -> tuple[LayerConfig, ...]:
     return _Parser(spec, layer_defaults).parse()
 
 
+def module_paths(spec: str) -> list[str]:
+    """The dotted paths of modules that stand for layers in a spec, without importing any of them."""
+    tokens = [match[1] for match in _TOKENS.finditer(spec)]
+    return [text for before, text in zip(["", *tokens], tokens, strict=False) if is_path(text) and before != "="]
+
+
 class _Parser:
     """Recursive descent.
 

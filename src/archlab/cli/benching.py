@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archlab.cli.output import message, print_json, print_table
+from archlab.format import duration
 from archlab.jobs.local import LocalExecutor
 from archlab.machine import Ceilings
 from archlab.mad.estimate import all_flops
@@ -15,7 +16,6 @@ from archlab.mad.plan import Plan, make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
 from archlab.mad.speed import cheapest, measure, remember
 from archlab.mad.trial import Trial
-from archlab.reports.live import duration
 
 SHOWN = "in-context-recall"
 

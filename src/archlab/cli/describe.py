@@ -148,7 +148,7 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
     from rich.text import Text
 
     from archlab.cli.output import output_console, print_table
-    from archlab.reports.format import human
+    from archlab.format import human
 
     wide = output_console().width >= 110
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

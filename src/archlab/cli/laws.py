@@ -14,7 +14,7 @@ from rich.text import Text
 
 from archlab.cli.output import message, print_json, print_table
 from archlab.errors import ArchlabError
-from archlab.reports.format import count, human
+from archlab.format import count, human
 from archlab.reports.scaling_text import (
     amount,
     hold_out_text,

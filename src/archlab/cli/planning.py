@@ -11,8 +11,7 @@ from archlab.cli.output import message, print_json, print_table
 from archlab.cli.plans import key_value, seed_list
 from archlab.corpora import prepare
 from archlab.errors import ArchlabError
-from archlab.reports.format import count, human
-from archlab.reports.live import duration
+from archlab.format import count, duration, human
 from archlab.scaling.estimate import Cost, measured_costs, stated_costs
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.launch import launch_commands

@@ -95,9 +95,9 @@ def run(
     from archlab.cli.output import message, print_json, print_scores, store_option
     from archlab.cli.plans import narrowed_protocol
     from archlab.cli.signals import terminable
+    from archlab.format import count
     from archlab.mad.plan import at_equal_state, make_plan
     from archlab.reports.findings import spent
-    from archlab.reports.format import count
     from archlab.reports.live import LiveView
     from archlab.store.database import shown
 
@@ -209,7 +209,7 @@ def print_preview(foreseen: "Preview", store: str) -> None:
 
 
 def _factors(plan: "Plan") -> str:
-    from archlab.reports.format import count
+    from archlab.format import count
 
     points = {len(task.grid.points()) for task in plan.protocol.tasks.values()}
     low, high = min(points), max(points)
@@ -219,8 +219,7 @@ def _factors(plan: "Plan") -> str:
 
 
 def _time(cost: "Estimate", num_workers: int) -> str:
-    from archlab.reports.format import count
-    from archlab.reports.live import duration
+    from archlab.format import count, duration
 
     if not cost.trials:
         return "none: the store has every trial that is needed"
@@ -232,8 +231,7 @@ def _time(cost: "Estimate", num_workers: int) -> str:
 
 
 def _compiling(cost: "Compilation") -> str:
-    from archlab.reports.format import count
-    from archlab.reports.live import duration
+    from archlab.format import count, duration
 
     workers = f"{duration(cost.seconds)} in each of {count(cost.num_workers, 'worker')}"
     if cost.saved <= 0:
@@ -249,8 +247,7 @@ def _by_kernels(faster: float) -> str:
 
 def _report(summary: "RunSummary", trials: "dict[str, Trial]") -> None:
     from archlab.cli.output import message
-    from archlab.reports.format import count
-    from archlab.reports.live import duration
+    from archlab.format import count, duration
 
     parts = [f"{count(summary.computed, 'trial')} computed in {duration(summary.wall_seconds)}"]
     if not summary.computed:

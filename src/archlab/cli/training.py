@@ -12,10 +12,9 @@ from archlab.cli.output import message, print_json, store_option
 from archlab.cli.plans import key_value
 from archlab.cli.signals import terminable
 from archlab.errors import ArchlabError
+from archlab.format import count, duration
 from archlab.layers.ops.kernels import require
-from archlab.reports.format import count
 from archlab.reports.ladder_view import LadderView
-from archlab.reports.live import duration
 from archlab.scaling.plan import Plan
 from archlab.scaling.processes import Processes, launched_together
 from archlab.scaling.recipe import LMRecipe

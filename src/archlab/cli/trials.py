@@ -35,7 +35,7 @@ def trials(
     if context.invoked_subcommand is not None:
         return
     from archlab.cli.output import print_json, print_table
-    from archlab.reports.format import percent
+    from archlab.format import percent
     from archlab.reports.tables import plain_table
 
     rows = _chosen(store, run, architecture, task, status)
@@ -79,8 +79,8 @@ def delete(
     """
     from archlab.cli.output import message
     from archlab.errors import ArchlabError
+    from archlab.format import count
     from archlab.mad.store import TrialStore
-    from archlab.reports.format import count
 
     if not keys and not any((run, architecture, task, status)):
         raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --task or --status")

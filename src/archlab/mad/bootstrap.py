@@ -2,11 +2,15 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from archlab.tasks import Task
 
 Floats = NDArray[np.float64]
 
@@ -60,6 +64,37 @@ def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: i
         shapes[tuple(units.numerators.size for units in cell)].append(index)
     for sizes, members in shapes.items():
         samples[members] = _resample_alike([cells[i] for i in members], sizes, resamples, [seed, zlib.crc32(stream.encode())])
+    return samples
+
+
+def bootstrap_settings(
+    architectures: Sequence[Mapping["Task", Sequence[Units]]],
+    settings: Mapping[str, Sequence["Task"]],
+    *,
+    resamples: int,
+    seed: int,
+) -> list[dict["Task", Floats]]:
+    """Bootstrap samples of every setting's score, for several architectures with the same draws.
+
+    The settings of a task share their draws too: they may share evaluation data and initialisation.
+
+    Args:
+        architectures: for each architecture and setting, the test units of every seed that has a score.
+        settings: the settings of each task.
+        resamples: number of samples.
+        seed: seed of the draws.
+    """
+    samples: list[dict[Task, Floats]] = [{} for _ in architectures]
+    for task, of_task in settings.items():
+        cells = [
+            (own, setting, units[setting])
+            for own, units in zip(samples, architectures, strict=True)
+            for setting in of_task
+            if units[setting]
+        ]
+        drawn = resampled_means([units for _, _, units in cells], resamples=resamples, seed=seed, stream=task)
+        for (own, setting, _), row in zip(cells, drawn, strict=True):
+            own[setting] = row
     return samples
 
 

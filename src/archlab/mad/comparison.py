@@ -1,28 +1,20 @@
 """Comparing architectures: paired differences; and protocols: agreement of their rankings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from archlab.errors import ArchlabError, unknown
-from archlab.mad.bootstrap import Floats, Interval, percentile_interval
-from archlab.mad.scores import ArchitectureScore, Scores, SeedScore
-from archlab.mad.scoring import Chosen, bootstrap_tasks
+from archlab.mad.bootstrap import Floats, Interval, bootstrap_settings, percentile_interval
+from archlab.mad.scores import ArchitectureScore, Difference, Scores, SeedScore
 
+if TYPE_CHECKING:
+    from archlab.tasks import Task
 
-@dataclass(frozen=True)
-class Difference:
-    """How much better ``first`` is than ``second``, on the settings and seeds that both have."""
-
-    first: str
-    second: str
-    task: str | None
-    """None: the MAD score."""
-    mean: float
-    interval: Interval
-    superiority: float
-    """Share of the bootstrap samples in which ``first`` is better; ties count half."""
+Chosen = Mapping["Task", tuple[SeedScore, ...]]
+"""For every setting, the seeds with their scores."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,8 @@ def difference(scores: Scores, first: str, second: str, task: str | None = None)
     if all(architecture.complete for architecture in pair):  # then the scores' own samples are already paired
         samples = [_samples_of(architecture, task) for architecture in pair]
     else:
-        drawn = bootstrap_tasks(common, settings, resamples=scores.resamples, seed=scores.bootstrap_seed)
+        units = [{x: [seed.units for seed in own[x] if seed.units is not None] for x in own} for own in common]
+        drawn = bootstrap_settings(units, settings, resamples=scores.resamples, seed=scores.bootstrap_seed)
         samples = [np.mean([np.mean([own[x] for x in found], axis=0) for found in settings.values()], axis=0) for own in drawn]
     means = [np.mean([np.mean([_mean_over_seeds(own[x]) for x in found]) for found in settings.values()]) for own in common]
     a, b = samples

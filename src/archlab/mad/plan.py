@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
+from archlab.architectures.stored import stored_architecture
 from archlab.layers.external.check import check_third_party
 from archlab.mad.protocol import Protocol
 
@@ -38,7 +39,7 @@ class Plan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
         """The plan that :meth:`to_dict` wrote down."""
-        architectures = tuple(replace(architecture(a["spec"]), name=a["name"]) for a in values["architectures"])
+        architectures = tuple(stored_architecture(a["spec"], a["name"]) for a in values["architectures"])
         return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
 
 
@@ -90,7 +91,8 @@ def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
     for record in records:
         if record.job in found and _counts_before(record, found[record.job]):
             found[record.job] = record
-    return score(trials, {trial.key: record for trial, record in found.items() if record is not None})
+    scored = {trial.key: record for trial, record in found.items() if record is not None}
+    return score(trials, scored, protocol=plan.protocol.name)
 
 
 def _counts_before(record: "Record", other: "Record | None") -> bool:

@@ -1,7 +1,7 @@
 """A store of trials opened for reading: its runs, trials and scores as values and data frames."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -103,12 +103,13 @@ class Results:
         if run is not None:
             planned = set(self.plan(run).trials())
             records = [record for record in records if record.job in planned]
+        labels = {str(known): known.label for one in self._remembered() for known in one.plan.architectures}
         rows = [
-            _row(record)
+            _row(record, labels)
             for record in records
-            if (architecture is None or architecture in (record.job.architecture.label, str(record.job.architecture)))
-            and (task is None or task == record.job.setting.name)
-            and (status is None or status == record.status)
+            if architecture in (None, str(record.job.architecture), labels.get(str(record.job.architecture)))
+            and task in (None, record.job.setting.name)
+            and status in (None, record.status)
         ]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
@@ -204,12 +205,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
     trial, result = record.job, record.result
+    spec = str(trial.architecture)
     return {
         "key": record.key,
-        "architecture": trial.architecture.label,
-        "spec": str(trial.architecture),
+        "architecture": labels.get(spec, spec),
+        "spec": spec,
         "task": trial.setting.name,
         "setting": str(trial.setting),
         **{name: getattr(trial, name) for name in ("dim", "learning_rate", "weight_decay", "seed", "device")},

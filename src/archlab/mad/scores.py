@@ -1,13 +1,16 @@
-"""Scores as values: of a seed, a setting, a task, an architecture, and all of them."""
+"""Scores as values: those of a seed, a setting, a task, an architecture, and of all architectures together."""
 
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
+from archlab.architectures.stored import is_available
 from archlab.mad.bootstrap import Floats, Interval, Units
 from archlab.mad.spending import Spending
+from archlab.mad.trial import Costs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,12 +87,12 @@ class SettingScore:
 
     @property
     def num_solved(self) -> int:
-        """Seeds that reached the recipe's stopping accuracy on the selection split."""
+        """Number of seeds that reached the recipe's ``stop_accuracy`` on the selection split."""
         return sum(seed.solved_step is not None for seed in self.seeds)
 
     @property
     def steps_to_solve(self) -> float | None:
-        """Median over the scored seeds, where an unsolved seed took for ever; None if that is the median."""
+        """Median over the scored seeds, an unsolved seed counted as infinite; None if that is the median."""
         steps = [inf if s.solved_step is None else s.solved_step for s in self.seeds if s.score is not None]
         median = statistics.median(steps) if steps else inf
         return None if median == inf else float(median)
@@ -111,8 +114,13 @@ class TaskScore:
         return _mean(setting.score for setting in self.settings)
 
     @property
+    def chance(self) -> float:
+        """The score of guessing: mean over the settings."""
+        return statistics.fmean(setting.setting.chance for setting in self.settings)
+
+    @property
     def num_complete(self) -> int:
-        """Settings of which every seed has a score."""
+        """Number of settings whose seeds all have a score."""
         return sum(setting.complete for setting in self.settings)
 
     @property
@@ -127,17 +135,6 @@ class TaskScore:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What an architecture takes at the reference setting."""
-
-    num_params: int
-    state_size: int | None
-    """Scalars carried from token to token; None where it is not known."""
-    flops: int
-    """Of one forward pass over one sequence."""
-
-
-@dataclass(frozen=True)
 class ArchitectureScore:
     """An architecture's MAD score: the mean over tasks."""
 
@@ -149,8 +146,13 @@ class ArchitectureScore:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """Its name in tables."""
         return self.architecture.label
+
+    @property
+    def available(self) -> bool:
+        """Whether its layers are known: scores and pages need only what the store holds."""
+        return is_available(self.architecture)
 
     @property
     def score(self) -> float | None:
@@ -159,12 +161,12 @@ class ArchitectureScore:
 
     @property
     def num_complete(self) -> int:
-        """Settings of which every seed has a score."""
+        """Number of settings whose seeds all have a score."""
         return sum(task.num_complete for task in self.tasks)
 
     @property
     def num_settings(self) -> int:
-        """Settings in the plan."""
+        """Number of settings in the plan."""
         return sum(len(task.settings) for task in self.tasks)
 
     @property
@@ -174,12 +176,12 @@ class ArchitectureScore:
 
     @property
     def num_diverged(self) -> int:
-        """Trials that diverged, over all settings, seeds and grid points."""
+        """Number of diverged trials, over all settings, seeds and grid points."""
         return sum(seed.diverged for task in self.tasks for setting in task.settings for seed in setting.seeds)
 
     @property
     def gaps(self) -> list[str]:
-        """What is missing and why, a line for each setting and seed."""
+        """Reasons for missing scores, one line for each setting and seed."""
         return [
             f"{self.label}: {setting.setting}, seed {seed.seed}: {seed.missing}"
             for task in self.tasks
@@ -190,27 +192,55 @@ class ArchitectureScore:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """How much better ``first`` is than ``second``, on the settings and seeds that both have."""
+
+    first: str
+    second: str
+    task: str | None
+    """None: the MAD score."""
+    mean: float
+    interval: Interval
+    superiority: float
+    """Fraction of the bootstrap samples in which ``first`` is better; ties count half."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """The scores of several architectures under one plan, best first; partial ones after complete ones."""
 
+    protocol: str | None
+    """Name of the protocol; None if it is not known."""
     architectures: tuple[ArchitectureScore, ...]
     tasks: tuple[str, ...]
     confidence: float
     resamples: int
     bootstrap_seed: int
     interval_over: IntervalOver
-    """What intervals account for. With a single seed they say nothing about other initialisations or data."""
+    """The variation that intervals cover. With a single seed they say nothing about other initialisations or data."""
     reference: "Task"
     """The setting at which costs are stated."""
     dim: int
     spending: Spending
     records: tuple["Record", ...] = field(repr=False, compare=False)
     """Every record that was used, or that stands for what is missing."""
+    differences: tuple[Difference, ...]
+    """Every other architecture less the best one: paired differences of the MAD score."""
 
     @property
     def complete(self) -> bool:
         """Whether nothing is missing anywhere."""
         return all(architecture.complete for architecture in self.architectures)
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether some setting has a single seed, so that the order of the architectures is not established."""
+        return self.interval_over == "test instances"
+
+    @property
+    def chance(self) -> tuple[float, ...]:
+        """The score of guessing on each task."""
+        return tuple(task.chance for task in self.architectures[0].tasks)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row for each architecture and setting."""
@@ -226,8 +256,10 @@ class Scores:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: what is not known is null."""
+        """JSON-ready; unknown values are None."""
         return {
+            "archlab": version("archlab"),
+            "protocol": self.protocol,
             "confidence": self.confidence,
             "resamples": self.resamples,
             "interval_over": self.interval_over,
@@ -236,8 +268,19 @@ class Scores:
             "costs_at": {"task": self.reference.name, **self.reference.knobs()},
             "spending": asdict(self.spending),
             "tasks": list(self.tasks),
+            "chance": dict(zip(self.tasks, self.chance, strict=True)),
             "architectures": [_architecture(architecture) for architecture in self.architectures],
+            "differences": [
+                {"first": x.first, "second": x.second, "mean": x.mean, **_bounds(x.interval), "superiority": x.superiority}
+                for x in self.differences
+            ],
         }
+
+    def _repr_html_(self) -> str:
+        """The leaderboard, as notebooks show it."""
+        from archlab.mad.leaderboard import leaderboard_html
+
+        return leaderboard_html(self)
 
 
 def _bounds(interval: Interval | None) -> dict[str, float | None]:
@@ -265,6 +308,7 @@ def _architecture(score: ArchitectureScore) -> dict[str, Any]:
     return {
         "architecture": str(score.architecture),
         "name": score.architecture.name,
+        "available": score.available,
         "score": score.score,
         **_bounds(score.interval),
         "complete": score.complete,

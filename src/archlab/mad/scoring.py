@@ -1,23 +1,24 @@
-"""From records of trials to scores with intervals.
+"""Scores with intervals from the records of trials.
 
 The score of a setting for one seed is that of the grid point that was chosen on the selection split, see
 :mod:`archlab.mad.selection`, read on the test split. A setting's score is the mean over seeds, a task's the mean over
-its settings, the MAD score the mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named, never averaged away
-silently: a score that lacks anything is partial and says how much it has.
+its settings, the MAD score the mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named and never
+averaged away in silence: an incomplete score is marked as partial, with the number of settings that it has.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
-from archlab.mad.bootstrap import Floats, Interval, Units, percentile_interval, resampled_means
+from archlab.mad.bootstrap import Floats, Interval, Units, bootstrap_settings, percentile_interval
+from archlab.mad.comparison import differences_to_best
 from archlab.mad.scores import (
     ArchitectureScore,
-    Costs,
     Scores,
     SeedScore,
     SettingScore,
@@ -26,7 +27,7 @@ from archlab.mad.scores import (
 )
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
-from archlab.mad.trial import Trial, TrialResult
+from archlab.mad.trial import Costs, Trial, TrialResult
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture
@@ -41,11 +42,20 @@ def score(
     trials: Iterable[Trial],
     records: Mapping[str, "Record"],
     *,
+    protocol: str | None = None,
     confidence: float = 0.95,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> Scores:
-    """Score a plan, the trials of a protocol, with the records there are by key.
+    """Score the trials of a plan.
+
+    Args:
+        trials: those of the plan; of an architecture whose layers are not available as a store describes them.
+        records: by the keys of the trials; those that are missing are named in the scores.
+        protocol: name of the protocol that was planned.
+        confidence: probability that an interval is to have.
+        resamples: number of bootstrap samples.
+        seed: seed of the bootstrap.
 
     Raises:
         ArchlabError: the plan is empty, or trains a setting under more than one condition.
@@ -78,15 +88,20 @@ def score(
         }
         for name, own in cells.items()
     }
-    samples = bootstrap_tasks(list(chosen.values()), settings, resamples=resamples, seed=seed)
+    units = [
+        {setting: [seed.units for seed in per_seed if seed.units is not None] for setting, per_seed in own.items()}
+        for own in chosen.values()
+    ]
+    samples = bootstrap_settings(units, settings, resamples=resamples, seed=seed)
     reference = _reference_trial([trial for trial, _ in planned])
     ranked = [
-        _architecture_score(name, chosen[name], settings, own, confidence, _costs(name, reference))
+        _architecture_score(name, chosen[name], settings, own, confidence, _costs(replace(reference, architecture=name), planned))
         for name, own in zip(chosen, samples, strict=True)
     ]
     ranked.sort(key=lambda a: (a.score is None, not a.complete, -(a.score or 0.0)))
     several = all(len(found) > 1 for found in seeds.values())
-    return Scores(
+    found = Scores(
+        protocol=protocol,
         architectures=tuple(ranked),
         tasks=tuple(tasks),
         confidence=confidence,
@@ -97,7 +112,9 @@ def score(
         dim=reference.dim,
         spending=spending((trial, None if record is None else record.result) for trial, record in planned),
         records=tuple(record for _, record in planned if record is not None),
+        differences=(),
     )
+    return replace(found, differences=tuple(differences_to_best(found)))
 
 
 def _check_conditions(planned: Sequence[Planned]) -> None:
@@ -166,33 +183,9 @@ def learning_curve_area(trial: Trial, result: TrialResult) -> float:
     return float(np.trapezoid(values, steps) / steps[-1])
 
 
-Chosen = Mapping["Task", tuple[SeedScore, ...]]
-
-
-def bootstrap_tasks(
-    chosen: Sequence[Chosen], settings: Mapping[str, Sequence["Task"]], *, resamples: int, seed: int
-) -> list[dict["Task", Floats]]:
-    """Bootstrap samples of every setting's score, for several architectures with the same draws.
-
-    The settings of a task share their draws too: they may share evaluation data and initialisation.
-    """
-    samples: list[dict[Task, Floats]] = [{} for _ in chosen]
-    for task, of_task in settings.items():
-        cells = [
-            (own, setting, [x.units for x in per_seed[setting] if x.units is not None])
-            for own, per_seed in zip(samples, chosen, strict=True)
-            for setting in of_task
-        ]
-        cells = [cell for cell in cells if cell[2]]
-        drawn = resampled_means([units for _, _, units in cells], resamples=resamples, seed=seed, stream=task)
-        for (own, setting, _), row in zip(cells, drawn, strict=True):
-            own[setting] = row
-    return samples
-
-
 def _architecture_score(
     architecture: "Architecture",
-    chosen: Chosen,
+    chosen: Mapping["Task", tuple[SeedScore, ...]],
     settings: Mapping[str, Sequence["Task"]],
     samples: Mapping["Task", Floats],
     confidence: float,
@@ -220,11 +213,12 @@ def _reference_trial(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size))
 
 
-def _costs(architecture: "Architecture", reference: Trial) -> Costs:
-    setting, dim = reference.setting, reference.dim
-    length, vocab_size, backbone = setting.input_length, setting.vocab_size, setting.backbone
-    return Costs(
-        num_params=architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone),
-        state_size=architecture.state_size(length=length, dim=dim),
-        flops=architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
-    )
+def _costs(reference: Trial, planned: Sequence[Planned]) -> Costs:
+    """Costs at the reference setting: of an architecture whose layers are not available those that were stored, if any."""
+    if is_available(reference.architecture):
+        return reference.costs
+    for trial, record in planned:
+        same = (trial.architecture, trial.setting, trial.dim) == (reference.architecture, reference.setting, reference.dim)
+        if same and record is not None and "costs" in record.provenance:
+            return Costs(**record.provenance["costs"])
+    return Costs(num_params=None, state_size=None, flops=None)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from archlab.architectures.stored import is_available
 from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
 from archlab.mad.trial import Trial, TrialResult
 
@@ -37,10 +38,11 @@ class Spending:
 
 
 def spending(results: Iterable[tuple[Trial, TrialResult | None]]) -> Spending:
-    """What the trials of a plan have cost, from those that have a result."""
+    """The compute that trials have cost, from those with a result; without architectures whose layers are not available."""
     groups: dict[GridGroup, list[tuple[Trial, TrialResult | None]]] = defaultdict(list)
     for trial, result in results:
-        groups[grid_group(trial)].append((trial, result))
+        if is_available(trial.architecture):
+            groups[grid_group(trial)].append((trial, result))
     through: list[tuple[Trial, TrialResult | None]] = []
     for group in groups.values():
         solved = False

@@ -1,6 +1,7 @@
 """The store of MAD trials."""
 
 import zlib
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,10 @@ class TrialStore(Ledger[Trial, TrialResult]):
     @override
     def read_job(self, description: dict[str, Any]) -> Trial:
         return Trial.from_dict(description)
+
+    @override
+    def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any]) -> None:
+        super().finish(job, result, provenance | {"costs": asdict(job.costs)})
 
     @override
     def result_columns(self, result: TrialResult) -> dict[str, Any]:

@@ -11,13 +11,25 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from archlab.architectures import Architecture, architecture
+from archlab.architectures import Architecture
+from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
 from archlab.store.fingerprint import code_fingerprint, library_versions
 from archlab.tasks import Task, setting
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of an architecture at one setting; None where they are not known."""
+
+    num_params: int | None
+    state_size: int | None
+    """Scalars carried from token to token."""
+    flops: int | None
+    """FLOPs of one forward pass over one sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +100,22 @@ class Trial:
         return self.recipe.num_steps(self.setting.num_train_examples)
 
     @property
+    def costs(self) -> Costs:
+        """The costs of its architecture at its setting and width.
+
+        Raises:
+            ArchlabError: a layer of the architecture is not available.
+        """
+        setting, length = self.setting, self.setting.input_length
+        return Costs(
+            num_params=self.architecture.num_params(
+                vocab_size=setting.vocab_size, length=length, dim=self.dim, backbone=setting.backbone
+            ),
+            state_size=self.architecture.state_size(length=length, dim=self.dim),
+            flops=self.architecture.flops(length=length, dim=self.dim, vocab_size=setting.vocab_size, backbone=setting.backbone),
+        )
+
+    @property
     def flops(self) -> float:
         """FLOPs of the whole training (3 x forward) without early stopping and evaluation."""
         per_sequence = self.architecture.flops(
@@ -116,15 +144,15 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down.
+        """The trial that :meth:`to_dict` wrote down. With layers that are not available it has scores and cannot be trained.
 
         Raises:
-            ArchlabError: a field, layer, task, knob or value is unknown to this archlab.
+            ArchlabError: a field, task, knob or value is unknown to this archlab.
         """
         if values.keys() != _FIELDS:
             raise ArchlabError(f"a trial has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(values))}")
         read: dict[str, Any] = {
-            "architecture": architecture(values["architecture"]),
+            "architecture": stored_architecture(values["architecture"]),
             "setting": setting(values["task"], **values["knobs"]),
             "recipe": Recipe.from_dict(values["recipe"]),
         }

@@ -10,14 +10,14 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 import numpy as np
 
+from archlab.format import percent_interval, points, short_task, starred
 from archlab.mad.comparison import difference
 from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
 from archlab.mad.scoring import learning_curve
-from archlab.reports.format import percent_interval, points, short_task, starred
+from archlab.reports.panels import Spec
 from archlab.tasks import Task
 
 Row = dict[str, Any]
-Spec = dict[str, Any]
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
 """Distinguishable with any colour vision: Okabe and Ito's palette without black and yellow, and a grey."""
@@ -77,7 +77,7 @@ def heat_map(scores: Scores) -> Spec:
     cells: list[tuple[str, str, TaskScore | ArchitectureScore]] = []
     for architecture in scores.architectures:
         cells += [(architecture.label, short_task(task.task), task) for task in architecture.tasks]
-        cells.append((architecture.label, "mean", architecture))
+        cells.append((architecture.label, "MAD score", architecture))
     rows = [
         {
             "architecture": label,
@@ -89,7 +89,7 @@ def heat_map(scores: Scores) -> Spec:
         }
         for label, head, found in cells
     ]
-    heads = [*(short_task(task) for task in scores.tasks), "mean"]
+    heads = [*(short_task(task) for task in scores.tasks), "MAD score"]
     base = chart(rows).encode(
         x=alt.X("task:N", sort=heads, title=None, axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)),
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(domain=False, ticks=False)),
@@ -205,7 +205,7 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
     for architecture in scores.architectures:
         first = next(x for x in architecture.tasks if x.task == task).settings[0]
         chosen = [results[seed.key] for seed in first.seeds if seed.key is not None]
-        curves = [learning_curve(record.trial, record.result) for record in chosen if record.result is not None]
+        curves = [learning_curve(record.job, record.result) for record in chosen if record.result is not None]
         if not curves:
             continue
         steps = sorted({step for curve in curves for step, _ in curve})

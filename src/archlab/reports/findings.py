@@ -1,37 +1,64 @@
-"""What the report says in words: what was found, and what a reader must be warned of."""
+"""Sentences of the report: its findings, and its warnings."""
 
 from collections.abc import Sequence
 
-from archlab.mad.comparison import Difference, difference
+from archlab.format import count, human, percent, percent_interval, short_task
+from archlab.mad.comparison import difference
+from archlab.mad.leaderboard import UNAVAILABLE
 from archlab.mad.scores import ArchitectureScore, Scores
 from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.mad.store import Record
-from archlab.reports.format import count, human, percent, percent_interval, short_task
 from archlab.reports.provenance import mixed_versions
 
 
 def ranking(scores: Scores) -> str:
-    """Who leads and by how much."""
+    """The leader and its distance from the second; with one seed without intervals, since the order is not established."""
     leader, *others = scores.architectures
     if leader.score is None:
         return "No architecture has a score yet"
-    text = f"{leader.label} leads with {percent(leader.score)} % ({percent_interval(leader.interval)})"
-    ahead = difference(scores, leader.label, others[0].label) if others and others[0].score is not None else None
+    score = f"{percent(leader.score)}\N{NO-BREAK SPACE}%"
+    if not scores.one_seed:
+        score += f" ({percent_interval(leader.interval)})"
+    second = others[0] if others else None
+    ahead = difference(scores, leader.label, second.label) if second and second.score is not None else None
+    if second is None:
+        return f"{leader.label} scores {score}"
     if ahead is None:
-        return text if others else f"{leader.label} scores {percent(leader.score)} % ({percent_interval(leader.interval)})"
-    lead = f"{100 * ahead.mean:.1f} points ({100 * ahead.interval.low:.1f} to {100 * ahead.interval.high:.1f})"
+        return f"{leader.label} leads with {score}"
+    if scores.one_seed:
+        lead = f"{leader.label} has the highest score, {score}, {_points(ahead.mean)} above {second.label}"
+        return f"{lead}; one seed: order not established"
+    lead = f"{_points(ahead.mean)} ({100 * ahead.interval.low:.1f} to {100 * ahead.interval.high:.1f})"
     if ahead.interval.low > 0:
-        return f"{text}, {lead} ahead of {others[0].label}"
-    return f"{text}, but is not separated from {others[0].label}: {lead}"
+        return f"{leader.label} leads with {score}, {lead} ahead of {second.label}"
+    return f"{leader.label} leads with {score}, but is not separated from {second.label}: {lead}"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.1f} points"
+
+
+def reading(scores: Scores) -> str:
+    """How to read the scores and their intervals."""
+    text = (
+        "Scores are the fraction of right answers on the test split, in percent: per setting the best grid point, chosen on the "
+        "selection split; then the mean over seeds, settings and tasks. Intervals are "
+        f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% bootstrap intervals over {scores.interval_over}."
+    )
+    if scores.one_seed:
+        return text
+    return (
+        f"{text} With two or three seeds they are too narrow where seeds differ much, for a single task more than for the mean."
+    )
 
 
 def spent(spending: Spending) -> str:
-    """What stopping early and leaving out have saved."""
+    """The compute that early stopping and racing have saved."""
     left_out = spending.trainings - spending.trainings_started
     text = (
         f"{left_out} of {count(spending.trainings, 'training')} left out, {spending.dropped} dropped; "
         f"{human(spending.steps_spent)} of {human(spending.steps)} steps and {spending.flops_spent:.3g} of "
-        f"{spending.flops:.3g} FLOPs spent: {percent(spending.saved)} % saved by stopping early and by racing"
+        f"{spending.flops:.3g} FLOPs spent: {percent(spending.saved)}\N{NO-BREAK SPACE}% saved by stopping early and by racing"
     )
     if not spending.dropped:
         return text
@@ -42,7 +69,7 @@ def spent(spending: Spending) -> str:
 
 
 def best_of_tasks(scores: Scores) -> str:
-    """Which architecture is best on how many tasks."""
+    """The architecture that is best on most tasks."""
     if len(scores.architectures) == 1:
         return "Scores by task"
     winners: dict[str, int] = {}
@@ -62,12 +89,12 @@ def best_of_tasks(scores: Scores) -> str:
 
 
 def separation(scores: Scores) -> str:
-    """Which architectures the leader cannot be told apart from."""
-    leader = scores.architectures[0]
-    found = [difference(scores, other.label, leader.label) for other in scores.architectures[1:]]
-    known: Sequence[Difference] = [x for x in found if x is not None]
+    """The architectures that the leader cannot be told apart from."""
+    leader, known = scores.architectures[0], scores.differences
     if not known:
         return "There is no pair to compare"
+    if scores.one_seed:
+        return "One seed: order not established"
     level = [x.first for x in known if x.interval.low <= 0 <= x.interval.high]
     if not level:
         return f"{leader.label} is separated from every other architecture"
@@ -75,7 +102,7 @@ def separation(scores: Scores) -> str:
 
 
 def solved(scores: Scores) -> str:
-    """Who solves how many tasks."""
+    """The architectures that solve most tasks."""
     numbers = {a.label: sum(t.settings[0].steps_to_solve is not None for t in a.tasks) for a in scores.architectures}
     most = max(numbers.values())
     if most == 0:
@@ -85,7 +112,7 @@ def solved(scores: Scores) -> str:
 
 
 def frontier(scores: Scores) -> str:
-    """Which architectures no other beats with as little or less state, of those whose state is known."""
+    """The architectures that no other beats with as little or less state, among those whose state is known."""
     scored = [(a.costs.state_size, a.score, a.label) for a in scores.architectures if a.score is not None]
     known = [(state, score, label) for state, score, label in scored if state is not None]
     best = [
@@ -96,19 +123,23 @@ def frontier(scores: Scores) -> str:
     if not scored:
         return "No architecture has a score yet"
     unknown = [label for state, _, label in scored if state is None]
-    note = f"; what {_join(unknown)} {'carry' if len(unknown) > 1 else 'carries'} is not known" if unknown else ""
-    return f"For the state they carry, none beats {_join(best)}{note}" if best else "What the architectures carry is not known"
+    note = f"; the state of {_join(unknown)} is not known" if unknown else ""
+    return f"For the state they carry, none beats {_join(best)}{note}" if best else "The state of the architectures is not known"
 
 
 def warnings(scores: Scores) -> list[str]:
-    """What makes these scores less than they look."""
+    """Reasons to trust these scores less."""
     found = []
-    if scores.interval_over == "test instances":
+    if scores.one_seed:
         found.append(
             "One seed: the intervals cover test instances only. They say nothing about other initialisations or training data, "
             "which on these tasks can change a score by more than the interval's width."
         )
     for architecture in scores.architectures:
+        if not architecture.available:
+            found.append(
+                f"{architecture.label}: {UNAVAILABLE}; its scores come from the store; costs that are not stored are unknown."
+            )
         if not architecture.complete:
             found.append(_partial(architecture))
         if architecture.num_diverged:
@@ -121,7 +152,8 @@ def _partial(architecture: ArchitectureScore) -> str:
     missing = [short_task(task.task) for task in architecture.tasks if not task.complete]
     return (
         f"{architecture.label} is partial: {architecture.num_complete} of {count(architecture.num_settings, 'setting')} complete "
-        f"(incomplete: {_join(missing)}). Its scores, marked *, are means of what there is, and it is ranked after complete ones."
+        f"(incomplete: {_join(missing)}). Its scores, marked *, are means over what has a score; "
+        "it is ranked after complete ones."
     )
 
 

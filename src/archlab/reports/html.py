@@ -1,22 +1,22 @@
 """The report: one HTML file that needs nothing but itself, and no network."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from archlab.errors import ArchlabError
-from archlab.files import write_whole
-from archlab.mad.comparison import differences_to_best
+from archlab.files import check_place, write_whole
+from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
+from archlab.mad.leaderboard import UNAVAILABLE
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
 from archlab.reports import charts, findings
-from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, steps
+from archlab.reports.panels import Panel, Section, Spec, Table, draw_sections
 from archlab.reports.provenance import environments, recipes, trial_rows
 
-Panel = dict[str, Any]
 _FILTERS = {f.__name__: f for f in (count, human, percent, percent_interval, points, probability, short_task, steps)}
 
 
@@ -44,32 +44,146 @@ def write_page(path: str | Path, render: Callable[[], str]) -> None:
         raise ArchlabError(f"report {path}: cannot be written: {error.strerror}") from None
 
 
-def check_place(path: Path) -> None:
-    """Refuse a path that no file can be written to.
-
-    Raises:
-        ArchlabError: it is a directory, or there is none to write into.
-    """
-    if path.is_dir():
-        raise ArchlabError(f"report {path}: is a directory: give a file, for example {path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
+def _differences(scores: Scores) -> dict[str, Spec | None]:
+    domain = charts.difference_domain(scores)
+    shown = {"MAD score (mean over tasks)": None, **{task: task for task in scores.tasks}}
+    return {caption: charts.difference_panel(scores, task, domain) for caption, task in shown.items()}
 
 
-def render_report(scores: Scores, protocol: Protocol | None = None) -> str:
+def _differences_note(scores: Scores) -> str:
+    leader = scores.architectures[0].label
+    return (
+        f"Paired differences from {leader} in percentage points, with intervals: both architectures are resampled together, the "
+        f"same seeds and the same test instances. Left of the dashed line {leader} is better. All panels have the same scale."
+    )
+
+
+def _differences_table(scores: Scores) -> Table | None:
+    if not scores.differences:
+        return None
+    heads = [
+        "architecture",
+        f"difference from {scores.differences[0].second}, points",
+        f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% interval",
+        *(() if scores.one_seed else ("probability of being better",)),
+    ]
+    rows = [
+        [
+            x.first,
+            points(x.mean),
+            f"{points(x.interval.low)} to {points(x.interval.high)}",
+            *(() if scores.one_seed else (probability(x.superiority),)),
+        ]
+        for x in scores.differences
+    ]
+    note = "MAD score."
+    if not scores.complete:
+        note += " Where a score is missing, over the settings and seeds that both architectures have."
+    if not scores.one_seed:
+        note += " The probability is the fraction of bootstrap samples in which the architecture is ahead."
+    return Table(heads, rows, note)
+
+
+def _difficulty(scores: Scores) -> dict[str, Spec | None]:
+    return {
+        f"{task.task}: {knob}": charts.difficulty_panel(scores, knob, along)
+        for task in scores.architectures[0].tasks
+        for knob, along in charts.difficulty_axes([x.setting for x in task.settings])
+    }
+
+
+def _learning(scores: Scores) -> dict[str, Spec | None]:
+    return {str(task.settings[0].setting): charts.learning_panel(scores, task.task) for task in scores.architectures[0].tasks}
+
+
+def _learning_table(scores: Scores) -> Table | None:
+    if all(architecture.score is None for architecture in scores.architectures):
+        return None
+    rows: list[list[str | tuple[str, str]]] = []
+    for architecture in scores.architectures:
+        row: list[str | tuple[str, str]] = [architecture.label]
+        for task in architecture.tasks:
+            first = task.settings[0]
+            unit = " steps" if first.steps_to_solve is not None else ""
+            solved = f"{steps(first.steps_to_solve)}{unit} ({first.num_solved} of {len(first.seeds)})"
+            row.append((percent(task.learning_curve_area), solved))
+        rows.append(row)
+    return Table(
+        ["architecture", *map(short_task, scores.tasks)],
+        rows,
+        "Area under the learning curve in percent of the largest possible (mean over the settings of a task). Below it the "
+        "median number of steps until the first setting of the task is solved, and the number of seeds that solved it.",
+    )
+
+
+def _cost(scores: Scores) -> dict[str, Spec | None]:
+    return {caption: charts.cost_panel(scores, cost) for cost, caption in charts.COSTS.items()}
+
+
+def _cost_note(scores: Scores) -> str:
+    return (
+        "MAD score with its interval against the costs of an architecture, at "
+        f"{scores.reference.name}, vocabulary {scores.reference.vocab_size}, length {scores.reference.length}. Axes are "
+        "logarithmic where costs span more than a factor of four."
+    )
+
+
+PANELS: list[Panel[Scores]] = [
+    Panel(
+        "Tasks by architectures",
+        findings.best_of_tasks,
+        "Score in percent, tasks across and architectures down, best MAD score first.",
+        lambda scores: {"": charts.heat_map(scores)},
+        wide=True,
+    ),
+    Panel("Differences", findings.separation, _differences_note, _differences, table=_differences_table),
+    Panel(
+        "Difficulty",
+        "Accuracy against difficulty",
+        "Score in percent as one knob of a task changes and the others stay at its base setting. Bars are intervals.",
+        _difficulty,
+        legend=True,
+    ),
+    Panel(
+        "Learning curves",
+        findings.solved,
+        "Score on the selection split in percent against optimiser step, from chance at step 0, at the first setting of each "
+        "task: the mean over seeds, and each seed as a thin line. The chosen grid point of each seed; a line stays level after "
+        "training stopped because the task was solved.",
+        _learning,
+        table=_learning_table,
+        legend=True,
+    ),
+    Panel("Cost", findings.frontier, _cost_note, _cost, legend=True),
+]
+"""The panels of the page, in order: a new panel is one entry."""
+
+
+def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequence[Panel[Scores]] = PANELS) -> str:
     """The page as text."""
-    panels = _panels(scores)
     rows, left_out = trial_rows(scores)
+    name = f" · {protocol.name}" if protocol else ""
+    parts = (
+        f"MAD scores{name and f' · protocol{name[2:]}'}",
+        count(len(scores.architectures), "architecture"),
+        count(len(scores.tasks), "task"),
+        count(len(scores.records), "trial"),
+        f"width {scores.dim}",
+    )
     return render_page(
         "report.html.jinja",
-        panels,
+        draw_sections(panels, scores),
+        [architecture.label for architecture in scores.architectures],
+        title=f"MAD scores{name}",
+        summary=" · ".join(parts),
+        headline=findings.ranking(scores),
+        lead=findings.reading(scores),
+        warnings=findings.warnings(scores),
+        bootstrap=f"Bootstrap: {scores.resamples:,} resamples, seed {scores.bootstrap_seed}.",
         scores=scores,
         protocol=protocol,
-        styles=[charts.style(rank) for rank in range(len(scores.architectures))],
-        symbols=charts.SYMBOLS,
         findings=findings,
-        warnings=findings.warnings(scores),
-        differences=differences_to_best(scores),
+        unavailable=UNAVAILABLE,
         best=_best(scores),
         recipes=recipes(scores),
         environments=environments(record.provenance for record in scores.records),
@@ -78,8 +192,16 @@ def render_report(scores: Scores, protocol: Protocol | None = None) -> str:
     )
 
 
-def render_page(template: str, panels: Mapping[str, Sequence[Panel]], **values: Any) -> str:
-    """A page with charts; ``panels`` are by section, each with ``id``, ``title`` and ``spec``."""
+def render_page(template: str, sections: Sequence[Section], labels: Sequence[str], **values: Any) -> str:
+    """A page with charts.
+
+    Args:
+        template: one that extends ``page.html.jinja``.
+        sections: the panels of the page.
+        labels: the architectures, best first; each keeps its colour and symbol.
+        values: what the template needs besides; for every page ``title``, ``summary``, ``headline``, ``lead``, ``warnings`` and
+            ``bootstrap`` (empty if there is none).
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -87,8 +209,11 @@ def render_page(template: str, panels: Mapping[str, Sequence[Panel]], **values: 
     )
     environment.filters.update(_FILTERS)
     return environment.get_template(template).render(
-        panels=panels,
-        specs=_json({panel["id"]: panel["spec"] for group in panels.values() for panel in group}),
+        sections=sections,
+        labels=labels,
+        styles=[charts.style(rank) for rank in range(len(labels))],
+        symbols=charts.SYMBOLS,
+        specs=_json({name: spec for section in sections for name, spec in section.specs.items()}),
         config=_json(charts.CONFIG),
         font=charts.FONT,
         javascript=_javascript(),
@@ -98,32 +223,8 @@ def render_page(template: str, panels: Mapping[str, Sequence[Panel]], **values: 
     )
 
 
-def _panels(scores: Scores) -> dict[str, list[Panel]]:
-    """Every chart by section, each with the place it is drawn in and what it shows."""
-    found: dict[str, list[Panel]] = {name: [] for name in ("heat", "differences", "difficulty", "learning", "cost")}
-
-    def add(section: str, title: str, spec: Mapping[str, Any] | None) -> None:
-        if spec is not None:
-            found[section].append(
-                {"id": f"{section}-{len(found[section])}", "title": title, "spec": {"description": title or "scores", **spec}}
-            )
-
-    add("heat", "", charts.heat_map(scores))
-    domain = charts.difference_domain(scores)
-    for shown in (None, *scores.tasks):
-        add("differences", shown or "MAD score (mean over tasks)", charts.difference_panel(scores, shown, domain))
-    for index, task in enumerate(scores.tasks):
-        settings = [x.setting for x in scores.architectures[0].tasks[index].settings]
-        for knob, along in charts.difficulty_axes(settings):
-            add("difficulty", f"{task}: {knob}", charts.difficulty_panel(scores, knob, along))
-        add("learning", str(settings[0]), charts.learning_panel(scores, task))
-    for cost in charts.COSTS:
-        add("cost", charts.COSTS[cost], charts.cost_panel(scores, cost))
-    return found
-
-
 def _best(scores: Scores) -> dict[str, str]:
-    """The best score of each task as it is written; of one architecture alone nothing is best."""
+    """The best score of each task as text; of one architecture alone nothing is best."""
     if len(scores.architectures) == 1:
         return dict.fromkeys(scores.tasks, "")
     found = {task: [a.tasks[i].score for a in scores.architectures] for i, task in enumerate(scores.tasks)}
@@ -136,7 +237,7 @@ def _json(value: Any) -> str:
 
 
 def _javascript() -> str:
-    """Vega, Vega-Lite and Vega-Embed in the version that the charts are written for."""
+    """Vega, Vega-Lite and Vega-Embed in the version of the charts."""
     import altair
     from vl_convert import javascript_bundle
 

@@ -7,9 +7,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archlab.format import count, duration, human
 from archlab.reports.event_view import MAX_RUNNING, MAX_WIDTH, EventView
-from archlab.reports.format import count, human
-from archlab.reports.live import duration
 from archlab.scaling.runner import Event, Tally
 
 

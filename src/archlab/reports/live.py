@@ -9,11 +9,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archlab.format import count, human, percent, short_task
 from archlab.mad.runner import Event, TrialFailed, TrialFinished, TrialStarted, Waiting
 from archlab.mad.scores import task_order
 from archlab.mad.trial import Trial
 from archlab.reports.event_view import MAX_RUNNING, MAX_WIDTH, EventView
-from archlab.reports.format import count, human, percent, short_task
 from archlab.reports.progress import RunProgress
 
 

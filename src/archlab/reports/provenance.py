@@ -1,4 +1,4 @@
-"""Where every number of a report comes from: recipes, machines and versions, trials."""
+"""The sources of the numbers of a report: recipes, machines and versions, trials."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,11 +15,11 @@ _ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "a
 
 
 Provenance = Mapping[str, Any]
-"""What a store keeps with a result, see :func:`archlab.store.provenance.provenance`."""
+"""Where and when a result came about: :func:`archlab.store.provenance.provenance`."""
 
 
 def environments(provenances: Iterable[Provenance]) -> list[dict[str, Any]]:
-    """Every different machine and set of versions, numbered from 1, with how many trials ran there."""
+    """The machines and sets of versions, numbered from 1, with the number of trials that ran there."""
     counts = Counter(_environment(one) for one in provenances if one)
     return [
         {"number": number, "trials": trials, **dict(zip(_ENVIRONMENT, values, strict=True))}
@@ -28,11 +28,11 @@ def environments(provenances: Iterable[Provenance]) -> list[dict[str, Any]]:
 
 
 def recipes(scores: Scores) -> dict[str, Any]:
-    """How the tasks were trained: recipe fields that all share, and what each task has of its own."""
+    """The training of each task: recipe fields that all tasks share, and those that differ."""
     by_task: dict[str, list[Record]] = defaultdict(list)
     for record in scores.records:
-        by_task[record.trial.setting.name].append(record)
-    fields = {task: asdict(records[0].trial.recipe) for task, records in by_task.items()}
+        by_task[record.job.setting.name].append(record)
+    fields = {task: asdict(records[0].job.recipe) for task, records in by_task.items()}
     distinct = {
         name: {task: values[name] for task, values in fields.items()}
         for name in next(iter(fields.values()), {})
@@ -45,12 +45,12 @@ def recipes(scores: Scores) -> dict[str, Any]:
         "tasks": [
             {
                 "task": task,
-                "settings": len({r.trial.setting for r in by_task[task]}),
-                "first": by_task[task][0].trial.setting.knobs(),
-                "steps": sorted({r.trial.num_steps for r in by_task[task]}),
-                "learning_rates": sorted({r.trial.learning_rate for r in by_task[task]}),
-                "weight_decays": sorted({r.trial.weight_decay for r in by_task[task]}),
-                "seeds": sorted({r.trial.seed for r in by_task[task]}),
+                "settings": len({r.job.setting for r in by_task[task]}),
+                "first": by_task[task][0].job.setting.knobs(),
+                "steps": sorted({r.job.num_steps for r in by_task[task]}),
+                "learning_rates": sorted({r.job.learning_rate for r in by_task[task]}),
+                "weight_decays": sorted({r.job.weight_decay for r in by_task[task]}),
+                "seeds": sorted({r.job.seed for r in by_task[task]}),
                 "own": {name: values[task] for name, values in distinct.items() if name not in in_table},
             }
             for task in scores.tasks
@@ -60,7 +60,7 @@ def recipes(scores: Scores) -> dict[str, Any]:
 
 
 def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
-    """A row for each trial, and how many were left out of the list."""
+    """A row for each trial, and the number of trials that the list leaves out."""
     labels = {architecture.architecture: architecture.label for architecture in scores.architectures}
     chosen = {
         seed.key
@@ -79,16 +79,16 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
     rows = [
         {
             "key": record.key,
-            "architecture": labels.get(record.trial.architecture, record.trial.architecture.label),
-            "setting": str(record.trial.setting),
-            "learning_rate": record.trial.learning_rate,
-            "weight_decay": record.trial.weight_decay,
-            "seed": record.trial.seed,
+            "architecture": labels.get(record.job.architecture, record.job.architecture.label),
+            "setting": str(record.job.setting),
+            "learning_rate": record.job.learning_rate,
+            "weight_decay": record.job.weight_decay,
+            "seed": record.job.seed,
             "status": record.status,
             "program": record.result.program if record.result else None,
             "error": (record.error or "").partition("\n")[0],
             "steps": record.result.steps if record.result else None,
-            "selection": metric(record.trial, record.result.selected) if record.result else None,
+            "selection": metric(record.job, record.result.selected) if record.result else None,
             "test": record.result.score if record.result else None,
             "chosen": record.key in chosen,
             "seconds": record.result.wall_seconds if record.result else None,
@@ -101,11 +101,11 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
 
 
 def mixed_versions(provenances: Iterable[Provenance]) -> list[str]:
-    """A warning if several versions of what computes were at work."""
+    """A warning if trials ran with different versions of the code or of torch."""
     versions = {(one.get("archlab"), one.get("torch"), one.get("commit")) for one in provenances}
     if len(versions) < 2:
         return []
-    return [f"The trainings were run with {len(versions)} different versions of the code or of torch: see the provenance."]
+    return [f"The trials ran with {len(versions)} different versions of the code or of torch: see the provenance."]
 
 
 def _environment(provenance: Provenance) -> tuple[Any, ...]:

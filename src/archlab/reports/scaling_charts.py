@@ -6,7 +6,8 @@ from typing import Any, Literal
 import altair as alt
 import numpy as np
 
-from archlab.reports.charts import Row, Spec, chart, spec, style
+from archlab.reports.charts import Row, chart, spec, style
+from archlab.reports.panels import Spec
 from archlab.scaling.findings import Findings
 from archlab.scaling.fits import ParametricFit
 from archlab.scaling.laws import METHODS, Laws

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from archlab.errors import ArchlabError
+from archlab.files import check_place
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_text as text
-from archlab.reports.charts import SYMBOLS, Spec, style
-from archlab.reports.html import Panel, check_place, render_page, write_page
+from archlab.reports.html import render_page, write_page
+from archlab.reports.panels import Chart, DrawnPanel, Section, Spec
 from archlab.reports.provenance import environments, mixed_versions
 from archlab.scaling.findings import Findings
 from archlab.scaling.study import Point
@@ -61,13 +62,13 @@ def render_scaling_report(findings: Findings) -> str:
     """The page as text."""
     labels = [laws.family.label for laws in findings.laws]
     points = [point for laws in findings.laws for point in (*laws.family.points, *laws.family.censored)]
+    panels = _panels(findings)
     return render_page(
         "scaling.html.jinja",
-        _panels(findings),
+        [Section(name, name, [DrawnPanel("", "", drawn, None, False, False)]) for name, drawn in panels.items()],
+        labels,
+        panels=panels,
         findings=findings,
-        labels=labels,
-        styles=[style(rank) for rank in range(len(labels))],
-        symbols=SYMBOLS,
         headline=headline(findings),
         warnings=[
             *findings.without.values(),
@@ -101,14 +102,12 @@ def headline(findings: Findings) -> str:
     return f"{bracketed} of {groups} IsoFLOP groups have their best size bracketed"
 
 
-def _panels(findings: Findings) -> dict[str, list[Panel]]:
-    found: dict[str, list[Panel]] = {name: [] for name in ("isoflop", "frontier", "differences", "residuals", "state")}
+def _panels(findings: Findings) -> dict[str, list[Chart]]:
+    found: dict[str, list[Chart]] = {name: [] for name in ("isoflop", "frontier", "differences", "residuals", "state")}
 
     def add(section: str, title: str, spec: Spec | None) -> None:
         if spec is not None:
-            found[section].append(
-                {"id": f"{section}-{len(found[section])}", "title": title, "spec": {"description": title, **spec}}
-            )
+            found[section].append(Chart(f"{section}-{len(found[section])}", title, spec))
 
     for laws in findings.laws:
         add("isoflop", laws.family.label, charts.isoflop_panel(laws))

@@ -1,6 +1,6 @@
 """Scaling laws in words, for tables and pages."""
 
-from archlab.reports.format import count, human
+from archlab.format import count, human
 from archlab.scaling.analysis.hybridisation import BestShare
 from archlab.scaling.analysis.off_optimal import OverTraining
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit

@@ -8,54 +8,54 @@ from rich.text import Text
 
 from archlab.architectures import Architecture
 from archlab.architectures.spec import BackboneName
+from archlab.format import human, percent, points, probability, short_task, steps
+from archlab.mad.bootstrap import Interval
 from archlab.mad.comparison import differences_to_best
-from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
-from archlab.reports.format import count, human, percent, percent_interval, points, probability, short_task, starred, steps
+from archlab.mad.leaderboard import leaderboard as mad_leaderboard
+from archlab.mad.leaderboard import leaderboard_notes
+from archlab.mad.scores import Scores
 
+WIDE = 112
+"""Columns from which the leaderboard writes its heads in full."""
 NARROW = 96
-"""Below this many columns the leaderboard shortens its heads and gives half the interval's width."""
-_NARROW_HEADS = {"compress": "comp", "memorize": "mem"}
-_MAX_GAPS = 4
+"""Columns below which it gives half the interval's width in place of both bounds."""
+_SHORT_HEADS = {"compression": "comp", "memorization": "mem", "MAD score": "MAD"}
 
 
 def leaderboard(scores: Scores, width: int = 100) -> Table:
-    """Test scores in percent by task, their mean with its interval, and costs; the best of each column is bold.
+    """Test scores in percent by task, the MAD score with its interval, and costs; the best of each column is bold.
 
     Args:
-        scores: what to show.
+        scores: the scores to show.
         width: columns of the terminal.
     """
-    narrow = width < NARROW
-    heads = [short_task(task) for task in scores.tasks]
+    heads, rows = mad_leaderboard(scores)
+    interval = heads.index("MAD score") + 1
+    if width < WIDE:
+        heads = [_SHORT_HEADS.get(head, head) for head in heads]
+    if width < NARROW:
+        heads[interval] = "±"
     table = _table(leaderboard_notes(scores))
-    table.add_column("architecture", overflow="fold", min_width=12)
-    for head in (*(_NARROW_HEADS.get(head, head) if narrow else head for head in heads), "mean"):
+    table.add_column(heads[0], overflow="fold", min_width=12)
+    for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("±" if narrow else f"{scores.confidence:.0%} interval", justify="right", no_wrap=True)
-    for head in ("params", "state", "FLOPs"):
-        table.add_column(head, justify="right", no_wrap=True)
-    best_of_task = [_best([a.tasks[i].score for a in scores.architectures]) for i in range(len(scores.tasks))]
-    best_mean = _best([a.score for a in scores.architectures])
-    for architecture in scores.architectures:
-        interval = architecture.interval
-        half = percent((interval.high - interval.low) / 2) if interval else "–"
-        table.add_row(
-            Text(architecture.label),
-            *(_score_cell(task, best) for task, best in zip(architecture.tasks, best_of_task, strict=True)),
-            _score_cell(architecture, best_mean),
-            half if narrow else percent_interval(interval),
-            human(architecture.costs.num_params),
-            human(architecture.costs.state_size),
-            human(architecture.costs.flops),
-        )
+    for number, row in enumerate(rows):
+        texts = [Text(cell.text, style="bold" if cell.best else "") for cell in row]
+        if width < NARROW and number < len(scores.architectures):
+            texts[interval] = Text(_half_width(scores.architectures[number].interval))
+        table.add_row(*texts, style="" if number < len(scores.architectures) else "dim")
     return table
 
 
+def _half_width(interval: Interval | None) -> str:
+    return percent((interval.high - interval.low) / 2) if interval else "–"
+
+
 def learning_table(scores: Scores) -> Table:
-    """How fast each task was learned: area under the learning curve in percent, and steps to solve."""
+    """Speed of learning by task: area under the learning curve in percent, and steps until the first setting is solved."""
     table = _table(
-        "area under the learning curve in % of the largest possible, averaged over the settings of a task / steps to solve "
-        "its first setting, the median over seeds (– where the median seed does not solve it)"
+        "learning speed: area under the learning curve in % of the largest possible (mean over the settings of a task) / "
+        "steps until the first setting of the task is solved (median over seeds; – if the median seed does not solve it)"
     )
     table.add_column("architecture", overflow="fold", min_width=12)
     for task in scores.tasks:
@@ -67,16 +67,26 @@ def learning_table(scores: Scores) -> Table:
 
 
 def differences_table(scores: Scores, task: str | None = None) -> Table:
-    """Each architecture against the best: paired difference in percentage points, interval, probability of superiority."""
-    found = differences_to_best(scores, task)
+    """Each architecture against the best: paired difference in percentage points, interval, and with several seeds the
+    probability of being better.
+
+    Args:
+        scores: the scores to show.
+        task: the task; by default the MAD score.
+    """
+    found = scores.differences if task is None else differences_to_best(scores, task)
     best = found[0].second if found else "–"
-    table = _table(f"{task or 'mean'}: percentage points from the best, {best}; the same seeds and test instances on both sides")
+    order = "; one seed: order not established" if scores.one_seed else ""
+    table = _table(
+        f"{task or 'MAD score'}: difference from the best, {best}, in percentage points; the same seeds and test instances on "
+        f"both sides{order}"
+    )
     table.add_column("architecture", overflow="fold", min_width=12)
-    for head in ("difference", f"{scores.confidence:.0%} interval", "P(better)"):
+    for head in ("difference", f"{scores.confidence:.0%} interval", *(() if scores.one_seed else ("P(better)",))):
         table.add_column(head, justify="right", no_wrap=True)
     for x in found:
         interval = f"{points(x.interval.low)} to {points(x.interval.high)}"
-        table.add_row(Text(x.first), points(x.mean), interval, probability(x.superiority))
+        table.add_row(Text(x.first), points(x.mean), interval, *(() if scores.one_seed else (probability(x.superiority),)))
     return table
 
 
@@ -139,7 +149,7 @@ def architecture_dict(
 def architecture_table(
     architecture: Architecture, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model"
 ) -> Table:
-    """What :func:`architecture_dict` gives, as a table.
+    """An architecture layer by layer, as a table with the values of :func:`architecture_dict`.
 
     Raises:
         ArchlabError: a layer does not fit the width.
@@ -150,10 +160,10 @@ def architecture_table(
         f"width {dim}, length {length}, vocabulary {vocab_size}, {backbone}; a multiply-add is 2 FLOPs\n"
         f"parameters: {split['sequence']:,} in sequence mixers, {split['channel']:,} in channel mixers, "
         f"{split['embedding']:,} in embedding and unembedding\n"
-        f"arithmetic intensity: {found['arithmetic_intensity']:.3g} FLOPs a byte, where weights and the inputs and outputs of "
+        f"arithmetic intensity: {found['arithmetic_intensity']:.3g} FLOPs a byte, if weights and the inputs and outputs of "
         "layers are moved once, in float32"
     )
-    for head in ("", "layer", "mixes", "parameters", "matrices", "state", "FLOPs", "active"):
+    for head in ("", "layer", "mixes", "parameters", "matrix state", "state", "FLOPs", "active"):
         table.add_column(head, justify="left" if head in ("layer", "mixes") else "right", overflow="fold")
     parts = [*found["layers"], *found["around"], found["total"]]
     for number, part in enumerate(parts, start=1):
@@ -180,7 +190,7 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _around(what: str, parameters: int, flops: int = 0) -> dict[str, Any]:
-    """What an architecture has around its layers, in the same columns."""
+    """A part of an architecture around its layers, in the same columns."""
     costs = {"parameters": parameters, "matrix_state": 0, "state": 0, "flops": flops, "active_flops": flops}
     return {"layer": what, **costs}
 
@@ -188,38 +198,3 @@ def _around(what: str, parameters: int, flops: int = 0) -> dict[str, Any]:
 def _table(notes: str) -> Table:
     caption = Text(notes, style="dim") if notes else None
     return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left")
-
-
-def _best(values: Sequence[float | None]) -> str:
-    """The largest value as it is written, so that what reads alike is marked alike; of one alone nothing is best."""
-    if len(values) == 1:
-        return ""
-    return percent(max((value for value in values if value is not None), default=None))
-
-
-def _score_cell(score: TaskScore | ArchitectureScore, best: str) -> Text:
-    return Text(starred(score), style="bold" if score.score is not None and percent(score.score) == best else "")
-
-
-def leaderboard_notes(scores: Scores) -> str:
-    """What a reader of the leaderboard must know, what is missing included."""
-    setting = scores.reference
-    notes = [
-        f"answers right on the test split in %; interval over {scores.interval_over}; parameters, carried state and "
-        f"forward FLOPs at {setting.name}, vocabulary {setting.vocab_size}, length {setting.length}, width {scores.dim}"
-    ]
-    if any(architecture.costs.state_size is None for architecture in scores.architectures):
-        notes.append("state ?: a layer does not say what it carries")
-    if scores.interval_over == "test instances":
-        notes.append("one seed: the interval says nothing about other initialisations or data")
-    diverged = sum(architecture.num_diverged for architecture in scores.architectures)
-    if diverged:
-        notes.append(f"{count(diverged, 'trial')} diverged and count as chance")
-    gaps = [gap for architecture in scores.architectures for gap in architecture.gaps]
-    if gaps:
-        partial = [f"{a.label} {a.num_complete} of {a.num_settings}" for a in scores.architectures if not a.complete]
-        notes.append(f"* partial, the mean of what there is; complete settings: {', '.join(partial)}")
-        notes += [f"  {gap}" for gap in gaps[:_MAX_GAPS]]
-        if len(gaps) > _MAX_GAPS:
-            notes.append(f"  and {len(gaps) - _MAX_GAPS} more")
-    return "\n".join(notes)

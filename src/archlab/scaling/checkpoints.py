@@ -1,20 +1,29 @@
-"""Checkpoints of a training: whole or not there, readable by any number of processes."""
+"""Checkpoints of a training run: whole or not there, checked before they are read, readable by any number of processes."""
 
 import json
 import os
+import pickle
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
+from typing_extensions import override
 
+from archlab.errors import ArchlabError, in_one_line
 from archlab.scaling.processes import Processes
 
 _LOG = "log.json"
@@ -33,7 +42,7 @@ class Checkpoints:
         """
         unfinished = self.folder / f"unfinished-{step}"
         if self.processes.is_first:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(unfinished, ignore_errors=True)
         self.processes.wait()
         model_state, optimizer_state = get_state_dict(objective, optimizer)
@@ -42,7 +51,7 @@ class Checkpoints:
             save(state, checkpoint_id=unfinished, no_dist=not self.processes.sharded)
         if self.processes.is_first:
             with (unfinished / _LOG).open("w", encoding="utf-8") as file:
-                json.dump(log, file)
+                json.dump({"log": log, "checksums": _checksums(unfinished)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             place = self.folder / f"step-{step}"
@@ -54,19 +63,104 @@ class Checkpoints:
         self.processes.wait()
 
     def restore(self, objective: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-        """Load the latest checkpoint in place; its log, or None if there is none."""
+        """Load the latest checkpoint in place; its log, or None if there is none.
+
+        Raises:
+            ArchlabError: it is not as it was written, or others could have written it.
+        """
         steps = [int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")]
         step = self.processes.agree(max(steps, default=None))
         if step is None:
             return None
         place = self.folder / f"step-{step}"
+        log = self.processes.agree(_checked_log(place) if self.processes.is_first else None)
+        if isinstance(log, str):
+            raise ArchlabError(f"checkpoint {place}: {log}: delete the folder to begin this training run again")
         model_state, optimizer_state = get_state_dict(objective, optimizer)
         state: dict[str, Any] = {"model": model_state, "optimizer": optimizer_state}
         with _without_warnings():
-            load(state, checkpoint_id=place, no_dist=not self.processes.sharded)
+            load(state, storage_reader=_Reader(place), planner=_Planner(), no_dist=not self.processes.sharded)
         set_state_dict(objective, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-        log: dict[str, Any] = json.loads((place / _LOG).read_text(encoding="utf-8"))
         return log
+
+
+def _checked_log(place: Path) -> dict[str, Any] | str:
+    """The log of a checkpoint, or why the checkpoint must not be read."""
+    status = place.parent.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        return f"{place.parent} belongs to another user or can be written by others"
+    try:
+        document = json.loads((place / _LOG).read_text(encoding="utf-8"))
+        log, expected = dict(document["log"]), dict(document["checksums"])
+        found = _checksums(place)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it is damaged ({in_one_line(error)})"
+    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return f"it is damaged ({', '.join(differing)} is not as it was written)" if differing else log
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of every file of a checkpoint but the log."""
+    sums = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != _LOG:
+            with path.open("rb") as file:
+                crc = 0
+                while block := file.read(1 << 22):
+                    crc = zlib.crc32(block, crc)
+            sums[path.name] = crc
+    return sums
+
+
+_METADATA_NAMES = {
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", "float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool"},
+    "pathlib": {"PosixPath", "WindowsPath"},
+}
+"""All that the metadata of a checkpoint is made of, by module."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads the metadata of a checkpoint without running what a file names."""
+
+    @override
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _METADATA_NAMES.get(module, ()):
+            raise ArchlabError(f"checkpoint: its metadata names {module}.{name}, which no checkpoint holds: delete its folder")
+        return super().find_class(module, name)
+
+
+class _Reader(FileSystemReader):
+    """Reads the files of a checkpoint without running what they name."""
+
+    @override
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
+            metadata: Metadata = _Unpickler(file).load()
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _Planner(DefaultLoadPlanner):
+    """Reads values that are no tensors as plain data."""
+
+    @override
+    def load_bytes(self, read_item: ReadItem, value: Any) -> None:
+        torch.load(value, weights_only=True)  # refuses anything that is not plain data
+        value.seek(0)
+        super().load_bytes(read_item, value)
 
 
 @contextmanager

@@ -1,16 +1,12 @@
-"""How numbers and names are written for people, in tables and in the report."""
+"""The form that numbers and names have in tables, on pages and in messages."""
 
 from typing import Protocol
-
-from archlab.mad.bootstrap import Interval
 
 SHORT_TASKS = {
     "in-context-recall": "recall",
     "noisy-in-context-recall": "noisy",
     "fuzzy-in-context-recall": "fuzzy",
     "selective-copying": "copy",
-    "compression": "compress",
-    "memorization": "memorize",
 }
 
 
@@ -18,12 +14,12 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def short_task(task: str) -> str:
-    """A task's head in a narrow column."""
+    """The name of a task at the head of a narrow column."""
     return SHORT_TASKS.get(task, task)
 
 
 def human(number: float | None) -> str:
-    """Three significant digits with a decimal prefix: ``407k``, ``1.23M``, ``98``; ``?`` for what is not known."""
+    """Three significant digits with a decimal prefix: ``407k``, ``1.23M``, ``98``; ``?`` for an unknown number."""
     if number is None:
         return "?"
     exponent = 0
@@ -33,15 +29,15 @@ def human(number: float | None) -> str:
     return f"{number:.3g}{_PREFIXES[exponent]}"
 
 
-def percent(share: float | None) -> str:
-    """A share in percent to one decimal, without the sign; a dash where there is none."""
-    if share is None:
+def percent(fraction: float | None) -> str:
+    """A fraction in percent to one decimal, without the sign; a dash for None."""
+    if fraction is None:
         return "–"
-    return "100" if share > 0.9995 else f"{100 * share:.1f}"
+    return "100" if fraction > 0.9995 else f"{100 * fraction:.1f}"
 
 
 class Partial(Protocol):
-    """A score of which something may be missing."""
+    """A score that may be incomplete."""
 
     @property
     def score(self) -> float | None:
@@ -52,18 +48,30 @@ class Partial(Protocol):
         """Whether nothing is missing."""
 
 
+class Bounds(Protocol):
+    """An interval."""
+
+    @property
+    def low(self) -> float:
+        """Lower bound."""
+
+    @property
+    def high(self) -> float:
+        """Upper bound."""
+
+
 def starred(found: Partial) -> str:
     """A score in percent, with an asterisk if it is partial."""
     return percent(found.score) + ("" if found.complete or found.score is None else "*")
 
 
-def percent_interval(interval: Interval | None) -> str:
+def percent_interval(interval: Bounds | None) -> str:
     """Both bounds in percent."""
     return f"{percent(interval.low)}–{percent(interval.high)}" if interval else "–"
 
 
 def points(difference: float) -> str:
-    """A difference of two shares in percentage points, with its sign (a true minus)."""
+    """A difference of two fractions in percentage points, with its sign (a true minus)."""
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 
@@ -73,10 +81,23 @@ def probability(share: float) -> str:
 
 
 def steps(number: float | None) -> str:
-    """A number of steps; a dash where there is none."""
+    """A number of steps; a dash for None."""
     return "–" if number is None else f"{number:,.0f}"
 
 
 def count(number: int, what: str) -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def duration(seconds: float) -> str:
+    """A length of time: 42 s, 3 min, 2.5 h, 4 days."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} days"

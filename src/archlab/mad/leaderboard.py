@@ -1,0 +1,106 @@
+"""The leaderboard as rows of text, which the terminal and notebooks show, and its notes."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from archlab.format import count, human, percent, percent_interval, short_task, starred
+from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
+
+_MAX_GAPS = 4
+UNAVAILABLE = "layer not available"
+
+
+class Cell(NamedTuple):
+    """A text of the leaderboard."""
+
+    text: str
+    best: bool = False
+    """Whether it is the best of its column; of one architecture alone nothing is."""
+
+
+class Leaderboard(NamedTuple):
+    """Heads and rows; the first column is text, the others are numbers. The last row is chance."""
+
+    heads: list[str]
+    rows: list[list[Cell]]
+
+
+def leaderboard(scores: Scores) -> Leaderboard:
+    """Test scores in percent by task, the MAD score with its interval, and costs."""
+    heads = [
+        "architecture",
+        *map(short_task, scores.tasks),
+        "MAD score",
+        f"{scores.confidence:.0%} interval",
+        "params",
+        "state",
+        "FLOPs",
+    ]
+    best = [_best([a.tasks[i].score for a in scores.architectures]) for i in range(len(scores.tasks))]
+    best.append(_best([a.score for a in scores.architectures]))
+    columns: list[list[TaskScore | ArchitectureScore]] = [[*a.tasks, a] for a in scores.architectures]
+    rows = [
+        [
+            Cell(row_label(a)),
+            *(Cell(starred(x), x.score is not None and percent(x.score) == top) for x, top in zip(found, best, strict=True)),
+            Cell(percent_interval(a.interval)),
+            *map(Cell, (human(a.costs.num_params), human(a.costs.state_size), human(a.costs.flops))),
+        ]
+        for a, found in zip(scores.architectures, columns, strict=True)
+    ]
+    guessing = [*scores.chance, sum(scores.chance) / len(scores.chance)]
+    rows.append([Cell("chance"), *(Cell(percent(chance)) for chance in guessing), *[Cell("")] * 4])
+    return Leaderboard(heads, rows)
+
+
+def row_label(architecture: ArchitectureScore) -> str:
+    """The label of an architecture, marked if its layers are not available."""
+    return architecture.label if architecture.available else f"{architecture.label} ({UNAVAILABLE})"
+
+
+def leaderboard_notes(scores: Scores) -> str:
+    """The lines under the leaderboard: how to read it, and what is missing."""
+    setting = scores.reference
+    notes = [
+        f"right answers on the test split in %; intervals over {scores.interval_over}; parameters, carried state and "
+        f"forward FLOPs at {setting.name}, vocabulary {setting.vocab_size}, length {setting.length}, width {scores.dim}"
+    ]
+    if any(a.available and a.costs.state_size is None for a in scores.architectures):
+        notes.append("state ?: a layer does not say what it carries")
+    if not all(a.available for a in scores.architectures):
+        notes.append(f"{UNAVAILABLE}: scores are from the store; give the layer's file to see unknown costs or to train it again")
+    if scores.one_seed:
+        notes.append("one seed: order not established; the interval says nothing about other initialisations or data")
+    diverged = sum(a.num_diverged for a in scores.architectures)
+    if diverged:
+        notes.append(f"{count(diverged, 'trial')} diverged and count as chance")
+    gaps = [gap for a in scores.architectures for gap in a.gaps]
+    if gaps:
+        partial = [f"{a.label} {a.num_complete} of {a.num_settings}" for a in scores.architectures if not a.complete]
+        notes.append(f"* partial: mean over the settings and seeds that have a score; complete settings: {', '.join(partial)}")
+        notes += [f"  {gap}" for gap in gaps[:_MAX_GAPS]]
+        if len(gaps) > _MAX_GAPS:
+            notes.append(f"  and {len(gaps) - _MAX_GAPS} more")
+    return "\n".join(notes)
+
+
+def leaderboard_html(scores: Scores) -> str:
+    """The leaderboard as an HTML table, its notes below."""
+    table = leaderboard(scores)
+
+    def row(cells: Sequence[Cell]) -> str:
+        texts = [f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text) for cell in cells]
+        first, *others = texts
+        return f'<tr><th style="text-align:left">{first}</th>{"".join(f"<td>{text}</td>" for text in others)}</tr>'
+
+    heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
+    notes = "<br>".join(map(escape, leaderboard_notes(scores).splitlines()))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(map(row, table.rows))}</tbody></table><small>{notes}</small>"
+
+
+def _best(values: Sequence[float | None]) -> str:
+    """The largest value as it is written, so that equal texts are marked alike."""
+    if len(values) == 1:
+        return ""
+    return percent(max((value for value in values if value is not None), default=None))

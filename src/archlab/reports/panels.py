@@ -1,0 +1,94 @@
+"""A page as a list of panels: one entry is one panel, from the navigation to the charts and the table below them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Generic, NamedTuple, TypeVar
+
+Found = TypeVar("Found")
+"""The values that a page shows, for example :class:`archlab.mad.scores.Scores`."""
+Spec = dict[str, Any]
+"""A chart, as a Vega-Lite specification."""
+
+
+class Table(NamedTuple):
+    """A table under the charts of a panel. An architecture's label in the first column gets the architecture's symbol."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str | tuple[str, str]]]
+    """Cells: a text, or a text and a small one beneath it."""
+    note: str = ""
+    columns: str = ""
+    """A letter for each column, ``l`` for text and ``r`` for numbers; by default the first is text and the others numbers."""
+
+    def aligned(self, column: int) -> str:
+        """The CSS class of a column."""
+        return {"l": "short", "r": "n"}[(self.columns or "l" + "r" * len(self.heads))[column]]
+
+
+@dataclass(frozen=True)
+class Panel(Generic[Found]):
+    """A heading, a note, charts and a table; left out where there is neither a chart nor a table."""
+
+    section: str
+    """Name in the page's navigation. Panels in a row with the same name share one section."""
+    title: Callable[[Found], str] | str
+    note: Callable[[Found], str] | str
+    draw: Callable[[Found], Mapping[str, Spec | None]] = lambda _: {}
+    """Charts by caption; those that are None are left out."""
+    table: Callable[[Found], Table | None] = lambda _: None
+    legend: bool = False
+    """Whether the charts need the legend of the architectures."""
+    wide: bool = False
+    """Whether a chart takes the whole width of the page."""
+
+
+class Chart(NamedTuple):
+    """A chart at its position on the page."""
+
+    id: str
+    caption: str
+    spec: Spec
+
+
+class DrawnPanel(NamedTuple):
+    """A panel as the template writes it."""
+
+    title: str
+    note: str
+    charts: list[Chart]
+    table: Table | None
+    legend: bool
+    wide: bool
+
+
+class Section(NamedTuple):
+    """Panels under one name of the navigation."""
+
+    id: str
+    name: str
+    panels: list[DrawnPanel]
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """The charts by their ids; a chart without a description of its own has its caption, which screen readers say."""
+        charts = [chart for panel in self.panels for chart in panel.charts]
+        return {chart.id: {"description": chart.caption or self.name, **chart.spec} for chart in charts}
+
+
+def draw_sections(panels: Sequence[Panel[Found]], found: Found) -> list[Section]:
+    """The panels that have something to show, by section and in their order."""
+    sections = []
+    for name, group in groupby(panels, key=lambda panel: panel.section):
+        section = Section(name.lower().replace(" ", "-"), name, [])
+        for panel in group:
+            specs = {caption: spec for caption, spec in panel.draw(found).items() if spec is not None}
+            table = panel.table(found)
+            if specs or table:
+                number = sum(len(drawn.charts) for drawn in section.panels)
+                charts = [Chart(f"{section.id}-{number + i}", caption, spec) for i, (caption, spec) in enumerate(specs.items())]
+                title, note = (text if isinstance(text, str) else text(found) for text in (panel.title, panel.note))
+                section.panels.append(DrawnPanel(title, note, charts, table, panel.legend, panel.wide))
+        if section.panels:
+            sections.append(section)
+    return sections

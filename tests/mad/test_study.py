@@ -1,0 +1,64 @@
+"""A study in a file: every field counts, and a wrong one is named."""
+
+import pytest
+
+from archlab.errors import ArchlabError
+from archlab.mad.protocol import load_protocol
+from archlab.mad.study import read_study
+
+FULL = """
+protocol: smoke
+seeds: 2
+tasks: [compression]
+settings: base
+set: {recipe.steps: 7, length: 12}
+architectures:
+  wide: 2*[mamba(d_state=32) swiglu]
+  baseline: transformer++
+"""
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_every_field_counts(tmp_path):
+    protocol, architectures = read_study(write(tmp_path / "study.yaml", FULL))
+    assert (protocol.name, protocol.seeds, list(protocol.tasks)) == ("smoke", (0, 1), ["compression"])
+    (setting,) = protocol.tasks["compression"].settings
+    assert (setting.length, protocol.tasks["compression"].recipe.steps) == (12, 7)
+    assert [value.label for value in architectures] == ["wide", "baseline"]
+    assert str(architectures[0]) == "2*[mamba(d_state=32) swiglu]"
+
+
+def test_specs_may_stand_without_labels_and_the_rest_is_the_protocols(tmp_path):
+    protocol, architectures = read_study(write(tmp_path / "s.yaml", "protocol: smoke\narchitectures: [transformer++, 1*mamba]"))
+    assert protocol == load_protocol("smoke")
+    assert [value.label for value in architectures] == ["transformer++", "1*mamba"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("architectures: [mlp]", "study .*: protocol is missing"),
+        ("protocol: smoke", "architectures is missing"),
+        ("protocol: smoke\narchitectures: []", "give a list that is not empty"),
+        ("protocol: smok\narchitectures: [mlp]", "unknown protocol 'smok': did you mean 'smoke'"),
+        ("protocol: smoke\narchitecture: [mlp]", "unknown field of a study: 'architecture': did you mean 'architectures'"),
+        ("protocol: smoke\narchitectures: {a: 3}", "architectures: 3: give a spec"),
+        ("protocol: smoke\narchitectures: [mlp]\nsettings: some", "settings='some': choose base or all"),
+        ("protocol: smoke\narchitectures: [mlp]\nseeds: [a]", "seed 'a'"),
+        ("protocol: smoke\narchitectures: [mlp]\nset: {recipe.stepz: 1}", "stepz"),
+        ("protocol: [", "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path, text, message):
+    with pytest.raises(ArchlabError, match=message) as refusal:
+        read_study(write(tmp_path / "study.yaml", text))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ArchlabError, match=r"study .*none\.yaml: cannot be read: no such file"):
+        read_study(tmp_path / "none.yaml")

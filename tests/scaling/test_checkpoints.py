@@ -1,0 +1,95 @@
+"""Checkpoints are checked before they are read: damage is named, and nothing that a file names is run."""
+
+import io
+import os
+import pickle
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.scaling.language_models import tiny_corpus, tiny_trial
+
+from archlab.errors import ArchlabError
+from archlab.scaling import train as train_module
+from archlab.scaling.checkpoints import _Planner, _Reader
+from archlab.scaling.result import Interrupted
+from archlab.scaling.train import train
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return tiny_corpus(tmp_path)
+
+
+@pytest.fixture
+def interrupted(corpus, tmp_path, monkeypatch):
+    """The folder of a training run that was ended at step 8."""
+    take_step = train_module._Training._take_step
+
+    def step_with_a_signal(self, step):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module._Training, "_take_step", step_with_a_signal)
+        with pytest.raises(Interrupted):
+            train(tiny_trial(corpus), corpus, checkpoints=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_is_taken_up_and_is_for_its_user_alone(corpus, interrupted):
+    assert interrupted.stat().st_mode & 0o777 == 0o700
+    assert train(tiny_trial(corpus), corpus, checkpoints=interrupted).loss == train(tiny_trial(corpus), corpus).loss
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "log.json", "another"])
+def test_a_file_that_is_not_as_it_was_written_is_named(corpus, interrupted, name):
+    path = interrupted / "step-8" / name
+    content = path.read_bytes() if path.exists() else b""
+    path.write_bytes(content[:-5] + b"xxxxx")
+    with pytest.raises(ArchlabError, match=r"step-8: it is damaged .*delete the folder") as refusal:
+        train(tiny_trial(corpus), corpus, checkpoints=interrupted)
+    assert "\n" not in str(refusal.value)
+    if name != "log.json":
+        assert name in str(refusal.value)
+
+
+def test_a_missing_file_is_named(corpus, interrupted):
+    (interrupted / "step-8" / "__0_0.distcp").unlink()
+    with pytest.raises(ArchlabError, match=r"__0_0\.distcp is not as it was written"):
+        train(tiny_trial(corpus), corpus, checkpoints=interrupted)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no users on this system")
+def test_a_folder_that_others_can_write_to_is_refused(corpus, interrupted):
+    interrupted.chmod(0o777)
+    with pytest.raises(ArchlabError, match="can be written by others"):
+        train(tiny_trial(corpus), corpus, checkpoints=interrupted)
+
+
+class Attack:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_the_metadata_runs_nothing(interrupted, tmp_path):
+    place = interrupted / "step-8"
+    (place / ".metadata").write_bytes(pickle.dumps(Attack(tmp_path / "attacked")))
+    with pytest.raises(ArchlabError, match=r"metadata names (posix|nt)\.mkdir"):
+        _Reader(place).read_metadata()
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_values_that_are_no_tensors_run_nothing(tmp_path):
+    stream = io.BytesIO()
+    torch.save(Attack(tmp_path / "attacked"), stream)
+    stream.seek(0)
+    item = SimpleNamespace(dest_index=SimpleNamespace(fqn="optimizer.state"))
+    with pytest.raises(pickle.UnpicklingError, match=r"[Ww]eights.only"):
+        _Planner().load_bytes(item, stream)
+    assert not (tmp_path / "attacked").exists()

@@ -1,0 +1,58 @@
+"""Stores are merged: results are copied once, what is there stays, claims are not copied."""
+
+import pytest
+from tests.fake_training import make_trials
+from tests.scaling.synthetic_ladders import result as lm_result
+from tests.scaling.synthetic_ladders import trial
+from tests.synthetic_records import PROVENANCE, result
+
+from archlab.errors import ArchlabError
+from archlab.mad.store import TrialStore
+from archlab.scaling.store import StudyStore
+from archlab.store.transfer import merge
+
+
+@pytest.fixture
+def stores(tmp_path):
+    return tmp_path / "source.db", tmp_path / "target.db"
+
+
+def test_results_and_runs_are_copied_and_nothing_twice(stores):
+    source, target = stores
+    trials, run = make_trials(4), trial("a", 1e17, 1e6, 1e11 / 6, corpus_hash="0")
+    with TrialStore(source) as store, StudyStore(source) as studies:
+        store.remember_run({"protocol": "p"}, label="theirs")
+        store.finish(trials[0], result(trials[0], [1]), PROVENANCE)
+        store.finish(trials[1], result(trials[1], [1], status="diverged"), PROVENANCE)
+        store.claim(trials[2:3], 1)
+        studies.finish(run, lm_result(2.0), {})
+        assert merge(source, target) == {"trials": 2, "language_models": 1, "runs": 1}
+    assert merge(source, target) == {"trials": 0, "language_models": 0, "runs": 0}
+    with TrialStore(target, create=False) as store, StudyStore(target, create=False) as studies:
+        assert [(record.job, record.status) for record in store.records()] == [(trials[0], "finished"), (trials[1], "diverged")]
+        assert store.records()[0].result.to_dict() == result(trials[0], [1]).to_dict()
+        assert [record.result for record in studies.records()] == [lm_result(2.0)]
+        assert [one.label for one in store.runs()] == ["theirs"]
+
+
+def test_a_result_that_is_there_stays_and_a_failure_gives_way(stores):
+    source, target = stores
+    trials = make_trials(2)
+    with TrialStore(source) as theirs, TrialStore(target) as ours:
+        for one in trials:
+            theirs.finish(one, result(one, [4]), {"host": "theirs"})
+        ours.finish(trials[0], result(trials[0], [1]), {"host": "ours"})
+        ours.claim(trials[1:], 1)
+        ours.fail(trials[1], "unlucky", {})
+        assert merge(source, target)["trials"] == 1
+        assert [(record.provenance["host"], record.error) for record in ours.records(keys=[one.key for one in trials])] == [
+            ("ours", None),
+            ("theirs", None),
+        ]
+
+
+def test_a_source_that_is_no_store_leaves_no_target(stores):
+    source, target = stores
+    with pytest.raises(ArchlabError, match="does not exist"):
+        merge(source, target)
+    assert not target.exists()
