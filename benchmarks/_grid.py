@@ -1,4 +1,4 @@
-"""The six-point grid of the base recall setting: this project's workers beside the reference code's loop."""
+"""The six-point grid of the base recall setting, on this project's workers and in the reference code's loop."""
 
 import time
 from collections.abc import Iterator, Mapping

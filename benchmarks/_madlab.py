@@ -1,4 +1,4 @@
-"""Loads the reference code of MAD from a checkout, on a machine without GPU and without its compiled packages."""
+"""Loads the reference code of MAD from a checkout, on a machine without a GPU and without its compiled packages."""
 
 import importlib
 import importlib.abc

@@ -1,4 +1,4 @@
-"""Writes a benchmark's figures down, as JSON and as a dated Markdown page, with the machine they were measured on."""
+"""Writes the figures of a benchmark as JSON and as a dated Markdown page, with the machine that measured them."""
 
 import json
 import os

@@ -1,10 +1,10 @@
-"""Compares two results of one benchmark, row by row: what has become slower, what faster.
+"""Compares two results of one benchmark, row by row.
 
     python benchmarks/compare.py benchmarks/results/training-speed-2-threads-2026-11-23.json NEW.json
 
-Prints the ratio of every number that both have, new over old. A metric is one that a name tells the direction of: times (ms, s,
-seconds, FLOPs spent) are better when lower, speeds and ratios (/s, times faster, times less) when higher; others are left out.
-The exit status is 1 if a metric is worse by more than the threshold, 2 if the files cannot be compared.
+Prints the ratio of every number that both have, new over old. Metrics are numbers whose name tells which direction is better:
+times (ms, s, seconds) and FLOPs spent are better when lower; speeds and ratios (/s, times faster, times less) when higher. Other
+numbers are left out. The exit status is 1 if a metric is worse by more than the threshold, 2 if the files cannot be compared.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What torch.compile gains in a training step, what compiling costs, and after how many steps it has paid for itself."""
+"""Gain of torch.compile in a training step, cost of compiling, and the number of steps after which it pays."""
 
 import argparse
 import sys

@@ -1,12 +1,11 @@
-"""How many instances of each task are drawn a second, beside a generator of one instance at a time.
+"""Instances of each task drawn a second, against a generator of one instance at a time.
 
-    python benchmarks/data_generation.py
-    python benchmarks/data_generation.py --json results.json
+    python -m benchmarks.data_generation
+    python -m benchmarks.data_generation --json results.json
 
-Both generators of a row run in turns in one process, on one thread, and draw training data; a rate is the
-median over the rounds. Seconds are processor seconds, so that what else runs on the machine counts for little.
-The generators of one instance at a time are plain Python, a call of the generator a token or pair; where one
-NumPy call draws all random numbers of an instance as easily, that is measured as well.
+Both generators of a row draw training data in turns in one process, on one thread. A rate is the median over the rounds, in
+processor seconds, so other programs on the machine matter little. The generators of one instance at a time are plain Python
+and draw one token or pair a call; where one NumPy call can draw all random numbers of an instance, that is measured too.
 """
 
 import argparse
@@ -17,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from benchmarks._results import table, write
+from tests.oracles.tasks import GENERATORS, NUMPY_GENERATORS, Generator
 
-from _results import table, write
 from archlab.tasks import Task, setting
-from instance_generators import GENERATORS, NUMPY_GENERATORS, Generator
 
 LARGEST = {
     "in-context-recall": {"vocab_size": 128, "length": 1024},
@@ -86,7 +85,7 @@ def main() -> None:
     print(table(rows))
     if arguments.json:
         measured = {"rounds": arguments.rounds, "seconds": arguments.seconds, "numpy": np.__version__}
-        command = "python benchmarks/data_generation.py --json " + str(arguments.json)
+        command = "python -m benchmarks.data_generation --json " + str(arguments.json)
         write("data-generation", "Instances drawn a second", command, measured, rows, arguments.json)
 
 

@@ -1,9 +1,9 @@
-"""How evenly a mixture of experts is used while it trains, with its balancing bias and without.
+"""Balance of a mixture of experts during training, with and without its bias.
 
     python -m benchmarks.expert_balance
 
-prints, for two seeds of ``mamba moe`` on in-context recall, the final training loss and the share of tokens that the busiest
-and the idlest of eight experts get over the last 20 steps, relative to an even share.
+Prints, for two seeds of ``mamba moe`` on in-context recall, the final training loss and the fraction of tokens that the most and
+the least used of eight experts get over the last 20 steps, relative to an even fraction.
 """
 
 from typing import Any

@@ -1,10 +1,10 @@
-"""Do the fits of scaling laws find what is known? Published fits on published data, and laws that were made up.
+"""Validates the fits of scaling laws: published fits on published data, and known laws in simulated data.
 
     python benchmarks/fit_validation.py --data PATH
 
-PATH holds, each optional: ``kyo-takano/df.csv`` (runs read off the Chinchilla paper's figure), ``porian/`` (IsoFLOP points
-and optima of arXiv 2406.19146) and ``gadre/gadre_runs.csv`` (arXiv 2403.08540). Without it, made-up laws alone are fitted:
-exact ones, curves of trainings, and noisy ones to see how often intervals hold the truth. ``--parts speed`` does one thing alone.
+PATH holds, each optional: ``kyo-takano/df.csv`` (runs read off the Chinchilla paper's figure), ``porian/`` (IsoFLOP points and
+optima of arXiv 2406.19146) and ``gadre/gadre_runs.csv`` (arXiv 2403.08540). Without it only simulated data are fitted: exact
+laws, training curves, and noisy laws to count how often intervals hold the truth. ``--parts speed`` runs one part alone.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from archlab.scaling.fits import (
     fit_parametric,
     fit_power_law,
 )
-from archlab.scaling.study import Family
+from archlab.scaling.study import RunTable
 
 E, A, B = 1.69, 406.4, 410.7
 PARTS = ["published", "made-up", "envelope", "speed", "coverage"]
@@ -64,7 +64,7 @@ def chinchilla(path: Path) -> Iterator[Check]:
         "asymmetric": {"E": 1.7004, "A": 185.37, "B": 1626.9, "alpha": 0.28923, "beta": 0.35560},
     }
     for method, values in expected.items():
-        fit = fit_parametric(runs.N, runs.D, runs.loss, method=method)
+        fit = fit_parametric(N=runs.N, D=runs.D, loss=runs.loss, method=method)
         yield from (
             Check(f"Chinchilla points, {method}: {k}", v, getattr(fit, k), 1e-3, relative=True) for k, v in values.items()
         )
@@ -83,12 +83,12 @@ def porian(path: Path) -> Iterator[Check]:
         sorted((path / "porian").glob("optimal_pairs_*.csv")), (0.8353, 0.7065, 0.6020, 0.5715, 0.4969), strict=True
     ):
         optima = pd.read_csv(file).dropna()
-        law = fit_power_law(optima.flops, optima.n, optima.n_star_std)
+        law = fit_power_law(x=optima.flops, y=optima.n, sigma=optima.n_star_std)
         yield Check(f"Porian, weighted optima: {file.stem.removeprefix('optimal_pairs_')}", exponent, law.exponent, 1e-4)
     published = pd.read_csv(path / "porian" / "our_vs_published_exponents.csv").set_index(["file", "row"]).published_a
     points = pd.read_csv(path / "porian" / "porian_isoflop_points.csv").dropna()
     for study, runs in points.groupby(["file", "row"]):
-        fit = fit_isoflop(runs.flops, runs.n, runs.loss, D=runs.tokens)
+        fit = fit_isoflop(C=runs.flops, N=runs.n, loss=runs.loss, D=runs.tokens)
         yield Check(f"Porian, raw points: {study[0]} {study[1]}", published[study], fit.size_law.exponent, 0.03)
 
 
@@ -96,10 +96,10 @@ def gadre(path: Path) -> Iterator[Check]:
     runs = pd.read_csv(path / "gadre" / "gadre_runs.csv")
     runs = runs[runs.ds == "rpj"]
     small = runs[((runs.M == 20) & (runs.N < 5e8)) | ((runs.M == 320) & (runs.N < 2e7))]
-    law = fit_over_training(small.C, small.M, small.loss_c4_val)
+    law = fit_over_training(C=small.C, M=small.M, loss=small.loss_c4_val)
     for name, error in (("rpj-open_lm_1b-32.0", 0.7103), ("rpj-open_lm_7b-1.0", 0.7320)):
         run = runs[runs.name == name].iloc[0]
-        found = 100 * abs(float(law(run.C, run.M)) / run.loss_c4_val - 1)
+        found = 100 * abs(float(law(C=run.C, M=run.M)) / run.loss_c4_val - 1)
         yield Check(f"Gadre, error on {name} from five small runs, %", error, found, 0.005)
 
 
@@ -116,12 +116,12 @@ def study(alpha: float, beta: float, budgets: int = 5, sizes: int = 15, reach: f
 def made_up() -> Iterator[Check]:
     for alpha, beta, intercept in ((0.34, 0.28, -0.578092), (0.465, 0.155, -1.459957)):
         flops, size, tokens, loss = study(alpha, beta)
-        law = fit_isoflop(flops, size, loss, window=np.inf).tokens_law
+        law = fit_isoflop(C=flops, N=size, loss=loss, window=np.inf).tokens_law
         where = f"alpha {alpha}, beta {beta}"
         yield Check(f"{where}: exponent of D*, wide IsoFLOP grid", alpha / (alpha + beta), law.exponent, 1e-6)
         yield Check(f"{where}: its biased intercept", intercept, float(np.log10(law.coefficient)), 1e-6)
         for method in ("huber", "variable-projection"):
-            fit = fit_parametric(size, tokens, loss, method=method)
+            fit = fit_parametric(N=size, D=tokens, loss=loss, method=method)
             truth = {"E": E, "A": A, "B": B, "alpha": alpha, "beta": beta}
             yield from (Check(f"{where}, {method}: {k}", v, getattr(fit, k), 1e-6, relative=True) for k, v in truth.items())
 
@@ -158,7 +158,7 @@ def _envelope_error(rng: np.random.Generator, of_point: float, of_run: float, of
             columns.append([np.full(50, len(columns)), share * budget, np.full(50, size), tokens, loss, np.full(50, budget)])
     run, flops, size, tokens, loss, budget = np.concatenate(columns, axis=1)
     try:
-        fit = fit_envelope(run.tolist(), flops, size, loss, D=tokens, group=budget.tolist())
+        fit = fit_envelope(curve=run.tolist(), C=flops, N=size, loss=loss, D=tokens, group=budget.tolist())
     except ArchlabError:
         return None
     return fit.size_law.exponent - exponent
@@ -172,10 +172,10 @@ def coverage(simulations: int, resamples: int) -> Iterator[Check]:
     for simulation in range(simulations):
         rng = np.random.default_rng(simulation)
         noisy = loss * np.exp(rng.normal(scale=0.005, size=len(loss)))
-        start = fit_parametric(size, tokens, noisy)
+        start = fit_parametric(N=size, D=tokens, loss=noisy)
 
-        def numbers(*columns: np.ndarray, start=start) -> list[float]:
-            fit = fit_parametric(*columns, start=start)
+        def numbers(N: np.ndarray, D: np.ndarray, loss: np.ndarray, start=start) -> list[float]:  # noqa: N803
+            fit = fit_parametric(N=N, D=D, loss=loss, start=start)
             return [fit.E, fit.alpha, fit.beta, fit.beta / (fit.alpha + fit.beta)]
 
         for confidence, hits in held.items():
@@ -207,7 +207,7 @@ def differences(simulations: int) -> Iterator[Check]:
             common, *own = noise * np.random.default_rng(simulation).normal(size=(3, len(loss)))
             losses = [loss + np.sqrt(shared) * common + np.sqrt(1 - shared) * error for error in own]
             better, worse = (
-                Family(label, flops, place, seed, flops, size, tokens, observed, size, points=(), censored=())
+                RunTable(label, flops, place, seed, flops, size, tokens, observed, size, models=(), censored=())
                 for label, observed in (("better", losses[0]), ("worse", losses[1] + truth))
             )
             held += [c.difference.low <= truth <= c.difference.high for c in compare(better, worse, Resampling())]
@@ -219,10 +219,10 @@ def speed() -> Iterator[Check]:
     _, size, tokens, loss = study(0.34, 0.28, budgets=8, sizes=30)
     noisy = loss * np.exp(np.random.default_rng(0).normal(scale=0.005, size=len(loss)))
     started = time.perf_counter()
-    start = fit_parametric(size, tokens, noisy)
+    start = fit_parametric(N=size, D=tokens, loss=noisy)
     yield Check("seconds for a fit of 240 runs from its grid of starts (at most 2)", 1, time.perf_counter() - started, 1)
     started = time.perf_counter()
-    bootstrap(lambda *columns: fit_parametric(*columns, start=start).E, size, tokens, noisy, resamples=1000)
+    bootstrap(lambda n, d, loss: fit_parametric(N=n, D=d, loss=loss, start=start).E, size, tokens, noisy, resamples=1000)
     yield Check("seconds for 1,000 resamples of it (at most 60)", 30, time.perf_counter() - started, 30)
 
 

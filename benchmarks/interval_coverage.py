@@ -1,9 +1,9 @@
-"""How often 95 % intervals hold the truth, where the spread between seeds dominates.
+"""Fraction of 95 % intervals that hold the truth, where the spread between seeds dominates.
 
     python benchmarks/interval_coverage.py
 
-Simulated: every seed's true accuracy is normal around 0.6 with a standard deviation of ten points, and is the probability of each
-of the four answers of 100 test units to be right. One setting, and the mean over six settings, are judged.
+Simulated: the true accuracy of each seed is normal around 0.6 with a standard deviation of ten points, and each of the four
+answers of 100 test units is right with this probability. Intervals are those of one setting and of the mean over six.
 """
 
 import argparse

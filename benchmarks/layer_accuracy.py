@@ -1,9 +1,9 @@
-"""How far every layer is from its float64 oracle, in float32: outputs, gradients and the step form.
+"""Float32 error of every layer against its float64 oracle: outputs, gradients and the step form.
 
     python -m benchmarks.layer_accuracy
 
-Width 128, length 127, knobs at their defaults, every parameter moved off its initial value. An error is the largest
-deviation of a tensor relative to its largest entry; of the gradients (of the input and of every parameter) the worst counts.
+Width 128, length 127, default knobs, every parameter moved off its initial value. An error is the largest deviation of a
+tensor relative to its largest entry; for gradients (of the input and of every parameter) it is the worst one.
 """
 
 import torch

@@ -1,14 +1,14 @@
-"""Forward and backward time of the sequence mixers, beside their own step form unrolled token by token, and beside floors.
+"""Forward and backward time of the sequence mixers, against their step form token by token and against hardware limits.
 
 A measurement is one forward pass and the gradients of the input and of every parameter, for 32 sequences of width 128. The
-loop is the step form under autograd, which computes the same. A step takes equally long wherever it is in the sequence, so of
-a long sequence the loop runs only the first tokens, as many as it can keep the states of, and its time is multiplied. Layer,
-loop and mh-attention run in turns in one process, with ``--kernels fla`` also the layer by flash-linear-attention's kernels;
-times are medians, and on a CPU processor time on one thread.
+loop is the step form under autograd, which computes the same. Every step takes equally long, so on long sequences the loop
+runs only as many tokens as fit into memory, and its time is multiplied. Layer, loop and mh-attention run in turns in one
+process, and so does the layer with flash-linear-attention's kernels under ``--kernels fla``. Times are medians; on a CPU they
+are processor time on one thread.
 
-Floors, of which the higher counts: of arithmetic, three times the FLOPs of the forward pass at the speed of a product of
-square matrices (float32, on a GPU bfloat16); of memory, every byte that must move at least once (input, output, parameters and
-the gradients of each, 4 bytes a scalar) at the speed of a copy. What lies between input and output is not counted.
+The limit is the higher of two floors. Arithmetic: three times the FLOPs of the forward pass at the speed of a product of square
+matrices (float32, on a GPU bfloat16). Memory: input, output, parameters and their gradients, each moved once at the speed of a
+copy, 4 bytes a scalar. What a layer moves inside is not counted.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Which learning rate the sizes of a ladder want: one group of runs, at several rates each.
+"""Loss of one IsoFLOP group at several learning rates.
 
     python benchmarks/learning_rates.py SPEC [--budget 2e11] [--params 6e3,1.5e4,3.9e4] [--rates 1e-2,2e-2]
 
-Runs are those of the quick ladder; AdamW (0.9, 0.95), weight decay 0.1, 5 % warm-up and cosine to a tenth, gradient norm at
-most 1, one thread. Loss in nats a token on 512 held-out sequences.
+Training runs are those of the quick ladder: AdamW (0.9, 0.95), weight decay 0.1, 5 % warm-up and cosine to a tenth, gradient
+norm at most 1, one thread. Loss is in nats a token on 512 held-out sequences.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 import _results
 from archlab.corpora import Corpus, prepare
 from archlab.scaling.ladder import load_ladder
-from archlab.scaling.plan import LMRun
 from archlab.scaling.planner import make_plan
+from archlab.scaling.training_plan import LMRun
 from archlab.training.context import flushed_denormals
 
 FINAL, WARMUP = 0.1, 0.05

@@ -1,11 +1,11 @@
-"""Speed of training language models, beside a plain loop.
+"""Speed of training language models, against a plain loop.
 
 For Transformer++ the plain loop is that of a small GPT code base: its own model (rotary scaled_dot_product_attention, SwiGLU,
-RMSNorm, untied head) of the same widths and depth, batches of random places in the same tokens, AdamW, clipping. For the
-others it is the same loop around this project's model: what the trainer costs beyond the model. Both take their steps in turns
-with a float32 product of large matrices, in one process on one thread. Tokens a second are by CPU time, which on a busy machine
-says more than the clock; ratios are medians over neighbouring turns. The share of GEMM is three forward passes by this
-project's accounting, against that product.
+RMSNorm, untied head) of the same widths and depth, batches of random positions in the same tokens, AdamW, clipping. For the
+others it is the same loop around this project's model, which shows the overhead of the trainer. Both take steps in turns with
+a float32 product of large matrices, in one process on one thread. Tokens a second are by CPU time, since a wall clock measures
+other programs too; ratios are medians over neighbouring turns. The fraction of GEMM is three forward passes by this project's
+accounting, relative to that product.
 
     python benchmarks/lm_speed.py
 """
@@ -25,10 +25,12 @@ from torch.nn import functional as F
 import _results
 from archlab.corpora import Corpus, prepare
 from archlab.scaling.flops import training_flops
+from archlab.scaling.ladder import Shape
 from archlab.scaling.objective import make_lm_optimizer, make_objective
+from archlab.scaling.planner import nearest_sizes
 from archlab.scaling.processes import Processes
 from archlab.scaling.recipe import LMRecipe
-from archlab.scaling.sizes import Shape, Size, nearest_sizes
+from archlab.scaling.training_plan import Size
 from archlab.training.context import flushed_denormals
 
 LENGTH, RECIPE = 128, LMRecipe()

@@ -1,7 +1,7 @@
-"""Is the memory of a training what was predicted? Width 128, length 128, batch 128, two steps; a process each.
+"""Peak memory of a trial against the prediction: width 128, length 128, batch 128, two steps, one process each.
 
-The growth of the process is measured twice with the allocator's defaults and once with one that gives every freed block back:
-what the tensors take, which is what is predicted.
+The growth of the process is measured twice with the allocator's defaults, and once with an allocator that returns every freed
+block. The last is the memory of the tensors, which is what is predicted.
 
     python benchmarks/peak_memory.py
 """

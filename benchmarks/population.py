@@ -1,4 +1,4 @@
-"""Time of trainings together: stacked into one program, beside one after the other, in turns in one process."""
+"""Time of trials stacked into one program, against one after the other, in turns in one process."""
 
 import argparse
 import sys

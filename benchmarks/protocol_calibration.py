@@ -1,11 +1,10 @@
-"""Does a protocol's ranking mean something? Its agreement across seeds and with training several times longer.
+"""Agreement of a protocol's ranking across seeds and with training several times longer.
 
     python benchmarks/protocol_calibration.py --store calibration.db --json benchmarks/results/NAME.json
 
-Runs the protocol as it is, and again with every task trained LONGER times as many steps (fewer seeds), over the given
-architectures; then prints, per task, Kendall's tau-b of the architectures' scores between seeds (mean over pairs of
-seeds) and between the protocol and the longer training, the latter with a bootstrap interval. Resumable: what is in the
-store is not computed again.
+Runs the protocol as it is, and again with LONGER times as many steps for every task (fewer seeds), over the given
+architectures. Prints for each task Kendall's tau-b of the architectures' scores between seeds (mean over pairs of seeds), and
+between the protocol and the longer training, with a bootstrap interval. Stored trials are not computed again.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Does a leaderboard of the quick protocol agree with a published table of MAD scores?
+"""Agreement of a leaderboard of the quick protocol with a published table of MAD scores.
 
     python benchmarks/published_tables.py --store results.db
 
-Prints the scores of the store's latest run beside the published ones, for the architectures that both have, and Kendall's
-tau-b of the two rankings for every task: with an interval that resamples our scores (the published ones have none) and
-the probability of so high an agreement between unrelated rankings. It trains nothing.
+Trains nothing. Prints the scores of the store's latest run beside the published ones, for the architectures that both have, and
+Kendall's tau-b of the two rankings for each task: with an interval that resamples our scores (the published ones have none), and
+with the probability of so high an agreement between unrelated rankings.
 
 The published scores are those of lin-attn-bench (branch mad): layers of flash-linear-attention in the reference code's
 protocol, 66 settings at width 128, two blocks of a mixer and SwiGLU, one head, macro accuracy.

@@ -1,9 +1,10 @@
-"""What racing saves, and whether the scores stay the same: one protocol run exhaustively, by exact racing and by halving.
+"""Savings of racing, and its effect on scores: one protocol run exhaustively, by exact racing and by halving.
 
     python benchmarks/racing.py --grid lr=8e-3,4e-3,2e-3 --seeds 1 --store racing
 
-Each kind of race has a store of its own (``racing-off.db`` and so on), so that every training is really done; resumable. Exact
-racing has to give the very scores of the exhaustive run. For halving, the difference and Kendall's tau-b of the ranking.
+Each kind of race has a store of its own (``racing-off.db`` and so on), so that every trial is really trained; the same command
+resumes. Exact racing must give the scores of the exhaustive run. For halving, the differences and Kendall's tau-b of the ranking
+are printed.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from rich.console import Console
 from scipy.stats import kendalltau
 
 import _results
-from archlab.cli.plans import narrowed_protocol
+from archlab.cli.options import narrowed_protocol
 from archlab.errors import ArchlabError
 from archlab.jobs.local import LocalExecutor
 from archlab.mad.plan import Plan, make_plan, score_plan

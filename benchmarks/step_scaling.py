@@ -1,4 +1,4 @@
-"""How the time of a training step grows with length, width and vocabulary; `population.py` has the population."""
+"""Growth of the time of a training step with length, width and vocabulary."""
 
 import argparse
 import math

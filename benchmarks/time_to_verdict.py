@@ -1,14 +1,13 @@
-"""How long until the ranking is that of the exhaustive run, with racing and without.
+"""Time until the ranking is that of the exhaustive run, with and without racing.
 
     archlab run transformer++ hyena mamba --grid lr=8e-3,4e-3,2e-3 --seeds 1 --race off --store off.db
     python benchmarks/time_to_verdict.py --store off.db
 
-Replays what an exhaustive run has left: its trainings go through the real runner once for every kind of race, on one worker,
-but where one would be trained its stored result is taken, cut at the step where the race drops it. So races are compared
-on the same trainings, whatever else the machine did meanwhile. The verdict is the order of the architectures by their mean
-over the tasks at the end of the exhaustive run. After each training what is there is scored; an architecture without a score
-is last. The time to the verdict is the processor time and the FLOPs spent when the order becomes that of the verdict and stays
-so to the end.
+Replays the trials of an exhaustive run through the scheduler, once for every kind of race, on one worker: instead of training,
+the stored result is taken, cut at the step where the race drops the trial. So all races are compared on the same trials, and
+other programs do not matter. The verdict is the order of the architectures by MAD score at the end of the exhaustive
+run; an architecture without a score is last. The time to the verdict is the processor time and the FLOPs spent when the order
+becomes the verdict and stays so.
 """
 
 import argparse

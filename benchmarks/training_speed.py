@@ -1,14 +1,13 @@
-"""Speed of a training step, beside the reference code of the MAD paper (https://github.com/athms/mad-lab).
+"""Speed of a training step, against the reference code of the MAD paper (https://github.com/athms/mad-lab).
 
-Both steps are forward, cross-entropy, backward, AdamW update and clearing of the gradients, on one batch of in-context
-recall, in float32, with the same number of threads. They run in turns in one process, so that whatever else the
-machine does falls on both; ratios are those of the medians. CPU time is that of all threads together: on a busy machine
-it says more than the clock. The share of GEMM is the forward pass's FLOPs by this project's accounting, three times, against
-a float32 product of square matrices on the same threads.
+Both steps are forward, cross-entropy, backward, AdamW update and clearing of the gradients, on one batch of in-context recall, in
+float32, with the same number of threads. They run in turns in one process, so that other programs affect both; ratios are those
+of the medians. CPU time is that of all threads together. The fraction of GEMM is three times the forward pass's FLOPs by this
+project's accounting, relative to a float32 product of square matrices on the same threads.
 
-The reference code expects a GPU and compiled packages. Here its modules run as they are on a CPU, with what cannot be
-imported replaced: flash_attn's multi-head attention by one that stands on scaled_dot_product_attention, the Triton RMSNorm by
-torch's. Packages that only its training loop needs are empty. Its metrics, logging and data loading are left out.
+The reference code expects a GPU and compiled packages. Here its modules run unchanged on a CPU, with replacements for what cannot
+be imported: flash_attn's multi-head attention by one on scaled_dot_product_attention, the Triton RMSNorm by torch's. Packages
+that only its training loop needs are empty. Its metrics, logging and data loading are left out.
 
     git clone https://github.com/athms/mad-lab
     python benchmarks/training_speed.py --madlab mad-lab

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archlab.layers import LayerConfig, register
-from archlab.layers.ops.scan import diagonal_scan
 
 
 class EMA(nn.Module):
@@ -21,11 +20,13 @@ class EMA(nn.Module):
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
+        length = x_bld.shape[1]
         u_bld, gate_bld = self.in_proj(x_bld).chunk(2, -1)
-        a_d = self.decay_logit.sigmoid()
-        inputs_lbd = ((1 - a_d) * u_bld).transpose(0, 1)
-        h_lbd = diagonal_scan(a_d.expand(len(inputs_lbd), 1, -1), inputs_lbd)
-        return self.out_proj(h_lbd.transpose(0, 1) * F.silu(gate_bld))
+        a_d1 = self.decay_logit.sigmoid()[:, None]
+        kernel_dl = (1 - a_d1) * a_d1 ** torch.arange(length - 1, -1, -1, device=x_bld.device)
+        padded_bdl = F.pad(u_bld.transpose(1, 2), (length - 1, 0))  # no output sees a later token
+        h_bdl = F.conv1d(padded_bdl, kernel_dl[:, None], groups=len(a_d1))
+        return self.out_proj(h_bdl.transpose(1, 2) * F.silu(gate_bld))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         return {"h": self.decay_logit.new_zeros(batch_size, len(self.decay_logit))}
@@ -52,7 +53,7 @@ class EMAConfig(LayerConfig):
         return dim
 
     def flops(self, dim: int, length: int) -> int:
-        return 2 * length * 3 * dim * dim + 2 * (length - 1) * dim
+        return 2 * length * 3 * dim * dim + 2 * length * length * dim
 
     def build(self, dim: int, max_length: int) -> EMA:
         return EMA(dim)

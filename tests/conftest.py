@@ -17,17 +17,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder; what a test imports from there or from the examples is forgotten when it ends."""
-    from archlab.layers import registry
+    from archlab.layers import registry as layers
     from archlab.layers.external import dotted
-    from archlab.layers.registry import _REGISTRY
+    from archlab.layers.registry import _REGISTRY as LAYERS
     from archlab.store import fingerprint as trial
+    from archlab.tasks import registry as tasks
+    from archlab.tasks.registry import _REGISTRY as TASKS
 
-    registry()
-    known, modules = set(_REGISTRY), set(sys.modules)
+    known, modules = {*layers(), *LAYERS, *tasks()}, set(sys.modules)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    for name in set(_REGISTRY) - known:
-        del _REGISTRY[name]
+    for registered in (LAYERS, TASKS):
+        for name in set(registered) - known:
+            del registered[name]
     homes = (tmp_path, Path(__file__).parent.parent / "examples")
     files = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - modules}
     imported = [name for name, file in files.items() if file and any(Path(file).is_relative_to(home) for home in homes)]

@@ -2,17 +2,17 @@
 
 import os
 import signal
-import sys
 import time
+import traceback
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Self
 
-from archlab.errors import ArchlabError
+from archlab.errors import ArchlabError, in_one_line
+from archlab.jobs.executor import JobError
 from archlab.machine import Ceilings
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.tasks import setting
@@ -61,19 +61,6 @@ def each(train, trials, on_progress, thresholds) -> Iterator[tuple[int, TrialRes
         yield place, train(trial, partial(on_progress, place), thresholds[place])
 
 
-def look_around(wishes, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
-    """Answer whether torch is loaded, with how many threads it would run, and which GPUs it would see."""
-    seen = {
-        "torch": "torch" in sys.modules,
-        "threads": {os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
-        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "interrupt": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
-        "blocked": signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []),
-        "pid": os.getpid(),
-    }
-    raise ArchlabError(repr(seen))
-
-
 @dataclass(frozen=True)
 class PoliteTraining:
     """Says that it runs, and ends when it is asked to, leaving a note."""
@@ -91,11 +78,6 @@ class PoliteTraining:
         yield
 
 
-def leave(wishes, on_progress, thresholds) -> Iterator[tuple[int, TrialResult]]:
-    """Take the worker along, with a status."""
-    os._exit(3)
-
-
 def made_up_speeds(trials, num_workers):
     """Stands in for :func:`archlab.mad.speed.measure`: 40 % of 100 GFLOP/s for every trial."""
     yield Ceilings(gemm=1e11, copy=1e10)
@@ -104,39 +86,61 @@ def made_up_speeds(trials, num_workers):
 
 
 class ThreadExecutor:
-    """An executor without processes."""
+    """An executor without processes. What has begun goes on in its thread though nobody waits for it any more."""
 
-    def __init__(self, train, num_workers: int = 2) -> None:
-        self.train, self.num_workers = train, num_workers
+    def __init__(self, work, num_workers: int = 2) -> None:
+        self.work, self.num_workers = work, num_workers
         self.threads = ThreadPoolExecutor(num_workers)
-        self.closed = Event()
+        self.futures: set[Future] = set()
 
-        self.submitted: dict[Future[TrialResult], Trial] = {}
-        self.stopped: set[Trial] = set()
-
-    def submit(self, trials, on_progress, thresholds=None) -> list[Future[TrialResult]]:
-        futures = []
-        for trial, own in zip(trials, thresholds or [{}] * len(trials), strict=True):
-            futures.append(self.threads.submit(self._run, trial, on_progress, own))
-            self.submitted[futures[-1]] = trial
+    def submit(self, jobs, on_progress, thresholds=None) -> list[Future]:
+        futures = [Future() for _ in jobs]
+        self.futures.update(futures)
+        begun = self.threads.submit(self._run, jobs, on_progress, thresholds or [{}] * len(jobs), futures)
+        begun.add_done_callback(lambda run: run.cancelled() and [future.cancel() for future in futures])
         return futures
 
     def stop(self, future) -> None:
-        self.stopped.add(self.submitted[future])
         future.cancel()
 
-    def _run(self, trial, on_progress, thresholds) -> TrialResult:
-        trained = self.train(trial, partial(on_progress, trial), thresholds)
-        if self.closed.is_set() or trial in self.stopped:
-            raise CancelledError
-        return trained
+    def _run(self, jobs, on_progress, thresholds, futures) -> None:
+        left = [index for index, future in enumerate(futures) if not future.done()]
+        raised = []
+
+        def tell(index, progress):
+            try:
+                on_progress(jobs[left[index]], progress)
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        try:
+            for index, result in self.work([jobs[i] for i in left], tell, [thresholds[i] for i in left]):
+                future = futures[left[index]]
+                if not future.done() and future.set_running_or_notify_cancel():
+                    future.set_result(result)
+                if all(future.done() for future in futures):
+                    return
+        except Exception as error:
+            reason = error if error in raised else JobError(in_one_line(error), traceback.format_exc())
+            for future in futures:
+                if not future.done() and future.set_running_or_notify_cancel():
+                    future.set_exception(reason)
 
     def shutdown(self, grace: float = 0.0) -> None:
-        self.closed.set()
-        self.threads.shutdown(cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        wait([future for future in self.futures if not future.done()], grace)
+        for future in self.futures:
+            future.cancel()
+        self.threads.shutdown()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
         self.shutdown()
+
+
+def threads(train, num_workers: int = 2) -> ThreadExecutor:
+    """An executor of threads, with a function that trains one job."""
+    return ThreadExecutor(partial(each, train), num_workers)

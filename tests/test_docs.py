@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command_line import CommandLine
-from tests.fake_training import ThreadExecutor, made_up_speeds
+from tests.fake_training import made_up_speeds, threads
 from tests.scaling.synthetic_ladders import made_up_training
 
 ROOT = Path(__file__).parent.parent
@@ -67,8 +67,8 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
     from archlab.scaling.fits import bootstrap
 
     monkeypatch.setattr("archlab.cli.planning.measured_costs", lambda runs: stated_costs(runs, 1e9))
-    monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: ThreadExecutor(train, num_workers=1))
-    monkeypatch.setattr("archlab.cli.training.make_executor", lambda *_: ThreadExecutor(made_up_training, num_workers=1))
+    monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: threads(train, num_workers=1))
+    monkeypatch.setattr("archlab.cli.training.make_executor", lambda *_: threads(made_up_training, num_workers=1))
     few = "archlab.scaling.fits.resampling.bootstrap"
     monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)

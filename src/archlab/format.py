@@ -2,20 +2,16 @@
 
 from typing import Protocol
 
-SHORT_TASKS = {
-    "in-context-recall": "recall",
-    "noisy-in-context-recall": "noisy",
-    "fuzzy-in-context-recall": "fuzzy",
-    "selective-copying": "copy",
-}
-
+from archlab.tasks import registry
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
-def short_task(task: str) -> str:
-    """The name of a task at the head of a narrow column."""
-    return SHORT_TASKS.get(task, task)
+def short_task(task: str, *, narrow: bool = False) -> str:
+    """The short name of a task at the head of a column, cut in a narrow table; the name itself of a task that is not known."""
+    known = registry()
+    short = known[task].short if task in known else task
+    return short[:4] if narrow and len(short) > 6 else short
 
 
 def human(number: float | None) -> str:

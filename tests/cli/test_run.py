@@ -58,7 +58,7 @@ def test_a_run_ends_with_tables_and_what_to_do_next(archlab: CommandLine, smoke_
     outcome = archlab(*SMOKE_RUN, "--store", str(smoke_run[0]))
     assert outcome.status == 0
     head, *rows = outcome.out.splitlines()
-    assert head.split()[:4] == ["architecture", "recall", "compress", "mean"]
+    assert head.split()[:4] == ["architecture", "recall", "comp", "MAD"]
     assert {row.split()[0] for row in rows[:2]} == {"transformer++", "mamba"}
     assert max(map(len, outcome.out.splitlines())) <= 100
     assert outcome.err.splitlines()[-1].startswith(f"`archlab report --store {smoke_run[0]}` ")
@@ -157,7 +157,10 @@ def test_ctrl_c_keeps_what_is_finished(archlab: CommandLine, tmp_path: Path, no_
     with TrialStore(tmp_path / "archlab.db", create=False) as store:
         records = store.records()
     assert {record.status for record in records} == {"finished"}
-    assert err.splitlines()[-1] == f"stopped: {len(records)} of 500 trials are in archlab.db; the same command does the rest"
+    assert err.splitlines()[-2:] == [
+        f"stopped: {len(records)} of 500 trials are done",
+        "what is done is in archlab.db; the same command does the rest",
+    ]
     preview = json.loads(archlab(*command, "--dry-run", "--json").out)
     assert (preview["trainings"], preview["stored"]) == (500, len(records))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.cli.command_line import CommandLine
 
-from archlab.scaling.plan import Plan
+from archlab.scaling.training_plan import Plan
 
 
 @pytest.fixture(autouse=True)

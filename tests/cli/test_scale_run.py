@@ -16,8 +16,8 @@ from tests.scaling.language_models import tiny_corpus, tiny_run
 from tests.scaling.synthetic_ladders import fill, ladder, stripes, sweep_of
 
 from archlab.scaling.laws import METHODS
-from archlab.scaling.plan import Plan
 from archlab.scaling.store import StudyStore
+from archlab.scaling.training_plan import Plan
 
 
 @pytest.fixture

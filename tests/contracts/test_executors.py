@@ -1,8 +1,18 @@
+from tests.fake_training import ThreadExecutor
+
 from archlab.jobs.local import LocalExecutor
-from archlab.testing.executors import ExecutorContract
+from archlab.testing.executors import ExecutorContract, ProcessExecutorContract
 
 
-class TestLocalExecutor(ExecutorContract):
+class TestLocalExecutor(ProcessExecutorContract):
     @classmethod
-    def make(cls, train, num_workers):
-        return LocalExecutor(num_workers, train=train)
+    def make(cls, work, num_workers):
+        return LocalExecutor(work, num_workers)
+
+
+class TestThreadExecutor(ExecutorContract):
+    """The fake on which the tests of schedulers stand keeps the contract that they rely on."""
+
+    @classmethod
+    def make(cls, work, num_workers):
+        return ThreadExecutor(work, num_workers)

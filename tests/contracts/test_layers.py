@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from tests.oracles import CAUSALITY_TOLERANCES, COMPOSITES, CONFIGS, ORACLES, SPECS, TOLERANCES, oracle_of
+from tests.oracles import CAUSALITY_TOLERANCES, COMPOSITES, CONFIGS, ORACLES, SPECS, TOLERANCES, no_decay_of, oracle_of
 
 from archlab.architectures import architecture
 from archlab.layers import LayerConfig, composites, layer, registry
@@ -21,6 +21,7 @@ def _contract(config: LayerConfig) -> type[LayerContract]:
         "oracle": staticmethod(oracle_of(config)),
         "tolerance": TOLERANCES.get(str(config), LayerContract.tolerance),
         "causality_tolerance": CAUSALITY_TOLERANCES.get(str(config), LayerContract.causality_tolerance),
+        "no_decay": no_decay_of(config),
         "__module__": __name__,
     }
     return type(f"Test[{config}]", (LayerContract,), attributes)

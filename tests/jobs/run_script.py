@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.fake_training import LoggedTraining, ThreadExecutor, each, make_trials
+from tests.fake_training import LoggedTraining, each, make_trials, threads
 
 from archlab.jobs.events import JobFinished, JobStarted, RunEnded
 from archlab.jobs.local import LocalExecutor
@@ -38,7 +38,7 @@ if __name__ == "__main__":
         elif isinstance(event, RunEnded) and event.interrupted:
             print(f"interrupted after {event.summary.computed}", flush=True)
 
-    executor = LocalExecutor(partial(each, train), 2) if kind == "processes" else ThreadExecutor(train)
+    executor = LocalExecutor(partial(each, train), 2) if kind == "processes" else threads(train)
     with TrialStore(location) as store, executor:
         trials = [LightTrial(**vars(trial)) for trial in make_trials(int(num_trials))]
         summary = run(trials, store, executor, listeners=[tell])

@@ -12,23 +12,24 @@ from functools import partial
 
 import pytest
 import torch
-from tests.fake_training import PoliteTraining, leave, look_around, make_trials
+from tests.fake_training import PoliteTraining, make_trials
+from tests.jobs.toys import leave, look_around
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
 from archlab.jobs.executor import JobError, WorkerDiedError
 from archlab.jobs.local import LocalExecutor, available_cores
 from archlab.mad.recipe import Recipe
-from archlab.mad.train import train
+from archlab.mad.train import train, train_together
 from archlab.mad.trial import Metrics, Trial
 from archlab.store.owner import process_started
 from archlab.tasks import setting
-from archlab.testing.executors import ask, obey_all, submit
+from archlab.testing.executors import Wish, obey_all, submit
 
 
 def what_a_worker_sees(executor) -> dict:
     with pytest.raises(JobError) as caught:
-        submit(executor, ask("answer")).result(60)
+        submit(executor, Wish("answer")).result(60)
     return ast.literal_eval(str(caught.value))
 
 
@@ -74,22 +75,22 @@ def test_only_the_cores_that_this_process_may_use_count():
 
 def test_a_worker_that_exits_says_with_which_status():
     with LocalExecutor(leave, 1) as executor, pytest.raises(WorkerDiedError, match="ended with status 3 on each of 2"):
-        submit(executor, ask("answer")).result(60)
+        submit(executor, Wish("answer")).result(60)
 
 
 def test_a_worker_that_dies_idle_costs_no_attempt(tmp_path):
     with LocalExecutor(partial(obey_all, tmp_path), 1) as executor:
-        submit(executor, ask("answer")).result(60)
+        submit(executor, Wish("answer")).result(60)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
         # "die once" takes the first of two attempts.
-        assert submit(executor, ask("die once")).result(60).status == "finished"
+        assert submit(executor, Wish("die once")).result(60).status == "finished"
 
 
 def test_a_trial_that_cannot_be_pickled_fails_alone(tmp_path):
     with LocalExecutor(partial(obey_all, tmp_path), 1) as executor:
-        futures = [submit(executor, trial) for trial in (lambda: None, ask("answer"))]
+        futures = [submit(executor, trial) for trial in (lambda: None, Wish("answer"))]
         wait(futures, 60)
         assert isinstance(futures[0].exception(), pickle.PicklingError | AttributeError)
         assert futures[1].result().status == "finished"
@@ -97,10 +98,10 @@ def test_a_trial_that_cannot_be_pickled_fails_alone(tmp_path):
 
 UNGUARDED = """
 from archlab.jobs.local import LocalExecutor
-from archlab.testing.executors import ask, submit
+from archlab.testing.executors import Wish, obey_all, submit
 print("started")
-with LocalExecutor(1) as executor:
-    print(submit(executor, ask("answer")).exception())
+with LocalExecutor(obey_all, 1) as executor:
+    print(submit(executor, Wish("answer")).exception())
 """
 
 
@@ -111,7 +112,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert done.stdout.splitlines()[-1] == "the worker ended with status 1 on each of 2 attempts"
     refusals = [line for line in done.stderr.splitlines() if line.startswith("archlab.errors.ArchlabError: ")]
     assert len(refusals) == 2
-    assert "run trials under `if __name__ == '__main__':`" in refusals[0]
+    assert "run jobs under `if __name__ == '__main__':`" in refusals[0]
 
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
@@ -120,11 +121,11 @@ from functools import partial
 from pathlib import Path
 import multiprocessing
 from archlab.jobs.local import LocalExecutor
-from archlab.testing.executors import ask, obey_all, submit
+from archlab.testing.executors import Wish, obey_all, submit
 folder = Path({str(tmp_path)!r})
-executor = LocalExecutor(2, train=partial(obey_all, folder))
-submit(executor, ask("answer")).result()
-submit(executor, ask("hang"))
+executor = LocalExecutor(partial(obey_all, folder), 2)
+submit(executor, Wish("answer")).result()
+submit(executor, Wish("hang"))
 while not (folder / "hangs").exists():
     pass
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
@@ -155,7 +156,7 @@ def test_a_real_training_gives_the_same_bits_in_a_worker_as_here():
         seed=1,
     )
     progress = []
-    with LocalExecutor(1) as executor:
+    with LocalExecutor(train_together, 1) as executor:
         there = submit(executor, trial, lambda _, heard: progress.append(heard)).result(120)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -171,7 +172,7 @@ def test_a_real_training_gives_the_same_bits_in_a_worker_as_here():
 
 def test_a_grace_lets_a_trial_end_by_itself_but_waits_no_longer(tmp_path):
     note, begun = tmp_path / "note", threading.Event()
-    executor = LocalExecutor(1, train=PoliteTraining(note))
+    executor = LocalExecutor(PoliteTraining(note), 1)
     (future,) = executor.submit(make_trials(1), lambda *_: begun.set())
     assert begun.wait(60)
     executor.shutdown(grace=60)
@@ -188,10 +189,10 @@ def test_ctrl_c_while_a_thread_starts_leaves_nothing_behind(monkeypatch):
         if thread.name.startswith("archlab-worker"):
             raise KeyboardInterrupt
 
-    executor = LocalExecutor(1, train=leave)
+    executor = LocalExecutor(leave, 1)
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        submit(executor, ask("answer"))
+        submit(executor, Wish("answer"))
     monkeypatch.undo()
     executor.shutdown()
     assert multiprocessing.active_children() == []

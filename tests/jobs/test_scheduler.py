@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.command_line import hear_interrupts
-from tests.fake_training import FAILING_SEED, LoggedTraining, ThreadExecutor, make_trials
+from tests.fake_training import FAILING_SEED, LoggedTraining, make_trials, threads
 from tests.synthetic_records import result
 
 from archlab.errors import ArchlabError
@@ -43,8 +43,8 @@ def store(path):
 
 @pytest.fixture
 def executor(train):
-    with ThreadExecutor(train) as threads:
-        yield threads
+    with threads(train) as opened:
+        yield opened
 
 
 def of(kind, events):
@@ -71,7 +71,7 @@ def test_all_trials_are_computed_in_order_and_told_of(store, executor, train):
 
 def test_no_more_trials_are_claimed_than_there_are_workers(store, train):
     running = []
-    with ThreadExecutor(train, num_workers=3) as executor:
+    with threads(train, num_workers=3) as executor:
         run(make_trials(7), store, executor, listeners=[lambda _: running.append(len(store.records(statuses=["running"])))])
     assert max(running) == 3
 
@@ -90,14 +90,15 @@ def test_what_is_stored_is_reused_and_never_computed_again(store, executor, trai
 
 def test_a_failing_trial_does_not_stop_the_others_and_is_tried_by_the_next_run(store, train):
     trials, events = make_trials(3, start=FAILING_SEED - 1), []
-    with ThreadExecutor(train, num_workers=1) as executor:
+    with threads(train, num_workers=1) as executor:
         summary = run(trials, store, executor, listeners=[events.append])
         assert summary.computed == 2
-        assert summary.failed == {trials[1].key: "unlucky"}
-        assert [(event.job, event.reason) for event in of(JobFailed, events)] == [(trials[1], "unlucky")]
+        assert summary.failed == {trials[1].key: "ValueError: unlucky"}
+        assert [(event.job, event.reason) for event in of(JobFailed, events)] == [(trials[1], "ValueError: unlucky")]
         (record,) = store.records(statuses=["failed"])
-        assert (record.job, record.error) == (trials[1], "unlucky")
-        assert run(trials, store, executor).failed == {trials[1].key: "unlucky"}
+        assert record.job == trials[1]
+        assert record.error.startswith("ValueError: unlucky\nTraceback")
+        assert run(trials, store, executor).failed == {trials[1].key: "ValueError: unlucky"}
     assert train.seeds() == [12, 13, 14, 13]
 
 

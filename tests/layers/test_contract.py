@@ -7,7 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from archlab.errors import ArchlabError
-from archlab.layers import LayerConfig, composites, contract, divides, layer, positive, register, registry
+from archlab.layers import LayerConfig, composites, divides, layer, positive, register, registry
+from archlab.layers.contract import nearest_divisor
+from archlab.layers.knobs import knob_text, knob_value
 from archlab.layers.registry import _REGISTRY
 
 
@@ -136,7 +138,7 @@ def test_a_name_is_registered_once(monkeypatch):
 @example('"')
 @example("")
 def test_what_is_written_of_a_knob_reads_back(value):
-    read = contract.knob_value(contract.knob_text(value))
+    read = knob_value(knob_text(value))
     assert (type(read), read) == (type(value), value)
 
 
@@ -155,7 +157,7 @@ def test_whole_numbers_have_a_bound(probe):
 @given(st.integers(1, 300), st.integers(1, 400))
 def test_the_nearest_divisor_is_that_of_a_search(number, value):
     nearest = min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - value))
-    assert contract.nearest_divisor(number, value) == nearest
+    assert nearest_divisor(number, value) == nearest
 
 
 def test_a_knob_without_a_default_is_refused(monkeypatch):

@@ -1,19 +1,20 @@
 """Racing: what it leaves out cannot change a score; what it drops has fallen behind."""
 
+import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fake_training import ThreadExecutor
+from tests.fake_training import threads
 from tests.synthetic_records import RECIPE, plan, record, result
 
 from archlab.jobs import scheduler
 from archlab.jobs.events import JobFinished, JobsSkipped, RunSummary
 from archlab.mad.racing import Racing, rungs
 from archlab.mad.scoring import score
-from archlab.mad.selection import choose, grid_group, grid_order
 from archlab.mad.store import TrialStore
 from archlab.tasks import setting
 
@@ -67,7 +68,7 @@ def test_the_exact_race_gives_the_scores_of_the_exhaustive_run(tmp_path_factory,
     table = {(trial.seed, trial.learning_rate): value for trial, value in zip(trials, accuracies, strict=True)}
     exhaustive = score(trials, {t.key: record(t, reaching(t, table[t.seed, t.learning_rate])) for t in trials})
     path = tmp_path_factory.mktemp("race") / "archlab.db"
-    with TrialStore(path) as store, ThreadExecutor(Scripted(table, {}), workers) as executor:
+    with TrialStore(path) as store, threads(Scripted(table, {}), workers) as executor:
         summary = run(trials, store, executor, race="exact")
         raced = score(trials, {record.key: record for record in store.records()})
         again = run(trials, store, executor, race="exact")
@@ -89,7 +90,7 @@ def test_siblings_start_only_where_nothing_else_is_left(tmp_path):
     trials = grid(seeds=(0, 1))
     events = []
     table = {(trial.seed, trial.learning_rate): 0.5 for trial in trials} | {(0, 4e-3): 1.0}
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(Scripted(table, {}), 2) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(Scripted(table, {}), 2) as executor:
         run(trials, store, executor, events.append, race="exact")
     finished = [(event.job.seed, event.job.learning_rate) for event in events if isinstance(event, JobFinished)]
     skipped = [(t.seed, t.learning_rate) for event in events if isinstance(event, JobsSkipped) for t in event.jobs]
@@ -98,8 +99,6 @@ def test_siblings_start_only_where_nothing_else_is_left(tmp_path):
 
 
 def test_a_running_sibling_that_is_no_longer_needed_is_stopped(tmp_path):
-    import threading
-
     trials = grid()
     started = threading.Event()
 
@@ -110,7 +109,7 @@ def test_a_running_sibling_that_is_no_longer_needed_is_stopped(tmp_path):
         started.set()
         return reaching(trial, 0.5)
 
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(train, 2) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(train, 2) as executor:
         summary = run(trials, store, executor, race="exact")
         records = store.records()
     assert summary.computed + summary.skipped == 3
@@ -132,7 +131,7 @@ def test_what_another_run_has_found_meanwhile_is_not_computed_again(tmp_path, ra
             trained.append(trial)
             return reaching(trial, 0.5)
 
-        with ThreadExecutor(train, 1) as executor:
+        with threads(train, 1) as executor:
             summary = run(trials, store, executor, race=race)
     assert trained[0] == first
     assert not {solved, *after_solved} & set(trained)
@@ -161,7 +160,7 @@ def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory
                 if len(finished) == after:
                     raise BrokenPipeError
 
-            with TrialStore(path) as store, ThreadExecutor(Scripted(table, losses), 2) as executor, suppress(BrokenPipeError):
+            with TrialStore(path) as store, threads(Scripted(table, losses), 2) as executor, suppress(BrokenPipeError):
                 run(trials, store, executor, listen, race=race)
         with TrialStore(path) as store:
             return score(trials, {record.key: record for record in store.records()})
@@ -175,10 +174,39 @@ def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory
         assert resumed.spending == straight.spending
 
 
+def test_only_later_grid_points_become_unnecessary_whichever_ends_first():
+    first, second, third, *others = grid(seeds=(0, 1))
+    assert [t.learning_rate for t in (first, second, third)] == list(RATES)
+    racing = Racing([*others, third, first, second], "exact")
+    assert racing.observe(second, reaching(second, 1.0)) == [third]
+    assert racing.observe(first, reaching(first, 0.5)) == []
+
+
+def test_an_earlier_grid_point_that_still_runs_is_computed_to_its_end(tmp_path):
+    later_has_ended = threading.Event()
+
+    def train(trial, on_progress, thresholds):
+        if trial.learning_rate == 4e-3:
+            assert later_has_ended.wait(10)
+            time.sleep(0.1)  # until what is not needed any more would have been stopped
+        return reaching(trial, 1.0)
+
+    def listen(event):
+        if isinstance(event, JobFinished):
+            later_has_ended.set()
+
+    trials = grid()
+    with TrialStore(tmp_path / "archlab.db") as store, threads(train, 2) as executor:
+        summary = run(trials, store, executor, listen, race="exact")
+        raced = score(trials, {record.key: record for record in store.records()})
+    assert (summary.computed, summary.skipped) == (2, 1)
+    assert raced.architectures[0].tasks[0].settings[0].seeds[0].learning_rate == 4e-3, "as the exhaustive run would choose"
+
+
 def test_without_a_race_everything_is_computed(tmp_path):
     trials = grid()
     table = {(0, rate): 1.0 for rate in RATES}
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(Scripted(table, {})) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(Scripted(table, {})) as executor:
         assert run(trials, store, executor, race="off").computed == 3
 
 
@@ -189,7 +217,7 @@ def test_halving_drops_what_falls_behind_and_another_run_takes_it_up(tmp_path):
     recipe = replace(RECIPE, evaluations=4)
     trials = grid(recipe=recipe)
     assert rungs(trials[0]) == [250, 500]
-    with TrialStore(tmp_path / "archlab.db") as store, ThreadExecutor(Scripted(table, losses), 2) as executor:
+    with TrialStore(tmp_path / "archlab.db") as store, threads(Scripted(table, losses), 2) as executor:
         summary = run(trials, store, executor, race="halving")
         assert (summary.computed, summary.count("dropped"), summary.skipped) == (3, 1, 0)
         records = {record.job.learning_rate: record for record in store.records()}
@@ -236,22 +264,6 @@ def test_what_diverged_stands_in_nobodys_way():
     assert racing.thresholds(trials[1]) == {}
     racing.observe(trials[1], reaching(trials[1], 0.5, [2.0, 1.0, 0.5, 0.2]))
     assert racing.thresholds(trials[2]) == {250: 2.0, 500: 1.0}
-
-
-def test_the_order_of_the_grid_is_not_that_of_the_plan():
-    trials = plan(["mlp"], [COMPRESSION], seeds=(0,), learning_rates=(1e-3, 4e-3, 2e-3))
-    assert [t.learning_rate for t in sorted(trials, key=grid_order)] == list(RATES)
-    assert len({grid_group(trial) for trial in trials}) == 1
-    assert len({grid_group(trial) for trial in grid(seeds=(0, 1))}) == 2
-
-
-def test_nothing_is_chosen_while_an_earlier_sibling_is_missing():
-    trials = grid()
-    solved, other = ((trial, reaching(trial, value)) for trial, value in zip(trials, (1.0, 0.5), strict=False))
-    assert choose([None, solved]) is None
-    assert choose([other, None]) is None
-    assert choose([solved, None]) == solved
-    assert choose([]) is None
 
 
 def test_a_recipe_that_never_stops_never_races():

@@ -159,6 +159,36 @@ def test_same_records_same_intervals_in_any_order_of_architectures() -> None:
     assert alone.interval == forward["mlp"]
 
 
+def test_tasks_draw_apart_and_settings_of_a_task_together() -> None:
+    """Tasks are independent: the interval of their mean would be too wide if they shared draws."""
+    wide = setting("in-context-recall", vocab_size=32)
+    trials = plan(["mlp"], [RECALL, wide, COMPRESSION])
+    by_seed = [[0, 1, 1, 2], [1, 2, 2, 3], [2, 3, 3, 4]]
+    records = {t.key: record(t, result(t, by_seed[t.seed])) for t in trials}
+    (only,) = score(trials, records).architectures
+    recall, compression = (task.samples for task in only.tasks)
+    assert only.tasks[0].settings[0].interval == only.tasks[0].settings[1].interval
+    assert recall.var() == pytest.approx(compression.var(), rel=0.2)
+    assert abs(np.corrcoef(recall, compression)[0, 1]) < 0.1
+    assert only.samples.var() == pytest.approx(recall.var() / 2, rel=0.2)
+
+
+def test_costs_are_those_of_the_first_tasks_easiest_setting() -> None:
+    settings = [
+        setting("compression", vocab_size=16, length=8),
+        setting("in-context-recall", vocab_size=32, length=32),
+        setting("in-context-recall", vocab_size=16, length=64),
+        setting("in-context-recall", vocab_size=16, length=32),
+    ]
+    trials = plan(["mh-attention swiglu"], settings, seeds=(0,))
+    scores = score(trials, {})
+    assert scores.reference == settings[3]
+    (only,) = scores.architectures
+    assert only.costs.num_params == only.architecture.num_params(vocab_size=16, length=31, dim=128)
+    assert only.costs.state_size == only.architecture.state_size(length=31, dim=128)
+    assert only.costs.flops == only.architecture.flops(vocab_size=16, length=31, dim=128)
+
+
 def test_one_seed_covers_test_instances_only() -> None:
     trials = plan(["mlp"], [RECALL], seeds=(0,))
     scores = score(trials, simulate(trials, lambda _: 0.5, num_units=400))

@@ -2,7 +2,8 @@
 
 A module defines ``ORACLES`` (layer name to function of the layer's module and ``(batch, length, dim)``
 float64), and may define ``CONFIGS`` (further knobs to test: name, knobs) and ``TOLERANCES`` and
-``CAUSALITY_TOLERANCES`` (by text form; see :class:`archlab.testing.LayerContract`). Of layers that are made of
+``CAUSALITY_TOLERANCES`` (by text form; see :class:`archlab.testing.LayerContract`), and ``NO_DECAY`` (layer name to patterns
+of the matrices that weight decay must not act on). Of layers that are made of
 layers, ``COMPOSITES`` has the oracles (name to function of the oracles of these layers, module and input), and
 ``SPECS`` what to test.
 """
@@ -28,6 +29,7 @@ ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = _merged("ORACLES")
 TOLERANCES: dict[str, float] = _merged("TOLERANCES")
 CAUSALITY_TOLERANCES: dict[str, float] = _merged("CAUSALITY_TOLERANCES")
 CONFIGS: list[tuple[str, dict[str, Any]]] = [config for module in _MODULES for config in getattr(module, "CONFIGS", [])]
+NO_DECAY: dict[str, tuple[str, ...]] = _merged("NO_DECAY")
 COMPOSITES: dict[str, Callable[..., Tensor]] = _merged("COMPOSITES")
 SPECS: list[str] = [spec for module in _MODULES for spec in getattr(module, "SPECS", [])]
 
@@ -37,3 +39,10 @@ def oracle_of(config: LayerConfig) -> Callable[[nn.Module, Tensor], Tensor]:
     if isinstance(config, Composite):
         return partial(COMPOSITES[config.name], [oracle_of(x) for x in config.layers])
     return ORACLES[config.name]
+
+
+def no_decay_of(config: LayerConfig) -> tuple[str, ...]:
+    """Patterns of the matrices of a layer that weight decay must not act on; those of a composite are its layers'."""
+    if isinstance(config, Composite):
+        return tuple(f"*.{pattern}" for part in config.layers for pattern in no_decay_of(part))
+    return NO_DECAY.get(config.name, ())

@@ -29,3 +29,4 @@ def h3(module: nn.Module, x_bld: Tensor) -> Tensor:
 
 ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"h3": h3}
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("h3", {"head_dim": 1, "d_state": 8}), ("h3", {"d_state": 4, "d_conv": 1})]
+NO_DECAY: dict[str, tuple[str, ...]] = {"h3": ("ssm.log_rate", "ssm.frequency")}

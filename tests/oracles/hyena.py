@@ -85,3 +85,4 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("hyena", {"filter": "rtf", "inner_factor": 1, "proj_groups": 1, "filter_order": 24}),
     ("mh-hyena", {"filter": "rtf"}),
 ]
+NO_DECAY: dict[str, tuple[str, ...]] = {"hyena": ("filter.*",), "mh-hyena": ("filter.*",)}

@@ -29,3 +29,4 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("hyena-experts", {"num": 3, "inner": 0}),
     ("hyena-experts", {"reference": True}),
 ]
+NO_DECAY: dict[str, tuple[str, ...]] = {"hyena-experts": ("filter.*",)}

@@ -90,3 +90,4 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("log-linear-attention", {"d_state": 3, "d_conv": 1, "expand": 1, "headdim": 64}),
     ("log-linear-gated-deltanet", {"heads": 2, "expand_v": 2, "allow_neg_eigval": True}),
 ]
+NO_DECAY: dict[str, tuple[str, ...]] = dict.fromkeys(ORACLES, ("levels.scale",))

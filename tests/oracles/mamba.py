@@ -36,3 +36,4 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("mamba", {"d_state": 8, "expand": 1}),
     ("mamba", {"d_state": 1, "d_conv": 1, "dt_rank": 3}),
 ]
+NO_DECAY: dict[str, tuple[str, ...]] = {"mamba": ("A_log",)}

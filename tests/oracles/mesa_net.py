@@ -36,3 +36,4 @@ def mesa_net(module: nn.Module, x_bld: Tensor) -> Tensor:
 
 ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"mesa-net": mesa_net}
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("mesa-net", {"heads": 8, "d_conv": 1})]
+NO_DECAY: dict[str, tuple[str, ...]] = {"mesa-net": ("ridge",)}

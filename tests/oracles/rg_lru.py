@@ -37,3 +37,4 @@ def rg_lru(module: nn.Module, x_bld: Tensor) -> Tensor:
 
 ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"rg-lru": rg_lru}
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("rg-lru", {"lru_width": 96, "blocks": 1, "d_conv": 2})]
+NO_DECAY: dict[str, tuple[str, ...]] = {"rg-lru": ("gates_bias",)}

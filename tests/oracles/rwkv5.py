@@ -57,3 +57,9 @@ ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "rwkv-6-channel-mixer": channel_mixing,
 }
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("rwkv-6", {"heads": 2})]
+NO_DECAY: dict[str, tuple[str, ...]] = {
+    "rwkv-5": ("mix", "bonus"),
+    "rwkv-6": ("mix", "bonus", "mix_down", "mix_up", "decay_down", "decay_up"),
+    "rwkv-5-channel-mixer": ("mix",),
+    "rwkv-6-channel-mixer": ("mix",),
+}

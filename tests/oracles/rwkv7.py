@@ -53,3 +53,4 @@ def channel_mixer(module: nn.Module, x_bld: Tensor) -> Tensor:
 
 ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"rwkv-7": time_mixer, "rwkv-7-channel-mixer": channel_mixer}
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("rwkv-7-channel-mixer", {"expand": 1})]
+NO_DECAY: dict[str, tuple[str, ...]] = {"rwkv-7": ("mix", "bonus", "decay_proj.*", "rate_proj.*", "gate_proj.*")}

@@ -42,3 +42,4 @@ def s4d(module: nn.Module, x_bld: Tensor) -> Tensor:
 
 ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"s4d": s4d}
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("s4d", {"d_state": 64}), ("s4d", {"d_state": 2})]
+NO_DECAY: dict[str, tuple[str, ...]] = {"s4d": ("ssm.log_rate", "ssm.frequency")}

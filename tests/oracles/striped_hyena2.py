@@ -62,3 +62,4 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("hyena-mr", {"group_size": 128, "kernel_size": 200}),
     ("hyena-li", {"group_size": 32, "d_state": 3}),
 ]
+NO_DECAY: dict[str, tuple[str, ...]] = dict.fromkeys(ORACLES, ("filter.*",))

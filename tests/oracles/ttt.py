@@ -46,3 +46,4 @@ def ttt_linear(module: nn.Module, x_bld: Tensor) -> Tensor:
 
 ORACLES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"ttt-linear": ttt_linear}
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("ttt-linear", {"heads": 4, "mini_batch": 5, "base_lr": 0.3})]
+NO_DECAY: dict[str, tuple[str, ...]] = {"ttt-linear": ("inner", "inner_norm_*")}

@@ -10,19 +10,19 @@ from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, stripes, sweep_of
 
 from archlab.reports.scaling_page import headline, write_scaling_report
-from archlab.scaling.findings import Findings, find
 from archlab.scaling.fits import Resampling
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
+from archlab.scaling.study_fit import StudyFit, fit_study
 
 LAW = Law()
 
 
 @pytest.fixture
 def findings(tmp_path):
-    def made(*trainings, resamples=20) -> Findings:
+    def made(*trainings, resamples=20) -> StudyFit:
         with StudyStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
-            return find(read_study(store.records()), Resampling(resamples))
+            return fit_study(read_study(store.records()), Resampling(resamples))
 
     return made
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from archlab import architecture
 from archlab.corpora import Corpus, prepare
-from archlab.scaling.plan import LMRun
 from archlab.scaling.recipe import LMRecipe
-from archlab.scaling.sizes import Size
+from archlab.scaling.training_plan import LMRun, Size
 from archlab.scaling.trial import LMTrial
 
 LENGTH = 16

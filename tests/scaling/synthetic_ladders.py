@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tests.scaling.fits.laws import Law
 
-from archlab.scaling.plan import LMRun
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import CurvePoint, LMResult
 from archlab.scaling.store import StudyStore
+from archlab.scaling.training_plan import LMRun
 from archlab.scaling.trial import LMTrial
 
 BUDGETS = (1e17, 2e17, 4e17, 8e17)

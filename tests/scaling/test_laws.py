@@ -27,7 +27,7 @@ def study(tmp_path):
 
 
 def test_every_method_finds_the_law(study):
-    family = study(ladder("a", LAW)).families["a"]
+    family = study(ladder("a", LAW)).tables["a"]
     laws = fit_laws(family, FEW)
     assert tuple(laws.found) == METHODS
     assert not laws.refused
@@ -46,7 +46,7 @@ def test_every_method_finds_the_law(study):
 
 
 def test_intervals_hold_the_law_when_there_is_noise(study):
-    laws = fit_laws(study(ladder("a", LAW, seeds=3, noise=0.005)).families["a"], FEW)
+    laws = fit_laws(study(ladder("a", LAW, seeds=3, noise=0.005)).tables["a"], FEW)
     for law in laws.found.values():
         exponent = law.largest.size_exponent
         assert exponent.low - 0.01 < LAW.size_exponent < exponent.high + 0.01  # noise of one draw of seeds
@@ -54,7 +54,7 @@ def test_intervals_hold_the_law_when_there_is_noise(study):
 
 
 def test_a_jackknife_gives_intervals_where_a_bootstrap_cannot(study):
-    family = study(ladder("a", LAW, sizes=3, reach=2.0, noise=0.004)).families["a"]
+    family = study(ladder("a", LAW, sizes=3, reach=2.0, noise=0.004)).tables["a"]
     by_draws, by_omission = (fit_laws(family, how).found["isoflop"].largest for how in (FEW, Resampling(method="jackknife")))
     assert "cannot be fitted" in by_draws.no_interval
     assert not by_omission.no_interval
@@ -62,20 +62,20 @@ def test_a_jackknife_gives_intervals_where_a_bootstrap_cannot(study):
 
 
 def test_seeds_are_drawn_within_their_size_where_every_size_has_several(study):
-    once, thrice = study(ladder("a", LAW), ladder("b", LAW, seeds=3)).families.values()
+    once, thrice = study(ladder("a", LAW), ladder("b", LAW, seeds=3)).tables.values()
     assert len(set(once.strata())) == len(BUDGETS)
     assert len(set(thrice.strata())) == 7 * len(BUDGETS)
 
 
 def test_one_budget_makes_no_law_and_says_what_is_missing(study):
-    laws = fit_laws(study(ladder("a", LAW, budgets=(1e17,), sizes=4, reach=1.5)).families["a"], NONE)
+    laws = fit_laws(study(ladder("a", LAW, budgets=(1e17,), sizes=4, reach=1.5)).tables["a"], NONE)
     assert "two are needed" in laws.refused["isoflop"]
     assert "isoflop" not in laws.found
 
 
 def test_a_group_that_is_not_bracketed_is_refused_with_the_sizes_to_add(study):
     cut = [one for one in ladder("a", LAW) if one[0].run.budget < max(BUDGETS) or one[0].run.params > 1.1 * best_of(max(BUDGETS))]
-    laws = fit_laws(study(cut).families["a"], NONE)
+    laws = fit_laws(study(cut).tables["a"], NONE)
     (reason,) = laws.isoflop.refused.values()
     assert "not bracketed; add sizes from" in reason
     assert len(laws.isoflop.minima) == len(BUDGETS) - 1
@@ -91,7 +91,7 @@ def test_diverged_runs_are_censored_and_their_group_is_not_bracketed_by_them(stu
         (one, result(None) if one.run.budget == max(BUDGETS) and one.run.params > 1.1 * best_of(one.run.budget) else outcome)
         for one, outcome in ladder("a", LAW)
     ]
-    family = study(trainings).families["a"]
+    family = study(trainings).tables["a"]
     laws = fit_laws(family, NONE)
     assert (len(family.censored), len(family.loss)) == (3, 7 * len(BUDGETS) - 3)
     (reason,) = laws.isoflop.refused.values()
@@ -107,35 +107,35 @@ def test_methods_that_contradict_each_other_are_flagged(study):
         else (one, outcome)
         for one, outcome in ladder("a", LAW)
     ]
-    laws = fit_laws(study(bent).families["a"], NONE)
+    laws = fit_laws(study(bent).tables["a"], NONE)
     assert "isoflop and huber: the optimal sizes at the largest budget differ by a factor of" in laws.disagreement
 
 
 def test_answers_invert_each_other_and_know_how_far_they_reach(study):
-    laws = fit_laws(study(ladder("a", LAW)).families["a"], NONE)
+    laws = fit_laws(study(ladder("a", LAW)).tables["a"], NONE)
     for method in ("huber", "variable-projection"):
         fit = laws.found[method].fit
-        spent = answer(laws.family, method, fit, laws.cost, NONE, flops=1e21)
+        spent = answer(laws.runs, method, fit, laws.cost, NONE, flops=1e21)
         assert spent.loss.value == pytest.approx(LAW.loss(spent.size.value, spent.tokens.value), rel=0.01)
-        back = answer(laws.family, method, fit, laws.cost, FEW, loss=spent.loss.value)
+        back = answer(laws.runs, method, fit, laws.cost, FEW, loss=spent.loss.value)
         assert back.flops.value == pytest.approx(1e21, rel=1e-6)
         assert back.flops.low <= 1e21 * 1.01
         with pytest.raises(ArchlabError, match="no budget reaches it"):
-            answer(laws.family, method, fit, laws.cost, NONE, loss=1.0)
-    assert extrapolation(laws.family, 8e20) == pytest.approx(1000)
-    assert extrapolation(laws.family, 1e16) == pytest.approx(10)
-    assert extrapolation(laws.family, 2e17) <= 1
+            answer(laws.runs, method, fit, laws.cost, NONE, loss=1.0)
+    assert extrapolation(laws.runs, 8e20) == pytest.approx(1000)
+    assert extrapolation(laws.runs, 1e16) == pytest.approx(10)
+    assert extrapolation(laws.runs, 2e17) <= 1
 
 
 def test_sizes_count_without_embeddings_if_asked(study):
-    family = study(ladder("a", LAW), parameters="non-embedding").families["a"]
+    family = study(ladder("a", LAW), parameters="non-embedding").tables["a"]
     assert family.N[0] == family.points[0].run.params_non_embedding
 
 
 def test_of_equal_trials_the_latest_counts(tmp_path):
     with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
-        store.finish(one, result(3.0).to_dict(), {})
+        store.finish(one, result(3.0), {})
         (record,) = store.records()
     study = read_study([record, replace(record, key="of later code", result=result(2.0).to_dict())])
     assert [point.key for point in study.points] == ["of later code"]
@@ -154,7 +154,7 @@ def test_an_empty_store_and_a_single_size_are_refused(study):
     with pytest.raises(ArchlabError, match="no trained language model"):
         study()
     with pytest.raises(ArchlabError, match="a: sizes that have finished: 1; a law takes two"):
-        fit_laws(study([(trial("a", 1e17, 1e6, 1e9), result(3.0))]).families["a"], NONE)
+        fit_laws(study([(trial("a", 1e17, 1e6, 1e9), result(3.0))]).tables["a"], NONE)
     with pytest.raises(ArchlabError, match="resamples=5"):
         Resampling(5)
 
@@ -162,8 +162,8 @@ def test_an_empty_store_and_a_single_size_are_refused(study):
 def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
     with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
-        store.finish(one, result(3.0).to_dict(), {})
-        store.finish(replace(one, device="cuda"), result(2.0).to_dict(), {})
+        store.finish(one, result(3.0), {})
+        store.finish(replace(one, device="cuda"), result(2.0), {})
         (point,) = read_study(store.records()).points
     assert (point.trial.device, point.result.loss) == ("cuda", 2.0)
 
@@ -171,7 +171,7 @@ def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
 def test_recipes_that_differ_are_named_by_what_they_differ_in(tmp_path):
     with StudyStore(tmp_path / "a.db") as store:
         one = trial("a", 1e17, 1e6, 1e9)
-        store.finish(one, result(3.0).to_dict(), {})
-        store.finish(replace(one, recipe=replace(one.recipe, precision="bf16")), result(2.0).to_dict(), {})
+        store.finish(one, result(3.0), {})
+        store.finish(replace(one, recipe=replace(one.recipe, precision="bf16")), result(2.0), {})
         with pytest.raises(ArchlabError, match="precision: the store has runs with bf16 and fp32, whose losses do not compare"):
             read_study(store.records())

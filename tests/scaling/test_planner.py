@@ -1,4 +1,4 @@
-"""From ladders to plans."""
+"""From ladders to plans: which sizes are chosen, and what they are trained with."""
 
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -8,13 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.corpora.corpora_of_text import small_corpus
 
+from archlab.architectures import architecture
+from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
-from archlab.scaling import rules
 from archlab.scaling.flops import training_flops
-from archlab.scaling.ladder import Ladder, load_ladder
-from archlab.scaling.planner import make_plan
+from archlab.scaling.ladder import Ladder, Shape, central_params, load_ladder
+from archlab.scaling.planner import all_sizes, make_plan, nearest_sizes
+from archlab.scaling.training_plan import Size
 
 SPECS = ["transformer++", "striped-hyena", "mamba"]
+VOCAB, LENGTH = 99, 64
+DEFAULT = Shape()
 
 
 def ladder(**values) -> Ladder:
@@ -56,19 +60,9 @@ def test_every_plan_spends_its_budgets(budgets, sizes, spread, length, min_steps
 
 def test_sizes_lie_around_the_rule():
     runs = make_plan(ladder(budgets=(1e15,), sizes=5, spread=2), ["transformer++"]).runs
-    centre = rules.centre(1e15)
+    centre = central_params(1e15)
     for run, factor in zip(runs, (1 / 4, 1 / 2, 1, 2, 4), strict=True):
         assert run.params == pytest.approx(factor * centre, rel=0.3)  # depth grows in steps
-
-
-def test_rules_pass_through_what_is_known():
-    assert rules.centre(2e11) == pytest.approx(13_000)
-    params = rules.centre(4e18)
-    assert 15 < 4e18 / (6 * params) / params < 25  # tokens a parameter
-    assert rules.learning_rate(108e6) == 4.7e-3
-    assert rules.learning_rate(13_000) == rules.HIGHEST_LEARNING_RATE
-    assert rules.batch_size(108e6, 2048) * 2048 == pytest.approx(2048 * 160, rel=0.3)
-    assert rules.batch_size(13_000, 128) * 128 == 2048
 
 
 def test_rules_can_be_overridden():
@@ -134,38 +128,79 @@ def test_the_ladder_of_the_paper_has_its_extent():
     assert 5e9 < max(run.params for run in runs) < 9e9
 
 
-def test_an_own_ladder_is_read(tmp_path: Path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("budgets: [2e11, 400000000000]\nsizes: 3\nseeds: [0, 1]\nvocab_size: 99\n")
-    loaded = load_ladder(str(path))
-    assert (loaded.name, loaded.budgets, loaded.sizes, loaded.seeds) == ("mine", (2e11, 4e11), 3, (0, 1))
-    assert loaded.to_dict() == {"name": "mine", "budgets": [2e11, 4e11], "sizes": 3, "seeds": [0, 1], "vocab_size": 99}
+def sizes_of(spec: str, shape: Shape = DEFAULT, below: float = 1e8):
+    found = []
+    for size in all_sizes(spec, shape, vocab_size=VOCAB, length=LENGTH):
+        if size.params > below:
+            break
+        found.append(size)
+    return found
+
+
+def depth(size: Size) -> int:
+    return len(size.architecture.layers)
+
+
+@pytest.mark.parametrize("spec", CATALOGUE)
+def test_every_architecture_grows(spec: str):
+    found = sizes_of(spec)
+    assert len(found) > 20
+    assert all(one.params < other.params and one.dim < other.dim and depth(one) <= depth(other) for one, other in pairwise(found))
+    written = architecture(spec)
+    for size in found:
+        assert depth(size) >= len(written.layers)
+        assert size.architecture.unit == size.architecture.layers[: len(written.unit)]
+        size.architecture.validate(size.dim)
+
+
+def test_predictions_are_what_is_built():
+    import torch
+
+    for spec in ("striped-mh-hyena", "mamba", "3*[mh-gated-linear-attention swiglu] mh-attention swiglu"):
+        (size,) = nearest_sizes(spec, [60_000], Shape(), vocab_size=VOCAB, length=LENGTH)
+        with torch.device("meta"):
+            model = size.architecture.build(vocab_size=VOCAB, max_length=LENGTH, dim=size.dim)
+        assert size.params == sum(p.numel() for p in model.parameters())
+        ends = [*model.embedding.parameters(), *model.unembedding.parameters()]
+        assert size.params_non_embedding == size.params - sum(p.numel() for p in ends)
+
+
+def test_depth_follows_from_width_and_aspect():
+    depths = {size.dim: depth(size) for size in sizes_of("transformer++", Shape(aspect=64), below=1e9)}
+    assert (depths[32], depths[128], depths[256], depths[1024]) == (4, 4, 8, 32)
+    # A unit of eight layers is repeated whole.
+    striped = {size.dim: depth(size) for size in sizes_of("3*[mh-hyena swiglu] mh-attention swiglu", Shape(aspect=64), below=1e9)}
+    assert (striped[32], striped[256], striped[512], striped[1024]) == (8, 8, 16, 32)
+
+
+def test_heads_follow_from_width_unless_the_spec_gives_them():
+    heads = {size.dim: size.architecture.layers[0].heads for size in sizes_of("transformer++", Shape(head_dim=32))}
+    assert (heads[16], heads[32], heads[64], heads[72], heads[256]) == (1, 1, 2, 2, 8)
+    size = sizes_of("mh-attention(heads=2) swiglu attention swiglu mh-attention", Shape(head_dim=8))[-1]
+    given, single, by_width = (config.heads for config in size.architecture.layers[:5:2])
+    assert (given, single) == (2, 1)
+    assert by_width > 2
+
+
+@settings(deadline=None)  # the first example may import torch
+@given(targets=st.lists(st.floats(3e3, 1e7), min_size=1, max_size=6))
+def test_sizes_are_different_and_near_their_targets(targets: list[float]):
+    found = nearest_sizes("transformer++", targets, Shape(), vocab_size=VOCAB, length=LENGTH)
+    assert len(found) == len(targets)
+    assert all(one.params < other.params for one, other in pairwise(found))
+    if all(other > 2 * one for one, other in pairwise(sorted(targets))) and min(targets) > 6e3:
+        for size, target in zip(found, sorted(targets), strict=True):
+            assert target / 1.5 < size.params < target * 1.5
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("spec", "target", "message"),
     [
-        ("sizes: 3", "budgets is missing"),
-        ("budgets: 2e11", "budgets=200000000000.0: give a list"),
-        ("budgets: []", "budgets: give at least one"),
-        ("budgets: [-1]", "budgets=-1.0: must be positive and finite"),
-        ("budgets: [2e11]\nsize: 3", "unknown field of ladder: 'size': did you mean 'sizes'"),
-        ("budgets: [2e11]\nsizes: many", "sizes='many': give a value of type int"),
-        ("budgets: [2e11]\nspread: 1", "spread=1.0: give a factor above 1"),
-        ("budgets: [2e11]\nconvention: exat", "unknown FLOP convention 'exat': did you mean 'exact'"),
-        ("budgets: [2e11]\nutilisation: 40", "utilisation=40.0: give a share of at most 1"),
-        ("budgets: [2e11]\narchitectures: {a: 3}", "architectures: give specs as text"),
+        ("mh-attention(heads=3001) swiglu", 1e5, "fits no width"),
+        ("swiglu", 1e15, "swiglu: no size near 1e[+]15 parameters: the widest has"),
+        ("swigul", 1e5, "unknown layer 'swigul'"),
     ],
 )
-def test_a_wrong_ladder_is_refused(tmp_path: Path, text: str, message: str):
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
+def test_what_has_no_size_is_refused(spec: str, target: float, message: str):
     with pytest.raises(ArchlabError, match=message):
-        load_ladder(str(path))
-
-
-def test_an_unknown_ladder_or_field_is_named():
-    with pytest.raises(ArchlabError, match="unknown ladder 'quik': did you mean 'quick'"):
-        load_ladder("quik")
-    with pytest.raises(ArchlabError, match="unknown field of a ladder: 'lenght': did you mean 'length'"):
-        ladder().with_values(lenght=3)
+        nearest_sizes(spec, [target], Shape(), vocab_size=VOCAB, length=LENGTH)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from tests.fake_training import ThreadExecutor
+from tests.fake_training import threads
 from tests.scaling.synthetic_ladders import result, trial
 
 from archlab.errors import ArchlabError
@@ -35,7 +35,7 @@ class Trainer:
 
 
 def run(path, trials, train, *listeners) -> RunSummary:
-    with StudyStore(path / "a.db") as store, ThreadExecutor(train, 2) as executor:
+    with StudyStore(path / "a.db") as store, threads(train, 2) as executor:
         return train_all(trials, store, executor, path / "checkpoints", listeners)
 
 
@@ -54,7 +54,7 @@ def test_a_ladder_is_trained_once_and_stored(tmp_path, trials):
 
 def test_what_fails_is_named_and_tried_again(tmp_path, trials):
     summary = run(tmp_path, trials, Trainer(2e6))
-    assert summary.failed == {trials[1].key: "unlucky"}
+    assert summary.failed == {trials[1].key: "ValueError: unlucky"}
     assert len(summary.results) == 3
     train = Trainer()
     assert len(run(tmp_path, trials, train).results) == 4

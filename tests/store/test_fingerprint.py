@@ -8,7 +8,7 @@ import pytest
 from tests.mad.trials import COPYING, trial
 
 from archlab.errors import ArchlabError
-from archlab.layers.external.sources import import_file
+from archlab.sources import import_file
 from archlab.store import fingerprint as trial_module
 from archlab.store.fingerprint import code_fingerprint
 
@@ -105,7 +105,7 @@ def test_the_file_of_a_layer_from_outside_counts(outside):
     file = outside / "mine.py"
     code = EXAMPLE.read_text()
     file.write_text(code + "class Plain(EMA): pass\n")
-    import_file(file)
+    import_file(file, "layers")
 
     def key(spec: str) -> str:
         trial_module._digest_and_imports.cache_clear()
@@ -120,7 +120,7 @@ def test_the_file_of_a_layer_from_outside_counts(outside):
 
 
 def test_torch_counts_by_its_version():
-    assert code_fingerprint("archlab.tasks.base", "torch.nn.modules.rnn") == code_fingerprint("archlab.tasks.base")
+    assert code_fingerprint("archlab.tasks.contract", "torch.nn.modules.rnn") == code_fingerprint("archlab.tasks.contract")
 
 
 def test_code_without_a_file_is_refused():
@@ -163,7 +163,8 @@ def fixture_key_after_editing(tmp_path, monkeypatch):
         "archlab.layers.ops.short_conv",
         "archlab.architectures.backbones",
         "archlab.tasks.selective_copying",
-        "archlab.tasks.base",
+        "archlab.tasks.contract",
+        "archlab.tasks.splits",
         "archlab.tasks._chunks",
         "archlab.mad.train",
         "archlab.mad.evaluate",
@@ -185,7 +186,7 @@ def test_code_that_a_number_depends_on_counts(key_after_editing, module):
         "archlab.architectures.catalogue",
         "archlab.mad.trial",
         "archlab.errors",
-        "archlab.layers.external.sources",
+        "archlab.sources",
         "archlab.layers.external.dotted",
         "archlab.mad.store",
         "archlab.cli",

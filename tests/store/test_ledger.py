@@ -6,7 +6,7 @@ import sqlite3
 import threading
 
 import pytest
-from tests.fake_training import LoggedTraining, ThreadExecutor, make_trials
+from tests.fake_training import LoggedTraining, make_trials, threads
 from tests.synthetic_records import PROVENANCE, result
 
 from archlab.errors import ArchlabError
@@ -43,7 +43,7 @@ def test_a_run_whose_store_is_gone_ends_with_one_line(path, tmp_path, lose):
             lose(path)
 
     gone = pytest.raises(ArchlabError, match=r"archlab.db: the file was deleted or moved while it was in use")
-    with TrialStore(path) as store, ThreadExecutor(LoggedTraining(tmp_path / "log"), 1) as executor, gone:
+    with TrialStore(path) as store, threads(LoggedTraining(tmp_path / "log"), 1) as executor, gone:
         scheduler.run(make_trials(3), store, executor, listeners=[lose_the_store])
 
 
@@ -57,8 +57,8 @@ def test_a_store_that_is_gone_is_noticed_within_a_heartbeat_of_a_long_job(path, 
         return result(trial, [1])
 
     finished = []
-    with TrialStore(path) as store, ThreadExecutor(train, 1) as executor:
-        executor.shutdown = lambda grace=0.0: (executor.closed.set(), ends.set())
+    with TrialStore(path) as store, threads(train, 1) as executor:
+        executor.shutdown = lambda grace=0.0: ends.set()
         with pytest.raises(ArchlabError, match="deleted or moved"):
             scheduler.run(make_trials(1), store, executor, listeners=[lambda e: finished.append(isinstance(e, JobFinished))])
     assert not any(finished)

@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from benchmarks.instance_generators import GENERATORS, NUMPY_GENERATORS, generate
 from scipy.stats import chi2_contingency
 
 from archlab.tasks import IGNORE, Task, registry, setting
+from tests.oracles.tasks import GENERATORS, NUMPY_GENERATORS, TINY, generate
 
 LEAST_P = 1e-3
 """None of the comparisons, whose seeds are fixed, may be less likely than this."""
@@ -24,24 +24,8 @@ def p_of_same_distribution(first: Counter, second: Counter) -> float:
     return chi2_contingency(table).pvalue if table.shape[1] > 1 else 1.0
 
 
-def test_every_task_has_an_instance_generator():
-    assert set(GENERATORS) == set(registry())
-
-
-# Settings so small that whole sequences can be counted.
-TINY = [
-    setting("in-context-recall", vocab_size=4, length=8),
-    setting("in-context-recall", vocab_size=7, length=6, multi_query=False),
-    setting("noisy-in-context-recall", vocab_size=5, noise_vocab_size=1, frac_noise=0.6, length=8),
-    setting("noisy-in-context-recall", vocab_size=6, noise_vocab_size=1, frac_noise=0.6, length=6, multi_query=False),
-    setting("fuzzy-in-context-recall", vocab_size=5, length=7, key_motif_size=2, value_motif_size=1),
-    setting("fuzzy-in-context-recall", vocab_size=5, length=9, key_motif_size=1, value_motif_size=2),
-    setting("fuzzy-in-context-recall", vocab_size=6, length=11, key_motif_size=2, value_motif_size=2, multi_query=False),
-    setting("selective-copying", vocab_size=4, length=10, num_tokens_to_copy=3),
-    setting("compression", vocab_size=4, length=4),
-    setting("memorization", vocab_size=6, length=6),
-    setting("fuzzy-in-context-recall", vocab_size=5, length=15, key_motif_size=2, value_motif_size=2),
-]
+def test_every_task_has_an_oracle_and_settings_to_count():
+    assert set(GENERATORS) == set(registry()) == {task.name for task in TINY}
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])

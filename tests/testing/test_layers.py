@@ -207,6 +207,12 @@ class DiffersWhenCompiled(Accumulator):
         return super().forward(x_bld) + (1 if torch.compiler.is_compiling() else 0)
 
 
+class SparesAMatrixFromDecay(Accumulator):
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.out.weight._no_weight_decay = True
+
+
 class ChannelMixerThatLooksBack(Accumulator):
     def forward(self, x_bld):
         return self.out(x_bld + x_bld.roll(1, 1))
@@ -234,6 +240,7 @@ MODULE_FAULTS = [
     (FailsAtLengthOne, "test_shape_and_dtype", "length 1"),
     (CancelsInLowPrecision, "test_bfloat16_autocast_stays_close", "bfloat16 autocast is off by"),
     (DiffersWhenCompiled, "test_compiles", "compiled by eager: output is off"),
+    (SparesAMatrixFromDecay, "test_weight_decay_acts_on_all_other_matrices", r"exempt from weight decay are \['out.weight'\]"),
     (HidesAParameter, "test_stacked_models_equal_models_apart", "member 0: gradient of out.weight is off"),
 ]
 
@@ -249,6 +256,19 @@ def test_a_channel_mixer_that_mixes_positions_is_caught():
     config_type = type("Config", (AccumulatorConfig,), {"module": ChannelMixerThatLooksBack, "kind": "channel"})
     with pytest.raises(AssertionError, match=r"moves positions \[5, 6\]"):
         contract_of(config_type).test_positions_of_a_channel_mixer_are_independent()
+
+
+def test_a_matrix_that_should_not_decay_and_does_is_caught():
+    contract = contract_of(AccumulatorConfig)
+    type(contract).no_decay = ("out.*",)
+    with pytest.raises(AssertionError, match=r"decay are \[\], no_decay names \['out.weight'\]"):
+        contract.test_weight_decay_acts_on_all_other_matrices()
+
+
+def test_a_channel_mixer_that_attends_is_caught():
+    config_type = type("Config", (AccumulatorConfig,), {"kind": "channel", "is_attention": True})
+    with pytest.raises(AssertionError, match="a channel mixer is no attention"):
+        contract_of(config_type).test_heads_are_a_knob_and_channel_mixers_do_not_attend()
 
 
 def test_a_sequence_mixer_without_a_step_form_is_caught():
@@ -280,6 +300,7 @@ CONFIG_FAULTS = [
     ),
     ("active_flops", lambda self, dim, length: 10**9, "test_parts_of_the_costs_are_no_more_than_the_whole", "active_flops says"),
     ("state_knob", "knob", "test_knobs_that_normalise_do_what_they_are_for", "knob does not set matrix_state"),
+    ("head_knob", "width", "test_heads_are_a_knob_and_channel_mixers_do_not_attend", "head_knob width is no whole number: None"),
     ("validate", refuse_everything, "test_every_width_builds_or_is_refused", "refuses its own test width"),
     ("validate", refuse_namelessly, "test_every_width_builds_or_is_refused", "does not name accumulator"),
     ("build", lambda self, dim, max_length: Accumulator(dim // 2 * 2 + 1), "test_every_width_builds_or_is_refused", None),

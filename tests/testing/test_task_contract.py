@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from archlab.errors import ArchlabError
-from archlab.tasks import IGNORE, Arrays, Task, base
+from archlab.tasks import IGNORE, Arrays, Task, registry
+from archlab.tasks.registry import _REGISTRY
 from archlab.testing.tasks import TaskContract
 
 
@@ -21,6 +22,7 @@ class Echo(Task):
     """
 
     name = "echo"
+    short = "echo"
     summary = "say the first token at the end"
 
     vocab_size: int = 8
@@ -107,8 +109,8 @@ BROKEN = {
 
 
 def failed_checks(task_class: type[Task], monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    base.registry()
-    monkeypatch.setitem(base._REGISTRY, "echo", task_class)
+    registry()
+    monkeypatch.setitem(_REGISTRY, "echo", task_class)
     suite = type("Suite", (TaskContract,), {"task": task_class()})()
     failed = set()
     for check in [name for name in dir(suite) if name.startswith("test_")]:

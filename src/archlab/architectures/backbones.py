@@ -1,16 +1,17 @@
 """The two models that a stack of layers is put into: a language model and an auto-encoder."""
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.ops.rms_norm import rms_norm
 
 if TYPE_CHECKING:
-    from archlab.architectures.spec import Architecture
+    from archlab.layers.contract import LayerConfig
 
 _RMS_EPS = 1e-5
 
@@ -55,13 +56,22 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, architecture: "Architecture", *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
+        self,
+        layers: "Sequence[LayerConfig]",
+        *,
+        num_mixing: int,
+        vocab_size: int,
+        max_length: int,
+        dim: int,
+        norm: str,
+        embedding_std: float,
     ) -> None:
+        """The first ``num_mixing`` of the layers end with the last one that mixes positions."""
         super().__init__()
         make_norm = NORMS[norm]
         self.embedding = nn.Embedding(vocab_size, dim)
-        self.layers = nn.ModuleList(Residual(make_norm(dim), config.build(dim, max_length)) for config in architecture.layers)
-        self.num_mixing = architecture.num_mixing
+        self.layers = nn.ModuleList(Residual(make_norm(dim), config.build(dim, max_length)) for config in layers)
+        self.num_mixing = num_mixing
         self.norm = make_norm(dim)
         self.unembedding = nn.Linear(dim, vocab_size)
         nn.init.normal_(self.embedding.weight, std=embedding_std)
@@ -103,25 +113,22 @@ class AutoEncoder(Backbone):
 
     positions_ld: Tensor
 
-    def __init__(
-        self, architecture: "Architecture", *, vocab_size: int, max_length: int, dim: int, norm: str, embedding_std: float
-    ) -> None:
-        super().__init__(
-            architecture, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std
-        )
+    def __init__(self, layers: "Sequence[LayerConfig]", *, max_length: int, dim: int, norm: str, **options: Any) -> None:
+        super().__init__(layers, max_length=max_length, dim=dim, norm=norm, **options)
         make_norm = NORMS[norm]
         self.decoder = nn.Sequential(
             make_norm(dim), nn.Linear(dim, dim), nn.GELU(), make_norm(dim), nn.Linear(dim, dim), nn.GELU()
         )
         self.register_buffer("positions_ld", sin_cos_positions(max_length, dim), persistent=False)
 
+    @override
     def features(self, ids_bl: Tensor) -> Tensor:
-        """Token ids ``(batch, length)`` to ``(batch, length, dim)``: the code of the whole sequence, by position."""
+        # The code of the whole sequence, by position.
         code_b1d = self.mix_channels(super().features(ids_bl)[:, -1:])
         return code_b1d + self.positions_ld[: ids_bl.shape[1]]
 
+    @override
     def logits(self, features_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, vocab_size)``: acts on each position by itself."""
         logits_blv: Tensor = self.unembedding(self.norm(self.decoder(features_bld)))
         return logits_blv
 
@@ -150,6 +157,3 @@ def reinit_as_reference(model: Backbone) -> None:
         dt_bias = getattr(module, "dt_bias", None)
         if anew and isinstance(dt_bias, nn.Parameter):
             nn.init.zeros_(dt_bias)
-
-
-BACKBONES: dict[str, type[Backbone]] = {"language-model": LanguageModel, "auto-encoder": AutoEncoder}

@@ -9,7 +9,7 @@ from archlab.architectures.spec import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers import Composite, LayerConfig
 from archlab.layers.external.check import check_accounting
-from archlab.layers.registry import LARGEST
+from archlab.layers.knobs import LARGEST
 
 _MOST_SUMS = 10_000
 """Sums of states that are kept while layers are chosen one after the other."""
@@ -56,7 +56,7 @@ def normalise(
         length: positions of a sequence, which bound a window.
 
     Raises:
-        ArchlabError: a number is below 1 or beyond :data:`archlab.layers.contract.LARGEST`, a layer does not fit the width, or
+        ArchlabError: a number is below 1 or beyond :data:`archlab.layers.knobs.LARGEST`, a layer does not fit the width, or
             its state is not known or no number.
     """
     for name, number in {"state": state, "params": params, "length": length}.items():

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError, unknown
 from archlab.layers import LayerConfig, composites, is_path, layer, registry, unknown_layer
-from archlab.layers.contract import knob_value
+from archlab.layers.knobs import knob_value
 
 LayerDefaults = Mapping[str, Mapping[str, Any]]
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from archlab.architectures.backbone_config import BACKBONES, BackboneName, Norm, Part
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.architectures.parser import LayerDefaults, parse
 from archlab.errors import ArchlabError, in_one_line
@@ -12,8 +13,6 @@ from archlab.layers.contract import total
 
 if TYPE_CHECKING:
     from archlab.architectures.backbones import Backbone
-
-BackboneName = Literal["language-model", "auto-encoder"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Architecture:
 
     @property
     def label(self) -> str:
-        """What tables call it: its catalogue name, else its spec."""
+        """Its name in tables: that of the catalogue, else its spec."""
         return self.name or str(self)
 
     def validate(self, dim: int) -> None:
@@ -87,7 +86,7 @@ class Architecture:
         max_length: int,
         dim: int = 128,
         backbone: BackboneName = "language-model",
-        norm: Literal["rmsnorm", "layernorm"] = "rmsnorm",
+        norm: Norm = "rmsnorm",
         embedding_std: float = 0.02,
     ) -> "Backbone":
         """An initialised model: token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``.
@@ -97,12 +96,32 @@ class Architecture:
         Raises:
             ArchlabError: a layer does not fit the width.
         """
-        from archlab.architectures.backbones import BACKBONES
-
         self.validate(dim)
-        return BACKBONES[backbone](
-            self, vocab_size=vocab_size, max_length=max_length, dim=dim, norm=norm, embedding_std=embedding_std
+        return BACKBONES[backbone].module()(
+            self.layers,
+            num_mixing=self.num_mixing,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            dim=dim,
+            norm=norm,
+            embedding_std=embedding_std,
         )
+
+    def around(
+        self,
+        *,
+        vocab_size: int,
+        length: int,
+        dim: int = 128,
+        backbone: BackboneName = "language-model",
+        norm: Norm = "rmsnorm",
+    ) -> list[Part]:
+        """Name, trainable scalars and FLOPs of one sequence of every part of the model around its layers."""
+        return BACKBONES[backbone].around(len(self.layers), vocab_size=vocab_size, length=length, dim=dim, norm=norm)
+
+    def positions(self, length: int, backbone: BackboneName = "language-model") -> list[int]:
+        """Positions of a sequence that each layer runs at."""
+        return BACKBONES[backbone].positions(len(self.layers), self.num_mixing, length)
 
     def num_params(
         self,
@@ -111,25 +130,23 @@ class Architecture:
         length: int,
         dim: int = 128,
         backbone: BackboneName = "language-model",
-        norm: Literal["rmsnorm", "layernorm"] = "rmsnorm",
+        norm: Norm = "rmsnorm",
     ) -> int:
-        """Trainable scalars of the model :meth:`build` gives at ``max_length=length``, embeddings included."""
-        per_norm = dim if norm == "rmsnorm" else 2 * dim
-        layers = sum(config.num_params(dim, length) + per_norm for config in self.layers)
-        decoder = 2 * (per_norm + dim * dim + dim) if backbone == "auto-encoder" else 0
-        return vocab_size * dim + layers + decoder + per_norm + dim * vocab_size + vocab_size
+        """Trainable scalars of the model that :meth:`build` gives at ``max_length=length``, embeddings included."""
+        around = self.around(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone, norm=norm)
+        return self.layer_params(length=length, dim=dim) + sum(part.params for part in around)
+
+    def layer_params(self, *, length: int, dim: int = 128) -> int:
+        """Trainable scalars of the layers, without norms, embedding and unembedding."""
+        return sum(config.num_params(dim, length) for config in self.layers)
 
     def state_size(self, *, length: int, dim: int = 128) -> int | None:
         """Scalars carried from token to token at inference once ``length`` tokens can be held; None if a layer's is unknown."""
         return total([config.state_size(dim, length) for config in self.layers])
 
     def matrix_state(self, *, length: int, dim: int = 128) -> int | None:
-        """Of :meth:`state_size`, what holds content, see :meth:`archlab.layers.LayerConfig.matrix_state`."""
+        """The part of :meth:`state_size` that holds content, as :meth:`archlab.layers.LayerConfig.matrix_state` defines it."""
         return total([config.matrix_state(dim, length) for config in self.layers])
-
-    def layer_params(self, *, length: int, dim: int = 128) -> int:
-        """Trainable scalars of the layers, without norms, embedding and unembedding."""
-        return sum(config.num_params(dim, length) for config in self.layers)
 
     def flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
         """FLOPs of one forward pass over one sequence; a multiply-add is 2.
@@ -140,20 +157,15 @@ class Architecture:
         return self._flops(lambda config, at: config.flops(dim, at), length, dim, vocab_size, backbone)
 
     def active_flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
-        """Of :meth:`flops`, those that the outputs need, see :meth:`archlab.layers.LayerConfig.active_flops`."""
+        """The part of :meth:`flops` that the outputs need: without experts that a token is not routed to."""
         return self._flops(lambda config, at: config.active_flops(dim, at), length, dim, vocab_size, backbone)
 
     def _flops(
-        self, of: Callable[[LayerConfig, int], int], length: int, dim: int, vocab_size: int, backbone: BackboneName
+        self, cost: Callable[[LayerConfig, int], int], length: int, dim: int, vocab_size: int, backbone: BackboneName
     ) -> int:
-        layers = sum(of(config, seen) for config, seen in zip(self.layers, self.positions(length, backbone), strict=True))
-        decoder = 4 * length * dim * dim if backbone == "auto-encoder" else 0
-        return layers + decoder + 2 * length * dim * vocab_size
-
-    def positions(self, length: int, backbone: BackboneName = "language-model") -> list[int]:
-        """Of a sequence, the positions that each layer sees: one of the auto-encoder behind the last that mixes positions."""
-        behind = 1 if backbone == "auto-encoder" else length
-        return [length] * self.num_mixing + [behind] * (len(self.layers) - self.num_mixing)
+        layers = sum(cost(config, at) for config, at in zip(self.layers, self.positions(length, backbone), strict=True))
+        around = self.around(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone)
+        return layers + sum(part.flops for part in around)
 
     def arithmetic_intensity(self, *, length: int, dim: int = 128, vocab_size: int = 0) -> float:
         """FLOPs of one forward pass of the language model over one sequence, for each byte that it must move in float32.

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.options import LayerFiles
 from archlab.cli.run import Device
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.options import LayerFiles
 
 if TYPE_CHECKING:
     from archlab.layers import Composite, LayerConfig
@@ -178,7 +178,7 @@ def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], 
 
 def _check(**options: int) -> None:
     from archlab.errors import ArchlabError
-    from archlab.layers.registry import LARGEST
+    from archlab.layers.knobs import LARGEST
 
     for name, value in options.items():
         if not 1 <= value <= LARGEST:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archlab.cli.describe import Dim, Json
-from archlab.cli.layer_files import LayerFiles
+from archlab.cli.options import LayerFiles
 
 if TYPE_CHECKING:
     from archlab.architectures.normalise import Normalised

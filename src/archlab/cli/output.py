@@ -48,7 +48,7 @@ def message(text: str) -> None:
 
 def store_option(location: str) -> str:
     """What a command needs to find a store again, with a space before it; nothing where it looks by itself."""
-    from archlab.cli.plans import DEFAULT_STORE
+    from archlab.cli.options import DEFAULT_STORE
     from archlab.store.database import shown
 
     by_itself = os.environ.get("ARCHLAB_STORE") or DEFAULT_STORE

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import DEFAULT_STORE, GridValues, Seeds, Set, Settings, Store, Tasks
+from archlab.cli.options import DEFAULT_STORE, GridValues, LayerFiles, Seeds, Set, Settings, Store, TaskFiles, Tasks
 
 if TYPE_CHECKING:
     from archlab.jobs.events import Event, RunSummary
@@ -47,6 +46,7 @@ def run(
     seeds: Seeds = None,
     changes: Set = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     store: Store = DEFAULT_STORE,
     race: Annotated[
         Race,
@@ -92,10 +92,9 @@ def run(
 
     import archlab
     from archlab.cli.normalise import tell
+    from archlab.cli.options import narrowed_protocol
     from archlab.cli.output import message, print_json, print_scores, store_option
-    from archlab.cli.plans import narrowed_protocol
     from archlab.cli.signals import terminable
-    from archlab.format import count
     from archlab.mad.plan import at_equal_state, make_plan
     from archlab.reports.findings import spent
     from archlab.reports.live import LiveView
@@ -128,10 +127,7 @@ def run(
         with terminable():
             scores = archlab.run(architectures, chosen, **options, label=label, listeners=[LiveView(Console(stderr=True)), ended])
     except KeyboardInterrupt:
-        summary = ended.summary
-        if summary is not None:
-            have = f"{summary.reused + summary.computed} of {count(summary.total, 'trial')} are in {shown(store)}"
-            message(f"stopped: {have}; the same command does the rest")
+        message(f"what is done is in {shown(store)}; the same command does the rest")
         sys.exit(130)
     assert ended.summary is not None
     _report(ended.summary, ended.trials)

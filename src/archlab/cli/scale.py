@@ -1,18 +1,39 @@
 """archlab scale: plan, train and fit ladders of language models."""
 
-from typing import Annotated
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli import ladders
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import Seeds
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Seeds, Store
+from archlab.cli.run import Device
+
+if TYPE_CHECKING:
+    from archlab.jobs.events import Event, RunSummary
+    from archlab.scaling.study import Study
+    from archlab.scaling.trial import LMTrial
 
 app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language models.", no_args_is_help=False)
-app.command()(ladders.run)
-app.command()(ladders.fit)
-app.command()(ladders.predict)
-app.command()(ladders.report)
+
+
+class Intervals(StrEnum):
+    """Methods of intervals."""
+
+    bootstrap = "bootstrap"
+    jackknife = "jackknife"
+
+
+IntervalMethod = Annotated[
+    Intervals,
+    typer.Option("--intervals", help="Intervals of laws: draw the training runs again, or leave out one after the other."),
+]
+Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap; 0 for no intervals.")]
+Confidence = Annotated[float, typer.Option(help="Fraction of intervals that should hold the truth.")]
+NonEmbedding = Annotated[bool, typer.Option("--non-embedding", help="Count parameters without embedding and unembedding.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -57,7 +78,7 @@ def plan(
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The plan's file.")] = "plan.yaml",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it takes; write no file.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Plan an IsoFLOP study: budgets, sizes around each optimum, and the steps that spend the budget.
 
@@ -66,12 +87,287 @@ def plan(
 
     For example: `archlab scale plan transformer++ striped-hyena --budgets 2e11,4e11,8e11 --sizes 5 --data stdlib`
     """
-    from archlab.cli.planning import narrowed_ladder, show_plan
+    from dataclasses import asdict
 
-    narrowed = narrowed_ladder(
-        ladder,
-        {"budgets": budgets, "sizes": sizes, "data": data, "tokenizer": tokenizer, "length": length, "repeat": repeat or None},
-        seeds,
-        changes or [],
-    )
-    show_plan(narrowed, specs or [], None if dry_run else output, as_json=as_json)
+    from archlab import scaling
+    from archlab.cli.options import key_value, seed_list
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.format import count
+    from archlab.reports.scaling_tables import plan_on_terminal
+    from archlab.scaling.estimate import plan_costs
+    from archlab.scaling.ladder import load_ladder
+    from archlab.scaling.launch import launch_commands
+
+    values: dict[str, Any] = {
+        "budgets": None if budgets is None else _numbers("--budgets", budgets),
+        "sizes": sizes,
+        "data": data,
+        "tokenizer": tokenizer,
+        "length": length,
+        "repeat": repeat or None,
+        "seeds": None if seeds is None else seed_list(seeds),
+    }
+    for field, value in (key_value("--set", change) for change in changes or []):
+        values[field] = _numbers(f"--set {field}=", str(value)) if field == "params" else value
+    narrowed = load_ladder(ladder).with_values(**values)
+    planned = scaling.plan(specs or (), narrowed)
+    if not dry_run:
+        planned.save(output)
+    costs = plan_costs(planned.runs, narrowed.flops_per_second)
+    if as_json:
+        runs = [asdict(run) | asdict(cost) for run, cost in zip(planned.runs, costs, strict=True)]
+        print_json({"output": None if dry_run else output, "runs": runs, "seconds": sum(cost.seconds for cost in costs)})
+        return
+    print_table(plan_on_terminal(planned, narrowed, costs))
+    if narrowed.peak_flops is not None:
+        for starter, command in launch_commands("plan.yaml" if dry_run else output, narrowed.gpus).items():
+            print(f"# {starter}\n{command}")
+    if not dry_run:
+        message(f"{output} has {count(len(planned.runs), 'training run')}; `archlab scale run {output}` trains them")
+
+
+@app.command()
+def run(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A field of the recipe: schedule (cosine, wsd), warmup, decay, final_lr, weight_decay, beta1, beta2, grad_clip, "
+            "precision (fp32, bf16), micro_batch, recompute, compiled, kernels (torch, fla), embedding_std, evaluations, "
+            "validation_tokens; repeatable.",
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Unfinished training runs; by default beside the store.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
+) -> None:
+    """Train the language models of a plan that the store lacks.
+
+    On this machine they train side by side, one to a worker. Started by `torchrun --no-python`, they train one after the
+    other, each over all processes (FSDP). After Ctrl-C, a crash or kill -9 the same command does the rest: every training
+    run goes on from its last checkpoint.
+
+    For example: `archlab scale run plan.yaml --store scaling.db`
+    """
+    from rich.console import Console
+
+    from archlab import scaling
+    from archlab.cli.options import key_value
+    from archlab.cli.output import message, print_json
+    from archlab.cli.signals import terminable
+    from archlab.reports.live import LiveView
+    from archlab.scaling.recipe import LMRecipe
+    from archlab.scaling.result import Interrupted
+    from archlab.store.database import shown
+
+    trials: dict[str, LMTrial] = {}
+
+    def note_trials(event: "Event") -> None:
+        trials.update({trial.key: trial for trial in getattr(event, "jobs", ())})
+
+    try:
+        with terminable():
+            summary = scaling.train(
+                plan,
+                store=store,
+                recipe=LMRecipe.from_dict(dict(key_value("--set", change) for change in changes or [])),
+                device=device.value,
+                workers=workers,
+                checkpoints=checkpoints,
+                listeners=[note_trials, LiveView(Console(stderr=True))],
+            )
+    except KeyboardInterrupt:
+        message(f"stopped: what is done is in {shown(store)}; the same command does the rest")
+        sys.exit(130)
+    except Interrupted as interrupted:
+        message(f"{interrupted}: the same command does the rest")
+        sys.exit(interrupted.status)
+    if not summary.total:  # a process that follows the first one
+        return
+    _report(summary, trials, store)
+    if as_json:
+        print_json(_document(summary, trials))
+    if summary.failed:
+        sys.exit(1)
+
+
+@app.command()
+def fit(
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+    intervals: IntervalMethod = Intervals.bootstrap,
+    resamples: Resamples = 300,
+    confidence: Confidence = 0.95,
+    non_embedding: NonEmbedding = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit scaling laws to the language models of a store, and compare their architectures.
+
+    Each architecture by four methods side by side: the minima of its IsoFLOP groups (a group whose best size is its
+    smallest or largest is refused), the parametric law by Huber loss, the same by least squares, and the lower envelope of
+    the training curves. With intervals, the error on the largest budget held out, and a warning where the methods disagree.
+
+    For example: `archlab scale fit --store scaling.db`
+    """
+    from archlab import scaling
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.reports import scaling_tables as tables
+    from archlab.reports.scaling_text import state_text
+    from archlab.scaling.fits import StateFit
+
+    study = _study(store, non_embedding)
+    with _progress(study) as advance:
+        result = scaling.fit(study, intervals=intervals.value, resamples=resamples, confidence=confidence, on_method=advance)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    for warning in result.warnings:
+        message(warning)
+    for laws in result.laws:
+        print_table(tables.laws_on_terminal(laws))
+    for table in (
+        tables.over_training_table(result),
+        tables.off_optimal_table(result),
+        tables.sweep_table(result.sweeps),
+        tables.comparison_table(result),
+    ):
+        if table is not None:
+            print_table(tables.terminal_table(table))
+    if isinstance(result.state, StateFit):
+        message(state_text(result.state))
+    message(result.headline)
+
+
+@app.command()
+def predict(
+    flops: Annotated[float | None, typer.Option(metavar="C", help="The budget to spend, as in 1e21.")] = None,
+    loss: Annotated[float | None, typer.Option(metavar="L", help="The loss to reach, in nats a token.")] = None,
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+    intervals: IntervalMethod = Intervals.bootstrap,
+    resamples: Resamples = 300,
+    confidence: Confidence = 0.95,
+    non_embedding: NonEmbedding = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the best model of a budget, or the budget that reaches a loss: size, tokens, loss, and how far beyond the data.
+
+    For example: `archlab scale predict --flops 1e21`
+    """
+    from archlab import scaling
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.errors import ArchlabError
+    from archlab.reports.scaling_tables import predictions_on_terminal
+
+    if (flops is None) == (loss is None):
+        raise ArchlabError("give --flops (as in --flops 1e21) or --loss (as in --loss 2.0), one of them")
+    study = _study(store, non_embedding)
+    with _progress(study) as advance:
+        predictions = scaling.predict(
+            study,
+            flops=flops,
+            loss=loss,
+            intervals=intervals.value,
+            resamples=resamples,
+            confidence=confidence,
+            on_method=advance,
+        )
+    for warning in predictions.warnings:
+        message(warning)
+    if as_json:
+        print_json(predictions.to_dict())
+    else:
+        print_table(predictions_on_terminal(predictions))
+
+
+@app.command()
+def report(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "scaling.html",
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+    intervals: IntervalMethod = Intervals.bootstrap,
+    resamples: Resamples = 300,
+    confidence: Confidence = 0.95,
+    non_embedding: NonEmbedding = False,
+) -> None:
+    """Write the report of a study: one HTML file that works offline, and its training runs as CSV beside it.
+
+    IsoFLOP curves with their minima, the frontier of the loss, optimal sizes and tokens, residuals, the error on the
+    largest budget held out, comparisons, and the origin of every number.
+    """
+    from archlab import scaling
+    from archlab.cli.output import message
+    from archlab.reports.scaling_page import csv_beside
+
+    csv_beside(output)  # a wrong path is refused before anything is fitted
+    study = _study(store, non_embedding)
+    with _progress(study) as advance:
+        result = scaling.fit(study, intervals=intervals.value, resamples=resamples, confidence=confidence, on_method=advance)
+    table = scaling.report(result, output)
+    message(f"wrote {output} and {table}")
+
+
+def _study(store: str, non_embedding: bool) -> "Study":
+    from archlab.scaling.study import open_study
+
+    return open_study(store, "non-embedding" if non_embedding else "all")
+
+
+@contextmanager
+def _progress(study: "Study") -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, gone at the end; call the function that it gives after each method of each architecture."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from archlab.scaling.laws import METHODS
+
+    columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(study.tables) * len(METHODS))
+        yield lambda: progress.advance(task)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    from archlab.errors import ArchlabError
+
+    try:
+        return tuple(float(number) for number in text.split(",") if number.strip())
+    except ValueError:
+        raise ArchlabError(f"{option} {text}: give numbers, as in {option} 2e11,4e11") from None
+
+
+def _report(summary: "RunSummary", trials: "dict[str, LMTrial]", store: str) -> None:
+    from archlab.cli.output import message, store_option
+    from archlab.format import count, duration
+
+    parts = [f"{count(summary.computed, 'training run')} computed in {duration(summary.wall_seconds)}"]
+    if not summary.computed:
+        parts = ["nothing was left to compute"]
+    if summary.reused:
+        parts.append(f"{count(summary.reused, 'training run')} taken from the store")
+    if diverged := summary.count("diverged"):
+        parts.append(f"{diverged} diverged: fits count them as censored")
+    message("; ".join(parts))
+    for key, reason in summary.failed.items():
+        message(f"failed: {trials[key]}: {reason}")
+    if not summary.failed:
+        message(f"`archlab scale fit{store_option(store)}` fits the laws")
+
+
+def _document(summary: "RunSummary", trials: "dict[str, LMTrial]") -> dict[str, Any]:
+    rows = []
+    for key, trial in trials.items():
+        result = summary.results.get(key)
+        row = {"key": key, **trial.to_dict(), "result": None, "error": summary.failed.get(key)}
+        if result is not None:
+            row["result"] = {name: value for name, value in result.to_dict().items() if name != "curve"}
+        rows.append(row)
+    return {"training_runs": len(rows), "computed": summary.computed, "reused": summary.reused, "runs": rows}

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import DEFAULT_STORE, Settings, Store, Tasks
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Settings, Store, TaskFiles, Tasks
 
 if TYPE_CHECKING:
     from archlab.mad.results import Results
@@ -33,6 +32,7 @@ def scores(
     tasks: Tasks = None,
     settings: Settings = "all",
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """Show the leaderboard of a run.
@@ -41,8 +41,8 @@ def scores(
     Intervals come from a bootstrap over seeds and test sequences; differences between architectures are paired.
     """
     import archlab
+    from archlab.cli.options import task_names
     from archlab.cli.output import print_json, print_scores
-    from archlab.cli.plans import task_names
 
     with archlab.open(store) as results:
         found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
@@ -62,14 +62,15 @@ def report(
     tasks: Tasks = None,
     settings: Settings = "all",
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
 ) -> None:
     """Write the page of a run: one HTML file that works offline.
 
     It has curves, costs, differences, and the origin of every number.
     """
     import archlab
+    from archlab.cli.options import task_names
     from archlab.cli.output import message
-    from archlab.cli.plans import task_names
 
     with archlab.open(store) as results:
         plan = results.plan(run, protocol)

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import DEFAULT_STORE, Store
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
 
 app = typer.Typer(help="Look after a store: check, merge, export, rekey.")
 
@@ -21,6 +20,7 @@ def store_commands(context: typer.Context) -> None:
 def check(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
     """Read everything in a store, and count it; status 1 if something cannot be read.
@@ -85,6 +85,7 @@ def export(
     store: Store = DEFAULT_STORE,
     run: Annotated[str | None, typer.Option("--run", metavar="N|LABEL", help="Only the trials of this run.")] = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
 ) -> None:
     """Write the trials of a store as a table, one row a trial."""
     from pathlib import Path

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from archlab.cli.options import TaskFiles
+
 app = typer.Typer()
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead.")]
@@ -26,7 +28,7 @@ def tasks(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_tasks(as_json: Json = False) -> None:
+def list_tasks(task_files: TaskFiles = None, as_json: Json = False) -> None:
     """List the tasks with the knobs of their base settings, what guessing reaches, and what they ask."""
     from archlab.cli.output import print_json, print_table
     from archlab.reports.instance import task_table
@@ -36,7 +38,8 @@ def list_tasks(as_json: Json = False) -> None:
     if as_json:
         print_json(
             [
-                {"task": t.name, "summary": t.summary, "backbone": t.backbone, "chance": t.chance, "knobs": t.knobs()}
+                {"task": t.name, "short": t.short, "summary": t.summary, "backbone": t.backbone, "chance": t.chance}
+                | {"knobs": t.knobs()}
                 for t in tasks
             ]
         )
@@ -46,34 +49,44 @@ def list_tasks(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A task: `archlab tasks list` names them.")],
+    name: Annotated[str, typer.Argument(help="A task, by its name or short name: `archlab tasks list` has both.")],
     split: Annotated[
         SplitName,
         typer.Option(help="In the recall tasks, every next token of the training split is a target, of the others only answers."),
     ] = SplitName.test,
     seed: Annotated[int, typer.Option(help="Seed of the draw: another seed, another sequence.")] = 0,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Draw what this protocol (a name, or the path of a YAML file) trains, and say what else it varies."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KNOB=VALUE", help="Change a knob from the base setting, as in `--set length=32`; repeatable."
-        ),
+        typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob, as in `--set length=32`; repeatable."),
     ] = None,
+    task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """Draw one sequence of a task and print it for a person: tokens by role, the answers beneath.
 
-    For example: `archlab tasks show selective-copying --set length=40 --set num_tokens_to_copy=6`
-    """
-    from archlab.cli.output import print_json, print_table
-    from archlab.cli.plans import key_value
-    from archlab.reports.instance import render_instance
-    from archlab.tasks import sample, setting
+    Without `--protocol` it is the base setting of the paper.
 
-    task = setting(name, **dict(key_value("--set", change) for change in changes or []))
+    For example: `archlab tasks show copy --protocol quick --set num_tokens_to_copy=6`
+    """
+    from rich.console import Group
+
+    from archlab.cli.options import key_value
+    from archlab.cli.output import print_json, print_table
+    from archlab.mad.protocol import load_protocol
+    from archlab.reports.instance import render_instance, render_setting
+    from archlab.tasks import find_task, sample, setting
+
+    name = find_task(name).name
+    settings = load_protocol(protocol).with_tasks([name]).tasks[name].settings if protocol else (setting(name),)
+    task = setting(name, **settings[0].knobs() | dict(key_value("--set", change) for change in changes or []))
     inputs, targets = sample(task, split.value, n=1, seed=seed)
     if as_json:
-        document = {"task": task.name, "knobs": task.knobs(), "split": split.value, "seed": seed}
+        document = {"task": task.name, "knobs": task.knobs(), "chance": task.chance, "split": split.value, "seed": seed}
         roles = {role: [ids.start, ids.stop] for role, ids in task.describe_tokens().items()}
         print_json(document | {"roles": roles, "inputs": inputs[0].tolist(), "targets": targets[0].tolist()})
     else:
-        print_table(render_instance(task, inputs[0], targets[0]))
+        print_table(Group(render_setting(task, settings), render_instance(task, inputs[0], targets[0])))

@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from archlab.cli.layer_files import LayerFiles
-from archlab.cli.plans import DEFAULT_STORE, Store
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
 
 app = typer.Typer(help="The trials of a store: list, delete, run again.")
 
@@ -26,6 +25,7 @@ def trials(
     task: Task = None,
     status: Status = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
     """List the trials of a store, oldest first.
@@ -71,6 +71,7 @@ def delete(
     task: Task = None,
     status: Status = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete trials, so that the next run computes them again. Asks first, unless --yes is given.

@@ -71,7 +71,7 @@ class LocalExecutor(Generic[J, P, R]):
         self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds] | None = None
     ) -> list[Future[R]]:
         """Queue jobs for the next free worker, as :meth:`archlab.jobs.executor.Executor.submit` says."""
-        group = _Group(jobs, on_progress, thresholds or [{}] * len(jobs), [Future() for _ in jobs])
+        group: _Group[J, P, R] = _Group(jobs, on_progress, thresholds or [{}] * len(jobs), [Future() for _ in jobs])
         self._groups.update(dict.fromkeys(group.futures, group))
         for future in group.futures:
             future.add_done_callback(self._groups.pop)

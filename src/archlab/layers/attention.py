@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, divides_evenly, nearest_divisor, positive
@@ -109,6 +110,7 @@ class AttentionConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 1706.03762, 2104.09864"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 1
     """Heads; each is ``dim / heads`` wide, an even number."""
@@ -117,9 +119,14 @@ class AttentionConfig(LayerConfig):
         """Refuse fewer than one head."""
         positive(self, "heads")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width into even parts."""
         divides_evenly(self, "heads", dim)
+
+    @property
+    @override
+    def is_attention(self) -> bool:
+        return self.visible_window() is None
 
     def visible_window(self) -> int | None:
         """Tokens that a query sees, itself included; ``None`` for the whole past."""
@@ -137,22 +144,31 @@ class AttentionConfig(LayerConfig):
         """Width of the keys of all heads, and of the values."""
         return dim // self.heads * self.key_value_heads()
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """Projections of queries, keys, values and outputs, with biases."""
+        # Projections of queries, keys, values and outputs, with biases.
         return (dim + 1) * 2 * (dim + self._kv_dim(dim))
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """A key and a value for every token that can be seen."""
+        # A key and a value for every token that can be seen.
         return 2 * self._visible(length) * self._kv_dim(dim)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """Projections, scores and weighted values, over every pair that is scored."""
         window = self._visible(length)
         pairs = length * length if window == length else scored_pairs(length, window, dim // self.heads)
         return 4 * dim * (dim + self._kv_dim(dim)) * length + 4 * dim * pairs
 
+    @override
+    def paper_flops(self, dim: int, length: int) -> float | None:
+        if not self.is_attention or self.key_value_heads() != self.heads:
+            return None
+        return 8.0 * length * dim**2 + 4.0 * length**2 * dim + 2.0 * length**2 * self.heads
+
+    @override
     def build(self, dim: int, max_length: int) -> Attention:
-        """See :meth:`LayerConfig.build`; ``max_length`` bounds the step form's buffers only."""
+        # ``max_length`` bounds the step form's buffers only.
         self.validate(dim)
         return Attention(dim, self.heads, self.key_value_heads(), self.visible_window(), self._visible(max_length))
 
@@ -180,8 +196,8 @@ class SlidingAttentionConfig(AttentionConfig):
         """Refuse fewer than one head or visible token."""
         positive(self, "heads", "window")
 
+    @override
     def visible_window(self) -> int:
-        """The knob ``window``."""
         return self.window
 
 
@@ -207,8 +223,9 @@ class GroupedQueryAttentionConfig(AttentionConfig):
     """Tokens that a query sees, itself included; 0 for the whole past."""
 
     @property
+    @override
     def state_knob(self) -> str:
-        """See :attr:`LayerConfig.state_knob`: the window, if there is one."""
+        # The window, if there is one.
         return "window" if self.window else ""
 
     def __post_init__(self) -> None:
@@ -222,10 +239,10 @@ class GroupedQueryAttentionConfig(AttentionConfig):
         if self.window < 0:
             raise ArchlabError(f"gqa(window={self.window}): window must be at least 1, or 0 for the whole past")
 
+    @override
     def key_value_heads(self) -> int:
-        """The knob ``kv_heads``."""
         return self.kv_heads
 
+    @override
     def visible_window(self) -> int | None:
-        """The knob ``window``."""
         return self.window or None

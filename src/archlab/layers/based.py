@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from typing_extensions import override
+
 from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.linear_attention import LinearAttention
 from archlab.layers.ops.feature_map import Taylor
@@ -22,6 +24,7 @@ class BasedConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2402.18668"
     state_knob: ClassVar[str] = "feature_dim"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     feature_dim: int = 4
@@ -30,28 +33,29 @@ class BasedConfig(LayerConfig):
         """Refuse sizes below one."""
         positive(self, "heads", "feature_dim")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width."""
         divides(self, "heads", dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 2 * dim * dim + 2 * dim * self.heads * self.feature_dim
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
         return Taylor.width(self.feature_dim) * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head and its sum of keys."""
+        # The matrix of each head and its sum of keys.
         return self.matrix_state(dim, length) + Taylor.width(self.feature_dim) * self.heads
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         head = Taylor.width(self.feature_dim), dim // self.heads, length
         return 2 * length * self.num_params(dim, length) + self.heads * linear_attention_flops(*head, chunk_size(*head))
 
+    @override
     def build(self, dim: int, max_length: int) -> LinearAttention:
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return LinearAttention(dim, self.heads, self.feature_dim, feature_map="taylor", normalize=True)

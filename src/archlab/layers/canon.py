@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.short_conv import ShortConv
@@ -27,25 +28,28 @@ class CanonConfig(LayerConfig):
         """Refuse no taps."""
         positive(self, "d_conv")
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self.d_conv * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the inputs the convolution looks back on."""
+        # The inputs the convolution looks back on.
         return (self.d_conv - 1) * dim
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the inputs of a convolution are none."""
+        # The inputs of a convolution are none.
         return 0
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: the taps on earlier tokens; that on the token itself scales it, as a gate does."""
+        # The taps on earlier tokens; that on the token itself scales it, as a gate does.
         lags = min(self.d_conv, length) - 1
         return dim * lags * (2 * length - lags - 1)
 
+    @override
     def build(self, dim: int, max_length: int) -> "Canon":
-        """See :meth:`LayerConfig.build`."""
         return Canon(dim, self.d_conv)
 
 

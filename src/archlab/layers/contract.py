@@ -7,13 +7,15 @@ file needs no edit elsewhere, and so are those that installed packages name as e
 """
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
+from typing_extensions import override
+
 from archlab.errors import ArchlabError
+from archlab.layers.knobs import knob_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,6 +38,8 @@ class LayerConfig(ABC):
     """Name in specs, set by :func:`register`."""
     paper: ClassVar[str]
     """Where the layer comes from: an arXiv number, or a reference."""
+    head_knob: ClassVar[str] = ""
+    """The knob, a whole number, that says how many heads there are; empty if the layer has none."""
 
     @property
     def state_knob(self) -> str:
@@ -46,6 +50,11 @@ class LayerConfig(ABC):
     @abstractmethod
     def kind(self) -> Kind:
         """Whether the layer mixes along the sequence or along the width only; most layers set a class variable."""
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether a token attends to the whole past before it; a class variable where no knob decides."""
+        return False
 
     def validate(self, dim: int) -> None:  # noqa: B027 - most layers fit every width
         """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``."""
@@ -83,6 +92,10 @@ class LayerConfig(ABC):
         All of them unless the layer says otherwise.
         """
         return self.flops(dim, length)
+
+    def paper_flops(self, dim: int, length: int) -> float | None:
+        """:meth:`flops` by the formula of arXiv 2403.17844, appendix; None if it has none for the layer."""
+        return None
 
     @abstractmethod
     def build(self, dim: int, max_length: int) -> "nn.Module":
@@ -129,12 +142,18 @@ class Composite(LayerConfig):
     """What it is made of; not a knob."""
 
     @property
+    @override
     def kind(self) -> Kind:
-        """It mixes along the sequence if one of its layers does."""
         return "sequence" if any(x.kind == "sequence" for x in self.layers) else "channel"
 
+    @property
+    @override
+    def is_attention(self) -> bool:
+        # Attention only: beside another sequence mixer it counts as that.
+        return self.kind == "sequence" and all(x.is_attention for x in self.layers if x.kind == "sequence")
+
+    @override
     def validate(self, dim: int) -> None:
-        """Every layer must fit the width, see :meth:`LayerConfig.validate`."""
         for part in self.layers:
             try:
                 part.validate(dim)
@@ -146,30 +165,31 @@ class Composite(LayerConfig):
         """How many of each layer there are."""
         return 1
 
+    @override
     def state_size(self, dim: int, length: int) -> int | None:
-        """See :meth:`LayerConfig.state_size`."""
         return total([x.state_size(dim, length) for x in self.layers], self.copies)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int | None:
-        """See :meth:`LayerConfig.matrix_state`."""
         return total([x.matrix_state(dim, length) for x in self.layers], self.copies)
 
+    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
-        """See :meth:`LayerConfig.resized`."""
         return replace(self, layers=tuple(x.resized(dim, factor) for x in self.layers))
 
+    @override
     def knobs(self) -> dict[str, Any]:
-        """See :meth:`LayerConfig.knobs`."""
         return {knob: value for knob, value in super().knobs().items() if knob != "layers"}
 
+    @override
     def modules(self) -> tuple[str, ...]:
-        """See :meth:`LayerConfig.modules`."""
         return (*super().modules(), *(module for x in self.layers for module in x.modules()))
 
+    @override
     def identity(self) -> list[Any]:
-        """See :meth:`LayerConfig.identity`."""
         return [*super().identity(), [x.identity() for x in self.layers]]
 
+    @override
     def _arguments(self) -> list[str]:
         return [*map(str, self.layers), *super()._arguments()]
 
@@ -178,28 +198,6 @@ def total(states: Sequence[int | None], copies: int = 1) -> int | None:
     """The sum of what layers carry, ``copies`` times; None if one of them is not known."""
     known = [state for state in states if state is not None]
     return copies * sum(known) if len(known) == len(states) else None
-
-
-def knob_text(value: Any) -> str:
-    """A knob's value as specs write it, which :func:`knob_value` reads back; strings are quoted where they would read as
-    something else, and a quote within them is doubled."""
-    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_][\w.+/:-]*", value) and knob_value(value) == value):
-        return str(value)
-    return '"{}"'.format(value.replace('"', '""'))
-
-
-def knob_value(text: str) -> Any:
-    """The value of a knob that specs write as ``text``: a quoted string, a truth value, a number, or else the text itself."""
-    if text[0] in "\"'":
-        return text[1:-1].replace(2 * text[0], text[0])
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            pass
-    return text
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.decay import chunk_size
@@ -32,6 +33,7 @@ class DeltaNetConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2406.06484"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     expand_v: int = 1
@@ -42,8 +44,8 @@ class DeltaNetConfig(LayerConfig):
         """Refuse sizes below one."""
         positive(self, "heads", "expand_v", "d_conv")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width."""
         divides(self, "heads", dim)
 
     def _head(self, dim: int) -> tuple[int, int]:
@@ -66,27 +68,28 @@ class DeltaNetConfig(LayerConfig):
         """Parameters outside of linear maps."""
         return self.d_conv * self._convolved(dim) + self._head(dim)[1]
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + self._vectors(dim)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
         keys, values = self._head(dim)
         return self.heads * keys * values
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head, and the inputs the convolution looks back on."""
+        # The matrix of each head, and the inputs the convolution looks back on.
         return self.matrix_state(dim, length) + (self.d_conv - 1) * self._convolved(dim)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, convolution, what is written and what is read."""
         head = *self._head(dim), length, chunk_size(*self._head(dim), length)
         mixing = self.heads * delta_rule_flops(*head, self._decay_dim(dim))
         return 2 * length * (self._weights(dim) + self.d_conv * self._convolved(dim)) + mixing
 
+    @override
     def build(self, dim: int, max_length: int) -> "DeltaNet":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return DeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
 
@@ -101,16 +104,18 @@ class GatedDeltaNetConfig(DeltaNetConfig):
 
     paper: ClassVar[str] = "arXiv 2412.06464"
 
+    @override
     def _weights(self, dim: int) -> int:
-        """Of these more: the gate of the output and the decays."""
+        # Adds the gate of the output and the decays.
         return super()._weights(dim) + dim * (self.expand_v * dim + self.heads)
 
+    @override
     def _vectors(self, dim: int) -> int:
-        """Of these more: rate and step size of each head's decay."""
+        # Adds rate and step size of each head's decay.
         return super()._vectors(dim) + 2 * self.heads
 
+    @override
     def build(self, dim: int, max_length: int) -> "GatedDeltaNet":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return GatedDeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
 
@@ -193,11 +198,12 @@ class GatedDeltaNet(DeltaNet):
         for parameter in (self.dt_bias, self.A_log):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
+    @override
     def _log_decay(self, x: Tensor) -> Tensor:
-        """See :class:`DeltaNet`: (..., heads, 1)."""
+        # (..., heads, 1).
         dt = F.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
         return -(self.A_log.exp() * dt)[..., None]
 
+    @override
     def _gate(self, x: Tensor, normed: Tensor) -> Tensor:
-        """See :class:`DeltaNet`."""
         return normed * F.silu(self.gate_proj(x)).view_as(normed)

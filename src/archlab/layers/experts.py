@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import Composite, LayerConfig
@@ -38,26 +39,26 @@ class ExpertsConfig(Composite):
             raise ArchlabError(f"{self}: give one layer to make copies of, as in experts(mamba, num=4)")
         check_choice(self, self.num, self.active)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self.num * self.layers[0].num_params(dim, length) + router_params(dim, self.num)
 
     @property
+    @override
     def copies(self) -> int:
-        """See :attr:`Composite.copies`."""
         return self.num
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         return self.num * self.layers[0].flops(dim, length) + 2 * length * dim * self.num
 
+    @override
     def active_flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.active_flops`."""
         needed = self.active if self.kind == "channel" else self.num
         return needed * self.layers[0].active_flops(dim, length) + 2 * length * dim * self.num
 
+    @override
     def build(self, dim: int, max_length: int) -> "Experts":
-        """See :meth:`LayerConfig.build`."""
         experts = [self.layers[0].build(dim, max_length) for _ in range(self.num)]
         return Experts(experts, Router(dim, self.num, self.active))
 

@@ -5,12 +5,14 @@ from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, positive
+from archlab.layers.knobs import LARGEST
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.registry import LARGEST, register
+from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
 
@@ -27,6 +29,7 @@ class GatedLinearAttentionConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2312.06635"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 1
     expand_k: float = 1.0
@@ -41,8 +44,9 @@ class GatedLinearAttentionConfig(LayerConfig):
             if not 0 < getattr(self, knob) <= LARGEST:
                 raise ArchlabError(f"{self.name}({knob}={getattr(self, knob)}): {knob} must be above 0, and at most {LARGEST:,}")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse expansions that give no whole number of channels a head."""
+        # Refuse expansions that give no whole number of channels a head.
         for knob in ("expand_k", "expand_v"):
             expand = getattr(self, knob)
             channels = dim * expand / self.heads
@@ -57,26 +61,26 @@ class GatedLinearAttentionConfig(LayerConfig):
         """Keys' and values' width, all heads together."""
         return int(dim * self.expand_k), int(dim * self.expand_v)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         keys, values = self._widths(dim)
         gate = self.gate_low_rank * (dim + keys) + keys
         return dim * (2 * keys + 3 * values) + gate + values // self.heads
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head."""
         keys, values = self._widths(dim)
         return keys * values // self.heads
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         keys, values = self._widths(dim)
         projections = dim * (2 * keys + 3 * values) + self.gate_low_rank * (dim + keys)
         head = keys // self.heads, values // self.heads
         return 2 * length * projections + self.heads * decayed_linear_attention_flops(*head, length, chunk_size(*head, length))
 
+    @override
     def build(self, dim: int, max_length: int) -> "GatedLinearAttention":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return GatedLinearAttention(dim, self.heads, *self._widths(dim), self.gate_low_rank, self.gate_logit_normalizer)
 

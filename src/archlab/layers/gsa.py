@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
@@ -27,6 +28,7 @@ class GSAConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2409.07146"
     state_knob: ClassVar[str] = "num_slots"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 4
     num_slots: int = 8
@@ -36,30 +38,31 @@ class GSAConfig(LayerConfig):
         """Refuse sizes below one."""
         positive(self, "heads", "num_slots", "gate_logit_normalizer")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width."""
         divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
         """Entries of the linear maps."""
         return 4 * dim * dim + dim * self.heads * self.num_slots
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the keys and the values of every slot."""
+        # The keys and the values of every slot.
         return 2 * dim * self.num_slots
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, scores of the slots and what is read of them."""
         head = dim // self.heads, self.num_slots, length
         one_pass = decayed_linear_attention_flops(*head, chunk_size(*head))
         return 2 * length * self._weights(dim) + 2 * self.heads * one_pass
 
+    @override
     def build(self, dim: int, max_length: int) -> "GSA":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return GSA(dim, self.heads, self.num_slots, self.gate_logit_normalizer)
 

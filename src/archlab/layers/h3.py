@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, divides, positive
@@ -45,31 +46,33 @@ class H3Config(LayerConfig):
         if self.d_state < 2 or self.d_state % 2:
             raise ArchlabError(f"h3(d_state={self.d_state}): d_state must be even and at least 2: states come in pairs")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width."""
         divides(self, "head_dim", dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * (dim + 1) + (self.d_conv + 1) * dim + diagonal_ssm_params(dim // self.head_dim, self.d_state)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the diagonal states of all products."""
+        # The diagonal states of all products.
         return dim * self.head_dim * self.d_state
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the diagonal states of all products, and the keys the shift looks back on."""
+        # The diagonal states of all products, and the keys the shift looks back on.
         return self.matrix_state(dim, length) + dim * (self.d_conv - 1)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, shift, and kernel and convolution or states."""
         heads, mapped = dim // self.head_dim, 2 * length * dim * (4 * dim + self.d_conv)
         if _through_states(self.d_state, length):
             return mapped + heads * scalar_decayed_linear_attention_flops(2 * self.head_dim, self.head_dim, length, CHUNK)
         return mapped + diagonal_ssm_kernel_flops(heads, self.d_state, length) + conv_heads_flops(dim, heads, length)
 
+    @override
     def build(self, dim: int, max_length: int) -> "H3":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return H3(dim, self.head_dim, self.d_state, self.d_conv)
 

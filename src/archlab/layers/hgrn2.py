@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, divides, positive
@@ -39,26 +40,26 @@ class HGRN2Config(LayerConfig):
         if not 0 <= self.lower_bound < 1:
             raise ArchlabError(f"hgrn2(lower_bound={self.lower_bound}): lower_bound must be at least 0 and below 1")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width."""
         divides(self, "expand_ratio", dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head."""
         return dim * self.expand_ratio
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, and what is read of the state."""
         head = self.expand_ratio, self.expand_ratio, length
         mixing = dim // self.expand_ratio * decayed_linear_attention_flops(*head, chunk_size(*head))
         return 8 * length * dim * dim + mixing
 
+    @override
     def build(self, dim: int, max_length: int) -> "HGRN2":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return HGRN2(dim, self.expand_ratio, self.lower_bound)
 

@@ -1,10 +1,12 @@
 """Hyena operators: gated long convolutions with implicit or rational kernels, depthwise or over outer products in heads."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError, unknown
 from archlab.layers.contract import LayerConfig, divides, positive
@@ -53,8 +55,9 @@ class HyenaConfig(LayerConfig):
     filter: str = "implicit"
 
     @property
+    @override
     def state_knob(self) -> str:
-        """See :attr:`LayerConfig.state_knob`: the degree of a rational kernel."""
+        # The degree of a rational kernel.
         return "filter_order" if self.filter == "rtf" else ""
 
     def __post_init__(self) -> None:
@@ -62,32 +65,40 @@ class HyenaConfig(LayerConfig):
         positive(self, "inner_factor", "proj_groups", "filter_order")
         _is_filter(self, self.filter)
 
+    @override
     def validate(self, dim: int) -> None:
-        """See :meth:`LayerConfig.validate`."""
         _divides_projections(self, self.proj_groups, self.inner_factor * dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         inner = self.inner_factor * dim
         kernels = _FILTERS[self.filter].num_params(inner, length, self.filter_order) + inner
         return _block_params(dim, inner, self.proj_groups) + kernels
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the filtered signal, or the rational kernel's recurrence."""
+        # The filtered signal, or the rational kernel's recurrence.
         return _FILTERS[self.filter].memory(length, self.filter_order) * self.inner_factor * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`."""
         return self.matrix_state(dim, length) + _short_state(self.inner_factor * dim, self.proj_groups)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         inner = self.inner_factor * dim
         kernels = _FILTERS[self.filter].flops(inner, length, self.filter_order)
         return _block_flops(dim, inner, self.proj_groups, length) + kernels + conv_flops(inner, length, length)
 
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        inner = self.inner_factor * dim
+        filters = self.filter_order * length * inner
+        long = 10 * length * math.log2(length) * inner + 4 * length * inner
+        return 6 * length * dim * inner / self.proj_groups + 18 * length * inner + filters + long + 2 * length * dim * inner
+
+    @override
     def build(self, dim: int, max_length: int) -> "Hyena":
-        """See :meth:`LayerConfig.build`."""
         return Hyena(dim, max_length, self)
 
 
@@ -109,6 +120,7 @@ class MultiHeadHyenaConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2310.18780"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 16
     proj_groups: int = 4
@@ -116,8 +128,9 @@ class MultiHeadHyenaConfig(LayerConfig):
     filter: str = "implicit"
 
     @property
+    @override
     def state_knob(self) -> str:
-        """See :attr:`LayerConfig.state_knob`: the degree of a rational kernel."""
+        # The degree of a rational kernel.
         return "filter_order" if self.filter == "rtf" else ""
 
     def __post_init__(self) -> None:
@@ -125,31 +138,38 @@ class MultiHeadHyenaConfig(LayerConfig):
         positive(self, "heads", "proj_groups", "filter_order")
         _is_filter(self, self.filter)
 
+    @override
     def validate(self, dim: int) -> None:
-        """See :meth:`LayerConfig.validate`."""
         divides(self, "heads", dim)
         _divides_projections(self, self.proj_groups, dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         kernels = _FILTERS[self.filter].num_params(self.heads, length, self.filter_order) + self.heads
         return _block_params(dim, dim, self.proj_groups) + kernels
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: keys and values, or the rational kernel's recurrence for their products."""
+        # Keys and values, or the rational kernel's recurrence for their products.
         return self.filter_order * dim * dim // self.heads if self.filter == "rtf" else (length - 1) * 2 * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`."""
         return self.matrix_state(dim, length) + _short_state(dim, self.proj_groups)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         kernels = _FILTERS[self.filter].flops(self.heads, length, self.filter_order)
         return _block_flops(dim, dim, self.proj_groups, length) + kernels + conv_heads_flops(dim, self.heads, length)
 
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        filters = self.filter_order * length * self.heads
+        long = 10 * length * math.log2(length) * dim**2 / self.heads + 4 * length * dim**2 / self.heads
+        return 6 * length * dim**2 / self.proj_groups + 18 * length * dim + filters + long + 2 * length * dim**2
+
+    @override
     def build(self, dim: int, max_length: int) -> "MultiHeadHyena":
-        """See :meth:`LayerConfig.build`."""
         module = RationalMultiHeadHyena if self.filter == "rtf" else MultiHeadHyena
         return module(dim, max_length, self)
 
@@ -317,16 +337,16 @@ class MultiHeadHyena(HyenaBlock):
 class RationalMultiHeadHyena(MultiHeadHyena):
     """:class:`MultiHeadHyena` whose kernels have a recurrence, over the outer products of keys and values."""
 
+    @override
     def init_state(self, batch_size: int) -> State:
-        """See :meth:`Recurrent.init_state`."""
         head = self.out_proj.in_features // self.heads
         return {
             "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
             "products": self.empty(batch_size, self.memory, self.heads, head, head),
         }
 
+    @override
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`Recurrent.step`."""
         *qvk, short_bkc = self.project_step(x_bd, state["short"])
         q_bhd, v_bhe, k_bhd = (x_bc.view(len(x_bc), self.heads, -1) for x_bc in qvk)
         y_bhde, products = self.filter_step(k_bhd[..., :, None] * v_bhe[..., None, :], state["products"])

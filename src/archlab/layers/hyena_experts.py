@@ -1,9 +1,11 @@
 """Hyena experts: one long convolution for the channels of several experts, of which each token reads a few."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import Kind, LayerConfig, positive
@@ -55,27 +57,29 @@ class HyenaExpertsConfig(LayerConfig):
     def _channels(self, dim: int) -> int:
         return self.num * self.width(dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         channels = self._channels(dim)
         projections = (dim + 1 + KERNEL_SIZE + 1) * 3 * channels + (self.width(dim) + 1) * dim
         kernels = ImplicitFilter.num_params(channels, length, self.filter_order) + channels
         return projections + kernels + router_params(dim, self.num)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the filtered signal."""
+        # The filtered signal.
         return (length - 1) * self._channels(dim)
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: as ``hyena``, the filtered signal and inputs of the short convolution."""
+        # As ``hyena``, the filtered signal and inputs of the short convolution.
         return self.matrix_state(dim, length) + (KERNEL_SIZE - 1) * 3 * self._channels(dim)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         return self._flops(dim, length, self._channels(dim))
 
+    @override
     def active_flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.active_flops`."""
         return self._flops(dim, length, self._channels(dim) if self.reference else self.active * self.width(dim))
 
     def _flops(self, dim: int, length: int, read: int) -> int:
@@ -85,8 +89,16 @@ class HyenaExpertsConfig(LayerConfig):
         mixing = conv_flops(read if length <= TOEPLITZ_MAX_LENGTH else channels, length, length)
         return 2 * length * projections + ImplicitFilter.flops(channels, length, self.filter_order) + mixing
 
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        # Follows from what the experts are made of.
+        width, inner = self.width(dim), self._channels(dim)
+        long = 10 * length * math.log2(length) * inner + 4 * length * inner
+        filters = self.filter_order * length * inner
+        return 6 * length * dim * inner + 18 * length * inner + filters + long + 2 * length * dim * (width + self.num)
+
+    @override
     def build(self, dim: int, max_length: int) -> "HyenaExperts":
-        """See :meth:`LayerConfig.build`."""
         return HyenaExperts(dim, max_length, self)
 
 

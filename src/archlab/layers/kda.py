@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.deltanet import DeltaNet, DeltaNetConfig
 from archlab.layers.ops.precision import at_least_float32
@@ -24,20 +25,23 @@ class KDAConfig(DeltaNetConfig):
 
     paper: ClassVar[str] = "arXiv 2510.26692"
 
+    @override
     def _decay_dim(self, dim: int) -> int:
-        """One for each channel of the keys."""
+        # One for each channel of the keys.
         return self._head(dim)[0]
 
+    @override
     def _weights(self, dim: int) -> int:
-        """Of these more: decays and the output's gate."""
+        # Adds decays and the output's gate.
         return super()._weights(dim) + self._head(dim)[1] * (3 + self.expand_v) * dim
 
+    @override
     def _vectors(self, dim: int) -> int:
-        """Of these more: each head's rate, each channel's step size, and the bias of the gate."""
+        # Adds each head's rate, each channel's step size, and the bias of the gate.
         return super()._vectors(dim) + self.heads + (1 + self.expand_v) * dim
 
+    @override
     def build(self, dim: int, max_length: int) -> "KDA":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return KDA(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
 
@@ -59,11 +63,12 @@ class KDA(DeltaNet):
         for parameter in (self.dt_bias, self.A_log):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
+    @override
     def _log_decay(self, x: Tensor) -> Tensor:
-        """See :class:`DeltaNet`: (..., heads, keys)."""
+        # (..., heads, keys).
         dt = F.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
         return -self.A_log.exp()[:, None] * dt.view(*x.shape[:-1], self.heads, -1)
 
+    @override
     def _gate(self, x: Tensor, normed: Tensor) -> Tensor:
-        """See :class:`DeltaNet`."""
         return normed * torch.sigmoid(self.gate_proj(x)).view_as(normed)

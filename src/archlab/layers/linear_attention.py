@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import unknown
 from archlab.layers.contract import LayerConfig, divides, positive
@@ -29,6 +30,7 @@ class LinearAttentionConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2006.16236"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 1
     feature_map: str = "elementwise-product"
@@ -40,33 +42,34 @@ class LinearAttentionConfig(LayerConfig):
         if self.feature_map not in FEATURE_MAPS:
             raise unknown(f"{self.name}(feature_map): feature map", self.feature_map, FEATURE_MAPS)
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width."""
         divides(self, "heads", dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + 2 * FEATURE_MAPS[self.feature_map].num_params(dim // self.heads)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
         return FEATURE_MAPS[self.feature_map].width(dim // self.heads) * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head and, if normalised, its sum of keys."""
+        # The matrix of each head and, if normalised, its sum of keys.
         keys = self.heads * FEATURE_MAPS[self.feature_map].width(dim // self.heads)
         return self.matrix_state(dim, length) + keys * self.normalize
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         head = dim // self.heads
         features = FEATURE_MAPS[self.feature_map]
         width = features.width(head)
         mixing = linear_attention_flops(width, head, length, chunk_size(width, head, length))
         return 8 * dim * dim * length + self.heads * (2 * features.flops(head) * length + mixing)
 
+    @override
     def build(self, dim: int, max_length: int) -> "LinearAttention":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return LinearAttention(dim, self.heads, dim // self.heads, self.feature_map, self.normalize)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.short_conv import ShortConv
@@ -27,24 +28,26 @@ class LIVConfig(LayerConfig):
         """Refuse no taps."""
         positive(self, "d_conv")
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + self.d_conv * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the gated inputs the convolution looks back on."""
+        # The gated inputs the convolution looks back on.
         return (self.d_conv - 1) * dim
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the inputs of a convolution are none."""
+        # The inputs of a convolution are none.
         return 0
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections and convolution."""
         return 2 * length * self.num_params(dim, length)
 
+    @override
     def build(self, dim: int, max_length: int) -> "LIV":
-        """See :meth:`LayerConfig.build`."""
         return LIV(dim, self.d_conv)
 
 

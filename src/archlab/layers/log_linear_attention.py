@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from archlab.layers.mamba2 import Mamba2, Mamba2Config
@@ -32,24 +33,26 @@ class LogLinearAttentionConfig(Mamba2Config):
 
     paper: ClassVar[str] = "arXiv 2506.04761"
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """Of these more than Mamba-2: the weights of the levels."""
+        # Adds the weights of the levels to Mamba-2.
         _, heads, _ = self._sizes(dim)
         return super().num_params(dim, length) + (dim + 1) * heads * num_levels(length)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: as Mamba-2, with a matrix for every level but the token itself."""
+        # As Mamba-2, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, convolution, and what is read of the states."""
         inner, heads, convolved = self._sizes(dim)
         weights = dim * (2 * inner + convolved + heads * (1 + num_levels(length))) + self.d_conv * convolved
         head = self.d_state, self.headdim, length
         return 2 * length * weights + heads * fenwick_linear_attention_flops(*head, chunk_size(*head))
 
+    @override
     def build(self, dim: int, max_length: int) -> "LogLinearAttention":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return LogLinearAttention(dim, self.expand * dim, self.headdim, self.d_state, self.d_conv, num_levels(max_length))
 
@@ -64,22 +67,24 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
 
     paper: ClassVar[str] = "arXiv 2506.04761"
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """Of these more than Gated DeltaNet: the weights of the levels."""
+        # Adds the weights of the levels to Gated DeltaNet.
         return super().num_params(dim, length) + (dim + 1) * self.heads * num_levels(length)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: as Gated DeltaNet, with a matrix for every level but the token itself."""
+        # As Gated DeltaNet, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, convolution, what is written and what is read."""
         head = *self._head(dim), length
         weights = self._weights(dim) + self.d_conv * self._convolved(dim) + dim * self.heads * num_levels(length)
         return 2 * length * weights + self.heads * fenwick_delta_rule_flops(*head, chunk_size(*head))
 
+    @override
     def build(self, dim: int, max_length: int) -> "LogLinearGatedDeltaNet":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         knobs = self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval
         return LogLinearGatedDeltaNet(dim, *knobs, num_levels(max_length))
@@ -139,8 +144,8 @@ class LogLinearAttention(Mamba2):
         super().__init__(dim, inner, headdim, d_state, d_conv)
         self.levels = LevelWeights(dim, self.heads, levels)
 
+    @override
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         z, xbc, dt = self.in_proj(x_bld).split(self.in_split, dim=-1)
         c, b, x, dt, log_decay = self._heads(self.conv(xbc), dt)
         weights = self.levels(x_bld)
@@ -149,13 +154,14 @@ class LogLinearAttention(Mamba2):
             y = fenwick_linear_attention(c, b, dt * x, log_decay, weights, chunk)
         return self._read_out(y, x, z)
 
+    @override
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Empty buckets (B, E - 1, H, N, P), an empty convolution window (B, K - 1, C), and the position (B)."""
+        # Empty buckets (B, E - 1, H, N, P), an empty convolution window (B, K - 1, C), and the position (B).
         state = super().init_state(batch_size)
         return {"conv": state["conv"], **self.levels.init_state(state["ssm"])}
 
+    @override
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
         z, xbc, dt = self.in_proj(x_bd).split(self.in_split, dim=-1)
         xbc, conv = self.conv.step(xbc, state["conv"])
         c, b, x, dt, log_decay = self._heads(xbc, dt)
@@ -177,8 +183,8 @@ class LogLinearGatedDeltaNet(GatedDeltaNet):
         super().__init__(dim, heads, values, d_conv, allow_neg_eigval)
         self.levels = LevelWeights(dim, heads, levels)
 
+    @override
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         q, k, v, beta, log_decay = self._project(x_bld, self.conv(self.qkv_proj(x_bld)))
         weights = self.levels(x_bld)
         with no_autocast(x_bld):
@@ -186,13 +192,14 @@ class LogLinearGatedDeltaNet(GatedDeltaNet):
             mixed = fenwick_delta_rule(q, k, v, beta[..., 0], log_decay[..., 0], weights, chunk)
         return self._read_out(x_bld, mixed)
 
+    @override
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Empty buckets (B, E - 1, heads, keys, values), an empty convolution window (B, K - 1, C), and the position (B)."""
+        # Empty buckets (B, E - 1, heads, keys, values), an empty convolution window (B, K - 1, C), and the position (B).
         state = super().init_state(batch_size)
         return {"conv": state["conv"], **self.levels.init_state(state["kv"])}
 
+    @override
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
         qkv, conv = self.conv.step(self.qkv_proj(x_bd), state["conv"])
         q, k, v, beta, log_decay = self._project(x_bd, qkv)
         past = log_decay.exp()[:, None, ..., None] * state["buckets"]

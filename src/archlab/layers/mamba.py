@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, positive
@@ -45,30 +46,38 @@ class MambaConfig(LayerConfig):
         """Inner width and rank of the step-size projection."""
         return self.expand * dim, self.dt_rank or math.ceil(dim / 16)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         inner, rank = self._sizes(dim)
         convolution = inner * (self.d_conv + 1)
         selection = inner * (rank + 2 * self.d_state) + (rank + 1) * inner
         return 3 * dim * inner + convolution + selection + inner * self.d_state + inner
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
         return self.expand * dim * self.d_state
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the state-space states and the inputs the convolution looks back on."""
+        # The state-space states and the inputs the convolution looks back on.
         return self.matrix_state(dim, length) + self.expand * dim * (self.d_conv - 1)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, convolution, scan and read-out."""
         inner, rank = self._sizes(dim)
         projections = 3 * dim * inner + inner * (rank + 2 * self.d_state) + rank * inner
         scan_and_readout = 2 * inner * self.d_state
         return 2 * length * (projections + self.d_conv * inner + scan_and_readout)
 
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        inner, rank = self._sizes(dim)
+        selection = 2 * length * inner * (rank + 2 * self.d_state) + 2 * length * rank * inner
+        projections = 4.0 * length * dim * inner + 2 * length * dim * inner
+        return projections + 2 * self.d_conv * length * inner + selection + 2 * length * inner * self.d_state
+
+    @override
     def build(self, dim: int, max_length: int) -> "Mamba":
-        """See :meth:`LayerConfig.build`."""
         inner, rank = self._sizes(dim)
         return Mamba(dim, inner, rank, self.d_state, self.d_conv)
 

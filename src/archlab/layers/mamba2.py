@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, nearest_divisor, positive
@@ -41,8 +42,8 @@ class Mamba2Config(LayerConfig):
         """Refuse sizes below one."""
         positive(self, "d_state", "d_conv", "expand", "headdim")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the inner width."""
         inner = self.expand * dim
         if inner % self.headdim:
             raise ArchlabError(
@@ -55,28 +56,29 @@ class Mamba2Config(LayerConfig):
         inner = self.expand * dim
         return inner, inner // self.headdim, inner + 2 * self.d_state
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         inner, heads, convolved = self._sizes(dim)
         return dim * (inner + convolved + heads) + convolved * (self.d_conv + 1) + 3 * heads + inner + inner * dim
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
         return self.expand * dim * self.d_state
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head, and the inputs the convolution looks back on."""
+        # The matrix of each head, and the inputs the convolution looks back on.
         return self.matrix_state(dim, length) + (self.d_conv - 1) * self._sizes(dim)[2]
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, convolution, and what is read of the state."""
         inner, heads, convolved = self._sizes(dim)
         weights = dim * (2 * inner + convolved + heads) + self.d_conv * convolved
         head = self.d_state, self.headdim, length
         return 2 * length * weights + heads * scalar_decayed_linear_attention_flops(*head, chunk_size(*head))
 
+    @override
     def build(self, dim: int, max_length: int) -> "Mamba2":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return Mamba2(dim, self.expand * dim, self.headdim, self.d_state, self.d_conv)
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.decay import chunk_size
@@ -32,6 +33,7 @@ class MesaNetConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2506.05233"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 16
     d_conv: int = 4
@@ -40,35 +42,37 @@ class MesaNetConfig(LayerConfig):
         """Refuse sizes below one."""
         positive(self, "heads", "d_conv")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width."""
         divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
         """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + 2 * self.heads + 2 * self.d_conv * dim + dim + dim // self.heads
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: both matrices of each head."""
+        # Both matrices of each head.
         return 2 * dim * dim // self.heads
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: two matrices a head, and the inputs the convolution looks back on."""
+        # Two matrices a head, and the inputs the convolution looks back on.
         return self.matrix_state(dim, length) + 2 * (self.d_conv - 1) * dim
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, convolution, the scan of key matrices, their systems, read-out."""
         width = dim // self.heads
         systems = 2 * (length - 1) * width**2 + length * (2 * width**3 // 3 + 2 * width**2)
         read_out = scalar_decayed_linear_attention_flops(width, width, length, chunk_size(width, width, length))
         return 2 * length * (self._weights(dim) + 2 * self.d_conv * dim) + self.heads * (systems + read_out)
 
+    @override
     def build(self, dim: int, max_length: int) -> "MesaNet":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return MesaNet(dim, self.heads, self.d_conv)
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, positive
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -33,20 +34,20 @@ class MinGRUConfig(LayerConfig):
         """Refuse an expansion below one."""
         positive(self, "expand")
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return (self.maps + (self.expand > 1)) * self.expand * dim * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`."""
         return self.expand * dim
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections and scan."""
         return 2 * length * self.num_params(dim, length) + 2 * (length - 1) * self.expand * dim
 
+    @override
     def build(self, dim: int, max_length: int) -> "MinGRU":
-        """See :meth:`LayerConfig.build`."""
         return MinGRU(dim, self.expand * dim, self.maps)
 
 
@@ -60,8 +61,8 @@ class MinLSTMConfig(MinGRUConfig):
 
     maps: ClassVar[int] = 3
 
+    @override
     def build(self, dim: int, max_length: int) -> "MinLSTM":
-        """See :meth:`LayerConfig.build`."""
         return MinLSTM(dim, self.expand * dim, self.maps)
 
 
@@ -114,8 +115,8 @@ class MinLSTM(MinGRU):
     All else as :class:`MinGRU`.
     """
 
+    @override
     def _mix(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See :class:`MinGRU`."""
         forget, write, candidate = projected.chunk(3, -1)
         # f / (f + i) without the quotient, which is 0 / 0 where both gates are closed.
         logit = F.logsigmoid(forget) - F.logsigmoid(write)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, positive
@@ -28,6 +29,8 @@ class MLAConfig(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04434"
+    is_attention: ClassVar[bool] = True
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     head_dim: int = 16
@@ -49,20 +52,22 @@ class MLAConfig(LayerConfig):
         up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
         return down + up + self.heads * self.head_dim * dim
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`: the linear maps and the norms of the latents."""
         return self._weights(dim) + self.q_rank + self.kv_rank
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: a latent and a rotated key for every token."""
+        # A latent and a rotated key for every token.
         return length * (self.kv_rank + self.rope_dim)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, scores, and values as wide as the keys they are padded to."""
         return 2 * length * self._weights(dim) + 4 * length * length * self.heads * (self.head_dim + self.rope_dim)
 
+    @override
     def build(self, dim: int, max_length: int) -> "MLA":
-        """See :meth:`LayerConfig.build`; ``max_length`` bounds the step form's buffer only."""
+        # ``max_length`` bounds the step form's buffer only.
         return MLA(dim, self, max_length)
 
 

@@ -5,10 +5,12 @@ from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig
-from archlab.layers.registry import LARGEST, register
+from archlab.layers.knobs import LARGEST
+from archlab.layers.registry import register
 
 
 class MLP(nn.Module):
@@ -50,12 +52,14 @@ class ChannelMixer(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "channel"
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """Nothing is carried between positions."""
+        # Nothing is carried between positions.
         return 0
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """Every weight multiplies once a position."""
+        # Every weight multiplies once a position.
         return 2 * length * self.num_params(dim, length)
 
 
@@ -74,8 +78,8 @@ class MLPConfig(ChannelMixer):
         if not 0 < self.expand <= LARGEST:
             raise ArchlabError(f"mlp(expand={self.expand}): expand must be a positive number, of at most {LARGEST:,}")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse an inner width of zero."""
         if self._inner(dim) < 1:
             raise ArchlabError(
                 f"mlp(expand={self.expand}): no inner channel is left at width {dim}; use at least expand={1 / dim:g}"
@@ -84,16 +88,16 @@ class MLPConfig(ChannelMixer):
     def _inner(self, dim: int) -> int:
         return round(self.expand * dim)
 
+    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
-        """See :meth:`LayerConfig.resized`."""
         return replace(self, expand=max(1, round(factor * self._inner(dim))) / dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """Two matrices of ``dim`` by ``expand * dim``."""
         return 2 * dim * self._inner(dim)
 
+    @override
     def build(self, dim: int, max_length: int) -> MLP:
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return MLP(dim, self._inner(dim))
 
@@ -114,18 +118,22 @@ class SwiGLUConfig(ChannelMixer):
         if self.inner < 0:
             raise ArchlabError(f"swiglu(inner={self.inner}): inner must be at least 1, or 0 for the default of 8/3 dim")
 
+    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
-        """See :meth:`LayerConfig.resized`."""
         return replace(self, inner=max(1, round(factor * self._inner(dim))))
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """Three matrices of ``dim`` by the inner width."""
         return 3 * dim * self._inner(dim)
 
     def _inner(self, dim: int) -> int:
         return self.inner or inner_width(dim)
 
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        return 2.0 * length * self.num_params(dim, length)
+
+    @override
     def build(self, dim: int, max_length: int) -> SwiGLU:
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return SwiGLU(dim, self._inner(dim))

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, divides_evenly, positive
 from archlab.layers.ops.decay import chunk_size
@@ -29,6 +30,7 @@ class MLSTMConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04517, 2503.13427"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 4
 
@@ -36,34 +38,36 @@ class MLSTMConfig(LayerConfig):
         """Refuse less than one head."""
         positive(self, "heads")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width into even parts, of which keys take half."""
+        # Refuse heads that do not divide the width into even parts, of which keys take half.
         divides_evenly(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
         """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + 2 * self.heads + dim
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
         return dim * dim // (2 * self.heads)
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: each head's matrix, sum of keys and running maximum."""
+        # Each head's matrix, sum of keys and running maximum.
         return self.matrix_state(dim, length) + dim // 2 + self.heads
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, and what is read of the state and of the sum of keys."""
         keys, values = dim // self.heads // 2, dim // self.heads
         mixing = scalar_decayed_linear_attention_flops(keys, values + 1, length, chunk_size(keys, values, length))
         return 2 * length * self._weights(dim) + self.heads * mixing
 
+    @override
     def build(self, dim: int, max_length: int) -> "MLSTM":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return MLSTM(dim, self.heads)
 

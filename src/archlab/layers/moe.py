@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig
@@ -50,25 +51,30 @@ class MoEConfig(ChannelMixer):
         """Of all units, biases of the reference's router aside."""
         return self._units(dim) * dim * (2 + (self.num if self.reference else 1))
 
+    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
-        """See :meth:`LayerConfig.resized`."""
         return replace(self, inner=max(1, round(factor * self._units(dim) / self.num)))
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + router_params(dim, self.num)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         return 2 * length * (self._weights(dim) + dim * self.num)
 
+    @override
     def active_flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.active_flops`."""
         weights = self._weights(dim) if self.reference else self._weights(dim) * self.active // self.num
         return 2 * length * (weights + dim * self.num)
 
+    @override
+    def paper_flops(self, dim: int, length: int) -> float:
+        # Follows from what the experts are made of.
+        return float(self.active_flops(dim, length))
+
+    @override
     def build(self, dim: int, max_length: int) -> "MoE":
-        """See :meth:`LayerConfig.build`."""
         return MoE(dim, self._units(dim), self)
 
 

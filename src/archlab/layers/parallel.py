@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import Composite
@@ -33,24 +34,24 @@ class ParallelConfig(Composite):
         if len(self.layers) < 2:
             raise ArchlabError(f"{self}: give two layers or more to add, as in parallel(mamba, mh-attention)")
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         gates = (dim + 1) * len(self.layers) if self.gate else 0
         return sum(x.num_params(dim, length) for x in self.layers) + gates
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`."""
         return sum(x.flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
 
+    @override
     def active_flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.active_flops`."""
         return sum(x.active_flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
 
     def _gate_flops(self, dim: int, length: int) -> int:
         return 2 * length * dim * len(self.layers) if self.gate else 0
 
+    @override
     def build(self, dim: int, max_length: int) -> "Parallel":
-        """See :meth:`LayerConfig.build`."""
         return Parallel([x.build(dim, max_length) for x in self.layers], dim if self.gate else 0)
 
 

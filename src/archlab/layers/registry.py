@@ -5,8 +5,8 @@ those that installed packages name as entry points.
 """
 
 import importlib
-import math
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
-
-LARGEST = 10**12
-"""Of whole numbers that are knobs, lengths or states: beyond any model, and small enough to be counted with."""
-
+from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
+from archlab.layers.knobs import check_number, converted
+from archlab.sources import import_installed
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"contract", "registry", "ops", "substates", "external"}
+_NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry", "substates"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
@@ -29,21 +28,32 @@ Config = TypeVar("Config", bound=type[LayerConfig])
 def register(name: str) -> Callable[[Config], Config]:
     """Class decorator: make a config known under ``name`` in specs.
 
+    A class that a notebook's cell defines is replaced by its twin in a file that has the definitions of the cell, so that
+    keys and workers find it; a cell that is edited and run again replaces its layer.
+
     Raises:
-        ArchlabError: the name is taken by another class, a knob has no default, or ``state_knob`` names no knob.
+        ArchlabError: the name is taken by another class, a knob has no default, ``state_knob`` or ``head_knob`` names no
+            whole-number knob, or a session defines the class and its source is not known or needs what another cell defines.
     """
 
     def add(config: Config) -> Config:
+        if is_without_file(config.__module__):
+            config = class_from_cell(config, sys._getframe(1).f_code.co_filename)
+        if not config.__module__.startswith("archlab."):
+            _import_families()  # archlab's own layers have their names before others ask for one
         taken = _REGISTRY.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (config.__module__, config.__qualname__):
+        from_cells = taken is not None and taken.__module__.startswith(PREFIX) and config.__module__.startswith(PREFIX)
+        if taken is not None and not from_cells and _home(taken) != _home(config):
             raise ArchlabError(f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
         defaults = _defaults(config)
         for knob, default in defaults.items():
             if default is MISSING:
                 raise ArchlabError(f"layer {name!r}: its knob {knob} needs a default, as in {knob}: int = 4")
-        state_knob: Any = config.state_knob  # a property where it depends on other knobs
-        if isinstance(state_knob, str) and state_knob and type(defaults.get(state_knob)) is not int:
-            raise unknown(f"state_knob of layer {name!r}:", state_knob, (k for k, v in defaults.items() if type(v) is int))
+        for role in ("state_knob", "head_knob"):
+            knob = getattr(config, role)
+            # A property where it depends on other knobs.
+            if isinstance(knob, str) and knob and type(defaults.get(knob)) is not int:
+                raise unknown(f"{role} of layer {name!r}:", knob, (k for k, v in defaults.items() if type(v) is int))
         config.name = name
         _REGISTRY[name] = config
         return config
@@ -51,26 +61,35 @@ def register(name: str) -> Callable[[Config], Config]:
     return add
 
 
+def _home(config: type[LayerConfig]) -> tuple[str, str]:
+    return config.__module__, config.__qualname__
+
+
 @cache
 def _import_families() -> None:
     import archlab.layers as package
-    from archlab.layers.external.sources import import_installed
 
     for module in pkgutil.iter_modules(package.__path__):
         if module.name not in _NOT_FAMILIES:
             importlib.import_module(f"{package.__name__}.{module.name}")
-    import_installed()
+
+
+@cache
+def _import_installed() -> Mapping[str, str]:
+    """Packages whose layers cannot be imported, and why."""
+    _import_families()
+    return import_installed("archlab.layers")
 
 
 def registry() -> Mapping[str, type[LayerConfig]]:
     """Every known layer by name, without those that are made of others. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if not issubclass(config, Composite)})
 
 
 def composites() -> Mapping[str, type[Composite]]:
     """Every known way to make a layer of layers, by name. Imports torch on the first call."""
-    _import_families()
+    _import_installed()
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
 
 
@@ -81,9 +100,8 @@ def is_path(name: str) -> bool:
 
 def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
     """The error for a layer that is not known; ``others`` are further names that would be."""
-    from archlab.layers.external.sources import left_out
-
-    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out.items())
+    left_out = _import_installed().items()
+    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out)
     return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
 
 
@@ -117,7 +135,7 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
         if knob not in defaults:
             raise unknown(f"knob of {name}:", knob, defaults)
         check_number(f"{name}({knob}={value})", value)
-        knobs[knob] = _coerce(f"{name}({knob}={value})", value, type(defaults[knob]))
+        knobs[knob] = converted(f"{name}({knob}={value})", value, type(defaults[knob]))
     try:
         return config(**made_of, **knobs)
     except ArchlabError:
@@ -129,24 +147,3 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
 def _defaults(config: type[LayerConfig]) -> dict[str, Any]:
     """The knobs of a class with their defaults."""
     return {f.name: f.default for f in fields(config) if not (issubclass(config, Composite) and f.name == "layers")}
-
-
-def check_number(where: str, value: Any) -> None:
-    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`.
-
-    Raises:
-        ArchlabError: naming ``where`` the value is given.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ArchlabError(f"{where}: give a finite number")
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise ArchlabError(f"{where}: give a number of at most {LARGEST:,}")
-
-
-def _coerce(where: str, value: Any, wanted: type) -> Any:
-    """The value as the type of the knob's default; ints are taken for floats, nothing else converts."""
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not wanted:
-        raise ArchlabError(f"{where}: {value!r} is of type {type(value).__name__}, give a value of type {wanted.__name__}")
-    return value

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, divides_evenly, positive
 from archlab.layers.ops.decay import chunk_size
@@ -29,6 +30,7 @@ class RetNetConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2307.08621"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 16
     expand_v: int = 2
@@ -37,26 +39,26 @@ class RetNetConfig(LayerConfig):
         """Refuse sizes below one."""
         positive(self, "heads", "expand_v")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width into even parts."""
         divides_evenly(self, "heads", dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return (2 + 3 * self.expand_v) * dim * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head."""
         return self.expand_v * dim * dim // self.heads
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, and what is read of the state."""
         head = dim // self.heads, self.expand_v * dim // self.heads, length
         mixing = self.heads * scalar_decayed_linear_attention_flops(*head, chunk_size(*head))
         return 2 * length * self.num_params(dim, length) + mixing
 
+    @override
     def build(self, dim: int, max_length: int) -> "RetNet":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return RetNet(dim, self.heads, self.expand_v * dim)
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, positive
@@ -56,24 +57,26 @@ class RGLRUConfig(LayerConfig):
         inner = self._inner(dim)
         return 3 * dim * inner + 2 * inner * inner // self.blocks
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + (self.d_conv + 6) * self._inner(dim) + dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the recurrence and the inputs the convolution looks back on."""
+        # The recurrence and the inputs the convolution looks back on.
         return self._inner(dim) * self.d_conv
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the recurrence, one state a channel."""
+        # The recurrence, one state a channel.
         return self._inner(dim)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, gates, convolution and scan."""
         return 2 * length * (self._weights(dim) + (self.d_conv + 1) * self._inner(dim))
 
+    @override
     def build(self, dim: int, max_length: int) -> "RGLRU":
-        """See :meth:`LayerConfig.build`."""
         return RGLRU(dim, self._inner(dim), self.blocks, self.d_conv)
 
 

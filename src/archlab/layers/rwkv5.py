@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, divides, positive
@@ -30,6 +31,7 @@ class RWKV5Config(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.05892"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
 
@@ -37,8 +39,9 @@ class RWKV5Config(LayerConfig):
         """Refuse less than one head."""
         positive(self, "heads")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width, or of one channel, which a norm would leave at zero."""
+        # Refuse heads that do not divide the width, or of one channel, which a norm would leave at zero.
         divides(self, "heads", dim)
         if dim == self.heads:
             raise ArchlabError(
@@ -53,26 +56,27 @@ class RWKV5Config(LayerConfig):
         """Mixes of a token with the one before."""
         return 4
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + (self._mixes() + 4) * dim
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`."""
         return dim * dim // self.heads
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the matrix of each head, and the last token."""
+        # The matrix of each head, and the last token.
         return self.matrix_state(dim, length) + dim
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, mixes with the token before, and what is read of the state."""
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
         return 2 * length * (self._weights(dim) + self._mixes() * dim) + self.heads * decayed_linear_attention_flops(*head)
 
+    @override
     def build(self, dim: int, max_length: int) -> nn.Module:
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return RWKV5(dim, self.heads)
 
@@ -94,28 +98,29 @@ class RWKV5ChannelMixerConfig(LayerConfig):
         """Refuse an inner width of zero."""
         positive(self, "expand")
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return (2 * self.expand + 1) * dim * dim + 2 * dim
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the last token is no memory."""
+        # The last token is no memory.
         return 0
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the last token."""
         return dim
 
+    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
-        """See :meth:`LayerConfig.resized`."""
         return replace(self, expand=max(1, round(factor * self.expand)))
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, and the mixes with the token before."""
         return 2 * length * self.num_params(dim, length)
 
+    @override
     def build(self, dim: int, max_length: int) -> nn.Module:
-        """See :meth:`LayerConfig.build`."""
         return RWKV5ChannelMixer(dim, self.expand * dim)
 
 
@@ -217,6 +222,7 @@ class RWKV5ChannelMixer(TokenShiftMixer):
         self.mix = nn.Parameter(first_mixes(dim, 1.0, 1.0))
         self.mix._no_weight_decay = True  # type: ignore[attr-defined]
 
+    @override
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
         for_r, for_k = (torch.addcmul(x, last - x, mix) for mix in self.mix)
         out: Tensor = self.r_proj(for_r).sigmoid() * self.v_proj(F.relu(self.k_proj(for_k)).square())

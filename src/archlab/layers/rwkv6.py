@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.registry import register
 from archlab.layers.rwkv5 import RWKV5, RWKV5ChannelMixerConfig, RWKV5Config, first_mixes
@@ -19,16 +20,18 @@ class RWKV6Config(RWKV5Config):
     Knob: ``heads``.
     """
 
+    @override
     def _weights(self, dim: int) -> int:
-        """Of these more: five mixes and the decays, of low rank."""
+        # Adds five mixes and the decays, of low rank.
         return super()._weights(dim) + 2 * dim * (5 * MIX_RANK + DECAY_RANK)
 
+    @override
     def _mixes(self) -> int:
-        """Of these more: that of the decays, and that from which the other five are computed."""
+        # Adds that of the decays, and that from which the other five are computed.
         return super()._mixes() + 2
 
+    @override
     def build(self, dim: int, max_length: int) -> "RWKV6":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return RWKV6(dim, self.heads)
 
@@ -60,8 +63,8 @@ class RWKV6(RWKV5):
         for parameter in (self.mix, self.mix_of_mixes, self.mix_down, self.mix_up, self.decay_down, self.decay_up):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
+    @override
     def _mixed(self, x: Tensor, last: Tensor) -> tuple[Tensor, ...]:
-        """See :class:`RWKV5`."""
         change = last - x
         low_rank = torch.tanh(torch.addcmul(x, change, self.mix_of_mixes) @ self.mix_down)
         chosen = low_rank.view(-1, 5, MIX_RANK).transpose(0, 1) @ self.mix_up

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
@@ -35,23 +36,23 @@ class RWKV7Config(RWKV5Config):
         """Of decays, in-context learning rates and gates."""
         return [max(32, 32 * round(factor * math.sqrt(dim) / 32)) for factor in (2.5, 2.5, 5.0)]
 
+    @override
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * sum(self._ranks(dim))
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return self._weights(dim) + 13 * dim
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, mixes with the token before, what is written and what is read."""
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
         states = self.heads * delta_rule_flops(*head, width, beside=True, least_log_decay=LEAST_LOG_DECAY)
         return 2 * length * (self._weights(dim) + 6 * dim) + states
 
+    @override
     def build(self, dim: int, max_length: int) -> "RWKV7":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return RWKV7(dim, self.heads, *self._ranks(dim))
 
@@ -66,12 +67,12 @@ class RWKV7ChannelMixerConfig(RWKV5ChannelMixerConfig):
 
     paper: ClassVar[str] = "arXiv 2503.14456"
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 2 * self.expand * dim * dim + dim
 
+    @override
     def build(self, dim: int, max_length: int) -> "RWKV7ChannelMixer":
-        """See :meth:`LayerConfig.build`."""
         return RWKV7ChannelMixer(dim, self.expand * dim)
 
 
@@ -165,6 +166,7 @@ class RWKV7ChannelMixer(TokenShiftMixer):
         nn.init.zeros_(self.down.weight)
         self.mix = nn.Parameter(first_mixes(dim, 1.0)[0])
 
+    @override
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
         out: Tensor = self.down(F.relu(self.up(torch.addcmul(x, last - x, self.mix))).square())
         return out

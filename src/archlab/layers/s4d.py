@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig
@@ -33,21 +34,22 @@ class S4DConfig(LayerConfig):
         if self.d_state < 2 or self.d_state % 2:
             raise ArchlabError(f"s4d(d_state={self.d_state}): d_state must be even and at least 2: states come in pairs")
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return diagonal_ssm_params(dim, self.d_state) + 2 * dim * (dim + 1)
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: real and imaginary parts."""
+        # Real and imaginary parts.
         return dim * self.d_state
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: kernel, convolution and projection."""
         kernel = diagonal_ssm_kernel_flops(dim, self.d_state, length)
         return kernel + conv_flops(dim, length, length) + 4 * length * dim * dim
 
+    @override
     def build(self, dim: int, max_length: int) -> "S4D":
-        """See :meth:`LayerConfig.build`."""
         return S4D(dim, self.d_state)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig, divides, positive
 from archlab.layers.ops.gated_long_conv import gated_long_conv
@@ -39,29 +40,32 @@ class _GroupedHyenaConfig(LayerConfig):
 
     group_size: int = 16
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse groups that do not divide the width."""
         divides(self, "group_size", dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + 3 * _SHORT_TAPS * dim + dim + dim // self.group_size * self._filter_params(length)
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: what kernels remember."""
+        # States of the kernels.
         return self._memory(length) * dim
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: what kernels remember and two inputs of the short convolutions."""
+        # States of the kernels and two inputs of the short convolutions.
         return self.matrix_state(dim, length) + (_SHORT_TAPS - 1) * 3 * dim
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`; kernels are evaluated once a batch and charged to the one sequence."""
+        # Kernels are evaluated once a batch and charged to the one sequence.
         projections = 2 * length * (4 * dim * dim + 3 * (1 + _SHORT_TAPS) * dim)  # a bias of zero is one more tap
         return projections + conv_flops(dim, length, self._taps(length)) + self._filter_flops(dim // self.group_size, length)
 
+    @override
     def build(self, dim: int, max_length: int) -> "GroupedHyena":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return GroupedHyena(dim, self._filter(dim // self.group_size, max_length), self._memory(max_length))
 
@@ -102,15 +106,19 @@ class HyenaSEConfig(_GroupedHyenaConfig):
         """Refuse sizes below one."""
         positive(self, "group_size", "kernel_size")
 
+    @override
     def _taps(self, length: int) -> int:
         return min(self.kernel_size, length)
 
+    @override
     def _memory(self, length: int) -> int:
         return self._taps(length) - 1
 
+    @override
     def _filter_params(self, length: int) -> int:
         return self._taps(length)
 
+    @override
     def _filter(self, groups: int, max_length: int) -> "ExplicitFilter":
         return ExplicitFilter(groups, self._taps(max_length))
 
@@ -122,6 +130,7 @@ class HyenaMRConfig(HyenaSEConfig):
 
     kernel_size: int = 128
 
+    @override
     def _filter(self, groups: int, max_length: int) -> "RegularizedFilter":
         return RegularizedFilter(groups, self._taps(max_length), self.kernel_size)
 
@@ -143,18 +152,23 @@ class HyenaLIConfig(_GroupedHyenaConfig):
         """Refuse sizes below one."""
         positive(self, "group_size", "d_state")
 
+    @override
     def _taps(self, length: int) -> int:
         return length
 
+    @override
     def _memory(self, length: int) -> int:
         return self.d_state
 
+    @override
     def _filter_params(self, length: int) -> int:
         return 3 * self.d_state
 
+    @override
     def _filter_flops(self, groups: int, length: int) -> int:
         return 2 * groups * self.d_state * length
 
+    @override
     def _filter(self, groups: int, max_length: int) -> "ModalFilter":
         return ModalFilter(groups, self.d_state)
 
@@ -188,8 +202,9 @@ class RegularizedFilter(ExplicitFilter):
         self.kernel_size = kernel_size
         nn.init.normal_(self.taps, std=_MEDIUM_SCALE / math.sqrt(kernel_size))
 
+    @override
     def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps of every kernel, fewer if it has fewer: (groups, taps)."""
+        # The first ``length`` taps of every kernel, fewer if it has fewer: (groups, taps).
         taps_gk = super().forward(length)
         groups, taps = taps_gk.shape
         rate_g = torch.logspace(*_WINDOW_EXPONENTS, groups, dtype=taps_gk.dtype, device=taps_gk.device)

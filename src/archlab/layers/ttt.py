@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig, divides_evenly, positive
@@ -29,6 +30,7 @@ class TTTLinearConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2407.04620"
     state_knob: ClassVar[str] = "heads"
+    head_knob: ClassVar[str] = "heads"
 
     heads: int = 8
     mini_batch: int = 16
@@ -40,35 +42,37 @@ class TTTLinearConfig(LayerConfig):
         if not 0 < self.base_lr < math.inf:
             raise ArchlabError(f"ttt-linear(base_lr={self.base_lr}): base_lr must be a positive number")
 
+    @override
     def validate(self, dim: int) -> None:
-        """Refuse heads that do not divide the width into even parts."""
         divides_evenly(self, "heads", dim)
 
     def _inner(self, dim: int) -> int:
         """Scalars of the linear models of all heads: weights and biases."""
         return dim * (dim // self.heads + 1)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`."""
         return 4 * dim * dim + self._inner(dim) + self.heads * (dim + 1) + 4 * dim + self.mini_batch
 
+    @override
     def matrix_state(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.matrix_state`: the weights of the linear models."""
+        # The weights of the linear models.
         return dim * dim // self.heads
 
+    @override
     def state_size(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.state_size`: the linear models, and their gradients since the mini-batch began."""
+        # The linear models, and their gradients since the mini-batch began.
         return 2 * self._inner(dim)
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`: projections, the inner model's two forward passes, its gradients and updates."""
         full, rest = divmod(length, self.mini_batch)
         pairs = full * self.mini_batch**2 + rest**2
         per_token = 4 * dim * dim + dim * self.heads + 3 * self._inner(dim)
         return 2 * (length * per_token + pairs * (2 * dim + self.heads))
 
+    @override
     def build(self, dim: int, max_length: int) -> "TTTLinear":
-        """See :meth:`LayerConfig.build`."""
         self.validate(dim)
         return TTTLinear(dim, self.heads, self.mini_batch, self.base_lr)
 

@@ -26,12 +26,12 @@ class Leaderboard(NamedTuple):
     rows: list[list[Cell]]
 
 
-def leaderboard(scores: Scores) -> Leaderboard:
-    """Test scores in percent by task, the MAD score with its interval, and costs."""
+def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
+    """Test scores in percent by task, the MAD score with its interval, and costs; with shorter heads if narrow."""
     heads = [
         "architecture",
-        *map(short_task, scores.tasks),
-        "MAD score",
+        *(short_task(task, narrow=narrow) for task in scores.tasks),
+        "MAD" if narrow else "MAD score",
         f"{scores.confidence:.0%} interval",
         "params",
         "state",

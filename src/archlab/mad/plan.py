@@ -38,7 +38,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
-        """The plan that :meth:`to_dict` wrote down."""
+        """The plan that :meth:`to_dict` wrote down, also if layers of its architectures are not available."""
         architectures = tuple(stored_architecture(a["spec"], a["name"]) for a in values["architectures"])
         return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
 

@@ -94,7 +94,7 @@ class Results:
         Args:
             run: only the trials of this run: its number or label.
             architecture: only those of the architecture with this label or spec.
-            task: only those of this task.
+            task: only those of the task with this name or short name.
             status: only those with this status.
         """
         import pandas as pd
@@ -108,7 +108,7 @@ class Results:
             _row(record, labels)
             for record in records
             if architecture in (None, str(record.job.architecture), labels.get(str(record.job.architecture)))
-            and task in (None, record.job.setting.name)
+            and task in (None, record.job.setting.name, record.job.setting.short)
             and status in (None, record.status)
         ]
         return pd.DataFrame(rows, columns=list(_COLUMNS))

@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 
 IntervalOver = Literal["seeds and test instances", "test instances"]
 
-TASKS = (
-    "in-context-recall",
-    "noisy-in-context-recall",
-    "fuzzy-in-context-recall",
-    "selective-copying",
-    "compression",
-    "memorization",
-)
-"""The six tasks in the order in which tables list them."""
-
-
-def task_order(task: str) -> tuple[int, str]:
-    """Sort key: the six tasks in their usual order, then others by name."""
-    return (TASKS.index(task), "") if task in TASKS else (len(TASKS), task)
-
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]

@@ -23,11 +23,11 @@ from archlab.mad.scores import (
     SeedScore,
     SettingScore,
     TaskScore,
-    task_order,
 )
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
 from archlab.mad.trial import Costs, Trial, TrialResult
+from archlab.tasks import task_order
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture

@@ -1,7 +1,8 @@
 """Tasks as a person reads them: what they ask, and a drawn sequence with its tokens named by role and its answers beneath."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,12 @@ from rich.text import Text
 
 from archlab.tasks import IGNORE, Task
 
-_SIGNS = {"blank": "_", "pad": "·", "copy": ">", "compress": "#", "insert": "?"}
-"""Roles of a single token; written as a sign, they leave the line to the others."""
-_STYLES = {"key": "cyan", "value": "yellow", "data": "yellow", "noise": "dim", "blank": "dim", "pad": "dim"}
-_OTHER_STYLE = "magenta"
-_PLURALS = {"key": "keys", "value": "values"}
+_STYLES = ("cyan", "yellow", "magenta", "blue")
+"""Colours of the roles, taken in turn."""
+_BACKGROUND_STYLE = "dim"
 _ANSWER_STYLE = "bold green"
+_UNCOUNTABLE = {"data", "noise"}
+"""Roles whose name has no plural."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,38 @@ class _Token:
 
 
 def task_table(tasks: Iterable[Task]) -> Table:
-    """What each setting asks, its knobs, and what guessing reaches in percent."""
+    """Table of settings: what each asks, its knobs, and what guessing reaches in percent."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
     table.add_column("task", no_wrap=True)
     table.add_column("a model must")
     table.add_column("knobs", min_width=24)  # num_train_examples=12800 stays whole
     table.add_column("chance", justify="right", no_wrap=True)
     for task in tasks:
-        knobs = " ".join(f"{knob}={value}" for knob, value in task.knobs().items())
-        table.add_row(task.name, task.summary, knobs, f"{100 * task.chance:.1f} %")
+        name = Text.assemble(task.name, "\n", (task.short if task.short != task.name else "", "dim"))
+        table.add_row(name, task.summary, _knobs(task, " "), _chance(task))
     return table
+
+
+def render_setting(task: Task, settings: Sequence[Task] = ()) -> RenderableType:
+    """A setting knob by knob, what guessing reaches, and the knobs that the settings of a protocol change from their first."""
+    lines = [Text(f"{task.name}: {_knobs(task, ', ')}. Guessing reaches {_chance(task)}.")]
+    changes: dict[str, list[str]] = {}
+    for other in settings[1:]:
+        for knob, value in other.knobs().items():
+            if value != getattr(settings[0], knob):
+                changes.setdefault(knob, []).append(str(value))
+    if changes:
+        varied = "; ".join(f"{knob}={', '.join(values)}" for knob, values in changes.items())
+        lines.append(Text(f"The protocol also has {varied}."))
+    return Group(*lines)
+
+
+def _knobs(task: Task, separator: str) -> str:
+    return separator.join(f"{knob}={value}" for knob, value in task.knobs().items())
+
+
+def _chance(task: Task) -> str:
+    return f"{100 * task.chance:.1f} %"
 
 
 def render_instance(task: Task, inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> RenderableType:
@@ -77,12 +100,13 @@ class _Sequence:
 
 
 def _tokens(task: Task) -> list[_Token]:
-    """The label of every token id: the role's initial and its rank there, or a sign (else the role) if it is the only one."""
+    """Label of every token id: the role's initial and its rank there, or a sign (else the role) if it is the only one."""
     tokens = [_Token("?", "red")] * task.vocab_size
+    styles = cycle(_STYLES)
     for role, ids in task.describe_tokens().items():
-        style = _STYLES.get(role, _OTHER_STYLE)
+        style = _BACKGROUND_STYLE if role in task.background else next(styles)
         for rank, i in enumerate(ids):
-            tokens[i] = _Token(_SIGNS.get(role, role) if len(ids) == 1 else f"{role[0]}{rank}", style)
+            tokens[i] = _Token(task.signs.get(role, role) if len(ids) == 1 else f"{role[0]}{rank}", style)
     return tokens
 
 
@@ -93,7 +117,8 @@ def _legend(task: Task, tokens: list[_Token]) -> Text:
             continue
         first, last = tokens[ids[0]], tokens[ids[-1]]
         if len(ids) > 1:
-            parts.append(Text.assemble((f"{first.label}…{last.label}", first.style), f" {_PLURALS.get(role, role)}"))
+            plural = role if role in _UNCOUNTABLE else f"{role}s"
+            parts.append(Text.assemble((f"{first.label}…{last.label}", first.style), f" {plural}"))
         elif first.label != role:
             parts.append(Text.assemble((first.label, first.style), f" {role}"))
     parts.append(Text.assemble(("beneath", _ANSWER_STYLE), " answer"))

@@ -1,141 +1,169 @@
-"""What a person sees while a run goes on: a live view on a terminal, single lines elsewhere."""
+"""The live view of a run of trials or language models: a listener that draws on a terminal and prints lines elsewhere."""
 
+import threading
 from collections.abc import Sequence
 from itertools import islice
 
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archlab.format import count, human, percent, short_task
-from archlab.mad.runner import Event, TrialFailed, TrialFinished, TrialStarted, Waiting
-from archlab.mad.scores import task_order
-from archlab.mad.trial import Trial
-from archlab.reports.event_view import MAX_RUNNING, MAX_WIDTH, EventView
-from archlab.reports.progress import RunProgress
+from archlab.format import count, duration, human, percent, short_task
+from archlab.jobs.events import Event, JobFailed, JobFinished, JobStarted, RunEnded, RunStarted, Waiting
+from archlab.mad.trial import Progress, Trial, TrialResult
+from archlab.reports.progress import AnyJob, AnyProgress, AnyResult, Running, RunProgress, speed
+from archlab.tasks import task_order
+
+MAX_RUNNING = 8
+"""Largest number of running jobs that are drawn."""
 
 
-class LiveView(EventView[Event]):
-    """Shows the events of a run of trials."""
+class LiveView:
+    """Shows the events of a run on a console: drawn on a terminal, elsewhere a line for every event that matters."""
 
-    def __init__(self, console: Console, trials: Sequence[Trial], num_workers: int) -> None:
-        """Show nothing yet.
+    def __init__(self, console: Console) -> None:
+        """Show nothing until the run starts.
 
         Args:
-            console: a terminal gets the live view, anything else a line for every trial.
-            trials: those of the run, the ones that the store has included.
-            num_workers: how many run at once.
+            console: where to show it.
         """
-        self.progress = RunProgress(trials, num_workers)
-        self._labels = list(dict.fromkeys(trial.architecture.label for trial in trials))
-        self._tasks = sorted({trial.setting.name for trial in trials}, key=task_order)
-        self._varied = _varied_knobs(trials)
+        self.console = console
+        self.progress = RunProgress((), 1)
+        self._names = _Names(())
         self._note = ""
-        self._started = False
-        super().__init__(console, refresh_per_second=4)  # draws at once
+        self._any_started = False
+        self._lock = threading.Lock()  # events come in one thread, the view is drawn in another
+        self._live: Live | None = None
 
-    def _take(self, event: Event) -> str:
-        self.progress.update(event)
-        return self._line(event)
+    def __call__(self, event: Event) -> None:
+        """Take in an event."""
+        with self._lock:
+            if isinstance(event, RunStarted):
+                self.progress, self._names = RunProgress(event.jobs, event.num_workers), _Names(event.jobs)
+            self.progress.update(event)
+            line = self._line(event)
+        if isinstance(event, RunStarted) and self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self.render)
+            self._live.start()
+        if isinstance(event, RunEnded) and self._live:
+            self._live.stop()
+            self._live = None
+        if line and self._live is None:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _draw(self) -> RenderableType:
-        """A bar, the counts, the running trials, the best score of each task so far."""
-        width = min(self.console.width, MAX_WIDTH)
-        bar = ProgressBar(total=max(self.progress.total, 1), completed=self.progress.done, width=width)
-        parts: list[RenderableType] = [
-            Padding(bar, 0),
-            self._counts(),
-            Text(),
-            self._running(width),
-            Text(),
-            self._best(width),
-        ]
-        if self._note:
-            parts.append(Text(self._note, style="yellow"))
-        return Group(*parts)
+    def render(self) -> RenderableType:
+        """The view as of now: a bar, the counts, the running jobs, the best score of each task so far."""
+        with self._lock:
+            progress, width = self.progress, self.console.width
+            bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=width)
+            parts: list[RenderableType] = [Padding(bar, 0), self._counts(), Text(), self._running()]
+            if self._names.tasks:
+                parts += [Text(), self._best(width)]
+            if self._note:
+                parts.append(Text(self._note, style="yellow"))
+            return Group(*parts)
 
     def _counts(self) -> Text:
         progress = self.progress
         parts = [
-            (f"{progress.done} of {count(progress.total, 'trial')} done", "bold"),
+            (f"{progress.done} of {count(progress.total, self._names.noun)} done", "bold"),
             (f"{len(progress.running)} running", ""),
             (f"{len(progress.waiting)} to come", ""),
             (f"{progress.reused} from the store" if progress.reused else "", "dim"),
             (f"{progress.skipped} not needed" if progress.skipped else "", "dim"),
             (f"{progress.diverged} diverged" if progress.diverged else "", "yellow"),
             (f"{progress.failed} failed" if progress.failed else "", "red"),
-            (f"{human(progress.examples_per_second)} examples/s" if progress.examples_per_second else "", ""),
+            (f"{human(progress.speed)} {self._names.unit}/s" if progress.speed else "", ""),
             (_left(progress.seconds_left()), "bold"),
         ]
         return Text(" · ").join(Text(text, style=style) for text, style in parts if text)
 
-    def _running(self, width: int) -> Table:
+    def _running(self) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
-        table.width = width
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        for _ in range(3):
+        table.add_column()
+        table.add_column()
+        table.add_column(style="dim", no_wrap=True)
+        for _ in range(2):
             table.add_column(justify="right", no_wrap=True)
         for running in islice(self.progress.running.values(), MAX_RUNNING):
-            trial, progress = running.trial, running.progress
-            table.add_row(
-                Text(trial.architecture.label),
-                Text(self._setting(trial, short_task(trial.setting.name))),
-                Text(f"lr {trial.learning_rate:g} wd {trial.weight_decay:g} seed {trial.seed}", style="dim"),
-                f"step {progress.step}/{progress.num_steps}" if progress else "starting",
-                f"{percent(progress.accuracy)} %" if progress and progress.accuracy is not None else "",
-            )
+            table.add_row(*self._row(running))
         if len(self.progress.running) > MAX_RUNNING:
             table.add_row(f"and {len(self.progress.running) - MAX_RUNNING} more")
         return table
 
+    def _row(self, running: Running) -> list[RenderableType]:
+        progress = running.progress
+        return [
+            *(Text(name, no_wrap=True, overflow="ellipsis") for name in self._names.short(running.job)),
+            f"step {progress.step}/{progress.num_steps}" if progress else "starting",
+            _reading(progress) if progress else "",
+        ]
+
     def _best(self, width: int) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        heads = [short_task(task) for task in self._tasks]
+        heads = [short_task(task, narrow=width < 100) for task in self._names.tasks]
         label_width = max(width - sum(max(len(head), 5) + 2 for head in heads) - 2, 12)
         table.add_column("best test score so far, %", overflow="ellipsis", no_wrap=True, max_width=label_width)
         for head in heads:
             table.add_column(head, justify="right", no_wrap=True, min_width=5)
-        for label in self._labels:
-            scores = (self.progress.best.get((label, task)) for task in self._tasks)
+        for label in self._names.architectures:
+            scores = (self.progress.best.get((label, task)) for task in self._names.tasks)
             table.add_row(Text(label), *("·" if score is None else percent(score) for score in scores))
         return table
 
     def _line(self, event: Event) -> str:
-        """The event in one line, or nothing; keeps what the live view notes."""
-        progress = self.progress
+        """The event in one line, or nothing; keeps the note of the drawn view."""
+        progress, names = self.progress, self._names
         match event:
-            case TrialStarted() if not self._started:
-                self._started = True
+            case JobStarted() if not self._any_started:
+                self._any_started = True
                 stored = f", {progress.reused} of them in the store already" if progress.reused else ""
-                return f"{count(progress.total, 'trial')}{stored}; {count(progress.num_workers, 'worker')}"
-            case TrialFinished(trial, result):
+                return f"{count(progress.total, names.noun)}{stored}; {count(progress.num_workers, 'worker')}"
+            case JobFinished(job, result):
                 self._note = ""
-                outcome = f"score {percent(result.score)} % after {result.steps} steps"
-                if result.status == "diverged":
-                    outcome = f"diverged at step {result.steps}, counts as chance"
-                elif result.status == "dropped":
-                    outcome = f"dropped at step {result.steps}: its loss is behind other grid points'"
                 left = f"; {_left(progress.seconds_left())}" if progress.done < progress.total else ""
-                return f"{progress.done}/{progress.total}  {self._title(trial)}: {outcome}{left}"
-            case TrialFailed(trial):
-                self._note = f"failed: {self._title(trial)}: {event.reason}"
-            case Waiting(trials):
-                self._note = f"waiting for {count(len(trials), 'trial')} that another run on this store computes"
+                return f"{progress.done}/{progress.total}  {names.full(job)}: {_outcome(result)}{left}"
+            case JobFailed(job):
+                self._note = f"failed: {names.full(job)}: {event.reason}"
+            case Waiting(jobs):
+                self._note = f"waiting for {count(len(jobs), names.noun)} that another run on this store computes"
+            case RunEnded(interrupted=True):
+                have = f"{progress.reused + progress.computed} of {count(progress.total, names.noun)}"
+                self._note = f"stopped: {have} are done"
             case _:
                 return ""
         return self._note
 
-    def _title(self, trial: Trial) -> str:
-        setting = self._setting(trial, trial.setting.name)
-        return (
-            f"{trial.architecture.label} · {setting} · lr {trial.learning_rate:g} wd {trial.weight_decay:g} · seed {trial.seed}"
-        )
+
+class _Names:
+    """The names of the jobs of a run: short ones for a row, full ones for a line."""
+
+    def __init__(self, jobs: Sequence[AnyJob]) -> None:
+        trials = [job for job in jobs if isinstance(job, Trial)]
+        self.noun, self.unit = ("trial", "examples") if trials or not jobs else ("training run", "tokens")
+        self.architectures = list(dict.fromkeys(trial.architecture.label for trial in trials))
+        self.tasks = sorted({trial.setting.name for trial in trials}, key=task_order)
+        self._varied = _varied_knobs(trials)
+
+    def short(self, job: AnyJob) -> tuple[str, str, str]:
+        """The architecture; the setting or the width; the grid point or the budget, with the seed."""
+        if not isinstance(job, Trial):
+            return job.run.label, f"width {job.run.dim}", f"{job.run.budget:.3g} FLOPs seed {job.run.seed}"
+        setting = self._setting(job, short_task(job.setting.name))
+        return job.architecture.label, setting, f"lr {job.learning_rate:g} wd {job.weight_decay:g} seed {job.seed}"
+
+    def full(self, job: AnyJob) -> str:
+        """The name of a job in a line of its own."""
+        if not isinstance(job, Trial):
+            return str(job)
+        point = f"lr {job.learning_rate:g} wd {job.weight_decay:g}"
+        return f"{job.architecture.label} · {self._setting(job, job.setting.name)} · {point} · seed {job.seed}"
 
     def _setting(self, trial: Trial, name: str) -> str:
-        """The task and what tells its settings in this run apart."""
+        """The task, with the knobs in which its settings differ."""
         varied = self._varied[trial.setting.name]
         return " ".join([name, *(f"{knob}={value}" for knob, value in trial.setting.knobs().items() if knob in varied)])
 
@@ -149,18 +177,24 @@ def _varied_knobs(trials: Sequence[Trial]) -> dict[str, set[str]]:
     return {task: {knob for knob, found in knobs.items() if len(found) > 1} for task, knobs in values.items()}
 
 
+def _reading(progress: AnyProgress) -> str:
+    """The latest measurements of a running job."""
+    if not isinstance(progress, Progress):
+        return f"loss {progress.loss:.3f} {human(speed(progress))} tokens/s"
+    return "" if progress.accuracy is None else f"{percent(progress.accuracy)} %"
+
+
+def _outcome(result: AnyResult) -> str:
+    """The result of a job."""
+    if not isinstance(result, TrialResult):
+        loss = f"diverged: {result.reason}" if result.loss is None else f"loss {result.loss:.4f}"
+        return f"{loss} ({human(result.tokens_per_second)} tokens/s, {100 * result.utilisation:.0f} % of GEMM)"
+    if result.status == "diverged":
+        return f"diverged at step {result.steps}, counts as chance"
+    if result.status == "dropped":
+        return f"dropped at step {result.steps}: its loss is behind other grid points'"
+    return f"score {percent(result.score)} % after {result.steps} steps"
+
+
 def _left(seconds: float | None) -> str:
     return "time left not known yet" if seconds is None else f"{duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """A length of time for people: 42 s, 3 min, 2.5 h, 4 days."""
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.0f} days"

@@ -1,39 +1,69 @@
-"""How far a run is: counts, time left, speed, best scores so far. Fed by the runner's events, shown by the live view."""
+"""Progress of a run, from its events: counts, speed, time left, best scores so far."""
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from archlab.mad.runner import (
+from archlab.jobs.events import (
     Event,
-    RunInterrupted,
-    TrialFailed,
-    TrialFinished,
-    TrialProgressed,
-    TrialReused,
-    TrialsSkipped,
-    TrialStarted,
+    JobFailed,
+    JobFinished,
+    JobProgressed,
+    JobReused,
+    JobsSkipped,
+    JobStarted,
+    RunEnded,
+    RunSummary,
 )
-from archlab.mad.trial import Progress, Trial
+from archlab.mad.trial import Progress, Trial, TrialResult
+from archlab.scaling.result import LMProgress, LMResult
+from archlab.scaling.trial import LMTrial
 
+AnyJob = Trial | LMTrial
+AnyProgress = Progress | LMProgress
+AnyResult = TrialResult | LMResult
 Kind = tuple[str, str]
-"""Architecture and task: trials of one kind take about the same time per FLOP."""
+"""Architecture, with the task of a trial or the width of a language model: jobs of one kind take about the same time per FLOP."""
+
+
+def kind(job: AnyJob) -> Kind:
+    """The kind of a job."""
+    if isinstance(job, Trial):
+        return str(job.architecture), job.setting.name
+    return job.run.label, str(job.run.dim)
+
+
+def seconds_spent(result: AnyResult) -> float:
+    """Time that a job took; of jobs that were computed together, its part."""
+    return result.wall_seconds if isinstance(result, TrialResult) else result.seconds
+
+
+def speed(progress: AnyProgress) -> float:
+    """Training examples of a trial a second, or tokens of a language model."""
+    return progress.examples_per_second if isinstance(progress, Progress) else progress.tokens_per_second
+
+
+def step_size(job: AnyJob) -> float:
+    """Training examples of a step of a trial, or tokens of a step of a language model."""
+    if isinstance(job, Trial):
+        return min(job.recipe.batch_size, job.setting.num_train_examples)
+    return job.run.tokens / job.run.steps
 
 
 @dataclass
 class Running:
-    """A trial that a worker has been given; times in seconds of the progress's clock."""
+    """A job that a worker has been given; times in seconds of the progress's clock."""
 
-    trial: Trial
+    job: AnyJob
     since: float
     first: tuple[float, int] | None = None
-    """Time and step of the first report: what came before includes the start of the worker."""
+    """Time and step of the first report; the time before it includes the start of the worker."""
     reported: float = 0.0
-    progress: Progress | None = None
+    progress: AnyProgress | None = None
 
-    def report(self, now: float, progress: Progress) -> None:
-        """Take in what the trial says about itself."""
+    def report(self, now: float, progress: AnyProgress) -> None:
+        """Take in a report of the job."""
         self.first = self.first or (now, progress.step)
         self.reported, self.progress = now, progress
 
@@ -43,119 +73,132 @@ class Running:
             return None
         if self.progress.step > self.first[1]:
             return (self.reported - self.first[0]) / (self.progress.step - self.first[1])
-        if self.progress.examples_per_second <= 0:
-            return None
-        return min(self.trial.recipe.batch_size, self.trial.setting.num_train_examples) / self.progress.examples_per_second
+        return step_size(self.job) / speed(self.progress) if speed(self.progress) > 0 else None
 
 
 class RunProgress:
-    """The state of a run.
+    """The state of a run of trials or language models.
 
-    Time left is what remains of the running trials at their own pace, and of the others by FLOPs: at the pace of finished
-    trials of the same architecture and task where there are any, else of the same architecture, else of all so far.
-    Finished trials count with the time they took, so that stopping early is foreseen once it has been seen.
+    Time left is the rest of the running jobs at their own pace, and the others by FLOPs: at the pace of finished jobs of the
+    same kind if there are any, else of the same architecture, else of all so far. Finished jobs count with the time that they
+    took, so that early stopping is foreseen once it has been seen. Where more jobs run than there are workers, the jobs of a
+    worker share its time.
     """
 
-    def __init__(self, trials: Sequence[Trial], num_workers: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: the trials of the run, how many run at once, and what tells the time in seconds."""
+    def __init__(self, jobs: Sequence[AnyJob], num_workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with no job done.
+
+        Args:
+            jobs: the jobs of the run, those with a stored result included.
+            num_workers: number of workers.
+            clock: gives the time in seconds.
+        """
         self.num_workers = num_workers
         self.reused = self.computed = self.failed = self.diverged = self.skipped = 0
         self.running: dict[str, Running] = {}
-        self.waiting = {trial.key: trial for trial in trials}
+        self.waiting = {job.key: job for job in jobs}
         self.total = len(self.waiting)
         self.best: dict[tuple[str, str], float] = {}
         """Best test score so far by architecture's label and task."""
+        self.ended: RunSummary | None = None
         self._clock = clock
-        self._flops = {key: trial.flops for key, trial in self.waiting.items()}
-        self._kinds = {key: (str(trial.architecture), trial.setting.name) for key, trial in self.waiting.items()}
+        self._flops = {key: job.flops for key, job in self.waiting.items()}
+        self._kinds = {key: kind(job) for key, job in self.waiting.items()}
         self._waiting_flops: dict[Kind, float] = defaultdict(float)
         for key in self.waiting:
             self._waiting_flops[self._kinds[key]] += self._flops[key]
         self._finished: dict[Kind, list[float]] = defaultdict(list)
-        """Seconds per FLOP of the trials that this run has finished."""
+        """Seconds per FLOP of the jobs that this run has finished."""
 
     @property
     def done(self) -> int:
-        """Trials that need no more work."""
+        """Number of jobs that need no more work."""
         return self.reused + self.computed + self.failed + self.skipped
 
     @property
-    def examples_per_second(self) -> float:
-        """Training sequences a second, all running trials together."""
-        return sum(running.progress.examples_per_second for running in self.running.values() if running.progress)
+    def speed(self) -> float:
+        """Training examples or tokens a second, all running jobs together."""
+        return sum(speed(running.progress) for running in self.running.values() if running.progress)
 
     def update(self, event: Event) -> None:
-        """Take in what happened."""
+        """Take in an event."""
         match event:
-            case TrialReused(trial, result):
+            case JobReused(job, result):
                 self.reused += 1
-                self._settle(trial, result.score, result.status == "diverged")
-            case TrialStarted(trial):
-                self._forget(trial)
-                self.running[trial.key] = Running(trial, self._clock())
-            case TrialProgressed(trial, progress):
-                if trial.key in self.running:
-                    self.running[trial.key].report(self._clock(), progress)
-            case TrialFinished(trial, result):
+                self._settle(job, result)
+            case JobStarted(job):
+                self._forget(job)
+                self.running[job.key] = Running(job, self._clock())
+            case JobProgressed(job, progress):
+                if job.key in self.running:
+                    self.running[job.key].report(self._clock(), progress)
+            case JobFinished(job, result):
                 self.computed += 1
-                self._finished[self._kinds[trial.key]].append(result.wall_seconds / self._flops[trial.key])
-                self._settle(trial, result.score, result.status == "diverged")
-            case TrialFailed(trial):
+                self._finished[self._kinds[job.key]].append(seconds_spent(result) / self._flops[job.key])
+                self._settle(job, result)
+            case JobFailed(job):
                 self.failed += 1
-                self._forget(trial)
-            case TrialsSkipped(trials):
-                self.skipped += len(trials)
-                for trial in trials:
-                    self._forget(trial)
-            case RunInterrupted(summary):
-                self.computed = summary.computed  # what finished while the run ended has no event of its own
+                self._forget(job)
+            case JobsSkipped(jobs):
+                self.skipped += len(jobs)
+                for job in jobs:
+                    self._forget(job)
+            case RunEnded(summary):
+                self.computed = summary.computed  # jobs that finished while the run ended have no event of their own
+                self.ended = summary
             case _:
                 pass
 
     def seconds_left(self) -> float | None:
-        """Expected wall time until the run ends; None until a first trial has finished or reported."""
+        """Expected wall time until the run ends; None until a first job has finished or reported."""
         paces = self._paces()
         if not paces:
             return None if self.running or self.waiting else 0.0
-        running = [self._rest(trial, paces) for trial in self.running.values()]
+        running = [self._rest(running, paces) for running in self.running.values()]
         waiting = sum(flops * _pace(kind, paces) for kind, flops in self._waiting_flops.items())
         workers = max(min(self.num_workers, len(self.running) + len(self.waiting)), 1)
-        return max((sum(running) + waiting) / workers, max(running, default=0.0))
+        return max((sum(running) / self._jobs_per_worker + waiting) / workers, max(running, default=0.0))
+
+    @property
+    def _jobs_per_worker(self) -> float:
+        return max(len(self.running) / self.num_workers, 1.0)
 
     def _paces(self) -> dict[Kind, list[float]]:
-        """Seconds per FLOP by kind: of finished trials, and of running ones where no trial of their kind has finished."""
+        """Seconds of a worker per FLOP by kind: finished jobs, and running ones if no job of their kind has finished."""
         paces = {kind: list(found) for kind, found in self._finished.items()}
         for key, running in self.running.items():
             seconds = running.seconds_per_step()
             if seconds is not None and running.progress is not None and self._kinds[key] not in self._finished:
-                paces.setdefault(self._kinds[key], []).append(seconds * running.progress.num_steps / self._flops[key])
+                whole = seconds * running.progress.num_steps / self._jobs_per_worker
+                paces.setdefault(self._kinds[key], []).append(whole / self._flops[key])
         return paces
 
     def _rest(self, running: Running, paces: dict[Kind, list[float]]) -> float:
-        now, key = self._clock(), running.trial.key
-        kind = self._kinds[key]
-        expected = self._flops[key] * _pace(kind, paces) - (now - running.since)
+        """Seconds until a running job ends."""
+        now, key = self._clock(), running.job.key
+        expected = self._flops[key] * _pace(self._kinds[key], paces) * self._jobs_per_worker - (now - running.since)
         seconds = running.seconds_per_step()
         if seconds is None or running.progress is None:
             return max(expected, 0.0)
         by_step = max((running.progress.num_steps - running.progress.step) * seconds - (now - running.reported), 0.0)
-        # A trial that outlasts those before it has not stopped early as they have.
-        return min(by_step, expected) if kind in self._finished and expected > 0 else by_step
+        # A job that outlasts those before it has not stopped early as they have.
+        return min(by_step, expected) if self._kinds[key] in self._finished and expected > 0 else by_step
 
-    def _settle(self, trial: Trial, score: float, diverged: bool) -> None:
-        self._forget(trial)
-        self.diverged += diverged
-        cell = (trial.architecture.label, trial.setting.name)
-        self.best[cell] = max(score, self.best.get(cell, 0.0))
+    def _settle(self, job: AnyJob, result: AnyResult) -> None:
+        self._forget(job)
+        self.diverged += result.status == "diverged"
+        if isinstance(job, Trial) and isinstance(result, TrialResult):
+            cell = (job.architecture.label, job.setting.name)
+            self.best[cell] = max(result.score, self.best.get(cell, 0.0))
 
-    def _forget(self, trial: Trial) -> None:
-        self.running.pop(trial.key, None)
-        if self.waiting.pop(trial.key, None):
-            self._waiting_flops[self._kinds[trial.key]] -= self._flops[trial.key]
+    def _forget(self, job: AnyJob) -> None:
+        self.running.pop(job.key, None)
+        if self.waiting.pop(job.key, None):
+            self._waiting_flops[self._kinds[job.key]] -= self._flops[job.key]
 
 
 def _pace(kind: Kind, paces: dict[Kind, list[float]]) -> float:
-    """Seconds per FLOP to expect: of the kind, else of the architecture, else of all."""
+    """Seconds per FLOP to expect: those of the kind, else of the architecture, else of all."""
     known = paces.get(kind) or [x for (owner, _), own in paces.items() if owner == kind[0] for x in own]
     known = known or [x for own in paces.values() for x in own]
     return sum(known) / len(known)

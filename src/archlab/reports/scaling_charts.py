@@ -8,10 +8,10 @@ import numpy as np
 
 from archlab.reports.charts import Row, chart, spec, style
 from archlab.reports.panels import Spec
-from archlab.scaling.findings import Findings
 from archlab.scaling.fits import ParametricFit
 from archlab.scaling.laws import METHODS, Laws
-from archlab.scaling.study import Family
+from archlab.scaling.study import RunTable
+from archlab.scaling.study_fit import StudyFit
 
 HEIGHT = 230
 REACH = 10.0
@@ -26,22 +26,22 @@ _FLOPS = alt.X(
 
 def isoflop_panel(laws: Laws) -> Spec:
     """Loss over parameters, a colour for each budget: runs, parabolas, minima."""
-    family = laws.family
+    table = laws.runs
     legend = alt.Legend(
         title="budget (FLOPs)", orient="bottom", labelColor="currentColor", titleColor="currentColor", titleFontWeight="normal"
     )
     colour = alt.Color("budget:O", scale=alt.Scale(scheme="viridis"), legend=legend)
     runs = [
         {"parameters": n, "loss": loss, "budget": f"{budget:.3g}"}
-        for n, loss, budget in zip(family.N, family.loss, family.budget, strict=True)
+        for n, loss, budget in zip(table.N, table.loss, table.budget, strict=True)
     ]
     curves, minima = [], []
-    for flops, minimum in family.minima.items():
-        budget, sizes = f"{flops:.3g}", family.N[family.budget == flops]
+    for flops, minimum in table.minima.items():
+        budget, sizes = f"{flops:.3g}", table.N[table.budget == flops]
         curves += [
             {"parameters": float(n), "loss": float(minimum(n)), "budget": budget}
             for n in np.geomspace(sizes.min(), sizes.max(), 40)
-            if minimum(n) <= family.loss.max()
+            if minimum(n) <= table.loss.max()
         ]
         minima.append({"parameters": minimum.size, "loss": minimum.loss, "budget": budget})
     x = alt.X("parameters:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si())
@@ -52,39 +52,39 @@ def isoflop_panel(laws: Laws) -> Spec:
     return spec(lines + points + best, HEIGHT)
 
 
-def frontier_panel(findings: Findings) -> Spec:
+def frontier_panel(fit: StudyFit) -> Spec:
     """The least loss of a budget: minima, and what the parametric law says."""
     rows, lines = [], []
-    for laws in findings.laws:
-        label = laws.family.label
-        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.family.minima.values()]
-        if "huber" in laws.found:
-            lines += _line(label, laws.family, laws.found["huber"].frontier.loss)
-    return _over_flops(findings, rows, lines, alt.Y("value:Q", title="least loss (nats a token)", scale=alt.Scale(zero=False)))
+    for laws in fit.laws:
+        label = laws.runs.label
+        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.runs.minima.values()]
+        if "huber" in laws.by_method:
+            lines += _line(label, laws.runs, laws.by_method["huber"].frontier.loss)
+    return _over_flops(fit, rows, lines, alt.Y("value:Q", title="least loss (nats a token)", scale=alt.Scale(zero=False)))
 
 
-def optimum_panel(findings: Findings, what: Literal["size", "tokens"]) -> Spec:
+def optimum_panel(fit: StudyFit, what: Literal["size", "tokens"]) -> Spec:
     """Optimal parameters or tokens over FLOPs: minima, and the power law through them (the parametric law's where none)."""
     rows, lines = [], []
-    for laws in findings.laws:
-        label = laws.family.label
-        rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.family.minima.values()]
-        found = next((laws.found[method] for method in METHODS if method in laws.found), None)
-        if found is not None:
-            lines += _line(label, laws.family, getattr(found.frontier, what))
+    for laws in fit.laws:
+        label = laws.runs.label
+        rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.runs.minima.values()]
+        law = next((laws.by_method[method] for method in METHODS if method in laws.by_method), None)
+        if law is not None:
+            lines += _line(label, laws.runs, getattr(law.frontier, what))
     title = "optimal parameters" if what == "size" else "optimal tokens"
-    return _over_flops(findings, rows, lines, alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_si()))
+    return _over_flops(fit, rows, lines, alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_si()))
 
 
 def residual_panel(laws: Laws) -> Spec | None:
     """Observed over predicted loss of the parametric law, by parameters."""
-    law = laws.found.get("huber")
+    law = laws.by_method.get("huber")
     if law is None or not isinstance(law.fit, ParametricFit):
         return None
-    family = laws.family
+    table = laws.runs
     rows = [
-        {"parameters": n, "loss": 100 * (loss / float(law.fit(n, d)) - 1), "budget": f"{budget:.3g}"}
-        for n, d, loss, budget in zip(family.N, family.D, family.loss, family.budget, strict=True)
+        {"parameters": n, "loss": 100 * (loss / float(law.fit(N=n, D=d)) - 1), "budget": f"{budget:.3g}"}
+        for n, d, loss, budget in zip(table.N, table.D, table.loss, table.budget, strict=True)
     ]
     points = (
         chart(rows)
@@ -100,18 +100,18 @@ def residual_panel(laws: Laws) -> Spec | None:
     return spec(zero + points, HEIGHT)
 
 
-def difference_panel(findings: Findings, second: str) -> Spec | None:
+def difference_panel(fit: StudyFit, second: str) -> Spec | None:
     """Loss of an architecture over that of the first one, by budget."""
-    first = findings.laws[0].family.label
+    first = fit.laws[0].runs.label
     rows = [
         {"flops": c.budget, "value": c.difference.value, "low": c.difference.low, "high": c.difference.high}
-        for c in findings.comparisons
+        for c in fit.comparisons
         if (c.first, c.second) == (first, second)
     ]
     if not rows:
         return None
     base = chart(rows).encode(x=_FLOPS)
-    colour = style([laws.family.label for laws in findings.laws].index(second)).colour
+    colour = style([laws.runs.label for laws in fit.laws].index(second)).colour
     marks = base.mark_point(filled=True, size=60, opacity=1, color=colour).encode(
         y=alt.Y("value:Q", title=f"loss minus that of {first}"), tooltip=["flops:Q", "value:Q", "low:Q", "high:Q"]
     )
@@ -120,58 +120,54 @@ def difference_panel(findings: Findings, second: str) -> Spec | None:
     return spec(zero + bars + marks, HEIGHT)
 
 
-def state_panel(findings: Findings) -> Spec | None:
+def state_panel(fit: StudyFit) -> Spec | None:
     """Perplexity at the optimum over state, with the shared slope."""
-    if isinstance(findings.state, str):
+    if isinstance(fit.state, str):
         return None
     rows, lines = [], []
-    for laws in findings.laws:
-        family = laws.family
-        if family.label not in findings.state.offsets:
+    for laws in fit.laws:
+        table = laws.runs
+        if table.label not in fit.state.offsets:
             continue
-        states = np.geomspace(family.state.min(), family.state.max(), 20)
-        lines += [
-            {"architecture": family.label, "state": float(m), "value": float(findings.state(m, family.label))} for m in states
-        ]
-        rows += [{"architecture": family.label, "state": m, "value": value} for m, value in laws.state_points()]
+        states = np.geomspace(table.state.min(), table.state.max(), 20)
+        lines += [{"architecture": table.label, "state": float(m), "value": float(fit.state(m, table.label))} for m in states]
+        rows += [{"architecture": table.label, "state": m, "value": value} for m, value in laws.state_points()]
     x = alt.X("state:Q", title="state (scalars)", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si())
     y = alt.Y("value:Q", title="perplexity at the optimum", scale=alt.Scale(type="log", nice=False, padding=12))
-    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=x, y=y, color=_colour(findings))
-    points = (
-        chart(rows).mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=_colour(findings), shape=_shape(findings))
-    )
+    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=x, y=y, color=_colour(fit))
+    points = chart(rows).mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=_colour(fit), shape=_shape(fit))
     return spec(drawn + points, HEIGHT)
 
 
-def _over_flops(findings: Findings, rows: list[Row], lines: list[Row], y: alt.Y) -> Spec:
+def _over_flops(fit: StudyFit, rows: list[Row], lines: list[Row], y: alt.Y) -> Spec:
     dash = alt.StrokeDash("beyond:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 4]]), legend=None)
-    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=_FLOPS, y=y, color=_colour(findings), strokeDash=dash)
+    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=_FLOPS, y=y, color=_colour(fit), strokeDash=dash)
     points = (
         chart(rows)
         .mark_point(filled=True, size=60, opacity=1)
-        .encode(x=_FLOPS, y=y, color=_colour(findings), shape=_shape(findings), tooltip=["architecture:N", "flops:Q", "value:Q"])
+        .encode(x=_FLOPS, y=y, color=_colour(fit), shape=_shape(fit), tooltip=["architecture:N", "flops:Q", "value:Q"])
     )
     return spec(drawn + points, HEIGHT)
 
 
-def _line(label: str, family: Family, law: Any) -> list[Row]:
-    low, high = float(family.C.min()), float(family.C.max())
+def _line(label: str, table: RunTable, law: Any) -> list[Row]:
+    low, high = float(table.C.min()), float(table.C.max())
     parts = ((False, np.geomspace(low, high, 30)), (True, np.geomspace(high, REACH * high, 15)))
     return [
         {"architecture": label, "flops": float(c), "value": float(law(c)), "beyond": beyond} for beyond, cs in parts for c in cs
     ]
 
 
-def _colour(findings: Findings) -> alt.Color:
-    return alt.Color("architecture:N", scale=_scale(findings, [style(i).colour for i in range(len(findings.laws))]), legend=None)
+def _colour(fit: StudyFit) -> alt.Color:
+    return alt.Color("architecture:N", scale=_scale(fit, [style(i).colour for i in range(len(fit.laws))]), legend=None)
 
 
-def _shape(findings: Findings) -> alt.Shape:
-    return alt.Shape("architecture:N", scale=_scale(findings, [style(i).symbol for i in range(len(findings.laws))]), legend=None)
+def _shape(fit: StudyFit) -> alt.Shape:
+    return alt.Shape("architecture:N", scale=_scale(fit, [style(i).symbol for i in range(len(fit.laws))]), legend=None)
 
 
-def _scale(findings: Findings, values: Sequence[str]) -> alt.Scale:
-    return alt.Scale(domain=[laws.family.label for laws in findings.laws], range=list(values))
+def _scale(fit: StudyFit, values: Sequence[str]) -> alt.Scale:
+    return alt.Scale(domain=[laws.runs.label for laws in fit.laws], range=list(values))
 
 
 def _si() -> alt.Axis:

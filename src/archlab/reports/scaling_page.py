@@ -1,137 +1,181 @@
-"""The report of a scaling study: one HTML file that needs nothing but itself, and its runs as CSV beside it."""
+"""The report of a scaling study: one HTML file that needs nothing but itself, and its training runs as CSV beside it."""
 
-import csv
-import io
+import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from archlab.errors import ArchlabError
 from archlab.files import check_place
+from archlab.format import count
 from archlab.reports import scaling_charts as charts
-from archlab.reports import scaling_text as text
 from archlab.reports.html import render_page, write_page
-from archlab.reports.panels import Chart, DrawnPanel, Section, Spec
+from archlab.reports.panels import Panel, Spec, draw_sections
 from archlab.reports.provenance import environments, mixed_versions
-from archlab.scaling.findings import Findings
-from archlab.scaling.study import Point
+from archlab.reports.scaling_tables import comparison_table, laws_table, off_optimal_table, over_training_table, sweep_table
+from archlab.reports.scaling_text import state_text
+from archlab.scaling.fits import StateFit
+from archlab.scaling.study import TrainedModel
+from archlab.scaling.study_fit import StudyFit
 
-COLUMNS = ("key", "architecture", "spec", "dim", "seed", "budget", "flops", "params", "params_non_embedding", "state", "tokens",
-           "steps", "batch_size", "length", "learning_rate", "status", "loss", "tokens_per_second", "utilisation", "peak_bytes",
-           "seconds", "epochs")  # fmt: skip
 
-
-def write_scaling_report(findings: Findings, path: str | Path) -> Path:
-    """Write the page to ``path``, and the runs to a CSV file of the same name; each whole or not at all.
+def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
+    """Write the page to ``path``, and the training runs to a CSV file of the same name; each whole or not at all.
 
     Returns:
-        Where the CSV file is.
+        The path of the CSV file.
 
     Raises:
         ArchlabError: nothing can be written there, or the page has the name of the table.
     """
-    table = table_beside(path)
-    write_page(path, lambda: render_scaling_report(findings))
-    write_page(table, lambda: runs_as_csv(findings))
+    page = Path(path)
+    table = csv_beside(page)
+    write_page(page, lambda: render(result))
+    write_page(table, lambda: str(result.study.to_frame().to_csv(index=False, lineterminator="\n")))
     return table
 
 
-def table_beside(path: str | Path) -> Path:
-    """The CSV file of a page; for a look at the place before there is anything to write.
+def csv_beside(path: str | os.PathLike[str]) -> Path:
+    """Return the CSV file of a page; also a check of the path before there is anything to write.
 
     Raises:
         ArchlabError: no page can be written there, or it has the name of its table.
     """
-    check_place(Path(path))
-    table = Path(path).with_suffix(".csv")
-    if table == Path(path):
-        raise ArchlabError(f"report {path}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
+    page = Path(path)
+    check_place(page)
+    table = page.with_suffix(".csv")
+    if table == page:
+        raise ArchlabError(f"report {page}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
     return table
 
 
-def runs_as_csv(findings: Findings) -> str:
-    """Every training, diverged ones included, a line each."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_row(point) for laws in findings.laws for point in (*laws.family.points, *laws.family.censored))
-    return out.getvalue()
+def _frontiers(fit: StudyFit) -> dict[str, Spec | None]:
+    return {
+        "least loss": charts.frontier_panel(fit),
+        "optimal size": charts.optimum_panel(fit, "size"),
+        "optimal tokens": charts.optimum_panel(fit, "tokens"),
+    }
 
 
-def render_scaling_report(findings: Findings) -> str:
-    """The page as text."""
-    labels = [laws.family.label for laws in findings.laws]
-    points = [point for laws in findings.laws for point in (*laws.family.points, *laws.family.censored)]
-    panels = _panels(findings)
+def _differences(fit: StudyFit) -> dict[str, Spec | None]:
+    return {laws.runs.label: charts.difference_panel(fit, laws.runs.label) for laws in fit.laws[1:]}
+
+
+def _state_note(fit: StudyFit) -> str:
+    law = f"{state_text(fit.state)}. " if isinstance(fit.state, StateFit) else ""
+    return f"{law}State: scalars carried from token to token at length {_models(fit)[0].run.length}."
+
+
+PANELS: list[Panel[StudyFit]] = [
+    Panel(
+        "IsoFLOP curves",
+        "Loss over parameters at equal compute",
+        "Loss of every training run over its parameters, a colour for each budget. Curves are parabolas in log N around the best "
+        "size, diamonds their minima; a group without one is not bracketed by its sizes.",
+        lambda fit: {laws.runs.label: charts.isoflop_panel(laws) for laws in fit.laws},
+    ),
+    Panel(
+        "Frontiers",
+        "Compute-optimal loss, size and tokens",
+        "Points: minima of the IsoFLOP curves. Lines: for the loss the parametric law (Huber), for size and tokens the power law "
+        "through the minima, or the parametric law where there are fewer than two; dashed beyond the largest budget.",
+        _frontiers,
+        legend=True,
+    ),
+    Panel("Laws", "The laws, by four methods", "Compute-optimal parameters N* and tokens D* over FLOPs C.", table=laws_table),
+    Panel(
+        "Comparison",
+        "Comparison at equal compute",
+        "Loss of each architecture minus that of the first one. Errors are judged by the scatter of the runs about their "
+        "parabolas; what runs of equal budget, size index and seed share of them cancels.",
+        _differences,
+        table=comparison_table,
+    ),
+    Panel(
+        "Attention",
+        "The best fraction of attention",
+        "Architectures of the same layers that differ in their fraction of attention.",
+        table=lambda fit: sweep_table(fit.sweeps),
+    ),
+    Panel("Other sizes", "Smaller models than the best", "Fewer parameters, more tokens.", table=off_optimal_table),
+    Panel(
+        "Other sizes",
+        "Over-training laws",
+        "Loss over compute and tokens a parameter (arXiv 2403.08540).",
+        table=over_training_table,
+    ),
+    Panel(
+        "Residuals",
+        "Residuals of the parametric law",
+        "Observed over predicted loss, in percent off. A pattern over size or budget means that the law does not fit.",
+        lambda fit: {laws.runs.label: charts.residual_panel(laws) for laws in fit.laws},
+    ),
+    Panel(
+        "State",
+        "Perplexity over state at the optimum",
+        _state_note,
+        lambda fit: {"perplexity over state": charts.state_panel(fit)},
+        legend=True,
+    ),
+]
+"""The panels of the page, in order: a new panel is one entry."""
+
+
+def render(fit: StudyFit, panels: Sequence[Panel[StudyFit]] = PANELS) -> str:
+    """Return the text of the page."""
+    models = _models(fit)
+    labels = [laws.runs.label for laws in fit.laws]
+    budgets, seeds = ({getattr(model.run, name) for model in models} for name in ("budget", "seed"))
+    first, resampling = models[0].trial, fit.resampling
+    parts = (
+        "Scaling laws",
+        count(len(labels), "architecture"),
+        count(len(budgets), "budget"),
+        count(len(models), "training run"),
+        f"corpus {first.run.corpus}",
+    )
     return render_page(
         "scaling.html.jinja",
-        [Section(name, name, [DrawnPanel("", "", drawn, None, False, False)]) for name, drawn in panels.items()],
+        draw_sections(panels, fit),
         labels,
-        panels=panels,
-        findings=findings,
-        headline=headline(findings),
+        title=f"Scaling laws · {', '.join(labels)}",
+        summary=" · ".join(parts),
+        headline=fit.headline,
+        lead=_lead(fit, max(budgets)),
         warnings=[
-            *findings.without.values(),
-            *(note for laws in findings.laws for note in text.notes(laws)),
-            *mixed_versions(point.provenance for point in points),
+            *fit.warnings,
+            *(["one seed: differences between architectures may be those of the seed"] if len(seeds) == 1 else []),
+            *mixed_versions(model.provenance for model in models),
         ],
-        environments=environments(point.provenance for point in points),
-        text=text,
-        first=points[0].trial,
-        devices=sorted({point.trial.device for point in points}),
-        runs=[_row(point) for point in points],
-        budgets=sorted({point.run.budget for point in points}),
-        seeds=sorted({point.run.seed for point in points}),
-        statuses=Counter(point.result.status for point in points),
+        bootstrap=f"Bootstrap: {resampling.resamples:,} resamples, seed {resampling.seed}."
+        if resampling.method == "bootstrap"
+        else "",
+        environments=environments(model.provenance for model in models),
+        first=first,
+        devices=sorted({model.trial.device for model in models}),
+        seeds=sorted(seeds),
+        runs=[model.row() for model in models],
+        statuses=Counter(model.result.status for model in models),
     )
 
 
-def headline(findings: Findings) -> str:
-    """What the study found, in a sentence."""
-    best = {c.budget: c for c in findings.comparisons}
-    if len(findings.laws) == 2 and best:
-        last = best[max(best)]
-        ahead, behind = (last.first, last.second) if last.difference.value >= 0 else (last.second, last.first)
-        known = last.difference.low is not None and last.difference.high is not None
-        clear = (last.difference.low or 0) * (last.difference.high or 0) > 0
-        verb = "has the lower loss than" if clear or not known else "is not clearly apart from"
-        doubt = "" if known else ", but nothing tells by how much it may be chance"
-        return f"At {last.budget:.3g} FLOPs {ahead} {verb} {behind}{doubt}"
-    bracketed = sum(len(laws.family.minima) for laws in findings.laws)
-    groups = sum(len({p.run.budget for p in laws.family.points}) for laws in findings.laws)
-    return f"{bracketed} of {groups} IsoFLOP groups have their best size bracketed"
+def _lead(fit: StudyFit, largest: float) -> str:
+    counted = "count embeddings" if fit.study.parameters == "all" else "do not count embedding and unembedding"
+    seeds = len({model.run.seed for model in _models(fit)})
+    drawn = "seeds of each size" if seeds > 1 else "training runs of each budget"
+    method = "a jackknife over the training runs" if fit.resampling.method == "jackknife" else f"a bootstrap over the {drawn}"
+    sentences = [
+        "Losses are nats a token on the validation split.",
+        f"Parameters {counted}.",
+        f"Intervals are {100 * fit.resampling.confidence:.0f}\N{NO-BREAK SPACE}% intervals: of laws by {method}, of numbers at "
+        "single budgets by the scatter about their parabolas.",
+        "They tell how far these runs determine a law, not whether it holds beyond them.",
+    ]
+    if largest < 1e15:
+        sentences.append("Budgets as small as these show the method; nothing follows for models of practical size.")
+    return " ".join(sentences)
 
 
-def _panels(findings: Findings) -> dict[str, list[Chart]]:
-    found: dict[str, list[Chart]] = {name: [] for name in ("isoflop", "frontier", "differences", "residuals", "state")}
-
-    def add(section: str, title: str, spec: Spec | None) -> None:
-        if spec is not None:
-            found[section].append(Chart(f"{section}-{len(found[section])}", title, spec))
-
-    for laws in findings.laws:
-        add("isoflop", laws.family.label, charts.isoflop_panel(laws))
-        add("residuals", laws.family.label, charts.residual_panel(laws))
-    add("frontier", "least loss", charts.frontier_panel(findings))
-    add("frontier", "optimal size", charts.optimum_panel(findings, "size"))
-    add("frontier", "optimal data", charts.optimum_panel(findings, "tokens"))
-    for laws in findings.laws[1:]:
-        add("differences", laws.family.label, charts.difference_panel(findings, laws.family.label))
-    add("state", "perplexity over state", charts.state_panel(findings))
-    return found
-
-
-def _row(point: Point) -> dict[str, Any]:
-    run, result = point.run, point.result
-    values = {name: getattr(run, name) for name in COLUMNS if hasattr(run, name)}
-    return values | {
-        "key": point.key,
-        "architecture": run.label,
-        "status": result.status,
-        "loss": result.loss,
-        "tokens_per_second": round(result.tokens_per_second, 1),
-        "utilisation": round(result.utilisation, 4),
-        "peak_bytes": result.peak_bytes,
-        "seconds": round(result.seconds, 2),
-        "epochs": round(result.epochs, 4),
-    }
+def _models(fit: StudyFit) -> list[TrainedModel]:
+    """List all training runs with a result, diverged ones included."""
+    return [model for laws in fit.laws for model in (*laws.runs.models, *laws.runs.censored)]

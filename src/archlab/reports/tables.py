@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archlab.architectures import Architecture
-from archlab.architectures.spec import BackboneName
+from archlab.architectures.backbone_config import BackboneName
 from archlab.format import human, percent, points, probability, short_task, steps
 from archlab.mad.bootstrap import Interval
 from archlab.mad.comparison import differences_to_best
@@ -19,7 +19,6 @@ WIDE = 112
 """Columns from which the leaderboard writes its heads in full."""
 NARROW = 96
 """Columns below which it gives half the interval's width in place of both bounds."""
-_SHORT_HEADS = {"compression": "comp", "memorization": "mem", "MAD score": "MAD"}
 
 
 def leaderboard(scores: Scores, width: int = 100) -> Table:
@@ -29,10 +28,8 @@ def leaderboard(scores: Scores, width: int = 100) -> Table:
         scores: the scores to show.
         width: columns of the terminal.
     """
-    heads, rows = mad_leaderboard(scores)
-    interval = heads.index("MAD score") + 1
-    if width < WIDE:
-        heads = [_SHORT_HEADS.get(head, head) for head in heads]
+    heads, rows = mad_leaderboard(scores, narrow=width < WIDE)
+    interval = len(scores.tasks) + 2
     if width < NARROW:
         heads[interval] = "±"
     table = _table(leaderboard_notes(scores))
@@ -122,14 +119,9 @@ def architecture_dict(
         "active_flops": architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
     }
     around = [
-        _around("embedding", vocab_size * dim),
-        _around("norms", (len(architecture.layers) + 1) * dim),
-        _around("unembedding", vocab_size * dim + vocab_size, flops=2 * length * dim * vocab_size),
+        _around(part.name, part.params, part.flops)
+        for part in architecture.around(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone)
     ]
-    if backbone == "auto-encoder":
-        known = [*layers, *around]
-        rest = {what: total[what] - sum(part[what] for part in known) for what in ("parameters", "flops")}
-        around.insert(2, _around("decoder", rest["parameters"], flops=rest["flops"]))
     mixers = {kind: sum(x["parameters"] for x in layers if x["mixes"] == kind) for kind in ("sequence", "channel")}
     return {
         "architecture": str(architecture),
@@ -189,7 +181,7 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _around(what: str, parameters: int, flops: int = 0) -> dict[str, Any]:
+def _around(what: str, parameters: int, flops: int) -> dict[str, Any]:
     """A part of an architecture around its layers, in the same columns."""
     costs = {"parameters": parameters, "matrix_state": 0, "state": 0, "flops": flops, "active_flops": flops}
     return {"layer": what, **costs}

@@ -1,1 +1,30 @@
-"""Scaling laws: how loss falls with size, data and compute, and which size a budget is best spent on."""
+"""Scaling laws of architectures: plan studies of language models, train them, fit and compare their losses."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archlab.scaling import fits
+    from archlab.scaling.api import fit, plan, predict, train
+
+_HOMES = {
+    "fit": "archlab.scaling.api",
+    "plan": "archlab.scaling.api",
+    "predict": "archlab.scaling.api",
+    "report": "archlab.reports.scaling_page",
+    "train": "archlab.scaling.api",
+}
+__all__ = ["fit", "fits", "plan", "predict", "report", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    # loaded on first use: fits need no torch, and `--help` nothing at all
+    if name == "fits":
+        return import_module("archlab.scaling.fits")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'archlab.scaling' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archlab.machine import single_thread
-from archlab.scaling.plan import LMRun
+from archlab.scaling.training_plan import LMRun
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +23,11 @@ class Cost:
     """On one thread of this machine, or on one accelerator."""
     bytes: int
     """At the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
+
+
+def plan_costs(runs: Iterable[LMRun], flops_per_second: float | None = None) -> list[Cost]:
+    """Costs on accelerators that reach so many FLOP/s each; by default on one thread of this machine, by timing steps."""
+    return measured_costs(runs) if flops_per_second is None else stated_costs(runs, flops_per_second)
 
 
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:

@@ -1,4 +1,4 @@
-"""Ladders: the budgets, sizes and rules of an IsoFLOP study.
+"""Ladders: the budgets and sizes of an IsoFLOP study, and the default rules of size, batch and learning rate.
 
 A ladder is a YAML file, in the package or the user's own; its fields are those of :class:`Ladder`, and those that are left
 out have their defaults::
@@ -8,6 +8,9 @@ out have their defaults::
     sizes: 5
     data: stdlib
     tokenizer: ascii
+
+The rules join measurements on bytes of text at the small end with published rules at the large one; every one can be
+overridden. None of them is the paper's (arXiv 2403.17844), which does not give its own.
 """
 
 import math
@@ -21,50 +24,80 @@ from typing import Any, get_args, get_origin, get_type_hints
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import mapping, naming, read_yaml
 from archlab.scaling.flops import CONVENTIONS, Convention
-from archlab.scaling.sizes import Shape
+
+CENTRE_PARAMS, CENTRE_FLOPS, CENTRE_EXPONENT = 1.3e4, 2e11, 0.57
+"""A Transformer++ of about 13k parameters was best at 2e11 FLOPs (standard library as ascii, length 128); the exponent leads to
+190M at 4e18, about 20 tokens a parameter (arXiv 2203.15556)."""
+REFERENCE_PARAMS = 108e6
+REFERENCE_LEARNING_RATE = 4.7e-3
+REFERENCE_BATCH_TOKENS = 2048 * 160
+HIGHEST_LEARNING_RATE = 2e-2
+"""The best of 5e-3, 1e-2, 2e-2 and 4e-2 at 6k and 15k parameters; the rule alone would give five times as much."""
+FEWEST_BATCH_TOKENS = 2048
+"""A step of fewer tokens takes as long on a CPU."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rules that give depth and heads for a width."""
+
+    aspect: float = 128.0
+    """Width for every two layers (a sequence mixer and a channel mixer); a stack is at least as deep as its spec."""
+    head_dim: int = 64
+    """Width of a head, as nearly as the heads divide the width into parts of even width."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArchlabError: one is not positive.
+        """
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ArchlabError(f"{name}={value}: must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """What to plan for every architecture."""
+    """Budgets, sizes and rules, the same for every architecture."""
 
     name: str
     summary: str = ""
     budgets: tuple[float, ...]
-    """FLOPs of each group."""
+    """Training FLOPs of each IsoFLOP group."""
     sizes: int = 5
-    """Of each group."""
+    """Number of sizes in each group."""
     spread: float = 2.0
-    """Parameters of a size over those of the next smaller one; the sizes lie around :func:`archlab.scaling.rules.centre`."""
+    """Ratio of parameters of a size and the next smaller one; the sizes lie around :func:`central_params`."""
     params: tuple[float, ...] = ()
-    """The sizes of every group, in parameters, in place of the rule."""
+    """Sizes of every group, in parameters, in place of the rule."""
     length: int = 128
     """Tokens of a sequence."""
     data: str = "stdlib"
-    """See :func:`archlab.corpora.prepare`."""
+    """Source of the corpus: :func:`archlab.corpora.prepare`."""
     tokenizer: str | None = None
     vocab_size: int | None = None
     """Plan for a vocabulary of this size, without the corpus."""
     repeat: bool = False
-    """Runs may need more tokens than the corpus has."""
+    """Allow training runs that need more tokens than the corpus has."""
     min_steps: int = 150
-    """The least of a run; batches are smaller where it takes that."""
+    """Fewest steps of a training run; batches are made smaller to reach it."""
     batch_size: int | None = None
-    """Sequences, in place of the rule."""
+    """Sequences of a step, in place of the rule."""
     learning_rate: float | None = None
-    """In place of the rule."""
+    """Peak learning rate, in place of the rule."""
     seeds: tuple[int, ...] = (0,)
     convention: Convention = "exact"
     aspect: float = Shape.aspect
     head_dim: int = Shape.head_dim
     architectures: Mapping[str, str] = field(default_factory=dict)
-    """Specs by what to call them, for a plan that is asked for none."""
+    """Specs by label, for a plan without specs of its own."""
     peak_flops: float | None = None
     """FLOP/s of an accelerator, for a study that is planned on paper."""
     utilisation: float = 0.4
-    """Share of it that training reaches."""
+    """Fraction of it that training reaches."""
     gpus: int = 8
-    """Accelerators, for the same."""
+    """Number of accelerators, for a study that is planned on paper."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -80,39 +113,64 @@ class Ladder:
         if self.convention not in CONVENTIONS:
             raise unknown("FLOP convention", self.convention, CONVENTIONS)
         if self.utilisation > 1:
-            raise ArchlabError(f"utilisation={self.utilisation}: give a share of at most 1")
+            raise ArchlabError(f"utilisation={self.utilisation}: give a fraction of at most 1")
         if not self.budgets or not self.seeds:
             raise ArchlabError(f"{'seeds' if self.budgets else 'budgets'}: give at least one")
 
     @property
     def shape(self) -> Shape:
-        """How depth and heads follow from the width."""
+        """Rules that give depth and heads for a width."""
         return Shape(self.aspect, self.head_dim)
 
+    @property
+    def flops_per_second(self) -> float | None:
+        """FLOP/s that training reaches on an accelerator; None for a study that is not planned on paper."""
+        return None if self.peak_flops is None else self.peak_flops * self.utilisation
+
     def with_values(self, **values: Any) -> "Ladder":
-        """A ladder with other values; None leaves one as it is.
+        """Return the ladder with other values; None leaves a field as it is.
 
         Raises:
-            ArchlabError: a field is unknown, or see the class.
+            ArchlabError: a field is unknown, or its value is not allowed.
         """
         known = [f.name for f in fields(self) if f.name not in ("name", "summary", "architectures")]
         for name in values:
             if name not in known:
                 raise unknown("field of a ladder:", name, known)
-        return replace(self, **{name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        if "data" in given or "tokenizer" in given:  # the ladder's own tokenizer and vocabulary fit its own data only
+            given = {"tokenizer": None, "vocab_size": None} | given
+        return replace(self, **given)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field that is not at its default, for a plan's provenance."""
+        """Return every field that is not at its default, for a plan's provenance."""
         defaults = {f.name: f.default for f in fields(self)}
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items() if v != defaults[name]}
         return {name: value for name, value in values.items() if name not in ("summary", "architectures")}
 
 
+def central_params(flops: float) -> float:
+    """Return the parameters around which the sizes of a budget lie."""
+    return CENTRE_PARAMS * math.exp(CENTRE_EXPONENT * math.log(flops / CENTRE_FLOPS))
+
+
+def default_learning_rate(params: float) -> float:
+    """Return the peak learning rate of a size, to two digits: OLMo's ``4.7e-3 (N / 108M)^(-1/3)``, at most 2e-2."""
+    rate = min(HIGHEST_LEARNING_RATE, REFERENCE_LEARNING_RATE * (params / REFERENCE_PARAMS) ** (-1 / 3))
+    return float(f"{rate:.2g}")
+
+
+def default_batch_size(params: float, length: int) -> int:
+    """Return the sequences of a batch: OLMo's ``2048 x 160 (N / 108M)^(2/3)`` tokens, at least 2048, to a power of 2."""
+    tokens = max(FEWEST_BATCH_TOKENS, REFERENCE_BATCH_TOKENS * (params / REFERENCE_PARAMS) ** (2 / 3))
+    return 1 << max(0, round(math.log2(tokens / length)))
+
+
 def load_ladder(name: str) -> Ladder:
-    """A ladder of the package by name, or the user's own by the path of its YAML file.
+    """Load a ladder of the package by name, or the user's own by the path of its YAML file.
 
     Raises:
-        ArchlabError: there is none, or a field is unknown or wrong.
+        ArchlabError: it does not exist, or a field is unknown or wrong.
     """
     known = {path.name.removesuffix(".yaml"): path for path in _folder().iterdir()}
     if name in known:
@@ -136,7 +194,7 @@ def _folder() -> Any:
 
 
 def _value(name: str, value: Any, hint: Any) -> Any:
-    """The value as a field holds it: lists as tuples, whole numbers where fractions may stand, every number positive."""
+    """Convert a value to the type of its field (lists to tuples, whole numbers to fractions) and check that it is positive."""
     if get_origin(hint) is types.UnionType:
         kind = get_args(hint)[0]
         return None if value is None else _value(name, value, kind)

@@ -1,7 +1,8 @@
-"""The scaling laws of an architecture by four methods side by side, with intervals, and how far to believe them."""
+"""The scaling laws of an architecture by four methods side by side, with intervals and checks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,11 +22,11 @@ from archlab.scaling.fits import (
     isoflop_minimum,
 )
 from archlab.scaling.fits.columns import Floats
-from archlab.scaling.study import Family
+from archlab.scaling.study import RunTable
 
 Method = Literal["isoflop", "huber", "variable-projection", "envelope"]
 METHODS: tuple[Method, ...] = get_args(Method)
-"""Approach 2; approach 3; the same law by least squares; approach 1 (:mod:`archlab.scaling.fits`)."""
+"""Approach 2, approach 3, the same law by least squares, approach 1 (:mod:`archlab.scaling.fits`)."""
 AGREE = 1.5
 """Methods whose optimal sizes at the largest budget differ by more than this factor disagree."""
 Fit = IsoFlopFit | ParametricFit | EnvelopeFit
@@ -33,7 +34,7 @@ Fit = IsoFlopFit | ParametricFit | EnvelopeFit
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; without one if the resamples could not be fitted."""
+    """A number with its interval; the bounds are None if there is none."""
 
     value: float
     low: float | None
@@ -41,121 +42,129 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a budget is best spent on, and the loss that it buys."""
+class Optimum:
+    """Compute-optimal size and tokens of a budget, and the loss there."""
 
     size_exponent: Estimate
-    """Of optimal parameters over FLOPs."""
+    """Exponent of compute-optimal parameters over FLOPs."""
     tokens_exponent: Estimate
+    """Exponent of compute-optimal tokens over FLOPs."""
     flops: Estimate
     size: Estimate
     tokens: Estimate
     loss: Estimate | None
-    """None by the methods that do not tell the floor of the loss: IsoFLOP and envelope."""
+    """None for IsoFLOP and envelope, which do not determine the floor of the loss."""
     no_interval: str
-    """Why intervals are missing; else empty."""
+    """Reason for missing intervals; else empty."""
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """How well a fit to the other budgets predicts the largest one."""
+    """Error at the largest budget of a fit to the others."""
 
     budget: float
     size_ratio: float | None
-    """Predicted optimal parameters over those of the group's minimum; None if that is not bracketed."""
+    """Predicted over measured optimal parameters; None if the group has no minimum."""
     loss_error: float | None
-    """Mean absolute error of the losses of its runs, relative; None by the methods without a law of the loss."""
+    """Mean relative error of the losses; None for methods without a law of the loss."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """What one method gives."""
+    """The law of one architecture by one method."""
 
     method: Method
     fit: Fit
     frontier: Frontier
-    largest: Answer
-    """At the largest budget."""
+    largest: Optimum
+    """Optimum at the largest budget."""
     hold_out: HoldOut | str
-    """Or why there is none."""
+    """Error at the largest budget held out, or the reason why there is none."""
 
 
 @dataclass(frozen=True)
 class Laws:
-    """The laws of one architecture."""
+    """The laws of one architecture by all methods."""
 
-    family: Family
+    runs: RunTable
     cost: PowerLaw
-    """Training FLOPs a token over parameters, as its runs had them."""
-    found: dict[Method, Law]
+    """Training FLOPs a token over parameters, through its runs."""
+    by_method: dict[Method, Law]
     refused: dict[Method, str]
+    """Reasons of the methods that give no law."""
     disagreement: str
-    """How the methods contradict each other; else empty."""
+    """Contradictions between the methods; else empty."""
 
     @property
     def isoflop(self) -> IsoFlopFit | None:
         """The minima and their power laws, if there are two minima."""
-        law = self.found.get("isoflop")
+        law = self.by_method.get("isoflop")
         return law.fit if law is not None and isinstance(law.fit, IsoFlopFit) else None
 
     def state_points(self) -> list[tuple[float, float]]:
-        """State and perplexity at every minimum; the state of its size follows a power law through the runs."""
-        if not self.family.minima or self.family.state.min() <= 0:
+        """Return state and perplexity at every minimum; the state of its size follows a power law through the runs."""
+        if not self.runs.minima or self.runs.state.min() <= 0:
             return []
-        state_of = fit_power_law(self.family.N, self.family.state)
-        return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.family.minima.values()]
+        state_of = fit_power_law(x=self.runs.N, y=self.runs.state)
+        return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.runs.minima.values()]
 
 
-def fit_laws(family: Family, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
+def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
     """Fit an architecture's runs by every method; ``on_method`` is called after each.
 
     Raises:
-        ArchlabError: it has fewer than two finished trainings of different sizes.
+        ArchlabError: it has fewer than two finished training runs of different sizes.
     """
-    sizes = len(np.unique(family.N))
+    sizes = len(np.unique(runs.N))
     if sizes < 2:
-        raise ArchlabError(f"{family.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
-    cost = fit_power_law(family.N, family.C / family.D)
-    found: dict[Method, Law] = {}
+        raise ArchlabError(f"{runs.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
+    cost = fit_power_law(x=runs.N, y=runs.C / runs.D)
+    laws: dict[Method, Law] = {}
     refused: dict[Method, str] = {}
     for method in METHODS:
         try:
-            found[method] = _law(family, method, cost, resampling)
+            laws[method] = _law(runs, method, cost, resampling)
         except ArchlabError as error:
             refused[method] = str(error)
         on_method()
-    return Laws(family, cost, found, refused, _disagreement(found))
+    return Laws(runs, cost, laws, refused, _disagreement(laws))
 
 
-def fit_family(family: Family, method: Method, start: Fit | None = None) -> Fit:
-    """One method on one architecture.
+def fit_method(runs: RunTable, method: Method, start: Fit | None = None) -> Fit:
+    """Fit an architecture's runs by one method.
+
+    Args:
+        runs: the runs.
+        method: the method.
+        start: an earlier fit to begin at, for resamples.
 
     Raises:
-        ArchlabError: its runs do not determine it.
+        ArchlabError: the runs do not determine the law.
     """
     if method == "isoflop":
-        return fit_isoflop(family.C, family.N, family.loss, D=family.D)
+        return fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss)
     if method == "envelope":
-        rows, shares, losses = family.curves()
-        flops, tokens = shares * family.C[rows], shares * family.D[rows]
-        return fit_envelope(rows.tolist(), flops, family.N[rows], losses, D=tokens, group=family.budget[rows].tolist())
+        rows, fractions, losses = runs.curves()
+        flops, tokens = fractions * runs.C[rows], fractions * runs.D[rows]
+        group = runs.budget[rows].tolist()
+        return fit_envelope(curve=rows.tolist(), C=flops, N=runs.N[rows], D=tokens, loss=losses, group=group)
     from_fit = start if isinstance(start, ParametricFit) else None
-    return fit_parametric(family.N, family.D, family.loss, method=method, start=from_fit)
+    return fit_parametric(N=runs.N, D=runs.D, loss=runs.loss, method=method, start=from_fit)
 
 
 def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
-    """What budgets are best spent on, by a fit."""
+    """Return the compute-optimal frontier of a fit."""
     return fit.frontier(cost) if isinstance(fit, ParametricFit) else fit.frontier()
 
 
-def _law(family: Family, method: Method, cost: PowerLaw, resampling: Resampling) -> Law:
-    fit = fit_family(family, method)
-    largest = answer(family, method, fit, cost, resampling, flops=float(family.C.max()))
-    return Law(method, fit, frontier_of(fit, cost), largest, _hold_out(family, method, cost))
+def _law(runs: RunTable, method: Method, cost: PowerLaw, resampling: Resampling) -> Law:
+    fit = fit_method(runs, method)
+    largest = optimum(runs, method, fit, cost, resampling, flops=float(runs.C.max()))
+    return Law(method, fit, frontier_of(fit, cost), largest, _hold_out(runs, method, cost))
 
 
-def answer(
-    family: Family,
+def optimum(
+    runs: RunTable,
     method: Method,
     fit: Fit,
     cost: PowerLaw,
@@ -163,17 +172,17 @@ def answer(
     *,
     flops: float | None = None,
     loss: float | None = None,
-) -> Answer:
-    """What a budget, or the budget that reaches a loss, is best spent on.
+) -> Optimum:
+    """Return the compute-optimal size and tokens of a budget, or of the budget that reaches a loss.
 
     Args:
-        family: the runs.
-        method: how they were fitted.
-        fit: the result.
+        runs: the runs.
+        method: the method that gave the fit.
+        fit: the fit to the runs.
         cost: FLOPs a token over parameters.
-        resampling: how intervals are made.
+        resampling: method and options of intervals.
         flops: the budget.
-        loss: the loss, in place of the budget.
+        loss: the loss to reach, in place of a budget.
 
     Raises:
         ArchlabError: no budget reaches the loss.
@@ -191,7 +200,7 @@ def answer(
     no_interval = ""
     try:
         interval = resampling.interval(
-            lambda rows: numbers(fit_family(family.take(rows), method, fit)), np.arange(len(family.C)), strata=family.strata()
+            lambda rows: numbers(fit_method(runs.take(rows), method, fit)), np.arange(len(runs.C)), strata=runs.strata()
         )
         low, high = interval.low, interval.high
     except ArchlabError as error:
@@ -201,50 +210,46 @@ def answer(
     estimates = [Estimate(float(v), *(float(x) if np.isfinite(x) else None for x in (lo, hi))) for v, lo, hi in bounds]
     size_exponent, tokens_exponent, budget, size, tokens, reached = estimates
     has_floor = isinstance(fit, ParametricFit)
-    return Answer(size_exponent, tokens_exponent, budget, size, tokens, reached if has_floor else None, no_interval)
+    return Optimum(size_exponent, tokens_exponent, budget, size, tokens, reached if has_floor else None, no_interval)
 
 
-def _hold_out(family: Family, method: Method, cost: PowerLaw) -> HoldOut | str:
-    budget = float(family.budget.max())
-    held = family.budget == budget
+def _hold_out(runs: RunTable, method: Method, cost: PowerLaw) -> HoldOut | str:
+    budget = float(runs.budget.max())
+    held = runs.budget == budget
     try:
-        fit = fit_family(family.take(np.flatnonzero(~held)), method)
+        fit = fit_method(runs.take(np.flatnonzero(~held)), method)
         frontier = frontier_of(fit, cost)
     except ArchlabError as error:
         return str(error)
-    rest, loss_error = family.take(np.flatnonzero(held)), None
+    rest, loss_error = runs.take(np.flatnonzero(held)), None
     if isinstance(fit, ParametricFit):
-        loss_error = float(np.mean(np.abs(fit(rest.N, rest.D) / rest.loss - 1)))
+        loss_error = float(np.mean(np.abs(fit(N=rest.N, D=rest.D) / rest.loss - 1)))
     return HoldOut(budget, _size_ratio(rest, frontier), loss_error)
 
 
-def _size_ratio(group: Family, frontier: Frontier) -> float | None:
+def _size_ratio(group: RunTable, frontier: Frontier) -> float | None:
     flops = float(np.median(group.C))
     try:
-        return float(frontier.size(flops)) / isoflop_minimum(flops, group.N, group.D, group.loss).size
+        return float(frontier.size(flops)) / isoflop_minimum(flops=flops, N=group.N, D=group.D, loss=group.loss).size
     except ArchlabError:
         return None
 
 
-def _disagreement(found: dict[Method, Law]) -> str:
-    laws = list(found.values())
+def _disagreement(laws: dict[Method, Law]) -> str:
     reasons = []
-    for place, first in enumerate(laws):
-        for second in laws[place + 1 :]:
-            ratio = first.largest.size.value / second.largest.size.value
-            names = f"{first.method} and {second.method}"
-            if not 1 / AGREE <= ratio <= AGREE:
-                reasons.append(
-                    f"{names}: the optimal sizes at the largest budget differ by a factor of {max(ratio, 1 / ratio):.2g}"
-                )
-            # the envelope's trainings are unfinished, their learning rate has not decayed: an error that no interval tells
-            if second.method != "envelope" and _apart(first.largest.size_exponent, second.largest.size_exponent):
-                values = f"{first.largest.size_exponent.value:.3f} and {second.largest.size_exponent.value:.3f}"
-                reasons.append(f"{names}: the intervals of the exponents of N* ({values}) do not overlap")
+    for first, second in combinations(laws.values(), 2):
+        ratio = first.largest.size.value / second.largest.size.value
+        names = f"{first.method} and {second.method}"
+        if not 1 / AGREE <= ratio <= AGREE:
+            reasons.append(f"{names}: the optimal sizes at the largest budget differ by a factor of {max(ratio, 1 / ratio):.2g}")
+        # runs on the envelope are unfinished, their learning rate has not decayed: an error that no interval covers
+        if second.method != "envelope" and _disjoint(first.largest.size_exponent, second.largest.size_exponent):
+            values = f"{first.largest.size_exponent.value:.3f} and {second.largest.size_exponent.value:.3f}"
+            reasons.append(f"{names}: the intervals of the exponents of N* ({values}) do not overlap")
     return "; ".join(reasons)
 
 
-def _apart(first: Estimate, second: Estimate) -> bool:
+def _disjoint(first: Estimate, second: Estimate) -> bool:
     bounds = (first.low, first.high, second.low, second.high)
     if None in bounds:
         return False
@@ -252,6 +257,6 @@ def _apart(first: Estimate, second: Estimate) -> bool:
     return high_1 < low_2 or high_2 < low_1
 
 
-def extrapolation(family: Family, flops: float) -> float:
-    """How many times beyond the largest budget, or below the smallest, a budget lies; at most 1 between them."""
-    return max(flops / float(family.C.max()), float(family.C.min()) / flops)
+def extrapolation(runs: RunTable, flops: float) -> float:
+    """Return the factor by which a budget lies above the largest one, or below the smallest; at most 1 between them."""
+    return max(flops / float(runs.C.max()), float(runs.C.min()) / flops)

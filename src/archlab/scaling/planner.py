@@ -1,25 +1,29 @@
-"""From a ladder to a plan: sizes around each budget's optimum, one batch a group, steps that spend the budget."""
+"""Makes plans from ladders: sizes around each budget's optimum, one batch size a group, steps that spend the budget."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 from archlab.architectures import architecture
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
-from archlab.scaling import rules
+from archlab.layers import registry
 from archlab.scaling.flops import training_flops
-from archlab.scaling.ladder import Ladder
-from archlab.scaling.plan import TOLERANCE, LMRun, Plan
-from archlab.scaling.sizes import Size, nearest_sizes
+from archlab.scaling.ladder import Ladder, Shape, central_params, default_batch_size, default_learning_rate
+from archlab.scaling.training_plan import TOLERANCE, LMRun, Plan, Size
+
+NARROWEST = 8
+WIDEST = 32_768
 
 
 def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], corpus: Corpus | None = None) -> Plan:
-    """The runs of a ladder for some architectures.
+    """Plan the training runs of a ladder; nothing is built.
 
     Args:
         ladder: budgets, sizes and rules.
-        architectures: specs, or specs by what to call them.
-        corpus: what they train on, prepared; None plans without it, for the ladder's ``vocab_size``.
+        architectures: specs, or specs by label.
+        corpus: prepared corpus; None plans without it, for the ladder's ``vocab_size``.
 
     Raises:
         ArchlabError: a spec cannot be read or has no fitting size, a budget is too small for a size, or the corpus is too small.
@@ -41,10 +45,10 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
 
 
 def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    """Specs by what to call them, each read once to see that it can be; without names, an architecture counts once.
+    """Return specs by label, each read once to check it; without labels, equal architectures count once.
 
     Raises:
-        ArchlabError: there is none, or one cannot be read.
+        ArchlabError: none is given, or one cannot be read.
     """
     if not architectures:
         raise ArchlabError("no architecture: give at least one spec, as in transformer++")
@@ -58,7 +62,7 @@ def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, s
 
 
 def _group(ladder: Ladder, label: str, spec: str, budget: float, vocab_size: int, corpus: Corpus | None) -> list[LMRun]:
-    centre = rules.centre(budget)
+    centre = central_params(budget)
     targets = ladder.params or [centre * ladder.spread ** (n - (ladder.sizes - 1) / 2) for n in range(ladder.sizes)]
     sizes = nearest_sizes(spec, targets, ladder.shape, vocab_size=vocab_size, length=ladder.length)
     costs = [_cost(size, ladder) for size in sizes]
@@ -77,9 +81,9 @@ def _cost(size: Size, ladder: Ladder) -> int:
 
 
 def _batch(ladder: Ladder, centre: float, budget: float, costs: list[int]) -> int:
-    """The rule's, or as many sequences as leave the dearest size its steps."""
+    """Return the batch size of the rule, or a smaller one that leaves the most expensive size its fewest steps."""
     affordable = int(budget / max(costs) / ladder.min_steps)
-    return max(1, min(rules.batch_size(centre, ladder.length), affordable))
+    return max(1, min(default_batch_size(centre, ladder.length), affordable))
 
 
 def _run(ladder: Ladder, label: str, size: Size, cost: int, budget: float, batch: int, corpus: Corpus | None, seed: int) -> LMRun:
@@ -105,7 +109,7 @@ def _run(ladder: Ladder, label: str, size: Size, cost: int, budget: float, batch
         length=size.length,
         tokens=tokens,
         epochs=float(f"{corpus.epochs(tokens, size.length):.4g}") if corpus else None,
-        learning_rate=ladder.learning_rate or rules.learning_rate(size.params),
+        learning_rate=ladder.learning_rate or default_learning_rate(size.params),
         seed=seed,
         corpus=ladder.data,
         tokenizer=corpus.tokenizer if corpus else ladder.tokenizer or "bytes",
@@ -121,3 +125,71 @@ def _check_corpus(plan: Plan, corpus: Corpus | None, *, repeat: bool) -> None:
             f"corpus {corpus.source}: {most} needs {most.tokens:,} tokens, {corpus.num_tokens('train'):,} are for training: "
             f"give a larger corpus, smaller budgets, or --repeat to read it {most.epochs:.3g} times"
         )
+
+
+def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Iterator[Size]:
+    """Yield every size of a spec, from narrow to wide; widths grow by at most a sixteenth, or by 4.
+
+    The spec's repeating unit is repeated to the depth that belongs to the width; a size without more parameters than all
+    narrower ones is left out. Knobs that the spec gives stay as they are; other layers with several heads get the number
+    that the shape gives.
+
+    Raises:
+        ArchlabError: the spec cannot be read, or fits no width.
+    """
+    several = {name: knob for name, config in registry().items() if (knob := config.head_knob) and getattr(config, knob) > 1}
+    written = architecture(spec)
+    refused: ArchlabError | None = None
+    largest = 0
+    for dim in _widths():
+        heads = _heads(dim, shape.head_dim)
+        value = architecture(spec, layer_defaults={name: {knob: heads} for name, knob in several.items()})
+        try:
+            value.validate(dim)
+        except ArchlabError as error:
+            refused = error
+            continue
+        layers = max(len(written.layers), round(2 * dim / shape.aspect / len(value.unit)) * len(value.unit))
+        deep = replace(value, layers=value.unit * (layers // len(value.unit)))
+        size = Size(deep, dim, vocab_size, length)
+        if size.params > largest:
+            largest = size.params
+            yield size
+    if not largest:
+        raise ArchlabError(f"{spec} fits no width: {refused}")
+
+
+def nearest_sizes(spec: str, targets: Sequence[float], shape: Shape, *, vocab_size: int, length: int) -> list[Size]:
+    """Return the size nearest to every target in parameters, in ascending order and all different.
+
+    Raises:
+        ArchlabError: the spec cannot be read, fits no width, or has no size as large.
+    """
+    wanted = sorted(targets)
+    known: list[Size] = []
+    beyond = 0
+    for size in all_sizes(spec, shape, vocab_size=vocab_size, length=length):
+        known.append(size)
+        beyond += size.params > wanted[-1]
+        if beyond == len(wanted):
+            break
+    chosen: list[int] = []
+    for target in wanted:
+        first = chosen[-1] + 1 if chosen else 0
+        if first == len(known) or target > 2 * known[-1].params:
+            raise ArchlabError(f"{spec}: no size near {target:.3g} parameters: the widest has {known[-1].params:.3g}")
+        chosen.append(min(range(first, len(known)), key=lambda i: abs(math.log(known[i].params / target))))
+    return [known[i] for i in chosen]
+
+
+def _widths() -> Iterator[int]:
+    dim = NARROWEST
+    while dim <= WIDEST:
+        yield dim
+        dim += max(4, 2 ** (int(math.log2(dim)) - 4))
+
+
+def _heads(dim: int, head_dim: int) -> int:
+    """Return the number of heads of even width whose width is nearest to ``head_dim`` on a log scale."""
+    fitting = [n for n in range(1, dim // 2 + 1) if dim % (2 * n) == 0]
+    return min(fitting, key=lambda n: abs(math.log(dim / n / head_dim)))

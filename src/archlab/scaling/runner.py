@@ -46,7 +46,7 @@ def train_jobs(
         modules: modules that make layers from outside archlab known.
         processes: those that share each model; by default this one alone.
     """
-    from archlab.scaling.train import train
+    from archlab.scaling.training_loop import train
 
     for module in modules:
         importlib.import_module(module)

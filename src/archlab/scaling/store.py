@@ -1,10 +1,13 @@
 """The store of the training runs of language models."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from sqlalchemy import inspect as inspect_database
 from typing_extensions import override
 
+from archlab.errors import ArchlabError
 from archlab.scaling.result import LMResult
 from archlab.scaling.trial import LMTrial
 from archlab.store import ledger
@@ -40,3 +43,22 @@ class StudyStore(Ledger[LMTrial, LMResult]):
         if not inspect_database(self._engine).has_table(self.table.name):  # a store from before there were any
             return []
         return super()._rows(keys, statuses)
+
+    def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
+        """Note a plan, so that fits can name the training runs that are missing; the same plan is noted once.
+
+        Args:
+            name: the plan's file; a later plan of the same name replaces an earlier one.
+            trials: its training runs.
+        """
+        descriptions = [trial.to_dict() for trial in trials]
+        if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in self.runs()[-1:]):
+            self.remember_run({"name": name, "trials": descriptions})
+
+    def plans(self) -> dict[str, list[LMTrial]]:
+        """The training runs of the latest plan of every name; plans that this archlab cannot read are left out."""
+        plans: dict[str, list[LMTrial]] = {}
+        for run in self.runs():
+            with suppress(ArchlabError, KeyError, TypeError):
+                plans[run.plan["name"]] = [LMTrial.from_dict(trial) for trial in run.plan["trials"]]
+        return plans

@@ -1,5 +1,8 @@
-"""The runs of a store as the columns that fits take, by architecture; what was censored is kept apart."""
+"""The training runs of a study as columns for fits, by architecture; censored ones are kept apart."""
 
+from __future__ import annotations
+
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,166 +15,232 @@ from numpy.typing import NDArray
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import IsoFlopMinimum, isoflop_minimum
 from archlab.scaling.fits.columns import Floats
-from archlab.scaling.plan import LMRun
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMResult
+from archlab.scaling.store import Record, StudyStore
+from archlab.scaling.training_plan import LMRun
 from archlab.scaling.trial import LMTrial
+from archlab.store.record import SETTLED
 
 if TYPE_CHECKING:
-    from archlab.scaling.store import Record
+    import pandas as pd
 
 Parameters = Literal["all", "non-embedding"]
 _SAME = ("corpus_hash", "tokenizer", "vocab_size", "length", "convention")
 
 
 @dataclass(frozen=True)
-class Point:
-    """One training that has a result."""
+class TrainedModel:
+    """A training run that has a result."""
 
     trial: LMTrial
     result: LMResult
     key: str
     provenance: Mapping[str, Any]
-    """Machine and versions, see :func:`archlab.store.provenance.provenance`."""
+    """Machine and versions: :func:`archlab.store.provenance.provenance`."""
 
     @property
     def run(self) -> LMRun:
-        """What was trained."""
+        """The training run as it was planned."""
         return self.trial.run
 
     @cached_property
     def curve(self) -> tuple[Floats, Floats]:
-        """Shares of the training, and the training loss there: each point of the curve is a mean over the steps up to it."""
+        """Fractions of the training run, and the training loss there: each point is a mean over the steps up to it."""
         until = np.array([0, *(point.step for point in self.result.curve)], dtype=np.float64)
         middles = (until[:-1] + 1 + until[1:]) / 2
         return middles / self.run.steps, np.array([point.train_loss for point in self.result.curve], dtype=np.float64)
 
+    def row(self) -> dict[str, Any]:
+        """Return the training run as a row of a table."""
+        run, result = self.run, self.result
+        return {
+            "key": self.key,
+            "architecture": run.label,
+            **{
+                name: getattr(run, name)
+                for name in ("spec", "dim", "seed", "budget", "flops", "params", "params_non_embedding", "state", "tokens")
+            },
+            **{name: getattr(run, name) for name in ("steps", "batch_size", "length", "learning_rate")},
+            "status": result.status,
+            "loss": result.loss,
+            "tokens_per_second": round(result.tokens_per_second, 1),
+            "utilisation": round(result.utilisation, 4),
+            "peak_bytes": result.peak_bytes,
+            "seconds": round(result.seconds, 2),
+            "epochs": round(result.epochs, 4),
+        }
+
 
 Minima = Mapping[float, IsoFlopMinimum]
-"""By budget."""
-_NUDGE = 1e-6
-"""Nats: small enough for every fit to be linear in it, large enough for its rounding."""
+"""Minima by budget."""
+_STEP = 1e-6
+"""Step of finite differences in nats: small enough for every fit to be linear in it, large enough for its rounding."""
 
 
-class Nudged(NamedTuple):
+class FiniteDifference(NamedTuple):
     """The minimum of a budget with the loss of one run a little lower, and a little higher."""
 
-    apart: float
-    """How far apart the two losses are, in nats; 0 if neither has a minimum."""
-    down: IsoFlopMinimum
-    up: IsoFlopMinimum
+    step: float
+    """Distance of the two losses, in nats; 0 if neither has a minimum."""
+    lower: IsoFlopMinimum
+    higher: IsoFlopMinimum
 
 
 @dataclass(frozen=True)
-class Family:
-    """The finished trainings of one architecture, a column each, and those that were censored."""
+class RunTable:
+    """The finished training runs of one architecture as columns, and its censored ones."""
 
     label: str
     budget: Floats
-    """Of the group that a training belongs to; ``C`` is what it took."""
-    place: NDArray[np.int64]
-    """Rank of its size among those of the group, censored ones included: pairs architectures."""
+    """FLOPs of the IsoFLOP group of a training run; ``C`` holds the FLOPs that it took."""
+    size_index: NDArray[np.int64]
+    """Index of its size in the group, censored ones included; runs of two architectures with equal indices are paired."""
     seed: NDArray[np.int64]
     C: Floats
     N: Floats
     D: Floats
     loss: Floats
     state: Floats
-    points: tuple[Point, ...]
-    censored: tuple[Point, ...]
-    """They diverged: their loss is unknown, and no fit may take it for large. A group whose best size stands next to
-    them is not bracketed, for they may have been better with a smaller learning rate."""
+    models: tuple[TrainedModel, ...]
+    censored: tuple[TrainedModel, ...]
+    """Training runs that diverged: their loss is unknown, and no fit may take it for large. A group whose best size stands
+    next to them is not bracketed, for they may have been better with a smaller learning rate."""
 
     def strata(self) -> NDArray[np.int64]:
-        """Labels within which a bootstrap draws: the cell of budget and size if every one has several seeds, else the budget."""
+        """Return the strata of a bootstrap: budget and size if every size has several seeds, else the budget."""
         budgets = np.unique(self.budget, return_inverse=True)[1]
-        cells = budgets * (self.place.max(initial=0) + 1) + self.place
+        cells = budgets * (self.size_index.max(initial=0) + 1) + self.size_index
         return cells if len(cells) and np.unique(cells, return_counts=True)[1].min() > 1 else budgets
 
     @cached_property
     def minima(self) -> Minima:
-        """Where the loss of each budget is least, of those that have a minimum between their sizes."""
-        found = {}
+        """The minima of the budgets that have one between their sizes."""
+        minima = {}
         for budget in np.unique(self.budget).tolist():
             with suppress(ArchlabError):
-                found[budget] = self._minimum(budget, self.loss, self.budget == budget)
-        return found
+                minima[budget] = self._minimum(budget, self.loss, self.budget == budget)
+        return minima
 
     @cached_property
-    def nudged(self) -> dict[int, Nudged]:
-        """Of every run that a parabola was fitted to, where its minimum moves with the run's loss."""
-        found = {}
+    def finite_differences(self) -> dict[int, FiniteDifference]:
+        """Change of the minimum with the loss of a run, by row, for every run that a parabola was fitted to."""
+        differences = {}
         for budget, minimum in self.minima.items():
             fitted = self.fitted(budget)
             for row in np.flatnonzero(fitted).tolist():
-                by = _NUDGE * (np.arange(len(self.loss)) == row)
+                by = _STEP * (np.arange(len(self.loss)) == row)
                 sides = []
                 for loss in (self.loss - by, self.loss + by):
                     try:
                         sides.append(self._minimum(budget, loss, fitted, window=np.inf))
-                    except ArchlabError:  # sizes that are equally good: only to one side of it there is a minimum
+                    except ArchlabError:  # of two equally good sizes one is an end: there is a minimum on one side only
                         sides.append(minimum)
-                found[row] = Nudged(_NUDGE * sum(side is not minimum for side in sides), *sides)
-        return found
+                differences[row] = FiniteDifference(_STEP * sum(side is not minimum for side in sides), *sides)
+        return differences
 
     def fitted(self, budget: float) -> NDArray[np.bool_]:
-        """The rows that the parabola of a budget was fitted to."""
+        """Return the rows that the parabola of a budget was fitted to."""
         minimum = self.minima[budget]
         fitted: NDArray[np.bool_] = (self.budget == budget) & (minimum.smallest <= self.N) & (minimum.largest >= self.N)
         return fitted
 
-    def _minimum(self, budget: float, loss: Floats, rows: NDArray[np.bool_], **how: float) -> IsoFlopMinimum:
+    def _minimum(self, budget: float, loss: Floats, rows: NDArray[np.bool_], **options: float) -> IsoFlopMinimum:
         flops = float(np.median(self.C[self.budget == budget]))
-        return isoflop_minimum(flops, self.N[rows], self.D[rows], loss[rows], **how)
+        return isoflop_minimum(flops=flops, N=self.N[rows], D=self.D[rows], loss=loss[rows], **options)
 
     def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
-        """Of every point of every training curve: the row of its training, the share of it done, the training loss."""
-        rows = np.repeat(np.arange(len(self.points)), [len(point.curve[0]) for point in self.points])
-        shares, losses = (np.concatenate([np.zeros(0), *(point.curve[i] for point in self.points)]) for i in (0, 1))
-        return rows, shares, losses
+        """Return row, fraction of the training run and training loss of every point of every training curve."""
+        rows = np.repeat(np.arange(len(self.models)), [len(model.curve[0]) for model in self.models])
+        fractions, losses = (np.concatenate([np.zeros(0), *(model.curve[i] for model in self.models)]) for i in (0, 1))
+        return rows, fractions, losses
 
-    def take(self, rows: NDArray[np.intp]) -> "Family":
-        """The finished trainings of these rows, in this order; a row may come several times."""
-        columns = {name: getattr(self, name)[rows] for name in ("budget", "place", "seed", "C", "N", "D", "loss", "state")}
-        points = tuple(self.points[row] for row in rows)
-        return Family(label=self.label, points=points, censored=self.censored, **columns)
+    def take(self, rows: NDArray[np.intp]) -> RunTable:
+        """Return the finished training runs of these rows, in this order; a row may come several times."""
+        columns = {name: getattr(self, name)[rows] for name in ("budget", "size_index", "seed", "C", "N", "D", "loss", "state")}
+        models = tuple(self.models[row] for row in rows)
+        return RunTable(label=self.label, models=models, censored=self.censored, **columns)
+
+
+@dataclass(frozen=True)
+class PlanState:
+    """State of a plan that was trained into the store."""
+
+    name: str
+    """The plan's file."""
+    total: int
+    """Training runs of the plan."""
+    missing: tuple[LMRun, ...]
+    """Training runs that have no result."""
 
 
 @dataclass(frozen=True)
 class Study:
     """Architectures whose losses compare: one corpus, one length, one recipe."""
 
-    families: Mapping[str, Family]
+    tables: Mapping[str, RunTable]
+    """By architecture."""
     parameters: Parameters
+    plans: tuple[PlanState, ...] = ()
 
     @property
-    def points(self) -> Iterator[Point]:
-        """Every finished training."""
-        return (point for family in self.families.values() for point in family.points)
+    def models(self) -> Iterator[TrainedModel]:
+        """Every finished training run."""
+        return (model for table in self.tables.values() for model in table.models)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame with a row for each training run, diverged ones included."""
+        import pandas as pd
+
+        return pd.DataFrame([model.row() for table in self.tables.values() for model in (*table.models, *table.censored)])
 
 
-def read_study(records: Iterable["Record"], parameters: Parameters = "all") -> Study:
-    """The study that the records of a store make; of equal runs the latest counts, wherever it was computed.
+def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") -> Study:
+    """Read the study of a store: a file, or an SQLAlchemy URL.
 
     Raises:
-        ArchlabError: there is none, or the records are of several studies: naming in what they differ.
+        ArchlabError: there is no store, it has no trained language model, or its training runs do not compare.
     """
-    found: dict[tuple[LMRun, LMRecipe], Point] = {}
+    with StudyStore(store, create=False) as opened:
+        return read_study(opened.records(statuses=SETTLED), parameters, opened.plans())
+
+
+def read_study(
+    records: Iterable[Record], parameters: Parameters = "all", plans: Mapping[str, Iterable[LMTrial]] | None = None
+) -> Study:
+    """Make a study of the records of a store; of equal training runs the latest counts, wherever it was computed.
+
+    Args:
+        records: training runs of language models.
+        parameters: whether sizes count embedding and unembedding.
+        plans: training runs that were planned, by the plan's name.
+
+    Raises:
+        ArchlabError: no training run has a result, or they are of several studies: naming in what they differ.
+    """
+    models: dict[tuple[LMRun, LMRecipe], TrainedModel] = {}
     for record in records:
         if record.result is not None:
-            trial = LMTrial.from_dict(record.run)
-            found.pop((trial.run, trial.recipe), None)
-            found[trial.run, trial.recipe] = Point(trial, LMResult.from_dict(record.result), record.key, record.provenance)
-    if not found:
+            trial = record.job
+            models.pop((trial.run, trial.recipe), None)
+            models[trial.run, trial.recipe] = TrainedModel(trial, record.result, record.key, record.provenance)
+    if not models:
         raise ArchlabError("the store has no trained language model: `archlab scale run PLAN` trains some")
     for name in _SAME:
-        _expect_same(name, {getattr(run, name) for run, _ in found})
-    recipes = [recipe.to_dict() for _, recipe in found]
+        _expect_same(name, {getattr(run, name) for run, _ in models})
+    recipes = [recipe.to_dict() for _, recipe in models]
     for name in recipes[0]:
         _expect_same(name, {recipe[name] for recipe in recipes})
-    labels = dict.fromkeys(run.label for run, _ in found)
-    points = list(found.values())
-    return Study({label: _family(label, [p for p in points if p.run.label == label], parameters) for label in labels}, parameters)
+    states = []
+    for name, trials in (plans or {}).items():
+        planned = list(trials)
+        missing = tuple(trial.run for trial in planned if (trial.run, trial.recipe) not in models)
+        states.append(PlanState(name, len(planned), missing))
+    by_label: dict[str, list[TrainedModel]] = {}
+    for model in models.values():
+        by_label.setdefault(model.run.label, []).append(model)
+    tables = {label: _table(label, some, parameters) for label, some in by_label.items()}
+    return Study(tables, parameters, tuple(states))
 
 
 def _expect_same(name: str, values: set[object]) -> None:
@@ -182,27 +251,27 @@ def _expect_same(name: str, values: set[object]) -> None:
         )
 
 
-def _family(label: str, points: list[Point], parameters: Parameters) -> Family:
-    def size(point: Point) -> int:
-        return point.run.params if parameters == "all" else point.run.params_non_embedding
+def _table(label: str, models: list[TrainedModel], parameters: Parameters) -> RunTable:
+    def size(model: TrainedModel) -> int:
+        return model.run.params if parameters == "all" else model.run.params_non_embedding
 
-    sizes = {budget: sorted({size(p) for p in points if p.run.budget == budget}) for budget in {p.run.budget for p in points}}
-    finished = [point for point in points if point.result.loss is not None]
-    finished.sort(key=lambda p: (p.run.budget, size(p), p.run.seed))
+    sizes = {budget: sorted({size(m) for m in models if m.run.budget == budget}) for budget in {m.run.budget for m in models}}
+    finished = [model for model in models if model.result.loss is not None]
+    finished.sort(key=lambda m: (m.run.budget, size(m), m.run.seed))
 
     def floats(values: Iterable[float | None]) -> Floats:
         return np.array(list(values), dtype=np.float64)
 
-    return Family(
+    return RunTable(
         label=label,
-        budget=floats(p.run.budget for p in finished),
-        place=np.array([sizes[p.run.budget].index(size(p)) for p in finished], dtype=np.int64),
-        seed=np.array([p.run.seed for p in finished], dtype=np.int64),
-        C=floats(p.run.flops for p in finished),
-        N=floats(size(p) for p in finished),
-        D=floats(p.run.tokens for p in finished),
-        loss=floats(p.result.loss for p in finished),
-        state=floats(p.run.state for p in finished),
-        points=tuple(finished),
-        censored=tuple(point for point in points if point.result.loss is None),
+        budget=floats(m.run.budget for m in finished),
+        size_index=np.array([sizes[m.run.budget].index(size(m)) for m in finished], dtype=np.int64),
+        seed=np.array([m.run.seed for m in finished], dtype=np.int64),
+        C=floats(m.run.flops for m in finished),
+        N=floats(size(m) for m in finished),
+        D=floats(m.run.tokens for m in finished),
+        loss=floats(m.result.loss for m in finished),
+        state=floats(m.run.state for m in finished),
+        models=tuple(finished),
+        censored=tuple(model for model in models if model.result.loss is None),
     )

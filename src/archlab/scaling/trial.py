@@ -10,8 +10,8 @@ from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import origin
 from archlab.machine import Device
-from archlab.scaling.plan import LMRun
 from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.training_plan import LMRun
 from archlab.store.fingerprint import code_fingerprint, library_versions
 
 
@@ -36,7 +36,9 @@ class LMTrial:
             "recipe": self.recipe.to_dict(),
             "device": self.device,
             **library_versions(self.recipe.kernels),
-            "code": code_fingerprint("archlab.scaling.train", *(module for layer in layers for module in layer.modules())),
+            "code": code_fingerprint(
+                "archlab.scaling.training_loop", *(module for layer in layers for module in layer.modules())
+            ),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 

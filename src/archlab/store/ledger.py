@@ -180,7 +180,8 @@ class Ledger(ABC, Generic[J, R]):
         """Note the plan of a run (JSON-ready), so that its results can be shown without saying it again; its number."""
         note = {"kind": self.kind, "label": label, "started": time.time()} | plan
         with self._write() as connection:
-            return int(connection.execute(insert(runs).values(plan=note)).inserted_primary_key[0])
+            number: int = connection.execute(insert(runs).values(plan=note).returning(runs.c.id)).scalar_one()
+            return number
 
     def runs(self) -> list[Run]:
         """The runs of this kind on the store, oldest first."""

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from archlab.tasks.base import Arrays
+from archlab.tasks.contract import Arrays
 
 _TOKENS = 1 << 15
 
 
 def draw_in_chunks(draw: Callable[[int], tuple[NDArray[np.integer], NDArray[np.integer]]], n: int, input_length: int) -> Arrays:
-    """Inputs and targets of ``n`` sequences, each ``(n, input_length)`` int64.
+    """Draws ``n`` sequences: inputs and targets, each ``(n, input_length)`` int64.
 
     ``draw(m)`` returns those of the next ``m`` sequences, in any integer type.
     """

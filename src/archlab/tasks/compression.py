@@ -1,11 +1,14 @@
 """Compression: a whole sequence of random tokens from the state at its end."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.tasks.base import Arrays, Task, register
+from archlab.tasks.contract import Arrays, Task
+from archlab.tasks.registry import register
 
 
 @register("compression")
@@ -21,15 +24,18 @@ class Compression(Task):
         target   d3 d9 d0 d3 d11 compress
     """
 
+    short = "compress"
+    order = 5
     summary = "rebuild a sequence of random tokens from the one state at its end"
     backbone = "auto-encoder"
+    signs: ClassVar[dict[str, str]] = {"compress": "#"}
 
     vocab_size: int = 16
     length: int = 32
     num_train_examples: int = 12_800
 
+    @override
     def check(self) -> None:
-        """Raise :class:`ArchlabError` unless there is something to compress: two data tokens, one position."""
         if self.vocab_size < 3:
             raise ArchlabError(
                 f"{self.name}: vocab_size={self.vocab_size}: too small for two data tokens and the compression token: "
@@ -41,16 +47,17 @@ class Compression(Task):
             )
 
     @property
+    @override
     def chance(self) -> float:
-        """One of the data tokens everywhere but at the end, where the compression token is certain."""
+        # A data token everywhere but at the end, where the compression token is certain.
         return ((self.length - 1) / (self.vocab_size - 1) + 1) / self.length
 
+    @override
     def describe_tokens(self) -> dict[str, range]:
-        """Data tokens and the compression token."""
         return {"data": range(self.vocab_size - 1), "compress": range(self.vocab_size - 1, self.vocab_size)}
 
+    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
-        """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, equal."""
         inputs = np.full((n, self.length), self.vocab_size - 1, dtype=np.int64)
         inputs[:, :-1] = rng.integers(self.vocab_size - 1, size=(n, self.length - 1))
         return inputs, inputs.copy()

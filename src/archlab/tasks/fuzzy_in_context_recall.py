@@ -1,14 +1,16 @@
 """Fuzzy in-context recall: in-context recall with keys and values of several tokens."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.tasks._chunks import draw_in_chunks
-from archlab.tasks.base import IGNORE, Arrays, Task, register
+from archlab.tasks.contract import IGNORE, Arrays, Task
+from archlab.tasks.registry import register
 
 
 class _Motifs(NamedTuple):
@@ -41,7 +43,11 @@ class FuzzyInContextRecall(Task):
     last pair of the context is the probe in that case, so every answer follows from its context.
     """
 
+    short = "fuzzy"
+    order = 3
     summary = "recall values of several tokens by keys of several tokens"
+    signs: ClassVar[dict[str, str]] = {"pad": "·", "copy": ">"}
+    background = frozenset({"pad"})
 
     vocab_size: int = 16
     length: int = 128
@@ -50,8 +56,8 @@ class FuzzyInContextRecall(Task):
     value_motif_size: int = 3
     multi_query: bool = True
 
+    @override
     def check(self) -> None:
-        """Raise :class:`ArchlabError` unless the longest motifs can be drawn and fit in twice."""
         for knob in ("key_motif_size", "value_motif_size"):
             if getattr(self, knob) < 1:
                 raise ArchlabError(f"{self.name}: {knob}={getattr(self, knob)}: must be at least 1")
@@ -73,12 +79,12 @@ class FuzzyInContextRecall(Task):
 
     @property
     def num_keys(self) -> int:
-        """Ids that keys are made of."""
+        """Number of ids that keys are made of."""
         return self._padding // 2
 
     @property
     def num_values(self) -> int:
-        """Ids that values are made of."""
+        """Number of ids that values are made of."""
         return self._padding - self.num_keys
 
     @property
@@ -90,18 +96,18 @@ class FuzzyInContextRecall(Task):
         return self.key_motif_size + self.value_motif_size
 
     @property
+    @override
     def chance(self) -> float:
-        """One of the tokens that values are made of."""
         return 1 / self.num_values
 
+    @override
     def describe_tokens(self) -> dict[str, range]:
-        """Tokens of keys and values, padding, and the copy token of the single-query variant."""
         padding, end = self._padding, self.vocab_size
         roles = {"key": range(self.num_keys), "value": range(self.num_keys, padding), "pad": range(padding, padding + 1)}
         return roles if self.multi_query else roles | {"copy": range(end - 1, end)}
 
+    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
-        """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, ignored = -100."""
         return draw_in_chunks(lambda m: self._draw(rng, m, training=training), n, self.length)
 
     def _draw(self, rng: np.random.Generator, n: int, *, training: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -143,7 +149,7 @@ class FuzzyInContextRecall(Task):
     def _lay_out(
         self, rng: np.random.Generator, sizes: NDArray[np.int32], owner: NDArray[np.intp]
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Where each slot starts in the sequence and whether its value is an answer, ``(n, used slots)``.
+        """Start of each slot in the sequence, and whether its value is an answer: ``(n, used slots)`` each.
 
         Slots without a place start behind the sequence; those that have none in any row are left out.
         """
@@ -197,7 +203,7 @@ def _draw_motifs(rng: np.random.Generator, shape: tuple[int, int], num_tokens: i
 
 
 def _first_slots(keys: _Motifs, num_tokens: int) -> NDArray[np.intp]:
-    """The slot where the key of each slot first appears in its row, ``(n, slots)``."""
+    """First slot of its row that has the key of each slot, ``(n, slots)``."""
     n, slots = keys.size.shape
     base, bits = num_tokens + 1, slots.bit_length()
     fits = np.int32 if base ** len(keys.tokens) << bits < 2**31 else np.int64

@@ -1,13 +1,16 @@
 """In-context recall: the value that followed a key earlier in the sequence."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.tasks._chunks import draw_in_chunks
-from archlab.tasks.base import IGNORE, Arrays, Task, register
+from archlab.tasks.contract import IGNORE, Arrays, Task
+from archlab.tasks.registry import register
 
 
 @register("in-context-recall")
@@ -30,15 +33,18 @@ class InContextRecall(Task):
         target    .  .  .  .  .  .  .  .    . v5
     """
 
+    short = "recall"
+    order = 1
     summary = "recall the value that followed a key earlier in the sequence"
+    signs: ClassVar[dict[str, str]] = {"copy": ">"}
 
     vocab_size: int = 16
     length: int = 128
     num_train_examples: int = 12_800
     multi_query: bool = True
 
+    @override
     def check(self) -> None:
-        """Raise :class:`ArchlabError` unless there are whole pairs, one in the context, and two keys and values."""
         if self.length % 2 or self.length < 4:
             raise ArchlabError(
                 f"{self.name}: length={self.length}: keys and values come in pairs, and one pair must be shown before it is "
@@ -52,12 +58,12 @@ class InContextRecall(Task):
 
     @property
     def num_keys(self) -> int:
-        """Ids that are keys."""
+        """Number of ids that are keys."""
         return self._num_pair_tokens // 2
 
     @property
     def num_values(self) -> int:
-        """Ids that are values."""
+        """Number of ids that are values."""
         return self._num_pair_tokens - self.num_keys
 
     @property
@@ -69,22 +75,23 @@ class InContextRecall(Task):
         return 0
 
     @property
+    @override
     def input_length(self) -> int:
-        """The sequence without its last value; the single-query variant adds the copy token."""
+        # The last value is only asked; the single-query variant has a copy token more.
         return self.length - 1 if self.multi_query else self.length
 
     @property
+    @override
     def chance(self) -> float:
-        """One of the values."""
         return 1 / self.num_values
 
+    @override
     def describe_tokens(self) -> dict[str, range]:
-        """Keys, values, and the copy token of the single-query variant."""
         roles = {"key": range(self.num_keys), "value": range(self.num_keys, self._num_pair_tokens)}
         return roles if self.multi_query else roles | {"copy": range(self.vocab_size - 1, self.vocab_size)}
 
+    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
-        """Draw ``n`` sequences: inputs and targets, each ``(n, input_length)`` int64, ignored = -100."""
         return draw_in_chunks(lambda m: self._draw(rng, m, training=training), n, self.input_length)
 
     def _draw(self, rng: np.random.Generator, n: int, *, training: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -117,16 +124,16 @@ class InContextRecall(Task):
         return tokens[:, :-1], np.where(is_answer, tokens[:, 1:], IGNORE)
 
     def _draw_noise_slots(self, rng: np.random.Generator, n: int, slots: int) -> NDArray[np.bool_]:
-        """Which pair slots hold noise, ``(n, slots)``."""
+        """Mask of the pair slots that hold noise, ``(n, slots)``."""
         return np.zeros((n, slots), dtype=np.bool_)
 
     def _draw_noise(self, rng: np.random.Generator, slots: int) -> NDArray[np.int32]:
-        """The tokens of so many slots of noise, ``(slots, 2)``."""
+        """Tokens of a number of noise slots, ``(slots, 2)``."""
         return np.empty((slots, 2), dtype=np.int32)
 
 
 def _first_slots(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int32]:
-    """The slot where each key of each row first appears, ``(n, num_keys)``; the number of slots if it never does."""
+    """First slot of each key in each row, ``(n, num_keys)``; the number of slots where it never appears."""
     n, slots = keys.shape
     first_slots = np.full(n * num_keys, slots, dtype=np.int32)
     key_of_row = (keys + num_keys * np.arange(n)[:, None]).ravel()

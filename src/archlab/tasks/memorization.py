@@ -1,12 +1,15 @@
-"""Memorisation: a fixed map from keys to values that no sequence contains."""
+"""Memorization: a fixed map from keys to values that no sequence contains."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.tasks.base import IGNORE, Arrays, Task, register
+from archlab.tasks.contract import IGNORE, Arrays, Task
+from archlab.tasks.registry import register
 
 
 @register("memorization")
@@ -22,15 +25,18 @@ class Memorization(Task):
         target    .     v1  .     v9  .     v4
     """
 
+    short = "memorize"
+    order = 6
     summary = "know the values of keys by heart; they are nowhere in the sequence"
+    signs: ClassVar[dict[str, str]] = {"insert": "?"}
 
     vocab_size: int = 256
     length: int = 32
     num_train_examples: int = 256
     map_seed: int = 12_345
 
+    @override
     def check(self) -> None:
-        """Raise :class:`ArchlabError` unless there are whole pairs, two keys and a usable seed."""
         if self.length % 2:
             raise ArchlabError(f"{self.name}: length={self.length}: each key is followed by an insert token: give an even length")
         if self.vocab_size < 5:
@@ -43,26 +49,26 @@ class Memorization(Task):
 
     @property
     def num_keys(self) -> int:
-        """Ids that are keys."""
+        """Number of ids that are keys."""
         return (self.vocab_size - 1) // 2
 
     @property
+    @override
     def chance(self) -> float:
-        """The value of one of the keys."""
         return 1 / self.num_keys
 
+    @override
     def describe_tokens(self) -> dict[str, range]:
-        """Keys, values and the insert token."""
         insert = self.vocab_size - 1
         return {"key": range(self.num_keys), "value": range(self.num_keys, insert), "insert": range(insert, insert + 1)}
 
     def value_of_key(self) -> NDArray[np.int64]:
-        """The map: each key's value, ``(num_keys,)`` int64."""
+        """Value of each key in the map, ``(num_keys,)`` int64."""
         values = np.arange(self.num_keys, self.vocab_size - 1)
         return np.random.default_rng(self.map_seed).permutation(values)[: self.num_keys]
 
+    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
-        """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, ignored = -100."""
         keys = rng.integers(self.num_keys, size=(n, self.length // 2))
         inputs = np.full((n, self.length), self.vocab_size - 1, dtype=np.int64)
         inputs[:, ::2] = keys

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.tasks.base import register
 from archlab.tasks.in_context_recall import InContextRecall
+from archlab.tasks.registry import register
 
 
 @register("noisy-in-context-recall")
@@ -24,14 +25,17 @@ class NoisyInContextRecall(InContextRecall):
         target    .  .  .  .  .  . v1  .  .  . v5
     """
 
+    short = "noisy"
+    order = 2
     summary = "recall the value that followed a key earlier, among tokens to be ignored"
+    background = frozenset({"noise"})
 
     vocab_size: int = 32
     noise_vocab_size: int = 16
     frac_noise: float = 0.2
 
+    @override
     def check(self) -> None:
-        """Raise :class:`ArchlabError` if the noise or what is left of the vocabulary is impossible."""
         if not 0 <= self.frac_noise < 1:
             raise ArchlabError(f"{self.name}: frac_noise={self.frac_noise}: must be in [0, 1), a pair has to be left")
         if self.noise_vocab_size < 0:
@@ -43,14 +47,16 @@ class NoisyInContextRecall(InContextRecall):
         super().check()
 
     @property
+    @override
     def _num_noise_tokens(self) -> int:
         return self.noise_vocab_size
 
+    @override
     def describe_tokens(self) -> dict[str, range]:
-        """Keys, values, noise, and the copy token of the single-query variant."""
         first = self._num_pair_tokens
         return super().describe_tokens() | {"noise": range(first, first + self.noise_vocab_size)}
 
+    @override
     def _draw_noise_slots(self, rng: np.random.Generator, n: int, slots: int) -> NDArray[np.bool_]:
         is_noise = np.ones((n, slots), dtype=np.bool_)
         undrawn = np.arange(n)
@@ -61,6 +67,7 @@ class NoisyInContextRecall(InContextRecall):
             undrawn = undrawn[is_noise[undrawn].all(axis=1)]
         return is_noise
 
+    @override
     def _draw_noise(self, rng: np.random.Generator, slots: int) -> NDArray[np.int32]:
         if self.noise_vocab_size == 0:
             return super()._draw_noise(rng, slots)

@@ -1,13 +1,16 @@
 """Selective copying: the data tokens in order, without the blanks between them."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.tasks._chunks import draw_in_chunks
-from archlab.tasks.base import IGNORE, Arrays, Task, register
+from archlab.tasks.contract import IGNORE, Arrays, Task
+from archlab.tasks.registry import register
 
 
 @register("selective-copying")
@@ -24,15 +27,19 @@ class SelectiveCopying(Task):
         target    .  .  .  .  .  .    . d5 d1 d7
     """
 
+    short = "copy"
+    order = 4
     summary = "copy the data tokens in order, leaving out the blanks between them"
+    signs: ClassVar[dict[str, str]] = {"blank": "_", "copy": ">"}
+    background = frozenset({"blank"})
 
     vocab_size: int = 16
     length: int = 256
     num_train_examples: int = 12_800
     num_tokens_to_copy: int = 16
 
+    @override
     def check(self) -> None:
-        """Raise :class:`ArchlabError` unless the tokens fit in twice, with the copy token and a blank between them."""
         if self.num_tokens_to_copy < 1:
             raise ArchlabError(f"{self.name}: num_tokens_to_copy={self.num_tokens_to_copy}: must be at least 1")
         if self.length < 2 * self.num_tokens_to_copy + 2:
@@ -46,17 +53,17 @@ class SelectiveCopying(Task):
             )
 
     @property
+    @override
     def chance(self) -> float:
-        """One of the data tokens."""
         return 1 / (self.vocab_size - 2)
 
+    @override
     def describe_tokens(self) -> dict[str, range]:
-        """Data tokens, the blank and the copy token."""
         blank, copy = self.vocab_size - 2, self.vocab_size - 1
         return {"data": range(blank), "blank": range(blank, copy), "copy": range(copy, copy + 1)}
 
+    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
-        """Draw ``n`` sequences: inputs and targets, each ``(n, length)`` int64, ignored = -100."""
         return draw_in_chunks(lambda m: self._draw(rng, m), n, self.length)
 
     def _draw(self, rng: np.random.Generator, n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

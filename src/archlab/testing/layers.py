@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from typing import ClassVar, cast
 from unittest import SkipTest
 
@@ -50,6 +51,9 @@ class LayerContract:
     causality_tolerance: ClassVar[float] = 0.0
     """Change of outputs before a changed token, relative to the largest output: 0 is bit-equal; a
     layer that transforms whole sequences (FFT) rounds, and may say so here."""
+    no_decay: ClassVar[Sequence[str]] = ()
+    """Names of the matrices that weight decay must not act on, or patterns of them: ``("A_log", "filter.*")``. Vectors never
+    decay."""
     compile_backend: ClassVar[str] = "eager"
     """Backend of :func:`torch.compile`: ``"eager"`` traces only, ``"inductor"`` needs a C++ compiler."""
 
@@ -91,6 +95,19 @@ class LayerContract:
                 )
         built, predicted = num_trainable(self._module()), self.config.num_params(self.dim, self.lengths[-1])
         assert built == predicted, f"num_params says {predicted}, built are {built}"
+
+    def test_heads_are_a_knob_and_channel_mixers_do_not_attend(self) -> None:
+        knob = self.config.head_knob
+        if knob:
+            value = self.config.knobs().get(knob)
+            assert type(value) is int, f"head_knob {knob} is no whole number: {value!r}"
+        assert self.config.kind == "sequence" or not self.config.is_attention, "a channel mixer is no attention"
+
+    def test_weight_decay_acts_on_all_other_matrices(self) -> None:
+        matrices = {name: p for name, p in self._build(seed=0).named_parameters() if p.ndim > 1}
+        exempt = {name for name, p in matrices.items() if getattr(p, "_no_weight_decay", False)}
+        wanted = {name for name in matrices if any(fnmatchcase(name, pattern) for pattern in self.no_decay)}
+        assert exempt == wanted, f"exempt from weight decay are {sorted(exempt)}, no_decay names {sorted(wanted)}"
 
     def test_construction_is_deterministic(self) -> None:
         first, second = self._build(seed=0), self._build(seed=0)
@@ -326,7 +343,7 @@ class LayerContract:
         return torch.randn(2, length, self.dim, generator=torch.Generator().manual_seed(length)).to(dtype)
 
     def _reference(self, length: int) -> dict[str, Tensor]:
-        """What the oracle, or without one the step form, gives in float64; computed once a class."""
+        """Outputs and gradients in float64 of the oracle, or without one of the step form; computed once a class."""
         if length not in self._references:
             module, x_bld = self._module().double(), self._input(length, torch.float64)
             default = step_through if self.config.kind == "sequence" else nn.Module.__call__

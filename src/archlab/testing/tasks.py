@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.tasks.base import IGNORE, Arrays, Split, Task, registry, sample, setting
+from archlab.tasks import IGNORE, Arrays, Split, Task, registry, sample, setting
 
 
 class TaskContract:

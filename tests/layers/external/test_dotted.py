@@ -9,7 +9,7 @@ import torch
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
 from archlab.layers import layer
-from archlab.layers.external.sources import import_file
+from archlab.sources import import_file
 
 CODE = """
 from torch import nn
@@ -67,7 +67,7 @@ def not_a_class(dim):
 @pytest.fixture(autouse=True)
 def mixers(outside: Path) -> None:
     (outside / "mixers.py").write_text(CODE)
-    import_file(outside / "mixers.py")
+    import_file(outside / "mixers.py", "layers")
 
 
 def test_it_is_a_value_with_a_text_form():

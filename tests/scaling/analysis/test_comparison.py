@@ -22,7 +22,7 @@ WORSE = replace(LAW, A=LAW.A * 1.2, B=LAW.B * 1.2)
 def families(tmp_path):
     def made(*trainings):
         with StudyStore(fill(tmp_path / "archlab.db", [one for some in trainings for one in some])) as store:
-            return list(read_study(store.records()).families.values())
+            return list(read_study(store.records()).tables.values())
 
     return made
 

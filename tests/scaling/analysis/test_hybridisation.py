@@ -16,7 +16,7 @@ BUDGETS = (1e17, 4e17)
 def families(tmp_path):
     def made(specs: dict[str, tuple[str, float]], **values):
         with StudyStore(fill(tmp_path / "archlab.db", sweep_of(specs, budgets=BUDGETS, **values))) as store:
-            return read_study(store.records()).families.values()
+            return read_study(store.records()).tables.values()
 
     return made
 

@@ -17,7 +17,7 @@ LAW = Law()
 def family(tmp_path):
     def made(**values):
         with StudyStore(fill(tmp_path / "archlab.db", ladder("a", values.pop("law", LAW), **values))) as store:
-            return read_study(store.records()).families["a"]
+            return read_study(store.records()).tables["a"]
 
     return made
 

@@ -8,20 +8,20 @@ from scipy.stats import t
 
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import Resampling
-from archlab.scaling.study import Family
+from archlab.scaling.study import RunTable
 
 HOW = Resampling(20)
 SIZES = np.array([1.0, 2.0, 4.0, 8.0, 16.0]) * 1e6
 
 
-def family(noise, budgets=(1e15, 4e15), sizes=SIZES, best=4e6) -> Family:
+def family(noise, budgets=(1e15, 4e15), sizes=SIZES, best=4e6) -> RunTable:
     """Losses of a parabola in log size, the same at every budget, and errors of all runs."""
     count = len(budgets)
     place = np.tile(np.arange(len(sizes)), count)
     size, flops = np.tile(sizes, count), np.repeat(budgets, len(sizes))
     loss = 3 + 0.1 * np.log(size / best) ** 2 + noise
     zero = np.zeros_like(place)
-    return Family("a", flops, place, zero, flops, size, flops / 6 / size, loss, size, points=(), censored=())
+    return RunTable("a", flops, place, zero, flops, size, flops / 6 / size, loss, size, models=(), censored=())
 
 
 def errors(seed, count=10, scale=0.003):

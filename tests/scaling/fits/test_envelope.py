@@ -22,12 +22,12 @@ def curves(sizes, ends, law=LAW, points=60):
 @pytest.mark.parametrize("law", [LAW, Law(alpha=0.465, beta=0.155)])
 def test_the_exponents_of_a_law_come_back_from_its_curves(law: Law):
     label, flops, size, tokens, loss = curves(law.size_factor * np.geomspace(1e16, 1e20, 31) ** law.size_exponent, 1e20, law)
-    fit = fit_envelope(label, flops, size, loss, D=tokens, since=0)
+    fit = fit_envelope(curve=label, C=flops, N=size, loss=loss, D=tokens, since=0)
     assert fit.size_law.exponent == pytest.approx(law.size_exponent, abs=0.01)
     assert fit.tokens_law.exponent == pytest.approx(1 - law.size_exponent, abs=0.01)
     assert fit.size_law(1e19) == pytest.approx(law.size_factor * (1e19 / 6) ** law.size_exponent, rel=0.05)
     assert fit.frontier().loss(1e19) == pytest.approx(law.loss(fit.size_law(1e19), fit.tokens_law(1e19)), rel=0.02)
-    without = fit_envelope(label, flops, size, loss, since=0)
+    without = fit_envelope(curve=label, C=flops, N=size, loss=loss, since=0)
     assert without.tokens == pytest.approx(fit.tokens)
 
 
@@ -42,7 +42,7 @@ def test_steps_between_the_sizes_do_not_bend_the_exponent(sizes: int):
     flops, size, tokens, loss = (np.concatenate(column) for column in list(zip(*studies, strict=True))[1:])
     group = [one[0] for one in label]
     for compared in (None, group):
-        fit = fit_envelope(label, flops, size, loss, D=tokens, group=compared)
+        fit = fit_envelope(curve=label, C=flops, N=size, loss=loss, D=tokens, group=compared)
         assert fit.size_law.exponent == pytest.approx(LAW.size_exponent, abs=0.005)
         assert fit.tokens_law.exponent == pytest.approx(1 - LAW.size_exponent, abs=0.005)
         assert fit.size_law(6e18) == pytest.approx(LAW.size_factor * 1e18**LAW.size_exponent, rel=0.02)
@@ -55,14 +55,14 @@ def test_trainings_of_a_group_are_compared_with_each_other_only():
     flops, size, tokens, loss = (np.concatenate(column) for column in list(zip(short, long, strict=True))[1:])
     group = ["short"] * len(short[0]) + ["long"] * len(long[0])
     raised = np.where(np.array(group) == "long", loss + 0.1, loss)
-    laws = [fit_envelope(label, flops, size, x, D=tokens, group=group).size_law for x in (loss, raised)]
+    laws = [fit_envelope(curve=label, C=flops, N=size, loss=x, D=tokens, group=group).size_law for x in (loss, raised)]
     assert laws[0] == pytest.approx(laws[1])
     assert laws[0].exponent == pytest.approx(LAW.size_exponent, abs=0.005)
 
 
 def test_the_minimum_is_just_below_the_lowest_curve():
     label, flops, size, tokens, loss = curves(np.geomspace(1e7, 1e9, 9), np.geomspace(1e18, 1e19, 9))
-    fit = fit_envelope(label, flops, size, loss, D=tokens, since=0)
+    fit = fit_envelope(curve=label, C=flops, N=size, loss=loss, D=tokens, since=0)
     for c, n, d, value in zip(fit.flops, fit.size, fit.tokens, fit.loss, strict=True):
         reach = [LAW.loss(m, c / 6 / m) for m, end in zip(size[::60], flops[59::60], strict=True) if c <= end]
         assert 0.995 * min(reach) < value <= min(reach) * 1.001
@@ -72,36 +72,37 @@ def test_the_minimum_is_just_below_the_lowest_curve():
 def test_where_the_best_size_is_the_smallest_or_largest_on_offer_nothing_is_learnt():
     best = LAW.size_factor * (1e17 / 6) ** LAW.size_exponent
     with pytest.raises(ArchlabError, match=r"sizes that are best .* between smaller and larger ones: 0; it takes at least 2"):
-        fit_envelope(*_without_tokens(curves(best * np.geomspace(10, 100, 9), 1e17)))
+        fit_envelope(**_without_tokens(curves(best * np.geomspace(10, 100, 9), 1e17)))
 
 
 def test_a_warm_up_does_not_count():
     label, flops, size, tokens, loss = curves(np.geomspace(2e7, 6e8, 13), 1e19)
     early = flops < 0.9e18
     spoiled = np.where(early & (size == size[0]), 0.1, loss)
-    counted = fit_envelope(label, flops, size, spoiled, D=tokens)
+    counted = fit_envelope(curve=label, C=flops, N=size, loss=spoiled, D=tokens)
     assert min(counted.flops) >= 0.9e18
-    assert counted == fit_envelope(label, flops, size, loss, D=tokens)
+    assert counted == fit_envelope(curve=label, C=flops, N=size, loss=loss, D=tokens)
 
 
 def _without_tokens(columns):
     label, flops, size, _, loss = columns
-    return label, flops, size, loss
+    return {"curve": label, "C": flops, "N": size, "loss": loss}
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda label, c, n, x: (label[:-1], c, n, x), "curve has 539 labels, C has 540 values"),
-        (lambda label, c, n, x: (label, c, np.where(c == c[3], 7.0, n), x), r"N\[3\]=7: .*does not change"),
-        (lambda label, c, n, x: (label, c, n, -x), r"loss\[0\]=-"),
+        (lambda curve, **_: {"curve": curve[:-1]}, "curve has 539 labels, C has 540 values"),
+        (lambda C, N, **_: {"N": np.where(C[3] == C, 7.0, N)}, r"N\[3\]=7: .*does not change"),  # noqa: N803
+        (lambda loss, **_: {"loss": -loss}, r"loss\[0\]=-"),
     ],
 )
 def test_points_that_make_no_curves_are_refused(change, reason):
+    columns = _without_tokens(curves(np.geomspace(1e7, 1e9, 9), np.geomspace(1e18, 2e18, 9)))
     with pytest.raises(ArchlabError, match=reason):
-        fit_envelope(*change(*_without_tokens(curves(np.geomspace(1e7, 1e9, 9), np.geomspace(1e18, 2e18, 9)))))
+        fit_envelope(**columns | change(**columns))
     with pytest.raises(ArchlabError, match="since=1"):
-        fit_envelope([], [], [], [], since=1)
+        fit_envelope(curve=[], C=[], N=[], loss=[], since=1)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Power laws, over-training, the state-optimal law, resampling."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 
 from archlab.errors import ArchlabError
+from archlab.scaling import fits
 from archlab.scaling.fits import (
     Frontier,
     PowerLaw,
@@ -19,41 +22,41 @@ from archlab.scaling.fits import (
 
 def test_a_power_law_and_its_inverse():
     x = np.geomspace(1e3, 1e9, 6)
-    law = fit_power_law(x, 7 * x**0.4)
+    law = fit_power_law(x=x, y=7 * x**0.4)
     assert (law.coefficient, law.exponent) == pytest.approx((7, 0.4))
     assert law.inverse(law(123.0)) == pytest.approx(123)
 
 
 def test_points_count_by_their_precision():
     x = np.array([1.0, 10.0, 100.0])
-    law = fit_power_law(x, [1.0, 10.0, 500.0], sigma=[1e-4, 1e-4, 1.0])
+    law = fit_power_law(x=x, y=[1.0, 10.0, 500.0], sigma=[1e-4, 1e-4, 1.0])
     assert law.exponent == pytest.approx(1, abs=1e-6)
     with pytest.raises(ArchlabError, match="different values of x: 1;"):
-        fit_power_law([2, 2], [1, 3])
+        fit_power_law(x=[2, 2], y=[1, 3])
 
 
 def test_an_over_training_law_is_recovered():
     compute = np.array([1e16, 3e17, 2e18, 2e19, 4e17])
     multiplier = np.array([20.0, 20.0, 20.0, 20.0, 320.0])
     loss = 1.8 + (210 * multiplier**0.14 + 360 * multiplier**-0.14) * compute**-0.14
-    found = fit_over_training(compute, multiplier, loss)
+    found = fit_over_training(C=compute, M=multiplier, loss=loss)
     assert (found.E, found.a, found.b, found.eta) == pytest.approx((1.8, 210, 360, 0.14), rel=1e-4)
-    assert found(1e21, 640.0) == pytest.approx(1.8 + (210 * 640**0.14 + 360 * 640**-0.14) * 1e21**-0.14, rel=1e-5)
+    assert found(C=1e21, M=640.0) == pytest.approx(1.8 + (210 * 640**0.14 + 360 * 640**-0.14) * 1e21**-0.14, rel=1e-5)
     with pytest.raises(ArchlabError, match="token multipliers M: 1;"):
-        fit_over_training(compute, np.full(5, 20.0), loss)
+        fit_over_training(C=compute, M=np.full(5, 20.0), loss=loss)
 
 
 def test_architectures_share_the_exponent_of_their_state():
     state = np.array([1e3, 2e3, 4e3, 1e4, 2e4, 4e4])
     group = ["a"] * 3 + ["b"] * 3
     factor = np.repeat([20.0, 50.0], 3)
-    found = fit_state(factor * state**-0.28, state, group, Resampling(50))
+    found = fit_state(perplexity=factor * state**-0.28, state=state, group=group, resampling=Resampling(50))
     assert found.exponent == pytest.approx(-0.28)
     assert found.offsets == pytest.approx({"a": 20, "b": 50})
     assert found(3e3, "b") == pytest.approx(50 * 3e3**-0.28)
     assert (float(found.interval.low), float(found.interval.high)) == pytest.approx((-0.28, -0.28))
     with pytest.raises(ArchlabError, match="no architecture was measured at two states"):
-        fit_state([3, 4], [1e3, 2e3], ["a", "b"])
+        fit_state(perplexity=[3, 4], state=[1e3, 2e3], group=["a", "b"])
 
 
 def test_bootstrap_and_jackknife_of_a_mean():
@@ -233,28 +236,28 @@ def test_a_loss_that_no_budget_reaches_is_refused(loss, told: str):
 )
 def test_columns_that_are_no_real_numbers_are_refused_in_one_line(values, reason: str):
     with pytest.raises(ArchlabError, match=f"^{reason}") as refused:
-        fit_power_law(values, [1.0, 2.0, 3.0])
+        fit_power_law(x=values, y=[1.0, 2.0, 3.0])
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 200
 
 
 def test_columns_of_other_libraries_are_read():
-    plain = fit_power_law([1.0, 2.0, 3.0], [1.0, 3.0, 4.0])
+    plain = fit_power_law(x=[1.0, 2.0, 3.0], y=[1.0, 3.0, 4.0])
     for values in (torch.tensor([1.0, 2.0, 3.0]), np.ma.masked_equal([1.0, 2.0, 3.0], 7), (1, 2, 3)):
-        assert fit_power_law(values, [1.0, 3.0, 4.0]) == plain
+        assert fit_power_law(x=values, y=[1.0, 3.0, 4.0]) == plain
 
 
 @pytest.mark.parametrize("sigma", [1e-300, 1e300, 0.0, np.nan])
 def test_a_weight_out_of_range_is_refused(sigma: float):
     with pytest.raises(ArchlabError, match=r"^sigma\[1\]="):
-        fit_power_law([1, 2, 3], [1, 2, 3], sigma=[1, sigma, 1])
+        fit_power_law(x=[1, 2, 3], y=[1, 2, 3], sigma=[1, sigma, 1])
 
 
 def test_points_that_determine_no_line_are_refused():
     with pytest.raises(ArchlabError, match=r"^sigma: the largest is more than 1e\+10 times the smallest"):
-        fit_power_law([1, 2, 3], [1, 2, 4], [1e-11, 1, 1])
+        fit_power_law(x=[1, 2, 3], y=[1, 2, 4], sigma=[1e-11, 1, 1])
     with pytest.raises(ArchlabError, match=r"^x: exponent 2\.\d+e\+17 leaves the range of numbers"):
-        fit_power_law([10, 10 + 1e-14], [1, 1e90])
+        fit_power_law(x=[10, 10 + 1e-14], y=[1, 1e90])
 
 
 @pytest.mark.parametrize("sigma", [1e-9, 1e-6])
@@ -262,7 +265,7 @@ def test_a_line_goes_through_a_point_that_outweighs_the_others(sigma: float):
     x, y = np.array([3.0, 50.0, 700.0]), np.array([7.0, 30.0, 40.0])
     from_first = np.log(x / x[0]), np.log(y / y[0])
     expected = (from_first[0] @ from_first[1]) / (from_first[0] @ from_first[0])
-    assert fit_power_law(x, y, [sigma, 1, 1]).exponent == pytest.approx(expected, abs=1e-6)
+    assert fit_power_law(x=x, y=y, sigma=[sigma, 1, 1]).exponent == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +274,7 @@ def test_a_line_goes_through_a_point_that_outweighs_the_others(sigma: float):
         (None, "group: give a label for each point, not None"),
         (5, "group: give a label for each point, not 5"),
         (iter("aab"), "group: give a label for each point"),
-        (["a", "a"], "group has 2 labels, P has 3 values"),
+        (["a", "a"], "group has 2 labels, perplexity has 3 values"),
         (["a", None, "a"], r"group\[1\]=None: leave out"),
         (["a", np.nan, "a"], r"group\[1\]=nan: leave out"),
         (["a", "a", 1], "group: 1 is no name of an architecture: give text"),
@@ -279,11 +282,11 @@ def test_a_line_goes_through_a_point_that_outweighs_the_others(sigma: float):
 )
 def test_points_without_an_architecture_are_refused(group, reason: str):
     with pytest.raises(ArchlabError, match=f"^{reason}"):
-        fit_state([3, 4, 5], [1e3, 2e3, 4e3], group)
+        fit_state(perplexity=[3, 4, 5], state=[1e3, 2e3, 4e3], group=group)
 
 
 def test_an_architecture_that_was_not_fitted_is_not_predicted():
-    found = fit_state([3, 4, 5], [1e3, 2e3, 4e3], np.array(["attention"] * 3), Resampling(20))
+    found = fit_state(perplexity=[3, 4, 5], state=[1e3, 2e3, 4e3], group=np.array(["attention"] * 3), resampling=Resampling(20))
     assert found.interval is not None
     with pytest.raises(ArchlabError, match=r"^unknown architecture of the fit 'atention': did you mean 'attention'\?"):
         found(1e3, "atention")
@@ -291,14 +294,35 @@ def test_an_architecture_that_was_not_fitted_is_not_predicted():
         found(1e3, None)
 
 
-def test_losses_that_are_all_alike_tell_nothing_of_over_training():
-    with pytest.raises(ArchlabError, match=r"^loss: all losses are alike, 2\.5: nothing to fit"):
-        fit_over_training(COLUMN, COLUMN, np.full(10, 2.5))
+def test_losses_that_are_all_equal_tell_nothing_of_over_training():
+    with pytest.raises(ArchlabError, match=r"^loss: all losses are equal, 2\.5: nothing to fit"):
+        fit_over_training(C=COLUMN, M=COLUMN, loss=np.full(10, 2.5))
 
 
 @pytest.mark.parametrize("unit", [1e-90, 1e90])
 def test_the_unit_of_the_loss_does_not_matter_to_over_training(unit: float):
     compute, multiplier = np.array([1e16, 3e17, 2e18, 2e19, 4e17]), np.array([20.0, 20.0, 20.0, 20.0, 320.0])
     loss = 1.8 + (210 * multiplier**0.14 + 360 * multiplier**-0.14) * compute**-0.14
-    found = fit_over_training(compute, multiplier, loss * unit)
+    found = fit_over_training(C=compute, M=multiplier, loss=loss * unit)
     assert (found.E / unit, found.a / unit, found.b / unit, found.eta) == pytest.approx((1.8, 210, 360, 0.14), rel=1e-4)
+
+
+def test_a_product_of_whole_numbers_that_overflowed_is_named():
+    with np.errstate(over="ignore"):
+        flops = 6 * np.array([10**9, 10**9]) * np.array([10**10, 2 * 10**10])
+    with pytest.raises(
+        ArchlabError, match=r"^x\[1\]=-.*: fits .*; the product of whole numbers overflowed: compute it in floats"
+    ):
+        fit_power_law(x=flops, y=[3.0, 2.0])
+    with pytest.raises(ArchlabError, match=r"^x\[0\]=-1\.0: .*leave out"):
+        fit_power_law(x=[-1.0, 2.0], y=[3.0, 2.0])
+
+
+FITS = [fit for name, fit in vars(fits).items() if name in fits.__all__ and inspect.isfunction(fit)]
+
+
+@pytest.mark.parametrize("fit", FITS, ids=lambda fit: fit.__name__)
+def test_signatures_are_short_and_columns_keyword_only(fit):
+    assert len(str(inspect.signature(fit))) < 200
+    if fit not in (bootstrap, jackknife):
+        assert {p.kind for p in inspect.signature(fit).parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}

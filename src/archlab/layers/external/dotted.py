@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from typing_extensions import override
 
 from archlab.errors import ArchlabError, in_one_line, unknown
-from archlab.layers.contract import LayerConfig, knob_text
+from archlab.layers.contract import LayerConfig
 from archlab.layers.external.check import num_trainable
-from archlab.layers.external.sources import without_output
+from archlab.layers.knobs import check_number, knob_text
 from archlab.layers.ops.flop_counter import count_flops
-from archlab.layers.registry import check_number
+from archlab.sources import without_output
 
 PREFIXES = {"fla": "fla.layers"}
 """Short forms of modules: ``fla:X`` is the class ``fla.layers.X`` of flash-linear-attention."""
@@ -55,34 +56,35 @@ class ModuleLayer(LayerConfig):
     state: int | None = None
     """Scalars carried from token to token, if that is known."""
 
+    @override
     def validate(self, dim: int) -> None:
-        """See :meth:`LayerConfig.validate`: whether it can be built."""
         _num_params(self, dim)
 
+    @override
     def num_params(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.num_params`; measured."""
         return _num_params(self, dim)
 
+    @override
     def state_size(self, dim: int, length: int) -> int | None:
-        """See :meth:`LayerConfig.state_size`."""
         return self.state
 
+    @override
     def flops(self, dim: int, length: int) -> int:
-        """See :meth:`LayerConfig.flops`; measured, without what kernels do that PyTorch's counter does not know."""
+        # Measured, without what kernels do that PyTorch's counter does not know.
         return _flops(self, dim, length)
 
+    @override
     def build(self, dim: int, max_length: int) -> nn.Module:
-        """See :meth:`LayerConfig.build`."""
         arguments = dict(self.arguments)
         module = self.factory(dim, **arguments) if self.width is None else self.factory(**{self.width: dim}, **arguments)
         return FirstOutput(module)
 
+    @override
     def modules(self) -> tuple[str, ...]:
-        """See :meth:`LayerConfig.modules`."""
         return (__name__, self.factory.__module__)
 
+    @override
     def knobs(self) -> dict[str, Any]:
-        """Those that were given."""
         return dict(self.arguments) | ({} if self.state is None else {"state": self.state})
 
     def __str__(self) -> str:

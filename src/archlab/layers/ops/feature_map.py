@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class FeatureMap(nn.Module, ABC):
@@ -38,24 +39,24 @@ class FeatureMap(nn.Module, ABC):
 class Elu(FeatureMap):
     """``elu(x) + 1``, positive (arXiv 2006.16236, equation 7)."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         return F.elu(x) + 1
 
 
 class Identity(FeatureMap):
     """``x`` itself, of either sign."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         return x
 
 
 class Relu(FeatureMap):
     """``max(x, 0)``."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         return F.relu(x)
 
 
@@ -68,17 +69,17 @@ class ElementwiseProduct(FeatureMap):
         self.factors = nn.Linear(dim, 2 * dim)
 
     @classmethod
+    @override
     def num_params(cls, dim: int) -> int:
-        """See :class:`FeatureMap`."""
         return 2 * dim * (dim + 1)
 
     @classmethod
+    @override
     def flops(cls, dim: int) -> int:
-        """See :class:`FeatureMap`."""
         return 4 * dim * dim
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         first, second = self.factors(x).chunk(2, dim=-1)
         product: Tensor = first * second
         return product
@@ -93,17 +94,17 @@ class T2R(FeatureMap):
         self.proj = nn.Linear(dim, dim)
 
     @classmethod
+    @override
     def num_params(cls, dim: int) -> int:
-        """See :class:`FeatureMap`."""
         return dim * (dim + 1)
 
     @classmethod
+    @override
     def flops(cls, dim: int) -> int:
-        """See :class:`FeatureMap`."""
         return 2 * dim * dim
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         return F.relu(self.proj(x))
 
 
@@ -117,12 +118,12 @@ class Hedgehog(T2R):
         nn.init.zeros_(self.proj.bias)
 
     @classmethod
+    @override
     def width(cls, dim: int) -> int:
-        """See :class:`FeatureMap`."""
         return 2 * dim
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         logits = 2 * self.proj(x)
         return torch.cat([logits, -logits], dim=-1).softmax(-1)
 
@@ -137,12 +138,12 @@ class DPFP(FeatureMap):
     """Neighbours that each entry is multiplied with."""
 
     @classmethod
+    @override
     def width(cls, dim: int) -> int:
-        """See :class:`FeatureMap`."""
         return 2 * cls.nu * dim
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         y = F.relu(torch.cat([x, -x], dim=-1))
         return torch.cat([y * y.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
 
@@ -154,12 +155,12 @@ class Taylor(FeatureMap):
     """
 
     @classmethod
+    @override
     def width(cls, dim: int) -> int:
-        """See :class:`FeatureMap`."""
         return 1 + dim + dim * (dim + 1) // 2
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See :class:`FeatureMap`."""
         dim = x.shape[-1]
         x = x * dim**-0.25
         pairs = [x[..., i, None] * x[..., i + 1 :] for i in range(dim - 1)]

@@ -1,4 +1,4 @@
-"""Which of two architectures is better for the same compute, and how much compute that is worth."""
+"""Compares architectures at equal compute: the difference of their losses, and the compute that it is worth."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from archlab.errors import ArchlabError
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import PowerLaw, Resampling, StateFit, fit_power_law, fit_state
 from archlab.scaling.laws import Estimate, Laws
-from archlab.scaling.study import Family, Minima
+from archlab.scaling.study import Minima, RunTable
 
 
 @dataclass(frozen=True)
@@ -24,54 +24,74 @@ class Comparison:
     difference: Estimate
     """Loss of the second minus loss of the first, in nats a token: positive where the first is better."""
     multiplier: Estimate | None
-    """How many times the budget the second needs for the first's loss, by the power law through its minima; None if it has
+    """Compute that the second needs for the first's loss, over the budget, by the power law through its minima; None if it has
     fewer than two, or they do not fall with the budget."""
 
 
-def compare(first: Family, second: Family, resampling: Resampling) -> list[Comparison]:
-    """At every budget at which both have a minimum between their sizes."""
-    return [
-        Comparison(
-            first=first.label,
-            second=second.label,
-            budget=budget,
-            difference=estimate(partial(_difference, budget=budget), [first, second], resampling),
-            multiplier=_multiplier(first, second, budget, resampling),
-        )
-        for budget in sorted(first.minima.keys() & second.minima.keys())
-    ]
+def compare(first: RunTable, second: RunTable, resampling: Resampling) -> list[Comparison]:
+    """Compare two architectures at every budget at which both have a minimum between their sizes."""
+    budgets = sorted(first.minima.keys() & second.minima.keys())
+    return [_compare_at(budget, first, second, resampling) for budget in budgets]
+
+
+def compare_with_best(tables: Sequence[RunTable], resampling: Resampling) -> list[Comparison]:
+    """Compare the architecture of least loss with every other, at the largest budget at which several have a minimum.
+
+    Returns:
+        Comparisons whose first architecture is the best, by rising loss of the second; none if no budget has two minima.
+    """
+    by_budget: dict[float, list[RunTable]] = {}
+    for table in tables:
+        for budget in table.minima:
+            by_budget.setdefault(budget, []).append(table)
+    shared = [budget for budget, some in by_budget.items() if len(some) > 1]
+    if not shared:
+        return []
+    budget = max(shared)
+    best, *others = sorted(by_budget[budget], key=lambda table: table.minima[budget].loss)
+    return [_compare_at(budget, best, other, resampling) for other in others]
+
+
+def _compare_at(budget: float, first: RunTable, second: RunTable, resampling: Resampling) -> Comparison:
+    return Comparison(
+        first=first.label,
+        second=second.label,
+        budget=budget,
+        difference=estimate(partial(_difference, budget=budget), [first, second], resampling),
+        multiplier=_multiplier(first, second, budget, resampling),
+    )
 
 
 def _difference(minima: list[Minima], budget: float) -> float:
     return minima[1][budget].loss - minima[0][budget].loss
 
 
-def _multiplier(first: Family, second: Family, budget: float, resampling: Resampling) -> Estimate | None:
+def _multiplier(first: RunTable, second: RunTable, budget: float, resampling: Resampling) -> Estimate | None:
     if len(second.minima) < 2 or not _loss_law(second.minima).exponent < 0:
         return None
-    found = estimate(partial(_log_multiplier, budget=budget), [first, second], resampling)
+    logarithm = estimate(partial(_log_multiplier, budget=budget), [first, second], resampling)
     with np.errstate(over="ignore"):
-        low, high = (None if bound is None else float(np.exp(bound)) for bound in (found.low, found.high))
-        value = float(np.exp(found.value))
+        low, high = (None if bound is None else float(np.exp(bound)) for bound in (logarithm.low, logarithm.high))
+        value = float(np.exp(logarithm.value))
     if not all(bound is None or np.isfinite(bound) for bound in (value, low, high)):
-        return None  # so little falls that no number of times is too many
+        return None  # the loss falls so little that the number overflows
     return Estimate(value, low, high)
 
 
 def _log_multiplier(minima: list[Minima], budget: float) -> float:
-    ours, law = minima[0][budget], _loss_law(minima[1])
-    return (math.log(ours.loss) - math.log(law.coefficient)) / law.exponent - math.log(ours.flops)
+    reached, law = minima[0][budget], _loss_law(minima[1])
+    return (math.log(reached.loss) - math.log(law.coefficient)) / law.exponent - math.log(reached.flops)
 
 
 def _loss_law(minima: Minima) -> PowerLaw:
-    return fit_power_law([m.flops for m in minima.values()], [m.loss for m in minima.values()])
+    return fit_power_law(x=[m.flops for m in minima.values()], y=[m.loss for m in minima.values()])
 
 
 def state_law(laws: Sequence[Laws], resampling: Resampling) -> StateFit | str:
-    """Compute-optimal perplexity over the state carried at the optimum, over all architectures; or why there is none."""
-    points = [(*point, one.family.label) for one in laws for point in one.state_points()]
+    """Fit compute-optimal perplexity over the state at the optimum, over all architectures; or say why there is no fit."""
+    points = [(*point, one.runs.label) for one in laws for point in one.state_points()]
     state, perplexity, group = zip(*points, strict=True) if points else ((), (), ())
     try:
-        return fit_state(perplexity, state, group, resampling)
+        return fit_state(perplexity=perplexity, state=state, group=group, resampling=resampling)
     except ArchlabError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""How many of the mixing layers are best attention: from stripes that differ in their share of it."""
+"""The best fraction of attention among the mixing layers, from stripes that differ in it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,98 +6,90 @@ from functools import partial
 
 import numpy as np
 
-from archlab.layers import LayerConfig
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import Resampling
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.laws import Estimate
-from archlab.scaling.study import Family, Minima
-
-ATTENTION = frozenset({"attention", "mh-attention", "gqa", "mla"})
-"""Layers that attend to the whole past, but for a window of their own."""
+from archlab.scaling.study import Minima, RunTable
 
 
 @dataclass(frozen=True)
-class BestShare:
-    """The share of attention of least loss at one budget, every architecture at its own best size."""
+class BestFraction:
+    """The fraction of attention of least loss at one budget, every architecture at its own best size."""
 
     budget: float
-    share: Estimate
-    """The minimum of the parabola through the best share and its two neighbours; the best share if it is at an end."""
+    fraction: Estimate
+    """The minimum of the parabola through the best fraction and its two neighbours; the best fraction if it is at an end."""
     bracketed: bool
-    """Whether a smaller and a larger share were trained than the best."""
+    """Whether a smaller and a larger fraction than the best were trained."""
     losses: dict[str, float]
     """Least loss by architecture, of those that have a minimum at the budget."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Architectures of the same layers that differ in their share of attention layers."""
+    """Architectures of the same layers that differ in their fraction of attention layers."""
 
     layers: tuple[str, ...]
-    """What stands beside attention."""
-    shares: dict[str, float]
+    """The layers beside attention."""
+    fractions: dict[str, float]
     """Attention layers over all layers that mix the sequence, by architecture, ascending."""
-    best: tuple[BestShare, ...]
-    """At every budget at which three shares or more have a minimum."""
+    best: tuple[BestFraction, ...]
+    """At every budget at which three fractions or more have a minimum."""
 
 
-def sweeps(families: Iterable[Family], resampling: Resampling) -> tuple[Sweep, ...]:
-    """All sweeps of a study of at least three shares; pure attention belongs to each whose other layers hold its own."""
-    known = {family.label: (family, *described) for family in families if (described := _describe(family)) is not None}
-    found = []
-    for layers in dict.fromkeys(others for _, share, others in known.values() if share < 1):
-        members = [(share, label) for label, (_, share, others) in known.items() if _belongs(share, others, layers)]
-        shares = {label: share for share, label in sorted(members)}
-        best = _best([known[label][0] for label in shares], np.array(list(shares.values())), resampling)
+def sweeps(tables: Iterable[RunTable], resampling: Resampling) -> tuple[Sweep, ...]:
+    """Find the sweeps of at least three fractions; pure attention belongs to each whose other layers include its own."""
+    known = {table.label: (table, *described) for table in tables if (described := _describe(table)) is not None}
+    sweeps = []
+    for layers in dict.fromkeys(others for _, fraction, others in known.values() if fraction < 1):
+        members = [(fraction, label) for label, (_, fraction, others) in known.items() if _belongs(fraction, others, layers)]
+        fractions = {label: fraction for fraction, label in sorted(members)}
+        best = _best([known[label][0] for label in fractions], np.array(list(fractions.values())), resampling)
         if best:
-            found.append(Sweep(tuple(sorted(layers)), shares, best))
-    return tuple(found)
+            sweeps.append(Sweep(tuple(sorted(layers)), fractions, best))
+    return tuple(sweeps)
 
 
-def _describe(family: Family) -> tuple[float, frozenset[str]] | None:
-    """Share of attention, and the other layers; None where the sizes differ in them or nothing mixes the sequence."""
-    found = set()
-    for architecture in {point.run.architecture for point in family.points}:
-        others = [layer for layer in architecture.layers if not _attends(layer)]
+def _describe(table: RunTable) -> tuple[float, frozenset[str]] | None:
+    """Return fraction of attention and the other layers; None where the sizes differ in them or nothing mixes the sequence."""
+    descriptions = set()
+    for architecture in {model.run.architecture for model in table.models}:
+        others = [layer for layer in architecture.layers if not layer.is_attention]
         attention = len(architecture.layers) - len(others)
         mixing = attention + sum(layer.kind == "sequence" for layer in others)
-        found.add((attention / mixing, frozenset(layer.name for layer in others)) if mixing else None)
-    return found.pop() if len(found) == 1 else None
+        descriptions.add((attention / mixing, frozenset(layer.name for layer in others)) if mixing else None)
+    return descriptions.pop() if len(descriptions) == 1 else None
 
 
-def _attends(layer: LayerConfig) -> bool:
-    return layer.name in ATTENTION and not getattr(layer, "window", None)
+def _belongs(fraction: float, others: frozenset[str], layers: frozenset[str]) -> bool:
+    return others <= layers if fraction == 1 else others == layers
 
 
-def _belongs(share: float, others: frozenset[str], layers: frozenset[str]) -> bool:
-    return others <= layers if share == 1 else others == layers
-
-
-def _best(families: list[Family], shares: Floats, resampling: Resampling) -> tuple[BestShare, ...]:
-    found = []
-    for budget in sorted({budget for family in families for budget in family.minima}):
-        there = [place for place, family in enumerate(families) if budget in family.minima]
-        known, some = shares[there], [families[place] for place in there]
+def _best(tables: list[RunTable], fractions: Floats, resampling: Resampling) -> tuple[BestFraction, ...]:
+    best = []
+    for budget in sorted({budget for table in tables for budget in table.minima}):
+        indices = [index for index, table in enumerate(tables) if budget in table.minima]
+        known, some = fractions[indices], [tables[index] for index in indices]
         if len(np.unique(known)) < 3:
             continue
-        share = estimate(partial(_optimum, shares=known, budget=budget), some, resampling)
-        bracketed = bool(known.min() < share.value < known.max())
+        fraction = estimate(partial(_optimum, fractions=known, budget=budget), some, resampling)
+        bracketed = bool(known.min() < fraction.value < known.max())
         if not bracketed:
-            share = Estimate(share.value, None, None)  # where the sweep ends says nothing of where the best is
-        losses = {family.label: family.minima[budget].loss for family in some}
-        found.append(BestShare(budget, share, bracketed, losses))
-    return tuple(found)
+            fraction = Estimate(fraction.value, None, None)  # the end of the sweep does not tell where the best is
+        losses = {table.label: table.minima[budget].loss for table in some}
+        best.append(BestFraction(budget, fraction, bracketed, losses))
+    return tuple(best)
 
 
-def _optimum(minima: list[Minima], shares: Floats, budget: float) -> float:
-    return _vertex(shares, np.array([found[budget].loss for found in minima]))
+def _optimum(minima: list[Minima], fractions: Floats, budget: float) -> float:
+    return _vertex(fractions, np.array([one[budget].loss for one in minima]))
 
 
-def _vertex(shares: Floats, losses: Floats) -> float:
-    """Of shares that come several times the least loss counts."""
-    at = np.unique(shares)
-    least = np.array([losses[shares == share].min() for share in at])
+def _vertex(fractions: Floats, losses: Floats) -> float:
+    """Return the fraction of least loss; of equal fractions the least loss counts."""
+    at = np.unique(fractions)
+    least = np.array([losses[fractions == fraction].min() for fraction in at])
     best = int(least.argmin())
     if best in (0, len(at) - 1):
         return float(at[best])

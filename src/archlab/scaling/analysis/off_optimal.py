@@ -1,4 +1,4 @@
-"""What it costs to train another size than the best: off the optimum of a budget, and on many tokens a parameter."""
+"""The cost of training another size than the best: off the optimum of a budget, and on many tokens a parameter."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,56 +9,55 @@ from archlab.errors import ArchlabError
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import OverTrainingFit, Resampling, fit_over_training
 from archlab.scaling.laws import Estimate
-from archlab.scaling.study import Family, Minima
+from archlab.scaling.study import Minima, RunTable
 
-SHARES = (0.5, 0.25)
-"""Sizes, relative to the best one, at which the gap is told."""
+FRACTIONS = (0.5, 0.25)
+"""Sizes, as fractions of the best one, at which the excess loss is given."""
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Loss above the least one of a budget, for a model smaller than the best (arXiv 2403.17844, section 5)."""
+class OffOptimal:
+    """A model smaller than the best of its budget (arXiv 2403.17844, section 5)."""
 
     label: str
     budget: float
-    share: float
-    """Of the best size."""
-    loss: Estimate
-    """Above the minimum of the parabola, in nats a token."""
+    fraction: float
+    """Its size over the best one."""
+    excess: Estimate
+    """Its loss above the minimum of the parabola, in nats a token."""
 
 
 @dataclass(frozen=True)
 class OverTraining:
-    """The over-training law of an architecture, and how well it describes its runs."""
+    """The over-training law of an architecture, and its error on the runs."""
 
     fit: OverTrainingFit
     error: float
-    """Mean absolute error of the losses, relative."""
+    """Mean relative error of the losses."""
 
 
-def off_optimal_gaps(family: Family, resampling: Resampling) -> list[Gap]:
-    """Of every budget with a minimum, at those shares of its size that are not below the smallest size of its runs."""
-    found = []
-    for budget, minimum in family.minima.items():
-        smallest = family.N[family.budget == budget].min()
-        for share in SHARES:
-            if share * minimum.size >= smallest:
-                loss = estimate(partial(_gap, budget=budget, share=share), [family], resampling)
-                found.append(Gap(family.label, budget, share, loss))
-    return found
+def off_optimal(runs: RunTable, resampling: Resampling) -> list[OffOptimal]:
+    """Estimate the excess loss of smaller models at every budget with a minimum, down to its smallest trained size."""
+    models = []
+    for budget, minimum in runs.minima.items():
+        smallest = runs.N[runs.budget == budget].min()
+        for fraction in FRACTIONS:
+            if fraction * minimum.size >= smallest:
+                excess = estimate(partial(_excess, budget=budget, fraction=fraction), [runs], resampling)
+                models.append(OffOptimal(runs.label, budget, fraction, excess))
+    return models
 
 
-def _gap(minima: list[Minima], budget: float, share: float) -> float:
-    """At that share of the best size."""
+def _excess(minima: list[Minima], budget: float, fraction: float) -> float:
     minimum = minima[0][budget]
-    return float(minimum(share * minimum.size)) - minimum.loss
+    return float(minimum(fraction * minimum.size)) - minimum.loss
 
 
-def over_training(family: Family) -> OverTraining | str:
-    """The law fitted to an architecture's runs, or why there is none."""
-    multiplier = family.D / family.N
+def over_training(runs: RunTable) -> OverTraining | str:
+    """Fit the over-training law to an architecture's runs; or say why there is no fit."""
+    multiplier = runs.D / runs.N
     try:
-        fit = fit_over_training(family.C, multiplier, family.loss)
+        fit = fit_over_training(C=runs.C, M=multiplier, loss=runs.loss)
     except ArchlabError as error:
         return str(error)
-    return OverTraining(fit, float(np.mean(np.abs(fit(family.C, multiplier) / family.loss - 1))))
+    return OverTraining(fit, float(np.mean(np.abs(fit(C=runs.C, M=multiplier) / runs.loss - 1))))

@@ -1,4 +1,7 @@
-"""Fits of scaling laws to plain arrays or the columns of a data frame; nothing here trains or knows an architecture."""
+"""Fits of scaling laws to plain arrays or the columns of a data frame; nothing here trains or knows an architecture.
+
+Symbols are those of the field: ``C`` training FLOPs, ``N`` parameters, ``D`` tokens, ``M = D / N``. Columns are keyword-only.
+"""
 
 from archlab.scaling.fits.envelope import EnvelopeFit, fit_envelope
 from archlab.scaling.fits.frontier import Frontier

@@ -1,4 +1,6 @@
-"""What a budget is best spent on, and the loss that it buys."""
+"""The compute-optimal frontier: size, tokens and loss of every budget."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -21,11 +23,11 @@ class Frontier:
     excess: PowerLaw
 
     def loss(self, C: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
-        """The least loss of a budget of ``C`` FLOPs."""
+        """Return the least loss of a budget of ``C`` FLOPs."""
         return self.E + self.excess(C)
 
     def flops(self, loss: ArrayLike) -> Floats:
-        """The FLOPs of the budget that reaches a loss, of the same shape.
+        """Return the FLOPs of the budget that reaches a loss, of the same shape.
 
         Raises:
             ArchlabError: no budget does.

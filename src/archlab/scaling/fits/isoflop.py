@@ -1,5 +1,7 @@
 """Approach 2: the size of least loss at every budget, from a parabola in the logarithm of the size (arXiv 2203.15556, 3.2)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least, is_real, not_all_alike, positive_columns
+from archlab.scaling.fits.columns import Floats, at_least, check_differ, is_real, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
@@ -21,10 +23,10 @@ WIDE = 8.0
 
 @dataclass(frozen=True)
 class IsoFlopMinimum:
-    """Where the loss of one budget is least."""
+    """The minimum of the loss at one budget."""
 
     flops: float
-    """The budget: the median of its runs'."""
+    """The budget: median over its runs."""
     size: float
     """Parameters at the minimum."""
     tokens: float
@@ -39,7 +41,7 @@ class IsoFlopMinimum:
     warnings: tuple[str, ...] = ()
 
     def __call__(self, N: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
-        """The parabola at ``N`` parameters."""
+        """Return the parabola at ``N`` parameters."""
         return np.asarray(self.loss + self.curvature * np.log(np.asarray(N, float) / self.size) ** 2)
 
 
@@ -49,7 +51,7 @@ class IsoFlopFit:
 
     minima: tuple[IsoFlopMinimum, ...]
     refused: dict[float, str]
-    """Budgets without a minimum, and why, with what to add."""
+    """Reason by budget without a minimum, with the sizes to add."""
     size_law: PowerLaw
     """Compute-optimal parameters over FLOPs."""
     tokens_law: PowerLaw
@@ -57,15 +59,15 @@ class IsoFlopFit:
 
     def frontier(self) -> Frontier:
         """The power laws as a frontier; its loss has no floor, which the minima of a few budgets do not determine."""
-        loss = fit_power_law([m.flops for m in self.minima], [m.loss for m in self.minima])
+        loss = fit_power_law(x=[m.flops for m in self.minima], y=[m.loss for m in self.minima])
         return Frontier(self.size_law, self.tokens_law, 0.0, loss)
 
 
 def fit_isoflop(
+    *,
     C: ArrayLike,  # noqa: N803 - the field's symbols
     N: ArrayLike,  # noqa: N803
     loss: ArrayLike,
-    *,
     D: ArrayLike | None = None,  # noqa: N803
     window: float = 6.0,
 ) -> IsoFlopFit:
@@ -73,9 +75,9 @@ def fit_isoflop(
 
     Args:
         C: training FLOPs of each run; runs of nearly the same are a group.
-        N: its parameters.
-        loss: its final loss.
-        D: its tokens; by default ``C / (6 N)``.
+        N: parameters of each run.
+        loss: final loss of each run.
+        D: tokens of each run; by default ``C / (6 N)``.
         window: the parabola is fitted to the sizes within this factor of the best one, where the loss is about
             symmetric in log size; ``inf`` for all.
 
@@ -102,20 +104,27 @@ def fit_isoflop(
     return IsoFlopFit(
         minima=tuple(minima),
         refused=refused,
-        size_law=fit_power_law(budgets, [m.size for m in minima]),
-        tokens_law=fit_power_law(budgets, [m.tokens for m in minima]),
+        size_law=fit_power_law(x=budgets, y=[m.size for m in minima]),
+        tokens_law=fit_power_law(x=budgets, y=[m.tokens for m in minima]),
     )
 
 
-def isoflop_minimum(flops: float, size: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, window: float = 6.0) -> IsoFlopMinimum:
-    """The minimum of one group of runs.
+def isoflop_minimum(
+    *,
+    flops: float,
+    N: ArrayLike,  # noqa: N803 - the field's symbols
+    D: ArrayLike,  # noqa: N803
+    loss: ArrayLike,
+    window: float = 6.0,
+) -> IsoFlopMinimum:
+    """Find the minimum of one group of runs.
 
     Args:
-        flops: training FLOPs of each of them, about.
-        size: parameters of each run.
-        tokens: its tokens.
-        loss: its final loss.
-        window: as of :func:`fit_isoflop`.
+        flops: training FLOPs of the group.
+        N: parameters of each run.
+        D: tokens of each run.
+        loss: final loss of each run.
+        window: the same as for :func:`fit_isoflop`.
 
     Raises:
         ArchlabError: there are fewer than three sizes, or the minimum is not between them: naming the budget, and the
@@ -123,8 +132,8 @@ def isoflop_minimum(flops: float, size: ArrayLike, tokens: ArrayLike, loss: Arra
     """
     (budget,) = positive_columns(flops=[flops])
     _check_window(window)
-    sizes, seen, observed = positive_columns(size=size, tokens=tokens, loss=loss)
-    return _minimum(float(budget[0]), sizes, seen, observed, window)
+    size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
+    return _minimum(float(budget[0]), size, tokens, observed, window)
 
 
 def _check_window(window: float) -> None:
@@ -136,7 +145,7 @@ def _minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, window: f
     where = f"budget {flops:.3g}"
     if len(np.unique(size)) < 3:
         raise ArchlabError(f"{where}: sizes: {len(np.unique(size))}; a parabola takes at least 3, better 5")
-    not_all_alike(loss, where)
+    check_differ(loss, where)
     best = size[loss.argmin()]
     for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
         if best == end:
@@ -177,7 +186,7 @@ def _budgets(compute: Floats) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]
 
 
 def _robust_parabola(x: Floats, y: Floats) -> Floats:
-    """Least squares; runs far off weigh less (Huber), judged by residuals of a fit in absolute errors."""
+    """Least squares in which outliers weigh less (Huber), judged by the residuals of a fit to absolute errors."""
     powers = np.vander(x, 3)
 
     def fitted(weights: Floats) -> Floats:
@@ -198,12 +207,14 @@ Side = Literal["below", "above"]
 
 
 def _warnings(where: str, offset: Floats) -> tuple[str, ...]:
-    """What biases the minimum; ``offset`` is log size relative to it."""
+    """Reasons why the minimum may be biased; ``offset`` is log size relative to it."""
     reach: dict[Side, float] = {"below": -float(offset.min()), "above": float(offset.max())}
-    found = []
+    warnings = []
     if max(reach.values()) > np.log(WIDE):
-        found.append(f"{where}: sizes reach {np.exp(max(reach.values())):.3g} times from the minimum: a parabola is biased there")
+        warnings.append(
+            f"{where}: sizes reach {np.exp(max(reach.values())):.3g} times from the minimum: a parabola is biased there"
+        )
     short = min(reach, key=lambda side: reach[side])
     if max(reach.values()) > 2 * reach[short]:
-        found.append(f"{where}: the sizes {short} the minimum reach less than half as far as the others: add some")
-    return tuple(found)
+        warnings.append(f"{where}: the sizes {short} the minimum reach less than half as far as the others: add some")
+    return tuple(warnings)

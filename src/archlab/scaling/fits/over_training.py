@@ -1,4 +1,6 @@
-"""How loss falls with compute when models are trained on more tokens than is optimal for their size (arXiv 2403.08540)."""
+"""The over-training law: loss over compute at many tokens a parameter (arXiv 2403.08540)."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -6,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar, nnls
 
-from archlab.scaling.fits.columns import Floats, at_least, not_all_alike, positive_columns
+from archlab.scaling.fits.columns import Floats, at_least, check_differ, positive_columns
 
 
 @dataclass(frozen=True)
@@ -18,28 +20,28 @@ class OverTrainingFit:
     b: float
     eta: float
 
-    def __call__(self, C: ArrayLike, M: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+    def __call__(self, *, C: ArrayLike, M: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
         """Predicted loss at ``C`` FLOPs and ``M`` tokens a parameter."""
         compute, multiplier = np.asarray(C, float), np.asarray(M, float)
         return self.E + (self.a * multiplier**self.eta + self.b * multiplier**-self.eta) * compute**-self.eta
 
 
-def fit_over_training(C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTrainingFit:  # noqa: N803
-    """Least squares: for every exponent the rest is a non-negative least-squares problem.
+def fit_over_training(*, C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTrainingFit:  # noqa: N803
+    """Fit the law by least squares: for every exponent the rest is a non-negative least-squares problem.
 
     Args:
         C: training FLOPs of each run.
-        M: its tokens over its parameters.
-        loss: its final loss.
+        M: tokens over parameters of each run.
+        loss: final loss of each run.
 
     Raises:
-        ArchlabError: fewer than five runs, fewer than two token multipliers, losses that are all alike, or a value that is not
+        ArchlabError: fewer than five runs, fewer than two token multipliers, losses that are all equal, or a value that is not
             positive.
     """
     compute, multiplier, observed = positive_columns(C=C, M=M, loss=loss)
     at_least(len(compute), "runs", 5, "to determine four numbers and an error")
     at_least(len(np.unique(multiplier)), "token multipliers M", 2, "to tell their effect from that of compute")
-    not_all_alike(observed)
+    check_differ(observed)
     middle = np.exp(np.log(compute).mean())
 
     def solve(eta: float) -> tuple[Floats, float]:

@@ -1,5 +1,7 @@
 """``L(N, D) = E + A / N**alpha + B / D**beta``: the parametric law (arXiv 2203.15556, section 3.3)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -10,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import RANGE, Floats, at_least, not_all_alike, positive_columns
+from archlab.scaling.fits.columns import RANGE, Floats, at_least, check_differ, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw
 
@@ -33,18 +35,18 @@ class ParametricFit:
     alpha: float
     beta: float
     objective: float
-    """What the method minimised, summed over the runs."""
+    """Minimum that the method reached, summed over the runs."""
 
-    def __call__(self, N: ArrayLike, D: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
-        """Predicted loss at ``N`` parameters and ``D`` tokens."""
+    def __call__(self, *, N: ArrayLike, D: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+        """Return the predicted loss at ``N`` parameters and ``D`` tokens."""
         return self.E + self.A * np.asarray(N, float) ** -self.alpha + self.B * np.asarray(D, float) ** -self.beta
 
     def frontier(self, cost: PowerLaw = CHINCHILLA_COST) -> Frontier:
-        """What a budget is best spent on (its equation 4).
+        """Return the compute-optimal frontier (equation 4 of the paper).
 
         Args:
-            cost: training FLOPs a token over parameters. The default is 6 a parameter; what layers execute besides their
-                products with parameters makes a small model dearer than that.
+            cost: training FLOPs a token over parameters. The default is 6 a parameter; a small model costs more, for layers
+                compute more than products with their parameters.
 
         Raises:
             ArchlabError: the fit found no effect of size or of data, so there is nothing to balance; or one that leaves the
@@ -56,26 +58,26 @@ class ParametricFit:
             if min(factor, exponent) <= 0:
                 raise ArchlabError(f"the fit sees no effect of {what} on the loss: add runs that differ more in it")
         k, p = np.float64(cost.coefficient), cost.exponent
-        share = self.alpha + p * self.beta
+        total = self.alpha + p * self.beta
         with np.errstate(all="ignore"):
             ratio = np.float64(self.alpha * self.A) / (p * self.beta * self.B)
-            best = ratio ** (1 / share) * k ** (-self.beta / share)
+            best = ratio ** (1 / total) * k ** (-self.beta / total)
             seen = best**-p / k
             excess = self.A * best**-self.alpha + self.B * seen**-self.beta
         if not np.isfinite([best, seen, excess]).all() or min(best, seen, excess) <= 0:
             raise ArchlabError(
                 f"the runs do not determine the exponents (alpha {self.alpha:.3g}, beta {self.beta:.3g}): add runs"
             )
-        size = PowerLaw(float(best), self.beta / share)
+        size = PowerLaw(float(best), self.beta / total)
         tokens = PowerLaw(float(seen), 1 - p * size.exponent)
-        return Frontier(size, tokens, self.E, PowerLaw(float(excess), -self.alpha * self.beta / share))
+        return Frontier(size, tokens, self.E, PowerLaw(float(excess), -self.alpha * self.beta / total))
 
 
 def fit_parametric(
+    *,
     N: ArrayLike,  # noqa: N803 - the field's symbols
     D: ArrayLike,  # noqa: N803
     loss: ArrayLike,
-    *,
     method: Method = "huber",
     start: ParametricFit | None = None,
 ) -> ParametricFit:
@@ -84,7 +86,7 @@ def fit_parametric(
     Args:
         N: parameters of each run.
         D: tokens of each run.
-        loss: its final loss, positive.
+        loss: final loss of each run, positive.
         method: ``huber`` minimises the sum of Huber losses (delta 1e-3) of the log loss by L-BFGS with the analytic
             gradient from a grid of starts, as approach 3 does. ``variable-projection`` minimises squared errors of the
             loss: for every ``(alpha, beta)`` the rest is a non-negative least-squares problem. ``asymmetric`` minimises
@@ -94,7 +96,7 @@ def fit_parametric(
             negative, its exponents positive.
 
     Raises:
-        ArchlabError: fewer than six runs or than three sizes and amounts of data, losses that are all alike, a value that is
+        ArchlabError: fewer than six runs or than three sizes and amounts of data, losses that are all equal, a value that is
             not positive, an unknown method, or a start that is no law or from which none is found.
     """
     if method not in get_args(Method):
@@ -103,7 +105,7 @@ def fit_parametric(
     at_least(len(np.unique(np.stack([size, tokens]), axis=1).T), "different runs", 6, "to determine five numbers and an error")
     at_least(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
     at_least(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
-    not_all_alike(observed)
+    check_differ(observed)
     if start is not None:
         _check_start(start)
     if method == "huber":
@@ -223,4 +225,4 @@ def _asymmetric(columns: Floats, loss: Floats) -> tuple[float, Floats]:
 
 
 _PROJECTIONS: dict[Method, tuple[Inner, int]] = {"variable-projection": (_least_squares, 2), "asymmetric": (_asymmetric, 1)}
-"""What is solved for given exponents, and the power of the loss that its objective goes by."""
+"""Problem that is solved for given exponents, and the power of the loss that its objective is proportional to."""

@@ -1,5 +1,7 @@
 """A power law, straight in logarithms."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +22,11 @@ class PowerLaw:
     exponent: float
 
     def __call__(self, x: ArrayLike) -> Floats:
-        """The law at ``x``, of the same shape."""
+        """Return the law at ``x``, of the same shape."""
         return self.coefficient * np.asarray(x, dtype=np.float64) ** self.exponent
 
     def inverse(self, y: ArrayLike) -> Floats:
-        """The ``x`` at which the law gives ``y``, of the same shape.
+        """Return the ``x`` at which the law gives ``y``, of the same shape.
 
         Raises:
             ArchlabError: a ``y`` is not positive, or no ``x`` in the range of numbers gives it, as where the law is flat.
@@ -41,12 +43,12 @@ class PowerLaw:
         return x
 
 
-def fit_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None) -> PowerLaw:
-    """Least squares of ``log y`` on ``log x``, weighted by ``1 / sigma ** 2``.
+def fit_power_law(*, x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None) -> PowerLaw:
+    """Fit a power law: least squares of ``log y`` on ``log x``, weighted by ``1 / sigma ** 2``.
 
     Args:
-        x, y: positive numbers, a point each.
-        sigma: standard deviations of ``log y``; all alike by default.
+        x, y: positive numbers, one of each a point.
+        sigma: standard deviations of ``log y``; by default all equal.
 
     Raises:
         ArchlabError: a value is not positive, there are fewer than two different ``x`` or hardly different ones, or ``sigma``

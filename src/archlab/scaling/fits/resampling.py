@@ -1,4 +1,6 @@
-"""Intervals of whatever a fit gives: by fitting again to resampled runs."""
+"""Intervals of any number that a fit gives, by fitting again to resampled runs."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +14,18 @@ from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, array, at_least, is_real, is_whole, numbered, whole_columns
 
 Statistic = Callable[..., ArrayLike]
-"""Takes the columns, gives one number or a vector of them."""
+"""A function of the columns that returns one number or a vector of numbers."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Bounds of each number that a statistic gives."""
+    """Bounds of each number of a statistic."""
 
     low: Floats
     high: Floats
     confidence: float
     resamples: int
-    """Resamples that the fit succeeded on; where it failed on some, the interval is of the others. Of a jackknife, the runs."""
+    """Resamples that the fit succeeded on; the others are left out. For a jackknife, the number of runs."""
 
 
 def bootstrap(
@@ -36,22 +38,21 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of a statistic over runs drawn with replacement (the case bootstrap).
 
-    Its distances from the statistic of all runs are widened by ``sqrt(n / (n - 1))``, ``n`` the mean number of runs of a
+    Distances from the statistic of all runs are widened by ``sqrt(n / (n - 1))``, ``n`` the mean number of runs of a
     stratum: the spread of ``n`` values drawn from ``n`` is that much too small on average.
 
     Args:
-        statistic: of the columns, for example ``lambda N, D, loss: fit_parametric(N, D, loss).alpha``.
-        columns: one value a run each, of any type.
+        statistic: function of the columns, such as ``lambda N, D, loss: fit_parametric(N=N, D=D, loss=loss).alpha``.
+        columns: one value a run, of any type.
         strata: labels of runs that are drawn among their own, such as the budget: every resample then has as many
             runs of each budget as the data.
-        resamples: how many, at least 20.
-        confidence: share of the resamples within the bounds, between 0 and 1.
-        seed: of the draws, a whole number from 0 on.
+        resamples: number of resamples, at least 20.
+        confidence: fraction of the resamples within the bounds, between 0 and 1.
+        seed: seed of the draws, a whole number from 0 on.
 
     Raises:
-        ArchlabError: the statistic refuses the runs or more than half of the resamples, or gives of them what is no finite
-            number; the columns or strata differ in length or lack a value; every stratum is a single run; an option is out of
-            range.
+        ArchlabError: the statistic refuses the runs or more than half of the resamples, or returns no finite number; the columns
+            or strata differ in length or lack a value; every stratum is a single run; an option is out of range.
     """
     _check_options(resamples, confidence, seed)
     arrays = whole_columns(*columns)
@@ -80,7 +81,7 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
 
     Raises:
         ArchlabError: fewer than three runs, columns that differ in length or lack a value, or the statistic refuses a sample
-            or gives of it what is no finite number.
+            or returns no finite number.
     """
     arrays = whole_columns(*columns)
     n = len(arrays[0])
@@ -93,10 +94,10 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
 
 
 def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int, ...] | None = None) -> Floats:
-    """What the statistic gives, of the given shape if there is one.
+    """Compute the statistic and check its shape, if one is given.
 
     Raises:
-        ArchlabError: it refuses, or gives something else than finite numbers of that shape.
+        ArchlabError: it refuses the columns, or returns anything but finite numbers of that shape.
     """
     found: Floats = array("statistic", statistic(*columns), np.float64)
     if shape is not None and found.shape != shape:
@@ -108,7 +109,7 @@ def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int
 
 
 def _check_options(resamples: int, confidence: float, seed: int, none: str = "") -> None:
-    """Refuse what makes no bootstrap; ``none`` says what there is instead of one.
+    """Check the options of a bootstrap; ``none`` tells how to do without one.
 
     Raises:
         ArchlabError: naming the option, its value and what is allowed.
@@ -123,10 +124,10 @@ def _check_options(resamples: int, confidence: float, seed: int, none: str = "")
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made."""
+    """Method and options of intervals."""
 
     resamples: int = 300
-    """Of the bootstrap; 0 for no intervals, by whatever method."""
+    """Resamples of the bootstrap; 0 for no intervals, by either method."""
     confidence: float = 0.95
     seed: int = 0
     method: Literal["bootstrap", "jackknife"] = "bootstrap"
@@ -145,7 +146,7 @@ class Resampling:
             raise ArchlabError(f"method={self.method!r}: choose bootstrap or jackknife")
 
     def interval(self, statistic: Statistic, *columns: ArrayLike, strata: ArrayLike | None = None) -> Interval:
-        """Of the numbers that a statistic gives of the columns; ``strata`` are those of the bootstrap.
+        """Return the interval of a statistic of the columns; ``strata`` are for the bootstrap.
 
         Raises:
             ArchlabError: no intervals are asked for, or too many samples cannot be fitted.

@@ -1,14 +1,14 @@
-"""Layers that a file registers: how it is imported, and what is refused."""
+"""Files that register layers or tasks: how they are imported, and what is refused."""
 
 import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.command_line import start
 
 from archlab.errors import ArchlabError
 from archlab.layers import layer, registry
-from archlab.layers.external.sources import import_file
+from archlab.sources import import_file
+from tests.cli.command_line import start
 
 CODE = """
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class Config(type(registry()["swiglu"]())):
 
 def test_the_layers_of_a_file_are_known(outside: Path):
     (outside / "my_file.py").write_text(CODE.format(name="mine"))
-    import_file(outside / "my_file.py")
+    import_file(outside / "my_file.py", "layers")
     assert type(layer("mine")).__module__ == "my_file"
-    import_file(str(outside / "my_file.py"))  # again is no harm
+    import_file(str(outside / "my_file.py"), "layers")  # again is no harm
     assert sys.path.count(str(outside)) == 1
 
 
@@ -35,7 +35,7 @@ def test_a_file_of_a_package_may_import_its_neighbours(outside: Path):
         (outside / folder / "__init__.py").touch()
     (outside / "my_package" / "names.py").write_text("NAME = 'mine'\n")
     (outside / "my_package" / "inner" / "file.py").write_text("from ..names import NAME\n" + CODE.replace('"{name}"', "NAME"))
-    import_file(outside / "my_package" / "inner" / "file.py")
+    import_file(outside / "my_package" / "inner" / "file.py", "layers")
     assert type(layer("mine")).__module__ == "my_package.inner.file"
 
 
@@ -60,13 +60,13 @@ def test_a_file_that_cannot_be_used_is_refused(outside: Path, file: str, code: s
         (outside / file).write_text(code)
     before = dict(registry())
     with pytest.raises(ArchlabError, match=f"^layers file .*{file}: {reason}"):
-        import_file(outside / file)
+        import_file(outside / file, "layers")
     assert dict(registry()) == before
 
 
 def test_what_a_file_prints_goes_to_standard_error(outside: Path, capsys):
     (outside / "talkative.py").write_text("print('hello')\n")
-    import_file(outside / "talkative.py")
+    import_file(outside / "talkative.py", "layers")
     assert capsys.readouterr() == ("", "hello\n")
 
 

@@ -1,4 +1,4 @@
-"""A plan of trainings, as a value and as a file that a person can read and edit."""
+"""Plans: the training runs of a study, as values and as a file to read and edit."""
 
 import json
 import math
@@ -15,27 +15,51 @@ from archlab.errors import ArchlabError
 from archlab.fields import items, mapping, naming, read_yaml, write_yaml
 from archlab.files import write_whole
 from archlab.scaling.flops import CONVENTIONS, Convention, training_flops
-from archlab.scaling.sizes import Size
 
 TOLERANCE = 0.01
-"""How far from its budget a run's FLOPs may be."""
+"""Largest relative distance between the FLOPs of a training run and its budget."""
 _COMPUTED = ("dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
 _HEAD = "# A plan of archlab: edit it, or delete runs; what contradicts itself is refused when it is read.\n"
 
 
+@dataclass(frozen=True)
+class Size:
+    """One size of an architecture, as a language model over a vocabulary at a training length."""
+
+    architecture: Architecture
+    dim: int
+    vocab_size: int
+    length: int
+
+    @property
+    def params(self) -> int:
+        """Trainable scalars, embeddings included."""
+        return self.architecture.num_params(vocab_size=self.vocab_size, length=self.length, dim=self.dim)
+
+    @property
+    def params_non_embedding(self) -> int:
+        """Trainable scalars without the embedding, the unembedding and its bias."""
+        return self.params - self.vocab_size * (2 * self.dim + 1)
+
+    @property
+    def state(self) -> int:
+        """Scalars carried from token to token at the training length; 0 if a layer does not tell."""
+        return self.architecture.state_size(length=self.length, dim=self.dim) or 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class LMRun:
-    """One training of a language model."""
+    """One training run of a language model."""
 
     label: str
-    """What the architecture is called, at all its sizes."""
+    """Name of the architecture, the same at all its sizes."""
     spec: str
     """The architecture at this size."""
     dim: int
     budget: float
-    """FLOPs of the group that it belongs to."""
+    """Training FLOPs of its IsoFLOP group."""
     flops: int
-    """Its own, by ``convention``: within 1 % of the budget."""
+    """Training FLOPs of this run by ``convention``, within 1 % of the budget."""
     convention: Convention = "exact"
     params: int
     params_non_embedding: int
@@ -46,22 +70,22 @@ class LMRun:
     """Sequences of a step."""
     length: int
     tokens: int
-    """Predicted in all."""
+    """Tokens predicted in all steps."""
     epochs: float | None = None
-    """How often it reads the training split; None if the corpus is not prepared yet."""
+    """Passes over the training split; None if the corpus is not prepared yet."""
     learning_rate: float
-    """At its peak."""
+    """Peak learning rate."""
     seed: int = 0
     corpus: str
-    """Source, see :func:`archlab.corpora.prepare`."""
+    """Source of the corpus: :func:`archlab.corpora.prepare`."""
     tokenizer: str
     corpus_hash: str | None = None
-    """Of the tokens; None if the corpus is not prepared yet."""
+    """Hash of the tokens; None if the corpus is not prepared yet."""
     vocab_size: int
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The spec, read."""
+        """The architecture that the spec describes."""
         return architecture(self.spec)
 
     def __str__(self) -> str:
@@ -69,12 +93,12 @@ class LMRun:
         return f"{self.label}, width {self.dim}, {self.budget:.3g} FLOPs, seed {self.seed}"
 
     def identity(self) -> dict[str, Any]:
-        """Everything that can change the result: not what the run is called, or which group it belongs to."""
+        """Return everything that can change the result; label and budget cannot."""
         layers = [layer.identity() for layer in self.architecture.layers]
         return {name: getattr(self, name) for name in _COMPUTED} | {"layers": layers}
 
     def check(self) -> None:
-        """Refuse a run whose fields contradict each other.
+        """Check that the fields do not contradict each other.
 
         Raises:
             ArchlabError: naming the field, its value and what the others ask for.
@@ -106,17 +130,17 @@ class LMRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """Trainings, and how they came to be chosen."""
+    """The training runs of a study, and their origin."""
 
     runs: tuple[LMRun, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Version, ladder and rules; for people, and for the report."""
+    """Version and ladder, for readers of the file."""
 
     def try_layers(self, device: Literal["cpu", "cuda"] = "cpu") -> None:
-        """Try the layers from outside archlab on small inputs, at the least width of each architecture.
+        """Try the layers from outside archlab on small inputs, at the smallest width of each architecture.
 
         Raises:
-            ArchlabError: see :func:`archlab.layers.external.check.check_third_party`.
+            ArchlabError: a layer fails, or contradicts its declaration.
         """
         from archlab.layers.external.check import check_third_party
 
@@ -127,7 +151,7 @@ class Plan:
             check_third_party(run.architecture.layers, run.dim, (run.length,), device)
 
     def check(self) -> None:
-        """Refuse a plan that contradicts itself.
+        """Check every training run, and that they make one study.
 
         Raises:
             ArchlabError: naming the run and the field.
@@ -151,10 +175,10 @@ class Plan:
         for run in self.runs:
             first = known.setdefault(json.dumps(run.identity(), sort_keys=True), run)
             if first is not run:
-                raise ArchlabError(f"runs: {first} and {run} are one training: delete one of them")
+                raise ArchlabError(f"runs: {first} and {run} are the same training run: delete one of them")
 
     def to_yaml(self) -> str:
-        """The file: provenance, the fields that all runs share, and a line a run."""
+        """Return the text of the file: provenance, the fields that all runs share, and a line a run."""
         rows = [{f.name: getattr(run, f.name) for f in fields(run)} for run in self.runs]
         shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
         lines = [_flow({name: value for name, value in row.items() if name not in shared}) for row in rows]
@@ -162,7 +186,7 @@ class Plan:
         return _HEAD + head + "runs:\n" + "".join(f"- {line}\n" for line in lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file; a run interrupted meanwhile leaves what was there before.
+        """Write the file, whole or not at all.
 
         Raises:
             ArchlabError: the folder does not exist or cannot be written, or another plan is there: it may have been edited.
@@ -181,7 +205,7 @@ class Plan:
         """Read a file and check it.
 
         Raises:
-            ArchlabError: it is missing or no plan, or contradicts itself: one line that names the run and the field.
+            ArchlabError: it is missing, no plan, or contradicts itself: one line that names the run and the field.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")

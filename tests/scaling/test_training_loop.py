@@ -15,7 +15,7 @@ from archlab.machine import Ceilings
 from archlab.scaling import train as loop
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import Interrupted, LMResult
-from archlab.scaling.train import train
+from archlab.scaling.training_loop import train
 from archlab.scaling.trial import LMTrial
 
 RECIPE = LMRecipe(evaluations=2, validation_tokens=160)

@@ -7,8 +7,8 @@ import pytest
 
 from archlab.errors import ArchlabError
 from archlab.scaling.ladder import Ladder
-from archlab.scaling.plan import Plan
 from archlab.scaling.planner import make_plan
+from archlab.scaling.training_plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_runs_that_do_not_belong_together_are_refused(plan: Plan):
         ({"corpus": "other"}, r"corpus: .*other.*: losses compare only if it is the same in all runs"),
         ({"corpus_hash": "abc"}, "corpus_hash: None, abc: losses compare only"),
         ({"seed": 2**63}, "seed=9223372036854775808: must be below"),
-        ({"seed": 1}, "runs: transformer.* and transformer.* are one training: delete one of them"),
+        ({"seed": 1}, "runs: transformer.* and transformer.* are the same training run: delete one of them"),
     ]:
         with pytest.raises(ArchlabError, match=message):
             Plan((replace(first, **change), *plan.runs[1:])).check()

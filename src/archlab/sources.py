@@ -1,52 +1,54 @@
-"""Where layers from outside register: installed packages and files."""
+"""Modules from outside archlab, which register layers and tasks as they are imported: of installed packages, and files."""
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line
-from archlab.layers.registry import registry
-
-GROUP = "archlab.layers"
-"""Entry points of this group name modules that register layers as they are imported."""
 
 Loaded = TypeVar("Loaded")
 
-left_out: dict[str, str] = {}
-"""Packages whose layers could not be imported, and why."""
-
 
 def without_output(load: Callable[[], Loaded]) -> Loaded:
-    """What ``load`` returns; what it prints goes to standard error, for standard output has what was asked for."""
+    """Result of ``load``, whose prints go to standard error: standard output has only what was asked for."""
     with redirect_stdout(sys.stderr):
         return load()
 
 
-def import_installed() -> None:
-    """Import the modules that installed packages name as entry points; one that cannot be imported is left out."""
-    for entry in entry_points(group=GROUP):
+def import_installed(group: str) -> Mapping[str, str]:
+    """Imports the modules that installed packages name as entry points of a group.
+
+    Returns:
+        The packages of which one cannot be imported, which is left out, and why.
+    """
+    left_out: dict[str, str] = {}
+    for entry in entry_points(group=group):
         try:
             without_output(entry.load)
         except (Exception, SystemExit) as error:
             left_out[entry.dist.name if entry.dist else entry.value] = in_one_line(error)
+    return left_out
 
 
-def import_file(path: str | Path) -> None:
-    """Import a Python file: the layers that it registers are known from then on, and its modules can be named by their path.
+def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:
+    """Imports a Python file: what it registers is known from then on, and its modules can be named by their path.
 
     The folder that it is imported from, that of the outermost package around it, joins ``sys.path``, which workers inherit.
+
+    Args:
+        path: the file.
+        kind: what it is expected to bring, for messages.
 
     Raises:
         ArchlabError: it is no Python file, cannot be imported, or has the name of another module.
     """
     file = Path(path).resolve()
     if file.suffix != ".py" or not file.is_file():
-        raise ArchlabError(f"layers file {path}: there is no such Python file")
-    registry()  # archlab's own layers have their names before others ask for one
+        raise ArchlabError(f"{kind} file {path}: there is no such Python file")
     root, parts = file.parent, [file.stem] if file.stem != "__init__" else []
     while (root / "__init__.py").exists():
         root, parts = root.parent, [root.name, *parts]
@@ -58,6 +60,6 @@ def import_file(path: str | Path) -> None:
         origin = getattr(without_output(lambda: importlib.import_module(name)), "__file__", None)
     except (Exception, SystemExit) as error:
         fix = "; put what ends the program under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
-        raise ArchlabError(f"layers file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
+        raise ArchlabError(f"{kind} file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
     if origin is None or Path(origin).resolve() != file:
-        raise ArchlabError(f"layers file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")
+        raise ArchlabError(f"{kind} file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")

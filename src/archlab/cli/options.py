@@ -1,4 +1,4 @@
-"""The options that choose a protocol and narrow it, shared by run, scores and report."""
+"""The options that several commands share: files of layers and tasks, the store, and what narrows a protocol."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -6,6 +6,23 @@ import typer
 
 if TYPE_CHECKING:
     from archlab.mad.protocol import Protocol
+
+
+def _import_layers(files: list[str] | None) -> list[str] | None:
+    from archlab.sources import import_file
+
+    for file in files or []:
+        import_file(file, "layers")
+    return files
+
+
+def _import_tasks(files: list[str] | None) -> list[str] | None:
+    from archlab.sources import import_file
+
+    for file in files or []:
+        import_file(file, "tasks")
+    return files
+
 
 DEFAULT_STORE = "archlab.db"
 Store = Annotated[
@@ -32,6 +49,25 @@ Set = Annotated[
         metavar="KEY=VALUE",
         help="Change a knob of every task that has it (`length=256`), of one (`compression.length=64`), a field of the recipe "
         "(`recipe.steps=2000`) or the width (`dim=64`); repeatable.",
+    ),
+]
+# Their callbacks do all the work: a command need not look at them.
+LayerFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers",
+        metavar="FILE",
+        callback=_import_layers,
+        help="A Python file that registers layers of your own, or whose modules the spec names by their path; repeatable.",
+    ),
+]
+TaskFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks-file",
+        metavar="FILE",
+        callback=_import_tasks,
+        help="A Python file that registers tasks of your own; repeatable.",
     ),
 ]
 

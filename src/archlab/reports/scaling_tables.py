@@ -1,0 +1,235 @@
+"""The tables of a scaling study, for the terminal and the page."""
+
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from archlab.format import count, duration, human
+from archlab.reports.panels import Table
+from archlab.reports.scaling_text import amount, fraction_text, hold_out_text, interval, law_text, over_training_text
+from archlab.scaling.analysis.hybridisation import Sweep
+from archlab.scaling.analysis.off_optimal import FRACTIONS, OverTraining
+from archlab.scaling.api import Prediction, Predictions
+from archlab.scaling.estimate import Cost
+from archlab.scaling.ladder import Ladder
+from archlab.scaling.laws import Estimate, Laws
+from archlab.scaling.study_fit import StudyFit
+from archlab.scaling.training_plan import LMRun, Plan
+
+
+def terminal_table(table: Table, whole: Collection[str] = ()) -> RichTable:
+    """Convert a table for the terminal; its columns fold where it is narrow, except those whose heads are in ``whole``."""
+    rich = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption=table.note or None)
+    rich.caption_justify = "left"
+    for head in table.heads:
+        rich.add_column(head, overflow="fold", no_wrap=head in whole)
+    for row in table.rows:
+        rich.add_row(*(Text(cell if isinstance(cell, str) else "\n".join(cell)) for cell in row))
+    return rich
+
+
+def laws_table(fit: StudyFit) -> Table:
+    """The laws of all architectures by all methods."""
+    heads = ["architecture", "method", "N* ~ C^a", "D* ~ C^b", "N* at the largest budget", "law", "largest budget held out"]
+    rows = [
+        [
+            laws.runs.label,
+            law.method,
+            interval(law.largest.size_exponent, ".3f"),
+            interval(law.largest.tokens_exponent, ".3f"),
+            amount(law.largest.size),
+            law_text(law),
+            hold_out_text(law.hold_out),
+        ]
+        for laws in fit.laws
+        for law in laws.by_method.values()
+    ]
+    note = (
+        "Held out: fitted again without the largest budget; the mean error of the losses there, and predicted over measured N*. "
+        "FLOPs a token follow a power law of N through the runs."
+    )
+    return Table(heads, rows, note, "llrrrll")
+
+
+def laws_on_terminal(laws: Laws) -> RenderableType:
+    """The laws of one architecture: exponents and optimum by method, and the formulas below."""
+    runs = laws.runs
+    head = Text(
+        f"{runs.label}: {count(len(runs.C), 'training run')}, {runs.C.min():.3g} to {runs.C.max():.3g} FLOPs, "
+        f"{human(runs.N.min())} to {human(runs.N.max())} parameters",
+        style="bold",
+    )
+    if not laws.by_method:
+        return head
+    rows = [
+        [
+            law.method,
+            interval(law.largest.size_exponent, ".3f"),
+            interval(law.largest.tokens_exponent, ".3f"),
+            amount(law.largest.size),
+            hold_out_text(law.hold_out),
+        ]
+        for law in laws.by_method.values()
+    ]
+    formulas = RichTable.grid(padding=(0, 2, 0, 0))
+    for law in laws.by_method.values():
+        formulas.add_row(law.method, law_text(law))
+    heads = ["method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"]
+    return Group(head, terminal_table(Table(heads, rows), whole=("method",)), formulas, Text())
+
+
+def comparison_table(fit: StudyFit) -> Table | None:
+    """Every pair of architectures at every budget; None if there is no pair."""
+    rows = [
+        [
+            f"{c.budget:.3g}",
+            c.first,
+            c.second,
+            interval(c.difference, ".4f"),
+            "–" if c.multiplier is None else interval(c.multiplier, ".2f"),
+        ]
+        for c in fit.comparisons
+    ]
+    note = (
+        f"Each architecture at its own best size; intervals of {_percent(fit.resampling.confidence)}. Loss difference: second "
+        "minus first, in nats a token; negative where the second is better. Compute multiplier: the compute that the second "
+        "needs for the loss of the first, over the budget."
+    )
+    return Table(["budget", "first", "second", "loss difference", "compute multiplier"], rows, note, "rllrr") if rows else None
+
+
+def sweep_table(sweeps: Iterable[Sweep]) -> Table | None:
+    """The best fraction of attention by budget, a row for each sweep and budget; None if there is no sweep."""
+    sweeps = list(sweeps)
+    fractions = sorted({fraction for sweep in sweeps for fraction in sweep.fractions.values()})
+    rows = []
+    for sweep in sweeps:
+        for best in sweep.best:
+            losses = {sweep.fractions[label]: loss for label, loss in best.losses.items()}
+            cells = (f"{losses[fraction]:.4f}" if fraction in losses else "–" for fraction in fractions)
+            rows.append([f"{best.budget:.3g}", ", ".join(sweep.layers), fraction_text(best), *cells])
+    note = (
+        "Attention among the layers that mix the sequence; each architecture at its own best size. The best fraction is the "
+        "minimum of a parabola through the best and its neighbours; it is not bracketed where it is the smallest or largest."
+    )
+    heads = ["budget", "beside", "best fraction of attention", *(f"loss at {fraction:.3g}" for fraction in fractions)]
+    return Table(heads, rows, note, "rl" + "r" * (len(heads) - 2)) if rows else None
+
+
+def off_optimal_table(fit: StudyFit) -> Table | None:
+    """The excess loss of smaller models, a row for each architecture and budget; None if no run was so small."""
+    excess = {(model.label, model.budget, model.fraction): interval(model.excess, ".4f") for model in fit.off_optimal}
+    rows = [
+        [label, f"{budget:.3g}", *(excess.get((label, budget, fraction), "–") for fraction in FRACTIONS)]
+        for label, budget in dict.fromkeys((model.label, model.budget) for model in fit.off_optimal)
+    ]
+    heads = ["architecture", "budget", *(f"excess loss at {fraction:g} N*" for fraction in FRACTIONS)]
+    note = "Excess loss of a model smaller than the best of its budget, by the parabola, in nats a token."
+    return Table(heads, rows, note) if rows else None
+
+
+def over_training_table(fit: StudyFit) -> Table | None:
+    """The over-training law of every architecture; None if there is none."""
+    laws = {label: law for label, law in fit.over_training.items() if isinstance(law, OverTraining)}
+    rows = [[label, over_training_text(law.fit), f"{100 * law.error:.2f} %"] for label, law in laws.items()]
+    note = "M: tokens a parameter. Error: mean relative error of the losses."
+    return Table(["architecture", "over-training law", "error"], rows, note, "llr") if rows else None
+
+
+def predictions_on_terminal(predictions: Predictions) -> RenderableType:
+    """Predictions by architecture and method."""
+    caption = (
+        f"intervals of {_percent(predictions.confidence)} tell how far the runs determine the law, not whether it holds beyond "
+        "them; beyond: the budget over the largest of the runs, or the smallest over it; FLOPs a token follow a power law of the "
+        "size through the runs"
+    )
+    numbers = ("FLOPs", "parameters", "tokens", "loss")
+    parts: list[RenderableType] = []
+    for label, group in groupby(predictions.rows, lambda row: row.architecture):
+        table = Table(["method", *numbers, "beyond"], [_prediction_row(row) for row in group])
+        parts += [Text(label, style="bold"), terminal_table(table, whole=("method", *numbers))]
+    return Group(*parts, Text(caption, style="dim italic"))
+
+
+def _prediction_row(row: Prediction) -> list[str]:
+    best = row.optimum
+    if isinstance(best, str):
+        return [row.method, best, "", "", "", ""]
+    loss = "–" if best.loss is None else _given(best.loss, ".3f")
+    cells = (_given(best.flops, ".3g"), amount(best.size), amount(best.tokens), loss)
+    beyond = row.extrapolation or 0
+    # intervals on a line of their own, whole
+    return [row.method, *(cell.replace(" (", "\n(") for cell in cells), "within" if beyond <= 1 else f"{beyond:.3g} x"]
+
+
+def _given(estimate: Estimate, digits: str) -> str:
+    """Write a number with its interval; alone if it was asked for, so that its interval is rounding."""
+    given = estimate.low is not None and estimate.high is not None and estimate.high / estimate.low < 1 + 1e-9
+    return f"{estimate.value:{digits}}" if given else interval(estimate, digits)
+
+
+def plan_on_terminal(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> RichTable:
+    """A plan, a row for each training run of the first seed, with what it takes."""
+    table = RichTable(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption=_plan_notes(plan, ladder, costs)
+    )
+    table.caption_justify = "left"
+    table.add_column("architecture", overflow="fold", min_width=12)
+    for head in ("FLOPs", "params", "body", "shape", "state", "tokens", "batch", "steps", "lr", "takes", "memory"):
+        table.add_column(head, justify="right", no_wrap=True)
+    before: LMRun | None = None
+    first = plan.runs[0].seed
+    for run, cost in zip(plan.runs, costs, strict=True):
+        if run.seed != first:
+            continue
+        table.add_row(
+            Text("" if before and run.label == before.label else run.label),
+            "" if before and (run.label, run.budget) == (before.label, before.budget) else f"{run.budget:.3g}".replace("e+", "e"),
+            human(run.params),
+            human(run.params_non_embedding),
+            f"{run.dim}x{len(run.architecture.layers)}",
+            human(run.state),
+            human(run.tokens),
+            str(run.batch_size),
+            f"{run.steps}",
+            f"{run.learning_rate:g}",
+            duration(cost.seconds),
+            _bytes(cost.bytes),
+        )
+        before = run
+    return table
+
+
+def _plan_notes(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> str:
+    runs, seconds = plan.runs, sum(cost.seconds for cost in costs)
+    seeds = f" ({len(ladder.seeds)} seeds of each)" if len(ladder.seeds) > 1 else ""
+    flops = sum(run.flops for run in runs)
+    notes = [f"{count(len(runs), 'training run')}{seeds}, {flops:.3g} FLOPs by the convention {ladder.convention}"]
+    if ladder.peak_flops is None:
+        notes.append(f"{duration(seconds)} in all on one thread of this machine, by timed steps")
+    else:
+        rate = f"{ladder.peak_flops * ladder.utilisation:.3g} FLOP/s ({ladder.utilisation:.0%} of {ladder.peak_flops:.3g})"
+        notes.append(f"{seconds / 3600:,.0f} GPU-hours at {rate} a GPU; on {ladder.gpus} GPUs {duration(seconds / ladder.gpus)}")
+    epochs = max((run.epochs or 0 for run in runs), default=0)
+    notes.append(
+        f"{ladder.data} is not prepared, a vocabulary of {ladder.vocab_size:,} is assumed"
+        if runs[0].epochs is None
+        else f"{ladder.data} by {runs[0].tokenizer}, vocabulary {runs[0].vocab_size:,}, read {epochs:.2g} times at most"
+    )
+    memory = "a step's peak with the whole batch"
+    if ladder.peak_flops is not None:
+        memory = "weights, gradients, AdamW's moments, split over the GPUs of a run; takes: on one GPU, all experts computed"
+    notes.append(f"length {ladder.length}; body: parameters without embedding and unembedding; shape: width x layers")
+    notes.append(f"memory: {memory}")
+    return "; ".join(notes)
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
+
+
+def _percent(confidence: float) -> str:
+    return f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%"

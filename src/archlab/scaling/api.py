@@ -1,0 +1,286 @@
+"""The functions of :mod:`archlab.scaling`: plan a study, train it, fit its losses, predict from the fits."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archlab.corpora import prepare
+from archlab.errors import ArchlabError
+from archlab.jobs.events import Listener, RunSummary
+from archlab.jobs.executor import Executor, make_executor
+from archlab.layers.ops.kernels import require
+from archlab.scaling.fits import ParametricFit, Resampling
+from archlab.scaling.ladder import Ladder, load_ladder
+from archlab.scaling.laws import Law, Laws, Optimum, extrapolation, optimum
+from archlab.scaling.planner import make_plan, named_specs
+from archlab.scaling.process_group import ProcessGroupExecutor, follow
+from archlab.scaling.processes import Processes, launched_together
+from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.result import LMProgress, LMResult
+from archlab.scaling.runner import corpus_of, outside_modules, train_all, train_jobs
+from archlab.scaling.store import StudyStore
+from archlab.scaling.study import Parameters, Study, open_study
+from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study
+from archlab.scaling.training_plan import Plan
+from archlab.scaling.trial import LMTrial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from archlab.machine import Device
+
+STORE = "archlab.db"
+PathLike = str | os.PathLike[str]
+
+
+def plan(
+    specs: str | Sequence[str] | Mapping[str, str] = (),
+    ladder: str | Ladder = "quick",
+    *,
+    budgets: Sequence[float] | None = None,
+    sizes: int | None = None,
+    data: str | None = None,
+    tokenizer: str | None = None,
+    length: int | None = None,
+    seeds: Sequence[int] | None = None,
+    **values: Any,
+) -> Plan:
+    """Plan an IsoFLOP study: budgets, sizes around each optimum, and the steps that spend each budget.
+
+    The corpus is prepared on first use and kept in the cache folder.
+
+    Args:
+        specs: catalogue names or specs, or specs by label; by default those that the ladder names.
+        ladder: ``"smoke"``, ``"quick"``, ``"standard"``, ``"paper"``, the path of a YAML file, or a ladder.
+        budgets: training FLOPs of each IsoFLOP group.
+        sizes: number of sizes in each group.
+        data: source of the corpus: ``"stdlib"``, a file or folder, or ``"hf:NAME"``.
+        tokenizer: ``"bytes"``, ``"ascii"``, ``"dna"``, ``"bpe:SIZE"`` or ``"hf:NAME"``.
+        length: tokens of a sequence.
+        seeds: seeds of each size.
+        values: other fields of the ladder, such as ``spread`` or ``learning_rate``.
+
+    Raises:
+        ArchlabError: a spec, ladder or value is wrong, a budget is too small for a size, or the corpus is too small.
+    """
+    options = {"budgets": budgets, "sizes": sizes, "data": data, "tokenizer": tokenizer, "length": length, "seeds": seeds}
+    used = (load_ladder(ladder) if isinstance(ladder, str) else ladder).with_values(**options, **values)
+    named = named_specs(([specs] if isinstance(specs, str) else specs) or used.architectures)  # before a corpus is read
+    corpus = prepare(used.data, used.tokenizer) if used.vocab_size is None else None
+    planned = make_plan(used, named, corpus)
+    planned.try_layers()
+    return planned
+
+
+def train(
+    plan: Plan | PathLike,
+    *,
+    store: PathLike = STORE,
+    recipe: LMRecipe | None = None,
+    device: Device = "cpu",
+    workers: int | None = None,
+    executor: str = "local",
+    checkpoints: PathLike | None = None,
+    listeners: Sequence[Listener] = (),
+) -> RunSummary:
+    """Train the language models of a plan that the store lacks.
+
+    On this machine they train side by side, one to a worker. In processes that ``torchrun`` has started they train one after
+    the other, each over all processes (FSDP); all but the first process return an empty summary. A training run that was
+    interrupted goes on from its last checkpoint.
+
+    Args:
+        plan: the plan, or the path of its file.
+        store: where the results go: an SQLite file, or an SQLAlchemy URL.
+        recipe: how the models are trained, beside what the plan says.
+        device: ``"cpu"`` or ``"cuda"``.
+        workers: models that train at once; by default one a core, or one a GPU.
+        executor: where they train, by name.
+        checkpoints: folder of unfinished training runs; by default beside the store.
+        listeners: called with every event of the run.
+
+    Raises:
+        ArchlabError: the plan, recipe or corpus is wrong, or the store cannot be written.
+        KeyboardInterrupt: after Ctrl-C; every training run has written a checkpoint.
+        Interrupted: a signal ended the processes that share a model.
+    """
+    name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
+    used = recipe or LMRecipe()
+    require(used.kernels, device)
+    planned.try_layers(device)
+    first = planned.runs[0]
+    corpus = corpus_of(first.corpus, first.tokenizer)
+    trials = [LMTrial(run, used, device).on(corpus) for run in planned.runs]
+    with _checkpoint_folder(store, checkpoints) as folder, ExitStack() as stack:
+        work = partial(train_jobs, checkpoints=folder, modules=outside_modules(trials))
+        pool: Executor[LMTrial, LMProgress, LMResult]
+        if launched_together():
+            processes = stack.enter_context(Processes.join(device))
+            work = partial(work, processes=processes)
+            if not processes.is_first:
+                follow(work, processes)
+                return RunSummary(total=0)
+            pool = stack.enter_context(ProcessGroupExecutor(work, processes))
+        else:
+            pool = stack.enter_context(make_executor(work, workers, device=device, name=executor))
+        opened = stack.enter_context(StudyStore(store))
+        opened.remember_plan(name, trials)
+        return train_all(trials, opened, pool, folder, listeners)
+
+
+@contextmanager
+def _checkpoint_folder(store: PathLike, checkpoints: PathLike | None) -> Iterator[Path]:
+    """Make the folder of the checkpoints; it is removed at the end if it is empty."""
+    location = os.fspath(store)
+    folder = Path(checkpoints or ("archlab.checkpoints" if "://" in location else f"{location}.checkpoints"))
+    if checkpoints or folder.parent.is_dir():  # else there is no directory for the store either, which says so
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArchlabError(f"checkpoints {folder}: {error.strerror}: give another folder by --checkpoints") from None
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # checkpoints are in it
+            folder.rmdir()
+
+
+def fit(
+    study: Study | PathLike = STORE,
+    *,
+    intervals: str = "bootstrap",
+    resamples: int = 300,
+    confidence: float = 0.95,
+    parameters: Parameters = "all",
+    on_method: Callable[[], object] = lambda: None,
+) -> StudyFit:
+    """Fit scaling laws to the language models of a store, and compare their architectures.
+
+    Args:
+        study: a store (file or SQLAlchemy URL), or a study that was read from one.
+        intervals: ``"bootstrap"`` or ``"jackknife"``.
+        resamples: resamples of the bootstrap; 0 for no intervals.
+        confidence: fraction of intervals that should hold the truth.
+        parameters: for a store: ``"all"``, or ``"non-embedding"`` to leave out embedding and unembedding.
+        on_method: called after each method of each architecture.
+
+    Raises:
+        ArchlabError: there is no such store, its training runs do not compare, or no architecture has two finished sizes.
+    """
+    resampling = _resampling(intervals, resamples, confidence)
+    return fit_study(_study(study, parameters), resampling, on_method)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The compute-optimal model of a budget, by one method."""
+
+    architecture: str
+    method: str
+    optimum: Optimum | str
+    """The optimum, or the reason why there is none."""
+    extrapolation: float | None
+    """The budget over the largest of the runs, or the smallest over it; at most 1 between them."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of all architectures by all methods."""
+
+    rows: tuple[Prediction, ...]
+    confidence: float
+    warnings: tuple[str, ...]
+    """Architectures without predictions, and why."""
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return a list of predictions, JSON-ready."""
+        return [
+            {"architecture": row.architecture, "method": row.method}
+            | (
+                {"refused": row.optimum}
+                if isinstance(row.optimum, str)
+                else asdict(row.optimum) | {"beyond_the_data": row.extrapolation}
+            )
+            for row in self.rows
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame with a row for each architecture and method."""
+        import pandas as pd
+
+        return pd.json_normalize(self.to_dict(), sep="_")
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
+
+
+def predict(
+    study: Study | PathLike = STORE,
+    *,
+    flops: float | None = None,
+    loss: float | None = None,
+    intervals: str = "bootstrap",
+    resamples: int = 300,
+    confidence: float = 0.95,
+    parameters: Parameters = "all",
+    on_method: Callable[[], object] = lambda: None,
+) -> Predictions:
+    """Predict the compute-optimal size, tokens and loss of a budget, or of the budget that reaches a loss.
+
+    Args:
+        study: a store (file or SQLAlchemy URL), or a study that was read from one.
+        flops: the budget.
+        loss: the loss to reach, in nats a token, in place of a budget.
+        intervals: ``"bootstrap"`` or ``"jackknife"``.
+        resamples: resamples of the bootstrap; 0 for no intervals.
+        confidence: fraction of intervals that should hold the truth.
+        parameters: for a store: ``"all"``, or ``"non-embedding"`` to leave out embedding and unembedding.
+        on_method: called after each method of each architecture.
+
+    Raises:
+        ArchlabError: not exactly one of ``flops`` and ``loss`` is given, or no method predicts anything.
+    """
+    if (flops is None) == (loss is None):
+        raise ArchlabError("give flops (as in 1e21) or loss (as in 2.0), and not both")
+    for name, value in (("flops", flops), ("loss", loss)):
+        if value is not None and not 0 < value < math.inf:
+            raise ArchlabError(f"{name}={value:g}: give a positive finite number")
+    resampling = _resampling(intervals, resamples, confidence)
+    fitted, without_laws = fit_architectures(_study(study, parameters), Resampling(0))
+    warnings = list(without_laws.values())
+    rows = []
+    for laws in fitted:
+        for law in laws.by_method.values():
+            if flops is not None or isinstance(law.fit, ParametricFit):  # other methods do not know the floor of the loss
+                rows.append(_prediction(laws, law, flops, loss, resampling))
+            on_method()
+        if not laws.by_method:
+            warnings.append(f"{laws.runs.label}: no method fits: {next(iter(laws.refused.values()))}")
+    if all(isinstance(row.optimum, str) for row in rows):
+        raise ArchlabError("; ".join([*(str(row.optimum) for row in rows), *warnings]))
+    return Predictions(tuple(rows), confidence, tuple(warnings))
+
+
+def _prediction(laws: Laws, law: Law, flops: float | None, loss: float | None, resampling: Resampling) -> Prediction:
+    label = laws.runs.label
+    try:
+        best = optimum(laws.runs, law.method, law.fit, laws.cost, resampling, flops=flops, loss=loss)
+    except ArchlabError as error:
+        return Prediction(label, law.method, str(error), None)
+    return Prediction(label, law.method, best, extrapolation(laws.runs, best.flops.value))
+
+
+def _resampling(intervals: str, resamples: int, confidence: float) -> Resampling:
+    method: Any = intervals  # checked by the class
+    return Resampling(resamples, confidence, method=method)
+
+
+def _study(study: Study | PathLike, parameters: Parameters) -> Study:
+    return study if isinstance(study, Study) else open_study(study, parameters)

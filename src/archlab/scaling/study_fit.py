@@ -1,0 +1,240 @@
+"""The fits of a study: laws, comparisons, the state law, the cost of other sizes, the best fraction of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from archlab.errors import ArchlabError
+from archlab.scaling.analysis.comparison import Comparison, compare, compare_with_best, state_law
+from archlab.scaling.analysis.hybridisation import Sweep, sweeps
+from archlab.scaling.analysis.off_optimal import OffOptimal, OverTraining, off_optimal, over_training
+from archlab.scaling.fits import IsoFlopFit, Resampling, StateFit
+from archlab.scaling.laws import Law, Laws, fit_laws
+from archlab.scaling.study import Study, TrainedModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class StudyFit:
+    """The fits of a study."""
+
+    study: Study
+    resampling: Resampling
+    laws: tuple[Laws, ...]
+    """By architecture, in the study's order."""
+    without_laws: dict[str, str]
+    """Reasons by architecture that has too few finished training runs for any law."""
+    comparisons: tuple[Comparison, ...]
+    """Every pair of architectures at every budget."""
+    best: tuple[Comparison, ...]
+    """The best architecture at the largest shared budget against every other, the next best first."""
+    state: StateFit | str
+    """The state-optimal law, or the reason why there is none."""
+    off_optimal: tuple[OffOptimal, ...]
+    """Smaller models of every architecture at every budget with a minimum."""
+    over_training: dict[str, OverTraining | str]
+    """The over-training law by architecture, or the reason why there is none."""
+    sweeps: tuple[Sweep, ...]
+    """Sweeps over the fraction of attention layers."""
+
+    @property
+    def headline(self) -> str:
+        """The result in a sentence: the best architecture at the largest budget, and the compute that the others need."""
+        if not self.best:
+            minima = sum(len(laws.runs.minima) for laws in self.laws)
+            groups = sum(len({model.run.budget for model in laws.runs.models}) for laws in self.laws)
+            return f"{minima} of {groups} IsoFLOP groups have their best size bracketed"
+        nearest, last = self.best[0], self.best[-1]
+        low, high = nearest.difference.low, nearest.difference.high
+        start = f"At {nearest.budget:.3g} FLOPs {nearest.first}"
+        if low is not None and high is not None and low <= 0 <= high:
+            return f"{start} has the lowest loss, but is not clearly better than {nearest.second}"
+        doubt = "" if low is not None else "; whether by chance, these runs do not tell"
+        if len(self.best) == 1:
+            return f"{start} has a lower loss than {_behind(nearest)}{doubt}"
+        others = f"before {_behind(nearest)}, and {_behind(last)}"
+        return f"{start} has the lowest loss of {len(self.best) + 1} architectures, {others}{doubt}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Everything that limits the fits, one line each; what is missing comes first."""
+        return [
+            *(
+                f"{len(plan.missing)} of {plan.total} training runs of {plan.name} are missing: "
+                f"`archlab scale run {plan.name}` trains them"
+                for plan in self.study.plans
+                if plan.missing
+            ),
+            *self.without_laws.values(),
+            *self._without_intervals(),
+            *(note for laws in self.laws for note in notes(laws)),
+        ]
+
+    def _without_intervals(self) -> Iterator[str]:
+        if not self.resampling.resamples:
+            return
+        lacking = {one.runs.label: [law.method for law in one.by_method.values() if law.largest.no_interval] for one in self.laws}
+        fix = "plan more sizes, budgets or seeds" + ("" if self.resampling.method == "jackknife" else ", or take a jackknife")
+        runs = {one.runs.label: len(one.runs.loss) for one in self.laws}
+        if all(len(methods) == len(one.by_method) for methods, one in zip(lacking.values(), self.laws, strict=True)):
+            numbers = " and ".join(dict.fromkeys(str(number) for number in runs.values()))
+            yield f"no intervals for any method: too few training runs ({numbers} an architecture): {fix}"
+            return
+        for label, methods in lacking.items():
+            if methods:
+                yield f"{label}: no intervals for {' and '.join(methods)}: too few training runs ({runs[label]}): {fix}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame with a row for each law: exponents, and the optimum at the largest budget, with intervals."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {"architecture": one.runs.label, "method": law.method, **dict(_columns(law))}
+            for one in self.laws
+            for law in one.by_method.values()
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        table: str = self.to_frame().to_html(index=False, float_format="{:.4g}".format)
+        return f"<p><b>{escape(self.headline)}</b></p>{table}" + "".join(f"<p>{escape(line)}</p>" for line in self.warnings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, JSON-ready."""
+        state = self.state
+        return {
+            "headline": self.headline,
+            "parameters": self.study.parameters,
+            "confidence": self.resampling.confidence,
+            "resamples": self.resampling.resamples,
+            "intervals": self.resampling.method,
+            "warnings": self.warnings,
+            "architectures": {one.runs.label: _laws_dict(one) for one in self.laws},
+            "without_laws": self.without_laws,
+            "comparisons": [asdict(one) for one in self.comparisons],
+            "sweeps": [asdict(sweep) for sweep in self.sweeps],
+            "off_optimal": [asdict(model) for model in self.off_optimal],
+            "over_training": {
+                label: {"refused": law} if isinstance(law, str) else asdict(law) for label, law in self.over_training.items()
+            },
+            "state": state
+            if isinstance(state, str)
+            else {
+                "exponent": state.exponent,
+                "low": None if state.interval is None else float(state.interval.low),
+                "high": None if state.interval is None else float(state.interval.high),
+                "offsets": state.offsets,
+            },
+        }
+
+
+def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> StudyFit:
+    """Fit and compare all architectures of a study.
+
+    Args:
+        study: the training runs.
+        resampling: method and options of intervals.
+        on_method: called after each method of each architecture.
+
+    Raises:
+        ArchlabError: no architecture has two finished sizes.
+    """
+    laws, without_laws = fit_architectures(study, resampling, on_method)
+    tables = [one.runs for one in laws]
+    return StudyFit(
+        study=study,
+        resampling=resampling,
+        laws=laws,
+        without_laws=without_laws,
+        comparisons=tuple(one for first, second in combinations(tables, 2) for one in compare(first, second, resampling)),
+        best=tuple(compare_with_best(tables, resampling)),
+        state=state_law(laws, resampling),
+        off_optimal=tuple(model for table in tables for model in off_optimal(table, resampling)),
+        over_training={table.label: over_training(table) for table in tables},
+        sweeps=sweeps(tables, resampling),
+    )
+
+
+def fit_architectures(
+    study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None
+) -> tuple[tuple[Laws, ...], dict[str, str]]:
+    """Fit the laws of every architecture.
+
+    Returns:
+        The laws, and the reasons of the architectures that have none.
+
+    Raises:
+        ArchlabError: no architecture has two finished sizes.
+    """
+    laws, without_laws = [], {}
+    for label, table in study.tables.items():
+        try:
+            laws.append(fit_laws(table, resampling, on_method))
+        except ArchlabError as error:
+            without_laws[label] = str(error)
+    if not laws:
+        raise ArchlabError("; ".join(without_laws.values()))
+    return tuple(laws), without_laws
+
+
+def notes(laws: Laws) -> list[str]:
+    """List the limits of an architecture's laws, one line each."""
+    label = laws.runs.label
+    lines = [f"{label}: {method}: {reason}" for method, reason in laws.refused.items()]
+    if laws.isoflop is not None:
+        lines += [f"{label}: {reason}" for reason in laws.isoflop.refused.values()]
+        lines += [f"{label}: {warning}" for minimum in laws.isoflop.minima for warning in minimum.warnings]
+    if censored := laws.runs.censored:
+        runs = ", ".join(f"width {model.run.dim} at {model.run.budget:.3g}" for model in censored)
+        number = f"{len(censored)} training run{'s' * (len(censored) > 1)}"
+        lines.append(f"{label}: {number} diverged and left out, whatever the loss: {runs}")
+    if laws.disagreement:
+        lines.append(f"{label}: methods disagree: {laws.disagreement}: trust none before you know why")
+    return lines
+
+
+def _behind(comparison: Comparison) -> str:
+    """The second architecture, with the compute that it needs for the loss of the first."""
+    if comparison.multiplier is None:
+        return f"{comparison.second}, {comparison.difference.value:.3g} nats behind"
+    return f"{comparison.second}, which needs {comparison.multiplier.value:.3g} times the compute"
+
+
+def _columns(law: Law) -> Iterable[tuple[str, float | None]]:
+    optimum = law.largest
+    for name in ("size_exponent", "tokens_exponent", "flops", "size", "tokens", "loss"):
+        estimate = getattr(optimum, name)
+        for bound in ("value", "low", "high"):
+            yield name if bound == "value" else f"{name}_{bound}", None if estimate is None else getattr(estimate, bound)
+
+
+def _laws_dict(laws: Laws) -> dict[str, Any]:
+    return {
+        "training_runs": [_model_dict(model) for model in laws.runs.models],
+        "censored": [_model_dict(model) for model in laws.runs.censored],
+        "cost": asdict(laws.cost),
+        "methods": {method: _law_dict(law) for method, law in laws.by_method.items()},
+        "refused": laws.refused,
+        "disagreement": laws.disagreement,
+        "notes": notes(laws),
+    }
+
+
+def _law_dict(law: Law) -> dict[str, Any]:
+    fit = asdict(law.fit)
+    if isinstance(law.fit, IsoFlopFit):
+        fit["refused"] = {f"{budget:.6g}": reason for budget, reason in law.fit.refused.items()}
+    hold_out = {"refused": law.hold_out} if isinstance(law.hold_out, str) else asdict(law.hold_out)
+    return {"fit": fit, "frontier": asdict(law.frontier), "largest": asdict(law.largest), "hold_out": hold_out}
+
+
+def _model_dict(model: TrainedModel) -> dict[str, Any]:
+    names = ("key", "dim", "budget", "flops", "params", "params_non_embedding", "tokens", "state", "seed", "loss")
+    row = model.row()
+    return {name: row[name] for name in names} | {"reason": model.result.reason}

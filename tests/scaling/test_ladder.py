@@ -1,0 +1,72 @@
+"""Ladders and their rules."""
+
+from pathlib import Path
+
+import pytest
+
+from archlab.errors import ArchlabError
+from archlab.scaling.ladder import (
+    HIGHEST_LEARNING_RATE,
+    Ladder,
+    Shape,
+    central_params,
+    default_batch_size,
+    default_learning_rate,
+    load_ladder,
+)
+
+
+def ladder(**values) -> Ladder:
+    return Ladder(**{"name": "test", "budgets": (2e11,), "vocab_size": 99} | values)
+
+
+def test_rules_pass_through_what_is_known():
+    assert central_params(2e11) == pytest.approx(13_000)
+    params = central_params(4e18)
+    assert 15 < 4e18 / (6 * params) / params < 25  # tokens a parameter
+    assert default_learning_rate(108e6) == 4.7e-3
+    assert default_learning_rate(13_000) == HIGHEST_LEARNING_RATE
+    assert default_batch_size(108e6, 2048) * 2048 == pytest.approx(2048 * 160, rel=0.3)
+    assert default_batch_size(13_000, 128) * 128 == 2048
+
+
+def test_an_own_ladder_is_read(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("budgets: [2e11, 400000000000]\nsizes: 3\nseeds: [0, 1]\nvocab_size: 99\n")
+    loaded = load_ladder(str(path))
+    assert (loaded.name, loaded.budgets, loaded.sizes, loaded.seeds) == ("mine", (2e11, 4e11), 3, (0, 1))
+    assert loaded.to_dict() == {"name": "mine", "budgets": [2e11, 4e11], "sizes": 3, "seeds": [0, 1], "vocab_size": 99}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sizes: 3", "budgets is missing"),
+        ("budgets: 2e11", "budgets=200000000000.0: give a list"),
+        ("budgets: []", "budgets: give at least one"),
+        ("budgets: [-1]", "budgets=-1.0: must be positive and finite"),
+        ("budgets: [2e11]\nsize: 3", "unknown field of ladder: 'size': did you mean 'sizes'"),
+        ("budgets: [2e11]\nsizes: many", "sizes='many': give a value of type int"),
+        ("budgets: [2e11]\nspread: 1", "spread=1.0: give a factor above 1"),
+        ("budgets: [2e11]\nconvention: exat", "unknown FLOP convention 'exat': did you mean 'exact'"),
+        ("budgets: [2e11]\nutilisation: 40", "utilisation=40.0: give a share of at most 1"),
+        ("budgets: [2e11]\narchitectures: {a: 3}", "architectures: give specs as text"),
+    ],
+)
+def test_a_wrong_ladder_is_refused(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ArchlabError, match=message):
+        load_ladder(str(path))
+
+
+def test_an_unknown_ladder_or_field_is_named():
+    with pytest.raises(ArchlabError, match="unknown ladder 'quik': did you mean 'quick'"):
+        load_ladder("quik")
+    with pytest.raises(ArchlabError, match="unknown field of a ladder: 'lenght': did you mean 'length'"):
+        ladder().with_values(lenght=3)
+
+
+def test_a_shape_is_positive():
+    with pytest.raises(ArchlabError, match="aspect=0: must be positive"):
+        Shape(aspect=0)
