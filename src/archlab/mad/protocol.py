@@ -172,15 +172,13 @@ class Protocol:
         return read_fields(cls, values | {"tasks": tasks}, "protocol")
 
     def with_tasks(self, names: Sequence[str]) -> "Protocol":
-        """Only these tasks, in the protocol's order.
+        """Keep only these tasks, given by name or short name, in the protocol's order.
 
         Raises:
             ArchlabError: the protocol has no such task, or none is left.
         """
-        for name in names:
-            if name not in self.tasks:
-                raise unknown(f"task of protocol {self.name}:", name, self.tasks)
-        return replace(self, tasks={name: plan for name, plan in self.tasks.items() if name in names})
+        chosen = {self._task(name) for name in names}
+        return replace(self, tasks={name: plan for name, plan in self.tasks.items() if name in chosen})
 
     def with_base_settings(self) -> "Protocol":
         """Only the base setting of each task."""
@@ -218,8 +216,7 @@ class Protocol:
         self._check_home(owner, name)
         if owner == "recipe":
             return self._each(lambda _, plan: replace(plan, recipe=Recipe.from_dict(plan.recipe.to_dict() | {name: value})))
-        if owner and owner not in self.tasks:
-            raise unknown(f"task of protocol {self.name}:", owner, [*self.tasks, "recipe"])
+        owner = owner and self._task(owner)
         concerned = [task for task, plan in self.tasks.items() if owner in ("", task) and name in plan.settings[0].knobs()]
         if not concerned:
             knobs = {knob for task, plan in self.tasks.items() if owner in ("", task) for knob in plan.settings[0].knobs()}
@@ -233,6 +230,13 @@ class Protocol:
             return replace(plan, settings=tuple(dict.fromkeys(settings)))
 
         return self._each(changed)
+
+    def _task(self, name: str) -> str:
+        """The name of a task of the protocol by its name or short name."""
+        names = {plan.settings[0].short: task for task, plan in self.tasks.items()} | {task: task for task in self.tasks}
+        if name not in names:
+            raise unknown(f"task of protocol {self.name}:", name, names)
+        return names[name]
 
     def _check_home(self, owner: str, name: str) -> None:
         """Refuse a name that belongs to another part of the protocol.
@@ -295,10 +299,12 @@ def parse_protocol(name: str, text: str) -> Protocol:
         file = read_fields(_ProtocolFile, read_yaml(text))
         tasks = {}
         for task, values in file.tasks.items():
-            if task not in registry():
-                raise unknown("task", task, registry())
             with naming(f"tasks.{task}"):
-                tasks[task] = _task_plan(task, read_fields(_TaskFile, values), file)
+                plan = _task_plan(task, read_fields(_TaskFile, values), file)
+            name_in_full = plan.settings[0].name
+            if name_in_full in tasks:
+                raise ArchlabError(f"tasks: {name_in_full} is there twice")
+            tasks[name_in_full] = plan
         for layer_name, knobs in file.layer_defaults.items():
             with naming("layer_defaults"):
                 layer(layer_name, **knobs)
