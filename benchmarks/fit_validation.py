@@ -201,13 +201,13 @@ def differences(simulations: int) -> Iterator[Check]:
         (7, 1, 0.01, 0.0),
     ):
         flops, size, tokens, loss = (np.repeat(column, seeds) for column in study(0.34, 0.28, budgets=3, sizes=sizes, reach=3))
-        place, seed = np.tile(np.repeat(np.arange(sizes), seeds), 3), np.tile(np.arange(seeds), 3 * sizes)
+        size_index, seed = np.tile(np.repeat(np.arange(sizes), seeds), 3), np.tile(np.arange(seeds), 3 * sizes)
         held = []
         for simulation in range(simulations):
             common, *own = noise * np.random.default_rng(simulation).normal(size=(3, len(loss)))
             losses = [loss + np.sqrt(shared) * common + np.sqrt(1 - shared) * error for error in own]
             better, worse = (
-                RunTable(label, flops, place, seed, flops, size, tokens, observed, size, models=(), censored=())
+                RunTable(label, flops, size_index, seed, flops, size, tokens, observed, size, models=(), censored=())
                 for label, observed in (("better", losses[0]), ("worse", losses[1] + truth))
             )
             held += [c.difference.low <= truth <= c.difference.high for c in compare(better, worse, Resampling())]

@@ -38,9 +38,9 @@ def test_a_plan_is_shown_and_written(archlab: CommandLine, texts: str):
     assert [line.split()[0] for line in lines if line[:1].isalpha()][:3] == ["architecture", "transformer++", "attention"]
     assert max(map(len, lines)) <= 100
     text = " ".join(outcome.out.split())
-    assert "24 runs (2 seeds of each)" in text
+    assert "24 training runs (2 seeds of each)" in text
     assert "vocabulary 99, read" in text
-    assert outcome.err == "plan.yaml has 24 runs; `archlab scale run plan.yaml` trains them\n"
+    assert outcome.err == "plan.yaml has 24 training runs; `archlab scale run plan.yaml` trains them\n"
 
 
 def test_a_dry_run_writes_no_plan(archlab: CommandLine, texts: str, tmp_path: Path):
@@ -57,7 +57,7 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
     outcome = archlab("scale", "plan", "--ladder", "paper", "--dry-run", "--set", "gpus=64")
     assert outcome.status == 0, outcome.err
     text = " ".join(outcome.out.split())
-    assert "280 runs" in text
+    assert "280 training runs" in text
     assert "GPU-hours at 3.96e+14 FLOP/s (40% of 9.89e+14) a GPU; on 64 GPUs" in text
     assert "sbatch --nodes 8 --ntasks-per-node 1 --gpus-per-node 8" in text
     assert "for node in $(seq 8); do ray job submit --no-wait --entrypoint-num-gpus 8 -- torchrun --standalone" in text

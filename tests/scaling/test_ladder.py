@@ -49,7 +49,7 @@ def test_an_own_ladder_is_read(tmp_path: Path):
         ("budgets: [2e11]\nsizes: many", "sizes='many': give a value of type int"),
         ("budgets: [2e11]\nspread: 1", "spread=1.0: give a factor above 1"),
         ("budgets: [2e11]\nconvention: exat", "unknown FLOP convention 'exat': did you mean 'exact'"),
-        ("budgets: [2e11]\nutilisation: 40", "utilisation=40.0: give a share of at most 1"),
+        ("budgets: [2e11]\nutilisation: 40", "utilisation=40.0: give a fraction of at most 1"),
         ("budgets: [2e11]\narchitectures: {a: 3}", "architectures: give specs as text"),
     ],
 )

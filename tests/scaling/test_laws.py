@@ -8,9 +8,9 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, trial
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import Resampling
-from archlab.scaling.laws import METHODS, HoldOut, answer, extrapolation, fit_laws
+from archlab.scaling.laws import METHODS, HoldOut, extrapolation, fit_laws, optimum
 from archlab.scaling.store import StudyStore
-from archlab.scaling.study import read_study
+from archlab.scaling.study import open_study, read_study
 
 FEW = Resampling(24)
 NONE = Resampling(0)
@@ -27,13 +27,13 @@ def study(tmp_path):
 
 
 def test_every_method_finds_the_law(study):
-    family = study(ladder("a", LAW)).tables["a"]
-    laws = fit_laws(family, FEW)
-    assert tuple(laws.found) == METHODS
+    table = study(ladder("a", LAW)).tables["a"]
+    laws = fit_laws(table, FEW)
+    assert tuple(laws.by_method) == METHODS
     assert not laws.refused
     assert not laws.disagreement
     best = LAW.size_factor * (max(BUDGETS) / 6) ** LAW.size_exponent
-    for method, law in laws.found.items():
+    for method, law in laws.by_method.items():
         assert law.largest.size.value == pytest.approx(best, rel=0.05)
         assert law.largest.size_exponent.value == pytest.approx(LAW.size_exponent, abs=0.01)
         assert law.largest.size_exponent.low <= law.largest.size_exponent.value <= law.largest.size_exponent.high
@@ -47,15 +47,17 @@ def test_every_method_finds_the_law(study):
 
 def test_intervals_hold_the_law_when_there_is_noise(study):
     laws = fit_laws(study(ladder("a", LAW, seeds=3, noise=0.005)).tables["a"], FEW)
-    for law in laws.found.values():
+    for law in laws.by_method.values():
         exponent = law.largest.size_exponent
         assert exponent.low - 0.01 < LAW.size_exponent < exponent.high + 0.01  # noise of one draw of seeds
         assert 0.0005 < exponent.high - exponent.low < 0.6
 
 
 def test_a_jackknife_gives_intervals_where_a_bootstrap_cannot(study):
-    family = study(ladder("a", LAW, sizes=3, reach=2.0, noise=0.004)).tables["a"]
-    by_draws, by_omission = (fit_laws(family, how).found["isoflop"].largest for how in (FEW, Resampling(method="jackknife")))
+    table = study(ladder("a", LAW, sizes=3, reach=2.0, noise=0.004)).tables["a"]
+    by_draws, by_omission = (
+        fit_laws(table, resampling).by_method["isoflop"].largest for resampling in (FEW, Resampling(method="jackknife"))
+    )
     assert "cannot be fitted" in by_draws.no_interval
     assert not by_omission.no_interval
     assert by_omission.size_exponent.low < LAW.size_exponent < by_omission.size_exponent.high
@@ -70,7 +72,7 @@ def test_seeds_are_drawn_within_their_size_where_every_size_has_several(study):
 def test_one_budget_makes_no_law_and_says_what_is_missing(study):
     laws = fit_laws(study(ladder("a", LAW, budgets=(1e17,), sizes=4, reach=1.5)).tables["a"], NONE)
     assert "two are needed" in laws.refused["isoflop"]
-    assert "isoflop" not in laws.found
+    assert "isoflop" not in laws.by_method
 
 
 def test_a_group_that_is_not_bracketed_is_refused_with_the_sizes_to_add(study):
@@ -79,7 +81,7 @@ def test_a_group_that_is_not_bracketed_is_refused_with_the_sizes_to_add(study):
     (reason,) = laws.isoflop.refused.values()
     assert "not bracketed; add sizes from" in reason
     assert len(laws.isoflop.minima) == len(BUDGETS) - 1
-    assert laws.found["isoflop"].hold_out.size_ratio is None
+    assert laws.by_method["isoflop"].hold_out.size_ratio is None
 
 
 def best_of(budget: float) -> float:
@@ -91,12 +93,12 @@ def test_diverged_runs_are_censored_and_their_group_is_not_bracketed_by_them(stu
         (one, result(None) if one.run.budget == max(BUDGETS) and one.run.params > 1.1 * best_of(one.run.budget) else outcome)
         for one, outcome in ladder("a", LAW)
     ]
-    family = study(trainings).tables["a"]
-    laws = fit_laws(family, NONE)
-    assert (len(family.censored), len(family.loss)) == (3, 7 * len(BUDGETS) - 3)
+    table = study(trainings).tables["a"]
+    laws = fit_laws(table, NONE)
+    assert (len(table.censored), len(table.loss)) == (3, 7 * len(BUDGETS) - 3)
     (reason,) = laws.isoflop.refused.values()
     assert "the largest size" in reason
-    assert laws.found["huber"].largest.size_exponent.value == pytest.approx(LAW.size_exponent, abs=0.01)
+    assert laws.by_method["huber"].largest.size_exponent.value == pytest.approx(LAW.size_exponent, abs=0.01)
 
 
 def test_methods_that_contradict_each_other_are_flagged(study):
@@ -114,22 +116,22 @@ def test_methods_that_contradict_each_other_are_flagged(study):
 def test_answers_invert_each_other_and_know_how_far_they_reach(study):
     laws = fit_laws(study(ladder("a", LAW)).tables["a"], NONE)
     for method in ("huber", "variable-projection"):
-        fit = laws.found[method].fit
-        spent = answer(laws.runs, method, fit, laws.cost, NONE, flops=1e21)
+        fit = laws.by_method[method].fit
+        spent = optimum(laws.runs, method, fit, laws.cost, NONE, flops=1e21)
         assert spent.loss.value == pytest.approx(LAW.loss(spent.size.value, spent.tokens.value), rel=0.01)
-        back = answer(laws.runs, method, fit, laws.cost, FEW, loss=spent.loss.value)
+        back = optimum(laws.runs, method, fit, laws.cost, FEW, loss=spent.loss.value)
         assert back.flops.value == pytest.approx(1e21, rel=1e-6)
         assert back.flops.low <= 1e21 * 1.01
         with pytest.raises(ArchlabError, match="no budget reaches it"):
-            answer(laws.runs, method, fit, laws.cost, NONE, loss=1.0)
+            optimum(laws.runs, method, fit, laws.cost, NONE, loss=1.0)
     assert extrapolation(laws.runs, 8e20) == pytest.approx(1000)
     assert extrapolation(laws.runs, 1e16) == pytest.approx(10)
     assert extrapolation(laws.runs, 2e17) <= 1
 
 
 def test_sizes_count_without_embeddings_if_asked(study):
-    family = study(ladder("a", LAW), parameters="non-embedding").tables["a"]
-    assert family.N[0] == family.points[0].run.params_non_embedding
+    table = study(ladder("a", LAW), parameters="non-embedding").tables["a"]
+    assert table.N[0] == table.models[0].run.params_non_embedding
 
 
 def test_of_equal_trials_the_latest_counts(tmp_path):
@@ -137,8 +139,8 @@ def test_of_equal_trials_the_latest_counts(tmp_path):
         one = trial("a", 1e17, 1e6, 1e9)
         store.finish(one, result(3.0), {})
         (record,) = store.records()
-    study = read_study([record, replace(record, key="of later code", result=result(2.0).to_dict())])
-    assert [point.key for point in study.points] == ["of later code"]
+    study = read_study([record, replace(record, key="of later code", result=result(2.0))])
+    assert [model.key for model in study.models] == ["of later code"]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +166,8 @@ def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
         one = trial("a", 1e17, 1e6, 1e9)
         store.finish(one, result(3.0), {})
         store.finish(replace(one, device="cuda"), result(2.0), {})
-        (point,) = read_study(store.records()).points
-    assert (point.trial.device, point.result.loss) == ("cuda", 2.0)
+        (model,) = read_study(store.records()).models
+    assert (model.trial.device, model.result.loss) == ("cuda", 2.0)
 
 
 def test_recipes_that_differ_are_named_by_what_they_differ_in(tmp_path):
@@ -175,3 +177,19 @@ def test_recipes_that_differ_are_named_by_what_they_differ_in(tmp_path):
         store.finish(replace(one, recipe=replace(one.recipe, precision="bf16")), result(2.0), {})
         with pytest.raises(ArchlabError, match="precision: the store has runs with bf16 and fp32, whose losses do not compare"):
             read_study(store.records())
+
+
+def test_training_runs_of_a_plan_that_are_missing_are_named(tmp_path):
+    trainings = ladder("a", LAW)
+    trials = [one for one, _ in trainings]
+    with StudyStore(fill(tmp_path / "a.db", trainings[:20])) as store:
+        store.remember_plan("cut.yaml", trials[:10])
+        store.remember_plan("cut.yaml", trials)
+        store.remember_plan("cut.yaml", trials)
+        store.remember_plan("small.yaml", trials[:4])
+        assert len(store.runs()) == 3
+    study = open_study(tmp_path / "a.db")
+    assert [(plan.name, plan.total, plan.missing) for plan in study.plans] == [
+        ("cut.yaml", 28, tuple(one.run for one in trials[20:])),
+        ("small.yaml", 4, ()),
+    ]

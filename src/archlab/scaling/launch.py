@@ -8,15 +8,15 @@ RECIPE = "--set precision=bf16 --set recompute=true --set micro_batch=4"
 
 
 def launch_commands(plan: str, gpus: int, gpus_per_node: int = 8) -> dict[str, str]:
-    """By what starts them; each trains what the store lacks, so it does the rest when it runs again.
+    """Return the commands by what starts them; each trains what the store lacks, so it may be given again.
 
-    torchrun is for a single node. Under Slurm all nodes share one training after the other; under Ray every node is a job
-    of its own, and the jobs share the trainings by the claims in their store.
+    torchrun is for a single node. Under Slurm all nodes train one model after the other; under Ray every node is a job of its
+    own, and the jobs divide the training runs by the claims in their store.
 
     Args:
         plan: the plan's file.
-        gpus: how many in all.
-        gpus_per_node: of a machine of the cluster.
+        gpus: number of GPUs.
+        gpus_per_node: GPUs of a machine of the cluster.
     """
     nodes, per_node = max(1, -(-gpus // gpus_per_node)), min(gpus, gpus_per_node)
     options = f"--device cuda {RECIPE}"

@@ -32,7 +32,7 @@ class NextToken(nn.Module):
                 layer.compile(dynamic=False)
 
     def forward(self, tokens_bl: Tensor) -> Tensor:
-        """Of ``(batch, length + 1)`` tokens: the first ``length`` are inputs, the last ``length`` are targets."""
+        """Return the loss of ``(batch, length + 1)`` tokens: the first ``length`` are inputs, the last ``length`` targets."""
         with torch.autocast(tokens_bl.device.type, torch.bfloat16, enabled=self.is_half):
             logits_blv = self.model(tokens_bl[:, :-1])
             return F.cross_entropy(logits_blv.float().flatten(0, 1), tokens_bl[:, 1:].flatten())
@@ -41,7 +41,7 @@ class NextToken(nn.Module):
 def make_objective(
     architecture: "Architecture", *, vocab_size: int, length: int, dim: int, seed: int, recipe: LMRecipe, processes: Processes
 ) -> NextToken:
-    """A model initialised from its seed, on its device, shared by the processes; torch's global generator is as it was."""
+    """Build a model from its seed on its device, shared by the processes; torch's global generator does not change."""
     with initialising(seed):
         model = architecture.build(vocab_size=vocab_size, max_length=length, dim=dim, embedding_std=recipe.embedding_std)
     objective = NextToken(model, recipe).to(processes.device)
@@ -50,6 +50,6 @@ def make_objective(
 
 
 def make_lm_optimizer(objective: NextToken, recipe: LMRecipe) -> torch.optim.AdamW:
-    """Fused AdamW; its learning rate is set for every step."""
+    """Make a fused AdamW optimiser; its learning rate is set for every step."""
     betas = (recipe.beta1, recipe.beta2)
     return make_optimizer(objective, learning_rate=0.0, weight_decay=recipe.weight_decay, betas=betas)

@@ -1,4 +1,4 @@
-"""A training of a language model as a value, with the key that it is stored under."""
+"""The training run of a language model with its recipe and device, as a value with a key."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from archlab.store.fingerprint import code_fingerprint, library_versions
 
 @dataclass(frozen=True)
 class LMTrial:
-    """A run of a plan, how it is trained, and where."""
+    """A training run of a plan, with its recipe and device."""
 
     run: LMRun
     recipe: LMRecipe
@@ -43,10 +43,10 @@ class LMTrial:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     def on(self, corpus: Corpus) -> "LMTrial":
-        """The same with what the prepared corpus says of itself.
+        """Return the training run with hash and epochs of the prepared corpus.
 
         Raises:
-            ArchlabError: the run was planned for another one, or it is too small for it.
+            ArchlabError: it was planned for another corpus, or the corpus is too small for it.
         """
         run = self.run
         for name, given, found in (
@@ -68,7 +68,7 @@ class LMTrial:
         return replace(self, run=replace(run, corpus_hash=corpus.hash, epochs=epochs))
 
     def __str__(self) -> str:
-        """For messages."""
+        """Label, width, budget and seed, for messages."""
         return str(self.run)
 
     @property

@@ -1,4 +1,4 @@
-"""Intervals of what stands on minima: as least squares has them, with what is shared cancelled, holding the truth as stated."""
+"""Intervals of statistics of minima: those of least squares, with shared errors cancelled, holding the truth as stated."""
 
 from dataclasses import replace
 
@@ -10,18 +10,18 @@ from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import Resampling
 from archlab.scaling.study import RunTable
 
-HOW = Resampling(20)
+RESAMPLING = Resampling(20)
 SIZES = np.array([1.0, 2.0, 4.0, 8.0, 16.0]) * 1e6
 
 
-def family(noise, budgets=(1e15, 4e15), sizes=SIZES, best=4e6) -> RunTable:
+def table(noise, budgets=(1e15, 4e15), sizes=SIZES, best=4e6) -> RunTable:
     """Losses of a parabola in log size, the same at every budget, and errors of all runs."""
     count = len(budgets)
-    place = np.tile(np.arange(len(sizes)), count)
+    size_index = np.tile(np.arange(len(sizes)), count)
     size, flops = np.tile(sizes, count), np.repeat(budgets, len(sizes))
     loss = 3 + 0.1 * np.log(size / best) ** 2 + noise
-    zero = np.zeros_like(place)
-    return RunTable("a", flops, place, zero, flops, size, flops / 6 / size, loss, size, models=(), censored=())
+    zero = np.zeros_like(size_index)
+    return RunTable("a", flops, size_index, zero, flops, size, flops / 6 / size, loss, size, models=(), censored=())
 
 
 def errors(seed, count=10, scale=0.003):
@@ -33,8 +33,8 @@ def lowest(minima):
 
 
 def test_a_single_interval_is_that_of_least_squares():
-    one = family(errors(0))
-    found = estimate(lowest, [one], HOW)
+    one = table(errors(0))
+    found = estimate(lowest, [one], RESAMPLING)
     x = np.log(SIZES)
     powers = np.vander(x, 3)
     residuals = [loss - powers @ np.polyfit(x, loss, 2) for loss in one.loss.reshape(2, 5)]
@@ -51,31 +51,34 @@ def test_what_two_architectures_share_cancels_in_their_difference():
         return minima[1][1e15].loss - minima[0][1e15].loss
 
     shared, own = errors(0), errors(1)
-    alone = [estimate(lowest, [family(noise)], HOW) for noise in (shared, own)]
-    same = estimate(difference, [family(shared), family(shared)], HOW)
-    apart = estimate(difference, [family(shared), replace(family(own), seed=np.ones(10, dtype=int))], HOW)
+    alone = [estimate(lowest, [table(noise)], RESAMPLING) for noise in (shared, own)]
+    same = estimate(difference, [table(shared), table(shared)], RESAMPLING)
+    apart = estimate(difference, [table(shared), replace(table(own), seed=np.ones(10, dtype=int))], RESAMPLING)
     assert same.high - same.low < 1e-5
     assert (apart.high - apart.low) == pytest.approx(np.hypot(*(one.high - one.low for one in alone)), rel=1e-6)
 
 
 def test_without_a_run_to_spare_there_is_no_interval():
     three = SIZES[1:4]
-    assert estimate(lowest, [family(errors(0, 6), sizes=three)], HOW).low is None
-    assert estimate(lowest, [family(errors(0))], Resampling(0)).low is None
-    assert estimate(lowest, [family(errors(0, 8), sizes=SIZES[:4])], HOW).low is not None
+    assert estimate(lowest, [table(errors(0, 6), sizes=three)], RESAMPLING).low is None
+    assert estimate(lowest, [table(errors(0))], Resampling(0)).low is None
+    assert estimate(lowest, [table(errors(0, 8), sizes=SIZES[:4])], RESAMPLING).low is not None
 
 
 def test_a_run_that_no_parabola_takes_is_no_error():
     wide = np.append(SIZES, 100e6)
     noise = np.append(errors(0).reshape(2, 5), [[0.5], [0.5]], axis=1).ravel()
-    narrow, with_outsider = (estimate(lowest, [one], HOW) for one in (family(errors(0)), family(noise, sizes=wide)))
+    narrow, with_outsider = (estimate(lowest, [one], RESAMPLING) for one in (table(errors(0)), table(noise, sizes=wide)))
     assert with_outsider == narrow
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
     held = []
     for seed in range(150):
-        one = family(errors(seed))
-        found = estimate(lowest, [one], HOW), estimate(lambda minima: float(np.log(minima[0][4e15].size)), [one], HOW)
+        one = table(errors(seed))
+        found = (
+            estimate(lowest, [one], RESAMPLING),
+            estimate(lambda minima: float(np.log(minima[0][4e15].size)), [one], RESAMPLING),
+        )
         held.append([one.low <= truth <= one.high for one, truth in zip(found, (3, np.log(4e6)), strict=True)])
     assert np.mean(held, axis=0) == pytest.approx(0.95, abs=0.05)

@@ -1,1 +1,1 @@
-"""What the runs of a study say beyond their laws."""
+"""Analyses of a study beyond its laws: comparisons, other sizes, the fraction of attention."""

@@ -140,8 +140,8 @@ def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | No
         coefficients = np.log(np.maximum([start.A, start.B, start.E], 1e-300))
         starts = np.array([[*coefficients - np.array([start.alpha * mid_n, start.beta * mid_d, 0]), start.alpha, start.beta]])
     options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9}
-    found = [minimize(objective, p, jac=True, method="L-BFGS-B", options=options) for p in starts]
-    best = min(found, key=lambda result: float(result.fun))
+    results = [minimize(objective, p, jac=True, method="L-BFGS-B", options=options) for p in starts]
+    best = min(results, key=lambda result: float(result.fun))
     a, b, e, alpha, beta = map(float, best.x)
     with np.errstate(over="ignore"):  # what the runs do not determine may be infinite
         floor, A, B = (float(np.exp(x)) for x in (e, a + alpha * mid_n, b + beta * mid_d))  # noqa: N806 - the law's symbols
@@ -194,7 +194,7 @@ def _projected(
         where = "of a grid" if start is None else f"alpha {start.alpha:.3g}, beta {start.beta:.3g} of start"
         raise ArchlabError(f"exponents {where}: no law with them is near these runs: begin at another fit or take method='huber'")
     options = {"xatol": 1e-8, "fatol": 1e-11, "maxiter": 2000}
-    found = [
+    results = [
         minimize(
             lambda p: solve(p)[0],
             point,
@@ -203,7 +203,7 @@ def _projected(
         )
         for point in starts
     ]
-    best = min(found, key=lambda result: float(result.fun))
+    best = min(results, key=lambda result: float(result.fun))
     value, (e, a, b) = solve(best.x)
     alpha, beta = map(float, best.x)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -220,8 +220,8 @@ def _asymmetric(columns: Floats, loss: Floats) -> tuple[float, Floats]:
     n = len(loss)
     weights = np.concatenate([np.zeros(3), np.ones(n), np.full(n, OVER_PREDICTION_WEIGHT)])
     # loss - prediction = under - over, with both of them not negative
-    found = linprog(weights, A_eq=np.hstack([columns, np.eye(n), -np.eye(n)]), b_eq=loss, method="highs")
-    return (float(found.fun), found.x[:3]) if found.success else (np.inf, np.zeros(3))
+    solution = linprog(weights, A_eq=np.hstack([columns, np.eye(n), -np.eye(n)]), b_eq=loss, method="highs")
+    return (float(solution.fun), solution.x[:3]) if solution.success else (np.inf, np.zeros(3))
 
 
 _PROJECTIONS: dict[Method, tuple[Inner, int]] = {"variable-projection": (_least_squares, 2), "asymmetric": (_asymmetric, 1)}

@@ -99,13 +99,13 @@ def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int
     Raises:
         ArchlabError: it refuses the columns, or returns anything but finite numbers of that shape.
     """
-    found: Floats = array("statistic", statistic(*columns), np.float64)
-    if shape is not None and found.shape != shape:
-        raise ArchlabError(f"the statistic gives numbers of shape {found.shape} and {shape}: always give as many")
-    bad = found[~np.isfinite(found)]
+    numbers: Floats = array("statistic", statistic(*columns), np.float64)
+    if shape is not None and numbers.shape != shape:
+        raise ArchlabError(f"the statistic gives numbers of shape {numbers.shape} and {shape}: always give as many")
+    bad = numbers[~np.isfinite(numbers)]
     if bad.size:
         raise ArchlabError(f"the statistic gives {bad[0]}: it must give finite numbers, or raise an ArchlabError")
-    return found
+    return numbers
 
 
 def _check_options(resamples: int, confidence: float, seed: int, none: str = "") -> None:

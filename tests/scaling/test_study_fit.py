@@ -1,0 +1,89 @@
+"""The fits of a study: the headline answers the question, warnings are grouped, values leave as frames and JSON."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from tests.scaling.fits.laws import Law
+from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder
+
+from archlab.scaling.fits import Resampling
+from archlab.scaling.store import StudyStore
+from archlab.scaling.study import open_study
+from archlab.scaling.study_fit import StudyFit, fit_study
+
+LAW = Law()
+NONE = Resampling(0)
+THREE = {"budgets": BUDGETS[:3], "sizes": 5}
+
+
+def worse(factor: float) -> Law:
+    return replace(LAW, A=LAW.A * factor, B=LAW.B * factor)
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    def made(*trainings, planned=(), resampling=NONE) -> StudyFit:
+        path = fill(tmp_path / "archlab.db", [one for some in trainings for one in some])
+        with StudyStore(path) as store:
+            if planned:
+                store.remember_plan("cut.yaml", planned)
+        return fit_study(open_study(path), resampling)
+
+    return made
+
+
+def test_the_headline_names_the_best_architecture_and_the_compute_of_the_others(fitted):
+    laws = {"worst": worse(1.4), "good": LAW, "middle": worse(1.2)}
+    one_more = fitted(*(ladder(label, law, **THREE) for label, law in laws.items()))
+    middle, worst = (c.multiplier.value for c in one_more.best)
+    assert one_more.headline == (
+        "At 4e+17 FLOPs good has the lowest loss of 3 architectures, "
+        f"before middle, which needs {middle:.3g} times the compute, and worst, which needs {worst:.3g} times the compute"
+        "; whether by chance, these runs do not tell"
+    )
+    assert 1.5 < middle < worst
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (("a",), "3 of 3 IsoFLOP groups have their best size bracketed"),
+        (("a", "b"), "At 4e+17 FLOPs a has the lowest loss, but is not clearly better than b"),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_runs_tell(fitted, labels, text):
+    noisy = [ladder(label, LAW, **THREE, noise=0.005) for label in labels]
+    assert fitted(*noisy, resampling=Resampling(20)).headline == text
+
+
+def test_missing_training_runs_are_the_first_warning(fitted):
+    planned = ladder("a", LAW)
+    warnings = fitted(planned[:20], ladder("b", LAW)[:1], planned=[trial for trial, _ in planned]).warnings
+    assert warnings[0] == "8 of 28 training runs of cut.yaml are missing: `archlab scale run cut.yaml` trains them"
+    assert warnings[1].startswith("b: sizes that have finished: 1")
+
+
+def test_methods_without_intervals_are_one_warning(fitted):
+    few = {"budgets": BUDGETS[:2], "sizes": 3, "reach": 1.5}
+    found = fitted(ladder("a", LAW, **few), ladder("b", worse(1.2), **few), resampling=Resampling(20))
+    assert all(law.largest.no_interval for laws in found.laws for law in laws.by_method.values())
+    (warning,) = [line for line in found.warnings if "no intervals" in line]
+    assert warning.startswith("no intervals for any method: too few training runs (6 an architecture): plan more sizes")
+    assert not any("no intervals" in line for line in fitted(ladder("a", LAW, **few)).warnings)  # none were asked for
+
+
+def test_values_leave_as_frames_json_and_html(fitted):
+    found = fitted(ladder("good", LAW, **THREE), ladder("<bad>", worse(1.2), **THREE), resampling=Resampling(20))
+    frame = found.to_frame()
+    assert list(frame.architecture.unique()) == ["good", "<bad>"]
+    first = found.laws[0].by_method["huber"].largest
+    row = frame[(frame.architecture == "good") & (frame.method == "huber")].iloc[0]
+    assert (row["size"], row.size_low, row.size_high) == (first.size.value, first.size.low, first.size.high)
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert document["headline"] == found.headline
+    assert "<b>At 4e+17 FLOPs good" in found._repr_html_()
+    assert "<bad>" not in found._repr_html_()
+    runs = found.study.to_frame()
+    assert len(runs) == 30
+    assert set(runs.status) == {"finished"}
