@@ -162,17 +162,18 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         if any(type(value) is type(option) and value == option for option in arguments):
             return value
     elif kind is int:
-        if isinstance(value, Integral) and not isinstance(value, bool):
+        if not isinstance(value, bool) and isinstance(value, Integral):
             return int(value)
     elif kind is float:
-        if isinstance(value, Real) and not isinstance(value, bool):
+        if not isinstance(value, bool) and isinstance(value, Real):
             with suppress(OverflowError):
                 number = float(value)
                 if math.isfinite(number):
                     return number or 0.0  # -0.0 is 0.0: equal values have equal texts
-    elif kind is tuple:
+    elif kind in (list, tuple):
         if isinstance(value, list | tuple):
-            return tuple(dict.fromkeys(check_value(name, one, arguments[0]) for one in value))
+            found = [check_value(name, one, arguments[0]) for one in value]
+            return found if kind is list else tuple(dict.fromkeys(found))
     elif kind is Mapping:
         given = {} if value is None else value
         if isinstance(given, Mapping):
@@ -189,7 +190,7 @@ _WORDS = {
     float: ("a number", "numbers"),
     str: ("text", "texts"),
     list: ("a list", "lists"),
-    Mapping: ("a mapping, as in {name: value}", "mappings"),
+    Mapping: ("a mapping of names to values", "mappings of names to values"),
 }
 """Words for a type: one value of it, and several."""
 
@@ -203,7 +204,7 @@ def _described(hint: Any, *, several: bool = False) -> str:
         return ", or ".join(_described(one, several=several) for one in arguments if one is not NoneType)
     if kind is Literal:
         return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
-    if kind is tuple:
+    if kind in (list, tuple) and arguments[0] is not Any:
         return f"{_WORDS[list][several]} of {_described(arguments[0], several=True)}"
     return _WORDS.get(kind, (f"a value of type {kind.__name__}", f"values of type {kind.__name__}"))[several]
 
