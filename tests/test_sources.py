@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from archlab.architectures import architecture
 from archlab.errors import ArchlabError
 from archlab.layers import layer, registry
 from archlab.sources import import_file
@@ -27,6 +28,14 @@ def test_the_layers_of_a_file_are_known(outside: Path):
     assert type(layer("mine")).__module__ == "my_file"
     import_file(str(outside / "my_file.py"), "layers")  # again is no harm
     assert sys.path.count(str(outside)) == 1
+
+
+def test_a_class_of_a_file_that_is_written_without_its_path_is_recognised(outside: Path):
+    (outside / "classes.py").write_text("from torch import nn\n\nclass Peeks(nn.Module):\n    pass\n" + CODE.format(name="mine"))
+    import_file(outside / "classes.py")
+    for written, right in (("Peeks", "classes.Peeks"), ("Config", "mine")):
+        with pytest.raises(ArchlabError, match=f"^unknown layer '{written}': it is a class of classes: write {right}$"):
+            architecture(f"{written} swiglu")
 
 
 def test_a_file_of_a_package_may_import_its_neighbours(outside: Path):

@@ -12,6 +12,9 @@ from archlab.errors import ArchlabError, in_one_line
 
 Loaded = TypeVar("Loaded")
 
+imported: list[str] = []
+"""Modules of the files that were imported."""
+
 
 def without_output(load: Callable[[], Loaded]) -> Loaded:
     """Result of ``load``, whose prints go to standard error: standard output has only what was asked for."""
@@ -63,3 +66,4 @@ def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:
         raise ArchlabError(f"{kind} file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
     if origin is None or Path(origin).resolve() != file:
         raise ArchlabError(f"{kind} file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")
+    imported.append(name)

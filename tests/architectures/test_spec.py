@@ -72,6 +72,9 @@ def test_specs_read_as_they_look(spec, layers):
         ("hyena $", "malformed spec 'hyena $': '$' at character 7 has no meaning here"),
         ("hyena(", "malformed spec 'hyena(': '(' at character 6 is never closed: add ')'"),
         ("mamba(8)", "malformed spec 'mamba(8)': '8' at character 7: the name of a knob of mamba was expected"),
+        ("mamba d_state=8", "malformed spec 'mamba d_state=8': knobs stand in parentheses: mamba(d_state=8)"),
+        ("2*[mh-attention swiglu inner=", "knobs stand in parentheses: swiglu(inner=...)"),
+        ("d_state=8 mamba", "knobs stand in parentheses: name(d_state=8)"),
         ("mamba(d_state", "expected '=' after 'd_state': knobs of mamba are given as name=value, found the end"),
         ("mamba(d_state=)", "no value for mamba(d_state=...)"),
         ("mamba(d_state=8", "expected ',' between knobs, or ')' after the last, found the end"),
@@ -118,6 +121,14 @@ def test_malformed_specs_are_refused_with_the_place_and_the_fix(spec, message):
     with pytest.raises(ArchlabError, match=re.escape(message)) as refusal:
         architecture(spec)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("spec", ["swiglu", "2*[mlp swiglu]", "parallel(mlp, swiglu)"])
+def test_an_architecture_without_a_sequence_mixer_warns_in_one_line(spec):
+    value = architecture(spec)
+    assert value.warning().startswith(f"{value} has no sequence mixer, so none of its outputs depends on an earlier token: ")
+    quoted = re.search("as in '(.*)'$", value.warning())
+    assert architecture(quoted[1]).warning() == ""
 
 
 @pytest.mark.parametrize(

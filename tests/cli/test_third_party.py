@@ -216,7 +216,7 @@ def test_layers_of_a_file_run_in_workers_and_are_scored(archlab: CommandLine, tm
     assert "state ?: a layer does not say what it carries" in table.out
     assert archlab("report", *files).status == 0
     page = (tmp_path / "report.html").read_text()
-    assert "what sound.Sum(heads=2) swiglu carries is not known" in page
+    assert "the state of sound.Sum(heads=2) swiglu is not known" in page
     assert '<td class="n">?</td>' in page
     again = archlab("run", "2*[ema swiglu]", *files, *SMOKE)
     assert again.err.startswith("nothing was left to compute; 1 trial taken from the store")

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import re
 import time
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.synthetic_records import RECIPE, plan, record, result, simulate
 
+from archlab.architectures import Architecture
+from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
 from archlab.mad.scoring import learning_curve_area, score
@@ -260,3 +264,34 @@ def test_frame_and_dict() -> None:
     first = found["architectures"][0]
     assert first["score"] == pytest.approx(np.mean([task["score"] for task in first["tasks"].values()]))
     assert first["tasks"]["compression"]["settings"][0]["seeds"][2]["key"] in {t.key for t in trials}
+
+
+def test_a_dict_says_where_it_comes_from_and_holds_the_differences() -> None:
+    trials = plan(["mlp", "swiglu"], [RECALL, COMPRESSION])
+    scores = score(trials, simulate(trials, lambda t: 0.8 if str(t.architecture) == "mlp" else 0.4), protocol="quick")
+    found = scores.to_dict()
+    assert (found["protocol"], found["archlab"]) == ("quick", version("archlab"))
+    assert found["chance"] == {"in-context-recall": RECALL.chance, "compression": COMPRESSION.chance}
+    (difference,) = found["differences"]
+    assert (difference["first"], difference["second"]) == (scores.architectures[1].label, scores.architectures[0].label)
+    means = [architecture["score"] for architecture in found["architectures"]]
+    assert difference["mean"] == pytest.approx(means[1] - means[0])
+    assert difference["low"] < difference["mean"] < difference["high"] < 0
+    assert difference["superiority"] == 0
+
+
+def test_notebooks_show_the_leaderboard() -> None:
+    trials = plan(["2*[mlp swiglu]", "swiglu"], [RECALL, COMPRESSION])
+    scores = score(trials, simulate(trials, lambda _: 0.6))
+    rows = re.findall("<tr>(.*?)</tr>", scores._repr_html_())
+    written = [re.sub("<.*?>", " ", row).split() for row in rows]
+    assert [row[0] for row in written] == ["architecture", *(a.label.split()[0] for a in scores.architectures), "chance"]
+    for row, architecture in zip(written[1:], scores.architectures, strict=False):
+        assert f"{100 * architecture.score:.1f}" in row
+    assert "test split in %" in scores._repr_html_()
+
+
+def test_the_html_of_an_architecture_is_escaped() -> None:
+    gone = Architecture((UnavailableLayers("<script>", "unknown"),))
+    trials = plan([gone], [RECALL])
+    assert "<script>" not in score(trials, simulate(trials, lambda _: 0.6))._repr_html_()

@@ -7,7 +7,7 @@ from tests.synthetic_records import plan, simulate
 from archlab.mad.scoring import score
 from archlab.mad.spending import Spending
 from archlab.reports.charts import cost_panel
-from archlab.reports.findings import frontier, spent
+from archlab.reports.findings import frontier, ranking, reading, separation, spent
 from archlab.reports.tables import leaderboard_notes
 from archlab.tasks import setting
 
@@ -18,9 +18,9 @@ LINEAR = "torch.nn.Linear(out_features=128)"  # does not say what it carries
     ("specs", "finding", "in_chart"),
     [
         (["1*mamba", "swiglu"], "For the state they carry, none beats 1*mamba and swiglu", 2),
-        (["1*mamba", "swiglu", LINEAR], f"none beats 1*mamba and swiglu; what {LINEAR} carries is not known", 2),
-        (["1*mamba", LINEAR], f"none beats 1*mamba; what {LINEAR} carries is not known", None),
-        ([LINEAR], "What the architectures carry is not known", None),
+        (["1*mamba", "swiglu", LINEAR], f"none beats 1*mamba and swiglu; the state of {LINEAR} is not known", 2),
+        (["1*mamba", LINEAR], f"none beats 1*mamba; the state of {LINEAR} is not known", None),
+        ([LINEAR], "The state of the architectures is not known", None),
     ],
 )
 def test_state_that_is_not_known_is_told_apart(specs, finding, in_chart):
@@ -39,8 +39,26 @@ def test_what_was_spent_says_what_dropping_may_have_cost():
     )
     assert spent(exact) == (
         "20 of 72 trainings left out, 0 dropped; 40k of 64k steps and 3.46e+13 of 5.01e+13 FLOPs spent: "
-        "30.9 % saved by stopping early and by racing"
+        "30.9\N{NO-BREAK SPACE}% saved by stopping early and by racing"
     )
     assert spent(replace(exact, dropped=28)).endswith(
         "; where it was measured, dropping cost a task 0.1 points on average and 2.2 at most"
     )
+
+
+def test_one_seed_establishes_no_order():
+    trials = plan(["1*mamba", "swiglu"], [setting("compression")], seeds=(0,))
+    scores = score(trials, simulate(trials, lambda trial: 0.9 if trial.architecture.label == "swiglu" else 0.3))
+    headline = ranking(scores)
+    assert headline.startswith("swiglu has the highest score, ")
+    assert headline.endswith(" above 1*mamba; one seed: order not established")
+    assert "(" not in headline
+    assert separation(scores) == "One seed: order not established"
+
+
+def test_percent_signs_stay_with_their_numbers():
+    trials = plan(["1*mamba", "swiglu"], [setting("compression")])
+    scores = score(trials, simulate(trials, lambda trial: 0.9 if trial.architecture.label == "swiglu" else 0.3))
+    for text in (ranking(scores), reading(scores), spent(scores.spending)):
+        assert "%" in text
+        assert " %" not in text

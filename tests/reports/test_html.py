@@ -6,20 +6,25 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import pytest
 from tests.synthetic_records import plan, record, result, simulate
 
+from archlab.architectures import Architecture
+from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.format import percent
 from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import TASKS, Scores
 from archlab.mad.scoring import score
-from archlab.mad.trial import Trial
+from archlab.mad.store import Record
+from archlab.mad.trial import Costs, Trial
 from archlab.reports import findings
-from archlab.reports.charts import difficulty_axes
-from archlab.reports.html import render_report, write_report
+from archlab.reports.charts import difficulty_axes, spec
+from archlab.reports.html import PANELS, render_report, write_report
+from archlab.reports.panels import Panel, Spec, Table, draw_sections
 from archlab.reports.provenance import trial_rows
 from archlab.tasks import setting
 
@@ -81,7 +86,7 @@ def test_every_number_is_in_a_table(page: str, scores: Scores) -> None:
 
 
 def test_it_warns(page: str, scores: Scores) -> None:
-    assert "mamba is partial: 7 of 8 settings complete (incomplete: compress)" in page
+    assert "mamba is partial: 7 of 8 settings complete (incomplete: compression)" in page
     assert "hyena: 1 trial diverged" in page
     assert "RuntimeError: &lt;out of memory&gt; &amp; more" in page
     assert "One seed" not in page
@@ -101,7 +106,7 @@ def test_mixed_versions_are_pointed_out() -> None:
 
 def test_it_says_what_was_found(page: str, scores: Scores) -> None:
     leader = scores.architectures[0]
-    assert findings.ranking(scores).startswith(f"transformer++ leads with {percent(leader.score)} % (")
+    assert findings.ranking(scores).startswith(f"transformer++ leads with {percent(leader.score)}\N{NO-BREAK SPACE}% (")
     assert findings.ranking(scores) in page
     assert findings.best_of_tasks(scores) == "transformer++ has the best score on 6 of 6 tasks"
     assert findings.separation(scores) == "transformer++ is separated from every other architecture"
@@ -117,12 +122,126 @@ def test_it_needs_nothing_but_itself(page: str) -> None:
     assert len(page.encode()) < 3_000_000
 
 
-def test_specs_are_valid_vega_lite(page: str) -> None:
-    specs = json.loads(re.search(r'id="specs">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
-    assert {name.split("-")[0] for name in specs} == {"heat", "differences", "difficulty", "learning", "cost"}
-    assert len(specs) == 1 + 7 + 1 + 6 + 3
-    for spec in specs.values():
-        alt.LayerChart.from_dict(spec)  # validates
+def specs_of(page: str) -> dict[str, dict[str, Any]]:
+    found = re.search(r'id="specs">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    specs: dict[str, dict[str, Any]] = json.loads(found[1])
+    return specs
+
+
+def test_every_panel_is_on_the_page_with_valid_charts(page: str, scores: Scores) -> None:
+    specs = specs_of(page)
+    for panel, section in zip(PANELS, draw_sections(PANELS, scores), strict=True):
+        (drawn,) = section.panels
+        assert section.name == panel.section
+        assert f'<a href="#{section.id}">{section.name}</a>' in page
+        assert f"<h2>{drawn.title}</h2>" in page
+        assert f'<p class="note">{drawn.note}</p>' in page
+        assert {chart.caption for chart in drawn.charts} == {name for name, spec in panel.draw(scores).items() if spec}
+        for chart in drawn.charts:
+            assert f'<div class="chart" id="{chart.id}"></div>' in page
+            alt.LayerChart.from_dict(specs.pop(chart.id))  # validates
+    assert specs == {}
+
+
+def test_every_task_has_its_charts(scores: Scores) -> None:
+    captions = {panel.section: list(panel.draw(scores)) for panel in PANELS}
+    assert captions["Differences"] == ["MAD score (mean over tasks)", *scores.tasks]
+    assert captions["Learning curves"] == [str(task.settings[0].setting) for task in scores.architectures[0].tasks]
+    assert captions["Difficulty"] == ["in-context-recall: vocab_size"]
+    assert len(captions["Cost"]) == 3
+
+
+def seed_chart(scores: Scores) -> Spec:
+    """Every seed's score on the first setting of the first task."""
+    rows = [
+        {"architecture": architecture.label, "seed": seed.seed, "score": seed.score}
+        for architecture in scores.architectures
+        for seed in architecture.tasks[0].settings[0].seeds
+    ]
+    points = alt.Chart(alt.InlineData(values=rows)).mark_point().encode(x="seed:O", y="score:Q", color="architecture:N")
+    return spec(alt.layer(points), height=120)
+
+
+SEEDS = Panel("Seeds", "Scores of single seeds", "Seeds across.", lambda scores: {scores.tasks[0]: seed_chart(scores)})
+"""The worked example: a new panel is one entry in a list."""
+
+
+def test_a_new_panel_is_one_entry(scores: Scores) -> None:
+    page = render_report(scores, panels=[*PANELS, SEEDS])
+    assert '<a href="#seeds">Seeds</a>' in page
+    assert "<h2>Scores of single seeds</h2>" in page
+    assert "<figcaption>in-context-recall</figcaption>" in page
+    alt.LayerChart.from_dict(specs_of(page)["seeds-0"])
+
+
+def test_panels_with_nothing_to_show_are_left_out_and_others_share_a_section(scores: Scores) -> None:
+    empty = Panel[Scores]("Empty", "Nothing", "", lambda _: {"none": None})
+    table = Panel[Scores](
+        "Seeds", "A table", "", table=lambda _: Table(["architecture", "n"], [["mamba", ("1", "of 2")]], "Read it.")
+    )
+    (section,) = draw_sections([empty, SEEDS, table], scores)
+    assert [panel.title for panel in section.panels] == ["Scores of single seeds", "A table"]
+    page = render_report(scores, panels=[SEEDS, table])
+    assert "<h3>A table</h3>" in page
+    assert '<td class="n">1<small>of 2</small></td>' in page
+    assert '<p class="note below">Read it.</p>' in page
+
+
+def test_one_seed_has_no_probability_and_no_verdict() -> None:
+    trials = plan(CATALOGUE[:2], SETTINGS[:2], seeds=(0,))
+    one = render_report(score(trials, simulate(trials, _truth)))
+    trials = plan(CATALOGUE[:2], SETTINGS[:2])
+    three = render_report(score(trials, simulate(trials, _truth)))
+    assert "probability of being better" in three
+    for words in ("probability of being better", "separated"):
+        assert words not in one.split("<script>")[0]
+    (headline,) = re.findall("<h1>(.*?)</h1>", one)
+    assert headline.endswith("one seed: order not established")
+
+
+def test_chance_is_the_last_row_of_the_leaderboard(page: str, scores: Scores) -> None:
+    (row,) = re.findall('<tr class="chance">(.*?)</tr>', page)
+    assert re.findall('<td class="n">(.*?)</td>', row) == [percent(task.chance) for task in scores.architectures[0].tasks]
+
+
+def without_layers(records: dict[str, Record], spec: str) -> dict[str, Record]:
+    """The records as a store gives them when the layers of an architecture are gone, by the keys of their trials."""
+    found = {}
+    for stored in records.values():
+        if stored.job.architecture.label == spec:
+            trial = dataclasses.replace(stored.job, architecture=Architecture((UnavailableLayers("gone swiglu", "unknown"),)))
+            stored = dataclasses.replace(stored, job=trial)
+        found[stored.job.key] = stored
+    return found
+
+
+def test_scores_outlive_the_layers_that_gave_them() -> None:
+    trials = plan(CATALOGUE[:3], [*SETTINGS, *KNOBS])
+    with_layers = score(trials, simulate(trials, _truth))
+    records = without_layers(simulate(trials, _truth), "hyena")
+    scores = score([stored.job for stored in records.values()], records)
+    assert [a.available for a in scores.architectures] == [True, False, True]
+    assert [a.score for a in scores.architectures] == [a.score for a in with_layers.architectures]
+    assert [a.interval for a in scores.architectures] == [a.interval for a in with_layers.architectures]
+    assert scores.architectures[1].costs == Costs(num_params=None, state_size=None, flops=None)
+    assert scores.spending.trainings == with_layers.spending.trainings * 2 // 3
+    page = render_report(scores)
+    assert "gone swiglu<small" in page
+    assert page.count("layer not available") == 2
+    assert '<td class="n">?</td>' in page
+
+
+def test_costs_that_were_stored_outlive_the_layers_too() -> None:
+    trials = plan(CATALOGUE[:2], SETTINGS[:1])
+    records = {
+        key: dataclasses.replace(stored, provenance=stored.provenance | {"costs": dataclasses.asdict(stored.job.costs)})
+        for key, stored in simulate(trials, _truth).items()
+    }
+    before = score(trials, records)
+    gone = without_layers(records, "hyena")
+    after = score([stored.job for stored in gone.values()], gone)
+    assert [a.costs for a in after.architectures] == [a.costs for a in before.architectures]
 
 
 def test_difficulty_axes_start_from_the_base() -> None:
@@ -214,9 +333,9 @@ def test_charts_are_drawn_in_a_browser(page: str, tmp_path: Path, scheme: str) -
         check=True,
     )
     drawn = re.findall(
-        r'<div class="chart vega-embed[^"]*" id="([a-z]+-\d+)"[^>]*>.*?<svg[^>]*class="marks"', done.stdout, re.DOTALL
+        r'<div class="chart vega-embed[^"]*" id="([a-z-]+-\d+)"[^>]*>.*?<svg[^>]*class="marks"', done.stdout, re.DOTALL
     )
-    assert len(set(drawn)) == 18
+    assert set(drawn) == specs_of(page).keys()
     assert "could not be drawn" not in done.stdout.split("<script>")[0]
     assert "CONSOLE" not in done.stderr
     body = re.search(r"<body[^>]*>", done.stdout)

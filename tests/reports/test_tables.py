@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console, RenderableType
 from tests.synthetic_records import plan, record, simulate
 
-from archlab.architectures import architecture
+from archlab.architectures import Architecture, architecture
+from archlab.architectures.stored import UnavailableLayers
 from archlab.format import human, percent, points, probability
 from archlab.mad.scores import TASKS, Scores
 from archlab.mad.scoring import score
@@ -136,3 +137,33 @@ def test_numbers_as_written() -> None:
     assert [percent(x) for x in (0.1234, 0.9994, 0.9996, 1.0, None)] == ["12.3", "99.9", "100", "100", "–"]
     assert [points(x) for x in (0.012, -0.345)] == ["+1.2", "−34.5"]
     assert [probability(x) for x in (0.0, 0.5, 1.0)] == ["<0.01", "0.50", ">0.99"]
+
+
+def test_chance_is_the_last_row(scores: Scores) -> None:
+    row = text(leaderboard(scores)).splitlines()[7].split()
+    assert row[:7] == ["chance", *(percent(SETTINGS[TASKS.index(task)].chance) for task in scores.tasks)]
+    assert float(row[7]) == pytest.approx(100 * sum(task.chance for task in SETTINGS) / 6, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"), [(80, ["comp", "mem", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
+)
+def test_heads_fit_the_terminal(scores: Scores, width: int, heads: list[str]) -> None:
+    assert text(leaderboard(scores, width), width).splitlines()[0].split()[5:9] == heads
+
+
+def test_one_seed_gives_differences_without_probability() -> None:
+    trials = plan(CATALOGUE[:2], SETTINGS[:1], seeds=(0,))
+    one = text(differences_table(score(trials, simulate(trials, _truth))))
+    assert "P(better)" not in one
+    assert "one seed: order not established" in " ".join(one.split())
+
+
+def test_a_layer_that_is_not_available_is_marked() -> None:
+    gone = Architecture((UnavailableLayers("gone swiglu", "unknown"),))
+    trials = plan([CATALOGUE[0], gone], SETTINGS[:1])
+    scores = score(trials, simulate(trials, lambda _: 0.5))
+    found = text(leaderboard(scores, 120), 120)
+    (row,) = [line for line in found.splitlines() if line.startswith("gone swiglu")]
+    assert row.startswith("gone swiglu (layer not available)")
+    assert row.split()[-3:] == ["?", "?", "?"]

@@ -76,6 +76,8 @@ class _Parser:
         self.layer_defaults = layer_defaults
         self.tokens: list[_Token] = []
         self.depth = 0
+        self.latest = "name"
+        """The layer that was read last."""
         position = 0
         while spec[position:].strip():
             match = _TOKENS.match(spec, position)
@@ -110,6 +112,9 @@ class _Parser:
 
     def _item(self) -> list[LayerConfig]:
         token = self.tokens.pop(0)
+        if [following.text for following in self.tokens[:1]] == ["="]:
+            value = self.tokens[1].text if len(self.tokens) > 1 else "..."
+            raise self._error(f"knobs stand in parentheses: {self.latest}({token.text}={value})")
         times = 1
         if token.text.isdecimal():
             times = int(token.text[:10])  # the first digits tell that a number is too large
@@ -138,6 +143,7 @@ class _Parser:
     def _named(self, token: _Token) -> list[LayerConfig]:
         if not token.text[0].isidentifier():
             raise self._error(f"{token.text!r} at character {token.position}: a layer's name was expected")
+        self.latest = token.text
         made_of_layers = token.text == _STRIPE or token.text in composites()
         if not made_of_layers and token.text not in registry():
             if token.text in CATALOGUE:
@@ -155,7 +161,7 @@ class _Parser:
         return [layer(token.text, *parts, **{**self.layer_defaults.get(token.text, {}), **given})]
 
     def _arguments(self, owner: _Token, made_of_layers: bool) -> tuple[list[list[LayerConfig]], dict[str, Any]]:
-        """What stands in the parentheses behind a name, if any do: items, and knobs by name."""
+        """Items, and knobs by name, from the parentheses behind a name, if there are any."""
         items: list[list[LayerConfig]] = []
         given: dict[str, Any] = {}
         if not self.tokens or self.tokens[0].text != "(":

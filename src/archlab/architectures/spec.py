@@ -63,6 +63,13 @@ class Architecture:
         """Its name in tables: that of the catalogue, else its spec."""
         return self.name or str(self)
 
+    def warning(self) -> str:
+        """A line that says so if no layer mixes along the sequence, as after forgotten quotes; else empty."""
+        if self.num_mixing:
+            return ""
+        fix = f"quote the layers of one architecture together, as in 'mh-attention {self}'"
+        return f"{self} has no sequence mixer, so none of its outputs depends on an earlier token: {fix}"
+
     def validate(self, dim: int) -> None:
         """Check that every layer fits the width.
 

@@ -14,7 +14,7 @@ from archlab.layers.contract import Kind, LayerConfig
 
 @dataclass(frozen=True)
 class UnavailableLayers(LayerConfig):
-    """The layers of an architecture that cannot be read: their text. Their costs and their modules raise ArchlabError."""
+    """The text of an architecture whose layers cannot be read. Asking for costs or a module raises ArchlabError."""
 
     name: ClassVar[str] = "unavailable"
     paper: ClassVar[str] = ""

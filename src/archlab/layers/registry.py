@@ -17,7 +17,7 @@ from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
 from archlab.layers.knobs import check_number, converted
-from archlab.sources import import_installed
+from archlab.sources import import_installed, imported
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
 _NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry", "substates"}
@@ -100,6 +100,11 @@ def is_path(name: str) -> bool:
 
 def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
     """The error for a layer that is not known; ``others`` are further names that would be."""
+    for module in imported:
+        found = getattr(sys.modules.get(module), name, None)
+        if isinstance(found, type):
+            written = found.name if issubclass(found, LayerConfig) else f"{module}.{name}"
+            return ArchlabError(f"unknown layer {name!r}: it is a class of {module}: write {written}")
     left_out = _import_installed().items()
     reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out)
     return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")

@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import archlab
-
 
 @cache
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -72,7 +70,7 @@ def query_gpus(what: str) -> list[str]:
 
 
 def _commit() -> str | None:
-    package = Path(archlab.__file__).parent
+    package = Path(__file__).parents[1]
     git = ("git", "-C", str(package))
     if not _output(*git, "ls-files", "__init__.py"):  # installed inside somebody else's checkout
         return None

@@ -1,0 +1,75 @@
+"""Files are written whole; links, modes and special files stay what they are."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from archlab.errors import ArchlabError
+from archlab.files import check_place, write_whole
+
+
+def test_a_device_stays_a_device(tmp_path: Path):
+    null = tmp_path / "null"
+    try:
+        os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("needs the right to make a device")
+    write_whole(null, "a page")
+    assert stat.S_ISCHR(null.stat().st_mode)
+
+
+def test_a_pipe_is_written_through(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    write_whole(pipe, "a page")
+    reader.join(10)
+    assert read == ["a page"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+@pytest.mark.parametrize("into", ["pipe", "file"])
+def test_standard_output_is_written_through(tmp_path: Path, name: str, into: str):
+    code = f"from pathlib import Path; from archlab.files import write_whole; write_whole(Path('{name}'), 'a page')"
+    with (tmp_path / "out").open("w+") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        out = subprocess.PIPE if into == "pipe" else file
+        done = subprocess.run([sys.executable, "-c", code], stdout=out, text=True, check=True)
+    text = done.stdout if into == "pipe" else (tmp_path / "out").read_text()
+    assert text == "a page"
+    assert (tmp_path / "out").stat().st_ino == inode
+
+
+def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path: Path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+    (tmp_path / "dangling").symlink_to("later")
+    write_whole(tmp_path / "dangling", "new")
+    assert (tmp_path / "later").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "later", "link", "target"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_a_file_keeps_its_mode(tmp_path: Path, mode: int):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    path.chmod(mode)
+    write_whole(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("name", ["page.pdf", "page.PDF"])
+def test_a_page_with_the_name_of_a_pdf_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(ArchlabError, match=r"(?i)page\.pdf: the page is HTML: give .*page\.html and print it to PDF"):
+        check_place(tmp_path / name)
