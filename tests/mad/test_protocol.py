@@ -189,7 +189,10 @@ def test_changing_a_value(small):
         (lambda p: p.with_value("copying.length", 1), "unknown task of protocol small: 'copying': "),
         (lambda p: p.with_value("recipe.step", 1), "recipe: unknown field 'step': did you mean 'steps'?"),
         (lambda p: p.with_value("recipe.steps", "many"), "recipe: steps='many': give a whole number of at least 0"),
-        (lambda p: p.with_value("length", 7.5), "length=7.5 in protocol small: compression: length=7.5: give a whole number from 1 to 1048576"),
+        (
+            lambda p: p.with_value("length", 7.5),
+            "length=7.5 in protocol small: compression: length=7.5: give a whole number from 1 to 1048576",
+        ),
         (lambda p: p.with_value("length", 9), "length=9 in protocol small: memorization: length=9: each key is followed by"),
     ],
 )

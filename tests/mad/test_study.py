@@ -43,7 +43,10 @@ def test_specs_may_stand_without_labels_and_the_rest_is_the_protocols(tmp_path):
     [
         ("architectures: [mlp]", "study .*: protocol is missing"),
         ("protocol: smoke", "architectures is missing"),
-        ("protocol: smoke\narchitectures: []", r"architectures=\[\]: give a mapping of names to values, or a list of texts that is not empty"),
+        (
+            "protocol: smoke\narchitectures: []",
+            r"architectures=\[\]: give a mapping of names to values, or a list of texts that is not empty",
+        ),
         ("protocol: smok\narchitectures: [mlp]", "unknown protocol 'smok': did you mean 'smoke'"),
         ("protocol: smoke\narchitecture: [mlp]", "study.yaml: unknown field 'architecture': did you mean 'architectures'"),
         ("protocol: smoke\narchitectures: {a: 3}", "architectures.a=3: give text"),
