@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from archlab.fields import Count, Natural, NonNegative, at_least, between, check_fields, read_fields
+from archlab.training.steps import evenly_spaced, learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +96,14 @@ class Recipe:
         done = self.num_steps(num_train_examples) if steps is None else steps
         epochs, rest = divmod(done, self.steps_per_epoch(num_train_examples))
         return epochs * num_train_examples + rest * self.batch_size
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of a step (from 1) as a fraction of the peak."""
+        return learning_rate(step, num_steps, self.schedule, warmup=self.warmup, final=self.final_lr)
+
+    def evaluation_steps(self, num_train_examples: int) -> frozenset[int]:
+        """Steps after which the selection split is evaluated: evenly spaced or one an epoch, and always the last."""
+        num_steps, per_epoch = self.num_steps(num_train_examples), self.steps_per_epoch(num_train_examples)
+        if self.evaluations:
+            return evenly_spaced(self.evaluations, num_steps)
+        return frozenset(range(per_epoch, num_steps + 1, per_epoch)) | {num_steps}

@@ -1,11 +1,11 @@
 """The recipe of a language model, beside its size, data, batch and learning rate."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from archlab.fields import Count, Natural, NonNegative, between, check_fields, read_fields
+from archlab.training.steps import learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +66,5 @@ class LMRecipe:
         return read_fields(cls, values, "recipe")
 
     def rate(self, step: int, num_steps: int) -> float:
-        """The learning rate of a step (from 1) as a fraction of the peak."""
-        warmup = math.floor(self.warmup * num_steps)
-        if step <= warmup:
-            return step / warmup
-        if self.schedule == "wsd":
-            first = num_steps - max(math.floor(self.decay * num_steps), 1)
-            done = max(step - max(first, warmup), 0) / max(num_steps - max(first, warmup), 1)
-            return 1 - (1 - self.final_lr) * done
-        done = (step - warmup - 1) / max(num_steps - warmup - 1, 1)
-        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+        """Learning rate of a step (from 1) as a fraction of the peak."""
+        return learning_rate(step, num_steps, self.schedule, warmup=self.warmup, final=self.final_lr, decay=self.decay)
