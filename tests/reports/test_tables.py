@@ -8,7 +8,7 @@ from tests.synthetic_records import plan, record, simulate
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.format import human, percent, points, probability
-from archlab.mad.scores import TASKS, Scores
+from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
 from archlab.reports.tables import (
@@ -19,9 +19,10 @@ from archlab.reports.tables import (
     learning_table,
     plain_table,
 )
-from archlab.tasks import setting
+from archlab.tasks import registry, setting, task_order
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "gla", "mh-hyena"]
+TASKS = sorted(registry(), key=task_order)
 SETTINGS = [setting(task) for task in TASKS]
 
 
@@ -146,7 +147,7 @@ def test_chance_is_the_last_row(scores: Scores) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "heads"), [(80, ["comp", "mem", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
+    ("width", "heads"), [(80, ["comp", "memo", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
 )
 def test_heads_fit_the_terminal(scores: Scores, width: int, heads: list[str]) -> None:
     assert text(leaderboard(scores, width), width).splitlines()[0].split()[5:9] == heads
