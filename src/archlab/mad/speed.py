@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from archlab.files import cache_folder, write_whole
-from archlab.machine import Ceilings, ceilings
+from archlab.machine import Ceilings, Device, ceilings
 from archlab.mad.trial import Trial
 from archlab.store.fingerprint import code_fingerprint
 
