@@ -95,8 +95,18 @@ def test_shipped_protocols_fit_every_architecture_of_the_catalogue(name):
     # Some architectures have two names.
     distinct = {architecture(name, layer_defaults=protocol.layer_defaults) for name in CATALOGUE}
     assert len(trials) == protocol.num_trials * len(distinct)
-    assert set(protocol.tasks) == set(registry())
     assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick"])
+def test_the_small_protocols_have_every_task_of_the_package(name):
+    own = {name for name, task in registry().items() if task.__module__.startswith("archlab.")}
+    assert set(load_protocol(name).tasks) == own
+
+
+@pytest.mark.parametrize("name", ["paper", "mad-lab"])
+def test_the_papers_protocols_have_its_six_tasks_for_ever(name):
+    assert set(load_protocol(name).tasks) == set(PAPER_SETTINGS)
 
 
 def test_reading(small):

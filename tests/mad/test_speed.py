@@ -6,14 +6,25 @@ from dataclasses import replace
 import pytest
 from tests.mad.trials import COPYING, MEMORY, trial
 
+from archlab.jobs.executor import make_executor
 from archlab.machine import Ceilings
 from archlab.mad import estimate, speed
-from archlab.mad.speed import cheapest, flops_per_second, kind, remember, remembered
+from archlab.mad.speed import cheapest, flops_per_second, kind, measure, measure_jobs, remember, remembered
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_ceilings_come_first_and_a_speed_for_each_trial():
+    trials = [trial("mlp"), trial("mh-attention(heads=2)")]
+    with make_executor(measure_jobs, 2) as executor:
+        ceilings, *speeds = measure(trials, executor)
+    assert ceilings.gemm > 1e8
+    assert ceilings.copy > 1e8
+    assert [found for found, _ in speeds] == trials
+    assert all(0 < flops < 10 * ceilings.gemm for _, flops in speeds)
 
 
 def test_what_was_measured_is_remembered_until_the_machine_changes(monkeypatch):

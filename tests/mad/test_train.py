@@ -232,7 +232,7 @@ def test_attention_learns_to_copy_selectively():
     assert result.score > 10 * COPYING.chance
 
 
-def test_memorising_takes_a_layer_that_looks_back():
+def test_memorizing_takes_a_layer_that_looks_back():
     recipe = {"steps": 150, "batch_size": 32, "evaluations": 5, "warmup": 0.1}
     solved = train(trial("mh-attention(heads=2) swiglu", MEMORY, **recipe))
     blind = train(trial("swiglu", MEMORY, **recipe))

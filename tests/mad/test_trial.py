@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -19,6 +20,7 @@ from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
+from archlab.sources import import_file
 from archlab.store import fingerprint as trial_module
 from archlab.tasks import registry, setting
 
@@ -234,3 +236,11 @@ def test_the_key_is_the_same_in_another_process():
     )
     assert told.stdout.strip() == base.key
     assert len(base.key) == 32
+
+
+def test_the_code_of_tasks_and_layers_from_outside_is_named(outside: Path):
+    examples = Path(__file__).parent.parent.parent / "examples"
+    import_file(examples / "custom_task.py", "tasks")
+    import_file(examples / "custom_layer.py", "layers")
+    origins = [trial(spec, task).origin for task in (RECALL, setting("running-sum")) for spec in ("mlp", "ema")]
+    assert origins == ["", "custom_layer", "custom_task", "custom_layer custom_task"]

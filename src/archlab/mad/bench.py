@@ -1,115 +1,126 @@
-"""Speed of this machine with all workers busy: its ceilings, its training steps, and the time of every protocol."""
+"""The speed of training steps on this machine beside its ceilings, and the time that every protocol takes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from statistics import median
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture
 from archlab.jobs.executor import Executor, make_executor
-from archlab.machine import Ceilings, Device, ceilings
+from archlab.machine import Ceilings, Device
 from archlab.mad.estimate import all_flops
 from archlab.mad.memory import peak_bytes
 from archlab.mad.plan import Plan, make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
-from archlab.mad.speed import cheapest, family, flops_per_second, kind, remember
+from archlab.mad.speed import cheapest, family, kind, measure, measure_jobs, remember
 from archlab.mad.trial import Trial
 
-SHOWN_TASK = "in-context-recall"
-Meter = Executor[Trial | Device, None, Ceilings | float]
-"""An executor whose jobs are measurements: of a device's ceilings, or of a trial's training FLOP/s."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEMO = ("transformer++", "hyena", "mamba", "striped-mh-hyena")
+"""The architectures of the demo."""
+SHOWN = "in-context-recall"
+"""The task whose training steps are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A training step of one architecture under one protocol, on one worker, and the time of the protocol."""
+class StepSpeed:
+    """A training step of one architecture under one protocol, on one worker, and the time that the protocol takes."""
 
     protocol: str
     architecture: str
     ms: float
-    """Milliseconds of a step on the base setting of recall."""
     examples_per_second: float
     flops_per_second: float
     fraction_of_gemm: float
     peak_bytes: int
     seconds: float
-    """Seconds of all trials of one seed, if nothing stops early, on all workers together."""
+    """All trials from one seed, if nothing stops early, on all workers."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measured speed of a machine."""
+    """Speeds measured on this machine, which later estimates stand on."""
 
     num_workers: int
+    device: Device
     ceilings: Ceilings
-    """Ceilings of one worker."""
-    rows: tuple[Row, ...]
+    steps: tuple[StepSpeed, ...]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each protocol and architecture."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(step) for step in self.steps])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        steps = [asdict(step) for step in self.steps]
+        return {"workers": self.num_workers, "device": self.device, "ceilings": vars(self.ceilings), "steps": steps}
 
 
 def bench(
-    specs: Sequence[str | Architecture], workers: int | None = None, device: Device = "cpu", say: Callable[[str], None] = print
+    specs: Sequence[str | Architecture] = DEMO,
+    protocols: Sequence[str] | None = None,
+    *,
+    device: Device = "cpu",
+    executor: str = "local",
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bench:
-    """Measure the training steps of architectures on every task of every protocol, and remember them for estimates.
+    """Measure this machine's ceilings and the training steps of architectures, all workers at once, and remember them.
 
     Args:
         specs: catalogue names, specs or values.
-        workers: number of workers, all busy at once; by default one a core, or one a GPU.
-        device: kind of device that is measured.
-        say: takes one line that tells how long it takes.
+        protocols: names or files; by default those of the package.
+        device: where to measure.
+        executor: where the workers run.
+        workers: number of workers; by default one a core, or one a GPU.
+        on_progress: called with the number of kinds of step that are measured, and of all.
 
     Raises:
-        ArchlabError: an architecture is unknown or does not fit a protocol, or there are no such workers.
+        ArchlabError: something cannot be met as asked.
     """
-    plans = [make_plan(load_protocol(name), specs, device) for name in protocol_names()]
-    kinds = {kind(trial): trial for plan in plans for trial in cheapest(plan.trials()).values()}
-    executor: Meter = make_executor(measure_group, workers, device=device)
-    with executor:
-        num_workers = executor.num_workers
-        say(f"measuring {len(kinds)} kinds of training step with {num_workers} workers at once: about a second each")
-        found, speeds = measure(device, list(kinds.values()), executor)
-    by_kind = dict(zip(kinds, speeds, strict=True))
-    remember(found, by_kind)
-    return Bench(num_workers, found, tuple(row for plan in plans for row in _rows(plan, by_kind, found, num_workers)))
+    plans = [make_plan(load_protocol(name), specs, device) for name in protocols or protocol_names()]
+    kinds: dict[str, Trial] = {}
+    for plan in plans:
+        for trial in cheapest(plan.trials()).values():
+            kinds.setdefault(kind(trial), trial)
+    names = list(kinds)
+    speeds: dict[str, float] = {}
+    ceilings = Ceilings(0, 0)
+    on_progress(0, len(kinds))
+    pool: Executor[Any, Any, Any] = make_executor(measure_jobs, workers, device=device, name=executor)
+    with pool:
+        for found in measure(kinds.values(), pool):
+            if isinstance(found, Ceilings):
+                ceilings = found
+            else:
+                speeds[names[len(speeds)]] = found[1]
+                on_progress(len(speeds), len(kinds))
+    remember(ceilings, speeds)
+    steps = [step for plan in plans for step in _steps(plan, speeds, ceilings, pool.num_workers)]
+    return Bench(pool.num_workers, device, ceilings, tuple(steps))
 
 
-def measure(device: Device, trials: Sequence[Trial], executor: Meter) -> tuple[Ceilings, list[float]]:
-    """Measure the ceilings of a worker and each trial's training FLOP/s, all workers busy at once; medians over the workers."""
-
-    def everywhere(job: Trial | Device) -> list[Any]:
-        submitted = [executor.submit([job], lambda *_: None) for _ in range(executor.num_workers)]
-        return [future.result() for (future,) in submitted]
-
-    found = everywhere(device)
-    highest = Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
-    return highest, [median(everywhere(trial)) for trial in trials]
-
-
-def measure_group(
-    jobs: Sequence[Trial | Device], on_progress: object, thresholds: object
-) -> Iterator[tuple[int, Ceilings | float]]:
-    """Measure, in a worker, ceilings of devices and training FLOP/s of trials."""
-    for index, job in enumerate(jobs):
-        yield index, flops_per_second(job) if isinstance(job, Trial) else ceilings(job)
-
-
-def _rows(plan: Plan, by_kind: dict[str, float], found: Ceilings, num_workers: int) -> Iterator[Row]:
+def _steps(plan: Plan, by_kind: dict[str, float], ceilings: Ceilings, num_workers: int) -> Iterator[StepSpeed]:
     trials = plan.trials()
     speeds = {name: by_kind[kind(trial)] for name, trial in cheapest(trials).items()}
     shown: dict[Architecture, Trial] = {}
     for trial in trials:
-        if trial.setting.name == SHOWN_TASK:
+        if trial.setting.name == SHOWN:
             shown.setdefault(trial.architecture, trial)
     for architecture, trial in shown.items():
         speed = speeds[family(trial)]
         per_example = trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples)
         own = [t for t in trials if t.architecture == architecture and t.seed == plan.protocol.seeds[0]]
-        yield Row(
+        yield StepSpeed(
             protocol=plan.protocol.name,
             architecture=architecture.label,
             ms=1e3 * per_example * trial.recipe.batch_size / speed,
             examples_per_second=speed / per_example,
             flops_per_second=speed,
-            fraction_of_gemm=speed / found.gemm,
+            fraction_of_gemm=speed / ceilings.gemm,
             peak_bytes=peak_bytes(trial),
             seconds=sum(all_flops(t) / speeds[family(t)] for t in own) / min(num_workers, len(own)),
         )

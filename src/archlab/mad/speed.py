@@ -3,17 +3,21 @@
 import json
 import os
 import socket
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from archlab.files import cache_folder, write_whole
-from archlab.machine import Ceilings, cpu_name, seconds_of
+from archlab.machine import Ceilings, Device, ceilings, cpu_name, seconds_of
 from archlab.mad.trial import Trial
 from archlab.store.fingerprint import code_fingerprint
+
+if TYPE_CHECKING:
+    from archlab.jobs.executor import Executor
 
 _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
@@ -39,6 +43,32 @@ def kind(trial: Trial) -> str:
     recipe = trial.recipe
     options = f"{trial.device} {recipe.precision} {recipe.kernels}" + (" compiled" if recipe.compiled else "")
     return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {options} | {code}"
+
+
+def measure(trials: Iterable[Trial], executor: "Executor[Any, Any, Any]") -> Iterator[tuple[Trial, float] | Ceilings]:
+    """The ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers.
+
+    Args:
+        trials: those whose steps are timed, all on one device.
+        executor: its work is :func:`measure_jobs`.
+    """
+    trials = list(trials)
+    found = _everywhere(executor, trials[0].device)
+    yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
+    for trial in trials:
+        yield trial, median(_everywhere(executor, trial))
+
+
+def _everywhere(executor: "Executor[Any, Any, Any]", job: Trial | Device) -> list[Any]:
+    """Submit a job as often as there are workers, so that each takes one; their results."""
+    submitted = [executor.submit([job], lambda *_: None) for _ in range(executor.num_workers)]
+    return [future.result() for (future,) in submitted]
+
+
+def measure_jobs(jobs: Sequence[Trial | Device], on_progress: object, thresholds: object) -> Iterator[tuple[int, Any]]:
+    """Measure the ceilings of a device, or the training FLOP/s of a trial; the work of an executor."""
+    for index, job in enumerate(jobs):
+        yield index, flops_per_second(job) if isinstance(job, Trial) else ceilings(job)
 
 
 def flops_per_second(trial: Trial) -> float:

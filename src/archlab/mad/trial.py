@@ -114,7 +114,8 @@ class Trial:
     @property
     def origin(self) -> str:
         """The modules from outside archlab that compute the trial; empty if there are none."""
-        return origin(self.architecture.layers)
+        task = type(self.setting).__module__
+        return " ".join([*origin(self.architecture.layers).split(), *([] if task.startswith("archlab.") else [task])])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
