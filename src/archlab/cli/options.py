@@ -133,14 +133,17 @@ def task_names(text: str | None) -> list[str] | None:
 def _grid(texts: list[str]) -> dict[str, list[float]]:
     from archlab.errors import ArchlabError
 
-    names = {"lr": "learning_rate", "wd": "weight_decay"}
+    from archlab.mad.protocol import GRID_NAMES
+
     grid: dict[str, list[float]] = {}
     for text in texts:
         name, _, values = text.partition("=")
         try:
             numbers = list(dict.fromkeys(float(value) for value in values.split(",")))
-            axis = names[name.strip()]
-        except (KeyError, ValueError):
+        except ValueError:
+            numbers = []
+        axis = GRID_NAMES.get(name.strip(), name.strip())
+        if not numbers or axis not in GRID_NAMES.values():
             raise ArchlabError(f"--grid {text}: write lr=1e-3,5e-4 or wd=0,0.1") from None
         if axis in grid:
             raise ArchlabError(f"--grid {text}: {name} is given twice: write --grid {name}=A,B")

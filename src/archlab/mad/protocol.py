@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from archlab.architectures import Architecture
     from archlab.mad.trial import Trial
 
-_GRID_NAMES = {"lr": "learning_rate", "wd": "weight_decay"}
+GRID_NAMES = {"lr": "learning_rate", "wd": "weight_decay"}
 """Short names of the axes of a grid."""
 
 
@@ -244,7 +244,7 @@ class Protocol:
         Raises:
             ArchlabError: saying where it belongs.
         """
-        if name in _GRID_NAMES or name in _GRID_NAMES.values():
+        if name in GRID_NAMES or name in GRID_NAMES.values():
             raise ArchlabError(f"{name} belongs to the grid: write --grid {name}=A,B")
         in_recipe = name in (f.name for f in fields(Recipe))
         is_knob = name == "dim" or any(name in plan.settings[0].knobs() for plan in self.tasks.values())
