@@ -198,15 +198,8 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
             statuses = Counter(record.status for record in records)
             present = sum(record.result is not None and record.key == record.job.key for record in records)
             counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
-            rows.append(
-                {
-                    "what": ledger.table.name.replace("_", " "),
-                    "all": len(records),
-                    **counts,
-                    "of the present code": present,
-                    "runs": len(opened.runs()),
-                }
-            )
+            what = {"what": ledger.table.name.replace("_", " "), "all": len(records)}
+            rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs())})
     return StoreCheck(tuple(rows), tuple(unreadable))
 
 

@@ -73,7 +73,8 @@ def _table(found: "Bench") -> "Table":
     table.caption = (
         f"a worker's step on recall's base setting, {found.num_workers} workers at once; peak: a product of large matrices, "
         f"{found.ceilings.gemm / 1e9:.0f} GFLOP/s a worker; copying: {found.ceilings.copy / 1e9:.1f} GB/s a worker; MiB: "
-        "predicted peak of a worker beside its process; time: all tasks, settings and grid points, if nothing stops early, all workers together"
+        "predicted peak of a worker beside its process; time: all tasks, settings and grid points, if nothing stops early, "
+        "all workers together"
     )
     table.caption_justify = "left"
     return table
