@@ -8,7 +8,6 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-import archlab
 from archlab.store import provenance
 
 
@@ -26,7 +25,7 @@ def package(tmp_path, monkeypatch):
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     git("init", cwd=tmp_path)
-    monkeypatch.setattr(archlab, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "store" / "provenance.py"))
     return package
 
 
