@@ -25,6 +25,8 @@ def __getattr__(name: str) -> Any:
     # Loaded on first use: `import archlab` must stay cheap, for the command line's --help does it.
     import importlib
 
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("archlab")
     if name in _HOMES:
         return getattr(importlib.import_module(f"archlab.{_HOMES[name]}"), name)
     if name in _ROOMS:

@@ -32,7 +32,7 @@ def learner(value, device="cpu") -> Learner:
 
 def together(values, thresholds=None):
     """Results in the order of the trials, and the order in which they came."""
-    found = dict(train_together(values, lambda *_: None, hurdles or [{}] * len(values)))
+    found = dict(train_together(values, lambda *_: None, thresholds or [{}] * len(values)))
     return [found[place] for place in range(len(values))], list(found)
 
 

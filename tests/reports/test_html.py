@@ -26,10 +26,10 @@ from archlab.reports.charts import difficulty_axes, spec
 from archlab.reports.html import PANELS, render_report, write_report
 from archlab.reports.panels import Panel, Spec, Table, draw_sections
 from archlab.reports.provenance import trial_rows
-from archlab.tasks import registry, setting
+from archlab.tasks import setting
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "2*[mlp swiglu]"]
-TASKS = list(registry())
+TASKS = tuple(load_protocol("paper").tasks)
 SETTINGS = [setting(task) for task in TASKS]
 KNOBS = [setting("in-context-recall", vocab_size=32), setting("in-context-recall", vocab_size=64)]
 
