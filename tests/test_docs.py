@@ -72,7 +72,7 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
     few = "archlab.scaling.fits.resampling.bootstrap"
     monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
-    monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
+    monkeypatch.setattr("archlab.mad.bench.measure", made_up_speeds)
     return archlab
 
 

@@ -28,6 +28,7 @@ DEFAULT_STORE = "archlab.db"
 Store = Annotated[
     str, typer.Option(metavar="PATH|URL", envvar="ARCHLAB_STORE", help="Results: an SQLite file, or any SQLAlchemy URL.")
 ]
+Executor = Annotated[str, typer.Option(metavar="NAME", help="Where the workers run: local, processes of this machine.")]
 Tasks = Annotated[
     str | None, typer.Option(metavar="A,B,...", help="Only these tasks, by name or short name, as in `recall,copy`.")
 ]
