@@ -47,7 +47,7 @@ def archlab(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)] = False,
 ) -> None:
-    """A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorise?
+    """A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorize?
 
     Start with `archlab run transformer++ mamba --dry-run`, then without `--dry-run`, then `archlab report`.
     """

@@ -1,6 +1,5 @@
 """Runs jobs in single-threaded worker processes on this machine."""
 
-import math
 import multiprocessing
 import os
 import pickle
@@ -8,18 +7,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import Any, Generic, Self
 
 from archlab.errors import ArchlabError
 from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work, WorkerDiedError
 from archlab.jobs.worker import WORKER_VARIABLE, environment, serve
-
-if TYPE_CHECKING:
-    from archlab.machine import Device
+from archlab.machine import Device, available_cores, visible_gpus
 
 ATTEMPTS = 2
 """Number of tries of a job that takes its worker with it."""
@@ -33,7 +29,7 @@ class LocalExecutor(Generic[J, P, R]):
     process, so no job can change the result of another. When this process dies, its workers end by themselves.
     """
 
-    def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: "Device" = "cpu") -> None:
+    def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
         """Start no worker yet.
 
         Args:
@@ -49,7 +45,7 @@ class LocalExecutor(Generic[J, P, R]):
                 raise ArchlabError("workers import the script that starts them: run jobs under `if __name__ == '__main__':`")
         if num_workers is not None and num_workers < 1:
             raise ArchlabError(f"workers={num_workers}: must be at least 1")
-        gpus = _visible_gpus() if device == "cuda" else None
+        gpus = visible_gpus() if device == "cuda" else None
         if gpus == []:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
         self._gpus = gpus
@@ -245,6 +241,9 @@ class _Worker(Generic[J, P, R]):
 
     def _receive(self) -> tuple[str, Any]:
         try:
+            while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
+                if not self._process.is_alive() and not self._replies.poll():
+                    raise EOFError
             return self._replies.recv()  # type: ignore[no-any-return]
         except OSError as error:
             raise EOFError from error
@@ -265,7 +264,10 @@ class _Worker(Generic[J, P, R]):
         self._process.terminate()
 
     def kill(self) -> None:
+        """End the process, and all that its jobs have started."""
         self._killed = True
+        with suppress(ProcessLookupError, PermissionError):  # it leads a group as soon as it serves
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
         self._process.kill()
 
     def close(self) -> None:
@@ -294,23 +296,3 @@ def _inherited(variables: dict[str, str]) -> Iterator[None]:
                 else:
                     os.environ[name] = value
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        share, period = quota.read_text().split()
-        if share != "max":
-            cores = min(cores, math.ceil(int(share) / int(period)))
-    return cores
-
-
-def _visible_gpus() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name]
-    import torch
-
-    return [str(index) for index in range(torch.cuda.device_count())]
