@@ -14,7 +14,6 @@ from archlab.files import cache_folder, write_whole
 from archlab.jobs.local import LocalExecutor
 from archlab.machine import Ceilings, ceilings
 from archlab.mad.trial import Trial
-from archlab.store.fingerprint import code_fingerprint
 
 if TYPE_CHECKING:
     from archlab.jobs.executor import Train
@@ -35,11 +34,9 @@ class Measurement:
 
 def kind(trial: Trial) -> str:
     """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
-    modules = {type(trial.setting).__module__, *(name for layer in trial.architecture.layers for name in layer.modules())}
-    code = code_fingerprint("archlab.mad.train", *sorted(modules))
     recipe = trial.recipe
     how = f"{trial.device} {recipe.precision} {recipe.kernels}" + (" compiled" if recipe.compiled else "")
-    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {how} | {code}"
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {how} | {trial.code}"
 
 
 def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, float] | Ceilings]:
