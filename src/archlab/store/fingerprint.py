@@ -67,6 +67,8 @@ class Numerics:
     """Modules and packages whose definitions count where they are reached; all others only find, check or show."""
     idle: tuple[str, ...] = ()
     """Modules, and definitions as ``module:name``, within these that change no result."""
+    idle_members: tuple[str, ...] = ()
+    """Members of registered classes that change no result: refusals, accounting, texts."""
 
     def __or__(self, other: "Numerics") -> "Numerics":
         return Numerics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -88,11 +90,15 @@ MODELS = Numerics(
     idle=(
         "archlab.layers.contract",
         "archlab.layers.external.check",
-        "archlab.layers.external.sources",
         "archlab.layers.knobs",
         "archlab.layers.ops.flop_counter",
         "archlab.layers.registry",
         "archlab.training.memory",
+    ),
+    idle_members=(
+        *("active_flops", "flops", "matrix_state", "num_params", "paper_flops", "resized", "state_knob", "state_size"),
+        *("background", "describe_tokens", "head_knob", "is_attention", "order", "paper", "short", "signs", "summary"),
+        *("check", "validate"),
     ),
 )
 """What every training has in common: layers, backbones, optimiser, precision."""
@@ -112,7 +118,7 @@ def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:
         ArchlabError: a given module has no file to read.
     """
     found = definitions(*modules, numerics=numerics)
-    return hashlib.sha256("\n".join(f"{name} {found[name]}" for name in sorted(found)).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(found[place] for place in sorted(found)).encode()).hexdigest()[:16]
 
 
 @cache
@@ -140,7 +146,7 @@ def definitions(*modules: str, numerics: Numerics = MODELS) -> dict[str, str]:
 
 def _definition(source: Source, name: str, numerics: Numerics) -> tuple[str, list[str]]:
     """The hash of a definition of archlab with the meanings of its names, and the definitions that it reaches."""
-    text, uses = source.definition(name)
+    text, uses = source.definition(name, numerics.idle_members)
     reached = [f"{source.module}:{EFFECTS}"] if numerics.covers(source.module) else []
     meanings = []
     for used, path in uses:

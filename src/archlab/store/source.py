@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from archlab.errors import ArchlabError
-from archlab.store.syntax import CanonicalText, dotted
+from archlab.store.syntax import CanonicalText, called, dotted
 
 EFFECTS = "(import)"
 """Name that stands for the statements of a module which act when it is imported."""
@@ -48,14 +48,18 @@ class Source:
         return [f"{self.module}:{name}" for name in (EFFECTS, *self.bound)]
 
     @cache  # noqa: B019 - sources are kept as long as the process lives
-    def definition(self, name: str) -> tuple[str, list[tuple[str, str]]]:
+    def definition(self, name: str, idle_members: tuple[str, ...] = ()) -> tuple[str, list[tuple[str, str]]]:
         """The canonical text of a definition, and the names that it uses with the dotted paths that they stand for.
+
+        Args:
+            name: the definition's, or :data:`EFFECTS`.
+            idle_members: left out of registered classes.
 
         Raises:
             ArchlabError: there is no such definition.
         """
         nodes = self.effects if name == EFFECTS else self._statements(name)
-        canonical = CanonicalText(bare=True)
+        canonical = CanonicalText(bare=True, idle_members=idle_members)
         text = "\n".join(map(canonical.of, nodes))
         known = {name: list(paths) for name, paths in self.imported.items()}
         for node in nodes:
@@ -101,21 +105,14 @@ def _bound_by(statement: ast.stmt) -> set[str]:
 def _is_pure(statement: ast.stmt) -> bool:
     """Whether a statement does nothing but bind names."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        return all(_called(each) in _PURE_DECORATORS for each in statement.decorator_list)
+        return all(called(each) in _PURE_DECORATORS for each in statement.decorator_list)
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant)
     if isinstance(statement, ast.Assign | ast.AnnAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         calls = [node for node in ast.walk(statement.value or ast.Pass()) if isinstance(node, ast.Call)]
-        return (
-            all(isinstance(each, ast.Name | ast.Tuple) for each in targets) and {_called(call) for call in calls} <= _PURE_CALLS
-        )
+        return all(isinstance(each, ast.Name | ast.Tuple) for each in targets) and {called(call) for call in calls} <= _PURE_CALLS
     return isinstance(statement, ast.Import | ast.ImportFrom)
-
-
-def _called(node: ast.expr) -> str:
-    """The last part of the name of a function that is called or decorates."""
-    return dotted(node.func if isinstance(node, ast.Call) else node).rpartition(".")[2]
 
 
 def imports(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:

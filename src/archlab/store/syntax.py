@@ -20,6 +20,8 @@ class CanonicalText:
 
     bare: bool
     """Leave out, beside docstrings, what no number depends on: type annotations, messages of exceptions, ``@override``."""
+    idle_members: tuple[str, ...] = ()
+    """Names of members that are left out of registered classes."""
     names: set[str] = field(default_factory=set)
     """Names used so far, each with the attributes that follow it: ``F.pad``, ``chunk_size``."""
 
@@ -30,7 +32,7 @@ class CanonicalText:
         if isinstance(node, ast.JoinedStr):
             node = _joined(node)
         elif self.bare:
-            node = _simplified(node)
+            node = self._simplified(node)
         if not isinstance(node, ast.AST):
             return f"{type(node).__name__}:{node!a}"
         if name := dotted(node):
@@ -47,6 +49,37 @@ class CanonicalText:
             return True  # a docstring: of a module, class or function, or behind a dataclass's field
         return self.bare and (isinstance(node, ast.Pass) or (type(node) is ast.AnnAssign and node.value is None))
 
+    def _simplified(self, node: Any) -> Any:
+        """The node without type annotations and messages."""
+        if isinstance(node, ast.Raise):
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            name = dotted(raised) if raised is not None else ""
+            return ast.Raise(exc=ast.Constant(value=name)) if name else node
+        if isinstance(node, ast.Assert):
+            return ast.Assert(test=node.test)
+        if type(node) is ast.AnnAssign and node.value is not None:
+            return ast.Assign(targets=[node.target], value=node.value)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            node = copy(node)
+            node.decorator_list = [each for each in node.decorator_list if dotted(each) != "override"]
+        if isinstance(node, ast.ClassDef):
+            idle = self.idle_members if any(called(each) == "register" for each in node.decorator_list) else ()
+            members = [each for each in node.body if _member(each) not in idle]
+            node.body = [_Field(**vars(each)) if isinstance(each, ast.AnnAssign) else each for each in members]
+        return node
+
+
+class _Field(ast.AnnAssign):
+    """An annotated name in a class: a field of a dataclass, not a mere assignment."""
+
+
+def _member(node: ast.stmt) -> str:
+    """The name of a function or a value in a class; empty for anything else."""
+    if isinstance(node, ast.FunctionDef):
+        return node.name
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return dotted(targets[0]) if len(targets) == 1 else ""
+
 
 def dotted(node: ast.AST) -> str:
     """``a.b.c`` of a name with attributes; empty for other expressions."""
@@ -56,26 +89,9 @@ def dotted(node: ast.AST) -> str:
     return f"{owner}.{node.attr}" if isinstance(node, ast.Attribute) and owner else ""
 
 
-class _Field(ast.AnnAssign):
-    """An annotated name in a class: a field of a dataclass, not a mere assignment."""
-
-
-def _simplified(node: Any) -> Any:
-    """The node without type annotations and messages."""
-    if isinstance(node, ast.Raise):
-        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        name = dotted(raised) if raised is not None else ""
-        return ast.Raise(exc=ast.Constant(value=name)) if name else node
-    if isinstance(node, ast.Assert):
-        return ast.Assert(test=node.test)
-    if type(node) is ast.AnnAssign and node.value is not None:
-        return ast.Assign(targets=[node.target], value=node.value)
-    if isinstance(node, ast.ClassDef | ast.FunctionDef):
-        node = copy(node)
-        node.decorator_list = [each for each in node.decorator_list if dotted(each) != "override"]
-    if isinstance(node, ast.ClassDef):
-        node.body = [_Field(**vars(each)) if isinstance(each, ast.AnnAssign) else each for each in node.body]
-    return node
+def called(node: ast.expr) -> str:
+    """The last part of the name of a function that is called or decorates."""
+    return dotted(node.func if isinstance(node, ast.Call) else node).rpartition(".")[2]
 
 
 def _joined(node: ast.JoinedStr) -> ast.JoinedStr | None:
