@@ -136,7 +136,7 @@ def largest_difference(mixer: str, steps: int) -> float:
 
 
 def answers(rounds: int) -> Iterator[Mapping[str, str | float]]:
-    """A step of memorisation with a vocabulary of 8192: unembedding and loss where an answer is asked, and everywhere."""
+    """A step of memorization with a vocabulary of 8192: unembedding and loss where an answer is asked, and everywhere."""
     task = setting("memorization", vocab_size=8192)
     inputs, targets = map(torch.from_numpy, sample(task, "train", BATCH, seed=0))
     recipe = Recipe()

@@ -150,7 +150,7 @@ def main() -> None:
             parser.error(f"--grid --mixers {unknown[0]}: choose from {', '.join(_grid.PAIRS)}")
         rows += _grid.speed(mixers, args.steps, rounds, args.threads)
     elif args.answers:
-        name, title = "training-speed-answers", "Answered positions only, memorisation at vocabulary 8192"
+        name, title = "training-speed-answers", "Answered positions only, memorization at vocabulary 8192"
         settings |= {"shapes": "width 128, length 32, vocabulary 8192, batch 128, float32", "threads": args.threads}
         rows += _grid.answers(args.rounds or 15)
     else:

@@ -67,12 +67,12 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
     from archlab.scaling.fits import bootstrap
 
     monkeypatch.setattr("archlab.scaling.estimate.measured_costs", lambda runs: stated_costs(runs, 1e9))
-    monkeypatch.setattr("archlab.cli.running.LocalExecutor", lambda workers, device: threads(train, num_workers=1))
+    monkeypatch.setattr("archlab.api.make_executor", lambda *_, **__: threads(train, num_workers=1))
     monkeypatch.setattr("archlab.scaling.api.make_executor", lambda *_, **__: threads(made_up_training, num_workers=1))
     few = "archlab.scaling.fits.resampling.bootstrap"
     monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
-    monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
+    monkeypatch.setattr("archlab.mad.bench.measure", made_up_speeds)
     return archlab
 
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +47,11 @@ def test_tasks_draw_labelled_sequences():
     again = archlab.tasks.sample("in-context-recall", **draw)
     assert np.array_equal(inputs, again[0])
     assert np.array_equal(targets, again[1])
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert archlab.__version__ == project["version"]
 
 
 def test_unknown_attributes_stay_unknown():

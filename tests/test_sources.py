@@ -32,7 +32,7 @@ def test_the_layers_of_a_file_are_known(outside: Path):
 
 def test_a_class_of_a_file_that_is_written_without_its_path_is_recognised(outside: Path):
     (outside / "classes.py").write_text("from torch import nn\n\nclass Peeks(nn.Module):\n    pass\n" + CODE.format(name="mine"))
-    import_file(outside / "classes.py")
+    import_file(outside / "classes.py", "layers")
     for written, right in (("Peeks", "classes.Peeks"), ("Config", "mine")):
         with pytest.raises(ArchlabError, match=f"^unknown layer '{written}': it is a class of classes: write {right}$"):
             architecture(f"{written} swiglu")

@@ -3,34 +3,66 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archlab.api import open, preview, report, run
+    from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, run
     from archlab.architectures import Architecture, architecture
+    from archlab.architectures.normalise import normalise
     from archlab.errors import ArchlabError
-
-__all__ = ["Architecture", "ArchlabError", "architecture", "open", "preview", "report", "run"]
+    from archlab.layers import layer
+    from archlab.mad.bench import bench
+    from archlab.tasks import sample
+    from archlab.tasks import setting as task
 
 _HOMES = {
     "Architecture": "architectures",
     "ArchlabError": "errors",
     "architecture": "architectures",
+    "bench": "mad.bench",
+    "check_store": "api",
+    "describe": "api",
+    "layer": "layers",
+    "merge_stores": "api",
+    "normalise": "architectures.normalise",
     "open": "api",
     "preview": "api",
+    "rekey_store": "api",
     "report": "api",
     "run": "api",
+    "sample": "tasks",
+    "task": "tasks",
 }
-_ROOMS = ("architectures", "figures", "layers", "scaling", "tasks", "testing")
+_ROOMS = ("figures", "layers", "scaling", "tasks", "testing")
+__all__ = [
+    "Architecture",
+    "ArchlabError",
+    "architecture",
+    "bench",
+    "check_store",
+    "describe",
+    "layer",
+    "merge_stores",
+    "normalise",
+    "open",
+    "preview",
+    "rekey_store",
+    "report",
+    "run",
+    "sample",
+    "task",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: `import archlab` must stay cheap, for the command line's --help does it.
     import importlib
 
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("archlab")
     if name in _HOMES:
-        return getattr(importlib.import_module(f"archlab.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"archlab.{_HOMES[name]}"), "setting" if name == "task" else name)
     if name in _ROOMS:
         return importlib.import_module(f"archlab.{name}")
     raise AttributeError(f"module 'archlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS})
+    return sorted({*__all__, *_ROOMS, "__version__"})

@@ -1,11 +1,13 @@
 """The functions that the command line and notebooks call: run a protocol, foresee what a run takes, read a store."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from archlab.architectures import Architecture
+from archlab.architectures import Architecture, architecture
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener
 from archlab.jobs.executor import Executor, make_executor
@@ -19,14 +21,35 @@ from archlab.mad.store import TrialStore
 from archlab.mad.study import read_study
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
+from archlab.scaling.store import StudyStore
 from archlab.store.database import NoStoreError
+from archlab.store.ledger import Ledger
+from archlab.store.transfer import merge
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from archlab.machine import Device
     from archlab.mad.scores import Scores
 
+
+@dataclass(frozen=True)
+class StoreCheck:
+    """All that a store holds, counted."""
+
+    tables: tuple[dict[str, Any], ...]
+    """For trials and for training runs: how many there are, by status, and of the present version of the code."""
+    unreadable: tuple[str, ...]
+    """One line for every row that cannot be read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"tables": list(self.tables), "unreadable": list(self.unreadable)}
+
+
 Specs = str | Architecture | Sequence[str | Architecture]
 Location = str | os.PathLike[str]
+LEDGERS: tuple[type[Ledger[Any, Any]], ...] = (TrialStore, StudyStore)
 
 
 def run(
@@ -135,6 +158,83 @@ def report(scores: "Scores", path: str | os.PathLike[str] = "report.html", *, pr
     from archlab.reports.html import write_report
 
     write_report(scores, os.fspath(path), protocol)
+
+
+def describe(spec: str | Architecture, *, dim: int = 128, length: int = 128, vocab_size: int = 16) -> "pd.DataFrame":
+    """The costs of an architecture layer by layer, then in all: parameters, state and forward FLOPs, without building it.
+
+    Args:
+        spec: a catalogue name, a spec or a value.
+        dim: width of the model.
+        length: positions of a sequence, at which state and FLOPs are counted.
+        vocab_size: size of the vocabulary, for embedding and unembedding.
+
+    Raises:
+        ArchlabError: the spec cannot be read, or a layer does not fit the width.
+    """
+    import pandas as pd
+
+    from archlab.layers.external.check import check_accounting
+    from archlab.reports.tables import architecture_dict
+
+    value = architecture(spec) if isinstance(spec, str) else spec
+    value.validate(dim)
+    check_accounting(value.layers, dim, length)
+    document = architecture_dict(value, vocab_size=vocab_size, length=length, dim=dim)
+    return pd.DataFrame([*document["layers"], {"layer": "total", **document["total"]}])
+
+
+def check_store(store: Location = "archlab.db") -> StoreCheck:
+    """Read everything in a store, and count it.
+
+    Raises:
+        ArchlabError: there is no store.
+    """
+    rows: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    for ledger in LEDGERS:
+        with ledger(store, create=False) as opened:
+            records = opened.records(unreadable=unreadable)
+            statuses = Counter(record.status for record in records)
+            present = sum(record.result is not None and record.key == record.job.key for record in records)
+            counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
+            what = {"what": ledger.table.name.replace("_", " "), "all": len(records)}
+            rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs())})
+    return StoreCheck(tuple(rows), tuple(unreadable))
+
+
+def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
+    """Carry the results of a store over a change of the code that is known to change no number.
+
+    Every result gets the key that the present code has for its trial or training run, so it is never computed again.
+
+    Returns:
+        ``moved``: results with a new key; ``kept``: results of an earlier version beside one of the present version.
+
+    Raises:
+        ArchlabError: there is no store, or a row of it cannot be read.
+    """
+    moved = kept = 0
+    for ledger in LEDGERS:
+        with ledger(store, create=False) as opened:
+            counts = opened.rekey()
+            moved, kept = moved + counts[0], kept + counts[1]
+    return {"moved": moved, "kept": kept}
+
+
+def merge_stores(sources: Location | Sequence[Location], store: Location = "archlab.db") -> dict[str, int]:
+    """Copy the results and runs of other stores into one. Results that it has already stay as they are.
+
+    Returns:
+        How many rows were copied, by table.
+
+    Raises:
+        ArchlabError: a source is no store, or the target cannot be written.
+    """
+    copied: Counter[str] = Counter()
+    for source in [sources] if isinstance(sources, str | os.PathLike) else sources:
+        copied.update(merge(source, store))
+    return dict(copied)
 
 
 def plan_of(

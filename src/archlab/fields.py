@@ -1,16 +1,232 @@
-"""Reading and writing the fields of a YAML file: an error is one line that names the file, the field, the value and the fix."""
+"""Dataclasses whose fields are checked by their type hints, and YAML that reads and writes them.
+
+A hint says what a field takes, its bounds as annotations::
+
+    @dataclass(frozen=True)
+    class Recipe:
+        steps: Annotated[int, at_least(1)] = 100
+        warmup: Annotated[float, between(0, 1)] = 0.0
+        schedule: Literal["cosine", "constant"] = "cosine"
+
+        def __post_init__(self) -> None:
+            check_fields(self, "recipe")
+
+Every refusal is one line: ``recipe: warmup=2.0: give a number from 0 to 1``.
+"""
 
 import math
 import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
 from functools import cache
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from inspect import get_annotations
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from archlab.errors import ArchlabError, unknown
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+
+class Bound(NamedTuple):
+    """A condition on the value of a field, given in ``Annotated``."""
+
+    allows: Callable[[Any], bool]
+    words: str
+    """The condition in messages, behind the type: "of at least 1"."""
+
+
+def at_least(low: float) -> Bound:
+    """Allow ``low`` and more."""
+    return Bound(lambda value: value >= low, f"of at least {low}")
+
+
+def above(low: float) -> Bound:
+    """Allow more than ``low``."""
+    return Bound(lambda value: value > low, f"above {low}")
+
+
+def below(high: float) -> Bound:
+    """Allow less than ``high``."""
+    return Bound(lambda value: value < high, f"below {high}")
+
+
+def at_most(high: float) -> Bound:
+    """Allow ``high`` and less."""
+    return Bound(lambda value: value <= high, f"of at most {high}")
+
+
+def between(low: float, high: float) -> Bound:
+    """Allow ``low``, ``high`` and what lies between them."""
+    return Bound(lambda value: low <= value <= high, f"from {low} to {high}")
+
+
+not_empty = Bound(bool, "that is not empty")
+"""Allow lists and mappings with one entry or more."""
+
+Natural = Annotated[int, at_least(0)]
+Count = Annotated[int, at_least(1)]
+NonNegative = Annotated[float, at_least(0)]
+Positive = Annotated[float, above(0)]
+
+
+def check_fields(instance: "DataclassInstance", where: str = "") -> None:
+    """Check the fields of a dataclass by their type hints, and store each value as its hint has it.
+
+    Whole numbers are taken for fractions, lists for tuples, whose values count once each, and None for an empty mapping.
+    Nothing else converts: a truth value is no number, and no field takes NaN or infinity. Where a subclass declares a field
+    again, the hint of the base class holds as well.
+
+    Args:
+        instance: the dataclass, frozen or not; its ``__post_init__`` is the place to call this.
+        where: the subject of messages, such as "recipe".
+
+    Raises:
+        ArchlabError: one line with ``where``, the field, its value and what is allowed.
+    """
+    with naming(where):
+        for name, hint in _hints(type(instance)):
+            object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
+
+
+def check_value(name: str, value: Any, hint: Any) -> Any:
+    """Check a value that belongs to no dataclass, and return it as a field with this hint would hold it.
+
+    Raises:
+        ArchlabError: one line with the name, the value and what is allowed.
+    """
+    try:
+        return _converted(name, value, hint)
+    except _NotAllowedError:
+        allowed = _described(hint)
+        if isinstance(value, float) and not math.isfinite(value):
+            allowed = allowed.replace("a number", "a finite number")
+        raise ArchlabError(f"{name}={_shown(value)}: give {allowed}") from None
+
+
+def read_fields(cls: type[T], values: Any, where: str = "") -> T:
+    """Make a dataclass of the fields that a file or a store gives. The class itself checks the values.
+
+    Raises:
+        ArchlabError: a field is unknown, one without a default is missing, or the values are no mapping.
+    """
+    known = {f.name: f for f in fields(cls) if f.init}
+    with naming(where):
+        if not isinstance(values, Mapping):
+            raise ArchlabError(f"{_shown(values)}: give a mapping of {', '.join(known)}")
+        for name in values:
+            if name not in known:
+                raise unknown("field", str(name), known)
+        for name, hint in _hints(cls):
+            field = known.get(name)
+            if field and name not in values and field.default is MISSING and field.default_factory is MISSING:
+                raise ArchlabError(f"{name} is missing: give {_described(hint)}")
+    return cls(**values)
+
+
+class _NotAllowedError(Exception):
+    """A hint does not allow a value."""
+
+
+@cache
+def _hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """The name and hint of every field, in the order of declaration, those of base classes first."""
+    names = {f.name for f in fields(cls)}
+    found = []
+    for base in reversed(cls.__mro__):
+        hints = get_type_hints(base, include_extras=True)
+        found += [(name, hints[name]) for name in get_annotations(base) if name in names]
+    return tuple(found)
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind is Any:
+        return value
+    if kind is Annotated:
+        converted = _converted(name, value, arguments[0])
+        if all(bound.allows(converted) for bound in arguments[1:]):
+            return converted
+    elif kind in (Union, UnionType):
+        for alternative in arguments:
+            with suppress(_NotAllowedError):
+                return _converted(name, value, alternative)
+    elif kind is Literal:
+        if any(type(value) is type(option) and value == option for option in arguments):
+            return value
+    elif kind is int:
+        if not isinstance(value, bool) and isinstance(value, Integral):
+            return int(value)
+    elif kind is float:
+        if not isinstance(value, bool) and isinstance(value, Real):
+            with suppress(OverflowError):
+                number = float(value)
+                if math.isfinite(number):
+                    return number or 0.0  # -0.0 is 0.0: equal values have equal texts
+    elif kind in (list, tuple):
+        if isinstance(value, list | tuple):
+            found = [check_value(name, one, arguments[0]) for one in value]
+            return found if kind is list else tuple(dict.fromkeys(found))
+    elif kind is Mapping:
+        given = {} if value is None else value
+        if isinstance(given, Mapping):
+            keys = [check_value(f"{name}: key", key, arguments[0]) for key in given]
+            return {key: check_value(f"{name}.{key}", given[key], arguments[1]) for key in keys}
+    elif isinstance(value, kind):
+        return value
+    raise _NotAllowedError
+
+
+_WORDS = {
+    bool: ("true or false", "truth values"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("text", "texts"),
+    list: ("a list", "lists"),
+    Mapping: ("a mapping of names to values", "mappings of names to values"),
+}
+"""Words for a type: one value of it, and several."""
+
+
+def _described(hint: Any, *, several: bool = False) -> str:
+    """Words for the values that a hint allows, to follow "give"."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        return " ".join((_described(arguments[0], several=several), " and ".join(bound.words for bound in arguments[1:])))
+    if kind in (Union, UnionType):
+        return ", or ".join(_described(one, several=several) for one in arguments if one is not NoneType)
+    if kind is Literal:
+        return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
+    if kind in (list, tuple) and arguments[0] is not Any:
+        return f"{_WORDS[list][several]} of {_described(arguments[0], several=True)}"
+    return _WORDS.get(kind, (f"a value of type {kind.__name__}", f"values of type {kind.__name__}"))[several]
+
+
+def _shown(value: object) -> str:
+    """The value in one line of at most 80 characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a whole number of more than 4300 digits, or an object of somebody else
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Begin the errors that are raised inside with the place that they are about."""
+    try:
+        yield
+    except ArchlabError as error:
+        if not where:
+            raise
+        raise ArchlabError(f"{where}: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,7 +261,7 @@ _Dumper.add_representer(float, _represent_float)
 
 
 def read_yaml(text: str) -> Any:
-    """The value that a YAML text stands for.
+    """Read the value that a YAML text stands for.
 
     Raises:
         ArchlabError: the text is not YAML; the message is one line, with the place.
@@ -57,98 +273,6 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(value: Any, *, flow: bool = False) -> str:
-    """YAML that :func:`read_yaml` reads back; ``flow`` puts it on one line."""
+    """Write a value as YAML that :func:`read_yaml` reads back; ``flow`` puts it on one line."""
     width = math.inf if flow else 120
     return yaml.dump(value, Dumper=_Dumper, default_flow_style=flow, sort_keys=False, width=width, allow_unicode=True)
-
-
-@contextmanager
-def naming(where: str) -> Iterator[None]:
-    """Errors inside begin with the place that they are about."""
-    try:
-        yield
-    except ArchlabError as error:
-        raise ArchlabError(f"{where}: {error}") from None
-
-
-def mapping(field: str, value: Any, allowed: Collection[str] | None = None) -> dict[str, Any]:
-    """The value as a mapping; nothing is an empty one.
-
-    Args:
-        field: its name, for messages.
-        value: what the file gives.
-        allowed: the keys that have a meaning; by default all.
-
-    Raises:
-        ArchlabError: it is no mapping, or a key has no meaning.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        example = f"{min(allowed)}: ..." if allowed else "name: value"
-        raise ArchlabError(f"{field}={value!r}: give a mapping, as in {{{example}}}")
-    for key in value:
-        if allowed is not None and key not in allowed:
-            raise unknown(f"field of {field}:", str(key), allowed)
-        if not isinstance(key, str):
-            raise ArchlabError(f"{field}: {key!r} is no name: give names as keys")
-    return value
-
-
-def items(field: str, value: Any) -> tuple[Any, ...]:
-    """The value as a list that is not empty.
-
-    Raises:
-        ArchlabError: it is no list, or an empty one.
-    """
-    if not isinstance(value, list) or not value:
-        raise ArchlabError(f"{field}={value!r}: give a list that is not empty, as in [{value if _is_scalar(value) else '...'}]")
-    return tuple(value)
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fields:
-    """A recipe as a value: numbers, truth values and choices, checked by their type hints; JSON-ready, and read back."""
-
-    def _check_types(self) -> None:
-        """Take whole numbers for fractions, and refuse what is of the wrong type or no choice.
-
-        Raises:
-            ArchlabError: naming field, value and what is allowed.
-        """
-        recipe: Any = type(self)  # dataclasses are hashable, which mypy does not see of their type
-        for name, hint in _hints(recipe).items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal:
-                if value not in get_args(hint):
-                    raise ArchlabError(f"recipe: {name}={value!r}: choose one of {', '.join(get_args(hint))}")
-            elif hint is float and type(value) is int:
-                object.__setattr__(self, name, float(value))
-            elif type(value) is not hint:
-                raise ArchlabError(f"recipe: {name}={value!r} is not of type {hint.__name__}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-ready."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The recipe with these fields.
-
-        Raises:
-            ArchlabError: a field is unknown or its value not allowed.
-        """
-        names = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown("recipe field", name, names)
-        return cls(**values)
-
-
-@cache
-def _hints(recipe: type[Any]) -> dict[str, Any]:
-    return get_type_hints(recipe)

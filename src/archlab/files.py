@@ -55,5 +55,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path names a device, a pipe or an open stream (``/dev/stdout``, also where it leads into a regular file)."""
-    return str(path.absolute().parent) in ("/dev", "/dev/fd", "/proc/self/fd") or (path.exists() and not path.is_file())
+    """Whether a path leads to a device, a pipe or an open stream (``/dev/stdout``, also where it is a regular file)."""
+    places = {path.parent, path.readlink().parent} if path.is_symlink() else {path.parent}
+    streams = {Path("/dev/fd"), Path("/proc/self/fd")}
+    return bool(places & streams) or (path.exists() and not path.is_file())

@@ -1,9 +1,17 @@
-"""What a machine reaches at most: products of matrices, and copying."""
+"""Facts of the machine: its cores, memory, GPUs and names, its processes, and the speed that it reaches at most."""
 
+import math
+import os
+import platform
+import re
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 Device = Literal["cpu", "cuda"]
@@ -12,18 +20,89 @@ _GEMM = 1024
 _COPIED_BYTES = 64 << 20
 
 
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    return min(cores, math.ceil(int(quota) / int(period))) if quota.isdigit() else cores
+
+
+def available_bytes() -> int:
+    """Memory that this machine, or the container that this process runs in, has to give."""
+    limits = [int(line.split()[1]) << 10 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        cached = re.search(r"^inactive_file (\d+)", _read("/sys/fs/cgroup/memory.stat"), re.MULTILINE)  # given up when asked for
+        limits.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
+    if not limits:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that ``CUDA_VISIBLE_DEVICES`` takes."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def query_gpus(field: str) -> list[str]:
+    """A field of nvidia-smi, such as "name" or "memory.free", for each GPU that this process may use; empty without any."""
+    # Not through torch: a CUDA context in this process would take memory from the workers.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = [] if visible is None else [f"--id={visible}"]
+    return output_of("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits", *chosen).splitlines()
+
+
+def cpu_name() -> str:
+    """The model of the processor."""
+    model = re.search(r"^model name\s*: (.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()
+
+
+@cache
+def process_space() -> str:
+    """Host, boot and process namespace: within one of these, process ids mean the same."""
+    boot, namespace = _read("/proc/sys/kernel/random/boot_id").strip(), Path("/proc/self/ns/pid")
+    return " ".join((socket.gethostname(), boot, str(namespace.readlink()) if namespace.is_symlink() else "")).strip()
+
+
+def process_started(pid: int) -> str | None:
+    """When a process started, in the system's own words; None if there is no such process or it is a zombie."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, *values = stat.rpartition(")")[2].split()  # the name before it may hold anything
+        return None if state in "ZX" else values[18]
+    state, _, started = output_of("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
+    return None if not started or state.startswith("Z") else started.strip()
+
+
+def output_of(*command: str) -> str:
+    """What a command prints; empty where it cannot run or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 @dataclass(frozen=True)
 class Ceilings:
-    """What one worker reaches at most while the others are as busy."""
+    """The highest speeds of one worker while the others are as busy."""
 
     gemm: float
     """FLOP/s of a float32 product of square matrices, in bfloat16 on a GPU."""
     copy: float
-    """Bytes read and written per second by copying what no cache holds."""
+    """Bytes read and written per second by a copy that no cache holds."""
 
 
 def ceilings(device: str, clock: Callable[[], float] = time.perf_counter) -> Ceilings:
-    """Measured on this process's threads, by ``clock`` in seconds."""
+    """Measure the ceilings of this process's threads, or of its GPU, by a clock that counts seconds."""
     import torch
 
     size = _GEMM if device == "cpu" else 8 * _GEMM
@@ -47,7 +126,7 @@ def ceilings(device: str, clock: Callable[[], float] = time.perf_counter) -> Cei
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Compute as a worker does."""
+    """Compute on one thread, as a worker does."""
     import torch
 
     threads = torch.get_num_threads()
@@ -56,3 +135,8 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _read(path: str) -> str:
+    """The text of a file of the system; empty where there is none."""
+    return Path(path).read_text(errors="replace") if Path(path).exists() else ""

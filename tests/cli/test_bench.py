@@ -9,7 +9,7 @@ from tests.fake_training import made_up_speeds
 
 @pytest.fixture(autouse=True)
 def quick_measurement(monkeypatch, tmp_path):
-    monkeypatch.setattr("archlab.cli.benching.measure", made_up_speeds)
+    monkeypatch.setattr("archlab.mad.bench.measure", made_up_speeds)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

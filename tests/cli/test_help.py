@@ -1,6 +1,7 @@
 """Help answers at once, whatever else is asked for."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+import archlab
 from archlab.cli import app
 
 HEAVY = ["torch", "pandas", "scipy", "sqlalchemy", "altair", "jinja2", "yaml"]
@@ -58,3 +60,30 @@ def test_help_is_quick_and_light(path: tuple[str, ...]):
 @pytest.mark.parametrize("path", [[], ["tasks"]])
 def test_without_a_command_help_is_shown(path: list[str]):
     assert ask(path)[0] == ask([*path, "--help"])[0]
+
+
+def test_help_has_a_short_name_everywhere():
+    for path in ([], ["run"], ["tasks", "show"]):
+        assert ask([*path, "-h"])[0] == ask([*path, "--help"])[0]
+
+
+def test_the_version_is_that_of_the_package():
+    text, _, heavy = ask(["--version"])
+    assert text == f"archlab {archlab.__version__}\n"
+    assert heavy == []
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "archlab", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"archlab {archlab.__version__}\n"
+
+
+def test_the_shell_completes_commands_and_options():
+    def complete(words: str) -> list[str]:
+        asked = {"_ARCHLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        script = [sys.executable, "-m", "archlab"]
+        return subprocess.run(script, env=os.environ | asked, capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("archlab norm") == ["normalise"]
+    assert complete("archlab tasks sh") == ["show"]
+    assert complete("archlab run --proto") == ["--protocol"]

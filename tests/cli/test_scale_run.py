@@ -30,7 +30,7 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def losses(store: Path) -> dict[int, object]:
     with StudyStore(store, create=False) as opened:
-        return {r.run["run"]["dim"]: (r.result["loss"], r.result["curve"]) for r in opened.records(statuses=("finished",))}
+        return {r.job.run.dim: (r.result.loss, r.result.curve) for r in opened.records(statuses=("finished",))}
 
 
 @pytest.mark.slow

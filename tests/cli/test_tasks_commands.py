@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from archlab.cli.tasks import app
 from archlab.errors import ArchlabError
-from archlab.tasks import registry, sample
+from archlab.mad.protocol import load_protocol
+from archlab.tasks import registry, sample, setting
 
 
 def printed(*arguments: str) -> str:
@@ -20,8 +21,10 @@ def test_list_names_every_task():
     text = printed("list")
     assert all(name in text for name in registry())
     document = json.loads(printed("list", "--json"))
-    assert [entry["task"] for entry in document] == sorted(registry())
-    assert document[0]["knobs"] == {"vocab_size": 16, "length": 32, "num_train_examples": 12_800}
+    assert [entry["task"] for entry in document] == list(registry())
+    compression = next(entry for entry in document if entry["task"] == "compression")
+    assert compression["knobs"] == {"vocab_size": 16, "length": 32, "num_train_examples": 12_800}
+    assert [entry["short"] for entry in document] == ["recall", "noisy", "fuzzy", "copy", "compression", "memorization"]
 
 
 def test_show_prints_the_sequence_that_sample_draws():
@@ -36,9 +39,28 @@ def test_show_prints_the_sequence_that_sample_draws():
     assert " ".join(roles[i] for i in inputs[0]) in " ".join(text.split())
 
 
+def test_show_takes_a_short_name_and_says_what_guessing_reaches():
+    assert printed("show", "recall") == printed("show", "in-context-recall")
+    first = " ".join(printed("show", "recall", "--set", "vocab_size=8", "--set", "length=4").split())
+    knobs = "vocab_size=8, length=4, num_train_examples=12800, multi_query=True"
+    assert first.startswith(f"in-context-recall: {knobs}. Guessing reaches 25.0 %.")
+
+
+def test_show_draws_what_a_protocol_trains_and_says_what_it_varies():
+    document = json.loads(printed("show", "recall", "--protocol", "quick", "--json"))
+    base = load_protocol("quick").tasks["in-context-recall"].settings[0]
+    assert document["knobs"] == base.knobs() != setting("recall").knobs()
+    assert document["chance"] == base.chance
+    assert "The protocol also has" not in printed("show", "recall", "--protocol", "quick")
+    text = " ".join(printed("show", "compression", "--protocol", "paper", "--set", "length=8").split())
+    assert text.startswith("compression: vocab_size=16, length=8, ")
+    assert "The protocol also has vocab_size=32, 64, 128; length=64, 128, 256; num_train_examples=6400, 3200" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--protocol", "quik"], "unknown protocol 'quik': did you mean 'quick'?"),
         (["--set", "length"], "--set length: write KEY=VALUE"),
         (["--set", "length=[1"], "--set length=[1: write KEY=VALUE"),
         (["--set", "length=many"], "length='many' is not of type int"),

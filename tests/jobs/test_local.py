@@ -18,11 +18,11 @@ from tests.jobs.toys import leave, look_around
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
 from archlab.jobs.executor import JobError, WorkerDiedError
-from archlab.jobs.local import LocalExecutor, available_cores
+from archlab.jobs.local import LocalExecutor
+from archlab.machine import available_cores, process_started
 from archlab.mad.recipe import Recipe
 from archlab.mad.train import train, train_together
 from archlab.mad.trial import Metrics, Trial
-from archlab.store.owner import process_started
 from archlab.tasks import setting
 from archlab.testing.executors import Wish, obey_all, submit
 

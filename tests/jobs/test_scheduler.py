@@ -17,10 +17,11 @@ from archlab.errors import ArchlabError
 from archlab.jobs.events import JobFailed, JobFinished, JobProgressed, JobReused, JobStarted, RunEnded, RunStarted, Waiting
 from archlab.jobs.local import LocalExecutor
 from archlab.jobs.scheduler import run
+from archlab.machine import process_started
 from archlab.mad.racing import Racing
 from archlab.mad.store import TrialStore
 from archlab.mad.trial import Progress
-from archlab.store.owner import Owner, process_started
+from archlab.store.owner import Owner
 
 ROOT = Path(__file__).parents[2]
 

@@ -60,12 +60,27 @@ def test_the_score_of_units_is_answers_over_answers_not_a_mean_of_means():
 def test_samples_are_cut_to_what_a_score_can_be():
     (samples,) = samples_of([even(0.0), even(1.0)])
     assert sorted(set(samples.round(6))) == [0.0, 0.5, 1.0]
+    skewed = samples_of([even(0.0), even(0.0), even(1.0)], resamples=20_000)[0]
+    assert np.mean(skewed == 0.0) == pytest.approx(8 / 27, abs=0.02), "all three draws from the two that score nothing"
 
 
 def test_a_resample_without_an_answer_gives_the_score_itself():
     units = Units(np.array([1, 0], dtype=np.float32), np.array([4, 0], dtype=np.float32))
     (samples,) = samples_of([units], resamples=200)
     assert samples == pytest.approx(np.full(200, 0.25))
+
+
+def test_a_resample_with_a_single_answer_counts():
+    units = Units(np.array([1, 0, 0], dtype=np.float32), np.array([1, 1, 0], dtype=np.float32))
+    (samples,) = samples_of([units])
+    assert sorted(set(samples.round(6))) == pytest.approx([0, 1 / 3, 1 / 2, 2 / 3, 1], abs=1e-6)
+
+
+def test_answers_may_weigh_less_than_one():
+    """Macro accuracy has such denominators."""
+    units = Units(np.array([0.1, 0.3], dtype=np.float32), np.array([0.2, 0.4], dtype=np.float32))
+    (samples,) = samples_of([units])
+    assert sorted(set(samples.round(6))) == pytest.approx([0.5, 2 / 3, 0.75], abs=1e-6)
 
 
 def test_draws_depend_on_the_seed_and_the_stream_and_on_nothing_else():

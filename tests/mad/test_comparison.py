@@ -80,6 +80,90 @@ def test_a_difference_uses_what_both_have() -> None:
     assert partial.interval.low == pytest.approx(both.interval.low)
 
 
+def test_a_tie_counts_half() -> None:
+    trials = plan(SPECS[:2], SETTINGS[:1], seeds=(0,))
+    level = score(trials, {t.key: record(t, result(t, [2, 2])) for t in trials})
+    found = difference(level, *SPECS[:2])
+    assert found is not None
+    assert (found.mean, found.superiority, found.task) == (0.0, 0.5, None)
+    often = score(trials, {t.key: record(t, result(t, [4, 0] if str(t.architecture) == SPECS[0] else [2, 2])) for t in trials})
+    found = difference(often, *SPECS[:2], "in-context-recall")
+    assert found is not None
+    assert found.superiority == pytest.approx(0.5, abs=0.05), "better, level and worse by 1 : 2 : 1"
+    assert found.task == "in-context-recall"
+
+
+def test_only_what_both_have_is_compared_whichever_of_them_has_less() -> None:
+    """Neither has all: the difference is that of the one setting and seed which both have."""
+    trials = plan(SPECS[:2], SETTINGS, seeds=(0, 1))
+    right = {(SETTINGS[0], 0): {"2*mlp": 1, "3*mlp": 3}}
+    for lacking, other in ((SPECS[0], SPECS[1]), (SPECS[1], SPECS[0])):
+        records = {}
+        for t in trials:
+            spec, cell = str(t.architecture), (t.setting, t.seed)
+            both, one = cell in right, t.setting == SETTINGS[0] if spec == other else t.setting == SETTINGS[1]
+            if both or one:
+                records[t.key] = record(t, result(t, [right[cell][spec] if both else 4] * 3))
+        scores = score(trials, records)
+        for first, second, sign in (("3*mlp", "2*mlp", 1), ("2*mlp", "3*mlp", -1)):
+            for task in (None, "in-context-recall"):
+                found = difference(scores, first, second, task)
+                assert found is not None
+                assert found.mean == pytest.approx(sign * 0.5), lacking
+            assert difference(scores, first, second, "compression") is None
+
+
+def test_an_architecture_is_found_by_its_name_or_its_text() -> None:
+    trials = plan(["transformer++", SPECS[0]], SETTINGS[:1], seeds=(0,))
+    scores = score(trials, {t.key: record(t, result(t, [t.seed, 2])) for t in trials})
+    assert scores.architectures[0].label == "transformer++"
+    text = str(trials[0].architecture)
+    by_text, by_name = (difference(scores, named, SPECS[0]) for named in (text, "transformer++"))
+    assert by_text is not None
+    assert by_name is not None
+    assert by_text.mean == by_name.mean
+
+
+def test_the_best_of_a_task_may_not_lead_the_ranking() -> None:
+    """Recall: 4 of 4, 3 and 2; compression: 0, 3 and nothing stored."""
+    right = {"2*mlp": (4, 0), "3*mlp": (3, 3), "4*mlp": (2, None)}
+    trials = plan(right, SETTINGS, seeds=(0,))
+    known = {t.key: right[str(t.architecture)][SETTINGS.index(t.setting)] for t in trials}
+    scores = score(trials, {t.key: record(t, result(t, [known[t.key]] * 3)) for t in trials if known[t.key] is not None})
+    assert scores.architectures[0].label == "3*mlp"
+    found = {task: [(x.first, x.second, x.task, x.mean) for x in differences_to_best(scores, task)] for task in scores.tasks}
+    assert found == {
+        "in-context-recall": [("3*mlp", "2*mlp", "in-context-recall", -0.25), ("4*mlp", "2*mlp", "in-context-recall", -0.5)],
+        "compression": [("2*mlp", "3*mlp", "compression", -0.75)],
+    }
+    (first, _) = differences_to_best(scores)
+    assert (first.first, first.second, first.task) == ("2*mlp", "3*mlp", None)
+
+
+def test_rankings_of_a_task_are_compared_over_what_both_have_scored() -> None:
+    """In recall the two sides agree on three architectures, in compression they are opposed; one side has a fourth."""
+    trials = plan(SPECS[:3], SETTINGS, seeds=(0,))
+    more = plan(SPECS, SETTINGS, seeds=(0,))
+    sides = []
+    for of_side, order in ((trials, (1, 2, 3)), (more, (3, 2, 1))):
+        records = {}
+        for t in of_side:
+            n = SPECS.index(str(t.architecture))
+            right = n if t.setting == SETTINGS[0] or n == 3 else order[n]
+            records[t.key] = record(t, result(t, [right] * 3))
+        sides.append(score(of_side, records))
+    for a, b in (sides, sides[::-1]):
+        recall, compression = (rank_agreement(a, b, task) for task in ("in-context-recall", "compression"))
+        assert (recall.tau, recall.num_architectures) == (1.0, 3)
+        assert (compression.tau, compression.num_architectures) == (-1.0, 3)
+        assert recall.interval is not None
+        assert (recall.interval.low, recall.interval.high) == (1.0, 1.0)
+    few = score(
+        trials, {key: value for t in trials if (value := {r.key: r for r in sides[0].records}.get(key := t.key))}, resamples=100
+    )
+    assert rank_agreement(few, sides[1], "in-context-recall").interval == rank_agreement(*sides, "in-context-recall").interval
+
+
 def test_nothing_in_common() -> None:
     trials = plan(SPECS[:2], SETTINGS[:1], seeds=(0,))
     records = {trials[0].key: record(trials[0], result(trials[0], [1, 2]))}
@@ -96,7 +180,7 @@ def test_differences_to_best(scores: Scores) -> None:
 def test_unknown_names(scores: Scores) -> None:
     with pytest.raises(ArchlabError, match="unknown architecture '5mlp': did you mean '5\\*mlp'"):
         difference(scores, "5mlp", "2*mlp")
-    with pytest.raises(ArchlabError, match="did you mean 'compression'"):
+    with pytest.raises(ArchlabError, match="unknown task 'compresion': did you mean 'compression'"):
         difference(scores, "5*mlp", "2*mlp", "compresion")
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -9,31 +10,31 @@ from archlab.mad.data import Examples
 from archlab.mad.learner import Learner
 from archlab.mad.programs import Eager
 from archlab.mad.recipe import Recipe
-from archlab.mad.train import batches, build_model, evaluation_steps, schedule
+from archlab.mad.train import batches, build_model
 from archlab.tasks import IGNORE, sample
 from archlab.training.optimiser import make_optimizer
 
 
 def test_warm_up_is_linear_and_cosine_ends_at_the_final_rate():
     recipe = Recipe(warmup=0.2, final_lr=0.1)
-    shares = [schedule(recipe, step, 50) for step in range(1, 51)]
+    shares = [recipe.rate(step, 50) for step in range(1, 51)]
     assert shares[:10] == pytest.approx([i / 10 for i in range(1, 11)])
     assert shares[10] == 1.0
     assert shares[-1] == pytest.approx(0.1)
     assert shares[10:] == sorted(shares[10:], reverse=True)
-    middle = schedule(Recipe(), 51, 101)
+    middle = Recipe().rate(51, 101)
     assert middle == pytest.approx(0.5)
 
 
 def test_a_constant_schedule_stays_at_the_peak_after_warm_up():
     recipe = Recipe(schedule="constant", warmup=0.5)
-    assert [schedule(recipe, step, 4) for step in range(1, 5)] == [0.5, 1.0, 1.0, 1.0]
-    assert {schedule(Recipe(schedule="constant"), step, 9) for step in range(1, 10)} == {1.0}
+    assert [recipe.rate(step, 4) for step in range(1, 5)] == [0.5, 1.0, 1.0, 1.0]
+    assert {Recipe(schedule="constant").rate(step, 9) for step in range(1, 10)} == {1.0}
 
 
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(warmup=0.999), Recipe(schedule="constant")])
 def test_a_single_step_is_taken_at_the_peak(recipe):
-    assert schedule(recipe, 1, 1) == 1.0
+    assert recipe.rate(1, 1) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_a_single_step_is_taken_at_the_peak(recipe):
     ],
 )
 def test_evaluations_are_evenly_spaced_or_one_an_epoch_and_end_with_the_last_step(recipe, num_steps, examples, steps):
-    assert evaluation_steps(recipe, num_steps, examples) == steps
+    assert replace(recipe, steps=num_steps).evaluation_steps(examples) == steps
 
 
 def test_an_epoch_is_a_permutation_with_a_smaller_last_batch():

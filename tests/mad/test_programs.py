@@ -30,9 +30,9 @@ def learner(value, device="cpu") -> Learner:
     return make_learner(value, Examples.of(*data))
 
 
-def together(values, hurdles=None):
+def together(values, thresholds=None):
     """Results in the order of the trials, and the order in which they came."""
-    found = dict(train_together(values, lambda *_: None, hurdles or [{}] * len(values)))
+    found = dict(train_together(values, lambda *_: None, thresholds or [{}] * len(values)))
     return [found[place] for place in range(len(values))], list(found)
 
 
@@ -72,7 +72,7 @@ def test_who_ends_early_leaves_the_others_as_they_are(stacked):
     values = [trial("mh-attention(heads=2) swiglu", MEMORY, learning_rate=rate, **recipe) for rate in rates]
     alone = [train(value) for value in values]
     hurdle = {20: alone[2].curve[1].metrics.loss - 1e-3}
-    alone[2] = train(values[2], hurdles=hurdle)
+    alone[2] = train(values[2], thresholds=hurdle)
     results, order = together(values, [{}, {}, hurdle, {}])
     assert [result.status for result in alone] == ["finished", "diverged", "dropped", "finished"]
     assert order[0] == 1

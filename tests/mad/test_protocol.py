@@ -95,8 +95,18 @@ def test_shipped_protocols_fit_every_architecture_of_the_catalogue(name):
     # Some architectures have two names.
     distinct = {architecture(name, layer_defaults=protocol.layer_defaults) for name in CATALOGUE}
     assert len(trials) == protocol.num_trials * len(distinct)
-    assert set(protocol.tasks) == set(registry())
     assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick"])
+def test_the_small_protocols_have_every_task_of_the_package(name):
+    own = {name for name, task in registry().items() if task.__module__.startswith("archlab.")}
+    assert set(load_protocol(name).tasks) == own
+
+
+@pytest.mark.parametrize("name", ["paper", "mad-lab"])
+def test_the_papers_protocols_have_its_six_tasks_for_ever(name):
+    assert set(load_protocol(name).tasks) == set(PAPER_SETTINGS)
 
 
 def test_reading(small):
@@ -174,22 +184,25 @@ def test_changing_a_value(small):
     [
         (lambda p: p.with_tasks(["compresion"]), "unknown task of protocol small: 'compresion': did you mean 'compression'?"),
         (lambda p: p.with_tasks([]), "protocol small: tasks are empty: give at least one of "),
-        (lambda p: p.with_seeds([]), "protocol small: seeds are empty: give at least one"),
-        (lambda p: p.with_seeds([-1]), "protocol small: seed -1: give whole numbers that are not negative"),
-        (lambda p: p.with_grid(learning_rate=[]), "grid: learning_rate is empty: give at least one value"),
-        (lambda p: p.with_grid(learning_rate=[0.0]), "grid: learning_rate=0.0: give finite numbers that are positive"),
-        (lambda p: p.with_grid(weight_decay=[-1]), "grid: weight_decay=-1: give finite numbers that are not negative"),
-        (lambda p: p.with_grid(weight_decay=[float("nan")]), "grid: weight_decay=nan: give finite numbers"),
-        (lambda p: p.with_grid(momentum=[1]), "unknown field of grid: 'momentum': known: learning_rate, weight_decay"),
+        (lambda p: p.with_seeds([]), "protocol small: seeds=(): give a list of whole numbers of at least 0 that is not empty"),
+        (lambda p: p.with_seeds([-1]), "protocol small: seeds=-1: give a whole number of at least 0"),
+        (lambda p: p.with_grid(learning_rate=[]), "grid: learning_rate=(): give a list of numbers above 0 that is not empty"),
+        (lambda p: p.with_grid(learning_rate=[0.0]), "grid: learning_rate=0.0: give a number above 0"),
+        (lambda p: p.with_grid(weight_decay=[-1]), "grid: weight_decay=-1: give a number of at least 0"),
+        (lambda p: p.with_grid(weight_decay=[float("nan")]), "grid: weight_decay=nan: give a finite number of at least 0"),
+        (lambda p: p.with_grid(momentum=[1]), "grid: unknown field 'momentum': known: learning_rate, weight_decay"),
         (lambda p: p.with_value("dim", "64"), "protocol small: dim='64': give a whole number of at least 1"),
         (lambda p: p.with_value("dim", 0), "protocol small: dim=0: give a whole number of at least 1"),
         (lambda p: p.with_value("lenght", 8), "unknown knob 'lenght': did you mean 'length'?"),
         (lambda p: p.with_value("frac_noise", 0.1), "unknown knob 'frac_noise': known: "),
         (lambda p: p.with_value("compression.map_seed", 1), "unknown knob 'map_seed': known: "),
         (lambda p: p.with_value("copying.length", 1), "unknown task of protocol small: 'copying': "),
-        (lambda p: p.with_value("recipe.step", 1), "unknown recipe field 'step': did you mean 'steps'?"),
-        (lambda p: p.with_value("recipe.steps", "many"), "recipe: steps='many' is not of type int"),
-        (lambda p: p.with_value("length", 7.5), "length=7.5 in protocol small: compression: length=7.5 is not of type int"),
+        (lambda p: p.with_value("recipe.step", 1), "recipe: unknown field 'step': did you mean 'steps'?"),
+        (lambda p: p.with_value("recipe.steps", "many"), "recipe: steps='many': give a whole number of at least 0"),
+        (
+            lambda p: p.with_value("length", 7.5),
+            "length=7.5 in protocol small: compression: length=7.5: give a whole number from 1 to 1048576",
+        ),
         (lambda p: p.with_value("length", 9), "length=9 in protocol small: memorization: length=9: each key is followed by"),
     ],
 )
@@ -221,46 +234,46 @@ def changed(old: str, new: str) -> str:
     ("text", "message"),
     [
         ("{", "not YAML: "),
-        ("", "must be a mapping of dim, grid, layer_defaults, recipe, seeds, summary, tasks"),
-        ("- dim", "must be a mapping of dim, grid, "),
-        (changed("dim:", "width:"), "unknown field of a protocol: 'width': known: dim, "),
+        ("", "None: give a mapping of summary, dim, layer_defaults, seeds, grid, recipe, tasks"),
+        ("- dim", "['dim']: give a mapping of summary, dim, "),
+        (changed("dim:", "width:"), "unknown field 'width': known: dim, "),
         (changed("seeds: [0, 1]\n", ""), "seeds is missing"),
         (changed("summary: a small one\n", ""), "summary is missing"),
-        (changed("a small one", "[1]"), "summary=[1]: give one line of text"),
+        (changed("a small one", "[1]"), "summary=[1]: give text"),
         (changed("dim: 32", 'dim: "64"'), "dim='64': give a whole number of at least 1"),
         (changed("dim: 32", "dim: 0"), "dim=0: give a whole number of at least 1"),
         (changed("dim: 32", "dim: 32.0"), "dim=32.0: give a whole number of at least 1"),
-        (changed("[0, 1]", "3"), "seeds=3: give a list that is not empty, as in [3]"),
-        (changed("[0, 1]", "[]"), "seeds=[]: give a list that is not empty, as in [...]"),
-        (changed("[0, 1]", "[0, one]"), "seed 'one': give whole numbers that are not negative"),
-        (changed("[0, 1]", "[-1]"), "seed -1: give whole numbers that are not negative"),
+        (changed("[0, 1]", "3"), "seeds=3: give a list of whole numbers of at least 0 that is not empty"),
+        (changed("[0, 1]", "[]"), "seeds=[]: give a list of whole numbers of at least 0 that is not empty"),
+        (changed("[0, 1]", "[0, one]"), "seeds='one': give a whole number of at least 0"),
+        (changed("[0, 1]", "[-1]"), "seeds=-1: give a whole number of at least 0"),
         (
             changed("[1.0e-3, 2e-3]", "1.0e-3"),
-            "tasks.compression: grid: learning_rate=0.001: give a list that is not empty, as in [0.001]",
+            "tasks.compression: grid: learning_rate=0.001: give a list of numbers above 0 that is not empty",
         ),
         (
             changed("[1.0e-3, 2e-3]", "[fast]"),
-            "tasks.compression: grid: learning_rate='fast': give finite numbers that are positive",
+            "tasks.compression: grid: learning_rate='fast': give a number above 0",
         ),
         (
             changed("[0, 0.1]", "[0, -0.1]"),
-            "tasks.compression: grid: weight_decay=-0.1: give finite numbers that are not negative",
+            "tasks.compression: grid: weight_decay=-0.1: give a number of at least 0",
         ),
         (changed(", weight_decay: [0, 0.1]}", "}"), "tasks.compression: grid: weight_decay is missing"),
         (
             changed("{learning_rate: [1.0e-3, 2e-3], weight_decay: [0, 0.1]}", "[1]"),
-            "tasks.compression: grid=[1]: give a mapping",
+            "grid=[1]: give a mapping",
         ),
         (
             changed("{learning_rate: [5.0e-3]}", "{lr: [1]}"),
-            "tasks.memorization: unknown field of grid: 'lr': known: learning_rate",
+            "tasks.memorization: grid: unknown field 'lr': known: learning_rate",
         ),
-        (changed("{steps: 8, ", "{stepps: 8, "), "tasks.compression: unknown recipe field 'stepps': did you mean 'steps'?"),
+        (changed("{steps: 8, ", "{stepps: 8, "), "tasks.compression: recipe: unknown field 'stepps': did you mean 'steps'?"),
         (
             changed("{steps: 8, ", "{schedule: linear, "),
-            "tasks.compression: recipe: schedule='linear': choose one of cosine, constant",
+            "tasks.compression: recipe: schedule='linear': give one of cosine, constant",
         ),
-        (changed("{steps: 8, batch_size: 8}", "fast"), "tasks.compression: recipe='fast': give a mapping"),
+        (changed("{steps: 8, batch_size: 8}", "fast"), "recipe='fast': give a mapping"),
         (changed("{heads: 2}", "{head: 2}"), "layer_defaults: unknown knob of mh-attention: 'head': did you mean 'heads'?"),
         (
             changed("{heads: 2}", "{heads: two}"),
@@ -272,8 +285,8 @@ def changed(old: str, new: str) -> str:
             changed("{mh-attention: {", "{mh-atention: {"),
             "layer_defaults: unknown layer 'mh-atention': did you mean 'mh-attention'?",
         ),
-        (changed("  compression:", "  compresion:"), "unknown field of tasks: 'compresion': did you mean 'compression'?"),
-        (changed("vary: {", "varry: {"), "unknown field of tasks.compression: 'varry': did you mean 'vary'?"),
+        (changed("  compression:", "  compresion:"), "tasks.compresion: unknown task 'compresion': did you mean 'compression'?"),
+        (changed("vary: {", "varry: {"), "tasks.compression: unknown field 'varry': did you mean 'vary'?"),
         (
             changed("{base: {length: 8}, vary: {length: [16, 32], vocab_size: [32]}}", "16"),
             "tasks.compression=16: give a mapping",
@@ -281,15 +294,15 @@ def changed(old: str, new: str) -> str:
         (changed("{length: 8}", "8"), "tasks.compression: base=8: give a mapping"),
         (changed("{length: 8}", "{length: 1}"), "tasks.compression: compression: length=1: no room for a token"),
         (changed("{length: 8}", "{len: 8}"), "tasks.compression: unknown knob of compression: 'len'"),
-        (changed("[16, 32]", "16"), "tasks.compression: vary.length=16: give a list that is not empty, as in [16]"),
-        (changed("[16, 32]", "[long]"), "tasks.compression: compression: length='long' is not of type int"),
-        (SMALL[: SMALL.index("tasks:")] + "tasks: {}", "tasks are empty: give at least one of compression, "),
-        (SMALL[: SMALL.index("tasks:")] + "tasks:", "tasks are empty: give at least one of compression, "),
+        (changed("[16, 32]", "16"), "tasks.compression: vary.length=16: give a list that is not empty"),
+        (changed("[16, 32]", "[long]"), "tasks.compression: compression: length='long': give a whole number from 1 to 1048576"),
+        (SMALL[: SMALL.index("tasks:")] + "tasks: {}", "tasks are empty: give at least one of in-context-recall, "),
+        (SMALL[: SMALL.index("tasks:")] + "tasks:", "tasks are empty: give at least one of in-context-recall, "),
         (
             SMALL[: SMALL.index("tasks:")] + "tasks: [compression]",
-            "tasks=['compression']: give a mapping, as in {compression: ...}",
+            "tasks=['compression']: give a mapping of names to values",
         ),
-        (SMALL[: SMALL.index("tasks:")] + "tasks: {1: {}}", "unknown field of tasks: '1': known: compression, "),
+        (SMALL[: SMALL.index("tasks:")] + "tasks: {1: {}}", "tasks: key=1: give text"),
     ],
 )
 def test_files_with_a_mistake_are_refused_in_one_line(text, message):

@@ -115,6 +115,46 @@ def test_a_running_trial_is_missing_and_a_diverged_one_is_chance() -> None:
     assert only.gaps == ["mlp: compression, seed 0: 1 of 1 trials running"]
 
 
+def test_every_reason_for_what_is_missing_is_counted() -> None:
+    trials = plan(["mlp"], [RECALL], seeds=(0,), learning_rates=(1e-3, 2e-3, 3e-3, 4e-3, 5e-3))
+    failures = [record(t, None, status="failed", error=f"{t.learning_rate:g} failed\ntraceback") for t in trials[:2]]
+    running = [record(t, None) for t in trials[2:4]]
+    (only,) = score(trials, {found.key: found for found in (*failures, *running)}).architectures
+    assert only.gaps == [
+        "mlp: in-context-recall, seed 0: 2 of 5 trials failed, 2 of 5 trials running, 1 of 5 trials not run (0.001 failed)"
+    ]
+
+
+def test_a_narrower_plan_is_scored_only_where_its_grid_point_solves() -> None:
+    """A plan of one grid point beside one of two: what was not planned could have been chosen, unless an earlier one solved."""
+    whole = plan(["swiglu"], [RECALL], seeds=(0,), learning_rates=(2e-3, 1e-3))
+    (narrow,) = plan(["mlp"], [RECALL], seeds=(0,), learning_rates=(2e-3,))
+    for accuracy, missing in ((1.0, None), (0.5, "1 of 2 trials not run")):
+        records = {t.key: record(t, result(t, [2, 2], selected=0.5)) for t in whole}
+        records[narrow.key] = record(narrow, result(narrow, [4, 4], selected=accuracy))
+        scores = score([*whole, narrow], records)
+        (seed,) = next(a for a in scores.architectures if a.label == "mlp").tasks[0].settings[0].seeds
+        assert seed.missing == missing
+        assert seed.score == (1.0 if missing is None else None)
+
+
+def test_a_seeds_score_says_which_trial_it_is_and_how_it_learned() -> None:
+    trials = [dataclasses.replace(t, weight_decay=0.1) for t in plan(["mlp"], [RECALL], seeds=(0,), learning_rates=(2e-3, 1e-3))]
+    outcomes = [result(t, [4], selected=s, curve=[(500, s)]) for t, s in zip(trials, (0.2, 0.6), strict=True)]
+    scores = score(trials, {t.key: record(t, outcome) for t, outcome in zip(trials, outcomes, strict=True)})
+    (seed,) = scores.architectures[0].tasks[0].settings[0].seeds
+    assert (seed.key, seed.learning_rate, seed.weight_decay) == (trials[1].key, 1e-3, 0.1)
+    assert seed.learning_curve_area == learning_curve_area(trials[1], outcomes[1])
+
+
+def test_a_tasks_interval_is_that_of_the_mean_of_its_settings() -> None:
+    trials = plan(["mlp"], [RECALL, setting("in-context-recall", vocab_size=32), COMPRESSION])
+    (only,) = score(trials, simulate(trials, lambda _: 0.5)).architectures
+    for task in only.tasks:
+        assert task.interval == percentile_interval(task.samples, 0.95)
+        assert task.interval.low < task.score < task.interval.high
+
+
 def test_learning_curve_area() -> None:
     (trial,) = plan(["mlp"], [RECALL], seeds=(0,))  # 1000 steps, chance 1/8
     chance = RECALL.chance
@@ -124,6 +164,11 @@ def test_learning_curve_area() -> None:
     diverged = result(trial, [4], curve=[(200, 0.5)], status="diverged")
     by_hand = (200 * (chance + 0.5) / 2 + 800 * chance) / 1000
     assert learning_curve_area(trial, diverged) == pytest.approx(by_hand)
+    later = dataclasses.replace(diverged, steps=300)  # between two evaluations
+    by_hand = (200 * (chance + 0.5) / 2 + 100 * (0.5 + chance) / 2 + 700 * chance) / 1000
+    assert learning_curve_area(trial, later) == pytest.approx(by_hand)
+    before_any = dataclasses.replace(diverged, steps=0, curve=())
+    assert learning_curve_area(trial, before_any) == pytest.approx(chance)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +186,12 @@ def test_conditions_are_never_mixed() -> None:
     trials = plan(["mlp"], [RECALL]) + plan(["swiglu"], [RECALL], recipe=dataclasses.replace(RECIPE, steps=500))
     with pytest.raises(ArchlabError, match=r"in-context-recall was trained under different conditions \(recipe.steps=1000 and"):
         score(trials, {})
+    (trial,) = plan(["mlp"], [RECALL], seeds=(0,))
+    other = dataclasses.replace(trial, dim=64, device="cuda")
+    with pytest.raises(ArchlabError, match=r"\(dim=128 and dim=64, device=cpu and device=cuda\)"):
+        score([trial, other], {})
+    settings_may_differ = plan(["mlp"], [COMPRESSION], seeds=(0,), recipe=dataclasses.replace(RECIPE, steps=500))
+    assert len(score([trial, *settings_may_differ], {}).tasks) == 2
 
 
 def test_bad_requests_are_refused() -> None:
@@ -184,13 +235,21 @@ def test_costs_are_those_of_the_first_tasks_easiest_setting() -> None:
         setting("in-context-recall", vocab_size=16, length=64),
         setting("in-context-recall", vocab_size=16, length=32),
     ]
-    trials = plan(["mh-attention swiglu"], settings, seeds=(0,))
+    trials = [dataclasses.replace(t, dim=64) for t in plan(["mh-attention swiglu"], settings, seeds=(0,))]
     scores = score(trials, {})
-    assert scores.reference == settings[3]
+    assert (scores.reference, scores.dim) == (settings[3], 64)
     (only,) = scores.architectures
-    assert only.costs.num_params == only.architecture.num_params(vocab_size=16, length=31, dim=128)
-    assert only.costs.state_size == only.architecture.state_size(length=31, dim=128)
-    assert only.costs.flops == only.architecture.flops(vocab_size=16, length=31, dim=128)
+    assert only.costs.num_params == only.architecture.num_params(vocab_size=16, length=31, dim=64)
+    assert only.costs.state_size == only.architecture.state_size(length=31, dim=64)
+    assert only.costs.flops == only.architecture.flops(vocab_size=16, length=31, dim=64)
+
+
+def test_costs_are_those_of_the_settings_backbone() -> None:
+    (trial,) = plan(["mh-attention swiglu"], [COMPRESSION], seeds=(0,))
+    (only,) = score([trial], {}).architectures
+    shape = {"vocab_size": COMPRESSION.vocab_size, "length": COMPRESSION.input_length, "dim": 128, "backbone": "auto-encoder"}
+    assert only.costs.num_params == only.architecture.num_params(**shape)
+    assert only.costs.flops == only.architecture.flops(**shape)
 
 
 def test_one_seed_covers_test_instances_only() -> None:

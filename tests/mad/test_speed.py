@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from tests.mad.trials import COPYING, MEMORY, trial
 
+from archlab.jobs.executor import make_executor
 from archlab.machine import Ceilings
 from archlab.mad import estimate, speed
-from archlab.mad.speed import cheapest, flops_per_second, kind, measure, remember, remembered
+from archlab.mad.speed import cheapest, flops_per_second, kind, measure, measure_jobs, remember, remembered
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,8 @@ def cache(tmp_path, monkeypatch):
 
 def test_ceilings_come_first_and_a_speed_for_each_trial():
     trials = [trial("mlp"), trial("mh-attention(heads=2)")]
-    ceilings, *speeds = measure(trials, 2)
+    with make_executor(measure_jobs, 2) as executor:
+        ceilings, *speeds = measure(trials, executor)
     assert ceilings.gemm > 1e8
     assert ceilings.copy > 1e8
     assert [found for found, _ in speeds] == trials

@@ -232,7 +232,7 @@ def test_attention_learns_to_copy_selectively():
     assert result.score > 10 * COPYING.chance
 
 
-def test_memorising_takes_a_layer_that_looks_back():
+def test_memorizing_takes_a_layer_that_looks_back():
     recipe = {"steps": 150, "batch_size": 32, "evaluations": 5, "warmup": 0.1}
     solved = train(trial("mh-attention(heads=2) swiglu", MEMORY, **recipe))
     blind = train(trial("swiglu", MEMORY, **recipe))
@@ -241,12 +241,12 @@ def test_memorising_takes_a_layer_that_looks_back():
     assert blind.score < 3 * MEMORY.chance
 
 
-def test_a_training_over_a_hurdle_is_dropped_with_its_scores_so_far():
+def test_a_training_over_a_threshold_is_dropped_with_its_scores_so_far():
     whole = train(trial())
     first, second, *_ = whole.curve
-    dropped = train(trial(), hurdles={first.step: first.metrics.loss, second.step: second.metrics.loss - 1e-6})
+    dropped = train(trial(), thresholds={first.step: first.metrics.loss, second.step: second.metrics.loss - 1e-6})
     assert (dropped.status, dropped.steps, dropped.solved_step) == ("dropped", second.step, None)
     assert dropped.curve == (first, second)
     assert dropped.test == dropped.test_last
     assert dropped.denominators.sum() == whole.denominators.sum()
-    assert train(trial(), hurdles={first.step: first.metrics.loss}).status == "finished"
+    assert train(trial(), thresholds={first.step: first.metrics.loss}).status == "finished"

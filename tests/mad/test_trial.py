@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -19,6 +20,7 @@ from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
+from archlab.sources import import_file
 from archlab.store import fingerprint as trial_module
 from archlab.tasks import registry, setting
 
@@ -95,18 +97,18 @@ def test_results_round_trip_through_json(result):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dim": "64"}, "dim='64': give a whole number"),
-        ({"dim": True}, "dim=True: give a whole number"),
-        ({"dim": 0}, "width 0: must be at least 1"),
+        ({"dim": "64"}, "dim='64': give a whole number of at least 1"),
+        ({"dim": True}, "dim=True: give a whole number of at least 1"),
+        ({"dim": 0}, "dim=0: give a whole number of at least 1"),
         ({"dim": 13}, "width 13"),
-        ({"seed": -1}, "seed=-1: must not be negative"),
-        ({"seed": 1.0}, "seed=1.0: give a whole number"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0: nothing would be learned; give a positive number"),
-        ({"learning_rate": "1e-3"}, "learning_rate='1e-3': give a finite number that is not negative"),
-        ({"learning_rate": math.nan}, "learning_rate=nan: give a finite number that is not negative"),
-        ({"weight_decay": -0.1}, "weight_decay=-0.1: give a finite number that is not negative"),
-        ({"weight_decay": math.inf}, "weight_decay=inf: give a finite number that is not negative"),
-        ({"device": "mps"}, "device='mps': choose one of cpu, cuda"),
+        ({"seed": -1}, "seed=-1: give a whole number of at least 0"),
+        ({"seed": 1.0}, "seed=1.0: give a whole number of at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: give a number above 0"),
+        ({"learning_rate": "1e-3"}, "learning_rate='1e-3': give a number above 0"),
+        ({"learning_rate": math.nan}, "learning_rate=nan: give a finite number above 0"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1: give a number of at least 0"),
+        ({"weight_decay": math.inf}, "weight_decay=inf: give a finite number of at least 0"),
+        ({"device": "mps"}, "device='mps': give one of cpu, cuda"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_field_and_value(changes, message):
@@ -234,3 +236,11 @@ def test_the_key_is_the_same_in_another_process():
     )
     assert told.stdout.strip() == base.key
     assert len(base.key) == 32
+
+
+def test_the_code_of_tasks_and_layers_from_outside_is_named(outside: Path):
+    examples = Path(__file__).parent.parent.parent / "examples"
+    import_file(examples / "custom_task.py", "tasks")
+    import_file(examples / "custom_layer.py", "layers")
+    origins = [trial(spec, task).origin for task in (RECALL, setting("running-sum")) for spec in ("mlp", "ema")]
+    assert origins == ["", "custom_layer", "custom_task", "custom_layer custom_task"]

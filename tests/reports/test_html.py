@@ -17,7 +17,7 @@ from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.format import percent
 from archlab.mad.protocol import load_protocol
-from archlab.mad.scores import TASKS, Scores
+from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial
@@ -29,6 +29,7 @@ from archlab.reports.provenance import trial_rows
 from archlab.tasks import setting
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "2*[mlp swiglu]"]
+TASKS = tuple(load_protocol("paper").tasks)
 SETTINGS = [setting(task) for task in TASKS]
 KNOBS = [setting("in-context-recall", vocab_size=32), setting("in-context-recall", vocab_size=64)]
 

@@ -8,7 +8,8 @@ from tests.synthetic_records import plan, record, simulate
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.format import human, percent, points, probability
-from archlab.mad.scores import TASKS, Scores
+from archlab.mad.protocol import load_protocol
+from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
 from archlab.reports.tables import (
@@ -22,6 +23,7 @@ from archlab.reports.tables import (
 from archlab.tasks import setting
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "gla", "mh-hyena"]
+TASKS = tuple(load_protocol("paper").tasks)
 SETTINGS = [setting(task) for task in TASKS]
 
 
@@ -141,12 +143,12 @@ def test_numbers_as_written() -> None:
 
 def test_chance_is_the_last_row(scores: Scores) -> None:
     row = text(leaderboard(scores)).splitlines()[7].split()
-    assert row[:7] == ["chance", *(percent(SETTINGS[TASKS.index(task)].chance) for task in scores.tasks)]
+    assert row[:7] == ["chance", *(percent(setting(task).chance) for task in scores.tasks)]
     assert float(row[7]) == pytest.approx(100 * sum(task.chance for task in SETTINGS) / 6, abs=0.05)
 
 
 @pytest.mark.parametrize(
-    ("width", "heads"), [(80, ["comp", "mem", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
+    ("width", "heads"), [(80, ["comp", "memo", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
 )
 def test_heads_fit_the_terminal(scores: Scores, width: int, heads: list[str]) -> None:
     assert text(leaderboard(scores, width), width).splitlines()[0].split()[5:9] == heads

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from archlab.scaling.train import train
 from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab.errors import ArchlabError
-from archlab.scaling import train as train_module
+from archlab.scaling import training_loop as train_module
 from archlab.scaling.checkpoints import _Planner, _Reader
 from archlab.scaling.result import Interrupted
+from archlab.scaling.training_loop import train
 
 
 @pytest.fixture

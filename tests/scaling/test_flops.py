@@ -6,6 +6,7 @@ import pytest
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
+from archlab.layers import registry
 from archlab.scaling.flops import training_flops
 
 D, L, V = 64, 128, 99
@@ -58,6 +59,11 @@ def test_6nd_counts_every_parameter():
 )
 def test_the_papers_formulas(spec: str, forward: float):
     assert training_flops(architecture(spec), **SHAPE, convention="paper") == 3 * (forward + 4 * L * D * V)
+
+
+def test_layers_of_the_paper_have_a_formula():
+    found = {name for name, config in registry().items() if config().paper_flops(D, L) is not None}
+    assert found == {"attention", "mh-attention", "swiglu", "moe", "hyena", "hyena-experts", "mh-hyena", "mamba"}
 
 
 def test_what_the_paper_does_not_say_is_refused():

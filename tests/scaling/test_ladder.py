@@ -43,14 +43,14 @@ def test_an_own_ladder_is_read(tmp_path: Path):
     [
         ("sizes: 3", "budgets is missing"),
         ("budgets: 2e11", "budgets=200000000000.0: give a list"),
-        ("budgets: []", "budgets: give at least one"),
-        ("budgets: [-1]", "budgets=-1.0: must be positive and finite"),
-        ("budgets: [2e11]\nsize: 3", "unknown field of ladder: 'size': did you mean 'sizes'"),
-        ("budgets: [2e11]\nsizes: many", "sizes='many': give a value of type int"),
-        ("budgets: [2e11]\nspread: 1", "spread=1.0: give a factor above 1"),
-        ("budgets: [2e11]\nconvention: exat", "unknown FLOP convention 'exat': did you mean 'exact'"),
-        ("budgets: [2e11]\nutilisation: 40", "utilisation=40.0: give a fraction of at most 1"),
-        ("budgets: [2e11]\narchitectures: {a: 3}", "architectures: give specs as text"),
+        ("budgets: []", r"budgets=\[\]: give a list of numbers above 0 that is not empty"),
+        ("budgets: [-1]", "budgets=-1: give a number above 0"),
+        ("budgets: [2e11]\nsize: 3", "unknown field 'size': did you mean 'sizes'"),
+        ("budgets: [2e11]\nsizes: many", "sizes='many': give a whole number of at least 1"),
+        ("budgets: [2e11]\nspread: 1", "spread=1: give a number above 1"),
+        ("budgets: [2e11]\nconvention: exat", "convention='exat': give one of exact, paper, 6nd"),
+        ("budgets: [2e11]\nutilisation: 40", "utilisation=40: give a number above 0 and of at most 1"),
+        ("budgets: [2e11]\narchitectures: {a: 3}", "architectures.a=3: give text"),
     ],
 )
 def test_a_wrong_ladder_is_refused(tmp_path: Path, text: str, message: str):
@@ -68,5 +68,5 @@ def test_an_unknown_ladder_or_field_is_named():
 
 
 def test_a_shape_is_positive():
-    with pytest.raises(ArchlabError, match="aspect=0: must be positive"):
+    with pytest.raises(ArchlabError, match="aspect=0: give a number above 0"):
         Shape(aspect=0)

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.scaling.language_models import tiny_corpus, tiny_trial
-from archlab.scaling import train as loop
+from archlab.scaling import training_loop as loop
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import Interrupted
 from archlab.scaling.processes import Processes

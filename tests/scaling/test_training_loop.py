@@ -12,7 +12,7 @@ from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab.errors import ArchlabError
 from archlab.machine import Ceilings
-from archlab.scaling import train as loop
+from archlab.scaling import training_loop as loop
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import Interrupted, LMResult
 from archlab.scaling.training_loop import train

@@ -56,14 +56,14 @@ def test_the_same_plan_may_be_written_again_another_not(plan: Plan, tmp_path: Pa
         ({"state": 1}, "state=1 contradicts"),
         ({"flops": 5}, r"flops=5 contradicts the \d+ of its tokens by the convention exact"),
         ({"convention": "paper"}, r"flops=\d+ contradicts the \d+ of its tokens by the convention paper"),
-        ({"convention": "papers"}, "convention='papers': choose from exact, paper, 6nd"),
+        ({"convention": "papers"}, "convention='papers': give one of exact, paper, 6nd"),
         ({"budget": 3e11}, r"budget=3e\+11 is not within 1 % of flops=2\S+: \d+ steps would be nearest"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive and finite"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan: must be positive and finite"),
-        ({"learning_rate": "fast"}, "learning_rate='fast': give a value of type float"),
-        ({"seed": -1}, "seed=-1: must be at least 0"),
-        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
-        ({"steps": True}, "steps=True: give a value of type int"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: give a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: give a finite number above 0"),
+        ({"learning_rate": "fast"}, "learning_rate='fast': give a number above 0"),
+        ({"seed": -1}, "seed=-1: give a whole number from 0 to 9223372036854775807"),
+        ({"batch_size": 0}, "batch_size=0: give a whole number of at least 1"),
+        ({"steps": True}, "steps=True: give a whole number of at least 1"),
     ],
 )
 def test_a_run_that_contradicts_itself_is_refused(plan: Plan, change: dict, message: str, tmp_path: Path):
@@ -82,7 +82,7 @@ def test_runs_that_do_not_belong_together_are_refused(plan: Plan):
         (half, r"batch_size: transformer\+\+ at 2e\+11 FLOPs has 8 and 16: a budget's runs need the same"),
         ({"corpus": "other"}, r"corpus: .*other.*: losses compare only if it is the same in all runs"),
         ({"corpus_hash": "abc"}, "corpus_hash: None, abc: losses compare only"),
-        ({"seed": 2**63}, "seed=9223372036854775808: must be below"),
+        ({"seed": 2**63}, "seed=9223372036854775808: give a whole number from 0 to 9223372036854775807"),
         ({"seed": 1}, "runs: transformer.* and transformer.* are the same training run: delete one of them"),
     ]:
         with pytest.raises(ArchlabError, match=message):
@@ -94,11 +94,11 @@ def test_runs_that_do_not_belong_together_are_refused(plan: Plan):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs: []", r"runs=\[\]: give a list that is not empty"),
+        ("runs: []", r"runs=\[\]: give a list of mappings of names to values that is not empty"),
         ("[1, 2]", "give a mapping"),
-        ("runs: [{label: a}]", "run 1: spec is missing: give it in the run, or in `all`"),
-        ("runs: [{labl: a}]", "run 1: unknown field of run: 'labl': did you mean 'label'"),
-        ("all: {sead: 1}\nruns: [{label: a}]", "unknown field of all: 'sead': did you mean 'seed'"),
+        ("runs: [{label: a}]", "run 1: spec is missing: give text"),
+        ("runs: [{labl: a}]", "run 1: unknown field 'labl': did you mean 'label'"),
+        ("all: {sead: 1}\nruns: [{label: a}]", "run 1: unknown field 'sead': did you mean 'seed'"),
         ("runs: [{", "not YAML"),
     ],
 )

@@ -84,7 +84,8 @@ def test_a_damaged_row_is_named_and_the_rest_is_shown(path, column, value):
         unreadable = []
         records = store.records(unreadable=unreadable)
         if column == "provenance":
-            assert [record.provenance for record in records] == [{}, PROVENANCE]
+            assert records[0].provenance == {}
+            assert PROVENANCE.items() <= records[1].provenance.items()
             return
         assert [record.job for record in records] == [trials[1]]
         (line,) = unreadable

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-import archlab
 from archlab.store import provenance
 
 
@@ -18,15 +17,14 @@ def git(*arguments, cwd):
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A package in a repository, in the place of archlab."""
+def package(tmp_path):
+    """A package in a repository."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
     package = tmp_path / "src" / "archlab"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     git("init", cwd=tmp_path)
-    monkeypatch.setattr(archlab, "__file__", str(package / "__init__.py"))
     return package
 
 
@@ -48,16 +46,16 @@ def test_the_commit_is_that_of_the_checkout_and_says_if_files_differ(package):
     git("add", ".", cwd=package)
     git("commit", "-m", "a commit", cwd=package)
     commit = git("rev-parse", "HEAD", cwd=package)
-    assert provenance._commit() == commit
+    assert provenance._commit(package) == commit
     (package / "__init__.py").write_text("changed = True")
-    assert provenance._commit() == f"{commit}-dirty"
+    assert provenance._commit(package) == f"{commit}-dirty"
 
 
 def test_a_repository_that_only_surrounds_the_package_is_not_its_checkout(package):
     git("commit", "--allow-empty", "-m", "a commit", cwd=package)
-    assert provenance._commit() is None
+    assert provenance._commit(package) is None
 
 
 def test_without_git_there_is_no_commit(package, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert provenance._commit() is None
+    assert provenance._commit(package) is None

@@ -1,6 +1,7 @@
 """The contract suite of tasks finds what is wrong with a task."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -85,6 +86,10 @@ class RolesMissing(Echo):
         return {"token": range(self.vocab_size - 1)}
 
 
+class LongSigns(Echo):
+    signs: ClassVar[dict[str, str]] = {"token": "<t>"}
+
+
 class Undrawn(Echo):
     """Nothing is drawn here."""
 
@@ -103,6 +108,7 @@ BROKEN = {
     IgnoresItsGenerator: "test_splits_and_seeds_share_no_draw",
     ChanceTooHigh: "test_chance_is_what_guessing_by_position_reaches",
     RolesMissing: "test_every_token_id_has_one_role",
+    LongSigns: "test_signs_are_single_characters",
     Undrawn: "test_documentation_says_what_is_asked_and_draws_an_instance",
     DependsOnTrainingExamples: "test_evaluation_data_do_not_depend_on_the_number_of_training_examples",
 }

@@ -1,4 +1,4 @@
-"""What an architecture is: the spec value and its text form, backbones, catalogue."""
+"""Architectures: the value and its text form, backbones with their accounting, the catalogue."""
 
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.architectures.spec import Architecture, architecture

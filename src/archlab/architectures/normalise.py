@@ -27,13 +27,13 @@ class Normalised:
 
     architecture: Architecture
     state: int
-    """Its matrix state, see :meth:`Architecture.matrix_state`."""
+    """Matrix state by :meth:`Architecture.matrix_state`."""
     params: int
-    """Parameters of its layers, see :meth:`Architecture.layer_params`."""
+    """Parameters of the layers by :meth:`Architecture.layer_params`."""
     changes: tuple[tuple[str, str], ...]
     """Layers that have other knobs now: before and after."""
     unreached: tuple[str, ...]
-    """What could not be reached and why, a sentence each."""
+    """The targets that could not be reached and why, a sentence each."""
 
 
 def normalise(
@@ -124,8 +124,8 @@ def _state(config: LayerConfig, dim: int, length: int) -> int:
 
 
 def _options(leaf: LayerConfig, share: float, dim: int, length: int) -> dict[int, LayerConfig]:
-    """By its state, the layer with the values of its knob whose states are around a share; of several values of one state
-    the nearest to what it had."""
+    """The layer with the values of its knob whose states are around a share, by state; of several values with one state
+    the nearest to the present one."""
     now = getattr(leaf, leaf.state_knob)
     found: dict[int, LayerConfig] = {}
 
@@ -158,7 +158,7 @@ def _options(leaf: LayerConfig, share: float, dim: int, length: int) -> dict[int
 def _nearest_sum(
     times: Mapping[LayerConfig, int], options: Mapping[LayerConfig, Mapping[int, LayerConfig]], goal: float, share: float
 ) -> dict[LayerConfig, LayerConfig]:
-    """An option a layer, so that the states times how often they occur add up to the goal as nearly as they can."""
+    """One option for each layer, such that the states, times the layer's copies, add up to the goal as nearly as they can."""
     sums: dict[int, tuple[float, tuple[LayerConfig, ...]]] = {0: (0.0, ())}
     for leaf, copies in times.items():
         longer: dict[int, tuple[float, tuple[LayerConfig, ...]]] = {}

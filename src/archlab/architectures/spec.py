@@ -56,7 +56,7 @@ class Architecture:
     @property
     def num_mixing(self) -> int:
         """Layers up to the last one that mixes positions; those behind it act on each position by itself."""
-        return max((place for place, config in enumerate(self.layers, start=1) if config.kind == "sequence"), default=0)
+        return max((index for index, config in enumerate(self.layers, start=1) if config.kind == "sequence"), default=0)
 
     @property
     def label(self) -> str:
@@ -190,7 +190,7 @@ def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> A
     """Read a spec: ``architecture("3*[mh-hyena swiglu] mh-attention swiglu")``.
 
     Args:
-        spec: the text; see :mod:`archlab.architectures.parser` for the form.
+        spec: the text, in the form that :mod:`archlab.architectures.parser` describes.
         layer_defaults: values for knobs that the text does not give, by layer name and knob.
 
     Raises:

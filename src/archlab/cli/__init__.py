@@ -5,13 +5,19 @@ Every import of weight stands inside a command, so that ``--help`` answers at on
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from archlab.cli import bench, describe, normalise, run, scale, scores, store, tasks, trials
 from archlab.errors import ArchlabError
 
-app = typer.Typer(name="archlab", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    name="archlab",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
 app.command()(run.run)
 app.command()(bench.bench)
 app.command()(scores.scores)
@@ -28,9 +34,20 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(scale.app, name="scale")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import archlab
+
+        typer.echo(f"archlab {archlab.__version__}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
-def archlab(context: typer.Context) -> None:
-    """A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorise?
+def archlab(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """A laboratory for sequence-model architectures: how well does an architecture recall, copy, compress, memorize?
 
     Start with `archlab run transformer++ mamba --dry-run`, then without `--dry-run`, then `archlab report`.
     """

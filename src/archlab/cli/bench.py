@@ -1,11 +1,16 @@
 """archlab bench: how fast this machine trains, and how near to what it can do."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.options import LayerFiles
+from archlab.cli.options import Executor, LayerFiles
 from archlab.cli.run import Device
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from archlab.mad.bench import Bench
 
 
 def bench(
@@ -15,6 +20,11 @@ def bench(
     files: LayerFiles = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
     device: Annotated[Device, typer.Option(help="What to measure.")] = Device.cpu,
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", help="A protocol, by name or file; repeatable. By default, all of the package."),
+    ] = None,
+    executor: Executor = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
     """Measure this machine's ceilings and the training steps of architectures, and estimate every protocol's time.
@@ -23,6 +33,48 @@ def bench(
 
     For example: `archlab bench transformer++ "mamba swiglu mamba swiglu"`
     """
-    from archlab.cli.benching import show_speed
+    import archlab
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.mad.bench import DEMO
 
-    show_speed(specs or ["transformer++", "hyena", "mamba", "striped-mh-hyena"], workers, device.value, as_json=as_json)
+    def progress(done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            message(f"{done} of {total} kinds of training step measured")
+
+    found = archlab.bench(
+        specs or DEMO, protocols or None, device=device.value, executor=executor, workers=workers, on_progress=progress
+    )
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_table(_table(found))
+
+
+def _table(found: "Bench") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from archlab.format import duration
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for head in ("protocol", "architecture", "ms a step", "examples/s", "GFLOP/s", "of peak", "MiB", "one seed takes"):
+        table.add_column(head, justify="left" if head in ("protocol", "architecture") else "right", overflow="fold")
+    for row in found.steps:
+        table.add_row(
+            Text(row.protocol),
+            Text(row.architecture),
+            f"{row.ms:.1f}",
+            f"{row.examples_per_second:.0f}",
+            f"{row.flops_per_second / 1e9:.1f}",
+            f"{100 * row.fraction_of_gemm:.0f} %",
+            f"{row.peak_bytes / 2**20:.0f}",
+            duration(row.seconds),
+        )
+    table.caption = (
+        f"a worker's step on recall's base setting, {found.num_workers} workers at once; peak: a product of large matrices, "
+        f"{found.ceilings.gemm / 1e9:.0f} GFLOP/s a worker; copying: {found.ceilings.copy / 1e9:.1f} GB/s a worker; MiB: "
+        "predicted peak of a worker beside its process; time: all tasks, settings and grid points, if nothing stops early, "
+        "all workers together"
+    )
+    table.caption_justify = "left"
+    return table

@@ -28,7 +28,10 @@ DEFAULT_STORE = "archlab.db"
 Store = Annotated[
     str, typer.Option(metavar="PATH|URL", envvar="ARCHLAB_STORE", help="Results: an SQLite file, or any SQLAlchemy URL.")
 ]
-Tasks = Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these tasks, as in `compression,selective-copying`.")]
+Executor = Annotated[str, typer.Option(metavar="NAME", help="Where the workers run: local, processes of this machine.")]
+Tasks = Annotated[
+    str | None, typer.Option(metavar="A,B,...", help="Only these tasks, by name or short name, as in `recall,copy`.")
+]
 Settings = Annotated[str, typer.Option(metavar="base|all", help="All settings, or each task's base setting only.")]
 GridValues = Annotated[
     list[str] | None,

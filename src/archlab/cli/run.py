@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, GridValues, LayerFiles, Seeds, Set, Settings, Store, TaskFiles, Tasks
+from archlab.cli.options import DEFAULT_STORE, Executor, GridValues, LayerFiles, Seeds, Set, Settings, Store, TaskFiles, Tasks
 
 if TYPE_CHECKING:
     from archlab.jobs.events import Event, RunSummary
@@ -57,6 +57,7 @@ def run(
     ] = Race.exact,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    executor: Executor = "local",
     population: Annotated[
         str,
         typer.Option(
@@ -112,6 +113,7 @@ def run(
         "store": store,
         "race": race.value,
         "device": device.value,
+        "executor": executor,
         "workers": workers,
         "population": population_of(population),
     }

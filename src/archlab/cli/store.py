@@ -28,36 +28,38 @@ def check(
     Counts results of the present code, and those of an earlier version, which still count where the present one has none.
     """
     import sys
-    from collections import Counter
 
+    import archlab
     from archlab.cli.output import message, print_json, print_table
-    from archlab.mad.store import TrialStore
     from archlab.reports.tables import plain_table
-    from archlab.scaling.store import StudyStore
 
-    rows, unreadable = [], list[str]()
-    for kind, ledger in (("trials", TrialStore), ("training runs", StudyStore)):
-        with ledger(store, create=False) as opened:
-            records = opened.records(unreadable=unreadable)
-            statuses = Counter(record.status for record in records)
-            present = sum(record.result is not None and record.key == record.job.key for record in records)
-            rows.append(
-                {
-                    "what": kind,
-                    "all": len(records),
-                    **{status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")},
-                    "of the present code": present,
-                    "runs": len(opened.runs()),
-                }
-            )
+    found = archlab.check_store(store)
     if as_json:
-        print_json({"tables": rows, "unreadable": unreadable})
+        print_json(found.to_dict())
     else:
-        print_table(plain_table(rows))
-        for line in unreadable:
+        print_table(plain_table(found.tables))
+        for line in found.unreadable:
             message(f"warning: {line}")
-    if unreadable:
+    if found.unreadable:
         sys.exit(1)
+
+
+@app.command()
+def rekey(
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+    task_files: TaskFiles = None,
+) -> None:
+    """Carry results over a change of the code that is known to change no number.
+
+    Every result gets the key that the present code has for it, so that no run computes it again. Do this only if you know
+    that the change is harmless: archlab cannot tell.
+    """
+    import archlab
+    from archlab.cli.output import message
+
+    counts = archlab.rekey_store(store)
+    message(f"{counts['moved']} results have a new key; {counts['kept']} stand beside a result of the present code")
 
 
 @app.command()
@@ -69,14 +71,12 @@ def merge(
 
     For example: `archlab store merge colleague.db --store archlab.db`
     """
+    import archlab
     from archlab.cli.output import message
     from archlab.store.database import shown
-    from archlab.store.transfer import merge as copy
 
-    for source in sources:
-        copied = copy(source, store)
-        counts = ", ".join(f"{number} {table.replace('_', ' ')}" for table, number in copied.items())
-        message(f"{shown(source)}: {counts} copied into {shown(store)}")
+    counts = ", ".join(f"{number} {table.replace('_', ' ')}" for table, number in archlab.merge_stores(sources, store).items())
+    message(f"{counts} copied into {shown(store)}")
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Runs jobs in single-threaded worker processes on this machine."""
 
-import math
 import multiprocessing
 import os
 import pickle
@@ -10,16 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import Any, Generic, Self
 
 from archlab.errors import ArchlabError
 from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work, WorkerDiedError
 from archlab.jobs.worker import WORKER_VARIABLE, environment, serve
-
-if TYPE_CHECKING:
-    from archlab.machine import Device
+from archlab.machine import Device, available_cores, visible_gpus
 
 ATTEMPTS = 2
 """Number of tries of a job that takes its worker with it."""
@@ -33,7 +29,7 @@ class LocalExecutor(Generic[J, P, R]):
     process, so no job can change the result of another. When this process dies, its workers end by themselves.
     """
 
-    def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: "Device" = "cpu") -> None:
+    def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
         """Start no worker yet.
 
         Args:
@@ -49,7 +45,7 @@ class LocalExecutor(Generic[J, P, R]):
                 raise ArchlabError("workers import the script that starts them: run jobs under `if __name__ == '__main__':`")
         if num_workers is not None and num_workers < 1:
             raise ArchlabError(f"workers={num_workers}: must be at least 1")
-        gpus = _visible_gpus() if device == "cuda" else None
+        gpus = visible_gpus() if device == "cuda" else None
         if gpus == []:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
         self._gpus = gpus
@@ -294,23 +290,3 @@ def _inherited(variables: dict[str, str]) -> Iterator[None]:
                 else:
                     os.environ[name] = value
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        share, period = quota.read_text().split()
-        if share != "max":
-            cores = min(cores, math.ceil(int(share) / int(period)))
-    return cores
-
-
-def _visible_gpus() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name]
-    import torch
-
-    return [str(index) for index in range(torch.cuda.device_count())]

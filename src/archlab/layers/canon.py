@@ -71,6 +71,6 @@ class Canon(nn.Module):
         return {"conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         y_bd, conv = self.conv.step(x_bd, state["conv"])
         return x_bd + y_bd, {"conv": conv}

@@ -1,4 +1,4 @@
-"""The layer contract and the registry of layers.
+"""The layer contract.
 
 A layer maps ``(batch, length, dim)`` to ``(batch, length, dim)``. One file adds a family of layers:
 a frozen dataclass per layer (the config: its knobs and its accounting) beside the ``nn.Module`` that
@@ -27,7 +27,7 @@ Kind = Literal["sequence", "channel"]
 
 @dataclass(frozen=True)
 class LayerConfig(ABC):
-    """What a layer is, before anything is built: its knobs (the dataclass fields) and its costs.
+    """A layer before anything is built: its knobs (the dataclass fields) and its costs.
 
     Accounting counts the layer itself, not the norm and residual around it. ``length`` is the number
     of positions of a sequence; layers whose parameters depend on a maximum length (Hyena's filter)
@@ -70,8 +70,8 @@ class LayerConfig(ABC):
         if it is not known."""
 
     def matrix_state(self, dim: int, length: int) -> int | None:
-        """Of :meth:`state_size`, what holds content: matrices and state-space states, keys and values, without inputs that
-        a convolution or a token shift looks back on, sums that normalise, and counters.
+        """The part of :meth:`state_size` that holds content: matrices and state-space states, keys and values, without inputs
+        that a convolution or a token shift looks back on, sums that normalise, and counters.
 
         All of it unless the layer says otherwise. This is what comparisons at equal state make equal.
         """
@@ -87,7 +87,7 @@ class LayerConfig(ABC):
         """
 
     def active_flops(self, dim: int, length: int) -> int:
-        """Of :meth:`flops`, those that a token's output needs: without experts that it was not routed to.
+        """The part of :meth:`flops` that a token's output needs: without experts that it was not routed to.
 
         All of them unless the layer says otherwise.
         """
@@ -135,11 +135,11 @@ class LayerConfig(ABC):
 class Composite(LayerConfig):
     """A layer made of layers; in its text form they stand before the knobs: ``parallel(mamba, mh-attention, gate=true)``.
 
-    Its module's step form holds the states of the layers it is made of: see :mod:`archlab.layers.substates`.
+    Its module's step form holds the states of its layers, as :mod:`archlab.layers.substates` arranges them.
     """
 
     layers: tuple[LayerConfig, ...]
-    """What it is made of; not a knob."""
+    """The layers that it is made of; not a knob."""
 
     @property
     @override
@@ -202,7 +202,7 @@ def total(states: Sequence[int | None], copies: int = 1) -> int | None:
 
 @runtime_checkable
 class Recurrent(Protocol):
-    """What the module of a sequence mixer offers beside ``forward``: its step form.
+    """The step form, which the module of a sequence mixer offers beside ``forward``.
 
     The state is a flat dict of tensors with a leading batch axis. Its floating-point scalars for one
     sequence are exactly ``LayerConfig.state_size(dim, max_length)``; integer bookkeeping (the position

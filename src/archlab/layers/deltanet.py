@@ -144,7 +144,7 @@ class DeltaNet(nn.Module):
         return torch.zeros(1, dtype=at_least_float32(x).dtype, device=x.device)
 
     def _gate(self, x: Tensor, normed: Tensor) -> Tensor:
-        """What becomes of the heads' outputs (..., heads, values), given the tokens ``x`` (..., D)."""
+        """Output of the layer from those of the heads (..., heads, values), given the tokens ``x`` (..., D)."""
         return normed
 
     def _project(self, x: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -173,7 +173,7 @@ class DeltaNet(nn.Module):
         return {"kv": matrix, "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         qkv, conv = self.conv.step(self.qkv_proj(x_bd), state["conv"])
         q, k, v, beta, log_decay = self._project(x_bd, qkv)
         kv = log_decay.exp()[..., None] * state["kv"]

@@ -79,7 +79,7 @@ def check_choice(config: LayerConfig, num: int, active: int) -> None:
 
 
 class Experts(nn.Module):
-    """Copies of a layer behind a router; see :class:`ExpertsConfig`."""
+    """Copies of a layer behind a router, built by :class:`ExpertsConfig`."""
 
     def __init__(self, experts: list[nn.Module], router: Router) -> None:
         super().__init__()
@@ -91,11 +91,11 @@ class Experts(nn.Module):
         return _weighted(self.router(x_bld), [expert(x_bld) for expert in self.experts])
 
     def init_state(self, batch_size: int) -> State:
-        """See :meth:`Recurrent.init_state`."""
+        """States of its parts before the first token."""
         return init_states(self.experts, batch_size)
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`Recurrent.step`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         outputs, state = step_each(self.experts, x_bd, state)
         return _weighted(self.router(x_bd), outputs), state
 

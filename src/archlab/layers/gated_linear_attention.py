@@ -88,7 +88,7 @@ class GatedLinearAttentionConfig(LayerConfig):
 @register("mh-gated-linear-attention")
 @dataclass(frozen=True)
 class MultiHeadGatedLinearAttentionConfig(GatedLinearAttentionConfig):
-    """Gated linear attention with 8 heads: see :class:`GatedLinearAttentionConfig`."""
+    """:class:`GatedLinearAttentionConfig` with 8 heads."""
 
     heads: int = 8
 
@@ -138,7 +138,7 @@ class GatedLinearAttention(nn.Module):
         return {"kv": self.q_proj.weight.new_zeros(batch_size, self.heads, keys, values)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v, log_decay = self._project(x_bd)
         kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
         return self._read_out(x_bd, (q[..., None] * kv).sum(-2)), {"kv": kv}

@@ -113,7 +113,7 @@ class GSA(nn.Module):
         return {"k": keys, "v": keys.transpose(2, 3).clone()}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v, taken, log_decay = self._project(x_bd)
         decay = log_decay.exp()
         keys = state["k"] * decay[..., None, :] + k[..., None] * taken[..., None, :]

@@ -18,7 +18,7 @@ from archlab.layers.registry import register
 
 CHUNK = 32
 KERNEL_MAX_LENGTH = 256
-"""Of longer sequences the products of a head with one pair of states go through its states, chunk by chunk."""
+"""In longer sequences the products of a head with one pair of states go through its states, chunk by chunk."""
 
 
 @register("h3")
@@ -130,7 +130,7 @@ class H3(nn.Module):
         }
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         q_bd, k_bd, v_bd = self.qkv_proj(x_bd).chunk(3, -1)
         shifted_bd, shift = self.shift.step(k_bd, state["shift"])
         q_bdh, k_bdh, v_beh = (t.view(len(x_bd), -1, self.head_dim).mT for t in (q_bd, shifted_bd + self.shift_skip * k_bd, v_bd))

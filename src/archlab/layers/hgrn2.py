@@ -1,4 +1,4 @@
-"""HGRN2: a matrix state whose forget gates double as what a token does not write."""
+"""HGRN2: a matrix state whose keys are what its forget gates leave free."""
 
 import math
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ class HGRN2(nn.Module):
         return {"kv": weight.new_zeros(batch_size, len(weight) // self.head_dim, self.head_dim, self.head_dim)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v, log_decay = self._project(x_bd)
         kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
         return self._read_out(x_bd, (q[..., None] * kv).sum(-2)), {"kv": kv}

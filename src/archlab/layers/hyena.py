@@ -202,7 +202,7 @@ def _short_state(inner: int, groups: int) -> int:
 
 
 class HyenaBlock(nn.Module):
-    """What both operators share: tied projections, the short convolution, the kernel, the output projection."""
+    """Base of both operators: tied projections, the short convolution, the kernel, the output projection."""
 
     def __init__(
         self, dim: int, inner: int, filters: int, max_length: int, *, groups: int, filter_order: int, filter_name: str
@@ -260,7 +260,7 @@ class HyenaBlock(nn.Module):
 
 
 class Hyena(HyenaBlock):
-    """``y = W_o (x0 * conv(h, x1 * v))``; see :class:`HyenaConfig`."""
+    """``y = W_o (x0 * conv(h, x1 * v))``, built by :class:`HyenaConfig`."""
 
     def __init__(self, dim: int, max_length: int, config: HyenaConfig) -> None:
         inner = config.inner_factor * dim
@@ -279,21 +279,21 @@ class Hyena(HyenaBlock):
         return self.read_out(gated_long_conv(self.project(x_bld), *self.short_kernel(), self.kernel(x_bld.shape[1])))
 
     def init_state(self, batch_size: int) -> State:
-        """See :meth:`Recurrent.init_state`."""
+        """The state before the first token."""
         return {
             "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
             "signal": self.empty(batch_size, self.memory, self.out_proj.in_features),
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`Recurrent.step`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
         y_bc, memory = self.filter_step(x1_bc * v_bc, state["signal"])
         return self.out_proj(x0_bc * y_bc), {"short": short_bkc, "signal": memory}
 
 
 class MultiHeadHyena(HyenaBlock):
-    """``y = W_o (q . conv(h, k v^T))`` head by head; see :class:`MultiHeadHyenaConfig`."""
+    """``y = W_o (q . conv(h, k v^T))`` head by head, built by :class:`MultiHeadHyenaConfig`."""
 
     def __init__(self, dim: int, max_length: int, config: MultiHeadHyenaConfig) -> None:
         super().__init__(
@@ -315,7 +315,7 @@ class MultiHeadHyena(HyenaBlock):
         return self.read_out(y_hebl.flatten(0, 1))
 
     def init_state(self, batch_size: int) -> State:
-        """See :meth:`Recurrent.init_state`."""
+        """The state before the first token."""
         history = (self.max_length - 1, self.out_proj.in_features)
         return {
             "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
@@ -324,7 +324,7 @@ class MultiHeadHyena(HyenaBlock):
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`Recurrent.step`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         q_bc, v_bc, k_bc, short_bkc = self.project_step(x_bd, state["short"])
         keys_blc = torch.cat([state["keys"], k_bc[:, None]], dim=1)
         values_blc = torch.cat([state["values"], v_bc[:, None]], dim=1)

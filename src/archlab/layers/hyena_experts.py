@@ -103,7 +103,7 @@ class HyenaExpertsConfig(LayerConfig):
 
 
 class HyenaExperts(HyenaBlock):
-    """Hyena behind a router; see :class:`HyenaExpertsConfig`. Channel ``c`` belongs to expert ``c`` modulo their number."""
+    """Hyena behind a router, built by :class:`HyenaExpertsConfig`. Channel ``c`` belongs to expert ``c`` modulo their number."""
 
     def __init__(self, dim: int, max_length: int, config: HyenaExpertsConfig) -> None:
         width = config.width(dim)
@@ -119,7 +119,7 @@ class HyenaExperts(HyenaBlock):
         return self.read_out((y_cbl.view(-1, *weights_ebl.shape) * weights_ebl).sum(1))
 
     def init_state(self, batch_size: int) -> State:
-        """See :meth:`Recurrent.init_state`."""
+        """The state before the first token."""
         channels = len(self.skip)
         return {
             "short": self.empty(batch_size, KERNEL_SIZE - 1, 3 * channels),
@@ -127,7 +127,7 @@ class HyenaExperts(HyenaBlock):
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`Recurrent.step`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         weights_be = self.router(x_bd)
         x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
         y_bc, signal_blc = self.filter_step(x1_bc * v_bc, state["signal"])

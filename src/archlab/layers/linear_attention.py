@@ -23,7 +23,7 @@ EPS = 1e-6
 class LinearAttentionConfig(LayerConfig):
     """Linear attention (arXiv 2006.16236, equations 9 to 12) with one head.
 
-    Knobs: ``heads``; ``feature_map`` of queries and keys, untied (see :mod:`archlab.layers.ops.feature_map`);
+    Knobs: ``heads``; ``feature_map`` of queries and keys, untied, of :mod:`archlab.layers.ops.feature_map`;
     ``normalize`` by the sum of the scores. Scores are scaled by the head's width under ``taylor`` only.
     """
 
@@ -77,7 +77,7 @@ class LinearAttentionConfig(LayerConfig):
 @register("mh-linear-attention")
 @dataclass(frozen=True)
 class MultiHeadLinearAttentionConfig(LinearAttentionConfig):
-    """Linear attention with 16 heads: see :class:`LinearAttentionConfig`."""
+    """:class:`LinearAttentionConfig` with 16 heads."""
 
     heads: int = 16
 
@@ -133,7 +133,7 @@ class LinearAttention(nn.Module):
         return state
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v = self._project(x_bd)
         new = {"kv": state["kv"] + k[..., None] * v[..., None, :]}
         mixed = (q[..., None] * new["kv"]).sum(-2)

@@ -72,7 +72,7 @@ class LIV(nn.Module):
         return {"conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         b_bd, c_bd, u_bd = self.in_proj(x_bd).chunk(3, -1)
         y_bd, conv = self.conv.step(b_bd * u_bd, state["conv"])
         return self.out_proj(c_bd * y_bd), {"conv": conv}

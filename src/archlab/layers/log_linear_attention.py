@@ -115,7 +115,7 @@ class LevelWeights(nn.Module):
         return {"buckets": empty, "position": torch.zeros(len(empty), dtype=torch.int64, device=empty.device)}
 
     def read(self, x_bd: Tensor, q_bhk: Tensor, buckets_behkv: Tensor) -> Tensor:
-        """What ``q`` reads of all buckets (B, E, H, K, V) at the token's weights, (B, H, V)."""
+        """Values (B, H, V) that ``q`` reads of all buckets (B, E, H, K, V) at the token's weights."""
         return torch.einsum("bhk,bhe,behkv->bhv", q_bhk, self(x_bd), buckets_behkv)
 
     @staticmethod

@@ -128,7 +128,7 @@ class Mamba(nn.Module):
         return {"ssm": self.A_log.new_zeros(batch_size, d_state, inner), "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         x_bc, z_bc = self.in_proj(x_bd).chunk(2, dim=-1)
         x_bc, conv = self.conv.step(x_bc, state["conv"])
         x_bc = F.silu(x_bc)

@@ -134,7 +134,7 @@ class Mamba2(nn.Module):
         return {"ssm": matrix, "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         z, xbc, dt = self.in_proj(x_bd).split(self.in_split, dim=-1)
         xbc, conv = self.conv.step(xbc, state["conv"])
         c, b, x, dt, log_decay = self._heads(xbc, dt)

@@ -107,7 +107,7 @@ class MesaNet(nn.Module):
         return q, k, v, F.logsigmoid(decay), rate.sigmoid()
 
     def _ridge(self) -> Tensor:
-        """What is added to the diagonals of the key matrices (heads, width)."""
+        """Ridge that is added to the diagonals of the key matrices (heads, width)."""
         return F.softplus(self.ridge) + LEAST_RIDGE
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class MesaNet(nn.Module):
         return {"kk": matrices[0], "kv": matrices[1], "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         qk, conv = self.conv.step(self.qk_proj(x_bd), state["conv"])
         q, k, v, log_decay, rate = self._project(x_bd, qk)
         decay, written = log_decay.exp()[..., None], (rate * k)[..., None]

@@ -81,7 +81,7 @@ class MinGRU(nn.Module):
         self.out_proj = nn.Linear(inner, dim, bias=False) if inner != dim else nn.Identity()
 
     def _mix(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is kept of the state, what is taken of the candidate, and the candidate, each (..., W)."""
+        """Factors of the state and of the candidate, and the candidate, each (..., W)."""
         gate, candidate = projected.chunk(2, -1)
         return torch.sigmoid(-gate), torch.sigmoid(gate), candidate
 
@@ -103,7 +103,7 @@ class MinGRU(nn.Module):
         return {"h": self.in_proj.weight.new_zeros(batch_size, self.inner)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         decay_bw, inputs_bw = self._recurrence(x_bd)
         h_bw = decay_bw * state["h"] + inputs_bw
         return self.out_proj(h_bw), {"h": h_bw}

@@ -48,7 +48,7 @@ def inner_width(dim: int) -> int:
 
 
 class ChannelMixer(LayerConfig):
-    """What the channel mixers share: no state, and two operations a weight and position."""
+    """Base of the channel mixers: no state, and two operations a weight and position."""
 
     kind: ClassVar[Literal["sequence", "channel"]] = "channel"
 

@@ -130,7 +130,7 @@ class MLSTM(nn.Module):
         return {"kv": zeros(*shape, keys, values), "k": zeros(*shape, keys), "m": zeros(*shape)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v, log_i, log_f = self._project(x_bd)
         m = torch.maximum(log_f.detach() + state["m"], log_i.detach())
         kept = torch.exp(log_f + state["m"] - m)[..., None]

@@ -48,7 +48,7 @@ class MoEConfig(ChannelMixer):
         return self.num * (self.inner or -(-inner_width(dim) // self.num))
 
     def _weights(self, dim: int) -> int:
-        """Of all units, biases of the reference's router aside."""
+        """Weights of all units, without the biases of the reference's router."""
         return self._units(dim) * dim * (2 + (self.num if self.reference else 1))
 
     @override
@@ -79,7 +79,7 @@ class MoEConfig(ChannelMixer):
 
 
 class MoE(nn.Module):
-    """Gated units behind a router; see :class:`MoEConfig`."""
+    """Gated units behind a router, built by :class:`MoEConfig`."""
 
     def __init__(self, dim: int, units: int, config: MoEConfig) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class ParallelConfig(Composite):
 
 
 class Parallel(nn.Module):
-    """The sum of its branches; see :class:`ParallelConfig`."""
+    """The sum of its branches, built by :class:`ParallelConfig`."""
 
     def __init__(self, branches: list[nn.Module], gate_dim: int) -> None:
         """``gate_dim``: the width, 0 for no gates."""
@@ -78,10 +78,10 @@ class Parallel(nn.Module):
         return self._sum(x_bld, [branch(x_bld) for branch in self.branches])
 
     def init_state(self, batch_size: int) -> State:
-        """See :meth:`Recurrent.init_state`."""
+        """States of its parts before the first token."""
         return init_states(self.branches, batch_size)
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`Recurrent.step`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         outputs, state = step_each(self.branches, x_bd, state)
         return self._sum(x_bd, outputs), state

@@ -115,7 +115,7 @@ class RetNet(nn.Module):
         return {"kv": weight.new_zeros(batch_size, self.heads, keys, values), "position": position}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         # The tokens of a step lie along the position axis while they are projected: (1, B, H, width).
         q, k, v = (t[0] for t in self._project(x_bd[None], state["position"]))
         kv = self._log_decay(k).exp()[:, None, None] * state["kv"] + k[..., None] * v[..., None, :]

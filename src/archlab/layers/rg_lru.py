@@ -130,7 +130,7 @@ class RGLRU(nn.Module):
         return {"h": self.Lambda.new_zeros(batch_size, len(self.Lambda)), "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         u_bw, conv = self.conv.step(self.in_proj(x_bd), state["conv"])
         decay_bw, inputs_bw = self._recurrence(u_bw)
         h_bw = decay_bw * state["h"] + inputs_bw

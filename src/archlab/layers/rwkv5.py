@@ -17,7 +17,7 @@ from archlab.layers.ops.token_shift import before
 from archlab.layers.registry import register
 
 NORM_EPS = 64e-5
-"""Of the group norm, whose input the authors' code divides by 8 under an epsilon of 1e-5."""
+"""Epsilon of the group norm, whose input the authors' code divides by 8 under an epsilon of 1e-5."""
 
 
 @register("rwkv-5")
@@ -145,7 +145,7 @@ class RWKV5(nn.Module):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
     def _mixed(self, x: Tensor, last: Tensor) -> tuple[Tensor, ...]:
-        """What receptance, key, value and gate see of a token and the one before (..., D), and the decays' log rates."""
+        """Inputs of receptance, key, value and gate (..., D), mixed from a token and the one before, and log rates of decays."""
         return *(torch.addcmul(x, last - x, mix) for mix in self.mix), self.log_rate
 
     def _project(self, x: Tensor, last: Tensor) -> tuple[Tensor, ...]:
@@ -164,7 +164,7 @@ class RWKV5(nn.Module):
         return out
 
     def _bonus(self, r: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What a token reads of itself (..., heads, width)."""
+        """Values that a token reads of itself (..., heads, width)."""
         return (r * self.bonus * k).sum(-1, keepdim=True) * v
 
     def forward(self, x_bld: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class RWKV5(nn.Module):
         return {"kv": zeros(batch_size, self.heads, *[self.bonus.shape[1]] * 2), "last": zeros(batch_size, self.mix.shape[1])}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         r, k, v, log_decay, gate = self._project(x_bd, state["last"])
         mixed = (r[..., None] * state["kv"]).sum(-2) + self._bonus(r, k, v)
         kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
@@ -207,7 +207,7 @@ class TokenShiftMixer(nn.Module, ABC):
         return {"last": self.mix.new_zeros(batch_size, self.mix.shape[-1])}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         return self._mix(x_bd, state["last"]), {"last": x_bd}
 
 

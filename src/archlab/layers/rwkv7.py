@@ -18,7 +18,7 @@ from archlab.layers.rwkv5 import RWKV5ChannelMixerConfig, RWKV5Config, TokenShif
 
 LEAST_LOG_DECAY = -math.exp(-0.5)
 NORM_EPS = 1e-5
-"""Of the group norm, for each channel of a head."""
+"""Epsilon of the group norm, for each channel of a head."""
 
 
 @register("rwkv-7")
@@ -33,7 +33,7 @@ class RWKV7Config(RWKV5Config):
     paper: ClassVar[str] = "arXiv 2503.14456"
 
     def _ranks(self, dim: int) -> list[int]:
-        """Of decays, in-context learning rates and gates."""
+        """Ranks of decays, in-context learning rates and gates."""
         return [max(32, 32 * round(factor * math.sqrt(dim) / 32)) for factor in (2.5, 2.5, 5.0)]
 
     @override
@@ -148,7 +148,7 @@ class RWKV7(nn.Module):
         return {"kv": zeros(batch_size, self.heads, *[self.bonus.shape[1]] * 2), "last": zeros(batch_size, self.mix.shape[1])}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         r, log_decay, k, v, kappa, rate, gate = self._project(x_bd, state["last"])
         removed = -(kappa[..., None] * state["kv"]).sum(-2, keepdim=True)
         kv = log_decay.exp()[..., None] * state["kv"] + (rate * kappa)[..., None] * removed + k[..., None] * v[..., None, :]

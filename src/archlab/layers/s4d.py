@@ -72,6 +72,6 @@ class S4D(nn.Module):
         return {"ssm": self.ssm.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         y_bd, ssm = self.ssm.step(x_bd, state["ssm"])
         return F.glu(self.out_proj(F.gelu(y_bd))), {"ssm": ssm}

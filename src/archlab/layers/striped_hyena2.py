@@ -244,7 +244,7 @@ class ModalFilter(nn.Module):
 
 
 class GroupedHyena(nn.Module):
-    """``y = W_o (x0 * (conv(h, x1 * v) + b * x1 * v))``; see :class:`_GroupedHyenaConfig`.
+    """``y = W_o (x0 * (conv(h, x1 * v) + b * x1 * v))``, built by :class:`_GroupedHyenaConfig`.
 
     ``forward`` takes any length. It is exact to the last bit about the past where kernels are short, and at lengths
     of up to 128; beyond, longer kernels are convolved by Fourier transforms.
@@ -276,13 +276,13 @@ class GroupedHyena(nn.Module):
         return out_bld
 
     def init_state(self, batch_size: int) -> State:
-        """See :meth:`Recurrent.init_state`."""
+        """The state before the first token."""
         groups = len(self.filter(1))
         memory = self.skip.new_zeros(batch_size, self.memory, groups, len(self.skip) // groups)
         return {"short": self.short_conv.init_state(batch_size), "memory": memory}
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`Recurrent.step`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         u_bc, short = self.short_conv.step(self.in_proj(x_bd), state["short"])
         x0_bd, x1_bd, v_bd = u_bc.chunk(3, -1)
         signal_bd = x1_bd * v_bd

@@ -10,10 +10,10 @@ State = dict[str, Tensor]
 
 
 def init_states(layers: Iterable[nn.Module], batch_size: int) -> State:
-    """The states of all sequence mixers before the first token, each name behind the layer's place: ``"0.keys"``."""
+    """The states of all sequence mixers before the first token, each name behind the layer's index: ``"0.keys"``."""
     return {
-        f"{place}.{name}": tensor
-        for place, layer in enumerate(layers)
+        f"{index}.{name}": tensor
+        for index, layer in enumerate(layers)
         if isinstance(layer, Recurrent)
         for name, tensor in layer.init_state(batch_size).items()
     }
@@ -23,9 +23,9 @@ def step_each(layers: Iterable[nn.Module], x_bd: Tensor, state: State) -> tuple[
     """One token (B, D) through every layer: the outputs (B, D), and the new states as :func:`init_states` has them."""
     outputs: list[Tensor] = []
     after: State = {}
-    for place, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         if isinstance(layer, Recurrent):
-            prefix = f"{place}."
+            prefix = f"{index}."
             own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
             y_bd, own = layer.step(x_bd, own)
             after |= {prefix + name: tensor for name, tensor in own.items()}

@@ -113,7 +113,7 @@ class TTTLinear(nn.Module):
         return q, k, v, self.max_rate * at_least_float32(self.rate_proj(x_bld)).sigmoid().transpose(1, 2)[:, :, None]
 
     def _scales(self) -> Tensor:
-        """What the summed gradients are multiplied with at each position of a mini-batch (mini_batch, 1)."""
+        """Factors of the summed gradients at each position of a mini-batch (mini_batch, 1)."""
         position = torch.arange(1, self.mini_batch + 1, dtype=self.step_offset.dtype, device=self.step_offset.device)
         return (1 / position + self.step_offset).clamp(min=0)[:, None]
 
@@ -131,7 +131,7 @@ class TTTLinear(nn.Module):
         return q + normed * self.inner_norm_weight + self.inner_norm_bias, (k1.transpose(2, 3) * rate) @ gradient
 
     def _gradient(self, z: Tensor, target: Tensor) -> Tensor:
-        """Of ``|LN(z) - target|^2 / 2`` by ``z``, (B, heads, tokens, width)."""
+        """Derivative of ``|LN(z) - target|^2 / 2`` by ``z``, (B, heads, tokens, width)."""
         centred = z - z.mean(-1, keepdim=True)
         rstd = torch.rsqrt(centred.square().mean(-1, keepdim=True) + NORM_EPS)
         normed = centred * rstd
@@ -162,7 +162,7 @@ class TTTLinear(nn.Module):
         return {"inner": inner, "summed": torch.zeros_like(inner), "position": position}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token: see :class:`archlab.layers.Recurrent`."""
+        """One token (B, D) and the state to the output (B, D) and the next state."""
         # The tokens of a step lie along the position axis while they are projected.
         *qkv, rate = self._project(x_bd[None], state["position"])
         q, k, v = (t.transpose(0, 2) for t in qkv)

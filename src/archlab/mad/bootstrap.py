@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Units:
-    """What one trained model scored on every test unit: score = numerators.sum() / denominators.sum()."""
+    """The scores of one trained model by test unit: score = numerators.sum() / denominators.sum()."""
 
     numerators: NDArray[np.float32]
     denominators: NDArray[np.float32]
@@ -37,7 +37,7 @@ class Interval:
 
 
 def percentile_interval(samples: Floats, confidence: float) -> Interval:
-    """The central ``confidence`` share of the samples."""
+    """The interval that holds the central ``confidence`` fraction of the samples."""
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail])
     return Interval(float(low), float(high))
@@ -55,8 +55,8 @@ def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: i
     variance by (S - 1) / S (Davison and Hinkley, Bootstrap Methods, sec. 3.8), and samples are cut to [0, 1].
     With one seed only test units are resampled.
 
-    Where the spread between seeds dominates, few seeds still give intervals that are too narrow: how much, docs/scores.md
-    tells.
+    Where the spread between seeds dominates, few seeds still give intervals that are too narrow; docs/scores.md
+    has measurements.
     """
     samples = np.empty((len(cells), resamples))
     shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -122,7 +122,7 @@ def _resample_alike(cells: Sequence[Sequence[Units]], sizes: tuple[int, ...], re
 
 
 def _multiplicities(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.float32]:
-    """How often each of ``size`` units is drawn in each resample: ``(resamples, size)``."""
+    """Number of times that each of ``size`` units is drawn in each resample: ``(resamples, size)``."""
     drawn = rng.integers(0, size, size=(resamples, size))
     drawn += size * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Comparing architectures: paired differences; and protocols: agreement of their rankings."""
+"""Comparisons: paired differences of architectures, and the agreement of two rankings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Agreement:
     """Kendall's tau-b between two rankings of the same architectures."""
 
     tau: float | None
-    """None if one of them ranks all alike."""
+    """None if one of them gives all architectures the same rank."""
     interval: Interval | None
     num_architectures: int
 

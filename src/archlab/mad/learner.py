@@ -11,6 +11,7 @@ from archlab.architectures.backbones import Backbone
 from archlab.mad.data import Examples
 from archlab.mad.recipe import Recipe
 from archlab.tasks import IGNORE
+from archlab.training.optimiser import update
 
 
 class Objective(nn.Module):
@@ -50,17 +51,6 @@ class Learner:
         compiled = torch.compile(self.objective, dynamic=False) if self.recipe.compiled else self.objective
         self.loss: Callable[..., Tensor] = compiled
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Of every group of parameters."""
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-
     def update(self) -> None:
-        """Clip if the recipe says so, take the optimiser's step, and clear the gradients."""
-        if self.recipe.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        """Take the optimiser's step, as the recipe says."""
+        update(self.model, self.optimizer, self.recipe.grad_clip)

@@ -1,17 +1,14 @@
 """How much memory a trial will take at its peak, found out without computing it."""
 
 import functools
-import os
-import re
-from pathlib import Path
 from typing import Any, Literal
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import is_third_party
+from archlab.machine import available_bytes, query_gpus
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Trial
-from archlab.store.provenance import query_gpus
 from archlab.tasks import Task
 from archlab.training.memory import FRAGMENTATION, step_bytes
 
@@ -57,18 +54,6 @@ def _step_bytes(
         lambda model, mode: Objective(model, recipe)(*(mode.from_tensor(x) for x in examples)),
         until_error=any(is_third_party(layer) for layer in architecture.layers),
     )
-
-
-def available_bytes() -> int:
-    """Memory that this machine, or the container that this process runs in, has to give."""
-    limits = [int(line.split()[1]) << 10 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
-    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
-    if limit.isdigit() and used.isdigit():
-        cached = re.search(r"^inactive_file (\d+)", _read("/sys/fs/cgroup/memory.stat"), re.MULTILINE)  # given up when asked for
-        limits.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
-    if not limits:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(limits)
 
 
 def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> int:
@@ -118,7 +103,3 @@ def _scalars(trial: Trial) -> int:
     setting = trial.setting
     batch = min(trial.recipe.batch_size, setting.num_train_examples)
     return batch * setting.input_length * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text(encoding="ascii") if Path(path).exists() else ""

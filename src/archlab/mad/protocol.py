@@ -16,16 +16,15 @@ A protocol is a YAML file, in the package or the user's own::
         grid: {learning_rate: [2.0e-3]}
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import items, mapping, naming, read_yaml
+from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
 from archlab.tasks import Task, registry, setting
@@ -34,17 +33,16 @@ if TYPE_CHECKING:
     from archlab.architectures import Architecture
     from archlab.mad.trial import Trial
 
-_FIELDS = {"summary", "dim", "layer_defaults", "seeds", "grid", "recipe", "tasks"}
-_TASK_FIELDS = {"base", "vary", "recipe", "grid"}
-_GRID_FIELDS = ("learning_rate", "weight_decay")
+_GRID_NAMES = {"lr": "learning_rate", "wd": "weight_decay"}
+"""Short names of the axes of a grid."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """The grid of a task: every learning rate with every weight decay."""
 
-    learning_rate: tuple[float, ...]
-    weight_decay: tuple[float, ...]
+    learning_rate: Annotated[tuple[Positive, ...], not_empty]
+    weight_decay: Annotated[tuple[NonNegative, ...], not_empty]
 
     def __post_init__(self) -> None:
         """Check the values; each counts once.
@@ -52,16 +50,7 @@ class Grid:
         Raises:
             ArchlabError: naming the axis, its value and what is allowed.
         """
-        for axis in fields(self):
-            values = getattr(self, axis.name)
-            if not values:
-                raise ArchlabError(f"grid: {axis.name} is empty: give at least one value")
-            for value in values:
-                is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-                if not is_number or value < 0 or (value == 0 and axis.name == "learning_rate"):
-                    allowed = "positive" if axis.name == "learning_rate" else "not negative"
-                    raise ArchlabError(f"grid: {axis.name}={value!r}: give finite numbers that are {allowed}")
-            object.__setattr__(self, axis.name, tuple(dict.fromkeys(map(float, values))))
+        check_fields(self, "grid")
 
     def points(self) -> list[tuple[float, float]]:
         """(learning rate, weight decay) in grid order, see :func:`archlab.mad.selection.grid_order`."""
@@ -83,9 +72,9 @@ class Protocol:
 
     name: str
     summary: str
-    dim: int
+    dim: Count
     layer_defaults: Mapping[str, Mapping[str, Any]]
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[Natural, ...], not_empty]
     tasks: Mapping[str, TaskPlan]
 
     def __post_init__(self) -> None:
@@ -94,16 +83,9 @@ class Protocol:
         Raises:
             ArchlabError: naming the protocol, the field, its value and what is allowed.
         """
-        if type(self.dim) is not int or self.dim < 1:
-            raise ArchlabError(f"protocol {self.name}: dim={self.dim!r}: give a whole number of at least 1")
-        for seed in self.seeds:
-            if type(seed) is not int or seed < 0:
-                raise ArchlabError(f"protocol {self.name}: seed {seed!r}: give whole numbers that are not negative")
-        if not self.seeds:
-            raise ArchlabError(f"protocol {self.name}: seeds are empty: give at least one")
+        check_fields(self, f"protocol {self.name}")
         if not self.tasks:
             raise ArchlabError(f"protocol {self.name}: tasks are empty: give at least one of {', '.join(registry())}")
-        object.__setattr__(self, "seeds", tuple(dict.fromkeys(self.seeds)))
 
     @property
     def num_settings(self) -> int:
@@ -183,22 +165,20 @@ class Protocol:
             name: TaskPlan(
                 settings=tuple(setting(name, **knobs) for knobs in plan["settings"]),
                 recipe=Recipe.from_dict(plan["recipe"]),
-                grid=Grid(tuple(plan["grid"]["learning_rate"]), tuple(plan["grid"]["weight_decay"])),
+                grid=read_fields(Grid, plan["grid"], "grid"),
             )
             for name, plan in values["tasks"].items()
         }
-        return cls(**values | {"seeds": tuple(values["seeds"]), "tasks": tasks})
+        return read_fields(cls, values | {"tasks": tasks}, "protocol")
 
     def with_tasks(self, names: Sequence[str]) -> "Protocol":
-        """Only these tasks, in the protocol's order.
+        """Keep only these tasks, given by name or short name, in the protocol's order.
 
         Raises:
             ArchlabError: the protocol has no such task, or none is left.
         """
-        for name in names:
-            if name not in self.tasks:
-                raise unknown(f"task of protocol {self.name}:", name, self.tasks)
-        return replace(self, tasks={name: plan for name, plan in self.tasks.items() if name in names})
+        chosen = {self._task(name) for name in names}
+        return replace(self, tasks={name: plan for name, plan in self.tasks.items() if name in chosen})
 
     def with_base_settings(self) -> "Protocol":
         """Only the base setting of each task."""
@@ -210,8 +190,8 @@ class Protocol:
         Raises:
             ArchlabError: no such axis, no values, or values that are not allowed.
         """
-        chosen = {name: tuple(numbers) for name, numbers in mapping("grid", values, _GRID_FIELDS).items()}
-        return self._each(lambda _, plan: replace(plan, grid=replace(plan.grid, **chosen)))
+        chosen = {name: tuple(numbers) for name, numbers in values.items()}
+        return self._each(lambda _, plan: replace(plan, grid=read_fields(Grid, vars(plan.grid) | chosen, "grid")))
 
     def with_seeds(self, seeds: Iterable[int]) -> "Protocol":
         """Other seeds.
@@ -222,21 +202,21 @@ class Protocol:
         return replace(self, seeds=tuple(seeds))
 
     def with_value(self, key: str, value: Any) -> "Protocol":
-        """One value changed: ``dim``, a recipe's field (``recipe.steps``), a knob of every task that has it
+        """Change one value: ``dim``, a field of every recipe (``recipe.steps``), a knob of every task that has it
         (``length``), or of one task (``compression.length``).
 
         A knob is changed in every setting; settings that become equal are kept once.
 
         Raises:
-            ArchlabError: nothing of that name, or the settings become impossible.
+            ArchlabError: nothing has that name, or the settings become impossible.
         """
         owner, _, name = key.rpartition(".")
         if key == "dim":
             return replace(self, dim=value)
+        self._check_home(owner, name)
         if owner == "recipe":
             return self._each(lambda _, plan: replace(plan, recipe=Recipe.from_dict(plan.recipe.to_dict() | {name: value})))
-        if owner and owner not in self.tasks:
-            raise unknown(f"task of protocol {self.name}:", owner, [*self.tasks, "recipe"])
+        owner = owner and self._task(owner)
         concerned = [task for task, plan in self.tasks.items() if owner in ("", task) and name in plan.settings[0].knobs()]
         if not concerned:
             knobs = {knob for task, plan in self.tasks.items() if owner in ("", task) for knob in plan.settings[0].knobs()}
@@ -250,6 +230,28 @@ class Protocol:
             return replace(plan, settings=tuple(dict.fromkeys(settings)))
 
         return self._each(changed)
+
+    def _task(self, name: str) -> str:
+        """The name of a task of the protocol by its name or short name."""
+        names = {plan.settings[0].short: task for task, plan in self.tasks.items()} | {task: task for task in self.tasks}
+        if name not in names:
+            raise unknown(f"task of protocol {self.name}:", name, names)
+        return names[name]
+
+    def _check_home(self, owner: str, name: str) -> None:
+        """Refuse a name that belongs to another part of the protocol.
+
+        Raises:
+            ArchlabError: saying where it belongs.
+        """
+        if name in _GRID_NAMES or name in _GRID_NAMES.values():
+            raise ArchlabError(f"{name} belongs to the grid: write --grid {name}=A,B")
+        in_recipe = name in (f.name for f in fields(Recipe))
+        is_knob = name == "dim" or any(name in plan.settings[0].knobs() for plan in self.tasks.values())
+        if owner == "recipe" and is_knob and not in_recipe:
+            raise ArchlabError(f"{name} does not belong to the recipe: write {name}")
+        if owner != "recipe" and in_recipe and not is_knob:
+            raise ArchlabError(f"{name} belongs to the recipe: write recipe.{name}")
 
     def _each(self, change: Callable[[str, TaskPlan], TaskPlan]) -> "Protocol":
         return replace(self, tasks={name: change(name, plan) for name, plan in self.tasks.items()})
@@ -294,46 +296,58 @@ def parse_protocol(name: str, text: str) -> Protocol:
         ArchlabError: naming the protocol, the field and what is wrong with it.
     """
     with naming(f"protocol {name}"):
-        values = read_yaml(text)
-        if not isinstance(values, dict):
-            raise ArchlabError(f"must be a mapping of {', '.join(sorted(_FIELDS))}")
-        for field in ("summary", "dim", "seeds", "grid", "tasks"):
-            if field not in mapping("a protocol", values, _FIELDS):
-                raise ArchlabError(f"{field} is missing")
-        if not isinstance(values["summary"], str):
-            raise ArchlabError(f"summary={values['summary']!r}: give one line of text")
-        seeds = items("seeds", values["seeds"])
+        file = read_fields(_ProtocolFile, read_yaml(text))
         tasks = {}
-        for task, plan in mapping("tasks", values["tasks"], registry()).items():
-            chosen = mapping(f"tasks.{task}", plan, _TASK_FIELDS)
+        for task, values in file.tasks.items():
             with naming(f"tasks.{task}"):
-                tasks[task] = _task_plan(task, chosen, values)
-        layer_defaults = _layer_defaults(values.get("layer_defaults"))
-    return Protocol(name, values["summary"], values["dim"], layer_defaults, seeds, tasks)
+                plan = _task_plan(task, read_fields(_TaskFile, values), file)
+            name_in_full = plan.settings[0].name
+            if name_in_full in tasks:
+                raise ArchlabError(f"tasks: {name_in_full} is there twice")
+            tasks[name_in_full] = plan
+        for layer_name, knobs in file.layer_defaults.items():
+            with naming("layer_defaults"):
+                layer(layer_name, **knobs)
+    return Protocol(name, file.summary, file.dim, file.layer_defaults, file.seeds, tasks)
 
 
-def _task_plan(task: str, plan: dict[str, Any], shared: dict[str, Any]) -> TaskPlan:
-    base = mapping("base", plan.get("base"))
-    vary = mapping("vary", plan.get("vary"))
-    varied = [{knob: value} for knob, values in vary.items() for value in items(f"vary.{knob}", values)]
-    grid = mapping("grid", shared["grid"], _GRID_FIELDS) | mapping("grid", plan.get("grid"), _GRID_FIELDS)
-    for axis in _GRID_FIELDS:
-        if axis not in grid:
-            raise ArchlabError(f"grid: {axis} is missing")
-    settings = (setting(task, **base | change) for change in [{}, *varied])
+@dataclass(frozen=True, kw_only=True)
+class _ProtocolFile:
+    """A protocol as its file has it."""
+
+    summary: str
+    dim: Count
+    layer_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seeds: Annotated[tuple[Natural, ...], not_empty]
+    grid: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TaskFile:
+    """A task of a protocol as its file has it; recipe and grid change those that the tasks share."""
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    vary: Mapping[str, Annotated[list[Any], not_empty]] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def _task_plan(task: str, own: _TaskFile, shared: _ProtocolFile) -> TaskPlan:
+    varied = ({knob: value} for knob, values in own.vary.items() for value in values)
+    settings = (setting(task, **{**own.base, **change}) for change in ({}, *varied))
     return TaskPlan(
         settings=tuple(dict.fromkeys(settings)),
-        recipe=Recipe.from_dict(mapping("recipe", shared.get("recipe")) | mapping("recipe", plan.get("recipe"))),
-        grid=Grid(**{axis: items(f"grid: {axis}", values) for axis, values in grid.items()}),
+        recipe=Recipe.from_dict({**shared.recipe, **own.recipe}),
+        grid=read_fields(Grid, {**shared.grid, **own.grid}, "grid"),
     )
-
-
-def _layer_defaults(values: Any) -> dict[str, dict[str, Any]]:
-    defaults = {name: mapping(f"layer_defaults.{name}", knobs) for name, knobs in mapping("layer_defaults", values).items()}
-    for name, knobs in defaults.items():
-        with naming("layer_defaults"):
-            layer(name, **knobs)
-    return defaults
 
 
 def _folder() -> Any:

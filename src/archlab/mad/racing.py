@@ -14,7 +14,6 @@ from typing_extensions import override
 from archlab.jobs.executor import Thresholds
 from archlab.jobs.scheduler import Policy
 from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
-from archlab.mad.train import evaluation_steps
 from archlab.mad.trial import Trial, TrialResult, alike
 from archlab.store.record import RACED, SETTLED
 
@@ -93,5 +92,5 @@ class Racing(Policy[Trial, TrialResult]):
 def rungs(trial: Trial) -> Sequence[int]:
     """The evaluated steps at which a trial is compared with others of its grid group: the first at or after each
     fraction."""
-    steps = sorted(evaluation_steps(trial.recipe, trial.num_steps, trial.setting.num_train_examples))
+    steps = sorted(trial.recipe.evaluation_steps(trial.setting.num_train_examples))
     return sorted({next(step for step in steps if step >= fraction * trial.num_steps) for fraction in RUNGS} - {steps[-1]})

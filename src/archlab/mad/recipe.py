@@ -1,37 +1,37 @@
-"""How a model is trained and judged: optimiser, schedule, budget, stopping, selection."""
+"""The recipe of a trial: optimiser, schedule, budget, stopping, selection."""
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
-from archlab.errors import ArchlabError
-from archlab.fields import Fields
+from archlab.fields import Count, Natural, NonNegative, at_least, between, check_fields, read_fields
+from archlab.training.steps import evenly_spaced, learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Fields):
+class Recipe:
     """A training recipe. The defaults are the paper's (arXiv 2403.17844, sec. 3 and App. B).
 
     The learning rate and weight decay are not here: they are the grid that a protocol spans.
     """
 
-    steps: int = 0
+    steps: Natural = 0
     """Optimiser steps; 0 means that ``epochs`` decides."""
-    epochs: int = 200
+    epochs: Count = 200
     """Passes over the training examples when ``steps`` is 0."""
-    batch_size: int = 128
+    batch_size: Count = 128
     schedule: Literal["cosine", "constant"] = "cosine"
     """Course of the learning rate after warm-up; cosine ends at ``final_lr`` of the peak."""
-    warmup: float = 0.0
-    """Share of the steps with linear warm-up, in [0, 1)."""
-    final_lr: float = 0.0
-    """Learning rate of the last step, as a share of the peak."""
-    beta1: float = 0.9
-    beta2: float = 0.98
+    warmup: Annotated[float, between(0, 0.999)] = 0.0
+    """Fraction of the steps with linear warm-up, in [0, 1)."""
+    final_lr: Annotated[float, between(0, 1)] = 0.0
+    """Learning rate of the last step, as a fraction of the peak."""
+    beta1: Annotated[float, between(0, 0.9999)] = 0.9
+    beta2: Annotated[float, between(0, 0.99999)] = 0.98
     decay_all: bool = False
     """Weight decay on every parameter, as the reference code has it; otherwise on matrices only, and never
     on embeddings or on parameters that a layer exempts."""
-    grad_clip: float = 0.0
+    grad_clip: NonNegative = 0.0
     """Largest gradient norm; 0 does not clip."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 is autocast: parameters, optimiser and sensitive operations stay in fp32."""
@@ -39,23 +39,23 @@ class Recipe(Fields):
     """Compile forward and backward pass with :func:`torch.compile` (on a CPU that takes g++). Pays for its minute or so in
     long trainings only, see docs/speed.md; trainings that are stacked are not compiled."""
     kernels: Literal["torch", "fla"] = "torch"
-    """What computes the layers' recurrences: PyTorch's operations, or where it has them, on a GPU, the kernels of
+    """Kernels for the layers' recurrences: PyTorch's operations, or on a GPU, where there are such, those of
     flash-linear-attention (:mod:`archlab.layers.ops.kernels`). These multiply in TF32, with ``precision="bf16"`` in bfloat16."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    embedding_std: float = 0.02
+    embedding_std: Annotated[float, between(1e-6, 100)] = 0.02
     """Standard deviation of the token embedding's initialisation. At 0.02 the first layers' outputs drown the tokens'
     identity in the residual stream, and recall takes several times as many steps to be learned as at 1."""
     reference_init: bool = False
     """Initialise as the reference code does: the biases of linear layers at 0, and in the auto-encoder every linear layer
     anew, which undoes the layers' own initialisation (Mamba's step sizes, Hyena's filters)."""
-    evaluations: int = 20
+    evaluations: Natural = 20
     """Evenly spaced evaluations on the selection split, the last after the last step; 0: one an epoch."""
-    num_evaluation: int = 1280
+    num_evaluation: Count = 1280
     """Sequences in the validation split and in the test split, each."""
-    stop_accuracy: float = 0.999
+    stop_accuracy: Annotated[float, at_least(0.001)] = 0.999
     """Training stops once the selection split's score reaches this; above 1 never stops."""
     checkpoint: Literal["last", "best"] = "last"
-    """Which weights are scored: those of the last step, or those with the lowest loss on the selection split."""
+    """Weights that are scored: those of the last step, or those with the lowest loss on the selection split."""
     select_on: Literal["validation", "test"] = "validation"
     """Split that stops the training, chooses the checkpoint and the best grid point. The reference code uses test."""
     metric: Literal["accuracy", "macro-accuracy"] = "accuracy"
@@ -68,20 +68,20 @@ class Recipe(Fields):
         Raises:
             ArchlabError: naming field, value and what is allowed.
         """
-        self._check_types()
-        for name, value in self.to_dict().items():
-            if type(value) is float and not math.isfinite(value):
-                raise ArchlabError(f"recipe: {name}={value!r}: must be finite")
-        bounds = {
-            "steps": (0, None), "epochs": (1, None), "batch_size": (1, None), "evaluations": (0, None),
-            "num_evaluation": (1, None), "warmup": (0, 0.999), "final_lr": (0, 1), "beta1": (0, 0.9999),
-            "beta2": (0, 0.99999), "grad_clip": (0, None), "embedding_std": (1e-6, 100), "stop_accuracy": (0.001, None),
-        }  # fmt: skip
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if value < low or (high is not None and value > high):
-                allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise ArchlabError(f"recipe: {name}={value!r}: must be {allowed}")
+        check_fields(self, "recipe")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Make the recipe that :meth:`to_dict` wrote down; fields that are left out have their defaults.
+
+        Raises:
+            ArchlabError: a field is unknown or its value not allowed.
+        """
+        return read_fields(cls, values, "recipe")
 
     def num_steps(self, num_train_examples: int) -> int:
         """Optimiser steps for a training set of this size; the last batch of an epoch may be smaller."""
@@ -96,3 +96,14 @@ class Recipe(Fields):
         done = self.num_steps(num_train_examples) if steps is None else steps
         epochs, rest = divmod(done, self.steps_per_epoch(num_train_examples))
         return epochs * num_train_examples + rest * self.batch_size
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of a step (from 1) as a fraction of the peak."""
+        return learning_rate(step, num_steps, self.schedule, warmup=self.warmup, final=self.final_lr)
+
+    def evaluation_steps(self, num_train_examples: int) -> frozenset[int]:
+        """Steps after which the selection split is evaluated: evenly spaced or one an epoch, and always the last."""
+        num_steps, per_epoch = self.num_steps(num_train_examples), self.steps_per_epoch(num_train_examples)
+        if self.evaluations:
+            return evenly_spaced(self.evaluations, num_steps)
+        return frozenset(range(per_epoch, num_steps + 1, per_epoch)) | {num_steps}

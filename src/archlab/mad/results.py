@@ -158,8 +158,10 @@ class Results:
         if not plans and protocol is not None and known:
             raise ArchlabError(f"store {self.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
         if not plans:
-            reason = f": {self.unreadable[0]}" if self.unreadable else f": `archlab run SPEC --store {self.where}` adds one"
-            raise ArchlabError(f"store {self.where} has no runs that can be shown{reason}")
+            reason = f"`archlab run SPEC --store {self.where}` adds one"
+            if self.unreadable:
+                reason = f"{self.unreadable[0]}; give the file of a task of your own by --tasks-file"
+            raise ArchlabError(f"store {self.where} has no runs that can be shown: {reason}")
         latest = plans[-1]
         wider = [plan for plan in plans if plan.device == latest.device and plan.protocol.covers(latest.protocol)]
         widest = max(reversed(wider), key=lambda plan: plan.protocol.num_trials)

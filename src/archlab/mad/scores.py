@@ -178,7 +178,7 @@ class ArchitectureScore:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better ``first`` is than ``second``, on the settings and seeds that both have."""
+    """The score of ``first`` less that of ``second``, on the settings and seeds that both have."""
 
     first: str
     second: str

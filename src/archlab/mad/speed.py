@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from archlab.files import cache_folder, write_whole
-from archlab.jobs.local import LocalExecutor
-from archlab.machine import Ceilings, ceilings
+from archlab.machine import Ceilings, Device, ceilings
 from archlab.mad.trial import Trial
 
 if TYPE_CHECKING:
-    from archlab.jobs.executor import Train
+    from archlab.jobs.executor import Executor
 
 _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
@@ -39,27 +38,30 @@ def kind(trial: Trial) -> str:
     return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {how} | {trial.code}"
 
 
-def measure(trials: Iterable[Trial], num_workers: int) -> Iterator[tuple[Trial, float] | Ceilings]:
-    """First the ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers."""
+def measure(trials: Iterable[Trial], executor: "Executor[Any, Any, Any]") -> Iterator[tuple[Trial, float] | Ceilings]:
+    """The ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers.
+
+    Args:
+        trials: what to time, all on one device.
+        executor: its work is :func:`measure_jobs`.
+    """
     trials = list(trials)
-    train = cast("Train", _measured)  # executors look at no trial
-    with LocalExecutor(num_workers, device=trials[0].device, train=train) as executor:
-        found = _everywhere(executor, trials[0].device)
-        yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
-        for trial in trials:
-            yield trial, median(_everywhere(executor, trial))
+    found = _everywhere(executor, trials[0].device)
+    yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
+    for trial in trials:
+        yield trial, median(_everywhere(executor, trial))
 
 
-def _everywhere(executor: LocalExecutor, what: Any) -> list[Any]:
-    """As many at once as there are workers: each takes one."""
-    submitted = [executor.submit([what], lambda *_: None) for _ in range(executor.num_workers)]
+def _everywhere(executor: "Executor[Any, Any, Any]", job: Trial | Device) -> list[Any]:
+    """Submit a job as often as there are workers, so that each takes one; their results."""
+    submitted = [executor.submit([job], lambda *_: None) for _ in range(executor.num_workers)]
     return [future.result() for (future,) in submitted]
 
 
-def _measured(what: Sequence[Any], on_progress: object, hurdles: object) -> Iterator[tuple[int, Any]]:
-    """In a worker: the ceilings of a device, or the speed of a trial."""
-    for place, one in enumerate(what):
-        yield place, flops_per_second(one) if isinstance(one, Trial) else ceilings(one)
+def measure_jobs(jobs: Sequence[Trial | Device], on_progress: object, thresholds: object) -> Iterator[tuple[int, Any]]:
+    """Measure the ceilings of a device, or the training FLOP/s of a trial; the work of an executor."""
+    for index, job in enumerate(jobs):
+        yield index, flops_per_second(job) if isinstance(job, Trial) else ceilings(job)
 
 
 def flops_per_second(trial: Trial) -> float:

@@ -1,6 +1,6 @@
-"""What a plan would cost if every training ran to its end, and what was spent on it.
+"""Compute that the trials of a plan would take if all ran to their end, and compute that was spent.
 
-Counted is what the results of a store took: not attempts that failed, nor trials that a race started and stopped (at most
+Only trials with a result count: not attempts that failed, nor trials that a race started and stopped (at most
 one a worker for each setting that is solved).
 """
 
@@ -14,18 +14,18 @@ from archlab.mad.trial import Trial, TrialResult
 
 HALVING_ERROR = 0.001
 HALVING_LARGEST_ERROR = 0.022
-"""How much lower a task scores by halving than exhaustively: mean and largest of 24 task scores of `quick`, as measured by
+"""Loss of a task's score by halving against an exhaustive run: mean and largest of 24 task scores of `quick`, as measured by
 ``benchmarks/racing.py``."""
 
 
 @dataclass(frozen=True)
 class Spending:
-    """Of the trials that are through, because they have a result or because a sibling solved their setting."""
+    """Totals over the trials that are settled: they have a result, or another grid point has solved their setting."""
 
     trainings: int
     trainings_started: int
     dropped: int
-    """Trainings that a race by halving ended on their way."""
+    """Number of trials that a race by halving has dropped."""
     steps: int
     steps_spent: int
     flops: float
@@ -33,7 +33,7 @@ class Spending:
 
     @property
     def saved(self) -> float:
-        """Share of the FLOPs that stopping early and leaving out have saved, in [0, 1]."""
+        """Fraction of the FLOPs that early stopping and racing have saved, in [0, 1]."""
         return 1 - self.flops_spent / self.flops if self.flops else 0.0
 
 

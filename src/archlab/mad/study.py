@@ -12,15 +12,30 @@
       baseline: transformer++
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import items, mapping, naming, read_yaml
+from archlab.fields import Count, Natural, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.mad.protocol import Protocol, load_protocol
 
-_FIELDS = ("protocol", "seeds", "tasks", "settings", "set", "architectures")
+
+@dataclass(frozen=True, kw_only=True)
+class _StudyFile:
+    """A study as its file has it."""
+
+    protocol: str
+    seeds: Count | list[Natural] | None = None
+    tasks: list[str] | None = None
+    settings: Literal["all", "base"] = "all"
+    set: Mapping[str, Any] = field(default_factory=dict)
+    architectures: Annotated[Mapping[str, str] | list[str], not_empty]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
@@ -36,40 +51,26 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
         reason = "not text in UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "no such file").lower()
         raise ArchlabError(f"study {path}: cannot be read: {reason}") from None
     with naming(f"study {path}"):
-        values = mapping("a study", read_yaml(text), _FIELDS)
-        for field in ("protocol", "architectures"):
-            if field not in values:
-                raise ArchlabError(f"{field} is missing")
-        protocol = _protocol(values, path.parent)
-        given = values["architectures"]
-        if isinstance(given, dict):
-            specs = list(mapping("architectures", given).items())
-        else:
-            specs = [("", spec) for spec in items("architectures", given)]
-        found = []
-        for label, spec in specs:
-            if not isinstance(spec, str):
-                raise ArchlabError(f"architectures: {spec!r}: give a spec, as in {label or 'mine'}: mamba swiglu")
-            value = architecture(spec, layer_defaults=protocol.layer_defaults)
-            found.append(replace(value, name=label) if label else value)
+        file = read_fields(_StudyFile, read_yaml(text))
+        protocol = _protocol(file, path.parent)
+        given = file.architectures
+        specs = given.values() if isinstance(given, Mapping) else given
+        found = [architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs]
+        if isinstance(given, Mapping):
+            found = [replace(value, name=label) for label, value in zip(given, found, strict=True)]
     return protocol, found
 
 
-def _protocol(values: dict[str, object], folder: Path) -> Protocol:
-    name = values["protocol"]
-    if not isinstance(name, str):
-        raise ArchlabError(f"protocol={name!r}: give a name, or the path of a YAML file")
-    beside = folder / name
-    protocol = load_protocol(str(beside) if name.endswith((".yaml", ".yml")) and beside.exists() else name)
-    if "tasks" in values:
-        protocol = protocol.with_tasks(items("tasks", values["tasks"]))
-    if values.get("settings", "all") not in ("all", "base"):
-        raise ArchlabError(f"settings={values['settings']!r}: choose base or all")
-    if values.get("settings") == "base":
+def _protocol(file: _StudyFile, folder: Path) -> Protocol:
+    beside = folder / file.protocol
+    is_beside = beside.suffix in (".yaml", ".yml") and beside.exists()
+    protocol = load_protocol(str(beside) if is_beside else file.protocol)
+    if file.tasks is not None:
+        protocol = protocol.with_tasks(file.tasks)
+    if file.settings == "base":
         protocol = protocol.with_base_settings()
-    if "seeds" in values:
-        seeds = values["seeds"]
-        protocol = protocol.with_seeds(range(seeds) if type(seeds) is int else items("seeds", seeds))
-    for key, value in mapping("set", values.get("set")).items():
+    if file.seeds is not None:
+        protocol = protocol.with_seeds(range(file.seeds) if isinstance(file.seeds, int) else file.seeds)
+    for key, value in file.set.items():
         protocol = protocol.with_value(key, value)
     return protocol

@@ -19,13 +19,12 @@ from archlab.mad.data import Examples, split_tensors
 from archlab.mad.evaluate import BATCH, Evaluation, evaluate
 from archlab.mad.learner import Learner
 from archlab.mad.programs import choose_program
-from archlab.mad.recipe import Recipe
 from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
 from archlab.tasks import IGNORE, Split
 from archlab.training.context import computing, initialising
-from archlab.training.optimiser import make_optimizer
+from archlab.training.optimiser import make_optimizer, set_learning_rate
+from archlab.training.steps import REPORT_SECONDS, diverged_step
 
-_REPORT_SECONDS = 1.0
 _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
 
 
@@ -86,15 +85,15 @@ class _Trainings:
         self.clock = 0.0  # when the time for training was last counted
 
     def run(self) -> Iterator[tuple[int, TrialResult]]:
-        evaluate_at = evaluation_steps(self.recipe, self.num_steps, self.trial.setting.num_train_examples)
+        evaluate_at = self.recipe.evaluation_steps(self.trial.setting.num_train_examples)
         losses = torch.zeros(len(self.active), _LOSSES_READ_EVERY, device=self.trial.device)
         unread = 0
         self._choose_program()
         self.clock = reported = time.perf_counter()
         for step in range(1, self.num_steps + 1):
-            share = schedule(self.recipe, step, self.num_steps)
+            fraction = self.recipe.rate(step, self.num_steps)
             for one in self.active:
-                one.learner.set_learning_rate(one.trial.learning_rate * share)
+                set_learning_rate(one.learner.optimizer, one.trial.learning_rate * fraction)
             batches = [one.next_batch() for one in self.active]
             losses[: len(self.active), unread] = self.program.step(batches)
             unread += 1
@@ -112,7 +111,7 @@ class _Trainings:
                 if ended:
                     self._choose_program()
                     self.clock = time.perf_counter()
-            elif time.perf_counter() - reported > _REPORT_SECONDS:
+            elif time.perf_counter() - reported > REPORT_SECONDS:
                 self._count_time()
                 reported = self.clock
                 for one in self.active:
@@ -168,9 +167,9 @@ class _Training:
 
     def take_losses(self, step: int, losses: list[float]) -> TrialResult | None:
         """The losses of the last steps, up to ``step``; a result if one is not a number."""
-        for before, loss in enumerate(losses, start=1 - len(losses)):
-            if not math.isfinite(loss):
-                return self._diverged(step + before)
+        diverged = diverged_step(step, losses)
+        if diverged is not None:
+            return self._diverged(diverged)
         self.train_losses += losses
         return None
 
@@ -281,25 +280,6 @@ def make_learner(trial: Trial, examples: Examples) -> Learner:
         captured=trial.device == "cuda",
     )
     return Learner(model, optimizer, examples, recipe)
-
-
-def schedule(recipe: Recipe, step: int, num_steps: int) -> float:
-    """The learning rate of a step (from 1) as a share of the peak: linear warm-up, then constant or cosine."""
-    warmup = math.floor(recipe.warmup * num_steps)
-    if step <= warmup:
-        return step / warmup
-    if recipe.schedule == "constant":
-        return 1.0
-    done = (step - warmup - 1) / max(num_steps - warmup - 1, 1)
-    return recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def evaluation_steps(recipe: Recipe, num_steps: int, num_train_examples: int) -> frozenset[int]:
-    """Steps after which the selection split is evaluated: evenly spaced or one an epoch, and always the last."""
-    if recipe.evaluations:
-        return frozenset(round(num_steps * i / recipe.evaluations) for i in range(1, recipe.evaluations + 1)) - {0}
-    per_epoch = recipe.steps_per_epoch(num_train_examples)
-    return frozenset(range(per_epoch, num_steps + 1, per_epoch)) | {num_steps}
 
 
 def batches(num_examples: int, batch_size: int, seed: int, device: Device = "cpu") -> Iterator[Tensor]:

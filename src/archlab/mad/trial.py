@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from archlab.architectures import Architecture
 from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
+from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, read_fields
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
@@ -67,10 +68,10 @@ class Trial:
     architecture: Architecture
     setting: Task
     recipe: Recipe
-    dim: int
-    learning_rate: float
-    weight_decay: float
-    seed: int
+    dim: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    seed: Natural
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
@@ -79,20 +80,7 @@ class Trial:
         Raises:
             ArchlabError: naming what does not fit.
         """
-        for name in ("dim", "seed"):
-            if type(getattr(self, name)) is not int:
-                raise ArchlabError(f"{name}={getattr(self, name)!r}: give a whole number")
-        for name in ("learning_rate", "weight_decay"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ArchlabError(f"{name}={value!r}: give a finite number that is not negative")
-            object.__setattr__(self, name, abs(float(value)))  # equal trials have equal keys: 1 is 1.0, and -0.0 is 0.0
-        if self.learning_rate == 0:
-            raise ArchlabError("learning_rate=0.0: nothing would be learned; give a positive number")
-        if self.seed < 0:
-            raise ArchlabError(f"seed={self.seed}: must not be negative")
-        if self.device not in get_args(Device):
-            raise ArchlabError(f"device={self.device!r}: choose one of {', '.join(get_args(Device))}")
+        check_fields(self)
         self.architecture.validate(self.dim)
 
     @cached_property
@@ -156,7 +144,8 @@ class Trial:
     @property
     def origin(self) -> str:
         """The modules from outside archlab that compute the trial; empty if there are none."""
-        return origin(self.architecture.layers)
+        task = type(self.setting).__module__
+        return " ".join([*origin(self.architecture.layers).split(), *([] if task.startswith("archlab.") else [task])])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
@@ -179,17 +168,17 @@ class Trial:
         Raises:
             ArchlabError: a field, task, knob or value is unknown to this archlab.
         """
-        if values.keys() != _FIELDS:
-            raise ArchlabError(f"a trial has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(values))}")
-        read: dict[str, Any] = {
-            "architecture": stored_architecture(values["architecture"]),
-            "setting": setting(values["task"], **values["knobs"]),
-            "recipe": Recipe.from_dict(values["recipe"]),
+        rest = dict(values)
+        try:
+            spec, task, knobs, recipe = (rest.pop(name) for name in ("architecture", "task", "knobs", "recipe"))
+        except KeyError as missing:
+            raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
+        read = {
+            "architecture": stored_architecture(spec),
+            "setting": setting(task, **knobs),
+            "recipe": Recipe.from_dict(recipe),
         }
-        return cls(**read, **{name: values[name] for name in ("dim", "learning_rate", "weight_decay", "seed", "device")})
-
-
-_FIELDS = {"architecture", "task", "knobs", "recipe", "dim", "learning_rate", "weight_decay", "seed", "device"}
+        return read_fields(cls, rest | read, "trial")
 
 
 def alike(trial: Trial) -> Hashable:

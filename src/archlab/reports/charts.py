@@ -33,10 +33,10 @@ SYMBOLS = {
 }
 """Vega's symbols, each with the same shape as an SVG path on 14 x 14 for the page's legend."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
-"""Dashes tell apart the lines whose colours repeat."""
+"""Dashes of lines: the second seven architectures have the colours of the first seven with the second dash, and so on."""
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif'
-"""The page's typeface too: Vega measures labels with it before the page draws them."""
+"""The typeface of charts and page: Vega measures labels with it before the page draws them."""
 
 CONFIG: Spec = {
     "background": None,
@@ -60,7 +60,7 @@ COSTS: dict[Cost, str] = {
 
 
 class Style(NamedTuple):
-    """How an architecture is drawn."""
+    """Colour, symbol and dash of an architecture."""
 
     colour: str
     symbol: str
@@ -68,7 +68,7 @@ class Style(NamedTuple):
 
 
 def style(rank: int) -> Style:
-    """The look of the architecture of this rank, from 0."""
+    """The style of the architecture of this rank, from 0."""
     return Style(COLOURS[rank % len(COLOURS)], [*SYMBOLS][rank % len(SYMBOLS)], DASHES[rank // len(COLOURS) % len(DASHES)])
 
 
@@ -110,9 +110,9 @@ def heat_map(scores: Scores) -> Spec:
 
 
 def difference_panel(scores: Scores, task: str | None, domain: tuple[float, float]) -> Spec | None:
-    """How far every other architecture lies from the leader, on one task or (None) in the mean.
+    """Distance of every other architecture from the leader, on one task or (None) in the MAD score.
 
-    ``domain`` is what the axis spans, in points, so that panels can be compared.
+    ``domain`` has the bounds of the axis, in points, so that panels can be compared.
     """
     rows = difference_rows(scores, task)
     if not rows:
@@ -153,7 +153,7 @@ def difference_rows(scores: Scores, task: str | None) -> list[Row]:
 
 
 def difference_domain(scores: Scores) -> tuple[float, float]:
-    """What an axis must span to hold every difference from the leader, in points."""
+    """The bounds of an axis that holds every difference from the leader, in points."""
     rows = [row for task in (None, *scores.tasks) for row in difference_rows(scores, task)]
     low, high = min((row["low"] for row in rows), default=0.0), max((row["high"] for row in rows), default=0.0)
     margin = 0.04 * (max(high, 0.0) - min(low, 0.0)) + 0.1
@@ -258,7 +258,7 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
 
 
 def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
-    """Logarithmic over more than a factor of four, with ticks at 1, 2 and 5; linear below, or where a cost is zero."""
+    """An axis: logarithmic over more than a factor of four, with ticks at 1, 2 and 5; linear below, or if a cost is zero."""
     low, high = min(costs), max(costs)
     if low == 0 or high < 4 * low:
         return {"scale": alt.Scale(zero=False, padding=12), "axis": alt.Axis(format="~s", tickCount=4, grid=False)}
@@ -270,7 +270,7 @@ def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
 
 
 def _held(curve: Sequence[tuple[int, float]], steps: Sequence[int]) -> list[float]:
-    """A curve in percent at other steps, straight between its points."""
+    """A curve in percent at other steps, interpolated linearly."""
     known, values = [step for step, _ in curve], [100 * value for _, value in curve]
     return [float(value) for value in np.interp(steps, known, values)]
 
@@ -284,7 +284,7 @@ def _point(found: ArchitectureScore | TaskScore | SettingScore) -> Row:
 
 
 def _rounded(rows: Sequence[Row]) -> list[Row]:
-    """Two decimals of a percentage are more than a chart can show; the page stays small."""
+    """The rows with two decimals, which is more than a chart can show; the page stays small."""
     return [{name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()} for row in rows]
 
 
@@ -322,7 +322,7 @@ def _score_axis(field: str) -> alt.Y:
 
 
 def spec(layers: alt.LayerChart, height: int) -> Spec:
-    """Layers as a panel that is as wide as its place."""
+    """Layers as a chart that fills the width of its column."""
     found: Spec = layers.properties(width="container", height=height).to_dict(validate=False)
     del found["config"], found["$schema"]
     return found

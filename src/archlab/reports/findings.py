@@ -39,7 +39,7 @@ def _points(difference: float) -> str:
 
 
 def reading(scores: Scores) -> str:
-    """How to read the scores and their intervals."""
+    """The lead of the page: the meaning of scores and intervals."""
     text = (
         "Scores are the fraction of right answers on the test split, in percent: per setting the best grid point, chosen on the "
         "selection split; then the mean over seeds, settings and tasks. Intervals are "

@@ -15,7 +15,7 @@ _ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "a
 
 
 Provenance = Mapping[str, Any]
-"""Where and when a result came about: :func:`archlab.store.provenance.provenance`."""
+"""Machine, versions and times of a result: :func:`archlab.store.provenance.provenance`."""
 
 
 def environments(provenances: Iterable[Provenance]) -> list[dict[str, Any]]:

@@ -14,16 +14,15 @@ overridden. None of them is the paper's (arXiv 2403.17844), which does not give 
 """
 
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import mapping, naming, read_yaml
-from archlab.scaling.flops import CONVENTIONS, Convention
+from archlab.fields import Count, Natural, Positive, above, at_most, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.scaling.flops import Convention
 
 CENTRE_PARAMS, CENTRE_FLOPS, CENTRE_EXPONENT = 1.3e4, 2e11, 0.57
 """A Transformer++ of about 13k parameters was best at 2e11 FLOPs (standard library as ascii, length 128); the exponent leads to
@@ -41,9 +40,9 @@ FEWEST_BATCH_TOKENS = 2048
 class Shape:
     """Rules that give depth and heads for a width."""
 
-    aspect: float = 128.0
+    aspect: Positive = 128.0
     """Width for every two layers (a sequence mixer and a channel mixer); a stack is at least as deep as its spec."""
-    head_dim: int = 64
+    head_dim: Count = 64
     """Width of a head, as nearly as the heads divide the width into parts of even width."""
 
     def __post_init__(self) -> None:
@@ -52,9 +51,7 @@ class Shape:
         Raises:
             ArchlabError: one is not positive.
         """
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise ArchlabError(f"{name}={value}: must be positive")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,41 +59,42 @@ class Ladder:
     """Budgets, sizes and rules, the same for every architecture."""
 
     name: str
+    """Name of the file unless that gives one."""
     summary: str = ""
-    budgets: tuple[float, ...]
+    budgets: Annotated[tuple[Positive, ...], not_empty]
     """Training FLOPs of each IsoFLOP group."""
-    sizes: int = 5
+    sizes: Count = 5
     """Number of sizes in each group."""
-    spread: float = 2.0
+    spread: Annotated[float, above(1)] = 2.0
     """Ratio of parameters of a size and the next smaller one; the sizes lie around :func:`central_params`."""
-    params: tuple[float, ...] = ()
+    params: tuple[Positive, ...] = ()
     """Sizes of every group, in parameters, in place of the rule."""
-    length: int = 128
+    length: Count = 128
     """Tokens of a sequence."""
     data: str = "stdlib"
     """Source of the corpus: :func:`archlab.corpora.prepare`."""
     tokenizer: str | None = None
-    vocab_size: int | None = None
+    vocab_size: Count | None = None
     """Plan for a vocabulary of this size, without the corpus."""
     repeat: bool = False
     """Allow training runs that need more tokens than the corpus has."""
-    min_steps: int = 150
+    min_steps: Count = 150
     """Fewest steps of a training run; batches are made smaller to reach it."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Sequences of a step, in place of the rule."""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Peak learning rate, in place of the rule."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[Natural, ...], not_empty] = (0,)
     convention: Convention = "exact"
-    aspect: float = Shape.aspect
-    head_dim: int = Shape.head_dim
+    aspect: Positive = Shape.aspect
+    head_dim: Count = Shape.head_dim
     architectures: Mapping[str, str] = field(default_factory=dict)
     """Specs by label, for a plan without specs of its own."""
-    peak_flops: float | None = None
+    peak_flops: Positive | None = None
     """FLOP/s of an accelerator, for a study that is planned on paper."""
-    utilisation: float = 0.4
+    utilisation: Annotated[float, above(0), at_most(1)] = 0.4
     """Fraction of it that training reaches."""
-    gpus: int = 8
+    gpus: Count = 8
     """Number of accelerators, for a study that is planned on paper."""
 
     def __post_init__(self) -> None:
@@ -105,17 +103,7 @@ class Ladder:
         Raises:
             ArchlabError: naming the field, its value and what is allowed.
         """
-        hints = get_type_hints(type(self))
-        for f in fields(self):
-            object.__setattr__(self, f.name, _value(f.name, getattr(self, f.name), hints[f.name]))
-        if self.spread <= 1:
-            raise ArchlabError(f"spread={self.spread}: give a factor above 1")
-        if self.convention not in CONVENTIONS:
-            raise unknown("FLOP convention", self.convention, CONVENTIONS)
-        if self.utilisation > 1:
-            raise ArchlabError(f"utilisation={self.utilisation}: give a fraction of at most 1")
-        if not self.budgets or not self.seeds:
-            raise ArchlabError(f"{'seeds' if self.budgets else 'budgets'}: give at least one")
+        check_fields(self)
 
     @property
     def shape(self) -> Shape:
@@ -183,38 +171,9 @@ def load_ladder(name: str) -> Ladder:
     else:
         raise unknown("ladder", name, known)
     with naming(f"ladder {name}"):
-        values = mapping("ladder", read_yaml(text), {f.name for f in fields(Ladder)} - {"name"})
-        if "budgets" not in values:
-            raise ArchlabError("budgets is missing: give FLOPs, as in [2e11, 4e11]")
-        return Ladder(name=Path(name).stem, **values)
+        values = read_yaml(text)
+        return read_fields(Ladder, {"name": Path(name).stem, **values} if isinstance(values, dict) else values)
 
 
 def _folder() -> Any:
     return resources.files("archlab.scaling") / "ladders"
-
-
-def _value(name: str, value: Any, hint: Any) -> Any:
-    """Convert a value to the type of its field (lists to tuples, whole numbers to fractions) and check that it is positive."""
-    if get_origin(hint) is types.UnionType:
-        kind = get_args(hint)[0]
-        return None if value is None else _value(name, value, kind)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ArchlabError(f"{name}={value!r}: give a list, as in [{value!r}]")
-        return tuple(dict.fromkeys(_value(name, one, get_args(hint)[0]) for one in value))
-    if get_origin(hint) is Mapping:
-        given = mapping(name, dict(value) if isinstance(value, Mapping) else value)
-        if any(not isinstance(spec, str) for spec in given.values()):
-            raise ArchlabError(f"{name}: give specs as text")
-        return given
-    if hint is float and type(value) is int:
-        value = float(value)
-    if hint is int and type(value) is float and value.is_integer():
-        value = int(value)
-    wanted = hint if isinstance(hint, type) else str
-    if type(value) is not wanted:
-        raise ArchlabError(f"{name}={value!r}: give a value of type {wanted.__name__}")
-    least = 0 if name == "seeds" else math.ulp(0.0)
-    if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value < math.inf:
-        raise ArchlabError(f"{name}={value}: must be {'positive and finite' if least else 'at least 0'}")
-    return value

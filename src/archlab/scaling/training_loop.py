@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from archlab.corpora import Corpus
 from archlab.machine import ceilings
@@ -23,6 +23,8 @@ from archlab.scaling.objective import make_lm_optimizer, make_objective
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import CurvePoint, Interrupted, LMProgress, LMResult
 from archlab.training.context import computing
+from archlab.training.optimiser import set_learning_rate, update
+from archlab.training.steps import REPORT_SECONDS, diverged_step, evenly_spaced
 
 if TYPE_CHECKING:
     from archlab.scaling.trial import LMTrial
@@ -32,7 +34,6 @@ CURVE_POINTS = 50
 HOPELESS_AFTER = 0.25
 """Share of the steps after which a training that does not beat a uniform guess is given up."""
 _READ_EVERY = {"cpu": 1, "cuda": 10}  # steps; reading a loss waits for the device
-_REPORT_SECONDS = 1.0
 
 
 def train(
@@ -121,8 +122,8 @@ class _Training:
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
         self.log = _Log(**kept) if kept is not None else _Log()
         self.start_step = self.log.step
-        self.evaluate_at = _evenly(recipe.evaluations, run.steps)
-        self.curve_at = _evenly(CURVE_POINTS, run.steps) | self.evaluate_at
+        self.evaluate_at = evenly_spaced(recipe.evaluations, run.steps)
+        self.curve_at = evenly_spaced(CURVE_POINTS, run.steps) | self.evaluate_at
         self.unread: list[Tensor] = []
         self.saved = self.reported = self.clock = time.perf_counter()
 
@@ -147,12 +148,8 @@ class _Training:
             loss = self.objective(piece.to(self.processes.device, non_blocking=True))
             (loss * (weight * self.processes.size)).backward()  # gradients are averaged over the processes
             total += loss.detach() * weight
-        if recipe.grad_clip:
-            nn.utils.clip_grad_norm_(self.objective.parameters(), recipe.grad_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = run.learning_rate * recipe.rate(step, run.steps)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        set_learning_rate(self.optimizer, run.learning_rate * recipe.rate(step, run.steps))
+        update(self.objective, self.optimizer, recipe.grad_clip)
         return total
 
     def _read(self, step: int) -> str:
@@ -165,9 +162,9 @@ class _Training:
         self.log.seconds += now - self.clock
         self.log.step = step
         self.log.losses += losses
-        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        if bad is not None:
-            return f"the loss is not a number at step {step - len(losses) + bad + 1}"
+        diverged = diverged_step(step, losses)
+        if diverged is not None:
+            return f"the loss is not a number at step {diverged}"
         if step in self.curve_at and (reason := self._add_point()):
             return reason
         if self.checkpoints is not None and (stop or save):
@@ -175,7 +172,7 @@ class _Training:
             self.saved = time.perf_counter()
         if stop:
             raise Interrupted(self.processes.asked[0] if self.processes.asked else signal.SIGTERM)
-        if self.processes.is_first and now - self.reported > _REPORT_SECONDS:
+        if self.processes.is_first and now - self.reported > REPORT_SECONDS:
             self.reported = now
             self.on_progress(LMProgress(step, self.start_step, self.run.steps, self._tokens_per_second(), losses[-1]))
         self.clock = time.perf_counter()
@@ -229,11 +226,6 @@ class _Training:
             seconds=self.log.seconds,
             processes=self.processes.size,
         )
-
-
-def _evenly(number: int, num_steps: int) -> frozenset[int]:
-    """So many steps, evenly spaced, the last among them."""
-    return frozenset(round(num_steps * i / number) for i in range(1, number + 1)) - {0}
 
 
 @functools.cache

@@ -1,20 +1,18 @@
 """Plans: the training runs of a study, as values and as a file to read and edit."""
 
 import json
-import math
 import os
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import items, mapping, naming, read_yaml, write_yaml
+from archlab.fields import Count, Natural, Positive, between, check_fields, naming, not_empty, read_fields, read_yaml, write_yaml
 from archlab.files import write_whole
-from archlab.scaling.flops import CONVENTIONS, Convention, training_flops
+from archlab.scaling.flops import Convention, training_flops
 
 TOLERANCE = 0.01
 """Largest relative distance between the FLOPs of a training run and its budget."""
@@ -55,33 +53,33 @@ class LMRun:
     """Name of the architecture, the same at all its sizes."""
     spec: str
     """The architecture at this size."""
-    dim: int
-    budget: float
+    dim: Count
+    budget: Positive
     """Training FLOPs of its IsoFLOP group."""
-    flops: int
+    flops: Count
     """Training FLOPs of this run by ``convention``, within 1 % of the budget."""
     convention: Convention = "exact"
-    params: int
-    params_non_embedding: int
-    state: int
+    params: Count
+    params_non_embedding: Count
+    state: Natural
     """Scalars carried from token to token at ``length``."""
-    steps: int
-    batch_size: int
+    steps: Count
+    batch_size: Count
     """Sequences of a step."""
-    length: int
-    tokens: int
+    length: Count
+    tokens: Count
     """Tokens predicted in all steps."""
-    epochs: float | None = None
+    epochs: Positive | None = None
     """Passes over the training split; None if the corpus is not prepared yet."""
-    learning_rate: float
+    learning_rate: Positive
     """Peak learning rate."""
-    seed: int = 0
+    seed: Annotated[int, between(0, 2**63 - 1)] = 0
     corpus: str
     """Source of the corpus: :func:`archlab.corpora.prepare`."""
     tokenizer: str
     corpus_hash: str | None = None
     """Hash of the tokens; None if the corpus is not prepared yet."""
-    vocab_size: int
+    vocab_size: Count
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -103,9 +101,7 @@ class LMRun:
         Raises:
             ArchlabError: naming the field, its value and what the others ask for.
         """
-        hints = get_type_hints(type(self))
-        for f in fields(self):
-            _check_value(f.name, getattr(self, f.name), hints[f.name])
+        check_fields(self)
         self.architecture.validate(self.dim)
         size = Size(self.architecture, self.dim, self.vocab_size, self.length)
         for name in ("params", "params_non_embedding", "state"):
@@ -214,51 +210,26 @@ class Plan:
         except (OSError, UnicodeDecodeError) as error:
             raise ArchlabError(f"plan {path} cannot be read: {error}") from None
         with naming(f"plan {path}"):
-            document = mapping("plan", read_yaml(text), {"provenance", "all", "runs"})
-            names = {f.name for f in fields(LMRun)}
-            shared = mapping("all", document.get("all"), names)
+            file = read_fields(_PlanFile, read_yaml(text))
             runs = []
-            for number, row in enumerate(items("runs", document.get("runs")), start=1):
-                with naming(f"run {number}"):
-                    runs.append(_read_run(shared | mapping("run", row, names)))
-            plan = cls(tuple(runs), mapping("provenance", document.get("provenance")))
+            for number, row in enumerate(file.runs, start=1):
+                runs.append(read_fields(LMRun, {**file.all, **row}, f"run {number}"))
+            plan = cls(tuple(runs), file.provenance)
             plan.check()
         return plan
 
 
-def _read_run(values: dict[str, Any]) -> LMRun:
-    hints = get_type_hints(LMRun)
-    for f in fields(LMRun):
-        if f.name in values:
-            if float in _types(hints[f.name]) and type(values[f.name]) is int:
-                values[f.name] = float(values[f.name])
-        elif f.default is MISSING:
-            raise ArchlabError(f"{f.name} is missing: give it in the run, or in `all`")
-    return LMRun(**values)
+@dataclass(frozen=True, kw_only=True)
+class _PlanFile:
+    """A plan as its file has it."""
 
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    all: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that all runs share."""
+    runs: Annotated[list[Mapping[str, Any]], not_empty]
 
-def _check_value(name: str, value: Any, hint: Any) -> None:
-    """A value of its type; numbers positive and finite, but for counts that may be 0.
-
-    Raises:
-        ArchlabError: naming the field, its value and what is allowed.
-    """
-    if name == "convention":
-        if value not in CONVENTIONS:
-            raise ArchlabError(f"convention={value!r}: choose from {', '.join(CONVENTIONS)}")
-        return
-    allowed = _types(hint)
-    if type(value) not in allowed:
-        raise ArchlabError(f"{name}={value!r}: give a value of type {allowed[0].__name__}")
-    least = 0 if name in ("seed", "state") else 1 if type(value) is int else math.ulp(0.0)
-    if name == "seed" and value >= 2**63:
-        raise ArchlabError(f"seed={value}: must be below 2**63")
-    if isinstance(value, int | float) and not least <= value < math.inf:
-        raise ArchlabError(f"{name}={value}: must be {'at least ' + str(least) if type(value) is int else 'positive and finite'}")
-
-
-def _types(hint: Any) -> tuple[type, ...]:
-    return get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def _flow(values: dict[str, Any]) -> str:

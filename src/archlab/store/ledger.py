@@ -255,6 +255,30 @@ class Ledger(ABC, Generic[J, R]):
             described = {self.description: job.to_dict()}
             connection.execute(update(self.table).where(self.table.c.key == job.key).values(described))
 
+    def rekey(self) -> tuple[int, int]:
+        """Give every result the key that the present code has for its job: for a change of the code that changes no number.
+
+        Returns:
+            How many results got a new key, and how many kept an old one because the new one has a result already.
+
+        Raises:
+            ArchlabError: a row cannot be read; nothing has been changed.
+        """
+        records = [record for record in self.records() if record.result is not None]
+        taken = {record.key for record in records}
+        moved = kept = 0
+        with self._write() as connection:
+            for record in records:
+                key = record.job.key
+                if key in taken:
+                    kept += key != record.key
+                    continue
+                connection.execute(delete(self.table).where(self.table.c.key == key))  # an attempt without a result
+                connection.execute(update(self.table).where(self.table.c.key == record.key).values(key=key))
+                taken.add(key)
+                moved += 1
+        return moved, kept
+
     def delete(self, keys: Sequence[str]) -> int:
         """Delete jobs with their results, except those that are being computed; how many."""
         with self._write() as connection:

@@ -24,7 +24,6 @@ class Compression(Task):
         target   d3 d9 d0 d3 d11 compress
     """
 
-    short = "compress"
     order = 5
     summary = "rebuild a sequence of random tokens from the one state at its end"
     backbone = "auto-encoder"

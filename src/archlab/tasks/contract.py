@@ -8,12 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archlab.errors import ArchlabError
+from archlab.fields import Count, between, check_fields
 
 IGNORE = -100
 """Target of a position without an answer."""
@@ -29,7 +29,8 @@ Arrays = tuple[NDArray[np.int64], NDArray[np.int64]]
 class Task(ABC):
     """A setting: a task with its knobs fixed. Hashable, comparable; construction checks the knobs.
 
-    Subclasses redeclare the common knobs with their own defaults and add theirs.
+    Subclasses redeclare the common knobs with their own defaults and add theirs; the bounds of the common knobs stay. Bounds of
+    a knob are written as in :mod:`archlab.fields`: ``width: Annotated[int, at_least(1)] = 3``.
     """
 
     name: ClassVar[str]
@@ -47,9 +48,9 @@ class Task(ABC):
     background: ClassVar[frozenset[str]] = frozenset()
     """Roles that carry nothing to remember, drawn faintly: blanks, padding, noise."""
 
-    vocab_size: int
-    length: int
-    num_train_examples: int
+    vocab_size: Annotated[int, between(1, _LARGEST)]
+    length: Annotated[int, between(1, _LARGEST)]
+    num_train_examples: Count
 
     def __post_init__(self) -> None:
         """Check the knobs.
@@ -57,19 +58,7 @@ class Task(ABC):
         Raises:
             ArchlabError: naming task, knob, value and what would be possible.
         """
-        for f in fields(self):
-            value, default = getattr(self, f.name), f.default
-            wanted = type(default)
-            if wanted is float and type(value) is int:
-                object.__setattr__(self, f.name, float(value))
-            elif type(value) is not wanted:
-                raise ArchlabError(f"{self.name}: {f.name}={value!r} is not of type {wanted.__name__}")
-        for knob in ("vocab_size", "length", "num_train_examples"):
-            if getattr(self, knob) < 1:
-                raise ArchlabError(f"{self.name}: {knob}={getattr(self, knob)}: must be at least 1")
-        for knob in ("vocab_size", "length"):
-            if getattr(self, knob) > _LARGEST:
-                raise ArchlabError(f"{self.name}: {knob}={getattr(self, knob)}: must be at most {_LARGEST}")
+        check_fields(self, self.name)
         self.check()
 
     @abstractmethod

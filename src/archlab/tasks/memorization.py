@@ -25,7 +25,6 @@ class Memorization(Task):
         target    .     v1  .     v9  .     v4
     """
 
-    short = "memorize"
     order = 6
     summary = "know the values of keys by heart; they are nowhere in the sequence"
     signs: ClassVar[dict[str, str]] = {"insert": "?"}

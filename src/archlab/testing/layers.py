@@ -63,7 +63,7 @@ class LayerContract:
         super().__init_subclass__()
         cls._references = {}
 
-    # What it is
+    # Identity and construction
 
     def test_config_is_a_value_with_a_text_form(self) -> None:
         made_of = self.config.layers if isinstance(self.config, Composite) else ()
@@ -122,7 +122,7 @@ class LayerContract:
         x_bld = self._input(18)
         assert torch.equal(module(x_bld), other(x_bld)), "the state dict does not hold all that the output depends on"
 
-    # What it computes
+    # Outputs and gradients
 
     def test_shape_and_dtype(self) -> None:
         module = self._module()
@@ -193,7 +193,7 @@ class LayerContract:
         for name, gradient in found.items():
             assert gradient.count_nonzero(), f"{name} is all zero"
 
-    # What it costs
+    # Costs
 
     def test_state_is_as_predicted(self) -> None:
         predicted = self.config.state_size(self.dim, self.lengths[-1])
@@ -266,7 +266,7 @@ class LayerContract:
                 f"length {length}: flops says {predicted}, counted are {counted}"
             )
 
-    # What it survives
+    # Robustness
 
     def test_reads_no_uninitialised_memory(self) -> None:
         expected = self._run_all()

@@ -112,7 +112,7 @@ class StoreContract(ABC):
         with self.make(location) as again:
             (record,) = again.records()
         assert (record.key, record.job, record.status, record.error) == (job.key, job, "finished", None)
-        assert record.provenance == {"host": "lab", "wall_seconds": 1.5}
+        assert {"host": "lab", "wall_seconds": 1.5}.items() <= record.provenance.items()
         assert _is(record, self.result(1))
 
     def test_the_first_result_stays(self, store: AnyStore, other: AnyStore) -> None:
@@ -121,7 +121,7 @@ class StoreContract(ABC):
         other.finish(job, self.result(2), {"host": "second"})
         store.finish(job, self.result(3), {"host": "third"})
         (record,) = store.records()
-        assert record.provenance == {"host": "first"}
+        assert record.provenance["host"] == "first"
         assert _is(record, self.result(1))
 
     def test_a_result_is_kept_without_a_claim(self, store: AnyStore) -> None:

@@ -1,4 +1,4 @@
-"""The contract of a task as checks that any task can be put through."""
+"""The contract of a task as checks for any task."""
 
 from dataclasses import FrozenInstanceError, fields
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.tasks import IGNORE, Arrays, Split, Task, registry, sample, setting
+from archlab.tasks import IGNORE, Arrays, Split, Task, find_task, registry, sample, setting
 
 
 class TaskContract:
@@ -21,7 +21,7 @@ class TaskContract:
     task: ClassVar[Task]
     """The setting under test; its task is registered."""
     num_sequences: ClassVar[int] = 300
-    """Sequences to draw a check; with more, :attr:`Task.chance` is checked more closely."""
+    """Sequences that a check draws; with more, :attr:`Task.chance` is checked more closely."""
 
     _SPLITS: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
 
@@ -31,7 +31,7 @@ class TaskContract:
     # What it is
 
     def test_setting_is_a_value(self) -> None:
-        assert registry()[self.task.name] is type(self.task)
+        assert registry()[self.task.name] is find_task(self.task.short) is type(self.task)
         again = setting(self.task.name, **self.task.knobs())
         assert again == self.task
         assert hash(again) == hash(self.task)
@@ -56,6 +56,9 @@ class TaskContract:
     def test_every_token_id_has_one_role(self) -> None:
         ids = sorted(i for role in self.task.describe_tokens().values() for i in role)
         assert ids == list(range(self.task.vocab_size))
+
+    def test_signs_are_single_characters(self) -> None:
+        assert all(len(sign) == 1 for sign in self.task.signs.values()), f"signs={dict(self.task.signs)}"
 
     # What it draws
 

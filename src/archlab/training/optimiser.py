@@ -1,4 +1,4 @@
-"""AdamW with the exemptions from weight decay that layers state."""
+"""AdamW with the exemptions from weight decay that layers state, and its steps."""
 
 import torch
 from torch import nn
@@ -34,3 +34,20 @@ def make_optimizer(
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
     rate = torch.tensor(learning_rate, device=next(model.parameters()).device) if captured else learning_rate
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True, capturable=captured)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters, in place where CUDA graphs read it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float) -> None:
+    """Clip the gradients to a norm unless it is 0, take the optimiser's step, and clear the gradients."""
+    if grad_clip:
+        nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
+    optimizer.zero_grad()

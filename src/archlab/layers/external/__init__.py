@@ -1,1 +1,1 @@
-"""Layers from outside archlab: where they are found, any ``nn.Module`` as a layer, what is checked before one is trained."""
+"""Layers from outside archlab: any ``nn.Module``, notebook cells, and the checks before one is trained."""

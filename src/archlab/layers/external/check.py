@@ -1,4 +1,4 @@
-"""What a layer from outside archlab must show on a small input before it is trained."""
+"""Checks of layers from outside archlab on a small input, before they are trained."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -12,7 +12,7 @@ from archlab.layers.contract import Composite, LayerConfig, Recurrent
 LONGEST = 128
 """Tokens of the small input, at most."""
 ROUNDING = 1e-5
-"""Outputs may move by this share of the largest one without counting as a leak: transforms of whole sequences round."""
+"""Outputs may move by this fraction of the largest one without counting as a leak: transforms of whole sequences round."""
 
 
 def is_third_party(config: LayerConfig) -> bool:
@@ -158,7 +158,7 @@ def _leak(module: nn.Module, x_bld: Tensor) -> str | None:
 
 
 def _memory(module: nn.Module, x_bld: Tensor) -> str | None:
-    """What a channel mixer must not have: it runs at some positions only, by themselves."""
+    """Fault of a channel mixer that depends on other positions: it may be run at some positions only."""
     y_bld = outputs(module, x_bld)
     alone = torch.cat([outputs(module, x_bld[:, t : t + 1]) for t in range(x_bld.shape[1])], dim=1)
     moved_t = (alone - y_bld).abs().amax((0, 2))

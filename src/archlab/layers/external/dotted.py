@@ -22,7 +22,7 @@ from archlab.sources import without_output
 PREFIXES = {"fla": "fla.layers"}
 """Short forms of modules: ``fla:X`` is the class ``fla.layers.X`` of flash-linear-attention."""
 _WIDTHS = ("dim", "d_model", "hidden_size")
-"""What the width is called if it is not the first argument."""
+"""Names of the width if it is not the first argument."""
 
 
 class FirstOutput(nn.Module):

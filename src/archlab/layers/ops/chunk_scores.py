@@ -42,7 +42,7 @@ def scores(readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], blo
 def scores_gradients(
     dscores: Tensor, readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], block: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradients with respect to readers and writers, given those of the scores, which are overwritten; see :func:`scores`."""
+    """Gradients with respect to readers and writers, given those of :func:`scores`, which are overwritten."""
     dreaders, dwriters = torch.empty_like(readers), torch.empty_like(writers)
     into = dreaders.flatten(0, 1), dwriters.flatten(0, 1)
     dscores, readers, writers, b = (x.flatten(0, 1) for x in (dscores, readers, writers, b))
@@ -74,7 +74,7 @@ def _levels(b: Tensor, block: int) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 
 def _rows(x: Tensor, size: int, block: int, half: int) -> Tensor:
-    """Of every stretch a half, of blocks all: a view (N, stretches, stack, rows, K) of (N, stack, chunk, K)."""
+    """View (N, stretches, stack, rows, K) of (N, stack, chunk, K): a half of every stretch, or all of a block."""
     count, stack, _, width = x.shape
     if size <= block:
         return x.view(count, stack, -1, size, width).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Decays within and between chunks, safe at every rate: what the recurrences of decaying matrix states share.
+"""Decays within and between chunks, safe at every rate, for the recurrences of decaying matrix states.
 
 A chunk is halved again and again. The scores of a second half against its first half are products of
 queries that have decayed since the middle and keys that decay until the middle: both exponents are at
@@ -92,17 +92,17 @@ def scored_pairs(chunk: int, block: int = BLOCK) -> int:
 
 
 def queries_of(x: Tensor, size: int, block: int = BLOCK) -> Tensor:
-    """Of every stretch of ``size`` positions the second half, of blocks all: where queries are."""
+    """Positions of queries: the second half of every stretch of ``size`` positions, and all of a block."""
     return x.view(-1, size, x.shape[-1]) if size == block else x.view(-1, 2, size // 2, x.shape[-1])[:, 1]
 
 
 def keys_of(x: Tensor, size: int, block: int = BLOCK) -> Tensor:
-    """Of every stretch of ``size`` positions the first half, of blocks all: where keys are."""
+    """Positions of keys: the first half of every stretch of ``size`` positions, and all of a block."""
     return x.view(-1, size, x.shape[-1]) if size == block else x.view(-1, 2, size // 2, x.shape[-1])[:, 0]
 
 
 def decays(b: Tensor, size: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """What to multiply queries and keys with, so that scores decay from the key's position to the query's."""
+    """Factors of queries and keys, by which scores decay from the key's position to the query's."""
     queries, keys = queries_of(b, size, block), keys_of(b, size, block)
     if size > block:
         middle = keys[:, -1:]

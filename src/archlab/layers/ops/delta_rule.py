@@ -96,7 +96,7 @@ def _gradients(
     dout: Tensor,
     block: int,
 ) -> tuple[Tensor | None, ...]:
-    """Of queries, reads, what they are written to, ``r``, the keys and values beside (or None), and log decays."""
+    """Gradients of queries, reads, writes, ``r``, the keys and values beside (or None), and log decays."""
     chunks, width = len(reads), dout.shape[-1]
     pulled = (weights[:, :, 0].flatten(3, 4).transpose(2, 3) @ dout).view_as(values)
     since = decay.exp()
@@ -210,7 +210,7 @@ def delta_rule_flops(
 
 
 def _inverse(system: Tensor) -> Tensor:
-    """Of the identity less strictly triangular matrices (..., n, n), ``n`` a power of two: halves first, then what joins them."""
+    """Inverses of the identity less strictly triangular matrices (..., n, n), ``n`` a power of two, from their halves'."""
     size = system.shape[-1]
     inverse = torch.zeros_like(system, memory_format=torch.contiguous_format)
     inverse.diagonal(dim1=-2, dim2=-1).fill_(1)

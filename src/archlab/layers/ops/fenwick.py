@@ -144,12 +144,12 @@ def _of_pairs(weights: Tensor) -> Tensor:
 def _between(
     queries: Tensor, transitions: Tensor, states: Tensor, weights: Tensor, through: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """What is read of earlier chunks.
+    """Values that are read of earlier chunks.
 
     Args:
-        queries: what each position reads of a state at the beginning of its chunk.
-        transitions: what a chunk makes of a state, as a factor, matrices (..., K, K) or numbers (..., 1, 1).
-        states: what a chunk adds to it (..., K, V).
+        queries: with which each position reads a state at the beginning of its chunk.
+        transitions: the factor by which a chunk changes a state, matrices (..., K, K) or numbers (..., 1, 1).
+        states: the sum that a chunk adds to it (..., K, V).
         weights: weight of each level.
         through: the product of matrices, or of numbers.
     """

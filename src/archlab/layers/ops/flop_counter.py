@@ -1,4 +1,4 @@
-"""Counting what a layer executes, beyond the operations that PyTorch's own counter knows."""
+"""Counts the operations that a layer executes, also those that PyTorch's own counter does not know."""
 
 import math
 from collections.abc import Callable

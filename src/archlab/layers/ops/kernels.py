@@ -32,18 +32,18 @@ _LOG_DECAYS = {"g", "gk"}
 
 @dataclass(frozen=True)
 class Fused:
-    """That kernels were asked for."""
+    """The choice of kernels, and which have computed."""
 
     dtype: torch.dtype
-    """Of queries, keys and values; decays and rates stay in float32, and so does what a kernel accumulates."""
+    """Type of queries, keys and values; decays, rates and a kernel's sums stay in float32."""
     taken: set[str] = field(default_factory=set)
-    """Those that have computed something so far."""
+    """Kernels that have computed something so far."""
 
     def __str__(self) -> str:
         return f"fla: {', '.join(sorted(self.taken)) or 'none'}"
 
 
-# Of the process, not of a thread: a backward pass that computes a layer again does so in a thread of its own.
+# One for the process, not for a thread: a backward pass that computes a layer again does so in a thread of its own.
 _fused: Fused | None = None
 
 
@@ -57,7 +57,7 @@ def kernels(name: str, device: str, *, half: bool = False) -> Iterator[None]:
         half: queries, keys and values of ``fla`` are rounded to bfloat16; otherwise products are in TF32.
 
     Raises:
-        ArchlabError: see :func:`require`.
+        ArchlabError: :func:`require` refuses the kernels.
     """
     global _fused
     require(name, device)
@@ -70,12 +70,12 @@ def kernels(name: str, device: str, *, half: bool = False) -> Iterator[None]:
 
 
 def fused() -> Fused | None:
-    """What :func:`kernels` has set; None for PyTorch's operations."""
+    """The choice that :func:`kernels` has made; None for PyTorch's operations."""
     return _fused
 
 
 def require(name: str, device: str) -> None:
-    """See that the kernels of a recipe can run.
+    """Refuse kernels of a recipe that cannot run here.
 
     Raises:
         ArchlabError: there is no GPU to run them, or they cannot be imported; says what to do.

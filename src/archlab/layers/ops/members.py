@@ -17,7 +17,7 @@ def apply(function: type[Function], *args: Any) -> Tensor:
 
 
 _CACHED_ENTRIES = 1 << 19
-"""Of the largest argument, on a CPU: with what is computed from it, about what a core's caches hold."""
+"""Entries of the largest argument on a CPU: with all that is computed from it, about as much as a core's caches hold."""
 
 
 def apply_by_sequences(function: type[Function], *args: Any) -> Tensor:

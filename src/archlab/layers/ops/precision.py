@@ -1,4 +1,4 @@
-"""What must be computed in at least float32 when the rest runs in bfloat16."""
+"""Computations that stay in at least float32 when the rest runs in bfloat16."""
 
 import torch
 from torch import Tensor

@@ -96,7 +96,7 @@ class _Walk:
         return turn(q_hdbl), turn(k_hdbl), v_hdbl
 
     def blocks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Of tensors (heads, head dim, B, L): views (sequences, head dim, L) of one head at a time."""
+        """Views (sequences, head dim, L) of tensors (heads, head dim, B, L), one head at a time."""
         for of_head in zip(*tensors, strict=True):
             yield from zip(*(x_dbl.transpose(0, 1).split(self.size) for x_dbl in of_head), strict=True)
 
@@ -105,7 +105,7 @@ class _Walk:
         return self.buffers[index][: shape.numel()].view(shape)
 
     def probabilities(self, q_bdt: Tensor, k_bds: Tensor, t: slice) -> Tensor:
-        """Of the queries at positions ``t`` over the first keys, (sequences, queries, keys); in the first buffer."""
+        """Attention of the queries at positions ``t`` to the first keys, (sequences, queries, keys); in the first buffer."""
         mask_ts = self.mask_ll[t, : k_bds.shape[-1]]
         scores_bts = self.buffer(0, torch.Size((len(q_bdt), *mask_ts.shape)))
         torch.baddbmm(mask_ts, q_bdt.mT, k_bds, alpha=self.scale, out=scores_bts)

@@ -54,7 +54,7 @@ class _ScalarDecayedLinearAttention(torch.autograd.Function):
 def _gradients(
     q: Tensor, k: Tensor, v: Tensor, b: Tensor, mask: Tensor, weights: Tensor, dout: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of queries, keys, values and log decays, all in chunks."""
+    """Gradients of queries, keys, values and log decays, all in chunks."""
     dscores = (dout @ v.transpose(2, 3)).mul_(mask)
     dq, dk, dv = dscores @ k, dscores.transpose(2, 3) @ q, weights.transpose(2, 3) @ dout
     add_gradients_across(q, k, v, b, dout, dq, dk, dv)

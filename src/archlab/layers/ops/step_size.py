@@ -15,5 +15,5 @@ def step_size_bias(channels: int) -> Tensor:
 
 
 def inverse_softplus(x: Tensor) -> Tensor:
-    """What softplus takes to ``x``."""
+    """Inverse of softplus."""
     return x + torch.log(-torch.expm1(-x))

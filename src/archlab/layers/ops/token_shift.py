@@ -1,4 +1,4 @@
-"""Token shift: what a layer sees of the token before (RWKV, arXiv 2305.13048, section 3.1)."""
+"""Token shift: the input of a layer from the token before (RWKV, arXiv 2305.13048, section 3.1)."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """Checks of what fits take: columns of one length, labels and options."""
 
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ def _is_missing(value: object) -> bool:
         return True
 
 
-def at_least(number: int, what: str, least: int, why: str) -> None:
+def check_enough(number: int, what: str, least: int, why: str) -> None:
     """Refuse fewer than ``least`` of something.
 
     Raises:
@@ -131,11 +131,6 @@ def check_differ(loss: Floats, where: str = "loss") -> None:
     """
     if np.ptp(loss) <= 1e-12 * loss.max():
         raise ArchlabError(f"{where}: all losses are equal, {loss[0]:.6g}: nothing to fit; add runs that differ")
-
-
-def is_whole(value: object) -> bool:
-    """Tell whether an option is a whole number; booleans are not."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_real(value: object) -> bool:

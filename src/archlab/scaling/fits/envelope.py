@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least, is_real, numbered, positive_columns
+from archlab.scaling.fits.columns import Floats, check_enough, is_real, numbered, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
@@ -71,7 +71,7 @@ def fit_envelope(
     if not is_real(since) or not 0 <= since < 1:
         raise ArchlabError(f"since={since!r}: must be at least 0 and below 1, for example 0.1")
     flops, size, observed = positive_columns(C=C, N=N, loss=loss)
-    at_least(len(flops), "points", 1, "to follow a curve")
+    check_enough(len(flops), "points", 1, "to follow a curve")
     _, tokens = positive_columns(C=flops, D=flops / (6 * size) if D is None else D)
     curves = numbered("curve", curve, len(flops))
     groups = numbered("group", np.zeros(len(flops)) if group is None else group, len(flops))
@@ -87,7 +87,7 @@ def fit_envelope(
     kept = [np.flatnonzero(counts & (groups == one)) for one in range(groups.max() + 1)]
     minima = [_minima(curves[rows], flops[rows], size[rows], tokens[rows], observed[rows]) for rows in kept]
     compute, best, optimum, seen, least = np.concatenate(minima, axis=1)
-    at_least(
+    check_enough(
         len(np.unique(best)),
         "sizes that are best at some compute, between smaller and larger ones",
         2,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, at_least, check_differ, is_real, positive_columns
+from archlab.scaling.fits.columns import Floats, check_differ, check_enough, is_real, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
 
@@ -86,7 +86,7 @@ def fit_isoflop(
             positive, or the window is no factor above 1.
     """
     compute, size, observed = positive_columns(C=C, N=N, loss=loss)
-    at_least(len(compute), "runs", 1, "to find a minimum")
+    check_enough(len(compute), "runs", 1, "to find a minimum")
     _, tokens = positive_columns(C=compute, D=compute / (6 * size) if D is None else D)
     _check_window(window)
     minima: list[IsoFlopMinimum] = []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar, nnls
 
-from archlab.scaling.fits.columns import Floats, at_least, check_differ, positive_columns
+from archlab.scaling.fits.columns import Floats, check_differ, check_enough, positive_columns
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def fit_over_training(*, C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTra
             positive.
     """
     compute, multiplier, observed = positive_columns(C=C, M=M, loss=loss)
-    at_least(len(compute), "runs", 5, "to determine four numbers and an error")
-    at_least(len(np.unique(multiplier)), "token multipliers M", 2, "to tell their effect from that of compute")
+    check_enough(len(compute), "runs", 5, "to determine four numbers and an error")
+    check_enough(len(np.unique(multiplier)), "token multipliers M", 2, "to tell their effect from that of compute")
     check_differ(observed)
     middle = np.exp(np.log(compute).mean())
 

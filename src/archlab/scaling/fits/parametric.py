@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import RANGE, Floats, at_least, check_differ, positive_columns
+from archlab.scaling.fits.columns import RANGE, Floats, check_differ, check_enough, positive_columns
 from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.power_law import PowerLaw
 
@@ -102,9 +102,11 @@ def fit_parametric(
     if method not in get_args(Method):
         raise ArchlabError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
     size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
-    at_least(len(np.unique(np.stack([size, tokens]), axis=1).T), "different runs", 6, "to determine five numbers and an error")
-    at_least(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
-    at_least(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
+    check_enough(
+        len(np.unique(np.stack([size, tokens]), axis=1).T), "different runs", 6, "to determine five numbers and an error"
+    )
+    check_enough(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
+    check_enough(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
     check_differ(observed)
     if start is not None:
         _check_start(start)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, array, at_least, positive_columns
+from archlab.scaling.fits.columns import Floats, array, check_enough, positive_columns
 
 MOST_UNEVEN = 1e10
 """Largest over smallest standard deviation of points, from which on rounding moves the exponent by more than 1e-5."""
@@ -56,7 +56,7 @@ def fit_power_law(*, x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None)
     """
     columns = {"x": x, "y": y} | ({} if sigma is None else {"sigma": sigma})
     x_n, y_n, *sigmas = positive_columns(**columns)
-    at_least(len(np.unique(x_n)), "different values of x", 2, "to draw a line")
+    check_enough(len(np.unique(x_n)), "different values of x", 2, "to draw a line")
     weights = 1 / sigmas[0] if sigmas else np.ones_like(x_n)
     if weights.max() > MOST_UNEVEN * weights.min():
         raise ArchlabError(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, array, at_least, is_real, is_whole, numbered, whole_columns
+from archlab.fields import Natural, above, at_least, below, check_fields, check_value
+from archlab.scaling.fits.columns import Floats, array, check_enough, numbered, whole_columns
+
+Confidence = Annotated[float, above(0), below(1)]
+"""Fraction of the resamples within an interval."""
 
 Statistic = Callable[..., ArrayLike]
 """A function of the columns that returns one number or a vector of numbers."""
@@ -54,12 +58,14 @@ def bootstrap(
         ArchlabError: the statistic refuses the runs or more than half of the resamples, or returns no finite number; the columns
             or strata differ in length or lack a value; every stratum is a single run; an option is out of range.
     """
-    _check_options(resamples, confidence, seed)
+    resamples = check_value("resamples", resamples, Annotated[int, at_least(20)])
+    confidence = check_value("confidence", confidence, Confidence)
+    seed = check_value("seed", seed, Natural)
     arrays = whole_columns(*columns)
     runs = len(arrays[0])
     labels = np.zeros(runs) if strata is None else numbered("strata", strata, runs, "columns[0]")
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    at_least(runs, "runs", len(groups) + 1, "for as many strata, or every resample is the same")
+    check_enough(runs, "runs", len(groups) + 1, "for as many strata, or every resample is the same")
     value = _numbers(statistic, arrays)
     rng = np.random.Generator(np.random.PCG64(seed))
     values = []
@@ -85,7 +91,7 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
     """
     arrays = whole_columns(*columns)
     n = len(arrays[0])
-    at_least(n, "runs", 3, "to leave one out")
+    check_enough(n, "runs", 3, "to leave one out")
     first = _numbers(statistic, [column[1:] for column in arrays])
     others = [_numbers(statistic, [np.delete(column, i, axis=0) for column in arrays], first.shape) for i in range(1, n)]
     values = np.array([first, *others])
@@ -108,28 +114,14 @@ def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int
     return numbers
 
 
-def _check_options(resamples: int, confidence: float, seed: int, none: str = "") -> None:
-    """Check the options of a bootstrap; ``none`` tells how to do without one.
-
-    Raises:
-        ArchlabError: naming the option, its value and what is allowed.
-    """
-    if not is_whole(resamples) or resamples < 20:
-        raise ArchlabError(f"resamples={resamples!r}: percentiles take a whole number of at least 20{none}")
-    if not is_real(confidence) or not 0 < confidence < 1:
-        raise ArchlabError(f"confidence={confidence!r}: must lie between 0 and 1, for example 0.95")
-    if not is_whole(seed) or seed < 0:
-        raise ArchlabError(f"seed={seed!r}: give a whole number from 0 on")
-
-
 @dataclass(frozen=True)
 class Resampling:
     """Method and options of intervals."""
 
-    resamples: int = 300
+    resamples: Annotated[int, at_least(20)] | Literal[0] = 300
     """Resamples of the bootstrap; 0 for no intervals, by either method."""
-    confidence: float = 0.95
-    seed: int = 0
+    confidence: Confidence = 0.95
+    seed: Natural = 0
     method: Literal["bootstrap", "jackknife"] = "bootstrap"
     """Percentiles of :func:`bootstrap`, or the value and its error by :func:`jackknife` times a quantile of Student's
     distribution: as many fits as runs, and each on nearly all of them, so that few runs are enough."""
@@ -140,10 +132,7 @@ class Resampling:
         Raises:
             ArchlabError: naming the field, its value and what is allowed.
         """
-        resamples = 20 if is_whole(self.resamples) and self.resamples == 0 else self.resamples
-        _check_options(resamples, self.confidence, self.seed, "; 0 for no intervals")
-        if self.method not in ("bootstrap", "jackknife"):
-            raise ArchlabError(f"method={self.method!r}: choose bootstrap or jackknife")
+        check_fields(self)
 
     def interval(self, statistic: Statistic, *columns: ArrayLike, strata: ArrayLike | None = None) -> Interval:
         """Return the interval of a statistic of the columns; ``strata`` are for the bootstrap.

@@ -1,0 +1,47 @@
+"""A task of one file: it keeps the contract, is drawn, is trained by workers and scored."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import CommandLine, start
+
+from archlab.sources import import_file
+from archlab.tasks import setting
+from archlab.testing import TaskContract
+
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "custom_task.py"
+KNOWN = ("--tasks-file", str(EXAMPLE))
+
+
+@pytest.mark.parametrize("check", [name for name in dir(TaskContract) if name.startswith("test_")])
+def test_it_keeps_the_contract(outside: Path, check: str) -> None:
+    import_file(EXAMPLE, "tasks")
+    suite = type("Suite", (TaskContract,), {"task": setting("running-sum", vocab_size=5)})()
+    getattr(suite, check)()
+
+
+def test_it_is_drawn(archlab: CommandLine) -> None:
+    drawn = json.loads(archlab("tasks", "show", "sum", "--set", "length=5", *KNOWN, "--json").out)
+    assert drawn["targets"] == [sum(drawn["inputs"][: i + 1]) % 8 for i in range(5)]
+    assert "d0…d7 digits" in archlab("tasks", "show", "running-sum", *KNOWN).out
+    assert archlab("tasks", "list", *KNOWN).out.count("running-sum") == 1
+
+
+def test_it_is_trained_by_workers_and_scored(archlab: CommandLine, tmp_path: Path) -> None:
+    protocol = archlab("protocols", "smoke").out + "  running-sum: {base: {num_train_examples: 64}, vary: {length: [8]}}\n"
+    Path("sums.yaml").write_text(protocol)
+    command = ("run", "transformer++", "--protocol", "sums.yaml", "--tasks", "running-sum,compression", "--workers", "1")
+    outcome = archlab(*command, *KNOWN, "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document["complete"] is True
+    assert list(document["architectures"][0]["tasks"]) == ["compression", "running-sum"]
+    assert archlab("scores", *KNOWN).out.splitlines()[0].split()[:3] == ["architecture", "comp", "sum"]
+    assert archlab("report", *KNOWN).status == 0
+    assert json.loads(archlab("trials", "--task", "sum", *KNOWN, "--json").out)[1]["setting"].startswith("running-sum(length=8")
+    without = start("scores", folder=tmp_path)  # in a process of its own, which has not imported the file
+    error = without.communicate(timeout=60)[1]
+    assert without.returncode == 2
+    assert "unknown task 'running-sum'" in error
+    assert "by --tasks-file" in error
