@@ -1,5 +1,7 @@
 """The speed of training steps on this machine beside its ceilings, and the time that every protocol takes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,7 +49,7 @@ class Bench:
     ceilings: Ceilings
     steps: tuple[StepSpeed, ...]
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """One row for each protocol and architecture."""
         import pandas as pd
 
@@ -57,6 +59,9 @@ class Bench:
         """JSON-ready."""
         steps = [asdict(step) for step in self.steps]
         return {"workers": self.num_workers, "device": self.device, "ceilings": vars(self.ceilings), "steps": steps}
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
 
 
 def bench(

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from archlab.architectures import Architecture
     from archlab.mad.trial import Trial
 
-GRID_NAMES = {"lr": "learning_rate", "wd": "weight_decay"}
-"""Short names of the axes of a grid."""
+_GRID_NAMES = ("lr", "learning_rate", "wd", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,11 @@ class Protocol:
     def num_settings(self) -> int:
         """Settings of all tasks."""
         return sum(len(plan.settings) for plan in self.tasks.values())
+
+    @property
+    def max_length(self) -> int:
+        """Length of the longest sequence of any setting."""
+        return max(setting.length for plan in self.tasks.values() for setting in plan.settings)
 
     @property
     def num_trials(self) -> int:
@@ -244,7 +248,7 @@ class Protocol:
         Raises:
             ArchlabError: saying where it belongs.
         """
-        if name in GRID_NAMES or name in GRID_NAMES.values():
+        if name in _GRID_NAMES:
             raise ArchlabError(f"{name} belongs to the grid: write --grid {name}=A,B")
         in_recipe = name in (f.name for f in fields(Recipe))
         is_knob = name == "dim" or any(name in plan.settings[0].knobs() for plan in self.tasks.values())

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from archlab.files import cache_folder, write_whole
 from archlab.machine import Ceilings, Device, ceilings, cpu_name, seconds_of
 from archlab.mad.trial import Trial
-from archlab.store.fingerprint import code_fingerprint
 
 if TYPE_CHECKING:
     from archlab.jobs.executor import Executor
@@ -38,11 +37,9 @@ def cheapest(trials: Iterable[Trial]) -> dict[Hashable, Trial]:
 
 def kind(trial: Trial) -> str:
     """Name that the speed of a trial is remembered by: its family, its recipe where that decides the speed, and its code."""
-    modules = {type(trial.setting).__module__, *(name for layer in trial.architecture.layers for name in layer.modules())}
-    code = code_fingerprint("archlab.mad.train", *sorted(modules))
     recipe = trial.recipe
     options = f"{trial.device} {recipe.precision} {recipe.kernels}" + (" compiled" if recipe.compiled else "")
-    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {options} | {code}"
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {options} | {trial.code}"
 
 
 def measure(trials: Iterable[Trial], executor: "Executor[Any, Any, Any]") -> Iterator[tuple[Trial, float] | Ceilings]:
