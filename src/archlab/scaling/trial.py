@@ -25,7 +25,6 @@ NUMERICS = MODELS | Numerics(
     ),
     idle=(
         "archlab.scaling.training_loop:CHECKPOINT_SECONDS",
-        "archlab.scaling.training_loop:_REPORT_SECONDS",
         "archlab.scaling.training_loop:_forget_peak",
         "archlab.scaling.training_loop:_peak_bytes",
         "archlab.scaling.training_loop:_signals",

@@ -94,6 +94,7 @@ MODELS = Numerics(
         "archlab.layers.ops.flop_counter",
         "archlab.layers.registry",
         "archlab.training.memory",
+        "archlab.training.steps:REPORT_SECONDS",
     ),
     idle_members=(
         *("active_flops", "flops", "matrix_state", "num_params", "paper_flops", "resized", "state_knob", "state_size"),
