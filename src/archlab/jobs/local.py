@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self
@@ -241,6 +241,9 @@ class _Worker(Generic[J, P, R]):
 
     def _receive(self) -> tuple[str, Any]:
         try:
+            while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
+                if not self._process.is_alive() and not self._replies.poll():
+                    raise EOFError
             return self._replies.recv()  # type: ignore[no-any-return]
         except OSError as error:
             raise EOFError from error
@@ -261,7 +264,10 @@ class _Worker(Generic[J, P, R]):
         self._process.terminate()
 
     def kill(self) -> None:
+        """End the process, and all that its jobs have started."""
         self._killed = True
+        with suppress(ProcessLookupError, PermissionError):  # it leads a group as soon as it serves
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
         self._process.kill()
 
     def close(self) -> None:

@@ -11,8 +11,9 @@ from typing import Any, Generic, Self
 
 import torch
 
-from archlab.errors import in_one_line
+from archlab.errors import ArchlabError, in_one_line
 from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work
+from archlab.jobs.isolation import changed, snapshot
 from archlab.scaling.processes import Processes
 
 _IDLE_SECONDS = 60.0
@@ -36,6 +37,8 @@ class ProcessGroupExecutor(Generic[J, P, R]):
         self._work, self._processes = work, processes
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="archlab-process-group", daemon=True)
+        self._spoiled = ""
+        """State of the processes that a job has changed, so that they can serve no other."""
         self._thread.start()
 
     def submit(
@@ -86,7 +89,10 @@ class ProcessGroupExecutor(Generic[J, P, R]):
         left = [index for index, future in enumerate(futures) if future.set_running_or_notify_cancel()]
         if not left:
             return
+        before = snapshot()
         try:
+            if self._spoiled:
+                raise ArchlabError(f"a job before has changed {self._spoiled} of these processes: run the same command again")
             self._processes.agree([jobs[index] for index in left])
             ended = self._work(
                 [jobs[index] for index in left],
@@ -100,6 +106,7 @@ class ProcessGroupExecutor(Generic[J, P, R]):
             for index in left:
                 if not futures[index].done():
                     futures[index].set_exception(reason)
+        self._spoiled = self._spoiled or changed(before, started=False)
 
 
 def follow(work: Work[J, P, R], processes: Processes) -> None:
