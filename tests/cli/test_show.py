@@ -10,7 +10,8 @@ import pytest
 from tests.cli.command_line import CommandLine
 
 from archlab.architectures.catalogue import CATALOGUE
-from archlab.layers import composites, registry
+from archlab.layers import registry
+from archlab.layers.registry import composites
 
 
 def test_scores_are_those_of_the_run(archlab: CommandLine, smoke_run):

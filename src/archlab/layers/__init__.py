@@ -1,18 +1,6 @@
 """Sequence and channel mixers: one file a family."""
 
 from archlab.layers.contract import Composite, LayerConfig, Recurrent, divides, positive
-from archlab.layers.registry import composites, is_path, layer, register, registry, unknown_layer
+from archlab.layers.registry import layer, register, registry
 
-__all__ = [
-    "Composite",
-    "LayerConfig",
-    "Recurrent",
-    "composites",
-    "divides",
-    "is_path",
-    "layer",
-    "positive",
-    "register",
-    "registry",
-    "unknown_layer",
-]
+__all__ = ["Composite", "LayerConfig", "Recurrent", "divides", "layer", "positive", "register", "registry"]

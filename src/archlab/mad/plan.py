@@ -74,8 +74,7 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
         ArchlabError: the state is below 1.
     """
     protocol = plan.protocol
-    length = max(setting.length for task in protocol.tasks.values() for setting in task.settings)
-    found = tuple(normalise(value, state=state, dim=protocol.dim, length=length) for value in plan.architectures)
+    found = tuple(normalise(value, state=state, dim=protocol.dim, length=protocol.max_length) for value in plan.architectures)
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archlab.errors import ArchlabError
 from archlab.layers.ops.kernels import require
@@ -12,6 +12,9 @@ from archlab.mad.estimate import Compilation, Estimate, compilation, estimate, t
 from archlab.mad.memory import check_memory, fitting_population
 from archlab.mad.plan import Plan
 from archlab.mad.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,15 @@ class Preview:
             "times_faster_by_kernels": faster and round(faster, 2),
             "peak_bytes": self.peak_bytes,
         }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each entry of :meth:`to_dict`: the name as index, and the column ``value``."""
+        import pandas as pd
+
+        return pd.Series(self.to_dict()).to_frame("value")
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(header=False))
 
 
 def preview_plan(plan: Plan, left: Sequence[Trial], stored: int, num_workers: int, population: int | None) -> Preview:

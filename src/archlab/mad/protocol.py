@@ -93,6 +93,11 @@ class Protocol:
         return sum(len(plan.settings) for plan in self.tasks.values())
 
     @property
+    def max_length(self) -> int:
+        """Length of the longest sequence of any setting."""
+        return max(setting.length for plan in self.tasks.values() for setting in plan.settings)
+
+    @property
     def num_trials(self) -> int:
         """Trials of one architecture."""
         return len(self.seeds) * sum(len(plan.settings) * len(plan.grid.points()) for plan in self.tasks.values())

@@ -27,7 +27,7 @@ from archlab.mad.scores import (
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
 from archlab.mad.trial import Costs, Trial, TrialResult
-from archlab.tasks import task_order
+from archlab.tasks.registry import task_order
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture

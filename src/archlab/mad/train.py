@@ -20,7 +20,8 @@ from archlab.mad.evaluate import BATCH, Evaluation, evaluate
 from archlab.mad.learner import Learner
 from archlab.mad.programs import choose_program
 from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
-from archlab.tasks import IGNORE, Split
+from archlab.tasks import IGNORE
+from archlab.tasks.contract import Split
 from archlab.training.context import computing, initialising
 from archlab.training.optimiser import make_optimizer, set_learning_rate
 from archlab.training.steps import REPORT_SECONDS, diverged_step
