@@ -1,4 +1,4 @@
-from tests.fake_training import ThreadExecutor
+from tests.jobs.thread_executor import ThreadExecutor
 
 from archlab.jobs.local import LocalExecutor
 from archlab.testing.executors import ExecutorContract, ProcessExecutorContract
