@@ -9,7 +9,7 @@ from typing_extensions import override
 from archlab.architectures.parser import module_paths
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.layers.contract import Kind, LayerConfig
+from archlab.layers.contract import LayerConfig
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,6 @@ class UnavailableLayers(LayerConfig):
 
     name: ClassVar[str] = "unavailable"
     paper: ClassVar[str] = ""
-    kind: ClassVar[Kind] = "sequence"
     spec: str
     reason: str = field(compare=False)
 

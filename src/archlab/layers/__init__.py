@@ -1,6 +1,6 @@
 """Sequence and channel mixers: one file a family."""
 
-from archlab.layers.contract import Composite, LayerConfig, Recurrent, divides, positive
+from archlab.layers.contract import Composite, LayerConfig, Recurrent, divides
 from archlab.layers.registry import composites, is_path, layer, register, registry, unknown_layer
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "divides",
     "is_path",
     "layer",
-    "positive",
     "register",
     "registry",
     "unknown_layer",

@@ -1,12 +1,13 @@
 """Canon: every token takes in a little of the few before it."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.registry import register
 
@@ -19,14 +20,9 @@ class CanonConfig(LayerConfig):
     Before attention it is the paper's Canon-A, before an MLP its Canon-C. Knob: ``d_conv``, taps of the convolution.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2512.17351"
 
-    d_conv: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse no taps."""
-        positive(self, "d_conv")
+    d_conv: Count = 4
 
     @override
     def num_params(self, dim: int, length: int) -> int:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError, unknown
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.errors import ArchlabError
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.gated_long_conv import gated_long_conv, tied_short_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_flops, conv_heads_flops
@@ -46,24 +47,18 @@ class HyenaConfig(LayerConfig):
     Source: Poli et al. 2023 (arXiv 2302.10866), definition 3.1; the defaults are those of MAD (arXiv 2403.17844).
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2302.10866"
 
-    inner_factor: int = 4
-    proj_groups: int = 4
-    filter_order: int = 4
-    filter: str = "implicit"
+    inner_factor: Count = 4
+    proj_groups: Count = 4
+    filter_order: Count = 4
+    filter: Literal["implicit", "rtf"] = "implicit"
 
     @property
     @override
     def state_knob(self) -> str:
         # The degree of a rational kernel.
         return "filter_order" if self.filter == "rtf" else ""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one and unknown filters."""
-        positive(self, "inner_factor", "proj_groups", "filter_order")
-        _is_filter(self, self.filter)
 
     @override
     def validate(self, dim: int) -> None:
@@ -118,25 +113,19 @@ class MultiHeadHyenaConfig(LayerConfig):
     Source: Massaroli et al. 2023 (arXiv 2310.18780), section 4; the defaults are those of MAD (arXiv 2403.17844).
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2310.18780"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 16
-    proj_groups: int = 4
-    filter_order: int = 2
-    filter: str = "implicit"
+    heads: Count = 16
+    proj_groups: Count = 4
+    filter_order: Count = 2
+    filter: Literal["implicit", "rtf"] = "implicit"
 
     @property
     @override
     def state_knob(self) -> str:
         # The degree of a rational kernel.
         return "filter_order" if self.filter == "rtf" else ""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one and unknown filters."""
-        positive(self, "heads", "proj_groups", "filter_order")
-        _is_filter(self, self.filter)
 
     @override
     def validate(self, dim: int) -> None:
@@ -172,11 +161,6 @@ class MultiHeadHyenaConfig(LayerConfig):
     def build(self, dim: int, max_length: int) -> "MultiHeadHyena":
         module = RationalMultiHeadHyena if self.filter == "rtf" else MultiHeadHyena
         return module(dim, max_length, self)
-
-
-def _is_filter(config: LayerConfig, name: str) -> None:
-    if name not in _FILTERS:
-        raise unknown(f"{config.name}(filter): filter", name, _FILTERS)
 
 
 def _divides_projections(config: LayerConfig, groups: int, inner: int) -> None:
@@ -265,13 +249,7 @@ class Hyena(HyenaBlock):
     def __init__(self, dim: int, max_length: int, config: HyenaConfig) -> None:
         inner = config.inner_factor * dim
         super().__init__(
-            dim,
-            inner,
-            inner,
-            max_length,
-            groups=config.proj_groups,
-            filter_order=config.filter_order,
-            filter_name=config.filter,
+            dim, inner, inner, max_length, groups=config.proj_groups, filter_order=config.filter_order, filter_name=config.filter
         )
 
     def forward(self, x_bld: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import Kind, LayerConfig, positive
-from archlab.layers.experts import check_choice
+from archlab.fields import Count, Natural
+from archlab.layers.contract import LayerConfig
+from archlab.layers.experts import Choice, check_choice
 from archlab.layers.hyena import KERNEL_SIZE, HyenaBlock
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
@@ -33,22 +33,19 @@ class HyenaExpertsConfig(LayerConfig):
     Source: MAD (arXiv 2403.17844) and its released code, whose defaults these are.
     """
 
-    kind: ClassVar[Kind] = "sequence"
     paper: ClassVar[str] = "arXiv 2403.17844"
 
-    num: int = 8
-    active: int = 2
-    inner: int = 16
+    num: Count = 8
+    active: Choice = 2
+    inner: Natural = 16
     """Channels of an expert; 0 for that which gives all of them together the width, as the default does at width 128."""
-    filter_order: int = 16
+    filter_order: Count = 16
     reference: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one and a choice that is none."""
-        positive(self, "filter_order")
+        """Refuse to choose more experts than there are too."""
+        super().__post_init__()
         check_choice(self, self.num, self.active)
-        if self.inner < 0:
-            raise ArchlabError(f"hyena-experts(inner={self.inner}): inner must be at least 1, or 0 for the width over num")
 
     def width(self, dim: int) -> int:
         """Channels of an expert."""

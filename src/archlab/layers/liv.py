@@ -1,12 +1,13 @@
 """LIV: the short convolution of LFM2, gated before and after."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.registry import register
 
@@ -19,14 +20,9 @@ class LIVConfig(LayerConfig):
     Knob: ``d_conv``, taps of the convolution.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2511.23404"
 
-    d_conv: int = 3
-
-    def __post_init__(self) -> None:
-        """Refuse no taps."""
-        positive(self, "d_conv")
+    d_conv: Count = 3
 
     @override
     def num_params(self, dim: int, length: int) -> int:

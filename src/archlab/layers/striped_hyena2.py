@@ -3,13 +3,14 @@
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.long_conv import causal_conv_step, conv_flops
 from archlab.layers.ops.precision import no_autocast
@@ -35,10 +36,9 @@ class _GroupedHyenaConfig(LayerConfig):
     Source: Ku et al. 2025 (arXiv 2503.01868); the defaults are those of the models with which it was published.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2503.01868"
 
-    group_size: int = 16
+    group_size: Count = 16
 
     @override
     def validate(self, dim: int) -> None:
@@ -100,11 +100,7 @@ class HyenaSEConfig(_GroupedHyenaConfig):
 
     state_knob: ClassVar[str] = "kernel_size"
 
-    kernel_size: int = 7
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "group_size", "kernel_size")
+    kernel_size: Count = 7
 
     @override
     def _taps(self, length: int) -> int:
@@ -145,12 +141,8 @@ class HyenaLIConfig(_GroupedHyenaConfig):
 
     state_knob: ClassVar[str] = "d_state"
 
-    group_size: int = 1
-    d_state: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "group_size", "d_state")
+    group_size: Count = 1
+    d_state: Count = 16
 
     @override
     def _taps(self, length: int) -> int:

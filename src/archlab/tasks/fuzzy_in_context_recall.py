@@ -61,10 +61,7 @@ class FuzzyInContextRecall(Task):
         for knob in ("key_motif_size", "value_motif_size"):
             if getattr(self, knob) < 1:
                 raise ArchlabError(f"{self.name}: {knob}={getattr(self, knob)}: must be at least 1")
-        for knob, role, available in (
-            ("key_motif_size", "keys", self.num_keys),
-            ("value_motif_size", "values", self.num_values),
-        ):
+        for knob, role, available in (("key_motif_size", "keys", self.num_keys), ("value_motif_size", "values", self.num_values)):
             needed = max(2, getattr(self, knob))
             if available < needed:
                 raise ArchlabError(
