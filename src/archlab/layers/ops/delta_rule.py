@@ -149,12 +149,10 @@ def delta_rule(
     ``a = -beta k``, ``b = k`` and nothing beside; keys must be of unit length, or the state may grow without bound.
 
     Args:
-        q_blhk: queries (B, L, H, K).
-        a_blhk: what is read of the state to be written again (B, L, H, K).
-        b_blhk: where that is written (B, L, H, K).
+        q_blhk, a_blhk, b_blhk: queries, what is read of the state to be written again, and where that is written.
         log_decay: logarithms of the decays, at most 0: (B, L, H, K), or (B, L, H, 1), which is faster.
         chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
-        r_blhv: what is written with it whatever the state (B, L, H, V); this or ``kv``.
+        r_blhv: what is written with it whatever the state; this or ``kv``.
         kv: what is written beside it, keys (B, L, H, K) and values (B, L, H, V).
         least_log_decay: no entry of ``log_decay`` is below it; the nearer to 0, the faster.
 
@@ -173,16 +171,7 @@ def delta_rule(
 def gated_delta_rule(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, beta_blh1: Tensor, log_decay: Tensor, chunk: int) -> Tensor:
     """``o[t] = q[t] S[t]`` with ``S[t] = D[t] S[t-1] + k[t] beta[t] (v[t] - k[t] D[t] S[t-1])``, a case of :func:`delta_rule`.
 
-    Args:
-        q_blhk: queries (B, L, H, K).
-        k_blhk: keys of unit length (B, L, H, K).
-        v_blhv: values (B, L, H, V).
-        beta_blh1: rates (B, L, H, 1).
-        log_decay: logarithms of the decays ``D``, at most 0: (B, L, H, K), or (B, L, H, 1), which is faster.
-        chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
-
-    Returns:
-        The outputs (B, L, H, V).
+    Keys are of unit length, ``beta`` are rates, all else is as there.
     """
     by_head = log_decay.shape[-1] == 1
     if fla := kernel("chunk_gated_delta_rule" if by_head else "chunk_kda", q_blhk):

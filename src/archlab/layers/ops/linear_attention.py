@@ -15,16 +15,9 @@ def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
 
 
 def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """``numerator[t] = sum_{s<=t} (q[t] . k[s]) v[s]`` and ``denominator[t] = sum_{s<=t} q[t] . k[s]``.
+    """``numerator[t] = sum_{s<=t} (q[t] . k[s]) v[s]``, (N, L, V), and ``denominator[t] = sum_{s<=t} q[t] . k[s]``, (N, L, 1).
 
-    Args:
-        q_nlp: queries (N, L, P), N counting sequences and heads together.
-        k_nlp: keys (N, L, P).
-        v_nlv: values (N, L, V).
-        chunk: positions a chunk; changes the cost only.
-
-    Returns:
-        The numerator (N, L, V) and the denominator (N, L, 1).
+    N counts sequences and heads together; ``chunk``, positions a chunk, changes the cost only.
     """
     if fla := kernel("chunk_linear_attn", q_nlp):
         numerator = fla(q=q_nlp[:, :, None], k=k_nlp[:, :, None], v=v_nlv[:, :, None], normalize=False)[:, :, 0]
