@@ -35,7 +35,6 @@ class CanonConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The inputs of a convolution are none.
         return 0
 
     @override
@@ -45,7 +44,7 @@ class CanonConfig(LayerConfig):
         return dim * lags * (2 * length - lags - 1)
 
     @override
-    def build(self, dim: int, max_length: int) -> "Canon":
+    def build(self, dim: int, max_length: int) -> nn.Module:
         return Canon(dim, self.d_conv)
 
 
@@ -53,7 +52,6 @@ class Canon(nn.Module):
     """``y = x + conv(x)``, channel by channel."""
 
     def __init__(self, dim: int, d_conv: int) -> None:
-        """``d_conv`` taps for each of ``dim`` channels."""
         super().__init__()
         self.conv = ShortConv(dim, d_conv, bias=False)
 

@@ -11,11 +11,10 @@ from typing_extensions import override
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.decay import chunk_size
-from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule
+from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule, unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
-from archlab.layers.ops.unit_length import unit_length
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig
+from archlab.layers.canon import CanonConfig
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.registry import register
 
 
 @register("liv")
 @dataclass(frozen=True)
-class LIVConfig(LayerConfig):
+class LIVConfig(CanonConfig):
     """The gated short convolution of LFM2 (arXiv 2511.23404), a linear input-varying operator (STAR, arXiv 2411.17800).
 
     Knob: ``d_conv``, taps of the convolution.
@@ -29,16 +29,6 @@ class LIVConfig(LayerConfig):
         return 4 * dim * dim + self.d_conv * dim
 
     @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The gated inputs the convolution looks back on.
-        return (self.d_conv - 1) * dim
-
-    @override
-    def matrix_state(self, dim: int, length: int) -> int:
-        # The inputs of a convolution are none.
-        return 0
-
-    @override
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * self.num_params(dim, length)
 
@@ -51,7 +41,6 @@ class LIV(nn.Module):
     """``y = W_out (c * conv(b * u))`` with ``[b, c, u] = W_in x``: linear gates, no activation, no bias."""
 
     def __init__(self, dim: int, d_conv: int) -> None:
-        """``d_conv`` taps for each of ``dim`` channels."""
         super().__init__()
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.conv = ShortConv(dim, d_conv, bias=False)

@@ -11,12 +11,12 @@ from typing_extensions import override
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.decay import chunk_size
+from archlab.layers.ops.delta_rule import unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.recursive_ridge import recursive_ridge
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import inverse_softplus
-from archlab.layers.ops.unit_length import unit_length
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
@@ -52,7 +52,6 @@ class MesaNetConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # Both matrices of each head.
         return 2 * dim * dim // self.heads
 
     @override

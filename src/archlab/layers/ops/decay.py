@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
-from archlab.layers.ops.decayed_chunks import BLOCK, cumulate, cut, flops_across, gradients, join, outputs, scored_pairs
+from archlab.layers.ops.decayed_chunks import (
+    BLOCK,
+    cumulate,
+    cut,
+    flops_across,
+    gradients,
+    join,
+    num_chunks,
+    outputs,
+    scored_pairs,
+)
 from archlab.layers.ops.kernels import kernel
 from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import no_autocast

@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 
 from archlab.layers.ops.chunk_scores import scores, scores_gradients
-from archlab.layers.ops.chunks import num_chunks
-from archlab.layers.ops.decayed_chunks import block_size, cumulate, cut, gradients_of_log_decays, join, scored_pairs, sizes
+from archlab.layers.ops.decayed_chunks import (
+    block_size,
+    cumulate,
+    cut,
+    gradients_of_log_decays,
+    join,
+    num_chunks,
+    scored_pairs,
+    sizes,
+)
 from archlab.layers.ops.kernels import kernel
 from archlab.layers.ops.members import apply_by_sequences
 from archlab.layers.ops.precision import no_autocast
@@ -22,6 +30,7 @@ OWN = True, False
 """Queries read what their token writes, reads only what was there before."""
 
 Pair = tuple[Tensor, Tensor]
+_EPS = 1e-6
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -216,3 +225,8 @@ def _on_diagonal(x: Tensor, size: int) -> Tensor:
     """Views of the blocks on the diagonals of (..., n, n): (..., n / size, size, size)."""
     count = x.shape[-1] // size
     return x.view(*x.shape[:-2], count, size, count, size).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """``x`` over its Euclidean norm along the last axis; smooth at zero, and vectors near zero come out shorter."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPS)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
+from archlab.layers.ops.decayed_chunks import num_chunks
 
 
 def num_levels(length: int) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.decayed_chunks import (
     add_gradients_across,
     cumulate,
@@ -20,6 +19,7 @@ from archlab.layers.ops.decayed_chunks import (
     flops_across,
     gradients_of_log_decays,
     join,
+    num_chunks,
     states,
 )
 from archlab.layers.ops.kernels import kernel
