@@ -16,7 +16,7 @@ Every refusal is one line: ``recipe: warmup=2.0: give a number from 0 to 1``.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from functools import cache
@@ -77,7 +77,7 @@ NonNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, above(0)]
 
 
-def check_fields(instance: "DataclassInstance", where: str = "") -> None:
+def check_fields(instance: "DataclassInstance", where: str = "", only: Collection[str] | None = None) -> None:
     """Check the fields of a dataclass by their type hints, and store each value as its hint has it.
 
     Whole numbers are taken for fractions, lists for tuples, whose values count once each, and None for an empty mapping.
@@ -87,13 +87,15 @@ def check_fields(instance: "DataclassInstance", where: str = "") -> None:
     Args:
         instance: the dataclass, frozen or not; its ``__post_init__`` is the place to call this.
         where: the subject of messages, such as "recipe".
+        only: names of the fields to check; all by default.
 
     Raises:
         ArchlabError: one line with ``where``, the field, its value and what is allowed.
     """
     with naming(where):
         for name, hint in _hints(type(instance)):
-            object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
+            if only is None or name in only:
+                object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:
