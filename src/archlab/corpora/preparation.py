@@ -28,11 +28,7 @@ _FORMAT = 2
 
 
 def prepare(
-    source: str,
-    tokenizer: str | None = None,
-    folder: Path | None = None,
-    *,
-    validation_fraction: float = VALIDATION_FRACTION,
+    source: str, tokenizer: str | None = None, folder: Path | None = None, *, validation_fraction: float = VALIDATION_FRACTION
 ) -> Corpus:
     """The corpus of a source, tokenised on the first call and memory-mapped from then on.
 

@@ -77,11 +77,7 @@ class ProcessGroupExecutor(Generic[J, P, R]):
             self._compute(*task)
 
     def _compute(
-        self,
-        jobs: Sequence[J],
-        on_progress: Callable[[J, P], None],
-        thresholds: Sequence[Thresholds],
-        futures: list[Future[R]],
+        self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds], futures: list[Future[R]]
     ) -> None:
         left = [index for index, future in enumerate(futures) if future.set_running_or_notify_cancel()]
         if not left:

@@ -89,10 +89,5 @@ def train_all(
                 checkpoints.rmdir()
 
     return run(
-        trials,
-        store,
-        executor,
-        policy=MostExpensiveFirst(),
-        listeners=[drop_checkpoints, *listeners],
-        grace=GRACE_SECONDS,
+        trials, store, executor, policy=MostExpensiveFirst(), listeners=[drop_checkpoints, *listeners], grace=GRACE_SECONDS
     )
