@@ -48,10 +48,8 @@ def make_plan(
 ) -> Plan:
     """The plan for architectures, given as values or as text; each counts once.
 
-    Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
-
-    Raises:
-        ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
+    Layers from outside archlab are tried on inputs as long as the shortest and the longest sequences of the protocol. Refuses
+    a spec that cannot be read or does not fit the width, and a layer that is unsound.
     """
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
@@ -66,12 +64,9 @@ def make_plan(
 
 
 def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]]:
-    """The plan with every architecture at the same matrix state, and what was done to each.
+    """The plan with every architecture at the same matrix state (at least 1), and what was done to each.
 
     A window is bounded by the longest sequence of the plan. What becomes another architecture loses its catalogue name.
-
-    Raises:
-        ArchlabError: the state is below 1.
     """
     protocol = plan.protocol
     found = tuple(normalise(value, state=state, dim=protocol.dim, length=protocol.max_length) for value in plan.architectures)
