@@ -154,6 +154,7 @@ def test_a_dry_run_knows_what_the_store_has(archlab: CommandLine, smoke_run, no_
         (["--tasks", "compression, memorization"], 2),
         (["--settings", "base"], 6),
         (["--grid", "lr=1e-3,2e-3,1e-3", "--grid", "wd=0,0.1"], 24),
+        (["--grid", "learning_rate=1e-3,2e-3", "--grid", "weight_decay=0,0.1"], 24),
         (["--seeds", "3"], 18),
         (["--seeds", "4,7,4"], 12),
         (["--seeds", "4,"], 6),

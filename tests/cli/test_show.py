@@ -19,11 +19,11 @@ def test_scores_are_those_of_the_run(archlab: CommandLine, smoke_run):
     store, run = smoke_run
     outcome = archlab("scores", "--store", str(store), "--json")
     assert (outcome.status, outcome.out, outcome.err) == (0, run.out, "")
-    for row in json.loads(outcome.out)["architectures"]:
-        assert set(row) >= {"architecture", "name", "score", "low", "high", "num_params", "state_size", "flops", "tasks"}
-        assert row["low"] <= row["score"] <= row["high"]
-        assert set(row["tasks"]) == {"in-context-recall", "compression"}
-        assert row["score"] == pytest.approx(sum(t["score"] for t in row["tasks"].values()) / 2)
+    for one in json.loads(outcome.out)["architectures"]:
+        assert set(one) >= {"architecture", "name", "score", "low", "high", "num_params", "state_size", "flops", "tasks"}
+        assert one["low"] <= one["score"] <= one["high"]
+        assert set(one["tasks"]) == {"in-context-recall", "compression"}
+        assert one["score"] == pytest.approx(sum(t["score"] for t in one["tasks"].values()) / 2)
     table = archlab("scores", "--store", str(store), "--protocol", "smoke")
     assert table.status == 0
     assert max(map(len, table.out.splitlines())) <= 100

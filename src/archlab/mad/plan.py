@@ -70,12 +70,9 @@ def make_plan(
 
 
 def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]]:
-    """The plan with every architecture at the same matrix state, and what was done to each.
+    """The plan with every architecture at the same matrix state (at least 1), and what was done to each.
 
     A window is bounded by the longest sequence of the plan. What becomes another architecture loses its catalogue name.
-
-    Raises:
-        ArchlabError: the state is below 1.
     """
     protocol = plan.protocol
     found = tuple(normalise(value, state=state, dim=protocol.dim, length=protocol.max_length) for value in plan.architectures)
