@@ -293,7 +293,7 @@ def changed(old: str, new: str) -> str:
             changed("{heads: 2}", "{heads: two}"),
             "layer_defaults: mh-attention(heads=two): 'two' is of type str, give a value of type int",
         ),
-        (changed("{heads: 2}", "{heads: 0}"), "layer_defaults: mh-attention(heads=0): heads must be at least 1"),
+        (changed("{heads: 2}", "{heads: 0}"), "layer_defaults: mh-attention: heads=0: give a whole number of at least 1"),
         (changed("{heads: 2}", "2"), "layer_defaults.mh-attention=2: give a mapping"),
         (
             changed("{mh-attention: {", "{mh-atention: {"),

@@ -187,8 +187,10 @@ def fixture_edited(tmp_path_factory: pytest.TempPathFactory):
 
 HARMLESS = [
     ("archlab/layers/contract.py", "must be at least 1", "must be 1 or more"),
-    ("archlab/tasks/contract.py", "length: Annotated[int, between(1,", "length: Annotated[int, between(2,"),
-    ("archlab/tasks/splits.py", "raise ArchlabError(f", "raise ArchlabError('task: ' + f"),
+    ("archlab/fields.py", "must be", "has to be"),
+    ("archlab/tasks/contract.py", "_LARGEST = 1 << 20", "_LARGEST = 1 << 21"),
+    ("archlab/tasks/contract.py", "Count\n", "Annotated[int, between(1, 1 << 30)]\n"),
+    ("archlab/tasks/selective_copying.py", "does not fit in length={", "is too many for length={"),
     ("archlab/layers/mamba.py", "or 0 for a sixteenth of the width", "or 0 for width / 16"),
     ("archlab/layers/ops/members.py", "transforms other than vmap", "only vmap is known"),
     ("archlab/layers/ops/kernels.py", "they need a GPU: choose", "choose"),
@@ -209,8 +211,8 @@ HARMLESS = [
     ("archlab/layers/mamba.py", 'paper: ClassVar[str] = "', 'paper: ClassVar[str] = "Gu and Dao, '),
     ("archlab/layers/registry.py", "def register(", "OTHER = 1\n\n\ndef register("),
     ("archlab/architectures/spec.py", "def flops(", "def floating_point_operations("),
-    ("archlab/mad/recipe.py", "at_least(0.001)] = 0.999", "at_least(0.01)] = 0.99"),
-    ("archlab/mad/trial.py", "weight_decay: NonNegative", "weight_decay: Positive"),
+    ("archlab/mad/recipe.py", " = 0.999\n", " = 0.99\n"),
+    ("archlab/mad/trial.py", "learning_rate: Positive", "learning_rate: NonNegative"),
 ]  # fmt: skip
 
 
@@ -250,8 +252,9 @@ HARMFUL = [
     ("archlab/mad/learner.py", "torch.bfloat16", "torch.float16", {MAMBA, COMPRESSION}),
     ("archlab/mad/programs.py", "loss.backward()", "(2 * loss).backward()", {MAMBA, COMPRESSION}),
     ("archlab/training/steps.py", "0.5 * (1 + math.cos", "0.4 * (1 + math.cos", {0, 1, 2}),
-    ("archlab/mad/recipe.py", "final=self.final_lr", "final=0.0", {MAMBA, COMPRESSION}),
-    ("archlab/mad/recipe.py", "range(per_epoch, num_steps + 1", "range(1, num_steps + 1", {MAMBA, COMPRESSION}),
+    ("archlab/training/steps.py", "round(num_steps * i / number)", "num_steps * i // number", {0, 1, 2}),
+    ("archlab/mad/recipe.py", "warmup=self.warmup", "warmup=0.0", {MAMBA, COMPRESSION}),
+    ("archlab/mad/recipe.py", "| {num_steps}", "", {MAMBA, COMPRESSION}),
     ("archlab/mad/train.py", "([seed, 2])", "([seed, 3])", {MAMBA, COMPRESSION}),
     ("archlab/mad/recipe.py", "-(-num_train_examples //", "(num_train_examples //", {MAMBA, COMPRESSION}),
     ("archlab/mad/trial.py", "self.recipe.num_steps(", "1 + self.recipe.num_steps(", {MAMBA, COMPRESSION}),
@@ -259,7 +262,7 @@ HARMFUL = [
     ("archlab/training/optimiser.py", '"weight_decay": 0.0', '"weight_decay": 0.1', {0, 1, 2}),
     ("archlab/training/context.py", "set_flush_denormal(True)", "set_flush_denormal(False)", {0, 1, 2}),
     ("archlab/training/context.py", "SeedSequence([seed, 1])", "SeedSequence([seed, 4])", {0, 1, 2}),
-    ("archlab/scaling/recipe.py", "decay=self.decay", "decay=0.5", {ATTENTION_MODEL}),
+    ("archlab/scaling/recipe.py", "decay=self.decay", "decay=0.1", {ATTENTION_MODEL}),
     ("archlab/scaling/objective.py", "logits_blv.float()", "logits_blv", {ATTENTION_MODEL}),
     ("archlab/scaling/training_loop.py", "HOPELESS_AFTER = 0.25", "HOPELESS_AFTER = 0.5", {ATTENTION_MODEL}),
     ("archlab/scaling/training_loop.py", "loss.detach() * weight", "loss.detach()", {ATTENTION_MODEL}),
