@@ -32,13 +32,8 @@ class LocalExecutor(Generic[J, P, R]):
     def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
         """Start no worker yet.
 
-        Args:
-            work: computes a group of jobs in a worker; a function that can be pickled.
-            num_workers: groups of jobs that run at once; by default one a core that this process may use, or one a GPU.
-            device: where the jobs compute; the workers of ``"cuda"`` take the visible GPUs in turn.
-
-        Raises:
-            ArchlabError: ``num_workers`` is below 1, there is no GPU, or this process is itself a worker.
+        By default there is one worker a core that this process may use, or one a GPU; the workers of ``"cuda"`` take the visible
+        GPUs in turn. Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
@@ -203,12 +198,7 @@ class _Worker(Generic[J, P, R]):
         replies.close()
 
     def run(self, group: _Group[J, P, R]) -> None:
-        """Compute those jobs of a group that have not ended.
-
-        Raises:
-            JobError: the work raised.
-            EOFError: the worker died.
-        """
+        """Compute those jobs of a group that have not ended; raises JobError if the work did, EOFError if the worker died."""
         left = [index for index, future in enumerate(group.futures) if not future.done()]
         request = pickle.dumps(([group.jobs[index] for index in left], [dict(group.thresholds[index]) for index in left]))
         done = False

@@ -43,12 +43,8 @@ def kind(trial: Trial) -> str:
 
 
 def measure(trials: Iterable[Trial], executor: "Executor[Any, Any, Any]") -> Iterator[tuple[Trial, float] | Ceilings]:
-    """The ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers.
-
-    Args:
-        trials: those whose steps are timed, all on one device.
-        executor: its work is :func:`measure_jobs`.
-    """
+    """The ceilings, then each trial's training FLOP/s, all trials on one device, with all workers busy at once; medians over the
+    workers. The executor's work is :func:`measure_jobs`."""
     trials = list(trials)
     found = _everywhere(executor, trials[0].device)
     yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))

@@ -43,12 +43,8 @@ def read_specs(
 ) -> tuple[Protocol, list[str | Architecture]]:
     """The protocol and the architectures that a run is asked for.
 
-    Args:
-        specs: one or several architectures as specs or values; or the path of a study's file, which names the protocol too.
-        protocol: a name, the path of a YAML file, or a value; by default ``quick``.
-
-    Raises:
-        ArchlabError: a file cannot be read or is wrong, or a protocol stands beside a study.
+    ``specs`` are one or several specs or values, or the path of a study's file, which names the protocol too; else ``protocol``
+    is a name, the path of a YAML file or a value, by default ``quick``. Refuses files that are wrong, and two protocols.
     """
     given = [specs] if isinstance(specs, str | Architecture) else list(specs)
     path = given[0] if len(given) == 1 else None
@@ -61,11 +57,7 @@ def read_specs(
 
 
 def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
-    """The protocol and the labelled architectures of a study's file.
-
-    Raises:
-        ArchlabError: the file cannot be read, or a field is unknown or wrong; the message names file and field.
-    """
+    """The protocol and the labelled architectures of a study's file; refusals name the file and the field."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

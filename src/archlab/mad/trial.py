@@ -76,11 +76,7 @@ class Trial:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        """Check that the architecture fits the width and the grid point makes sense.
-
-        Raises:
-            ArchlabError: naming what does not fit.
-        """
+        """Check the grid point and the seed, and that the architecture fits the width."""
         check_fields(self)
         self.architecture.validate(self.dim)
 
@@ -90,9 +86,6 @@ class Trial:
 
         That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of device, the
         versions of :func:`library_versions`, :func:`chosen_kernels` if there are any, and :attr:`code`.
-
-        Raises:
-            ArchlabError: a layer or the task was not defined in a file.
         """
         identity = self.to_dict() | {
             "layers": [layer.identity() for layer in self.architecture.layers],
@@ -105,11 +98,7 @@ class Trial:
 
     @property
     def code(self) -> str:
-        """Fingerprint of the code that computes it.
-
-        Raises:
-            ArchlabError: a layer or the task was not defined in a file.
-        """
+        """Fingerprint of the code that computes it; refuses a layer or task that was not defined in a file."""
         modules = {module for layer in self.architecture.layers for module in layer.modules()}
         return code_fingerprint(*sorted({*modules, type(self.setting).__module__}), numerics=NUMERICS)
 
@@ -120,11 +109,7 @@ class Trial:
 
     @property
     def costs(self) -> Costs:
-        """The costs of its architecture at its setting and width.
-
-        Raises:
-            ArchlabError: a layer of the architecture is not available.
-        """
+        """The costs of its architecture at its setting and width; refuses a layer that is not available."""
         setting, length = self.setting, self.setting.input_length
         return Costs(
             num_params=self.architecture.num_params(
@@ -164,10 +149,9 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down. With layers that are not available it has scores and cannot be trained.
+        """The trial that :meth:`to_dict` wrote down; refuses fields, tasks, knobs and values that are unknown to this archlab.
 
-        Raises:
-            ArchlabError: a field, task, knob or value is unknown to this archlab.
+        With layers that are not available it has scores and cannot be trained.
         """
         rest = dict(values)
         try:

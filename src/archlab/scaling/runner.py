@@ -36,12 +36,12 @@ def train_jobs(
     modules: Sequence[str] = (),
     processes: Processes | None = None,
 ) -> Iterator[tuple[int, LMResult]]:
-    """Train one language model after the other; the work of an executor.
+    """Train one language model after the other; the work of an executor, which prunes no training run.
 
     Args:
         jobs: the training runs.
         on_progress: called with a job's index, about once a second.
-        thresholds: not used; no training run is pruned.
+        thresholds: not used.
         checkpoints: each training run is kept here in a folder of its own.
         modules: modules that make layers from outside archlab known.
         processes: those that share each model; by default this one alone.
@@ -89,10 +89,5 @@ def train_all(
                 checkpoints.rmdir()
 
     return run(
-        trials,
-        store,
-        executor,
-        policy=MostExpensiveFirst(),
-        listeners=[drop_checkpoints, *listeners],
-        grace=GRACE_SECONDS,
+        trials, store, executor, policy=MostExpensiveFirst(), listeners=[drop_checkpoints, *listeners], grace=GRACE_SECONDS
     )

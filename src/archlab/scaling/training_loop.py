@@ -109,15 +109,8 @@ class _Training:
         self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
         self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
         _forget_peak(processes.device)
-        self.objective = make_objective(
-            run.architecture,
-            vocab_size=corpus.vocab_size,
-            length=run.length,
-            dim=run.dim,
-            seed=run.seed,
-            recipe=recipe,
-            processes=processes,
-        )
+        shape = {"vocab_size": corpus.vocab_size, "length": run.length, "dim": run.dim, "seed": run.seed}
+        self.objective = make_objective(run.architecture, **shape, recipe=recipe, processes=processes)
         self.optimizer = make_lm_optimizer(self.objective, recipe)
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
         self.log = _Log(**kept) if kept is not None else _Log()

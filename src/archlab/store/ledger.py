@@ -107,11 +107,7 @@ class Ledger(ABC, Generic[J, R]):
 
     @abstractmethod
     def read_job(self, description: dict[str, Any]) -> J:
-        """The job that ``to_dict`` wrote down.
-
-        Raises:
-            ArchlabError: a field or value is unknown to this archlab.
-        """
+        """The job that ``to_dict`` wrote down; refuses fields and values that are unknown to this archlab."""
 
     @abstractmethod
     def read_result(self, row: AnyRow) -> R:
@@ -128,15 +124,9 @@ class Ledger(ABC, Generic[J, R]):
         *,
         unreadable: list[str] | None = None,
     ) -> list[Record[J, R]]:
-        """All jobs that the store knows, oldest first, or those with the given keys, in that order.
+        """All jobs that the store knows, oldest first, or those with the given keys, in that order; those with given statuses.
 
-        Args:
-            keys: which jobs; unknown keys are left out.
-            statuses: which statuses; all by default.
-            unreadable: takes one line for every row that this archlab cannot read; by default such a row is refused.
-
-        Raises:
-            ArchlabError: a row is damaged, or unknown to this archlab.
+        A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each.
         """
         found = []
         for row in self._rows(keys, statuses):
@@ -350,11 +340,7 @@ class Ledger(ABC, Generic[J, R]):
             return connection.execute(change).rowcount == 1
 
     def check_present(self) -> None:
-        """Refuse to go on with a store whose file was deleted or moved away: whatever is written to it would be lost.
-
-        Raises:
-            ArchlabError: the file is not there any more, or another one is in its place.
-        """
+        """Refuse to go on with a store whose file was deleted or moved away: whatever is written to it would be lost."""
         try:
             present = self._file is None or self._file.stat().st_ino == self._inode
         except OSError:
