@@ -10,9 +10,13 @@ from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig, divides
-from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.decay import (
+    chunk_size,
+    decayed_linear_attention,
+    decayed_linear_attention_flops,
+    value_decayed_linear_attention,
+)
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.ops.value_decay import value_decayed_linear_attention
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count, Natural
+from archlab.layers.composites import Choice, check_choice
 from archlab.layers.contract import LayerConfig
-from archlab.layers.experts import Choice, check_choice
 from archlab.layers.hyena import KERNEL_SIZE, Hyena, State
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter

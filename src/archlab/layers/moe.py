@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count, Natural
+from archlab.layers.composites import Choice, check_choice
 from archlab.layers.contract import LayerConfig
-from archlab.layers.experts import Choice, check_choice
 from archlab.layers.mlp import ChannelMixer, inner_width
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register

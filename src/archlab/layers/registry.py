@@ -20,7 +20,7 @@ from archlab.layers.knobs import check_number, converted
 from archlab.sources import import_installed, imported
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry", "substates"}
+_NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
