@@ -1,6 +1,5 @@
 """Softmax attention with rotary positions: over the whole past or a sliding window of it, with keys that heads may share."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -105,7 +104,6 @@ class Attention(nn.Module):
 
 
 @register("attention")
-@dataclass(frozen=True)
 class AttentionConfig(LayerConfig):
     """Attention over the whole past with rotary positions and biases on every projection."""
 
@@ -170,7 +168,6 @@ class AttentionConfig(LayerConfig):
 
 
 @register("mh-attention")
-@dataclass(frozen=True)
 class MultiHeadAttentionConfig(AttentionConfig):
     """:class:`AttentionConfig` with 16 heads."""
 
@@ -178,7 +175,6 @@ class MultiHeadAttentionConfig(AttentionConfig):
 
 
 @register("sliding-attention")
-@dataclass(frozen=True)
 class SlidingAttentionConfig(AttentionConfig):
     """:class:`AttentionConfig` over a window of the past."""
 
@@ -194,7 +190,6 @@ class SlidingAttentionConfig(AttentionConfig):
 
 
 @register("mh-sliding-attention")
-@dataclass(frozen=True)
 class MultiHeadSlidingAttentionConfig(SlidingAttentionConfig):
     """:class:`SlidingAttentionConfig` with 16 heads."""
 
@@ -202,7 +197,6 @@ class MultiHeadSlidingAttentionConfig(SlidingAttentionConfig):
 
 
 @register("gqa")
-@dataclass(frozen=True)
 class GroupedQueryAttentionConfig(AttentionConfig):
     """Grouped-query attention (arXiv 2305.13245): :class:`AttentionConfig` whose heads share keys and values in groups."""
 

@@ -1,6 +1,5 @@
 """Canon: every token takes in a little of the few before it."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from archlab.layers.registry import register
 
 
 @register("canon")
-@dataclass(frozen=True)
 class CanonConfig(LayerConfig):
     """Canon layer (arXiv 2512.17351): a residual depthwise causal convolution, without activation and bias.
 

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -23,7 +22,6 @@ Choice = Annotated[int, Bound(lambda value: value >= 2, f"of at least 2: {_REASO
 
 
 @register("parallel")
-@dataclass(frozen=True)
 class ParallelConfig(Composite):
     """Branches on the same input, added: ``y = sum_i f_i(x)``; with ``gate``, ``y = sum_i 2 sigmoid(w_i x + b_i) f_i(x)``.
 
@@ -66,7 +64,6 @@ class ParallelConfig(Composite):
 
 
 @register("experts")
-@dataclass(frozen=True)
 class ExpertsConfig(Composite):
     """``num`` copies of a layer; each token's output is a weighted sum of those of the ``active`` that it is routed to.
 

@@ -1,6 +1,5 @@
 """DeltaNet, Gated DeltaNet and Kimi Delta Attention: a matrix state in which a token replaces what its key stores."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,7 +20,6 @@ NORM_EPS = 1e-5
 
 
 @register("deltanet")
-@dataclass(frozen=True)
 class DeltaNetConfig(LayerConfig):
     """DeltaNet (arXiv 2406.06484, section 3): linear attention by the delta rule, after short convolutions.
 
@@ -90,7 +88,6 @@ class DeltaNetConfig(LayerConfig):
 
 
 @register("gated-deltanet")
-@dataclass(frozen=True)
 class GatedDeltaNetConfig(DeltaNetConfig):
     """Gated DeltaNet (arXiv 2412.06464, section 3): the delta rule on a state that decays, one rate a head and token.
 
@@ -116,7 +113,6 @@ class GatedDeltaNetConfig(DeltaNetConfig):
 
 
 @register("kda")
-@dataclass(frozen=True)
 class KDAConfig(DeltaNetConfig):
     """Kimi Delta Attention (arXiv 2510.26692, section 3): Gated DeltaNet with a decay for each channel of the keys.
 

@@ -1,6 +1,5 @@
 """Gated linear attention: a matrix state that forgets channel by channel, at a rate each token chooses."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -19,7 +18,6 @@ NORM_EPS = 1e-5
 
 
 @register("gated-linear-attention")
-@dataclass(frozen=True)
 class GatedLinearAttentionConfig(LayerConfig):
     """Gated linear attention (arXiv 2312.06635, section 4.4) with one head.
 
@@ -79,7 +77,6 @@ class GatedLinearAttentionConfig(LayerConfig):
 
 
 @register("mh-gated-linear-attention")
-@dataclass(frozen=True)
 class MultiHeadGatedLinearAttentionConfig(GatedLinearAttentionConfig):
     """:class:`GatedLinearAttentionConfig` with 8 heads."""
 

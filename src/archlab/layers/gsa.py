@@ -1,6 +1,5 @@
 """Gated slot attention: softmax attention over a fixed number of slots, each a decaying memory of keys and values."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -23,7 +22,6 @@ NORM_EPS = 1e-5
 
 
 @register("gsa")
-@dataclass(frozen=True)
 class GSAConfig(LayerConfig):
     """Gated slot attention (arXiv 2409.07146).
 

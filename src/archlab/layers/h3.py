@@ -1,6 +1,5 @@
 """H3: a shift and a diagonal state-space model, multiplied together like attention's keys, values and queries."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -23,7 +22,6 @@ KERNEL_MAX_LENGTH = 256
 
 
 @register("h3")
-@dataclass(frozen=True)
 class H3Config(LayerConfig):
     """H3 (arXiv 2212.14052, section 3), its diagonal state-space model initialised as :class:`DiagonalSSM` says.
 

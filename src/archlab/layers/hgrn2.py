@@ -1,7 +1,6 @@
 """HGRN2: a matrix state whose keys are what its forget gates leave free."""
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -19,7 +18,6 @@ NORM_EPS = 1e-5
 
 
 @register("hgrn2")
-@dataclass(frozen=True)
 class HGRN2Config(LayerConfig):
     """HGRN2 (arXiv 2404.07904): gated linear attention whose keys are what the gates forget.
 

@@ -1,7 +1,6 @@
 """Hyena experts: one long convolution for the channels of several experts, of which each token reads a few."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from archlab.layers.registry import register
 
 
 @register("hyena-experts")
-@dataclass(frozen=True)
 class HyenaExpertsConfig(LayerConfig):
     """Hyena over ``num`` experts of ``inner`` channels each; ``y = W_o sum_e w_e h_e`` from their outputs.
 

@@ -1,6 +1,5 @@
 """Linear attention and Based: softmax replaced by a product of features, so that the past is a matrix state."""
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -19,7 +18,6 @@ EPS = 1e-6
 
 
 @register("linear-attention")
-@dataclass(frozen=True)
 class LinearAttentionConfig(LayerConfig):
     """Linear attention (arXiv 2006.16236, equations 9 to 12) with one head.
 
@@ -68,7 +66,6 @@ class LinearAttentionConfig(LayerConfig):
 
 
 @register("mh-linear-attention")
-@dataclass(frozen=True)
 class MultiHeadLinearAttentionConfig(LinearAttentionConfig):
     """:class:`LinearAttentionConfig` with 16 heads."""
 
@@ -76,7 +73,6 @@ class MultiHeadLinearAttentionConfig(LinearAttentionConfig):
 
 
 @register("based")
-@dataclass(frozen=True)
 class BasedConfig(LayerConfig):
     """Based's linear attention (arXiv 2402.18668): weights ``1 + s + s**2 / 2`` with ``s = q . k / sqrt(feature_dim)``.
 

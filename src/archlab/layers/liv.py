@@ -1,6 +1,5 @@
 """LIV: the short convolution of LFM2, gated before and after."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from archlab.layers.registry import register
 
 
 @register("liv")
-@dataclass(frozen=True)
 class LIVConfig(CanonConfig):
     """The gated short convolution of LFM2 (arXiv 2511.23404), a linear input-varying operator (STAR, arXiv 2411.17800).
 

@@ -1,6 +1,5 @@
 """Log-linear attention: a state for each bucket of a past that is kept in buckets of growing size."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -23,7 +22,6 @@ from archlab.layers.registry import register
 
 
 @register("log-linear-attention")
-@dataclass(frozen=True)
 class LogLinearAttentionConfig(Mamba2Config):
     """Log-linear Mamba-2 (arXiv 2506.04761): states for the last 1, 2, 4, ... tokens, weighed by the token that reads.
 
@@ -58,7 +56,6 @@ class LogLinearAttentionConfig(Mamba2Config):
 
 
 @register("log-linear-gated-deltanet")
-@dataclass(frozen=True)
 class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
     """Log-linear Gated DeltaNet (arXiv 2506.04761): as log-linear Mamba-2, with states that follow the gated delta rule.
 

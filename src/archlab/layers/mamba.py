@@ -1,7 +1,6 @@
 """Mamba: a selective state-space model with a diagonal state."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,7 +18,6 @@ from archlab.layers.registry import register
 
 
 @register("mamba")
-@dataclass(frozen=True)
 class MambaConfig(LayerConfig):
     """Mamba (arXiv 2312.00752, algorithm 2 and section 3.4): gated block around a selective scan.
 

@@ -1,6 +1,5 @@
 """Mamba-2: a state-space model with one decay a head, which makes it linear attention with a matrix state."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -22,7 +21,6 @@ NORM_EPS = 1e-5
 
 
 @register("mamba-2")
-@dataclass(frozen=True)
 class Mamba2Config(LayerConfig):
     """Mamba-2 (arXiv 2405.21060, section 7.1), with one group of input and output maps.
 

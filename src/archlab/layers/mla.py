@@ -1,6 +1,5 @@
 """Multi-head latent attention: keys and values of all heads come from one short vector a token, which alone is cached."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,7 +18,6 @@ NORM_EPS = 1e-6
 
 
 @register("mla")
-@dataclass(frozen=True)
 class MLAConfig(LayerConfig):
     """Multi-head latent attention (arXiv 2405.04434, section 2.1), without biases; any width fits.
 

@@ -1,6 +1,6 @@
 """Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -65,7 +65,6 @@ class ChannelMixer(LayerConfig):
 
 
 @register("mlp")
-@dataclass(frozen=True)
 class MLPConfig(ChannelMixer):
     """Two linear maps without biases around a GELU."""
 
@@ -99,7 +98,6 @@ class MLPConfig(ChannelMixer):
 
 
 @register("swiglu")
-@dataclass(frozen=True)
 class SwiGLUConfig(ChannelMixer):
     """Gated linear unit with a SiLU gate, without biases."""
 

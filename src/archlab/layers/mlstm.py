@@ -1,6 +1,5 @@
 """mLSTM of xLSTM: a matrix memory with exponential input gates, kept in range by a running maximum."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,7 +20,6 @@ GATE_CAP = 15.0
 
 
 @register("mlstm")
-@dataclass(frozen=True)
 class MLSTMConfig(LayerConfig):
     """mLSTM (arXiv 2405.04517, section 2.3) in the block of xLSTM 7B (arXiv 2503.13427), without its MLP.
 

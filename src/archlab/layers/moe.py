@@ -1,6 +1,6 @@
 """Mixture of gated units: a channel mixer of which each token reads a few parts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -16,7 +16,6 @@ from archlab.layers.registry import register
 
 
 @register("moe")
-@dataclass(frozen=True)
 class MoEConfig(ChannelMixer):
     """``num`` gated units, ``y = sum_e w_e W3_e (W1_e x * gelu(W2_e x))`` with the weights of the ``active`` chosen ones.
 

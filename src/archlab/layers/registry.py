@@ -8,10 +8,12 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
+
+from typing_extensions import dataclass_transform
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
@@ -25,8 +27,9 @@ _NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry"}
 Config = TypeVar("Config", bound=type[LayerConfig])
 
 
+@dataclass_transform(frozen_default=True)
 def register(name: str) -> Callable[[Config], Config]:
-    """Class decorator: make a config known under ``name`` in specs.
+    """Class decorator: make a config known under ``name`` in specs, and a frozen dataclass where it is none yet.
 
     A class that a notebook's cell defines is replaced by its twin in a file that has the definitions of the cell, so that
     keys and workers find it; a cell that is edited and run again replaces its layer.
@@ -37,6 +40,8 @@ def register(name: str) -> Callable[[Config], Config]:
     """
 
     def add(config: Config) -> Config:
+        if "__dataclass_params__" not in vars(config):
+            dataclass(frozen=True)(config)
         if is_without_file(config.__module__):
             config = class_from_cell(config, sys._getframe(1).f_code.co_filename)
         if not config.__module__.startswith("archlab."):

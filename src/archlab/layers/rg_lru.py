@@ -1,6 +1,5 @@
 """RG-LRU: the gated diagonal recurrence of Griffin and Hawk, in their recurrent block."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,6 @@ NO_DECAY = -1e-30
 
 
 @register("rg-lru")
-@dataclass(frozen=True)
 class RGLRUConfig(LayerConfig):
     """Griffin's recurrent block around the real-gated linear recurrent unit (arXiv 2402.19427, section 2.4).
 

@@ -1,7 +1,7 @@
 """RWKV-5 (Eagle) and RWKV-6 (Finch): token shift, and a matrix state whose channels decay, at rates that tokens may choose."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -23,7 +23,6 @@ MIX_RANK, DECAY_RANK = 32, 64
 
 
 @register("rwkv-5")
-@dataclass(frozen=True)
 class RWKV5Config(LayerConfig):
     """RWKV-5 time mixing (arXiv 2404.05892) with the gate of its released models.
 
@@ -79,7 +78,6 @@ class RWKV5Config(LayerConfig):
 
 
 @register("rwkv-5-channel-mixer")
-@dataclass(frozen=True)
 class RWKV5ChannelMixerConfig(LayerConfig):
     """RWKV-5 channel mixing (arXiv 2404.05892): it looks back one token, so it counts as a sequence mixer.
 
@@ -117,7 +115,6 @@ class RWKV5ChannelMixerConfig(LayerConfig):
 
 
 @register("rwkv-6")
-@dataclass(frozen=True)
 class RWKV6Config(RWKV5Config):
     """RWKV-6 time mixing (arXiv 2404.05892), ranks of 32 for the mixes and 64 for the decays.
 
@@ -141,7 +138,6 @@ class RWKV6Config(RWKV5Config):
 
 
 @register("rwkv-6-channel-mixer")
-@dataclass(frozen=True)
 class RWKV6ChannelMixerConfig(RWKV5ChannelMixerConfig):
     """RWKV-6 channel mixing (arXiv 2404.05892), which is that of RWKV-5.
 

@@ -1,6 +1,5 @@
 """S4D: a diagonal state-space model on every channel, then a gated linear map across them."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -15,7 +14,6 @@ from archlab.layers.registry import register
 
 
 @register("s4d")
-@dataclass(frozen=True)
 class S4DConfig(LayerConfig):
     """S4D (arXiv 2206.11893) in its S4D-Lin form, discretised by zero-order hold.
 

@@ -88,7 +88,6 @@ class _GroupedHyenaConfig(LayerConfig):
 
 
 @register("hyena-se")
-@dataclass(frozen=True)
 class HyenaSEConfig(_GroupedHyenaConfig):
     """Hyena-SE, short and explicit: ``kernel_size`` trained taps, and the layer of :class:`_GroupedHyenaConfig`.
 
@@ -110,7 +109,6 @@ class HyenaSEConfig(_GroupedHyenaConfig):
 
 
 @register("hyena-mr")
-@dataclass(frozen=True)
 class HyenaMRConfig(HyenaSEConfig):
     """Hyena-MR, medium and regularised: as :class:`HyenaSEConfig`, under a window that decays over ``kernel_size`` taps."""
 
@@ -122,7 +120,6 @@ class HyenaMRConfig(HyenaSEConfig):
 
 
 @register("hyena-li")
-@dataclass(frozen=True)
 class HyenaLIConfig(_GroupedHyenaConfig):
     """Hyena-LI, long and implicit: kernels are sums of ``d_state`` decaying exponentials.
 
