@@ -140,12 +140,10 @@ class AttentionConfig(LayerConfig):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        # Projections of queries, keys, values and outputs, with biases.
         return (dim + 1) * 2 * (dim + self._kv_dim(dim))
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # A key and a value for every token that can be seen.
         return 2 * self._visible(length) * self._kv_dim(dim)
 
     @override
@@ -162,7 +160,6 @@ class AttentionConfig(LayerConfig):
 
     @override
     def build(self, dim: int, max_length: int) -> Attention:
-        # ``max_length`` bounds the step form's buffers only.
         self.validate(dim)
         return Attention(dim, self.heads, self.key_value_heads(), self.visible_window(), self._visible(max_length))
 
@@ -211,7 +208,6 @@ class GroupedQueryAttentionConfig(AttentionConfig):
     @property
     @override
     def state_knob(self) -> str:
-        # The window, if there is one.
         return "window" if self.window else ""
 
     def __post_init__(self) -> None:

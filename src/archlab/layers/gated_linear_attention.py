@@ -37,7 +37,6 @@ class GatedLinearAttentionConfig(LayerConfig):
 
     @override
     def validate(self, dim: int) -> None:
-        # Refuse expansions that give no whole number of channels a head.
         for knob in ("expand_k", "expand_v"):
             expand = getattr(self, knob)
             channels = dim * expand / self.heads

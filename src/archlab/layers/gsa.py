@@ -41,7 +41,6 @@ class GSAConfig(LayerConfig):
         divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + dim * self.heads * self.num_slots
 
     @override
@@ -50,7 +49,6 @@ class GSAConfig(LayerConfig):
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # The keys and the values of every slot.
         return 2 * dim * self.num_slots
 
     @override
@@ -74,7 +72,6 @@ class GSA(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int, num_slots: int, gate_logit_normalizer: int) -> None:
-        """``heads`` heads of ``num_slots`` slots each."""
         super().__init__()
         self.heads = heads
         self.num_slots = num_slots

@@ -48,7 +48,6 @@ class H3Config(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The diagonal states of all products.
         return dim * self.head_dim * self.d_state
 
     @override
@@ -81,7 +80,6 @@ class H3(nn.Module):
     """
 
     def __init__(self, dim: int, head_dim: int, d_state: int, d_conv: int) -> None:
-        """Heads of ``head_dim`` channels; ``d_state`` scalars a product, ``d_conv`` taps of the shift."""
         super().__init__()
         self.head_dim = head_dim
         self.qkv_proj = nn.Linear(dim, 3 * dim)

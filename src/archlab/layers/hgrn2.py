@@ -63,7 +63,6 @@ class HGRN2(nn.Module):
     """
 
     def __init__(self, dim: int, head_dim: int, lower_bound: float) -> None:
-        """Heads of ``head_dim`` channels, keys' and values' alike."""
         super().__init__()
         self.head_dim = head_dim
         self.lower_bound = lower_bound

@@ -59,7 +59,6 @@ class HyenaExpertsConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The filtered signal.
         return (length - 1) * self._channels(dim)
 
     @override
@@ -84,7 +83,6 @@ class HyenaExpertsConfig(LayerConfig):
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
-        # Follows from what the experts are made of.
         width, inner = self.width(dim), self._channels(dim)
         long = 10 * length * math.log2(length) * inner + 4 * length * inner
         filters = self.filter_order * length * inner

@@ -101,7 +101,6 @@ class BasedConfig(LayerConfig):
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # The matrix of each head and its sum of keys.
         return self.matrix_state(dim, length) + Taylor.width(self.feature_dim) * self.heads
 
     @override

@@ -33,7 +33,6 @@ class LogLinearAttentionConfig(Mamba2Config):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        # Adds the weights of the levels to Mamba-2.
         _, heads, _ = self._sizes(dim)
         return super().num_params(dim, length) + (dim + 1) * heads * num_levels(length)
 
@@ -66,7 +65,6 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        # Adds the weights of the levels to Gated DeltaNet.
         return super().num_params(dim, length) + (dim + 1) * self.heads * num_levels(length)
 
     @override
@@ -137,7 +135,6 @@ class LogLinearAttention(Mamba2):
     """
 
     def __init__(self, dim: int, inner: int, headdim: int, d_state: int, d_conv: int, levels: int) -> None:
-        """As Mamba-2, with ``levels`` of weights."""
         super().__init__(dim, inner, headdim, d_state, d_conv)
         self.levels = LevelWeights(dim, self.heads, levels)
 
@@ -176,7 +173,6 @@ class LogLinearGatedDeltaNet(GatedDeltaNet):
     """
 
     def __init__(self, dim: int, heads: int, values: int, d_conv: int, allow_neg_eigval: bool, levels: int) -> None:
-        """As Gated DeltaNet, with ``levels`` of weights."""
         super().__init__(dim, heads, values, d_conv, allow_neg_eigval)
         self.levels = LevelWeights(dim, heads, levels)
 

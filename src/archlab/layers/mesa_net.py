@@ -41,7 +41,6 @@ class MesaNetConfig(LayerConfig):
         divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
     @override

@@ -67,7 +67,6 @@ class MinGRU(nn.Module):
     """
 
     def __init__(self, dim: int, inner: int, maps: int) -> None:
-        """``maps`` of a token onto the ``inner`` channels of the state, without biases."""
         super().__init__()
         self.inner = inner
         self.in_proj = nn.Linear(dim, maps * inner, bias=False)

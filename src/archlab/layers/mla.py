@@ -37,7 +37,6 @@ class MLAConfig(LayerConfig):
     q_rank: Count = 96
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         down = dim * (self.q_rank + self.kv_rank + self.rope_dim)
         up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
         return down + up + self.heads * self.head_dim * dim
@@ -71,7 +70,6 @@ class MLA(nn.Module):
     """
 
     def __init__(self, dim: int, sizes: MLAConfig, buffer_length: int) -> None:
-        """``buffer_length`` tokens are remembered by the step form."""
         super().__init__()
         self.heads, self.buffer_length = sizes.heads, buffer_length
         self.rope_dim = sizes.rope_dim

@@ -55,12 +55,10 @@ class ChannelMixer(LayerConfig):
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # Nothing is carried between positions.
         return 0
 
     @override
     def flops(self, dim: int, length: int) -> int:
-        # Every weight multiplies once a position.
         return 2 * length * self.num_params(dim, length)
 
 

@@ -34,11 +34,9 @@ class MLSTMConfig(LayerConfig):
 
     @override
     def validate(self, dim: int) -> None:
-        # Refuse heads that do not divide the width into even parts, of which keys take half.
         divides_evenly(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
     @override

@@ -68,7 +68,6 @@ class MoEConfig(ChannelMixer):
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
-        # Follows from what the experts are made of.
         return float(self.active_flops(dim, length))
 
     @override

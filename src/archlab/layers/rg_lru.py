@@ -47,7 +47,6 @@ class RGLRUConfig(LayerConfig):
             )
 
     def _inner(self, dim: int) -> int:
-        """Channels of the recurrence."""
         return self.lru_width or self.blocks * -(-4 * dim // (3 * self.blocks))
 
     def _weights(self, dim: int) -> int:
@@ -66,7 +65,6 @@ class RGLRUConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The recurrence, one state a channel.
         return self._inner(dim)
 
     @override

@@ -45,7 +45,6 @@ class RWKV5Config(LayerConfig):
             )
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 5 * dim * dim
 
     def _mixes(self) -> int:

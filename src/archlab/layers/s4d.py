@@ -49,7 +49,6 @@ class S4D(nn.Module):
     """``a * sigmoid(b)`` with ``[a, b] = W gelu(conv(K, x)) + c``, where ``K`` are the kernels of a :class:`DiagonalSSM`."""
 
     def __init__(self, dim: int, d_state: int) -> None:
-        """``d_state`` real scalars for each of ``dim`` channels."""
         super().__init__()
         self.ssm = DiagonalSSM(dim, d_state)
         self.out_proj = nn.Linear(dim, 2 * dim)

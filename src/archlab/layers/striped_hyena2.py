@@ -171,7 +171,6 @@ class RegularizedFilter(ExplicitFilter):
 
     @override
     def forward(self, length: int) -> Tensor:
-        # The first ``length`` taps of every kernel, fewer if it has fewer: (groups, taps).
         taps_gk = super().forward(length)
         groups, taps = taps_gk.shape
         rate_g = torch.logspace(*_WINDOW_EXPONENTS, groups, dtype=taps_gk.dtype, device=taps_gk.device)

@@ -46,7 +46,6 @@ class TTTLinearConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The weights of the linear models.
         return dim * dim // self.heads
 
     @override

@@ -24,6 +24,7 @@ from archlab.layers.ops.decayed_chunks import (
     flops_across,
     gradients,
     join,
+    join_all,
     keys_of,
     num_chunks,
     outputs,
@@ -57,10 +58,9 @@ class _DecayedLinearAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, b = ctx.saved_tensors
-        whole = grads[0].shape[:3]
         with no_autocast(q):
             found = gradients(q, k, v, b, cut(grads[0], q.shape[2]))
-        return *(join(x, x.new_empty(*whole, x.shape[-1])) for x in found), None
+        return *join_all(found, grads[0]), None
 
 
 def decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhk: Tensor, chunk: int) -> Tensor:
@@ -101,12 +101,11 @@ class _ValueDecayedLinearAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, b = ctx.saved_tensors
-        whole = grads[0].shape[:3]
         with no_autocast(q):
             dout = cut(grads[0], q.shape[2])
             dq = outputs(dout, v, k, b)
             _, dv, dk, db = gradients(dout, v, k, b, q)
-        return *(join(x, x.new_empty(*whole, x.shape[-1])) for x in (dq, dk, dv, db)), None
+        return *join_all((dq, dk, dv, db), grads[0]), None
 
 
 def value_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhv: Tensor, chunk: int) -> Tensor:
