@@ -144,7 +144,7 @@ class LayerConfig(ABC):
 class Composite(LayerConfig):
     """A layer made of layers; in its text form they stand before the knobs: ``parallel(mamba, mh-attention, gate=true)``.
 
-    Its module's step form holds the states of its layers (:class:`archlab.layers.composites.SideBySide`).
+    Its module's step form holds the states of its layers (:class:`archlab.layers.side_by_side.SideBySide`).
     """
 
     layers: tuple[LayerConfig, ...]

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count, Natural
-from archlab.layers.composites import Choice, check_choice
 from archlab.layers.contract import LayerConfig
 from archlab.layers.hyena import KERNEL_SIZE, Hyena, State
 from archlab.layers.ops.gated_long_conv import gated_long_conv
@@ -15,6 +14,7 @@ from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, conv_flops
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
+from archlab.layers.side_by_side import Choice, check_choice
 
 
 @register("hyena-experts")

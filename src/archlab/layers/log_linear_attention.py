@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.layers.deltanet import GatedDeltaNet, GatedDeltaNetConfig
-from archlab.layers.mamba2 import Mamba2, Mamba2Config
+from archlab.layers.mamba import Mamba2, Mamba2Config
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.fenwick import (
     fenwick_delta_rule,
@@ -25,7 +25,7 @@ from archlab.layers.registry import register
 class LogLinearAttentionConfig(Mamba2Config):
     """Log-linear Mamba-2 (arXiv 2506.04761): states for the last 1, 2, 4, ... tokens, weighed by the token that reads.
 
-    Knobs: as :class:`archlab.layers.mamba2.Mamba2Config`. The number of states, and with it that of the parameters,
+    Knobs: as :class:`archlab.layers.mamba.Mamba2Config`. The number of states, and with it that of the parameters,
     grows with the logarithm of the length.
     """
 
@@ -130,7 +130,7 @@ class LevelWeights(nn.Module):
 class LogLinearAttention(Mamba2):
     """``y_t = sum over levels e of w_te C_t S_te + D x_t``, with weights ``w`` as :class:`LevelWeights`.
 
-    ``S_te`` is the state of :class:`archlab.layers.mamba2.Mamba2` after the tokens of bucket ``e`` alone, decayed since.
+    ``S_te`` is the state of :class:`archlab.layers.mamba.Mamba2` after the tokens of bucket ``e`` alone, decayed since.
     With all weights 1 the layer is Mamba-2.
     """
 

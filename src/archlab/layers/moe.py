@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count, Natural
-from archlab.layers.composites import Choice, check_choice
 from archlab.layers.contract import LayerConfig
 from archlab.layers.mlp import ChannelMixer, inner_width
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
+from archlab.layers.side_by_side import Choice, check_choice
 
 
 @register("moe")
