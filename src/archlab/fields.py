@@ -16,7 +16,7 @@ Every refusal is one line: ``recipe: warmup=2.0: give a number from 0 to 1``.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from functools import cache
@@ -77,7 +77,7 @@ NonNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, above(0)]
 
 
-def check_fields(instance: "DataclassInstance", where: str = "") -> None:
+def check_fields(instance: "DataclassInstance", where: str = "", only: Collection[str] | None = None) -> None:
     """Check the fields of a dataclass by their type hints, and store each value as its hint has it.
 
     Whole numbers are taken for fractions, lists for tuples, whose values count once each, and None for an empty mapping.
@@ -87,21 +87,19 @@ def check_fields(instance: "DataclassInstance", where: str = "") -> None:
     Args:
         instance: the dataclass, frozen or not; its ``__post_init__`` is the place to call this.
         where: the subject of messages, such as "recipe".
+        only: names of the fields to check; all by default.
 
     Raises:
         ArchlabError: one line with ``where``, the field, its value and what is allowed.
     """
     with naming(where):
         for name, hint in _hints(type(instance)):
-            object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
+            if only is None or name in only:
+                object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:
-    """Check a value that belongs to no dataclass, and return it as a field with this hint would hold it.
-
-    Raises:
-        ArchlabError: one line with the name, the value and what is allowed.
-    """
+    """Check a value that belongs to no dataclass, and return it as a field with this hint would hold it; refusals name it."""
     try:
         return _converted(name, value, hint)
     except _NotAllowedError:
@@ -112,10 +110,9 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
 
 
 def read_fields(cls: type[T], values: Any, where: str = "") -> T:
-    """Make a dataclass of the fields that a file or a store gives. The class itself checks the values.
+    """Make a dataclass of the fields that a file or a store gives; the class itself checks the values.
 
-    Raises:
-        ArchlabError: a field is unknown, one without a default is missing, or the values are no mapping.
+    Refuses fields that are unknown or missing, and values that are no mapping.
     """
     known = {f.name: f for f in fields(cls) if f.init}
     with naming(where):
@@ -261,11 +258,7 @@ _Dumper.add_representer(float, _represent_float)
 
 
 def read_yaml(text: str) -> Any:
-    """Read the value that a YAML text stands for.
-
-    Raises:
-        ArchlabError: the text is not YAML; the message is one line, with the place.
-    """
+    """Read the value that a YAML text stands for; refuses what is not YAML, in one line with the place."""
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99

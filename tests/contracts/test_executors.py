@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import torch
-from tests.fake_training import ThreadExecutor
+from tests.jobs.thread_executor import ThreadExecutor
 from typing_extensions import override
 
 from archlab.jobs.local import LocalExecutor

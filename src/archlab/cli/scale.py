@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Seeds, Store
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Seeds, Store, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def run(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
+    workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     changes: Annotated[
         list[str] | None,

@@ -1,7 +1,7 @@
 """Softmax attention with rotary positions: over the whole past or a sliding window of it, with keys that heads may share."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides_evenly, nearest_divisor, positive
+from archlab.fields import Count, Natural
+from archlab.layers.contract import LayerConfig, divides_evenly, nearest_divisor
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.ops.rotary_attention import rotary_attention
 from archlab.layers.ops.sliding_attention import scored_pairs, sliding_attention
@@ -108,16 +109,11 @@ class Attention(nn.Module):
 class AttentionConfig(LayerConfig):
     """Attention over the whole past with rotary positions and biases on every projection."""
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 1706.03762, 2104.09864"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 1
+    heads: Count = 1
     """Heads; each is ``dim / heads`` wide, an even number."""
-
-    def __post_init__(self) -> None:
-        """Refuse fewer than one head."""
-        positive(self, "heads")
 
     @override
     def validate(self, dim: int) -> None:
@@ -189,12 +185,8 @@ class SlidingAttentionConfig(AttentionConfig):
     paper: ClassVar[str] = "arXiv 2004.05150, 2104.09864"
     state_knob: ClassVar[str] = "window"
 
-    window: int = 33
+    window: Count = 33
     """Tokens that a query sees, itself included: the default is 32 to the left and itself."""
-
-    def __post_init__(self) -> None:
-        """Refuse fewer than one head or visible token."""
-        positive(self, "heads", "window")
 
     @override
     def visible_window(self) -> int:
@@ -216,10 +208,10 @@ class GroupedQueryAttentionConfig(AttentionConfig):
 
     paper: ClassVar[str] = "arXiv 2305.13245, 2104.09864"
 
-    heads: int = 16
-    kv_heads: int = 4
+    heads: Count = 16
+    kv_heads: Count = 4
     """Heads of keys and values, each for ``heads / kv_heads`` heads of queries; 1 is multi-query attention."""
-    window: int = 0
+    window: Natural = 0
     """Tokens that a query sees, itself included; 0 for the whole past."""
 
     @property
@@ -229,15 +221,13 @@ class GroupedQueryAttentionConfig(AttentionConfig):
         return "window" if self.window else ""
 
     def __post_init__(self) -> None:
-        """Refuse fewer than one head, groups of unequal size and a negative window."""
-        positive(self, "heads", "kv_heads")
+        """Refuse groups of unequal size too."""
+        super().__post_init__()
         if self.heads % self.kv_heads:
             raise ArchlabError(
                 f"gqa(kv_heads={self.kv_heads}): {self.heads} heads do not split into {self.kv_heads} equal groups; "
                 f"the nearest that fits is kv_heads={nearest_divisor(self.heads, self.kv_heads)}"
             )
-        if self.window < 0:
-            raise ArchlabError(f"gqa(window={self.window}): window must be at least 1, or 0 for the whole past")
 
     @override
     def key_value_heads(self) -> int:

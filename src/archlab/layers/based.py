@@ -1,11 +1,12 @@
 """Based: linear attention whose scores are the second-order expansion of softmax's, over few channels."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.linear_attention import LinearAttention
 from archlab.layers.ops.feature_map import Taylor
 from archlab.layers.ops.linear_attention import chunk_size, linear_attention_flops
@@ -21,17 +22,12 @@ class BasedConfig(LayerConfig):
     sliding attention and short convolutions.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2402.18668"
     state_knob: ClassVar[str] = "feature_dim"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 8
-    feature_dim: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "heads", "feature_dim")
+    heads: Count = 8
+    feature_dim: Count = 4
 
     @override
     def validate(self, dim: int) -> None:

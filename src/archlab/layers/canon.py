@@ -1,12 +1,13 @@
 """Canon: every token takes in a little of the few before it."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.registry import register
 
@@ -19,14 +20,9 @@ class CanonConfig(LayerConfig):
     Before attention it is the paper's Canon-A, before an MLP its Canon-C. Knob: ``d_conv``, taps of the convolution.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2512.17351"
 
-    d_conv: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse no taps."""
-        positive(self, "d_conv")
+    d_conv: Count = 4
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -39,7 +35,6 @@ class CanonConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The inputs of a convolution are none.
         return 0
 
     @override
@@ -49,7 +44,7 @@ class CanonConfig(LayerConfig):
         return dim * lags * (2 * length - lags - 1)
 
     @override
-    def build(self, dim: int, max_length: int) -> "Canon":
+    def build(self, dim: int, max_length: int) -> nn.Module:
         return Canon(dim, self.d_conv)
 
 
@@ -57,7 +52,6 @@ class Canon(nn.Module):
     """``y = x + conv(x)``, channel by channel."""
 
     def __init__(self, dim: int, d_conv: int) -> None:
-        """``d_conv`` taps for each of ``dim`` channels."""
         super().__init__()
         self.conv = ShortConv(dim, d_conv, bias=False)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import check_fields
 from archlab.layers.knobs import knob_text
 
 if TYPE_CHECKING:
@@ -41,15 +42,23 @@ class LayerConfig(ABC):
     head_knob: ClassVar[str] = ""
     """The knob, a whole number, that says how many heads there are; empty if the layer has none."""
 
+    def __post_init__(self) -> None:
+        """Check the knobs by their type hints and bounds, as in ``heads: Annotated[int, at_least(1)] = 4``.
+
+        Raises:
+            ArchlabError: naming layer, knob, value and what is allowed.
+        """
+        check_fields(self, self.name, self.knobs())
+
     @property
     def state_knob(self) -> str:
         """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does. Most layers set a class variable."""
         return ""
 
     @property
-    @abstractmethod
     def kind(self) -> Kind:
-        """Whether the layer mixes along the sequence or along the width only; most layers set a class variable."""
+        """Whether the layer mixes along the sequence, or along the width only, which a class variable then says."""
+        return "sequence"
 
     @property
     def is_attention(self) -> bool:
@@ -219,17 +228,6 @@ class Recurrent(Protocol):
         Does not modify the given state.
         """
         ...
-
-
-def positive(config: LayerConfig, *names: str) -> None:
-    """For ``__post_init__``: refuse knobs that are not at least 1.
-
-    Raises:
-        ArchlabError: naming layer, knob and value.
-    """
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ArchlabError(f"{config.name}({name}={getattr(config, name)}): {name} must be at least 1")
 
 
 def divides(config: LayerConfig, knob: str, dim: int) -> None:

@@ -1,20 +1,20 @@
 """DeltaNet and Gated DeltaNet: a matrix state in which a token replaces what is stored under its key."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.decay import chunk_size
-from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule
+from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule, unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
-from archlab.layers.ops.unit_length import unit_length
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
@@ -30,19 +30,14 @@ class DeltaNetConfig(LayerConfig):
     its key (arXiv 2411.12537).
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2406.06484"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 8
-    expand_v: int = 1
-    d_conv: int = 4
+    heads: Count = 8
+    expand_v: Count = 1
+    d_conv: Count = 4
     allow_neg_eigval: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "heads", "expand_v", "d_conv")
 
     @override
     def validate(self, dim: int) -> None:

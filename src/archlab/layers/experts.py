@@ -1,16 +1,21 @@
 """Experts of any layer, of which each token reads a few: sparse-parallel topologies."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Bound, Count
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
 from archlab.layers.substates import State, init_states, step_each
+
+_REASON = "the weights of the chosen add up to 1, so a single one would leave the router nothing to learn from"
+Choice = Annotated[int, Bound(lambda value: value >= 2, f"of at least 2: {_REASON}")]
+"""Experts that a token is routed to."""
 
 
 @register("experts")
@@ -30,11 +35,12 @@ class ExpertsConfig(Composite):
 
     paper: ClassVar[str] = "arXiv 2403.17844; 1701.06538; 2408.15664"
 
-    num: int = 8
-    active: int = 2
+    num: Count = 8
+    active: Choice = 2
 
     def __post_init__(self) -> None:
-        """Refuse other than one layer, and a choice that is none."""
+        """Refuse other than one layer, and to choose more copies than there are too."""
+        super().__post_init__()
         if len(self.layers) != 1:
             raise ArchlabError(f"{self}: give one layer to make copies of, as in experts(mamba, num=4)")
         check_choice(self, self.num, self.active)
@@ -64,16 +70,7 @@ class ExpertsConfig(Composite):
 
 
 def check_choice(config: LayerConfig, num: int, active: int) -> None:
-    """For ``__post_init__``: refuse to choose more experts than there are, or one, whose weight could only be 1.
-
-    Raises:
-        ArchlabError: naming layer, knob and value.
-    """
-    if active < 2:
-        reason = "the weights of the chosen add up to 1, so a single one would leave the router nothing to learn from"
-        raise ArchlabError(f"{config.name}(active={active}): active must be at least 2: {reason}")
-    if num < 2:
-        raise ArchlabError(f"{config.name}(num={num}): num must be at least 2, for a token is routed to two of them or more")
+    """Refuse, in ``__post_init__``, to choose more experts than there are: ArchlabError names layer, knobs and values."""
     if active > num:
         raise ArchlabError(f"{config.name}(num={num}, active={active}): active must be at most num")
 

@@ -1,15 +1,16 @@
 """Gated linear attention: a matrix state that forgets channel by channel, at a rate each token chooses."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, positive
-from archlab.layers.knobs import LARGEST
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig
+from archlab.layers.knobs import Factor
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.registry import register
@@ -26,23 +27,15 @@ class GatedLinearAttentionConfig(LayerConfig):
     ``gate_low_rank``, rank of the gate's projection; ``gate_logit_normalizer``, which divides the log gate.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2312.06635"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 1
-    expand_k: float = 1.0
-    expand_v: float = 1.0
-    gate_low_rank: int = 16
-    gate_logit_normalizer: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one and expansions that are not positive."""
-        positive(self, "heads", "gate_low_rank", "gate_logit_normalizer")
-        for knob in ("expand_k", "expand_v"):
-            if not 0 < getattr(self, knob) <= LARGEST:
-                raise ArchlabError(f"{self.name}({knob}={getattr(self, knob)}): {knob} must be above 0, and at most {LARGEST:,}")
+    heads: Count = 1
+    expand_k: Factor = 1.0
+    expand_v: Factor = 1.0
+    gate_low_rank: Count = 16
+    gate_logit_normalizer: Count = 16
 
     @override
     def validate(self, dim: int) -> None:

@@ -1,14 +1,15 @@
 """Gated slot attention: softmax attention over a fixed number of slots, each a decaying memory of keys and values."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.value_decay import value_decayed_linear_attention
@@ -25,18 +26,13 @@ class GSAConfig(LayerConfig):
     Knobs: ``heads``; ``num_slots`` a head; ``gate_logit_normalizer``, which divides the log gate.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2409.07146"
     state_knob: ClassVar[str] = "num_slots"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 4
-    num_slots: int = 8
-    gate_logit_normalizer: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "heads", "num_slots", "gate_logit_normalizer")
+    heads: Count = 4
+    num_slots: Count = 8
+    gate_logit_normalizer: Count = 8
 
     @override
     def validate(self, dim: int) -> None:

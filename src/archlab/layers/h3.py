@@ -1,14 +1,15 @@
 """H3: a shift and a diagonal state-space model, multiplied together like attention's keys, values and queries."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.knobs import Even
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_heads_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -32,19 +33,12 @@ class H3Config(LayerConfig):
     once for each ``forward``; ``flops`` charges it to the one sequence.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2212.14052"
     state_knob: ClassVar[str] = "d_state"
 
-    head_dim: int = 8
-    d_state: int = 2
-    d_conv: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one, and states that are not pairs."""
-        positive(self, "head_dim", "d_conv")
-        if self.d_state < 2 or self.d_state % 2:
-            raise ArchlabError(f"h3(d_state={self.d_state}): d_state must be even and at least 2: states come in pairs")
+    head_dim: Count = 8
+    d_state: Even = 2
+    d_conv: Count = 4
 
     @override
     def validate(self, dim: int) -> None:
@@ -124,10 +118,7 @@ class H3(nn.Module):
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         """Zero states (B, head dim, head dim, heads, 2, N / 2) and an empty window of keys (B, K - 1, D)."""
-        return {
-            "ssm": self.ssm.init_state(batch_size, self.head_dim, self.head_dim),
-            "shift": self.shift.init_state(batch_size),
-        }
+        return {"ssm": self.ssm.init_state(batch_size, self.head_dim, self.head_dim), "shift": self.shift.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """One token (B, D) and the state to the output (B, D) and the next state."""

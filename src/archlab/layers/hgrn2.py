@@ -2,15 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count, at_least, below
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.registry import register
@@ -27,18 +27,11 @@ class HGRN2Config(LayerConfig):
     forget gates, in [0, 1): the paper's first layer has 0, later ones more.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.07904"
     state_knob: ClassVar[str] = "expand_ratio"
 
-    expand_ratio: int = 16
-    lower_bound: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse an expansion below one and a bound that leaves nothing to forget."""
-        positive(self, "expand_ratio")
-        if not 0 <= self.lower_bound < 1:
-            raise ArchlabError(f"hgrn2(lower_bound={self.lower_bound}): lower_bound must be at least 0 and below 1")
+    expand_ratio: Count = 16
+    lower_bound: Annotated[float, at_least(0), below(1)] = 0.0
 
     @override
     def validate(self, dim: int) -> None:

@@ -2,12 +2,19 @@
 
 import math
 import re
-from typing import Any
+from typing import Annotated, Any
 
 from archlab.errors import ArchlabError
+from archlab.fields import Bound
 
 LARGEST = 10**12
 """Largest whole number that a knob, a length or a state may be: beyond any model, and small enough to be counted with."""
+
+Even = Annotated[int, Bound(lambda value: value >= 2 and value % 2 == 0, "that is even and at least 2")]
+"""Channels or states that come in pairs."""
+
+Factor = Annotated[float, Bound(lambda value: 0 < value <= LARGEST, f"above 0, of at most {LARGEST:,}")]
+"""A width over the width of the layer."""
 
 
 def knob_text(value: Any) -> str:

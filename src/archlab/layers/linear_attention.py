@@ -1,14 +1,14 @@
 """Linear attention: softmax replaced by a product of features, so that the past is a matrix state."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import unknown
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Bound, Count
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.feature_map import FEATURE_MAPS
 from archlab.layers.ops.linear_attention import chunk_size, linear_attention, linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -27,20 +27,13 @@ class LinearAttentionConfig(LayerConfig):
     ``normalize`` by the sum of the scores. Scores are scaled by the head's width under ``taylor`` only.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2006.16236"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 1
-    feature_map: str = "elementwise-product"
+    heads: Count = 1
+    feature_map: Annotated[str, Bound(FEATURE_MAPS.__contains__, f"from {', '.join(FEATURE_MAPS)}")] = "elementwise-product"
     normalize: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse fewer than one head and unknown feature maps."""
-        positive(self, "heads")
-        if self.feature_map not in FEATURE_MAPS:
-            raise unknown(f"{self.name}(feature_map): feature map", self.feature_map, FEATURE_MAPS)
 
     @override
     def validate(self, dim: int) -> None:

@@ -1,46 +1,32 @@
 """LIV: the short convolution of LFM2, gated before and after."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count
+from archlab.layers.canon import CanonConfig
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.registry import register
 
 
 @register("liv")
 @dataclass(frozen=True)
-class LIVConfig(LayerConfig):
+class LIVConfig(CanonConfig):
     """The gated short convolution of LFM2 (arXiv 2511.23404), a linear input-varying operator (STAR, arXiv 2411.17800).
 
     Knob: ``d_conv``, taps of the convolution.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2511.23404"
 
-    d_conv: int = 3
-
-    def __post_init__(self) -> None:
-        """Refuse no taps."""
-        positive(self, "d_conv")
+    d_conv: Count = 3
 
     @override
     def num_params(self, dim: int, length: int) -> int:
         return 4 * dim * dim + self.d_conv * dim
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The gated inputs the convolution looks back on.
-        return (self.d_conv - 1) * dim
-
-    @override
-    def matrix_state(self, dim: int, length: int) -> int:
-        # The inputs of a convolution are none.
-        return 0
 
     @override
     def flops(self, dim: int, length: int) -> int:
@@ -55,7 +41,6 @@ class LIV(nn.Module):
     """``y = W_out (c * conv(b * u))`` with ``[b, c, u] = W_in x``: linear gates, no activation, no bias."""
 
     def __init__(self, dim: int, d_conv: int) -> None:
-        """``d_conv`` taps for each of ``dim`` channels."""
         super().__init__()
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.conv = ShortConv(dim, d_conv, bias=False)

@@ -2,15 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count, Natural
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.selective_scan import selective_scan
 from archlab.layers.ops.short_conv import ShortConv
@@ -27,20 +27,13 @@ class MambaConfig(LayerConfig):
     width over width, ``dt_rank`` rank of the step-size projection (0: a sixteenth of the width, rounded up).
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2312.00752"
     state_knob: ClassVar[str] = "d_state"
 
-    d_state: int = 4
-    d_conv: int = 4
-    expand: int = 2
-    dt_rank: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "d_state", "d_conv", "expand")
-        if self.dt_rank < 0:
-            raise ArchlabError(f"mamba(dt_rank={self.dt_rank}): dt_rank must be at least 1, or 0 for a sixteenth of the width")
+    d_state: Count = 4
+    d_conv: Count = 4
+    expand: Count = 2
+    dt_rank: Natural = 0
 
     def _sizes(self, dim: int) -> tuple[int, int]:
         """Inner width and rank of the step-size projection."""

@@ -1,7 +1,7 @@
 """Mamba-2: a state-space model with one decay a head, which makes it linear attention with a matrix state."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, nearest_divisor, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, nearest_divisor
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
@@ -29,18 +30,13 @@ class Mamba2Config(LayerConfig):
     over width; ``headdim``, inner channels a head.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.21060"
     state_knob: ClassVar[str] = "d_state"
 
-    d_state: int = 8
-    d_conv: int = 4
-    expand: int = 2
-    headdim: int = 32
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "d_state", "d_conv", "expand", "headdim")
+    d_state: Count = 8
+    d_conv: Count = 4
+    expand: Count = 2
+    headdim: Count = 32
 
     @override
     def validate(self, dim: int) -> None:

@@ -1,14 +1,15 @@
 """minGRU and minLSTM: the two classics, their gates blind to the state, hence a linear recurrence."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scan import diagonal_scan
 from archlab.layers.registry import register
@@ -23,16 +24,11 @@ class MinGRUConfig(LayerConfig):
     brings them back to the width.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2410.01201"
     maps: ClassVar[int] = 2
     """Linear maps of a token: one for each gate, one for the candidate."""
 
-    expand: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse an expansion below one."""
-        positive(self, "expand")
+    expand: Count = 1
 
     @override
     def num_params(self, dim: int, length: int) -> int:

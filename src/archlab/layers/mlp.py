@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Natural
 from archlab.layers.contract import LayerConfig
-from archlab.layers.knobs import LARGEST
+from archlab.layers.knobs import Factor
 from archlab.layers.registry import register
 
 
@@ -70,13 +71,8 @@ class MLPConfig(ChannelMixer):
 
     paper: ClassVar[str] = "arXiv 1706.03762, eq. 2; 1606.08415"
 
-    expand: float = 4.0
+    expand: Factor = 4.0
     """Inner width over ``dim``."""
-
-    def __post_init__(self) -> None:
-        """Refuse a width that is no positive number."""
-        if not 0 < self.expand <= LARGEST:
-            raise ArchlabError(f"mlp(expand={self.expand}): expand must be a positive number, of at most {LARGEST:,}")
 
     @override
     def validate(self, dim: int) -> None:
@@ -109,14 +105,9 @@ class SwiGLUConfig(ChannelMixer):
 
     paper: ClassVar[str] = "arXiv 2002.05202, eq. 6"
 
-    inner: int = 0
+    inner: Natural = 0
     """Inner width; 0 takes two thirds of ``4 dim``, rounded up to a multiple of 16, so that the
     parameters are those of :class:`MLPConfig`."""
-
-    def __post_init__(self) -> None:
-        """Refuse a negative inner width."""
-        if self.inner < 0:
-            raise ArchlabError(f"swiglu(inner={self.inner}): inner must be at least 1, or 0 for the default of 8/3 dim")
 
     @override
     def resized(self, dim: int, factor: float) -> LayerConfig:

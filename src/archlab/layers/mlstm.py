@@ -1,14 +1,15 @@
 """mLSTM of xLSTM: a matrix memory with exponential input gates, kept in range by a running maximum."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides_evenly, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides_evenly
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
@@ -27,16 +28,11 @@ class MLSTMConfig(LayerConfig):
     Knob: ``heads``. Queries and keys are half as wide as values.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04517, 2503.13427"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse less than one head."""
-        positive(self, "heads")
+    heads: Count = 4
 
     @override
     def validate(self, dim: int) -> None:

@@ -30,7 +30,8 @@ class ParallelConfig(Composite):
     gate: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse less than two branches."""
+        """Refuse less than two branches too."""
+        super().__post_init__()
         if len(self.layers) < 2:
             raise ArchlabError(f"{self}: give two layers or more to add, as in parallel(mamba, mh-attention)")
 

@@ -1,14 +1,15 @@
 """Multi-scale retention: a matrix state for each head that decays at the head's own, fixed rate."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides_evenly, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides_evenly
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.rotary import rotate
@@ -27,17 +28,12 @@ class RetNetConfig(LayerConfig):
     values over the layer's.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2307.08621"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 16
-    expand_v: int = 2
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "heads", "expand_v")
+    heads: Count = 16
+    expand_v: Count = 2
 
     @override
     def validate(self, dim: int) -> None:

@@ -1,7 +1,7 @@
 """RG-LRU: the gated diagonal recurrence of Griffin and Hawk, in their recurrent block."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count, Natural
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scan import diagonal_scan
 from archlab.layers.ops.short_conv import ShortConv
@@ -32,17 +33,16 @@ class RGLRUConfig(LayerConfig):
     ``blocks``), ``blocks`` on the diagonal of the gates' matrices, ``d_conv`` taps of the short convolution.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2402.19427"
 
-    lru_width: int = 0
-    blocks: int = 16
-    d_conv: int = 4
+    lru_width: Natural = 0
+    blocks: Count = 16
+    d_conv: Count = 4
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one, and blocks that do not divide the width of the recurrence."""
-        positive(self, "blocks", "d_conv")
-        if self.lru_width < 0 or self.lru_width % self.blocks:
+        """Refuse blocks that do not divide the width of the recurrence too."""
+        super().__post_init__()
+        if self.lru_width % self.blocks:
             raise ArchlabError(
                 f"rg-lru(lru_width={self.lru_width}): lru_width must be a multiple of blocks={self.blocks},"
                 " or 0 for four thirds of the width"

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig, divides
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
@@ -28,16 +29,11 @@ class RWKV5Config(LayerConfig):
     Knob: ``heads``.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.05892"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse less than one head."""
-        positive(self, "heads")
+    heads: Count = 8
 
     @override
     def validate(self, dim: int) -> None:
@@ -89,14 +85,9 @@ class RWKV5ChannelMixerConfig(LayerConfig):
     Knob: ``expand``, inner width over width.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.05892"
 
-    expand: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse an inner width of zero."""
-        positive(self, "expand")
+    expand: Count = 4
 
     @override
     def num_params(self, dim: int, length: int) -> int:

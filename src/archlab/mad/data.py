@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from archlab.tasks import IGNORE, Split, Task, sample
+from archlab.tasks import IGNORE, Task, sample
+from archlab.tasks.contract import Split
 
 
 class Examples(NamedTuple):

@@ -3,7 +3,6 @@
 Models that are trained together share their architecture, setting and recipe; learning rate, weight decay and seed differ.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from archlab.machine import seconds_of
 from archlab.mad.data import Examples
 from archlab.mad.learner import Learner
 
@@ -202,15 +202,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _seconds(program: Program, learners: Sequence[Learner]) -> float:
-    """Of a step, the median of a few."""
+    """Median seconds per step."""
     device = learners[0].examples.inputs.device
     batches = [torch.arange(_batch_size(learner), device=device) for learner in learners]
-    times = []
     with undone(learners):
-        for _ in range(5):
-            started = time.perf_counter()
-            program.step(batches).tolist()
-            times.append(time.perf_counter() - started)
+        times = seconds_of(lambda: program.step(batches).tolist(), 5)
     return sorted(times[1:])[1]
 
 

@@ -63,11 +63,7 @@ class Recipe:
     of 128 sequences, averaged over batches."""
 
     def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ArchlabError: naming field, value and what is allowed.
-        """
+        """Check every field; refusals name field, value and what is allowed."""
         check_fields(self, "recipe")
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,11 +72,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Make the recipe that :meth:`to_dict` wrote down; fields that are left out have their defaults.
-
-        Raises:
-            ArchlabError: a field is unknown or its value not allowed.
-        """
+        """Make the recipe that :meth:`to_dict` wrote down; fields left out have their defaults, unknown ones are refused."""
         return read_fields(cls, values, "recipe")
 
     def num_steps(self, num_train_examples: int) -> int:

@@ -18,8 +18,33 @@ from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, 
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
-from archlab.store.fingerprint import code_fingerprint, library_versions
+from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, library_versions
 from archlab.tasks import Task, setting
+
+NUMERICS = MODELS | Numerics(
+    roots=(
+        "archlab.mad.recipe:Recipe.evaluation_steps",
+        "archlab.mad.recipe:Recipe.num_steps",
+        "archlab.mad.recipe:Recipe.rate",
+        "archlab.mad.recipe:Recipe.steps_per_epoch",
+        "archlab.mad.train:train_together",
+        "archlab.mad.trial:Trial.num_steps",
+    ),
+    modules=(
+        "archlab.mad.data",
+        "archlab.mad.evaluate",
+        "archlab.mad.learner",
+        "archlab.mad.programs",
+        "archlab.mad.train",
+        "archlab.tasks",
+    ),
+    idle=(
+        "archlab.mad.programs:_first_line",
+        "archlab.mad.train:_LOSSES_READ_EVERY",
+        "archlab.tasks.registry",
+    ),
+)
+"""The code that the number of a trial depends on, beside its task and layers."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +76,7 @@ class Trial:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        """Check that the architecture fits the width and the grid point makes sense.
-
-        Raises:
-            ArchlabError: naming what does not fit.
-        """
+        """Check the grid point and the seed, and that the architecture fits the width."""
         check_fields(self)
         self.architecture.validate(self.dim)
 
@@ -63,24 +84,23 @@ class Trial:
     def key(self) -> str:
         """Hash (32 hexadecimal digits) of everything that can change the trial's number, and of nothing else.
 
-        That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of
-        device, the versions of :func:`library_versions`, and the code that computes: that of the modules which the layers,
-        the task and the training loop stand on, see :func:`code_fingerprint`.
-
-        Raises:
-            ArchlabError: a layer or the task was not defined in a file.
+        That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of device, the
+        versions of :func:`library_versions`, :func:`chosen_kernels` if there are any, and :attr:`code`.
         """
         identity = self.to_dict() | {
             "layers": [layer.identity() for layer in self.architecture.layers],
             **library_versions(self.recipe.kernels),
-            "code": code_fingerprint(
-                "archlab.mad.train",
-                type(self.setting).__module__,
-                *(module for layer in self.architecture.layers for module in layer.modules()),
-            ),
+            **chosen_kernels(),
+            "code": self.code,
         }
         del identity["architecture"]  # the text leaves defaults out; the layers above do not
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def code(self) -> str:
+        """Fingerprint of the code that computes it; refuses a layer or task that was not defined in a file."""
+        modules = {module for layer in self.architecture.layers for module in layer.modules()}
+        return code_fingerprint(*sorted({*modules, type(self.setting).__module__}), numerics=NUMERICS)
 
     @property
     def num_steps(self) -> int:
@@ -89,11 +109,7 @@ class Trial:
 
     @property
     def costs(self) -> Costs:
-        """The costs of its architecture at its setting and width.
-
-        Raises:
-            ArchlabError: a layer of the architecture is not available.
-        """
+        """The costs of its architecture at its setting and width; refuses a layer that is not available."""
         setting, length = self.setting, self.setting.input_length
         return Costs(
             num_params=self.architecture.num_params(
@@ -133,10 +149,9 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down. With layers that are not available it has scores and cannot be trained.
+        """The trial that :meth:`to_dict` wrote down; refuses fields, tasks, knobs and values that are unknown to this archlab.
 
-        Raises:
-            ArchlabError: a field, task, knob or value is unknown to this archlab.
+        With layers that are not available it has scores and cannot be trained.
         """
         rest = dict(values)
         try:

@@ -15,7 +15,7 @@ from archlab.format import count, duration, human, percent, short_task
 from archlab.jobs.events import Event, JobFailed, JobFinished, JobStarted, RunEnded, RunStarted, Waiting
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.reports.progress import AnyJob, AnyProgress, AnyResult, RunProgress, speed
-from archlab.tasks import task_order
+from archlab.tasks.registry import task_order
 
 MAX_RUNNING = 8
 """Largest number of running jobs that are drawn."""

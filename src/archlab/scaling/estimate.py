@@ -1,11 +1,11 @@
-"""What the runs of a plan will take: seconds, and memory at the peak."""
+"""Cost of training runs: seconds, and memory at the peak."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from archlab.machine import single_thread
+from archlab.machine import seconds_of, single_thread
 from archlab.scaling.training_plan import LMRun
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ _MOST_EXPENSIVE_STEP = 5e10
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes."""
+    """Cost of one training run."""
 
     seconds: float
-    """On one thread of this machine, or on one accelerator."""
+    """Seconds on one thread of this machine, or on one accelerator."""
     bytes: int
-    """At the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
+    """Bytes at the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
 
 
 def plan_costs(runs: Iterable[LMRun], flops_per_second: float | None = None) -> list[Cost]:
@@ -77,19 +77,19 @@ def _step_seconds(run: LMRun) -> float:
     """Processor time of a training step on one thread: the machine's other work does not count."""
     import torch
 
+    from archlab.training.optimiser import update
+
     with single_thread(), torch.random.fork_rng():
         torch.manual_seed(0)
         model = _build(run)
         tokens = torch.randint(run.vocab_size, (run.batch_size, run.length + 1))
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        times = []
-        for _ in range(4):
-            started = time.process_time()
+
+        def step() -> None:
             torch.autograd.backward(_loss(model, tokens))
-            optimizer.step()
-            optimizer.zero_grad()
-            times.append(time.process_time() - started)
-    return min(times[1:])  # the first is not like the others
+            update(model, optimizer, grad_clip=0.0)
+
+        return min(seconds_of(step, 4, time.process_time)[1:])
 
 
 def _build(run: LMRun) -> "nn.Module":

@@ -12,8 +12,9 @@ from typing import Any, Generic, Self
 
 import torch
 
-from archlab.errors import in_one_line
+from archlab.errors import ArchlabError, in_one_line
 from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work
+from archlab.jobs.isolation import changed, snapshot
 from archlab.scaling.processes import Processes
 
 _IDLE_SECONDS = 60.0
@@ -36,6 +37,8 @@ class ProcessGroupExecutor(Generic[J, P, R]):
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._futures: list[Future[R]] = []
         self._thread = threading.Thread(target=self._serve, name="archlab-process-group", daemon=True)
+        self._spoiled = ""
+        """State of the processes that a job has changed, so that they can serve no other."""
         self._thread.start()
 
     def submit(
@@ -97,7 +100,10 @@ class ProcessGroupExecutor(Generic[J, P, R]):
                 raised.append(error)
                 raise
 
+        before = snapshot()
         try:
+            if self._spoiled:
+                raise ArchlabError(f"a job before has changed {self._spoiled} of these processes: run the same command again")
             self._processes.agree(started)
             for index, result in self._work(started, report, [thresholds[index] for index in left]):
                 future = futures[left[index]]
@@ -108,6 +114,7 @@ class ProcessGroupExecutor(Generic[J, P, R]):
             for future in futures:
                 if not future.done() and future.set_running_or_notify_cancel():
                     future.set_exception(reason)
+        self._spoiled = self._spoiled or changed(before, started=False)
 
 
 def follow(work: Work[J, P, R], processes: Processes) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, Positive, between, check_fields, naming, not_empty, read_fields, read_yaml, write_yaml
 from archlab.files import write_whole
 from archlab.scaling.flops import Convention, training_flops
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOLERANCE = 0.01
 """Largest relative distance between the FLOPs of a training run and its budget."""
@@ -160,6 +163,19 @@ class Plan:
             first = known.setdefault(json.dumps(run.identity(), sort_keys=True), run)
             if first is not run:
                 raise ArchlabError(f"runs: {first} and {run} are the same training run: delete one of them")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, JSON-ready."""
+        return {"provenance": dict(self.provenance), "runs": [asdict(run) for run in self.runs]}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a data frame with a row for each training run."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(run) for run in self.runs])
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
 
     def to_yaml(self) -> str:
         """Return the text of the file: provenance, the fields that all runs share, and a line a run."""

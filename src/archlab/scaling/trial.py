@@ -12,7 +12,26 @@ from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.training_plan import LMRun
-from archlab.store.fingerprint import code_fingerprint, library_versions
+from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, library_versions
+
+NUMERICS = MODELS | Numerics(
+    roots=("archlab.corpora.corpus", "archlab.scaling.recipe:LMRecipe.rate", "archlab.scaling.training_loop:train"),
+    modules=(
+        "archlab.corpora.corpus",
+        "archlab.corpora.order",
+        "archlab.scaling.objective",
+        "archlab.scaling.processes",
+        "archlab.scaling.training_loop",
+    ),
+    idle=(
+        "archlab.scaling.training_loop:CHECKPOINT_SECONDS",
+        "archlab.scaling.training_loop:_forget_peak",
+        "archlab.scaling.training_loop:_peak_bytes",
+        "archlab.scaling.training_loop:_signals",
+        "archlab.scaling.training_loop:gemm_peak",
+    ),
+)
+"""The code that the loss of a language model depends on, beside its layers. Checkpoints restore the exact state."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,8 @@ class LMTrial:
             "recipe": self.recipe.to_dict(),
             "device": self.device,
             **library_versions(self.recipe.kernels),
-            "code": code_fingerprint("archlab.scaling.training_loop", *(module for x in layers for module in x.modules())),
+            **chosen_kernels(),
+            "code": code_fingerprint(*sorted({module for layer in layers for module in layer.modules()}), numerics=NUMERICS),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 

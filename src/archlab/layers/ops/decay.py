@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.decayed_chunks import (
     BLOCK,
     cumulate,
@@ -18,6 +17,7 @@ from archlab.layers.ops.decayed_chunks import (
     flops_across,
     gradients,
     join,
+    num_chunks,
     outputs,
     scored_pairs,
 )
@@ -52,17 +52,9 @@ class _DecayedLinearAttention(torch.autograd.Function):
 
 
 def decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhk: Tensor, chunk: int) -> Tensor:
-    """``o[t] = q[t] S[t]`` with ``S[t] = diag(exp(log_decay[t])) S[t-1] + k[t] v[t]`` (arXiv 2312.06635, equation 3).
+    """``o[t] = q[t] S[t]``, (B, L, H, V), with ``S[t] = diag(exp(log_decay[t])) S[t-1] + k[t] v[t]`` (arXiv 2312.06635, eq. 3).
 
-    Args:
-        q_blhk: queries (B, L, H, K).
-        k_blhk: keys (B, L, H, K).
-        v_blhv: values (B, L, H, V).
-        log_decay_blhk: logarithms of the decays (B, L, H, K), at most 0.
-        chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
-
-    Returns:
-        The outputs (B, L, H, V).
+    Log decays are at most 0. A chunk has a power of two positions, at least ``BLOCK``, and changes the cost only.
     """
     if fla := kernel("chunk_gla", q_blhk):
         return fla(q=q_blhk, k=k_blhk, v=v_blhv, g=log_decay_blhk)

@@ -18,11 +18,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.scan import accumulate
 
 BLOCK = 8
 """Positions of a block, in which keys grow."""
+
+
+def num_chunks(length: int, chunk: int) -> int:
+    """Chunks that cover ``length`` positions, the last one perhaps in part."""
+    return -(-length // chunk)
 
 
 def floor_of_log_decay(dtype: torch.dtype) -> float:

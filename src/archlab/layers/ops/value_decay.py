@@ -60,18 +60,8 @@ class _ValueDecayedLinearAttention(torch.autograd.Function):
 
 
 def value_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blhv: Tensor, chunk: int) -> Tensor:
-    """``o[t] = q[t] S[t]`` with ``S[t] = S[t-1] diag(exp(log_decay[t])) + k[t] v[t]``.
+    """``o[t] = q[t] S[t]``, (B, L, H, V), with ``S[t] = S[t-1] diag(exp(log_decay[t])) + k[t] v[t]``.
 
-    Its cost is that of :func:`archlab.layers.ops.decay.decayed_linear_attention` at the same widths.
-
-    Args:
-        q_blhk: queries (B, L, H, K).
-        k_blhk: keys (B, L, H, K).
-        v_blhv: values (B, L, H, V).
-        log_decay_blhv: logarithms of the decays (B, L, H, V), at most 0.
-        chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
-
-    Returns:
-        The outputs (B, L, H, V).
+    Conventions and cost are those of :func:`archlab.layers.ops.decay.decayed_linear_attention` at the same widths.
     """
     return apply(_ValueDecayedLinearAttention, q_blhk, k_blhk, v_blhv, log_decay_blhv, chunk)
