@@ -35,7 +35,7 @@ class Corpus:
 
     @property
     def tokenizer(self) -> str:
-        """What cut them into tokens."""
+        """The tokenizer that cut them into tokens."""
         return str(self.manifest["tokenizer"])
 
     @property

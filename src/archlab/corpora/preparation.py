@@ -24,7 +24,7 @@ Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
 _FORMAT = 2
-"""Of the files and of what tokenizers and splits do: another number prepares again."""
+"""Version of the files and of tokenizers and splits: with another number a corpus is prepared again."""
 
 
 def prepare(

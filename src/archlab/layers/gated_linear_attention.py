@@ -129,7 +129,7 @@ class DecayingStates(nn.Module, ABC):
     out_proj: nn.Linear
 
     def __init__(self, heads: int, keys: int, values: int) -> None:
-        """Of each head ``keys`` channels of keys and ``values`` of values."""
+        """Heads with ``keys`` channels of keys and ``values`` channels of values each."""
         super().__init__()
         self.shape = heads, keys, values
 

@@ -68,7 +68,7 @@ class Run:
     started: float | None
     """Unix time; None for a run of an earlier version of archlab."""
     plan: dict[str, Any]
-    """What it set out to compute."""
+    """The jobs that it set out to compute."""
 
 
 class Ledger(ABC, Generic[J, R]):
