@@ -129,7 +129,7 @@ def test_a_store_is_counted_merged_and_rekeyed(stored: tuple[Path, Any], tmp_pat
     assert archlab.merge_stores(stored[0], tmp_path / "all.db")["trials"] == 2
     assert archlab.merge_stores([stored[0]], tmp_path / "all.db")["trials"] == 0
     assert archlab.check_store(tmp_path / "all.db") == found
-    assert archlab.rekey_store(tmp_path / "all.db") == {"moved": 0, "kept": 0}
+    assert archlab.rekey_store(tmp_path / "all.db") == {"moved": 0, "current": 2, "kept": 0, "left": 0}
     with archlab.open(tmp_path / "all.db") as results:
         assert results.scores() == stored[1]
 

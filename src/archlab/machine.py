@@ -84,7 +84,7 @@ def process_started(pid: int) -> str | None:
 
 
 def output_of(*command: str) -> str:
-    """What a command prints; empty where it cannot run or fails."""
+    """Text that a command prints; empty where it cannot run or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

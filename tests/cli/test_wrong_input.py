@@ -66,7 +66,7 @@ WRONG = [
     (["describe", "mamba", "--length", "1" + 400 * "0"], "0: must be at most 1,000,000,000,000"),
     (["describe", "gqa(heads=100000000001, kv_heads=7)"], "7 equal groups; the nearest that fits is kv_heads=1"),
     (["describe", "gated-linear-attention(expand_k=nan)"], "(expand_k=nan): give a finite number"),
-    (["describe", "experts(mlp, num=-1)"], "experts(num=-1): num must be at least 2"),
+    (["describe", "experts(mlp, num=-1)"], "experts: num=-1: give a whole number of at least 1"),
     (["describe", "mamba", "--vocab-size", "0"], "--vocab-size 0: must be at least 1"),
     (["normalise", "mamba"], "give --state, --params, or both"),
     (["normalise", "mamba", "--state", "0"], "state 0: must be at least 1"),

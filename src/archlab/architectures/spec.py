@@ -27,11 +27,7 @@ class Architecture:
     """Its name in the catalogue, if it was asked for by that name."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty stack.
-
-        Raises:
-            ArchlabError: there is no layer.
-        """
+        """Refuse an empty stack by an ArchlabError."""
         if not self.layers:
             raise ArchlabError("an architecture needs at least one layer, for example 'mh-attention swiglu'")
 

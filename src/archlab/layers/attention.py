@@ -1,6 +1,5 @@
 """Softmax attention with rotary positions: over the whole past or a sliding window of it, with keys that heads may share."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -105,7 +104,6 @@ class Attention(nn.Module):
 
 
 @register("attention")
-@dataclass(frozen=True)
 class AttentionConfig(LayerConfig):
     """Attention over the whole past with rotary positions and biases on every projection."""
 
@@ -142,12 +140,10 @@ class AttentionConfig(LayerConfig):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        # Projections of queries, keys, values and outputs, with biases.
         return (dim + 1) * 2 * (dim + self._kv_dim(dim))
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # A key and a value for every token that can be seen.
         return 2 * self._visible(length) * self._kv_dim(dim)
 
     @override
@@ -164,13 +160,11 @@ class AttentionConfig(LayerConfig):
 
     @override
     def build(self, dim: int, max_length: int) -> Attention:
-        # ``max_length`` bounds the step form's buffers only.
         self.validate(dim)
         return Attention(dim, self.heads, self.key_value_heads(), self.visible_window(), self._visible(max_length))
 
 
 @register("mh-attention")
-@dataclass(frozen=True)
 class MultiHeadAttentionConfig(AttentionConfig):
     """:class:`AttentionConfig` with 16 heads."""
 
@@ -178,7 +172,6 @@ class MultiHeadAttentionConfig(AttentionConfig):
 
 
 @register("sliding-attention")
-@dataclass(frozen=True)
 class SlidingAttentionConfig(AttentionConfig):
     """:class:`AttentionConfig` over a window of the past."""
 
@@ -194,7 +187,6 @@ class SlidingAttentionConfig(AttentionConfig):
 
 
 @register("mh-sliding-attention")
-@dataclass(frozen=True)
 class MultiHeadSlidingAttentionConfig(SlidingAttentionConfig):
     """:class:`SlidingAttentionConfig` with 16 heads."""
 
@@ -202,7 +194,6 @@ class MultiHeadSlidingAttentionConfig(SlidingAttentionConfig):
 
 
 @register("gqa")
-@dataclass(frozen=True)
 class GroupedQueryAttentionConfig(AttentionConfig):
     """Grouped-query attention (arXiv 2305.13245): :class:`AttentionConfig` whose heads share keys and values in groups."""
 
@@ -217,7 +208,6 @@ class GroupedQueryAttentionConfig(AttentionConfig):
     @property
     @override
     def state_knob(self) -> str:
-        # The window, if there is one.
         return "window" if self.window else ""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
-"""Canon: every token takes in a little of the few before it."""
+"""Canon and LIV: short convolutions, by which every token takes in a little of the few before it."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from archlab.layers.registry import register
 
 
 @register("canon")
-@dataclass(frozen=True)
 class CanonConfig(LayerConfig):
     """Canon layer (arXiv 2512.17351): a residual depthwise causal convolution, without activation and bias.
 
@@ -48,6 +46,30 @@ class CanonConfig(LayerConfig):
         return Canon(dim, self.d_conv)
 
 
+@register("liv")
+class LIVConfig(CanonConfig):
+    """The gated short convolution of LFM2 (arXiv 2511.23404), a linear input-varying operator (STAR, arXiv 2411.17800).
+
+    Knob: ``d_conv``, taps of the convolution.
+    """
+
+    paper: ClassVar[str] = "arXiv 2511.23404"
+
+    d_conv: Count = 3
+
+    @override
+    def num_params(self, dim: int, length: int) -> int:
+        return 4 * dim * dim + self.d_conv * dim
+
+    @override
+    def flops(self, dim: int, length: int) -> int:
+        return 2 * length * self.num_params(dim, length)
+
+    @override
+    def build(self, dim: int, max_length: int) -> "LIV":
+        return LIV(dim, self.d_conv)
+
+
 class Canon(nn.Module):
     """``y = x + conv(x)``, channel by channel."""
 
@@ -68,3 +90,29 @@ class Canon(nn.Module):
         """One token (B, D) and the state to the output (B, D) and the next state."""
         y_bd, conv = self.conv.step(x_bd, state["conv"])
         return x_bd + y_bd, {"conv": conv}
+
+
+class LIV(nn.Module):
+    """``y = W_out (c * conv(b * u))`` with ``[b, c, u] = W_in x``: linear gates, no activation, no bias."""
+
+    def __init__(self, dim: int, d_conv: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
+        self.conv = ShortConv(dim, d_conv, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        b_bld, c_bld, u_bld = self.in_proj(x_bld).chunk(3, -1)
+        out: Tensor = self.out_proj(c_bld * self.conv(b_bld * u_bld))
+        return out
+
+    def init_state(self, batch_size: int) -> dict[str, Tensor]:
+        """An empty convolution window (B, K - 1, D)."""
+        return {"conv": self.conv.init_state(batch_size)}
+
+    def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One token (B, D) and the state to the output (B, D) and the next state."""
+        b_bd, c_bd, u_bd = self.in_proj(x_bd).chunk(3, -1)
+        y_bd, conv = self.conv.step(b_bd * u_bd, state["conv"])
+        return self.out_proj(c_bd * y_bd), {"conv": conv}

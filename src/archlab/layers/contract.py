@@ -144,7 +144,7 @@ class LayerConfig(ABC):
 class Composite(LayerConfig):
     """A layer made of layers; in its text form they stand before the knobs: ``parallel(mamba, mh-attention, gate=true)``.
 
-    Its module's step form holds the states of its layers, as :mod:`archlab.layers.substates` arranges them.
+    Its module's step form holds the states of its layers (:class:`archlab.layers.side_by_side.SideBySide`).
     """
 
     layers: tuple[LayerConfig, ...]
@@ -231,11 +231,7 @@ class Recurrent(Protocol):
 
 
 def divides(config: LayerConfig, knob: str, dim: int) -> None:
-    """For ``validate``: refuse a knob that does not divide the width, and name the nearest that does.
-
-    Raises:
-        ArchlabError: naming layer, knob, value, width and the nearest divisor.
-    """
+    """Refuse, in ``validate``, a knob that does not divide the width; the ArchlabError names the nearest that does."""
     value = getattr(config, knob)
     if dim % value:
         raise ArchlabError(
@@ -245,11 +241,7 @@ def divides(config: LayerConfig, knob: str, dim: int) -> None:
 
 
 def divides_evenly(config: LayerConfig, knob: str, dim: int) -> None:
-    """For ``validate``: refuse a knob that does not split the width into parts of even width, and name the nearest that does.
-
-    Raises:
-        ArchlabError: naming layer, knob, value, width and the nearest that fits.
-    """
+    """As :func:`divides`, for parts of even width."""
     value = getattr(config, knob)
     if dim % (2 * value) == 0:
         return

@@ -1,6 +1,5 @@
 """Gated slot attention: softmax attention over a fixed number of slots, each a decaying memory of keys and values."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,16 +9,19 @@ from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig, divides
-from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.decay import (
+    chunk_size,
+    decayed_linear_attention,
+    decayed_linear_attention_flops,
+    value_decayed_linear_attention,
+)
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.ops.value_decay import value_decayed_linear_attention
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
 
 
 @register("gsa")
-@dataclass(frozen=True)
 class GSAConfig(LayerConfig):
     """Gated slot attention (arXiv 2409.07146).
 
@@ -39,7 +41,6 @@ class GSAConfig(LayerConfig):
         divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + dim * self.heads * self.num_slots
 
     @override
@@ -48,7 +49,6 @@ class GSAConfig(LayerConfig):
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # The keys and the values of every slot.
         return 2 * dim * self.num_slots
 
     @override
@@ -72,7 +72,6 @@ class GSA(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int, num_slots: int, gate_logit_normalizer: int) -> None:
-        """``heads`` heads of ``num_slots`` slots each."""
         super().__init__()
         self.heads = heads
         self.num_slots = num_slots

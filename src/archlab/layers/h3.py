@@ -1,6 +1,5 @@
 """H3: a shift and a diagonal state-space model, multiplied together like attention's keys, values and queries."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -23,7 +22,6 @@ KERNEL_MAX_LENGTH = 256
 
 
 @register("h3")
-@dataclass(frozen=True)
 class H3Config(LayerConfig):
     """H3 (arXiv 2212.14052, section 3), its diagonal state-space model initialised as :class:`DiagonalSSM` says.
 
@@ -50,7 +48,6 @@ class H3Config(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The diagonal states of all products.
         return dim * self.head_dim * self.d_state
 
     @override
@@ -83,7 +80,6 @@ class H3(nn.Module):
     """
 
     def __init__(self, dim: int, head_dim: int, d_state: int, d_conv: int) -> None:
-        """Heads of ``head_dim`` channels; ``d_state`` scalars a product, ``d_conv`` taps of the shift."""
         super().__init__()
         self.head_dim = head_dim
         self.qkv_proj = nn.Linear(dim, 3 * dim)

@@ -2,7 +2,6 @@
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -78,7 +77,6 @@ class _HyenaConfig(LayerConfig):
 
 
 @register("hyena")
-@dataclass(frozen=True)
 class HyenaConfig(_HyenaConfig):
     """Hyena of order 2: ``y = W_o (x0 * conv(h, x1 * v))`` with a long kernel ``h`` for each inner channel.
 
@@ -132,7 +130,6 @@ class HyenaConfig(_HyenaConfig):
 
 
 @register("mh-hyena")
-@dataclass(frozen=True)
 class MultiHeadHyenaConfig(_HyenaConfig):
     """Multi-head Hyena: one long kernel a head, over the outer products of its keys and values.
 

@@ -1,7 +1,6 @@
 """Hyena experts: one long convolution for the channels of several experts, of which each token reads a few."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -9,17 +8,16 @@ from typing_extensions import override
 
 from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
-from archlab.layers.experts import Choice, check_choice
 from archlab.layers.hyena import KERNEL_SIZE, Hyena, State
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, conv_flops
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
+from archlab.layers.side_by_side import Choice, check_choice
 
 
 @register("hyena-experts")
-@dataclass(frozen=True)
 class HyenaExpertsConfig(LayerConfig):
     """Hyena over ``num`` experts of ``inner`` channels each; ``y = W_o sum_e w_e h_e`` from their outputs.
 
@@ -61,7 +59,6 @@ class HyenaExpertsConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The filtered signal.
         return (length - 1) * self._channels(dim)
 
     @override
@@ -86,7 +83,6 @@ class HyenaExpertsConfig(LayerConfig):
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
-        # Follows from what the experts are made of.
         width, inner = self.width(dim), self._channels(dim)
         long = 10 * length * math.log2(length) * inner + 4 * length * inner
         filters = self.filter_order * length * inner

@@ -42,11 +42,7 @@ def knob_value(text: str) -> Any:
 
 
 def check_number(where: str, value: Any) -> None:
-    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`.
-
-    Raises:
-        ArchlabError: naming ``where`` the value is given.
-    """
+    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`, by an ArchlabError."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ArchlabError(f"{where}: give a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
@@ -54,11 +50,7 @@ def check_number(where: str, value: Any) -> None:
 
 
 def converted(where: str, value: Any, wanted: type) -> Any:
-    """The value as the type of the knob's default; whole numbers are taken for floats, nothing else converts.
-
-    Raises:
-        ArchlabError: naming ``where`` the value is given, the value and the type.
-    """
+    """The value as the type of the knob's default, or ArchlabError; whole numbers are taken for floats, nothing else converts."""
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not wanted:

@@ -1,6 +1,5 @@
-"""Linear attention: softmax replaced by a product of features, so that the past is a matrix state."""
+"""Linear attention and Based: softmax replaced by a product of features, so that the past is a matrix state."""
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -9,7 +8,7 @@ from typing_extensions import override
 
 from archlab.fields import Bound, Count
 from archlab.layers.contract import LayerConfig, divides
-from archlab.layers.ops.feature_map import FEATURE_MAPS
+from archlab.layers.ops.feature_map import FEATURE_MAPS, Taylor
 from archlab.layers.ops.linear_attention import chunk_size, linear_attention, linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.registry import register
@@ -19,7 +18,6 @@ EPS = 1e-6
 
 
 @register("linear-attention")
-@dataclass(frozen=True)
 class LinearAttentionConfig(LayerConfig):
     """Linear attention (arXiv 2006.16236, equations 9 to 12) with one head.
 
@@ -68,11 +66,52 @@ class LinearAttentionConfig(LayerConfig):
 
 
 @register("mh-linear-attention")
-@dataclass(frozen=True)
 class MultiHeadLinearAttentionConfig(LinearAttentionConfig):
     """:class:`LinearAttentionConfig` with 16 heads."""
 
     heads: int = 16
+
+
+@register("based")
+class BasedConfig(LayerConfig):
+    """Based's linear attention (arXiv 2402.18668): weights ``1 + s + s**2 / 2`` with ``s = q . k / sqrt(feature_dim)``.
+
+    Knobs: ``heads``; ``feature_dim``, channels of a head's queries and keys. In the paper such layers alternate with
+    sliding attention and short convolutions.
+    """
+
+    paper: ClassVar[str] = "arXiv 2402.18668"
+    state_knob: ClassVar[str] = "feature_dim"
+    head_knob: ClassVar[str] = "heads"
+
+    heads: Count = 8
+    feature_dim: Count = 4
+
+    @override
+    def validate(self, dim: int) -> None:
+        divides(self, "heads", dim)
+
+    @override
+    def num_params(self, dim: int, length: int) -> int:
+        return 2 * dim * dim + 2 * dim * self.heads * self.feature_dim
+
+    @override
+    def matrix_state(self, dim: int, length: int) -> int:
+        return Taylor.width(self.feature_dim) * dim
+
+    @override
+    def state_size(self, dim: int, length: int) -> int:
+        return self.matrix_state(dim, length) + Taylor.width(self.feature_dim) * self.heads
+
+    @override
+    def flops(self, dim: int, length: int) -> int:
+        head = Taylor.width(self.feature_dim), dim // self.heads, length
+        return 2 * length * self.num_params(dim, length) + self.heads * linear_attention_flops(*head, chunk_size(*head))
+
+    @override
+    def build(self, dim: int, max_length: int) -> "LinearAttention":
+        self.validate(dim)
+        return LinearAttention(dim, self.heads, self.feature_dim, feature_map="taylor", normalize=True)
 
 
 class LinearAttention(nn.Module):

@@ -1,6 +1,5 @@
 """MesaNet: at every token, the linear map from keys to values that fits the past best, solved for exactly."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -24,7 +23,6 @@ LEAST_RIDGE, FIRST_RIDGE = 0.25, 1.0
 
 
 @register("mesa-net")
-@dataclass(frozen=True)
 class MesaNetConfig(LayerConfig):
     """MesaNet (arXiv 2506.05233, section 3): the least-squares form of linear attention, with a ridge and a decay.
 
@@ -43,7 +41,6 @@ class MesaNetConfig(LayerConfig):
         divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
     @override

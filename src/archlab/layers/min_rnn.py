@@ -1,6 +1,5 @@
 """minGRU and minLSTM: the two classics, their gates blind to the state, hence a linear recurrence."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,7 +15,6 @@ from archlab.layers.registry import register
 
 
 @register("min-gru")
-@dataclass(frozen=True)
 class MinGRUConfig(LayerConfig):
     """minGRU (arXiv 2410.01201, section 3.1): one gate that mixes the state with a candidate.
 
@@ -48,7 +46,6 @@ class MinGRUConfig(LayerConfig):
 
 
 @register("min-lstm")
-@dataclass(frozen=True)
 class MinLSTMConfig(MinGRUConfig):
     """minLSTM (arXiv 2410.01201, section 3.2): a forget and an input gate, normalised to sum to one.
 
@@ -70,7 +67,6 @@ class MinGRU(nn.Module):
     """
 
     def __init__(self, dim: int, inner: int, maps: int) -> None:
-        """``maps`` of a token onto the ``inner`` channels of the state, without biases."""
         super().__init__()
         self.inner = inner
         self.in_proj = nn.Linear(dim, maps * inner, bias=False)

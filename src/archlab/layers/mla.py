@@ -1,6 +1,5 @@
 """Multi-head latent attention: keys and values of all heads come from one short vector a token, which alone is cached."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,7 +18,6 @@ NORM_EPS = 1e-6
 
 
 @register("mla")
-@dataclass(frozen=True)
 class MLAConfig(LayerConfig):
     """Multi-head latent attention (arXiv 2405.04434, section 2.1), without biases; any width fits.
 
@@ -39,7 +37,6 @@ class MLAConfig(LayerConfig):
     q_rank: Count = 96
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         down = dim * (self.q_rank + self.kv_rank + self.rope_dim)
         up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
         return down + up + self.heads * self.head_dim * dim
@@ -73,7 +70,6 @@ class MLA(nn.Module):
     """
 
     def __init__(self, dim: int, sizes: MLAConfig, buffer_length: int) -> None:
-        """``buffer_length`` tokens are remembered by the step form."""
         super().__init__()
         self.heads, self.buffer_length = sizes.heads, buffer_length
         self.rope_dim = sizes.rope_dim

@@ -1,6 +1,6 @@
 """Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -55,17 +55,14 @@ class ChannelMixer(LayerConfig):
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # Nothing is carried between positions.
         return 0
 
     @override
     def flops(self, dim: int, length: int) -> int:
-        # Every weight multiplies once a position.
         return 2 * length * self.num_params(dim, length)
 
 
 @register("mlp")
-@dataclass(frozen=True)
 class MLPConfig(ChannelMixer):
     """Two linear maps without biases around a GELU."""
 
@@ -99,7 +96,6 @@ class MLPConfig(ChannelMixer):
 
 
 @register("swiglu")
-@dataclass(frozen=True)
 class SwiGLUConfig(ChannelMixer):
     """Gated linear unit with a SiLU gate, without biases."""
 

@@ -1,6 +1,5 @@
 """mLSTM of xLSTM: a matrix memory with exponential input gates, kept in range by a running maximum."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,7 +20,6 @@ GATE_CAP = 15.0
 
 
 @register("mlstm")
-@dataclass(frozen=True)
 class MLSTMConfig(LayerConfig):
     """mLSTM (arXiv 2405.04517, section 2.3) in the block of xLSTM 7B (arXiv 2503.13427), without its MLP.
 
@@ -36,11 +34,9 @@ class MLSTMConfig(LayerConfig):
 
     @override
     def validate(self, dim: int) -> None:
-        # Refuse heads that do not divide the width into even parts, of which keys take half.
         divides_evenly(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
     @override

@@ -1,6 +1,6 @@
 """Mixture of gated units: a channel mixer of which each token reads a few parts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -9,14 +9,13 @@ from typing_extensions import override
 
 from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
-from archlab.layers.experts import Choice, check_choice
 from archlab.layers.mlp import ChannelMixer, inner_width
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
+from archlab.layers.side_by_side import Choice, check_choice
 
 
 @register("moe")
-@dataclass(frozen=True)
 class MoEConfig(ChannelMixer):
     """``num`` gated units, ``y = sum_e w_e W3_e (W1_e x * gelu(W2_e x))`` with the weights of the ``active`` chosen ones.
 
@@ -69,7 +68,6 @@ class MoEConfig(ChannelMixer):
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
-        # Follows from what the experts are made of.
         return float(self.active_flops(dim, length))
 
     @override

@@ -1,6 +1,5 @@
 """Multi-scale retention: a matrix state for each head that decays at the head's own, fixed rate."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,7 +19,6 @@ NORM_EPS = 1e-5
 
 
 @register("retnet")
-@dataclass(frozen=True)
 class RetNetConfig(LayerConfig):
     """Multi-scale retention (arXiv 2307.08621, section 2.2), with rotary positions.
 

@@ -1,6 +1,5 @@
 """RG-LRU: the gated diagonal recurrence of Griffin and Hawk, in their recurrent block."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,6 @@ NO_DECAY = -1e-30
 
 
 @register("rg-lru")
-@dataclass(frozen=True)
 class RGLRUConfig(LayerConfig):
     """Griffin's recurrent block around the real-gated linear recurrent unit (arXiv 2402.19427, section 2.4).
 
@@ -49,7 +47,6 @@ class RGLRUConfig(LayerConfig):
             )
 
     def _inner(self, dim: int) -> int:
-        """Channels of the recurrence."""
         return self.lru_width or self.blocks * -(-4 * dim // (3 * self.blocks))
 
     def _weights(self, dim: int) -> int:
@@ -68,7 +65,6 @@ class RGLRUConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The recurrence, one state a channel.
         return self._inner(dim)
 
     @override

@@ -1,6 +1,5 @@
 """S4D: a diagonal state-space model on every channel, then a gated linear map across them."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -15,7 +14,6 @@ from archlab.layers.registry import register
 
 
 @register("s4d")
-@dataclass(frozen=True)
 class S4DConfig(LayerConfig):
     """S4D (arXiv 2206.11893) in its S4D-Lin form, discretised by zero-order hold.
 
@@ -51,7 +49,6 @@ class S4D(nn.Module):
     """``a * sigmoid(b)`` with ``[a, b] = W gelu(conv(K, x)) + c``, where ``K`` are the kernels of a :class:`DiagonalSSM`."""
 
     def __init__(self, dim: int, d_state: int) -> None:
-        """``d_state`` real scalars for each of ``dim`` channels."""
         super().__init__()
         self.ssm = DiagonalSSM(dim, d_state)
         self.out_proj = nn.Linear(dim, 2 * dim)

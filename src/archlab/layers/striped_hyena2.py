@@ -88,7 +88,6 @@ class _GroupedHyenaConfig(LayerConfig):
 
 
 @register("hyena-se")
-@dataclass(frozen=True)
 class HyenaSEConfig(_GroupedHyenaConfig):
     """Hyena-SE, short and explicit: ``kernel_size`` trained taps, and the layer of :class:`_GroupedHyenaConfig`.
 
@@ -110,7 +109,6 @@ class HyenaSEConfig(_GroupedHyenaConfig):
 
 
 @register("hyena-mr")
-@dataclass(frozen=True)
 class HyenaMRConfig(HyenaSEConfig):
     """Hyena-MR, medium and regularised: as :class:`HyenaSEConfig`, under a window that decays over ``kernel_size`` taps."""
 
@@ -122,7 +120,6 @@ class HyenaMRConfig(HyenaSEConfig):
 
 
 @register("hyena-li")
-@dataclass(frozen=True)
 class HyenaLIConfig(_GroupedHyenaConfig):
     """Hyena-LI, long and implicit: kernels are sums of ``d_state`` decaying exponentials.
 
@@ -174,7 +171,6 @@ class RegularizedFilter(ExplicitFilter):
 
     @override
     def forward(self, length: int) -> Tensor:
-        # The first ``length`` taps of every kernel, fewer if it has fewer: (groups, taps).
         taps_gk = super().forward(length)
         groups, taps = taps_gk.shape
         rate_g = torch.logspace(*_WINDOW_EXPONENTS, groups, dtype=taps_gk.dtype, device=taps_gk.device)

@@ -1,6 +1,5 @@
 """TTT-Linear: the state is a linear model, trained on the sequence itself by gradient descent in mini-batches."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -18,7 +17,6 @@ NORM_EPS = 1e-6
 
 
 @register("ttt-linear")
-@dataclass(frozen=True)
 class TTTLinearConfig(LayerConfig):
     """TTT-Linear (arXiv 2407.04620, section 2) in its Transformer backbone: no gate, no convolution.
 
@@ -48,7 +46,6 @@ class TTTLinearConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The weights of the linear models.
         return dim * dim // self.heads
 
     @override

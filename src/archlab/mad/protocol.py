@@ -17,14 +17,14 @@ A protocol is a YAML file, in the package or the user's own::
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import Count, Natural, NonNegative, Positive, T, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
 from archlab.tasks import Task, registry, setting
@@ -131,21 +131,7 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, every setting and every field of the recipes written out; :meth:`from_dict` is the inverse."""
-        return {
-            "name": self.name,
-            "summary": self.summary,
-            "dim": self.dim,
-            "layer_defaults": {name: dict(knobs) for name, knobs in self.layer_defaults.items()},
-            "seeds": list(self.seeds),
-            "tasks": {
-                name: {
-                    "settings": [x.knobs() for x in plan.settings],
-                    "recipe": plan.recipe.to_dict(),
-                    "grid": {"learning_rate": list(plan.grid.learning_rate), "weight_decay": list(plan.grid.weight_decay)},
-                }
-                for name, plan in self.tasks.items()
-            },
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Protocol":
@@ -153,7 +139,7 @@ class Protocol:
         tasks = {
             name: TaskPlan(
                 settings=tuple(setting(name, **knobs) for knobs in plan["settings"]),
-                recipe=Recipe.from_dict(plan["recipe"]),
+                recipe=read_fields(Recipe, plan["recipe"], "recipe"),
                 grid=read_fields(Grid, plan["grid"], "grid"),
             )
             for name, plan in values["tasks"].items()
@@ -172,7 +158,7 @@ class Protocol:
     def with_grid(self, **values: Sequence[float]) -> "Protocol":
         """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task; refuses other axes."""
         chosen = {name: tuple(numbers) for name, numbers in values.items()}
-        return self._each(lambda _, plan: replace(plan, grid=read_fields(Grid, vars(plan.grid) | chosen, "grid")))
+        return self._each(lambda _, plan: replace(plan, grid=_changed(plan.grid, chosen, "grid")))
 
     def with_seeds(self, seeds: Iterable[int]) -> "Protocol":
         """Other seeds, one at least, each a whole number that is not negative."""
@@ -190,7 +176,7 @@ class Protocol:
             return replace(self, dim=value)
         self._check_home(owner, name)
         if owner == "recipe":
-            return self._each(lambda _, plan: replace(plan, recipe=Recipe.from_dict(plan.recipe.to_dict() | {name: value})))
+            return self._each(lambda _, plan: replace(plan, recipe=_changed(plan.recipe, {name: value}, "recipe")))
         owner = owner and self._task(owner)
         concerned = [task for task, plan in self.tasks.items() if owner in ("", task) and name in plan.settings[0].knobs()]
         if not concerned:
@@ -259,7 +245,11 @@ def parse_protocol(name: str, text: str) -> Protocol:
         tasks = {}
         for task, values in file.tasks.items():
             with naming(f"tasks.{task}"):
-                plan = _task_plan(task, read_fields(_TaskFile, values), file)
+                own = read_fields(_TaskFile, values)
+                changes = ({knob: value} for knob, values in own.vary.items() for value in values)
+                settings = dict.fromkeys(setting(task, **{**own.base, **change}) for change in ({}, *changes))
+                recipe = read_fields(Recipe, {**file.recipe, **own.recipe}, "recipe")
+                plan = TaskPlan(tuple(settings), recipe, read_fields(Grid, {**file.grid, **own.grid}, "grid"))
             name_in_full = plan.settings[0].name
             if name_in_full in tasks:
                 raise ArchlabError(f"tasks: {name_in_full} is there twice")
@@ -299,14 +289,9 @@ class _TaskFile:
         check_fields(self)
 
 
-def _task_plan(task: str, own: _TaskFile, shared: _ProtocolFile) -> TaskPlan:
-    varied = ({knob: value} for knob, values in own.vary.items() for value in values)
-    settings = (setting(task, **{**own.base, **change}) for change in ({}, *varied))
-    return TaskPlan(
-        settings=tuple(dict.fromkeys(settings)),
-        recipe=Recipe.from_dict({**shared.recipe, **own.recipe}),
-        grid=read_fields(Grid, {**shared.grid, **own.grid}, "grid"),
-    )
+def _changed(values: T, change: dict[str, Any], where: str) -> T:
+    """A recipe or grid with other values; unlike :func:`replace` it refuses names that it does not have."""
+    return read_fields(type(values), vars(values) | change, where)
 
 
 def _folder() -> Any:

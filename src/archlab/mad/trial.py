@@ -110,22 +110,18 @@ class Trial:
     @property
     def costs(self) -> Costs:
         """The costs of its architecture at its setting and width; refuses a layer that is not available."""
-        setting, length = self.setting, self.setting.input_length
-        return Costs(
-            num_params=self.architecture.num_params(
-                vocab_size=setting.vocab_size, length=length, dim=self.dim, backbone=setting.backbone
-            ),
-            state_size=self.architecture.state_size(length=length, dim=self.dim),
-            flops=self.architecture.flops(length=length, dim=self.dim, vocab_size=setting.vocab_size, backbone=setting.backbone),
-        )
+        model, length = self.architecture, self.setting.input_length
+        return Costs(model.num_params(**self._shape), model.state_size(length=length, dim=self.dim), model.flops(**self._shape))
 
     @property
     def flops(self) -> float:
         """FLOPs of the whole training (3 x forward) without early stopping and evaluation."""
-        per_sequence = self.architecture.flops(
-            length=self.setting.input_length, vocab_size=self.setting.vocab_size, dim=self.dim, backbone=self.setting.backbone
-        )
-        return 3.0 * per_sequence * self.recipe.num_examples(self.setting.num_train_examples)
+        return 3.0 * self.architecture.flops(**self._shape) * self.recipe.num_examples(self.setting.num_train_examples)
+
+    @property
+    def _shape(self) -> dict[str, Any]:
+        setting = self.setting
+        return {"length": setting.input_length, "dim": self.dim, "vocab_size": setting.vocab_size, "backbone": setting.backbone}
 
     @property
     def origin(self) -> str:
@@ -139,12 +135,8 @@ class Trial:
             "architecture": str(self.architecture),
             "task": self.setting.name,
             "knobs": self.setting.knobs(),
-            "recipe": self.recipe.to_dict(),
-            "dim": self.dim,
-            "learning_rate": self.learning_rate,
-            "weight_decay": self.weight_decay,
-            "seed": self.seed,
-            "device": self.device,
+            "recipe": asdict(self.recipe),
+            **{name: getattr(self, name) for name in ("dim", "learning_rate", "weight_decay", "seed", "device")},
         }
 
     @classmethod
@@ -158,22 +150,18 @@ class Trial:
             spec, task, knobs, recipe = (rest.pop(name) for name in ("architecture", "task", "knobs", "recipe"))
         except KeyError as missing:
             raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
-        read = {
-            "architecture": stored_architecture(spec),
-            "setting": setting(task, **knobs),
-            "recipe": Recipe.from_dict(recipe),
-        }
-        return read_fields(cls, rest | read, "trial")
+        rest |= {"architecture": stored_architecture(spec), "setting": setting(task, **knobs)}
+        return read_fields(cls, rest | {"recipe": read_fields(Recipe, recipe, "recipe")}, "trial")
 
 
 def alike(trial: Trial) -> Hashable:
-    """What trials must have in common to be trained together: all but learning rate, weight decay and seed."""
+    """Equal for trials that can be trained together: all but learning rate, weight decay and seed."""
     return trial.architecture, trial.setting, trial.recipe, trial.dim, trial.device
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a running trial reports about itself, after every evaluation and every few seconds."""
+    """A report of a running trial, after every evaluation and about once a second."""
 
     step: int
     num_steps: int
@@ -184,7 +172,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good the predictions on one split are."""
+    """Quality of the predictions on one split."""
 
     accuracy: float
     """Token accuracy: right answers over all answers, in [0, 1]."""
@@ -211,7 +199,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What a trial gave. A diverged trial (its loss became NaN or infinite) scores chance, never nothing; one that
+    """The outcome of a trial. A diverged one (its loss became NaN or infinite) scores chance, never nothing; one that
     was dropped fell behind others, and scores what it had reached."""
 
     status: Literal["finished", "diverged", "dropped"]
@@ -234,7 +222,7 @@ class TrialResult:
     denominators: NDArray[np.float32]
     examples_per_second: float
     wall_seconds: float
-    """Of trials that were trained together, each has its share; so with ``cpu_seconds``."""
+    """Split evenly among trials trained together; so is ``cpu_seconds``."""
     cpu_seconds: float
     program: str = "eager"
     """How its steps ran at the end: eager, captured, stacked or overlapped, why not faster, and by which kernels."""
@@ -246,10 +234,7 @@ class TrialResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, the two arrays as lists; :meth:`from_dict` is the inverse."""
-        values = asdict(self)
-        values["curve"] = [asdict(point) for point in self.curve]
-        values["numerators"], values["denominators"] = self.numerators.tolist(), self.denominators.tolist()
-        return values
+        return asdict(self) | {name: getattr(self, name).tolist() for name in ("numerators", "denominators")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrialResult":

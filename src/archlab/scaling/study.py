@@ -207,13 +207,8 @@ def read_study(
 ) -> Study:
     """Make a study of the records of a store; of equal training runs the latest counts, wherever it was computed.
 
-    Args:
-        records: training runs of language models.
-        parameters: whether sizes count embedding and unembedding.
-        plans: training runs that were planned, by the plan's name.
-
-    Raises:
-        ArchlabError: no training run has a result, or they are of several studies: naming in what they differ.
+    ``plans`` are training runs that were planned, by the plan's name. An ArchlabError says that no training run has a result,
+    or that they are of several studies: naming in what they differ.
     """
     models: dict[tuple[LMRun, LMRecipe], TrainedModel] = {}
     for record in records:

@@ -45,18 +45,13 @@ def train(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_progress: Callable[[LMProgress], None] = lambda _: None,
 ) -> LMResult:
-    """Train and evaluate one language model.
+    """Train and evaluate one language model, in this process alone unless others share it.
 
     Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
     numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
 
-    Args:
-        trial: what to train.
-        corpus: what on.
-        processes: those that share the model; by default this one alone.
-        checkpoints: a folder of this trial's own, where it is kept from time to time and taken up again.
-        checkpoint_seconds: the time between two checkpoints.
-        on_progress: called about once a second, in the first process.
+    With a folder of its own for ``checkpoints`` the trial is kept there from time to time and taken up again. ``on_progress``
+    is called about once a second, in the first process.
 
     Raises:
         ArchlabError: the recipe's kernels cannot run here.

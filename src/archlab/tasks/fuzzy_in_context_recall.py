@@ -1,6 +1,5 @@
 """Fuzzy in-context recall: in-context recall with keys and values of several tokens."""
 
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -22,7 +21,6 @@ class _Motifs(NamedTuple):
 
 
 @register("fuzzy-in-context-recall")
-@dataclass(frozen=True, kw_only=True)
 class FuzzyInContextRecall(Task):
     """Recall values of one or several tokens by keys of one or several tokens (arXiv 2403.17844, section 3.1).
 

@@ -1,6 +1,5 @@
 """Memorization: a fixed map from keys to values that no sequence contains."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from archlab.tasks.registry import register
 
 
 @register("memorization")
-@dataclass(frozen=True, kw_only=True)
 class Memorization(Task):
     """Learn a fixed map from keys to values by heart (arXiv 2403.17844, section 3.1).
 

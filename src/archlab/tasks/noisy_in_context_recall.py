@@ -1,6 +1,5 @@
 """Noisy in-context recall: in-context recall among tokens to be ignored."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +13,6 @@ from archlab.tasks.registry import register
 
 
 @register("noisy-in-context-recall")
-@dataclass(frozen=True, kw_only=True)
 class NoisyInContextRecall(InContextRecall):
     """In-context recall with slots of noise between the pairs (arXiv 2403.17844, section 3.1).
 

@@ -1,6 +1,5 @@
 """Selective copying: the data tokens in order, without the blanks between them."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,6 @@ from archlab.tasks.registry import register
 
 
 @register("selective-copying")
-@dataclass(frozen=True, kw_only=True)
 class SelectiveCopying(Task):
     """Copy the data tokens in order, leaving out the blanks (arXiv 2403.17844, section 3.1).
 

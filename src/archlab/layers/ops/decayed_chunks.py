@@ -12,7 +12,7 @@ accumulated from the beginning of each chunk.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import torch
@@ -55,6 +55,11 @@ def join(chunks: Tensor, x_blhd: Tensor) -> Tensor:
     for inside, outside in _parts(chunks.view(-1, batch, heads, *chunks.shape[2:]), x_blhd):
         outside.copy_(inside)
     return x_blhd
+
+
+def join_all(found: Iterable[Tensor], like: Tensor) -> tuple[Tensor, ...]:
+    """Gradients in chunks as (B, L, H, their width), with the first axes of ``like``."""
+    return tuple(join(x, x.new_empty(*like.shape[:3], x.shape[-1])) for x in found)
 
 
 def _parts(chunks: Tensor, x_blhd: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

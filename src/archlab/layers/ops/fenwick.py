@@ -123,14 +123,10 @@ def _of_pairs(weights: Tensor) -> Tensor:
 def _between(
     queries: Tensor, transitions: Tensor, states: Tensor, weights: Tensor, through: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Values that are read of earlier chunks.
+    """Values that are read of earlier chunks, by queries of the states at the beginning of a chunk.
 
-    Args:
-        queries: with which each position reads a state at the beginning of its chunk.
-        transitions: the factor by which a chunk changes a state, matrices (..., K, K) or numbers (..., 1, 1).
-        states: the sum that a chunk adds to it (..., K, V).
-        weights: weight of each level.
-        through: the product of matrices, or of numbers.
+    A chunk changes a state by ``transitions``, matrices (..., K, K) or numbers (..., 1, 1), whose product is ``through``, and
+    adds ``states`` (..., K, V) to it.
     """
     outer, (chunks, chunk) = queries.shape[:2], queries.shape[2:4]
     out = queries.new_zeros(*queries.shape[:-1], states.shape[-1])

@@ -19,6 +19,7 @@ from archlab.layers.ops.decayed_chunks import (
     flops_across,
     gradients_of_log_decays,
     join,
+    join_all,
     num_chunks,
     states,
 )
@@ -62,7 +63,7 @@ def _gradients(
 
 
 def _joined(found: tuple[Tensor, ...], like_blhv: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dq, dk, dv, db = (join(x, x.new_empty(*like_blhv.shape[:3], x.shape[-1])) for x in found)
+    dq, dk, dv, db = join_all(found, like_blhv)
     return dq, dk, dv, db[..., 0]
 
 
