@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo scale-demo test test-all crosscheck crosscheck-fla check format lock clean
+.PHONY: demo scale-demo test test-all test-minimum mutants crosscheck crosscheck-fla check format lock clean
 
 demo: .venv  ## four architectures on all six tasks, then report.html
 	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
@@ -17,8 +17,16 @@ scale-demo: .venv  ## a scaling study of two architectures on the standard libra
 test: .venv  ## the default suite, under five minutes on two cores
 	$(BIN)/pytest -n auto
 
-test-all: .venv  ## everything that this machine can run, the slow tests too
+test-all: .venv test-minimum  ## everything that this machine can run, the slow tests too
 	$(BIN)/pytest -n auto -m "not gpu"
+
+test-minimum: .venv-minimum/stamp  ## the default suite with the lowest versions that pyproject.toml allows; torch stays as locked
+	.venv-minimum/bin/pytest -n auto
+
+mutants: .venv-mutants/stamp  ## change statistics, store, racing and scheduler in small ways, and show what no test notices
+	mkdir -p mutants/src
+	PYTHONPATH=$(CURDIR)/mutants/src OMP_NUM_THREADS=1 .venv-mutants/bin/mutmut run
+	.venv-mutants/bin/mutmut results
 
 crosscheck: .venv-crosscheck/stamp  ## the layers beside those of transformers, in an environment of its own
 	.venv-crosscheck/bin/pytest tests/crosschecks
@@ -51,8 +59,14 @@ format: .venv
 	.venv-$*/bin/pip install --quiet --no-build-isolation --editable .[$*]
 	touch $@
 
+.venv-minimum/stamp: pyproject.toml requirements.lock tools/lowest_versions.py
+	$(PYTHON) -m venv .venv-minimum
+	$(PYTHON) tools/lowest_versions.py > .venv-minimum/constraints
+	.venv-minimum/bin/pip install --quiet --constraint .venv-minimum/constraints --editable . pytest pytest-xdist hypothesis hatchling
+	touch $@
+
 lock: .venv  ## write down what is installed, after upgrading by hand
 	$(BIN)/pip freeze --exclude-editable --exclude archlab | sed 's/+cpu//' > requirements.lock
 
 clean:
-	rm -rf .venv .venv-crosscheck* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html
+	rm -rf .venv .venv-crosscheck* .venv-minimum .venv-mutants mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html

@@ -20,7 +20,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     from archlab.layers import registry as layers
     from archlab.layers.external import dotted
     from archlab.layers.registry import _REGISTRY as LAYERS
-    from archlab.store import fingerprint as trial
+    from archlab.store import fingerprint
     from archlab.tasks import registry as tasks
     from archlab.tasks.registry import _REGISTRY as TASKS
 
@@ -36,7 +36,14 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in imported:
         del sys.modules[name]
     if imported:
-        for cached in (dotted._config, dotted._num_params, dotted._flops, trial._digest_and_imports, trial._folder):
+        for cached in (
+            dotted._config,
+            dotted._num_params,
+            dotted._flops,
+            fingerprint.definitions,
+            fingerprint._outside,
+            fingerprint._folder,
+        ):
             cached.cache_clear()
 
 

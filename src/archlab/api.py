@@ -1,5 +1,7 @@
 """The functions that the command line and notebooks call: run a protocol, foresee what a run takes, read a store."""
 
+from __future__ import annotations
+
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -8,34 +10,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture, architecture
+from archlab.architectures.stored import is_available
+from archlab.fields import Count, check_value
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener
 from archlab.jobs.executor import Executor, make_executor
+from archlab.machine import Device
 from archlab.mad.memory import check_memory, fitting_population
 from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.preview import Preview, check_can_compute, preview_plan
-from archlab.mad.protocol import Protocol, load_protocol
+from archlab.mad.protocol import Protocol
 from archlab.mad.racing import Race, Racing
 from archlab.mad.results import Results
 from archlab.mad.store import TrialStore
-from archlab.mad.study import read_study
+from archlab.mad.study import read_specs
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.scaling.store import StudyStore
+from archlab.scaling.trial import LMTrial
 from archlab.store.database import NoStoreError
 from archlab.store.ledger import Ledger
+from archlab.store.rekey import rekey
 from archlab.store.transfer import merge
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from archlab.machine import Device
     from archlab.mad.scores import Scores
 
 
 @dataclass(frozen=True)
 class StoreCheck:
-    """All that a store holds, counted."""
+    """A count of all that a store holds."""
 
     tables: tuple[dict[str, Any], ...]
     """For trials and for training runs: how many there are, by status, and of the present version of the code."""
@@ -45,6 +51,15 @@ class StoreCheck:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {"tables": list(self.tables), "unreadable": list(self.unreadable)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for trials, one for training runs."""
+        import pandas as pd
+
+        return pd.DataFrame(self.tables)
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
 
 
 Specs = str | Architecture | Sequence[str | Architecture]
@@ -61,12 +76,12 @@ def run(
     store: Location = "archlab.db",
     label: str = "",
     race: Race = "exact",
-    device: "Device" = "cpu",
+    device: Device = "cpu",
     executor: str = "local",
     workers: int | None = None,
     population: int | None = None,
     listeners: Sequence[Listener] | None = None,
-) -> "Scores":
+) -> Scores:
     """Train architectures on the tasks of a protocol, and score them.
 
     Every finished trial is in the store at once: after an interruption the same call does the rest, and no stored result is
@@ -91,23 +106,25 @@ def run(
         ArchlabError: something cannot be met as asked; nothing has been computed or written.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
     """
+    _check(race, population)
     plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
-    workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
-    left, _ = _left(trials, store, race)
-    check_can_compute(left)
-    population = population or fitting_population(left, workplace.num_workers)
-    check_memory(left, workplace.num_workers, population)
     if listeners is None:
         from rich.console import Console
 
         from archlab.reports.live import LiveView
 
         listeners = [LiveView(Console(stderr=True))]
-    with workplace, TrialStore(store) as results:
-        results.remember_run(plan.to_dict(), label=label)
-        scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
-        return score_plan(results.records(unreadable=[]), plan)
+    workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
+    with workplace:
+        left, _ = _left(trials, store, race)
+        check_can_compute(left)
+        population = population or fitting_population(left, workplace.num_workers)
+        check_memory(left, workplace.num_workers, population)
+        with TrialStore(store) as results:
+            results.remember_run(plan.to_dict(), label=label)
+            scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
+            return score_plan(results.records(unreadable=[]), plan)
 
 
 def preview(
@@ -118,7 +135,7 @@ def preview(
     seeds: int | Sequence[int] | None = None,
     store: Location = "archlab.db",
     race: Race = "exact",
-    device: "Device" = "cpu",
+    device: Device = "cpu",
     executor: str = "local",
     workers: int | None = None,
     population: int | None = None,
@@ -128,6 +145,7 @@ def preview(
     Raises:
         ArchlabError: as :func:`run`.
     """
+    _check(race, population)
     plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
         num_workers = workplace.num_workers
@@ -144,7 +162,7 @@ def open(store: Location = "archlab.db") -> Results:
     return Results(store)
 
 
-def report(scores: "Scores", path: str | os.PathLike[str] = "report.html", *, protocol: Protocol | None = None) -> None:
+def report(scores: Scores, path: str | os.PathLike[str] = "report.html", *, protocol: Protocol | None = None) -> None:
     """Write scores as a page: one HTML file that needs nothing but itself, and no network.
 
     Args:
@@ -160,7 +178,7 @@ def report(scores: "Scores", path: str | os.PathLike[str] = "report.html", *, pr
     write_report(scores, os.fspath(path), protocol)
 
 
-def describe(spec: str | Architecture, *, dim: int = 128, length: int = 128, vocab_size: int = 16) -> "pd.DataFrame":
+def describe(spec: str | Architecture, *, dim: int = 128, length: int = 128, vocab_size: int = 16) -> pd.DataFrame:
     """The costs of an architecture layer by layer, then in all: parameters, state and forward FLOPs, without building it.
 
     Args:
@@ -209,17 +227,23 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     Every result gets the key that the present code has for its trial or training run, so it is never computed again.
 
     Returns:
-        ``moved``: results with a new key; ``kept``: results of an earlier version beside one of the present version.
+        Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
+        present code; and that are ``left`` because a layer is not available, or they cannot be read.
 
     Raises:
-        ArchlabError: there is no store, or a row of it cannot be read.
+        ArchlabError: there is no store, or it cannot be written.
     """
-    moved = kept = 0
+    counts: Counter[str] = Counter()
     for ledger in LEDGERS:
         with ledger(store, create=False) as opened:
-            counts = opened.rekey()
-            moved, kept = moved + counts[0], kept + counts[1]
-    return {"moved": moved, "kept": kept}
+            counts.update(vars(rekey(opened, _present_key)))
+    return dict(counts)
+
+
+def _present_key(job: Trial | LMTrial) -> str | None:
+    """Key of a job; None if a layer of it is not available."""
+    architecture = job.architecture if isinstance(job, Trial) else job.run.architecture
+    return job.key if is_available(architecture) else None
 
 
 def merge_stores(sources: Location | Sequence[Location], store: Location = "archlab.db") -> dict[str, int]:
@@ -243,21 +267,25 @@ def plan_of(
     *,
     tasks: Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
-    device: "Device" = "cpu",
+    device: Device = "cpu",
 ) -> Plan:
     """The plan of a run; ``specs`` may be the path of a study's file, which names protocol and architectures.
 
     Raises:
         ArchlabError: something cannot be met as asked.
     """
-    chosen = load_protocol(protocol) if isinstance(protocol, str) else protocol
-    if isinstance(specs, str) and specs.endswith((".yaml", ".yml")):
-        chosen, specs = read_study(specs)
+    check_value("device", device, Device)
+    chosen, architectures = read_specs(specs, None if protocol == "quick" else protocol)
     if tasks is not None:
         chosen = chosen.with_tasks(tasks)
     if seeds is not None:
-        chosen = chosen.with_seeds(range(seeds) if isinstance(seeds, int) else seeds)
-    return make_plan(chosen, specs, device)
+        chosen = chosen.with_seeds(range(check_value("seeds", seeds, Count)) if isinstance(seeds, int) else seeds)
+    return make_plan(chosen, architectures, device)
+
+
+def _check(race: str, population: int | None) -> None:
+    check_value("race", race, Race)
+    check_value("population", population, Count | None)
 
 
 def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], int]:

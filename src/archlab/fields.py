@@ -99,11 +99,7 @@ def check_fields(instance: "DataclassInstance", where: str = "", only: Collectio
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:
-    """Check a value that belongs to no dataclass, and return it as a field with this hint would hold it.
-
-    Raises:
-        ArchlabError: one line with the name, the value and what is allowed.
-    """
+    """Check a value that belongs to no dataclass, and return it as a field with this hint would hold it; refusals name it."""
     try:
         return _converted(name, value, hint)
     except _NotAllowedError:
@@ -114,10 +110,9 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
 
 
 def read_fields(cls: type[T], values: Any, where: str = "") -> T:
-    """Make a dataclass of the fields that a file or a store gives. The class itself checks the values.
+    """Make a dataclass of the fields that a file or a store gives; the class itself checks the values.
 
-    Raises:
-        ArchlabError: a field is unknown, one without a default is missing, or the values are no mapping.
+    Refuses fields that are unknown or missing, and values that are no mapping.
     """
     known = {f.name: f for f in fields(cls) if f.init}
     with naming(where):
@@ -263,11 +258,7 @@ _Dumper.add_representer(float, _represent_float)
 
 
 def read_yaml(text: str) -> Any:
-    """Read the value that a YAML text stands for.
-
-    Raises:
-        ArchlabError: the text is not YAML; the message is one line, with the place.
-    """
+    """Read the value that a YAML text stands for; refuses what is not YAML, in one line with the place."""
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99

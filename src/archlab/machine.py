@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 Device = Literal["cpu", "cuda"]
 
@@ -84,7 +84,7 @@ def process_started(pid: int) -> str | None:
 
 
 def output_of(*command: str) -> str:
-    """What a command prints; empty where it cannot run or fails."""
+    """Text that a command prints; empty where it cannot run or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -107,21 +107,29 @@ def ceilings(device: str, clock: Callable[[], float] = time.perf_counter) -> Cei
 
     size = _GEMM if device == "cpu" else 8 * _GEMM
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a, b = (torch.linspace(-1, 1, size * size, device=device).view(size, size).to(dtype) for _ in range(2))
     source = torch.ones(_COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
 
-    def best(run: Any) -> float:
-        times = []
-        for _ in range(6):
-            started = clock()
+    def best(run: Callable[[], object]) -> float:
+        def wait() -> None:
             run()
             if device == "cuda":
                 torch.cuda.synchronize()
-            times.append(clock() - started)
-        return min(times[1:])
+
+        return min(seconds_of(wait, 6, clock)[1:])
 
     return Ceilings(2 * size**3 / best(lambda: torch.mm(a, b)), 2 * _COPIED_BYTES / best(lambda: target.copy_(source)))
+
+
+def seconds_of(call: Callable[[], object], times: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """Seconds that each of several calls in a row takes. The first is not like the others: it allocates, and may compile."""
+    found = []
+    for _ in range(times):
+        started = clock()
+        call()
+        found.append(clock() - started)
+    return found
 
 
 @contextmanager

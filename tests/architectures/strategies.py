@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
-from archlab.layers import LayerConfig, composites, layer, registry
+from archlab.layers import LayerConfig, layer, registry
 from archlab.layers.ops.feature_map import FEATURE_MAPS
+from archlab.layers.registry import composites
 
 _VALUES = {
     int: st.integers(1, 64),

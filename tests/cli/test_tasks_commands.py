@@ -63,7 +63,7 @@ def test_show_draws_what_a_protocol_trains_and_says_what_it_varies():
         (["--protocol", "quik"], "unknown protocol 'quik': did you mean 'quick'?"),
         (["--set", "length"], "--set length: write KEY=VALUE"),
         (["--set", "length=[1"], "--set length=[1: write KEY=VALUE"),
-        (["--set", "length=many"], "length='many' is not of type int"),
+        (["--set", "length=many"], "length='many': give a whole number from 1 to 1048576"),
         (["--set", "lenght=8"], "unknown knob of compression: 'lenght': did you mean 'length'?"),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 from tests.oracles import CAUSALITY_TOLERANCES, COMPOSITES, CONFIGS, ORACLES, SPECS, TOLERANCES, no_decay_of, oracle_of
 
 from archlab.architectures import architecture
-from archlab.layers import LayerConfig, composites, layer, registry
+from archlab.layers import LayerConfig, layer, registry
+from archlab.layers.registry import composites
 from archlab.testing import LayerContract
 
 

@@ -16,7 +16,7 @@ from tests.synthetic_records import result
 from archlab.errors import ArchlabError
 from archlab.jobs.events import JobFailed, JobFinished, JobProgressed, JobReused, JobStarted, RunEnded, RunStarted, Waiting
 from archlab.jobs.local import LocalExecutor
-from archlab.jobs.scheduler import run
+from archlab.jobs.scheduler import MostExpensiveFirst, run
 from archlab.machine import process_started
 from archlab.mad.racing import Racing
 from archlab.mad.store import TrialStore
@@ -75,6 +75,25 @@ def test_no_more_trials_are_claimed_than_there_are_workers(store, train):
     with threads(train, num_workers=3) as executor:
         run(make_trials(7), store, executor, listeners=[lambda _: running.append(len(store.records(statuses=["running"])))])
     assert max(running) == 3
+
+
+def test_the_most_expensive_jobs_can_start_first(store, train):
+    small, large, middle = (replace(trial, dim=dim) for trial, dim in zip(make_trials(3), (64, 256, 128), strict=True))
+    events = []
+    with threads(train, num_workers=1) as executor:
+        run([small, large, middle], store, executor, policy=MostExpensiveFirst(), listeners=[events.append])
+    assert [event.job for event in of(JobStarted, events)] == [large, middle, small]
+
+
+@pytest.mark.parametrize(("grace", "kept"), [(30.0, ["finished"]), (0.0, [])])
+def test_what_ends_within_the_grace_is_kept_when_a_run_ends_early(store, tmp_path, grace, kept):
+    def stop(event):
+        if isinstance(event, JobProgressed):
+            raise KeyboardInterrupt
+
+    with threads(LoggedTraining(tmp_path / "log", seconds=1.0), num_workers=1) as executor, pytest.raises(KeyboardInterrupt):
+        run(make_trials(2), store, executor, listeners=[stop], grace=grace)
+    assert [record.status for record in store.records()] == kept
 
 
 def test_what_is_stored_is_reused_and_never_computed_again(store, executor, train):

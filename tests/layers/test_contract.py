@@ -9,8 +9,9 @@ from tests.layers.probe import Probe
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
-from archlab.layers import composites, layer, registry
+from archlab.layers import layer, registry
 from archlab.layers.contract import nearest_divisor
+from archlab.layers.registry import composites
 
 
 def test_every_config_states_its_kind_and_its_paper():

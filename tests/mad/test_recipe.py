@@ -1,9 +1,11 @@
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 
 from archlab.errors import ArchlabError
+from archlab.fields import read_fields
 from archlab.mad.recipe import Recipe
 
 
@@ -41,7 +43,7 @@ def test_the_defaults_are_the_papers():
 )
 def test_what_cannot_be_is_refused_with_field_value_and_fix(values, message):
     with pytest.raises(ArchlabError, match=f"^{re.escape(message)}$"):
-        Recipe.from_dict(values)
+        read_fields(Recipe, values, "recipe")
 
 
 def test_whole_numbers_are_taken_for_fractions():
@@ -74,4 +76,4 @@ def test_the_smaller_last_batch_of_an_epoch_is_counted_as_it_is():
 
 def test_round_trip_through_json():
     recipe = Recipe(steps=7, warmup=0.1, schedule="constant", decay_all=True, metric="macro-accuracy")
-    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert read_fields(Recipe, json.loads(json.dumps(asdict(recipe)))) == recipe

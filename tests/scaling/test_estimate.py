@@ -30,10 +30,10 @@ def test_every_size_is_timed_once(timed: list[int]):
     assert len(timed) == len(RUNS) / 2
 
 
-def test_dear_steps_are_judged_by_the_largest_that_was_timed(timed: list[int], monkeypatch: pytest.MonkeyPatch):
+def test_expensive_steps_have_the_speed_of_the_largest_that_was_timed(timed: list[int], monkeypatch: pytest.MonkeyPatch):
     runs = [run for run in RUNS if run.seed == 0]
     second = runs[1]
-    monkeypatch.setattr(estimate, "_DEAREST_STEP", second.flops / second.steps)
+    monkeypatch.setattr(estimate, "_MOST_EXPENSIVE_STEP", second.flops / second.steps)
     costs = dict(zip(runs, measured_costs(runs), strict=True))
     assert set(timed) == {run.dim for run in runs if run.dim <= second.dim}
     last = runs[3]

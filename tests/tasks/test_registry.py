@@ -8,10 +8,10 @@ import pytest
 
 from archlab.errors import ArchlabError
 from archlab.sources import import_file
-from archlab.tasks import IGNORE, find_task, register, registry, sample, setting, task_order
+from archlab.tasks import IGNORE, register, registry, sample, setting
 from archlab.tasks.compression import Compression
 from archlab.tasks.in_context_recall import InContextRecall
-from archlab.tasks.registry import _import_installed
+from archlab.tasks.registry import _import_installed, find_task, task_order
 from tests.oracles.tasks import GENERATORS
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "custom_task.py"

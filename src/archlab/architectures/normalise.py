@@ -37,7 +37,7 @@ class Normalised:
 
 
 def normalise(
-    architecture: Architecture, *, state: int, params: int | None = None, dim: int = 128, length: int = 128
+    architecture: Architecture, *, state: int | None = None, params: int | None = None, dim: int = 128, length: int = 128
 ) -> Normalised:
     """The architecture with ``state`` scalars of matrix state in all, and ``params`` parameters, as near as its knobs allow.
 
@@ -50,21 +50,23 @@ def normalise(
 
     Args:
         architecture: layers with any knobs.
-        state: total matrix state, in scalars.
+        state: total matrix state, in scalars; by default it is as it comes.
         params: parameters of the layers; by default they are as they come.
         dim: width.
         length: positions of a sequence, which bound a window.
 
     Raises:
-        ArchlabError: a number is below 1 or beyond :data:`archlab.layers.knobs.LARGEST`, a layer does not fit the width, or
-            its state is not known or no number.
+        ArchlabError: neither is given, a number is below 1 or beyond :data:`archlab.layers.knobs.LARGEST`, a layer does not
+            fit the width, or its state is not known or no number.
     """
+    if state is None and params is None:
+        raise ArchlabError("give a state, a number of parameters, or both")
     for name, number in {"state": state, "params": params, "length": length}.items():
         if number is not None and not 1 <= number <= LARGEST:
             raise ArchlabError(f"{name} {number}: must be {'at least 1' if number < 1 else f'at most {LARGEST:,}'}")
     architecture.validate(dim)
     check_accounting(architecture.layers, dim, length)
-    chosen, unreached = _choose_states(architecture.layers, state, dim, length)
+    chosen, unreached = ({}, []) if state is None else _choose_states(architecture.layers, state, dim, length)
     layers = tuple(_replaced(x, chosen) for x in architecture.layers)
     if params is not None:
         layers, resized = _sized(layers, params, dim, length), layers

@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError, unknown
-from archlab.layers import LayerConfig, composites, is_path, layer, registry, unknown_layer
+from archlab.layers import LayerConfig, layer, registry
 from archlab.layers.knobs import knob_value
+from archlab.layers.registry import composites, is_path, unknown_layer
 
 LayerDefaults = Mapping[str, Mapping[str, Any]]
 

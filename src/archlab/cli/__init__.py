@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli import bench, describe, normalise, run, scale, scores, store, tasks, trials
+from archlab.cli import bench, describe, layers, normalise, run, scale, scores, store, tasks, trials
 from archlab.errors import ArchlabError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app.command()(scores.runs)
 app.command()(describe.describe)
 app.command()(normalise.normalise)
 app.command()(describe.architectures)
-app.command()(describe.layers)
+app.command()(layers.layers)
 app.command()(describe.protocols)
 app.add_typer(trials.app, name="trials")
 app.add_typer(store.app, name="store")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.options import Executor, LayerFiles
+from archlab.cli.options import Executor, LayerFiles, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def bench(
         list[str] | None, typer.Argument(metavar="[SPEC...]", help="Catalogue names or specs; by default those of the demo.")
     ] = None,
     files: LayerFiles = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
+    workers: Workers = None,
     device: Annotated[Device, typer.Option(help="What to measure.")] = Device.cpu,
     protocols: Annotated[
         list[str] | None,

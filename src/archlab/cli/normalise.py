@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.describe import Dim, Json
-from archlab.cli.options import LayerFiles
+from archlab.cli.describe import Json
+from archlab.cli.options import Dim, LayerFiles, Length, SizesOf
 
 if TYPE_CHECKING:
     from archlab.architectures.normalise import Normalised
@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 def normalise(
     spec: Annotated[str, typer.Argument(help="Layers in order, as in '2*[mamba swiglu]', or a catalogue name.")],
-    state: Annotated[int, typer.Option(help="Matrix state of all layers together, in scalars; the MAD paper takes 4096.")],
+    state: Annotated[
+        int | None, typer.Option(help="Matrix state of all layers together, in scalars; the MAD paper takes 4096.")
+    ] = None,
     params: Annotated[
         int | None, typer.Option(help="Parameters of all layers together, without embedding, unembedding and norms.")
     ] = None,
-    dim: Dim = 128,
-    length: Annotated[int, typer.Option(help="Positions of a sequence; a window is no longer.")] = 128,
+    protocol: SizesOf = None,
+    dim: Dim = None,
+    length: Length = None,
     files: LayerFiles = None,
     as_json: Json = False,
 ) -> None:
-    """Set the knobs of an architecture so that it has a given state, and a given number of parameters.
+    """Set the knobs of an architecture so that it has a given state, a given number of parameters, or both.
 
     What is made equal is the matrix state of `archlab describe`: matrix and state-space states and windows of keys and
     values, without what convolutions look back on and sums that normalise. Every sequence mixer has an equal share, set by
@@ -32,15 +35,20 @@ def normalise(
 
     The spec goes to standard output, and what was done or could not be reached to standard error:
 
-    `archlab run "$(archlab normalise '2*[mamba swiglu]' --state 4096)" --dry-run`
+    `archlab run "$(archlab normalise '2*[mamba swiglu]' --state 4096 --protocol quick)" --dry-run`
 
-    `archlab run --iso-state 4096` does it for all architectures of a run.
+    The state depends on the width: give the protocol that you run. `archlab run --iso-state 4096` does all this for every
+    architecture of a run.
     """
-    from archlab.architectures import architecture
     from archlab.architectures.normalise import normalise
+    from archlab.cli.options import at_size
     from archlab.cli.output import print_json
+    from archlab.errors import ArchlabError
 
-    found = normalise(architecture(spec), state=state, params=params, dim=dim, length=length)
+    if state is None and params is None:
+        raise ArchlabError("give --state, --params, or both")
+    value, dim, length = at_size(spec, protocol, dim, length)
+    found = normalise(value, state=state, params=params, dim=dim, length=length)
     if as_json:
         print_json(
             {

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from archlab.architectures import Architecture
     from archlab.mad.protocol import Protocol
 
 
@@ -29,6 +30,21 @@ Store = Annotated[
     str, typer.Option(metavar="PATH|URL", envvar="ARCHLAB_STORE", help="Results: an SQLite file, or any SQLAlchemy URL.")
 ]
 Executor = Annotated[str, typer.Option(metavar="NAME", help="Where the workers run: local, processes of this machine.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers; by default one a core, or one a GPU.")]
+Dim = Annotated[int | None, typer.Option(help="Width of the model.", show_default="128, or the protocol's")]
+Length = Annotated[
+    int | None,
+    typer.Option(
+        help="Positions of a sequence, at which costs are counted; a window is no longer.",
+        show_default="128, or the longest of the protocol",
+    ),
+]
+SizesOf = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol", help="Take width, length and the knobs that a spec leaves open from this protocol, as `archlab run` does."
+    ),
+]
 Tasks = Annotated[
     str | None, typer.Option(metavar="A,B,...", help="Only these tasks, by name or short name, as in `recall,copy`.")
 ]
@@ -75,14 +91,17 @@ TaskFiles = Annotated[
 ]
 
 
-def narrowed_protocol(
-    name: str, tasks: str | None, settings: str, grid: list[str] | None, seeds: str | None, changes: list[str] | None
+def narrowed(
+    protocol: "Protocol",
+    tasks: str | None,
+    settings: str,
+    grid: list[str] | None,
+    seeds: str | None,
+    changes: list[str] | None,
 ) -> "Protocol":
     """The protocol as the options narrow it."""
     from archlab.errors import ArchlabError
-    from archlab.mad.protocol import load_protocol
 
-    protocol = load_protocol(name)
     if (names := task_names(tasks)) is not None:
         protocol = protocol.with_tasks(names)
     if settings not in ("all", "base"):
@@ -97,6 +116,38 @@ def narrowed_protocol(
         key, value = key_value("--set", change)
         protocol = protocol.with_value(key, value)
     return protocol
+
+
+def at_size(spec: str, protocol: str | None, dim: int | None, length: int | None) -> "tuple[Architecture, int, int]":
+    """The architecture of a spec, with the width and the length that the options ask for.
+
+    Raises:
+        ArchlabError: the spec or the protocol cannot be read, or a number is out of bounds.
+    """
+    from archlab.architectures import architecture
+    from archlab.mad.protocol import load_protocol
+
+    chosen = load_protocol(protocol) if protocol else None
+    value = architecture(spec, layer_defaults=chosen.layer_defaults if chosen else None)
+    dim = dim if dim is not None else chosen.dim if chosen else 128
+    length = length if length is not None else chosen.max_length if chosen else 128
+    check_sizes(dim=dim, length=length)
+    return value, dim, length
+
+
+def check_sizes(**options: int) -> None:
+    """Check numbers of positions, channels and the like.
+
+    Raises:
+        ArchlabError: naming the option, its value and the bound.
+    """
+    from archlab.errors import ArchlabError
+    from archlab.layers.knobs import LARGEST
+
+    for name, value in options.items():
+        if not 1 <= value <= LARGEST:
+            bound = "at least 1" if value < 1 else f"at most {LARGEST:,}"
+            raise ArchlabError(f"--{name.replace('_', '-')} {value}: must be {bound}")
 
 
 def key_value(option: str, text: str) -> tuple[str, Any]:
@@ -133,7 +184,7 @@ def task_names(text: str | None) -> list[str] | None:
 def _grid(texts: list[str]) -> dict[str, list[float]]:
     from archlab.errors import ArchlabError
 
-    names = {"lr": "learning_rate", "wd": "weight_decay"}
+    names = {"lr": "learning_rate", "wd": "weight_decay", "learning_rate": "learning_rate", "weight_decay": "weight_decay"}
     grid: dict[str, list[float]] = {}
     for text in texts:
         name, _, values = text.partition("=")

@@ -1,13 +1,24 @@
 """archlab run: put architectures through a protocol."""
 
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Executor, GridValues, LayerFiles, Seeds, Set, Settings, Store, TaskFiles, Tasks
+from archlab.cli.options import (
+    DEFAULT_STORE,
+    Executor,
+    GridValues,
+    LayerFiles,
+    Seeds,
+    Set,
+    Settings,
+    Store,
+    TaskFiles,
+    Tasks,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from archlab.jobs.events import Event, RunSummary
@@ -35,11 +46,18 @@ class Device(StrEnum):
 def run(
     specs: Annotated[
         list[str],
-        typer.Argument(metavar="SPEC", help="Catalogue names, or specs like 'mh-hyena swiglu mh-attention swiglu'."),
+        typer.Argument(
+            metavar="SPEC",
+            help="Catalogue names, or specs like 'mh-hyena swiglu mh-attention swiglu'; or the YAML file of a study, which "
+            "names architectures and protocol.",
+        ),
     ],
     protocol: Annotated[
-        str, typer.Option(help="smoke, quick, paper, mad-lab (see `archlab protocols`), or the path of a YAML file.")
-    ] = "quick",
+        str | None,
+        typer.Option(
+            help="smoke, quick, paper, mad-lab (see `archlab protocols`), or the path of a YAML file.", show_default="quick"
+        ),
+    ] = None,
     tasks: Tasks = None,
     settings: Settings = "all",
     grid: GridValues = None,
@@ -55,7 +73,7 @@ def run(
             "(exact); also drop those whose loss falls behind on the way (halving); train all of them (off)."
         ),
     ] = Race.exact,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, or one a GPU.")] = None,
+    workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     executor: Executor = "local",
     population: Annotated[
@@ -92,23 +110,25 @@ def run(
     from rich.console import Console
 
     import archlab
+    from archlab.cli.describe import warn_of
     from archlab.cli.normalise import tell
-    from archlab.cli.options import narrowed_protocol
+    from archlab.cli.options import narrowed
     from archlab.cli.output import message, print_json, print_scores, store_option
     from archlab.cli.signals import terminable
     from archlab.mad.plan import at_equal_state, make_plan
+    from archlab.mad.study import read_specs
     from archlab.reports.findings import spent
     from archlab.reports.live import LiveView
     from archlab.store.database import shown
 
-    chosen = narrowed_protocol(protocol, tasks, settings, grid, seeds, changes)
-    architectures: Sequence[Any] = specs
+    unchanged, architectures = read_specs(specs, protocol)
+    chosen = narrowed(unchanged, tasks, settings, grid, seeds, changes)
     if iso_state is not None:
-        plan = make_plan(chosen, specs, device.value)
+        plan = make_plan(chosen, architectures, device.value)
         equal, found = at_equal_state(plan, iso_state)
         for value, normal in zip(plan.architectures, found, strict=True):
             tell(value.label, normal)
-        architectures = equal.architectures
+        architectures = [*equal.architectures]
     options: dict[str, Any] = {
         "store": store,
         "race": race.value,
@@ -119,6 +139,7 @@ def run(
     }
     if dry_run:
         foreseen = archlab.preview(architectures, chosen, **options)
+        warn_of(foreseen.plan.architectures)
         if as_json:
             print_json(foreseen.to_dict())
         else:
@@ -127,7 +148,7 @@ def run(
     ended = _Ending()
     try:
         with terminable():
-            scores = archlab.run(architectures, chosen, **options, label=label, listeners=[LiveView(Console(stderr=True)), ended])
+            scores = archlab.run(architectures, chosen, **options, label=label, listeners=[ended, LiveView(Console(stderr=True))])
     except KeyboardInterrupt:
         message(f"what is done is in {shown(store)}; the same command does the rest")
         sys.exit(130)
@@ -145,17 +166,19 @@ def run(
 
 
 class _Ending:
-    """A listener that remembers how the run ended."""
+    """A listener that warns of architectures that cannot recall anything, and remembers how the run ended."""
 
     def __init__(self) -> None:
         self.summary: RunSummary | None = None
         self.trials: dict[str, Trial] = {}
 
     def __call__(self, event: "Event") -> None:
+        from archlab.cli.describe import warn_of
         from archlab.jobs.events import RunEnded, RunStarted
 
         if isinstance(event, RunStarted):
             self.trials = {trial.key: trial for trial in event.jobs}
+            warn_of(dict.fromkeys(trial.architecture for trial in event.jobs))
         elif isinstance(event, RunEnded):
             self.summary = event.summary
 
@@ -187,8 +210,9 @@ def print_preview(foreseen: "Preview", store: str) -> None:
     plan = foreseen.plan
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_row("protocol", Text(f"{plan.protocol.name}: {plan.protocol.summary}"))
-    for number, value in enumerate(plan.architectures):
-        table.add_row("" if number else "architectures", Text(f"{value.name} = {value}" if value.name else str(value)))
+    for number, value in enumerate(plan.architectures, start=1):
+        text = f"{value.name} = {value}" if value.name else str(value)
+        table.add_row("architectures" if number == 1 else "", Text(f"{number}. {text}" if len(plan.architectures) > 1 else text))
     table.add_row("trials", f"{foreseen.trials:,} = {_factors(plan)}")
     table.add_row("in the store", Text(f"{foreseen.stored:,} of them ({shown(store)})"))
     if foreseen.not_needed:
@@ -222,9 +246,10 @@ def _time(cost: "Estimate", num_workers: int) -> str:
     if not cost.trials:
         return "none: the store has every trial that is needed"
     source = f"speeds of `archlab bench`, {cost.measured}" if cost.measured else "steps timed just now"
+    most = duration(cost.seconds) if cost.seconds < 1 else f"at most about {duration(cost.seconds)}"
     return (
-        f"at most about {duration(cost.seconds)} on this machine with {count(num_workers, 'worker')}, after a few seconds to "
-        f"start ({source}); less where a trial solves its task early, and where racing leaves some out"
+        f"{most} on this machine with {count(num_workers, 'worker')}, after a few seconds to start ({source}); less where a "
+        "trial solves its task early, and where racing leaves some out"
     )
 
 

@@ -78,7 +78,8 @@ def show(
     from archlab.cli.output import print_json, print_table
     from archlab.mad.protocol import load_protocol
     from archlab.reports.instance import render_instance, render_setting
-    from archlab.tasks import find_task, sample, setting
+    from archlab.tasks import sample, setting
+    from archlab.tasks.registry import find_task
 
     name = find_task(name).name
     settings = load_protocol(protocol).with_tasks([name]).tasks[name].settings if protocol else (setting(name),)

@@ -61,19 +61,13 @@ class Corpus:
         return self._streams[split]
 
     def num_sequences(self, split: Split, length: int) -> int:
-        """Sequences of ``length`` in a split.
-
-        Raises:
-            ArchlabError: there is none.
-        """
+        """Sequences of ``length`` in a split; an ArchlabError says that there is none."""
         if length < 1:
             raise ArchlabError(f"length {length}: must be at least 1")
         number = (self.num_tokens(split) - 1) // length
         if number < 1:
-            raise ArchlabError(
-                f"corpus {self.source}: {self.num_tokens(split):,} {split} tokens are less than one sequence of {length} and its "
-                f"target: give a longer corpus or a shorter length"
-            )
+            few = f"corpus {self.source}: {self.num_tokens(split):,} {split} tokens are less than one sequence of {length}"
+            raise ArchlabError(f"{few} and its target: give a longer corpus or a shorter length")
         return number
 
     def batch(self, step: int, batch_size: int, length: int, seed: int) -> Integers:
@@ -81,9 +75,6 @@ class Corpus:
 
         They follow from the step alone: a training that resumes, or that other processes share by rows, reads the same.
         Within an epoch no sequence comes twice; each epoch has an order of its own.
-
-        Raises:
-            ArchlabError: the training split is smaller than a sequence.
         """
         number = self.num_sequences("train", length)
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), number)
@@ -97,13 +88,7 @@ class Corpus:
     def validation_batches(self, batch_size: int, length: int, limit: int | None = None) -> Iterator[Integers]:
         """The held-out sequences, ``(up to batch_size, length + 1)`` int64 at a time; the same ones each time.
 
-        Args:
-            batch_size: sequences of a batch; the last one may have less.
-            length: of a sequence.
-            limit: at most so many sequences, evenly spread over the split.
-
-        Raises:
-            ArchlabError: the validation split is smaller than a sequence.
+        ``limit`` takes at most so many sequences, evenly spread over the split.
         """
         number = self.num_sequences("validation", length)
         which = np.arange(number)

@@ -16,9 +16,6 @@ def shuffled(places: Integers, size: int, *key: int) -> Integers:
 
     A Feistel network over the next power of 4, walked until it lands below ``size``: a permutation whatever the round
     function is (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
-
-    Raises:
-        ArchlabError: a place is not below ``size``.
     """
     if len(places) and not 0 <= places.min() <= places.max() < size:
         raise ArchlabError(f"places {places.min()} to {places.max()}: an order of {size} has places 0 to {size - 1}")

@@ -103,16 +103,9 @@ EXECUTORS: dict[str, str] = {
 def make_executor(
     work: "Work[J, P, R]", num_workers: int | None = None, *, device: "Device" = "cpu", name: str = "local"
 ) -> "Executor[J, P, R]":
-    """The executor with this name.
+    """The executor with this name, a key of :data:`EXECUTORS`, with its own choice of ``num_workers`` by default.
 
-    Args:
-        work: computes a group of jobs in a worker.
-        num_workers: groups of jobs that run at once; the executor's choice by default.
-        device: where the jobs compute.
-        name: a key of :data:`EXECUTORS`.
-
-    Raises:
-        ArchlabError: the name is unknown, or the executor cannot start here.
+    Refuses a name that is unknown, and an executor that cannot start here.
     """
     import importlib
 

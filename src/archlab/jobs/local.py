@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self
@@ -32,13 +32,8 @@ class LocalExecutor(Generic[J, P, R]):
     def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
         """Start no worker yet.
 
-        Args:
-            work: computes a group of jobs in a worker; a function that can be pickled.
-            num_workers: groups of jobs that run at once; by default one a core that this process may use, or one a GPU.
-            device: where the jobs compute; the workers of ``"cuda"`` take the visible GPUs in turn.
-
-        Raises:
-            ArchlabError: ``num_workers`` is below 1, there is no GPU, or this process is itself a worker.
+        By default there is one worker a core that this process may use, or one a GPU; the workers of ``"cuda"`` take the visible
+        GPUs in turn. Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
@@ -203,12 +198,7 @@ class _Worker(Generic[J, P, R]):
         replies.close()
 
     def run(self, group: _Group[J, P, R]) -> None:
-        """Compute those jobs of a group that have not ended.
-
-        Raises:
-            JobError: the work raised.
-            EOFError: the worker died.
-        """
+        """Compute those jobs of a group that have not ended; raises JobError if the work did, EOFError if the worker died."""
         left = [index for index, future in enumerate(group.futures) if not future.done()]
         request = pickle.dumps(([group.jobs[index] for index in left], [dict(group.thresholds[index]) for index in left]))
         done = False
@@ -241,6 +231,9 @@ class _Worker(Generic[J, P, R]):
 
     def _receive(self) -> tuple[str, Any]:
         try:
+            while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
+                if not self._process.is_alive() and not self._replies.poll():
+                    raise EOFError
             return self._replies.recv()  # type: ignore[no-any-return]
         except OSError as error:
             raise EOFError from error
@@ -261,7 +254,10 @@ class _Worker(Generic[J, P, R]):
         self._process.terminate()
 
     def kill(self) -> None:
+        """End the process, and all that its jobs have started."""
         self._killed = True
+        with suppress(ProcessLookupError, PermissionError):  # it leads a group as soon as it serves
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
         self._process.kill()
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ def environment(gpu: str | None) -> dict[str, str]:
 
 def serve(requests: Connection, replies: Connection, work: "Work[Any, Any, Any]") -> None:
     """Answer every group of jobs that comes in with progress and results, then with its end or an error."""
+    os.setsid()  # so that what a job starts can be ended with the worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -49,15 +50,19 @@ def serve(requests: Connection, replies: Connection, work: "Work[Any, Any, Any]"
 
 
 def _answer(request: bytes, replies: Connection, work: "Work[Any, Any, Any]") -> tuple[str, Any]:
-    """Compute a group of jobs; the last reply to a request, after the progress and the results of its jobs."""
-    before = snapshot()
+    """Compute a group of jobs; the last reply to a request, after the progress and the results of its jobs.
+
+    It says what state of the process the jobs have changed, if any: such a process must serve no other job.
+    """
+    before, outside = snapshot(), True
     try:
         jobs, thresholds = pickle.loads(request)
+        outside = bool(getattr(jobs[0], "origin", ""))
         for ended in work(jobs, lambda index, progress: replies.send(("progress", (index, progress))), thresholds):
             replies.send(("result", ended))
-        return "end", changed(before)
+        return "end", changed(before, started=outside)
     except Exception as error:
-        return "error", (in_one_line(error), _tail_of_traceback(), changed(before))
+        return "error", (in_one_line(error), _tail_of_traceback(), changed(before, started=outside))
 
 
 def _tail_of_traceback() -> str:
@@ -68,4 +73,4 @@ def _end_with_parent() -> None:
     """A parent that was killed cannot end its workers; a trial in a long operation would not notice."""
     parent: Any = parent_process()
     wait([parent.sentinel])
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)

@@ -1,17 +1,7 @@
 """Sequence and channel mixers: one file a family."""
 
+from archlab.fields import at_least
 from archlab.layers.contract import Composite, LayerConfig, Recurrent, divides
-from archlab.layers.registry import composites, is_path, layer, register, registry, unknown_layer
+from archlab.layers.registry import layer, register, registry
 
-__all__ = [
-    "Composite",
-    "LayerConfig",
-    "Recurrent",
-    "composites",
-    "divides",
-    "is_path",
-    "layer",
-    "register",
-    "registry",
-    "unknown_layer",
-]
+__all__ = ["Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"]

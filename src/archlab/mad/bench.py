@@ -1,6 +1,8 @@
 """The speed of training steps on this machine beside its ceilings, and the time that every protocol takes."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from archlab.mad.estimate import all_flops
 from archlab.mad.memory import peak_bytes
 from archlab.mad.plan import Plan, make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
-from archlab.mad.speed import cheapest, measure, measure_jobs, remember
+from archlab.mad.speed import cheapest, family, kind, measure, measure_jobs, remember
 from archlab.mad.trial import Trial
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Bench:
     ceilings: Ceilings
     steps: tuple[StepSpeed, ...]
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """One row for each protocol and architecture."""
         import pandas as pd
 
@@ -57,6 +59,9 @@ class Bench:
         """JSON-ready."""
         steps = [asdict(step) for step in self.steps]
         return {"workers": self.num_workers, "device": self.device, "ceilings": vars(self.ceilings), "steps": steps}
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
 
 
 def bench(
@@ -84,8 +89,8 @@ def bench(
     plans = [make_plan(load_protocol(name), specs, device) for name in protocols or protocol_names()]
     kinds: dict[str, Trial] = {}
     for plan in plans:
-        for name, trial in cheapest(plan.trials()).items():
-            kinds.setdefault(name, trial)
+        for trial in cheapest(plan.trials()).values():
+            kinds.setdefault(kind(trial), trial)
     names = list(kinds)
     speeds: dict[str, float] = {}
     ceilings = Ceilings(0, 0)
@@ -99,33 +104,28 @@ def bench(
                 speeds[names[len(speeds)]] = found[1]
                 on_progress(len(speeds), len(kinds))
     remember(ceilings, speeds)
-    by_kind = {(str(t.architecture), t.setting.name, t.dim): speeds[name] for name, t in kinds.items()}
-    steps = [_step(plan, trial, by_kind, ceilings, pool.num_workers) for plan in plans for trial in _base(plan)]
+    steps = [step for plan in plans for step in _steps(plan, speeds, ceilings, pool.num_workers)]
     return Bench(pool.num_workers, device, ceilings, tuple(steps))
 
 
-def _base(plan: Plan) -> list[Trial]:
-    """Each architecture's first trial of the shown task."""
-    found: dict[str, Trial] = {}
-    for trial in plan.trials():
+def _steps(plan: Plan, by_kind: dict[str, float], ceilings: Ceilings, num_workers: int) -> Iterator[StepSpeed]:
+    trials = plan.trials()
+    speeds = {name: by_kind[kind(trial)] for name, trial in cheapest(trials).items()}
+    shown: dict[Architecture, Trial] = {}
+    for trial in trials:
         if trial.setting.name == SHOWN:
-            found.setdefault(str(trial.architecture), trial)
-    return list(found.values())
-
-
-def _step(plan: Plan, trial: Trial, speeds: dict[tuple[str, str, int], float], ceilings: Ceilings, num_workers: int) -> StepSpeed:
-    spec = str(trial.architecture)
-    speed = speeds[spec, trial.setting.name, trial.dim]
-    per_example = trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples)
-    own = [t for t in plan.trials() if str(t.architecture) == spec and t.seed == plan.protocol.seeds[0]]
-    seconds = sum(all_flops(t) / speeds[spec, t.setting.name, t.dim] for t in own) / min(num_workers, len(own))
-    return StepSpeed(
-        protocol=plan.protocol.name,
-        architecture=trial.architecture.label,
-        ms=1e3 * per_example * trial.recipe.batch_size / speed,
-        examples_per_second=speed / per_example,
-        flops_per_second=speed,
-        fraction_of_gemm=speed / ceilings.gemm,
-        peak_bytes=peak_bytes(trial),
-        seconds=seconds,
-    )
+            shown.setdefault(trial.architecture, trial)
+    for architecture, trial in shown.items():
+        speed = speeds[family(trial)]
+        per_example = trial.flops / trial.recipe.num_examples(trial.setting.num_train_examples)
+        own = [t for t in trials if t.architecture == architecture and t.seed == plan.protocol.seeds[0]]
+        yield StepSpeed(
+            protocol=plan.protocol.name,
+            architecture=architecture.label,
+            ms=1e3 * per_example * trial.recipe.batch_size / speed,
+            examples_per_second=speed / per_example,
+            flops_per_second=speed,
+            fraction_of_gemm=speed / ceilings.gemm,
+            peak_bytes=peak_bytes(trial),
+            seconds=sum(all_flops(t) / speeds[family(t)] for t in own) / min(num_workers, len(own)),
+        )

@@ -76,13 +76,8 @@ def bootstrap_settings(
 ) -> list[dict["Task", Floats]]:
     """Bootstrap samples of every setting's score, for several architectures with the same draws.
 
-    The settings of a task share their draws too: they may share evaluation data and initialisation.
-
-    Args:
-        architectures: for each architecture and setting, the test units of every seed that has a score.
-        settings: the settings of each task.
-        resamples: number of samples.
-        seed: seed of the draws.
+    ``architectures`` have the test units of every scored seed by setting. The settings of a task share their draws too: they
+    may share evaluation data and initialisation.
     """
     samples: list[dict[Task, Floats]] = [{} for _ in architectures]
     for task, of_task in settings.items():

@@ -30,13 +30,8 @@ class Agreement:
 def difference(scores: Scores, first: str, second: str, task: str | None = None) -> Difference | None:
     """The paired difference of two architectures' scores on a task, or of their MAD scores.
 
-    Both are resampled together: the same seeds and the same test units.
-
-    Returns:
-        None if the two share no setting and seed.
-
-    Raises:
-        ArchlabError: an architecture or task is not among the scores.
+    Both are resampled together: the same seeds and the same test units. None if they share no setting and seed. Refuses
+    architectures and tasks that are not scored.
     """
     if task is not None and task not in scores.tasks:
         raise unknown("task", task, scores.tasks)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from archlab.tasks import IGNORE, Split, Task, sample
+from archlab.tasks import IGNORE, Task, sample
+from archlab.tasks.contract import Split
 
 
 class Examples(NamedTuple):
-    """What a training step reads: of every sequence its tokens, and where which answer is wanted.
+    """Input of a training step: the tokens of every sequence, the positions of its answers and the answers.
 
     The number of answers varies; short rows are padded, so that no step has to wait for the device to say how many.
     """

@@ -1,54 +1,54 @@
-"""What a plan will cost: FLOPs, and seconds on this machine from training steps measured on it."""
+"""Cost of trials: FLOPs, and seconds on this machine from training steps measured on it."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from archlab.machine import single_thread
-from archlab.mad.speed import cheapest, flops_per_second, remembered, step_seconds, timed_flops
+from archlab.mad.speed import cheapest, family, flops_per_second, kind, remembered, step_seconds, timed_flops
 from archlab.mad.trial import Trial
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan will cost if nothing stops early."""
+    """Cost of trials if nothing stops early."""
 
     trials: int
     flops: float
     """Training FLOPs, 3 x forward, of all trials."""
     seconds: float
-    """Wall time on this machine, with so many workers."""
+    """Wall time on this machine, on all workers together."""
     measured: str | None
-    """When `archlab bench` measured the speeds that this stands on (UTC); None if steps were timed for it now."""
+    """Time at which `archlab bench` measured the speeds (UTC); None if steps were timed for the estimate."""
 
 
 def estimate(trials: Sequence[Trial], num_workers: int) -> Estimate:
-    """Estimate a plan's cost from the speed of each architecture on its cheapest setting of each task.
+    """Estimate the cost of trials from the speed of each architecture on its cheapest setting of each task.
 
     Speeds are those that `archlab bench` has measured on this machine; where it has none, a few steps are timed now.
     Times scale with FLOPs from the timed setting to the others, and include the evaluations. Early stopping and racing
     are not foreseen, so a run usually takes less.
     """
-    kinds = cheapest(trials)
+    timed = cheapest(trials)
     measurement = remembered()
     known = measurement.speeds if measurement else {}
     with single_thread():
-        speeds = {_family(trial): known.get(name) or flops_per_second(trial) for name, trial in kinds.items()}
-    seconds = sum(all_flops(trial) / speeds[_family(trial)] for trial in trials)
+        speeds = {name: known.get(kind(trial)) or flops_per_second(trial) for name, trial in timed.items()}
+    seconds = sum(all_flops(trial) / speeds[family(trial)] for trial in trials)
     return Estimate(
         trials=len(trials),
         flops=sum(trial.flops for trial in trials),
         seconds=seconds / max(min(num_workers, len(trials)), 1),
-        measured=measurement.when if measurement and kinds and all(name in known for name in kinds) else None,
+        measured=measurement.when if measurement and timed and all(kind(one) in known for one in timed.values()) else None,
     )
 
 
 @dataclass(frozen=True)
 class Compilation:
-    """What compiling the training step costs and gains (``compiled`` of a recipe)."""
+    """Cost and gain of compiling the training step (``compiled`` of a recipe)."""
 
     seconds: float
-    """Of compiling, in every worker; less where PyTorch finds what it compiled before on disk."""
+    """Seconds that every worker compiles; less where PyTorch finds what it compiled before on disk."""
     saved: float
     """Seconds of training that all workers together save; negative if compiled steps are slower."""
     num_workers: int
@@ -67,7 +67,7 @@ def compilation(trials: Sequence[Trial], num_workers: int) -> Compilation | None
     times = _compared(asking, compiled=False)
     return Compilation(
         seconds=sum(time.preparing for time in times.values()),
-        saved=sum(trial.flops * (times[_family(trial)].without - times[_family(trial)].step) for trial in asking),
+        saved=sum(trial.flops * (times[family(trial)].without - times[family(trial)].step) for trial in asking),
         num_workers=max(min(num_workers, len(trials)), 1),
     )
 
@@ -79,40 +79,35 @@ def times_faster_by_kernels(trials: Sequence[Trial]) -> float | None:
     if not asking:
         return None
     times = _compared([replace(trial, recipe=replace(trial.recipe, compiled=False)) for trial in asking], kernels="torch")
-    without = sum(trial.flops * times[_family(trial)].without for trial in asking)
-    return without / sum(trial.flops * times[_family(trial)].step for trial in asking)
+    without = sum(trial.flops * times[family(trial)].without for trial in asking)
+    return without / sum(trial.flops * times[family(trial)].step for trial in asking)
 
 
 class _Times(NamedTuple):
-    """Of training steps of one family."""
+    """Times of the training steps of one family."""
 
     preparing: float
     """Seconds that the first step takes longer than others."""
     step: float
     """Seconds a FLOP."""
     without: float
-    """The same without what is compared."""
+    """Seconds a FLOP with the other fields of the recipe."""
 
 
-def _compared(trials: Sequence[Trial], **without: Any) -> dict[tuple[str, str, int], _Times]:
-    """By family, steps as they are and with these fields of the recipe instead."""
+def _compared(trials: Sequence[Trial], **without: Any) -> dict[Hashable, _Times]:
+    """Time a step of each family as it is, and with these fields of the recipe instead."""
     times = {}
     with single_thread():
-        for trial in cheapest(trials).values():
+        for name, trial in cheapest(trials).items():
             first, *steps = step_seconds(trial)
             others = step_seconds(replace(trial, recipe=replace(trial.recipe, **without)))[1:]
             flops = timed_flops(trial)
-            times[_family(trial)] = _Times(first - min(steps), min(steps) / flops, min(others) / flops)
+            times[name] = _Times(first - min(steps), min(steps) / flops, min(others) / flops)
     return times
 
 
-def _family(trial: Trial) -> tuple[str, str, int]:
-    """Trials whose speed is taken to be that of one of them."""
-    return str(trial.architecture), trial.setting.name, trial.dim
-
-
 def all_flops(trial: Trial) -> float:
-    """Training and evaluation."""
+    """FLOPs of training and evaluation."""
     recipe = trial.recipe
     evaluations = recipe.evaluations or trial.num_steps // recipe.steps_per_epoch(trial.setting.num_train_examples)
     trained = recipe.num_examples(trial.setting.num_train_examples)

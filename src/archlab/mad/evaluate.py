@@ -68,12 +68,9 @@ def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, metric: Literal["
 
 
 def macro_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
-    """Recall averaged over classes: absent classes count 0 if they were predicted, and not at all otherwise.
+    """Recall averaged over classes, from predicted and true class ids ``(n,)`` below ``num_classes``.
 
-    Args:
-        predicted: class ids ``(n,)``.
-        labels: true class ids ``(n,)``.
-        num_classes: ids are below this.
+    Absent classes count 0 if they were predicted, and not at all otherwise.
     """
     hits = torch.bincount(labels[predicted == labels], minlength=num_classes)
     present = torch.bincount(labels, minlength=num_classes)

@@ -1,4 +1,4 @@
-"""How much memory a trial will take at its peak, found out without computing it."""
+"""Memory of trials at their peak, found without computing them."""
 
 import functools
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from archlab.tasks import Task
 from archlab.training.memory import FRAGMENTATION, step_bytes
 
 PROCESS_BYTES = 350 << 20
-"""What a worker takes before it trains: Python, PyTorch and its libraries."""
+"""Bytes of a worker before it trains: Python, PyTorch and its libraries."""
 MOST_TOGETHER = 8
 """Trials that a GPU worker trains together unless told otherwise: more than a grid has, or less where memory is short."""
 
@@ -64,7 +64,7 @@ def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> 
     """
     if not trials:
         return 0
-    most, trial = _hungriest(trials)
+    most, trial = _most_expensive(trials)
     workers = min(num_workers, len(trials))
     needed, available = workers * (population * most + PROCESS_BYTES), available_bytes()
     if needed > available and trial.device == "cpu":
@@ -87,10 +87,10 @@ def fitting_population(trials: list[Trial], num_workers: int) -> int:
         return 1
     free = [int(mebibytes) << 20 for mebibytes in query_gpus("memory.free") if mebibytes.isdigit()]
     workers_a_gpu = -(-num_workers // len(free)) if free else 1
-    return max(1, min(MOST_TOGETHER, min(free, default=0) // (workers_a_gpu * _hungriest(trials)[0])))
+    return max(1, min(MOST_TOGETHER, min(free, default=0) // (workers_a_gpu * _most_expensive(trials)[0])))
 
 
-def _hungriest(trials: list[Trial]) -> tuple[int, Trial]:
+def _most_expensive(trials: list[Trial]) -> tuple[int, Trial]:
     """The trial with the highest peak, and that in bytes; of each architecture the largest is looked at."""
     largest: dict[str, Trial] = {}
     for trial in sorted(trials, key=_scalars, reverse=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
 from archlab.architectures.stored import stored_architecture
+from archlab.errors import ArchlabError
 from archlab.layers.external.check import check_third_party
 from archlab.mad.protocol import Protocol
 
@@ -51,12 +52,15 @@ def make_plan(
     Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
 
     Raises:
-        ArchlabError: a spec cannot be read or does not fit the protocol's width, or a layer from outside archlab is unsound.
+        ArchlabError: there is no architecture, a spec cannot be read or does not fit the protocol's width, or a layer from
+            outside archlab is unsound.
     """
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
         spec if isinstance(spec, Architecture) else architecture(spec, layer_defaults=protocol.layer_defaults) for spec in given
     )
+    if not architectures:
+        raise ArchlabError("architectures are empty: give at least one, for example 'mh-attention swiglu'")
     for value in architectures:
         value.validate(protocol.dim)
     lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]
@@ -66,16 +70,12 @@ def make_plan(
 
 
 def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]]:
-    """The plan with every architecture at the same matrix state, and what was done to each.
+    """The plan with every architecture at the same matrix state (at least 1), and what was done to each.
 
     A window is bounded by the longest sequence of the plan. What becomes another architecture loses its catalogue name.
-
-    Raises:
-        ArchlabError: the state is below 1.
     """
     protocol = plan.protocol
-    length = max(setting.length for task in protocol.tasks.values() for setting in task.settings)
-    found = tuple(normalise(value, state=state, dim=protocol.dim, length=length) for value in plan.architectures)
+    found = tuple(normalise(value, state=state, dim=protocol.dim, length=protocol.max_length) for value in plan.architectures)
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archlab.errors import ArchlabError
 from archlab.layers.ops.kernels import require
@@ -12,6 +12,9 @@ from archlab.mad.estimate import Compilation, Estimate, compilation, estimate, t
 from archlab.mad.memory import check_memory, fitting_population
 from archlab.mad.plan import Plan
 from archlab.mad.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +68,20 @@ class Preview:
             "peak_bytes": self.peak_bytes,
         }
 
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each entry of :meth:`to_dict`: the name as index, and the column ``value``."""
+        import pandas as pd
+
+        return pd.Series(self.to_dict()).to_frame("value")
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(header=False))
+
 
 def preview_plan(plan: Plan, left: Sequence[Trial], stored: int, num_workers: int, population: int | None) -> Preview:
-    """Foresee a run.
+    """Foresee a run of a plan, of whose trials some are ``left`` to be computed and ``stored`` have a result.
 
-    Args:
-        plan: what the run sets out to compute.
-        left: its trials that have to be computed.
-        stored: how many have a result in the store.
-        num_workers: groups of trials that run at once.
-        population: number of trials that a worker trains together; by default as many as pay and fit.
-
-    Raises:
-        ArchlabError: the trials cannot be computed here.
+    By default a worker trains together as many trials (``population``) as pay and fit. Refuses what cannot be computed here.
     """
     left = list(left)
     trials = plan.trials()
@@ -101,11 +105,7 @@ def preview_plan(plan: Plan, left: Sequence[Trial], stored: int, num_workers: in
 
 
 def check_can_compute(trials: Sequence[Trial]) -> None:
-    """Refuse to compile where there is no compiler, and kernels that are not installed.
-
-    Raises:
-        ArchlabError: naming the field of the recipe and the fix.
-    """
+    """Refuse to compile where there is no compiler, and kernels that are not installed; names the field of the recipe."""
     for name, device in {(trial.recipe.kernels, trial.device) for trial in trials}:
         require(name, device)
     on_cpu = any(trial.recipe.compiled and trial.device == "cpu" for trial in trials)

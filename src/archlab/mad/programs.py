@@ -3,7 +3,6 @@
 Models that are trained together share their architecture, setting and recipe; learning rate, weight decay and seed differ.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from typing_extensions import override
 
+from archlab.machine import seconds_of
 from archlab.mad.data import Examples
 from archlab.mad.learner import Learner
 
@@ -35,7 +36,7 @@ class Program(Protocol):
         ...
 
 
-class Eager:
+class Eager(Program):
     """One learner after the other, operation by operation."""
 
     def __init__(self, learners: Sequence[Learner], why: str = "") -> None:
@@ -43,8 +44,8 @@ class Eager:
         kind = "compiled" if learners[0].recipe.compiled else "eager"
         self.description = f"{kind}: {why}" if why else kind
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         losses = []
         for learner, batch in zip(self.learners, batches, strict=True):
             loss = learner.loss(*learner.examples.take(batch))
@@ -54,7 +55,7 @@ class Eager:
         return torch.stack(losses)
 
 
-class Stacked:
+class Stacked(Program):
     """All learners as one program over stacked parameters, each operation once for all of them (``torch.func.vmap``).
 
     The learners' own parameters become slices of the stacked ones: to evaluate, save or leave, a learner needs nothing.
@@ -83,8 +84,8 @@ class Stacked:
         loss: Tensor = functional_call(self.learners[0].objective, (parameters, buffers), tuple(examples))  # type: ignore[arg-type]
         return loss
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         taken = [examples.take(batch) for examples, batch in zip(self.examples, batches, strict=True)]
         batch = Examples(*(torch.stack(column) for column in zip(*taken, strict=True)))
         with warnings.catch_warnings():
@@ -101,7 +102,7 @@ class Stacked:
         return losses.detach()
 
 
-class Captured:
+class Captured(Program):
     """A program as one CUDA graph: a step is one launch. Batches of another size run as the program does by itself."""
 
     def __init__(self, program: Program, learners: Sequence[Learner], batch_size: int) -> None:
@@ -125,8 +126,8 @@ class Captured:
         with torch.cuda.graph(self.graph, stream=self.stream):
             self.losses = program.step(self.batches)
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         if any(len(batch) != len(own) for batch, own in zip(batches, self.batches, strict=True)):
             return self.program.step(batches)
         for own, batch in zip(self.batches, batches, strict=True):
@@ -135,7 +136,7 @@ class Captured:
         return self.losses
 
 
-class Overlapped:
+class Overlapped(Program):
     """A program for each learner, all at once on streams of their own."""
 
     def __init__(self, programs: Sequence[Program]) -> None:
@@ -143,8 +144,8 @@ class Overlapped:
         self.description = f"overlapped, {len(programs)} x {programs[0].description}"
         self.streams = [torch.cuda.Stream() for _ in programs]  # type: ignore[no-untyped-call]
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         here = torch.cuda.current_stream()
         losses = []
         for program, stream, batch in zip(self.programs, self.streams, batches, strict=True):
@@ -202,15 +203,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _seconds(program: Program, learners: Sequence[Learner]) -> float:
-    """Of a step, the median of a few."""
+    """Median seconds per step."""
     device = learners[0].examples.inputs.device
     batches = [torch.arange(_batch_size(learner), device=device) for learner in learners]
-    times = []
     with undone(learners):
-        for _ in range(5):
-            started = time.perf_counter()
-            program.step(batches).tolist()
-            times.append(time.perf_counter() - started)
+        times = seconds_of(lambda: program.step(batches).tolist(), 5)
     return sorted(times[1:])[1]
 
 

@@ -17,14 +17,14 @@ A protocol is a YAML file, in the package or the user's own::
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import Count, Natural, NonNegative, Positive, T, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
 from archlab.tasks import Task, registry, setting
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from archlab.architectures import Architecture
     from archlab.mad.trial import Trial
 
-_GRID_NAMES = {"lr": "learning_rate", "wd": "weight_decay"}
-"""Short names of the axes of a grid."""
+_GRID_NAMES = ("lr", "learning_rate", "wd", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,7 @@ class Grid:
     weight_decay: Annotated[tuple[NonNegative, ...], not_empty]
 
     def __post_init__(self) -> None:
-        """Check the values; each counts once.
-
-        Raises:
-            ArchlabError: naming the axis, its value and what is allowed.
-        """
+        """Check the values, each of which counts once; refusals name the axis."""
         check_fields(self, "grid")
 
     def points(self) -> list[tuple[float, float]]:
@@ -78,11 +73,7 @@ class Protocol:
     tasks: Mapping[str, TaskPlan]
 
     def __post_init__(self) -> None:
-        """Check the width, the seeds and that there is a task; each seed counts once.
-
-        Raises:
-            ArchlabError: naming the protocol, the field, its value and what is allowed.
-        """
+        """Check the width, the seeds, each of which counts once, and that there is a task; refusals name the field."""
         check_fields(self, f"protocol {self.name}")
         if not self.tasks:
             raise ArchlabError(f"protocol {self.name}: tasks are empty: give at least one of {', '.join(registry())}")
@@ -91,6 +82,11 @@ class Protocol:
     def num_settings(self) -> int:
         """Settings of all tasks."""
         return sum(len(plan.settings) for plan in self.tasks.values())
+
+    @property
+    def max_length(self) -> int:
+        """Length of the longest sequence of any setting."""
+        return max(setting.length for plan in self.tasks.values() for setting in plan.settings)
 
     @property
     def num_trials(self) -> int:
@@ -111,11 +107,8 @@ class Protocol:
         )
 
     def trials(self, architectures: Sequence["Architecture"], device: Literal["cpu", "cuda"] = "cpu") -> list["Trial"]:
-        """Every training that the protocol asks for, ordered so that architectures can be compared early.
-
-        Raises:
-            ArchlabError: an architecture does not fit the width.
-        """
+        """Every training that the protocol asks for, ordered so that architectures can be compared early; refuses a width that an
+        architecture does not fit."""
         from archlab.mad.trial import Trial
 
         return [
@@ -138,33 +131,15 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, every setting and every field of the recipes written out; :meth:`from_dict` is the inverse."""
-        return {
-            "name": self.name,
-            "summary": self.summary,
-            "dim": self.dim,
-            "layer_defaults": {name: dict(knobs) for name, knobs in self.layer_defaults.items()},
-            "seeds": list(self.seeds),
-            "tasks": {
-                name: {
-                    "settings": [x.knobs() for x in plan.settings],
-                    "recipe": plan.recipe.to_dict(),
-                    "grid": {"learning_rate": list(plan.grid.learning_rate), "weight_decay": list(plan.grid.weight_decay)},
-                }
-                for name, plan in self.tasks.items()
-            },
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Protocol":
-        """The protocol that :meth:`to_dict` wrote down.
-
-        Raises:
-            ArchlabError: a task, knob or recipe field is unknown to this archlab.
-        """
+        """The protocol that :meth:`to_dict` wrote down; refuses a task, knob or field that is unknown to this archlab."""
         tasks = {
             name: TaskPlan(
                 settings=tuple(setting(name, **knobs) for knobs in plan["settings"]),
-                recipe=Recipe.from_dict(plan["recipe"]),
+                recipe=read_fields(Recipe, plan["recipe"], "recipe"),
                 grid=read_fields(Grid, plan["grid"], "grid"),
             )
             for name, plan in values["tasks"].items()
@@ -172,11 +147,7 @@ class Protocol:
         return read_fields(cls, values | {"tasks": tasks}, "protocol")
 
     def with_tasks(self, names: Sequence[str]) -> "Protocol":
-        """Keep only these tasks, given by name or short name, in the protocol's order.
-
-        Raises:
-            ArchlabError: the protocol has no such task, or none is left.
-        """
+        """Keep only these tasks, given by name or short name, in the protocol's order; refuses others, and none at all."""
         chosen = {self._task(name) for name in names}
         return replace(self, tasks={name: plan for name, plan in self.tasks.items() if name in chosen})
 
@@ -185,37 +156,27 @@ class Protocol:
         return self._each(lambda _, plan: replace(plan, settings=plan.settings[:1]))
 
     def with_grid(self, **values: Sequence[float]) -> "Protocol":
-        """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task.
-
-        Raises:
-            ArchlabError: no such axis, no values, or values that are not allowed.
-        """
+        """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task; refuses other axes."""
         chosen = {name: tuple(numbers) for name, numbers in values.items()}
-        return self._each(lambda _, plan: replace(plan, grid=read_fields(Grid, vars(plan.grid) | chosen, "grid")))
+        return self._each(lambda _, plan: replace(plan, grid=_changed(plan.grid, chosen, "grid")))
 
     def with_seeds(self, seeds: Iterable[int]) -> "Protocol":
-        """Other seeds.
-
-        Raises:
-            ArchlabError: there are none, or one is not a whole number that is not negative.
-        """
+        """Other seeds, one at least, each a whole number that is not negative."""
         return replace(self, seeds=tuple(seeds))
 
     def with_value(self, key: str, value: Any) -> "Protocol":
         """Change one value: ``dim``, a field of every recipe (``recipe.steps``), a knob of every task that has it
         (``length``), or of one task (``compression.length``).
 
-        A knob is changed in every setting; settings that become equal are kept once.
-
-        Raises:
-            ArchlabError: nothing has that name, or the settings become impossible.
+        A knob is changed in every setting; settings that become equal are kept once. Refuses names that nothing has, and values
+        that make a setting impossible.
         """
         owner, _, name = key.rpartition(".")
         if key == "dim":
             return replace(self, dim=value)
         self._check_home(owner, name)
         if owner == "recipe":
-            return self._each(lambda _, plan: replace(plan, recipe=Recipe.from_dict(plan.recipe.to_dict() | {name: value})))
+            return self._each(lambda _, plan: replace(plan, recipe=_changed(plan.recipe, {name: value}, "recipe")))
         owner = owner and self._task(owner)
         concerned = [task for task, plan in self.tasks.items() if owner in ("", task) and name in plan.settings[0].knobs()]
         if not concerned:
@@ -239,12 +200,8 @@ class Protocol:
         return names[name]
 
     def _check_home(self, owner: str, name: str) -> None:
-        """Refuse a name that belongs to another part of the protocol.
-
-        Raises:
-            ArchlabError: saying where it belongs.
-        """
-        if name in _GRID_NAMES or name in _GRID_NAMES.values():
+        """Refuse a name that belongs to another part of the protocol, and say to which."""
+        if name in _GRID_NAMES:
             raise ArchlabError(f"{name} belongs to the grid: write --grid {name}=A,B")
         in_recipe = name in (f.name for f in fields(Recipe))
         is_knob = name == "dim" or any(name in plan.settings[0].knobs() for plan in self.tasks.values())
@@ -263,20 +220,12 @@ def protocol_names() -> list[str]:
 
 
 def load_protocol(name: str) -> Protocol:
-    """A protocol of the package by name, or a YAML file of the user's by path.
-
-    Raises:
-        ArchlabError: no such protocol or file, or a field in it is unknown or wrong.
-    """
+    """A protocol of the package by name, or of the user's YAML file by path; refuses one that is not there, or wrong fields."""
     return parse_protocol(Path(name).stem, protocol_text(name))
 
 
 def protocol_text(name: str) -> str:
-    """The YAML of a protocol of the package, or of the user's file.
-
-    Raises:
-        ArchlabError: no such protocol or file.
-    """
+    """The YAML of a protocol of the package, or of the user's file; refuses one that is not there."""
     if name.endswith((".yaml", ".yml")):
         try:
             return Path(name).read_text(encoding="utf-8")
@@ -290,17 +239,17 @@ def protocol_text(name: str) -> str:
 
 
 def parse_protocol(name: str, text: str) -> Protocol:
-    """The protocol that a YAML text describes.
-
-    Raises:
-        ArchlabError: naming the protocol, the field and what is wrong with it.
-    """
+    """The protocol that a YAML text describes; refusals name the protocol, the field and what is wrong with it."""
     with naming(f"protocol {name}"):
         file = read_fields(_ProtocolFile, read_yaml(text))
         tasks = {}
         for task, values in file.tasks.items():
             with naming(f"tasks.{task}"):
-                plan = _task_plan(task, read_fields(_TaskFile, values), file)
+                own = read_fields(_TaskFile, values)
+                changes = ({knob: value} for knob, values in own.vary.items() for value in values)
+                settings = dict.fromkeys(setting(task, **{**own.base, **change}) for change in ({}, *changes))
+                recipe = read_fields(Recipe, {**file.recipe, **own.recipe}, "recipe")
+                plan = TaskPlan(tuple(settings), recipe, read_fields(Grid, {**file.grid, **own.grid}, "grid"))
             name_in_full = plan.settings[0].name
             if name_in_full in tasks:
                 raise ArchlabError(f"tasks: {name_in_full} is there twice")
@@ -340,14 +289,9 @@ class _TaskFile:
         check_fields(self)
 
 
-def _task_plan(task: str, own: _TaskFile, shared: _ProtocolFile) -> TaskPlan:
-    varied = ({knob: value} for knob, values in own.vary.items() for value in values)
-    settings = (setting(task, **{**own.base, **change}) for change in ({}, *varied))
-    return TaskPlan(
-        settings=tuple(dict.fromkeys(settings)),
-        recipe=Recipe.from_dict({**shared.recipe, **own.recipe}),
-        grid=read_fields(Grid, {**shared.grid, **own.grid}, "grid"),
-    )
+def _changed(values: T, change: dict[str, Any], where: str) -> T:
+    """A recipe or grid with other values; unlike :func:`replace` it refuses names that it does not have."""
+    return read_fields(type(values), vars(values) | change, where)
 
 
 def _folder() -> Any:

@@ -28,13 +28,7 @@ class Racing(Policy[Trial, TrialResult]):
     """Decides for the trials of one run."""
 
     def __init__(self, trials: Iterable[Trial], race: Race, population: int = 1) -> None:
-        """Prepare for a run.
-
-        Args:
-            trials: every trial of the run, the stored ones included.
-            race: which trials need not be computed (to the end).
-            population: the largest number of trials that a worker trains together.
-        """
+        """Prepare for a run of these trials, the stored ones included, of which a worker trains up to ``population`` together."""
         self.race = race
         self.settled = RACED if race == "halving" else SETTLED
         self.group_size = population

@@ -1,10 +1,9 @@
 """The recipe of a trial: optimiser, schedule, budget, stopping, selection."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from archlab.fields import Count, Natural, NonNegative, at_least, between, check_fields, read_fields
+from archlab.fields import Count, Natural, NonNegative, at_least, between, check_fields
 from archlab.training.steps import evenly_spaced, learning_rate
 
 
@@ -63,25 +62,8 @@ class Recipe:
     of 128 sequences, averaged over batches."""
 
     def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ArchlabError: naming field, value and what is allowed.
-        """
+        """Check every field; refusals name field, value and what is allowed."""
         check_fields(self, "recipe")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-ready."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Make the recipe that :meth:`to_dict` wrote down; fields that are left out have their defaults.
-
-        Raises:
-            ArchlabError: a field is unknown or its value not allowed.
-        """
-        return read_fields(cls, values, "recipe")
 
     def num_steps(self, num_train_examples: int) -> int:
         """Optimiser steps for a training set of this size; the last batch of an epoch may be smaller."""

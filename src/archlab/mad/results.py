@@ -168,6 +168,10 @@ class Results:
         comparable = [plan for plan in plans if plan.device == widest.device and widest.protocol.covers(plan.protocol)]
         return replace(widest, architectures=tuple(dict.fromkeys(a for plan in comparable for a in plan.architectures)))
 
+    def _repr_html_(self) -> str:
+        """The runs, as notebooks show them."""
+        return str(self.runs().to_html(index=False))
+
     def _records(self) -> list[Record]:
         return self._store.records(unreadable=self.unreadable)
 

@@ -255,10 +255,7 @@ class Scores:
             "tasks": list(self.tasks),
             "chance": dict(zip(self.tasks, self.chance, strict=True)),
             "architectures": [_architecture(architecture) for architecture in self.architectures],
-            "differences": [
-                {"first": x.first, "second": x.second, "mean": x.mean, **_bounds(x.interval), "superiority": x.superiority}
-                for x in self.differences
-            ],
+            "differences": [_values(x, "first", "second", "mean", "superiority") | asdict(x.interval) for x in self.differences],
         }
 
     def _repr_html_(self) -> str:
@@ -268,25 +265,22 @@ class Scores:
         return leaderboard_html(self)
 
 
-def _bounds(interval: Interval | None) -> dict[str, float | None]:
-    return {"low": interval.low, "high": interval.high} if interval else {"low": None, "high": None}
+_SEED = ("seed", "score", "missing", "key", "learning_rate", "weight_decay", "learning_curve_area", "solved_step", "diverged")
+
+
+def _values(value: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
+def _scored(score: Any, *names: str) -> dict[str, Any]:
+    """The score with its interval, and more of its values."""
+    bounds = asdict(score.interval) if score.interval else {"low": None, "high": None}
+    return {"score": score.score, **bounds, "complete": score.complete, **_values(score, *names)}
 
 
 def _setting(score: SettingScore) -> dict[str, Any]:
-    return {
-        "score": score.score,
-        **_bounds(score.interval),
-        "complete": score.complete,
-        "num_seeds": len(score.seeds),
-        "learning_curve_area": score.learning_curve_area,
-        "steps_to_solve": score.steps_to_solve,
-        "num_solved": score.num_solved,
-    }
-
-
-def _seed(score: SeedScore) -> dict[str, Any]:
-    names = ("seed", "score", "missing", "key", "learning_rate", "weight_decay", "learning_curve_area", "solved_step", "diverged")
-    return {name: getattr(score, name) for name in names}
+    rest = _values(score, "learning_curve_area", "steps_to_solve", "num_solved")
+    return _scored(score) | {"num_seeds": len(score.seeds)} | rest
 
 
 def _architecture(score: ArchitectureScore) -> dict[str, Any]:
@@ -294,24 +288,15 @@ def _architecture(score: ArchitectureScore) -> dict[str, Any]:
         "architecture": str(score.architecture),
         "name": score.architecture.name,
         "available": score.available,
-        "score": score.score,
-        **_bounds(score.interval),
-        "complete": score.complete,
-        "num_complete": score.num_complete,
-        "num_settings": score.num_settings,
-        "num_params": score.costs.num_params,
-        "state_size": score.costs.state_size,
-        "flops": score.costs.flops,
+        **_scored(score, "num_complete", "num_settings"),
+        **asdict(score.costs),
         "tasks": {
             task.task: {
-                "score": task.score,
-                **_bounds(task.interval),
-                "complete": task.complete,
-                "num_complete": task.num_complete,
+                **_scored(task, "num_complete", "learning_curve_area"),
                 "num_settings": len(task.settings),
-                "learning_curve_area": task.learning_curve_area,
                 "settings": [
-                    {"knobs": s.setting.knobs(), **_setting(s), "seeds": [_seed(seed) for seed in s.seeds]} for s in task.settings
+                    {"knobs": s.setting.knobs(), **_setting(s), "seeds": [_values(seed, *_SEED) for seed in s.seeds]}
+                    for s in task.settings
                 ],
             }
             for task in score.tasks

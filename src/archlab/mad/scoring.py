@@ -17,17 +17,11 @@ from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import Floats, Interval, Units, bootstrap_settings, percentile_interval
 from archlab.mad.comparison import differences_to_best
-from archlab.mad.scores import (
-    ArchitectureScore,
-    Scores,
-    SeedScore,
-    SettingScore,
-    TaskScore,
-)
+from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
 from archlab.mad.trial import Costs, Trial, TrialResult
-from archlab.tasks import task_order
+from archlab.tasks.registry import task_order
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture
@@ -47,18 +41,11 @@ def score(
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> Scores:
-    """Score the trials of a plan.
+    """Score the trials of a plan: of architectures whose layers are not available as a store describes them.
 
-    Args:
-        trials: those of the plan; of an architecture whose layers are not available as a store describes them.
-        records: by the keys of the trials; those that are missing are named in the scores.
-        protocol: name of the protocol that was planned.
-        confidence: probability that an interval is to have.
-        resamples: number of bootstrap samples.
-        seed: seed of the bootstrap.
-
-    Raises:
-        ArchlabError: the plan is empty, or trains a setting under more than one condition.
+    ``records`` are found by the keys of the trials; what is missing is named in the scores. Intervals have the probability
+    ``confidence``, from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained under more than
+    one condition.
     """
     planned = [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)]
     if not planned:
@@ -68,32 +55,31 @@ def score(
     if resamples < 100:
         raise ArchlabError(f"resamples={resamples}: must be at least 100")
     _check_conditions(planned)
-    cells: dict[Architecture, dict[Task, dict[int, list[Planned]]]] = {}
+    cells: dict[tuple[Architecture, Task, int], list[Planned]] = defaultdict(list)
     grids: dict[Task, set[tuple[float, float]]] = defaultdict(set)
     seeds: dict[Task, set[int]] = defaultdict(set)
     for trial, record in planned:
-        by_seed = cells.setdefault(trial.architecture, {}).setdefault(trial.setting, {})
-        by_seed.setdefault(trial.seed, []).append((trial, record))
+        cells[trial.architecture, trial.setting, trial.seed].append((trial, record))
         grids[trial.setting].add((trial.learning_rate, trial.weight_decay))
         seeds[trial.setting].add(trial.seed)
-
     tasks = sorted({setting.name for setting in grids}, key=task_order)
     settings = {task: [setting for setting in grids if setting.name == task] for task in tasks}
     chosen = {
         name: {
-            setting: tuple(
-                _seed_score(seed, own.get(setting, {}).get(seed, []), len(grids[setting])) for seed in sorted(seeds[setting])
-            )
+            setting: tuple(_seed_score(seed, cells[name, setting, seed], len(grids[setting])) for seed in sorted(seeds[setting]))
             for setting in grids
         }
-        for name, own in cells.items()
+        for name in dict.fromkeys(trial.architecture for trial, _ in planned)
     }
     units = [
         {setting: [seed.units for seed in per_seed if seed.units is not None] for setting, per_seed in own.items()}
         for own in chosen.values()
     ]
     samples = bootstrap_settings(units, settings, resamples=resamples, seed=seed)
-    reference = _reference_trial([trial for trial, _ in planned])
+    # Costs are stated at the first task in the usual order, at its shortest length.
+    reference = min(
+        (trial for trial, _ in planned), key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size)
+    )
     ranked = [
         _architecture_score(name, chosen[name], settings, own, confidence, _costs(replace(reference, architecture=name), planned))
         for name, own in zip(chosen, samples, strict=True)
@@ -191,26 +177,20 @@ def _architecture_score(
     confidence: float,
     costs: Costs,
 ) -> ArchitectureScore:
-    def interval(rows: Sequence[Floats]) -> Interval | None:
-        return percentile_interval(np.mean(rows, axis=0), confidence) if rows else None
+    def interval(drawn: Floats | None) -> Interval | None:
+        return None if drawn is None else percentile_interval(drawn, confidence)
 
-    tasks, of_tasks = [], []
+    tasks = []
     for task, of_task in settings.items():
-        rows = [samples[setting] for setting in of_task if setting in samples]
-        scored = [
-            SettingScore(setting, chosen[setting], interval([samples[setting]] if setting in samples else []))
-            for setting in of_task
-        ]
-        tasks.append(TaskScore(task, tuple(scored), interval(rows), np.mean(rows, axis=0) if rows else None))
-        of_tasks += [np.mean(rows, axis=0)] if rows else []
-    return ArchitectureScore(
-        architecture, tuple(tasks), interval(of_tasks), np.mean(of_tasks, axis=0) if of_tasks else None, costs
-    )
+        scored = tuple(SettingScore(setting, chosen[setting], interval(samples.get(setting))) for setting in of_task)
+        drawn = _mean([samples[setting] for setting in of_task if setting in samples])
+        tasks.append(TaskScore(task, scored, interval(drawn), drawn))
+    drawn = _mean([task.samples for task in tasks if task.samples is not None])
+    return ArchitectureScore(architecture, tuple(tasks), interval(drawn), drawn, costs)
 
 
-def _reference_trial(trials: Sequence[Trial]) -> Trial:
-    """The trial at whose setting costs are stated: the first task's, in the usual order, at its shortest length."""
-    return min(trials, key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size))
+def _mean(samples: Sequence[Floats]) -> Floats | None:
+    return np.mean(samples, axis=0) if samples else None
 
 
 def _costs(reference: Trial, planned: Sequence[Planned]) -> Costs:

@@ -1,19 +1,19 @@
-"""How fast this machine is: its ceilings, and training steps measured on it, remembered for estimates."""
+"""Speed of training steps: measured, and remembered for estimates on the same machine."""
 
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import socket
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from archlab.files import cache_folder, write_whole
-from archlab.machine import Ceilings, Device, ceilings
+from archlab.machine import Ceilings, Device, ceilings, cpu_name, seconds_of
 from archlab.mad.trial import Trial
-from archlab.store.fingerprint import code_fingerprint
 
 if TYPE_CHECKING:
     from archlab.jobs.executor import Executor
@@ -22,32 +22,29 @@ _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured, and when (UTC, ISO 8601)."""
+def family(trial: Trial) -> Hashable:
+    """Architecture, task, width and device: trials of one family have the speed, in FLOP/s, of the cheapest of them."""
+    return trial.architecture, trial.setting.name, trial.dim, trial.device
 
-    when: str
-    ceilings: Ceilings
-    speeds: dict[str, float]
-    """Training FLOP/s of a worker by :func:`kind`."""
+
+def cheapest(trials: Iterable[Trial]) -> dict[Hashable, Trial]:
+    """The trial of each family whose steps are timed for all of it."""
+    found: dict[Hashable, Trial] = {}
+    for trial in sorted(trials, key=lambda t: t.setting.input_length * t.setting.vocab_size):
+        found.setdefault(family(trial), trial)
+    return found
 
 
 def kind(trial: Trial) -> str:
-    """What a measured speed holds for: trials of one architecture, task, width and device, computed by the same code."""
-    modules = {type(trial.setting).__module__, *(name for layer in trial.architecture.layers for name in layer.modules())}
-    code = code_fingerprint("archlab.mad.train", *sorted(modules))
+    """Name that the speed of a trial is remembered by: its family, its recipe where that decides the speed, and its code."""
     recipe = trial.recipe
-    how = f"{trial.device} {recipe.precision} {recipe.kernels}" + (" compiled" if recipe.compiled else "")
-    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {how} | {code}"
+    options = f"{trial.device} {recipe.precision} {recipe.kernels}" + (" compiled" if recipe.compiled else "")
+    return f"{trial.architecture} | {trial.setting.name} | width {trial.dim} | {options} | {trial.code}"
 
 
 def measure(trials: Iterable[Trial], executor: "Executor[Any, Any, Any]") -> Iterator[tuple[Trial, float] | Ceilings]:
-    """The ceilings, then each trial's training FLOP/s, with all workers busy at once; medians over the workers.
-
-    Args:
-        trials: what to time, all on one device.
-        executor: its work is :func:`measure_jobs`.
-    """
+    """The ceilings, then each trial's training FLOP/s, all trials on one device, with all workers busy at once; medians over the
+    workers. The executor's work is :func:`measure_jobs`."""
     trials = list(trials)
     found = _everywhere(executor, trials[0].device)
     yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
@@ -96,17 +93,23 @@ def step_seconds(trial: Trial) -> list[float]:
     recipe = trial.recipe
     program = Eager([make_learner(trial, Examples.of(inputs, targets))])
     rows = torch.arange(batch, device=trial.device)
-    times = []
     with computing(recipe.kernels, recipe.precision, trial.device):
-        for _ in range(4):
-            started = time.perf_counter()
-            program.step([rows]).tolist()
-            times.append(time.perf_counter() - started)
-    return times
+        return seconds_of(lambda: program.step([rows]).tolist(), 4)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Speeds measured on this machine."""
+
+    when: str
+    """Time of the last of them (UTC, ISO 8601)."""
+    ceilings: Ceilings
+    speeds: dict[str, float]
+    """Training FLOP/s of a worker by :func:`kind`."""
 
 
 def cache_path() -> Path:
-    """Where measurements are kept: ``archlab/bench.json`` in the user's cache folder."""
+    """The file of measurements: ``archlab/bench.json`` in the user's cache folder."""
     return cache_folder() / "bench.json"
 
 
@@ -136,19 +139,4 @@ def remembered() -> Measurement | None:
 
 
 def _machine() -> dict[str, Any]:
-    from archlab.store.provenance import environment
-
-    facts = environment("cpu")
-    return {name: facts[name] for name in ("host", "cpu", "torch")} | {"cores": os.cpu_count()}
-
-
-def cheapest(trials: Sequence[Trial]) -> dict[str, Trial]:
-    """By :func:`kind`, the trial whose steps are timed for all of it."""
-    found: dict[str, Trial] = {}
-    known: dict[tuple[str, str, int, str], str] = {}
-    for trial in sorted(trials, key=lambda t: t.setting.input_length * t.setting.vocab_size):
-        group = (str(trial.architecture), trial.setting.name, trial.dim, trial.device)
-        if group not in known:
-            known[group] = kind(trial)
-            found[known[group]] = trial
-    return found
+    return {"host": socket.gethostname(), "cpu": cpu_name(), "torch": version("torch"), "cores": os.cpu_count()}

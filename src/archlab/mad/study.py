@@ -12,7 +12,7 @@
       baseline: transformer++
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,12 +38,26 @@ class _StudyFile:
         check_fields(self)
 
 
-def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
-    """The protocol and the labelled architectures of a study's file.
+def read_specs(
+    specs: str | Architecture | Sequence[str | Architecture], protocol: str | Protocol | None = None
+) -> tuple[Protocol, list[str | Architecture]]:
+    """The protocol and the architectures that a run is asked for.
 
-    Raises:
-        ArchlabError: the file cannot be read, or a field is unknown or wrong; the message names file and field.
+    ``specs`` are one or several specs or values, or the path of a study's file, which names the protocol too; else ``protocol``
+    is a name, the path of a YAML file or a value, by default ``quick``. Refuses files that are wrong, and two protocols.
     """
+    given = [specs] if isinstance(specs, str | Architecture) else list(specs)
+    path = given[0] if len(given) == 1 else None
+    if isinstance(path, str) and path.endswith((".yaml", ".yml")):
+        if protocol is not None:
+            raise ArchlabError(f"protocol: the study {path} names its own: change it there")
+        chosen, architectures = read_study(path)
+        return chosen, [*architectures]
+    return protocol if isinstance(protocol, Protocol) else load_protocol(protocol or "quick"), given
+
+
+def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
+    """The protocol and the labelled architectures of a study's file; refusals name the file and the field."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
@@ -16,11 +16,12 @@ from archlab.jobs.executor import Thresholds
 from archlab.layers.ops.kernels import fused
 from archlab.machine import Device
 from archlab.mad.data import Examples, split_tensors
-from archlab.mad.evaluate import BATCH, Evaluation, evaluate
+from archlab.mad.evaluate import BATCH, evaluate
 from archlab.mad.learner import Learner
-from archlab.mad.programs import choose_program
+from archlab.mad.programs import Program, choose_program
 from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
-from archlab.tasks import IGNORE, Split
+from archlab.tasks import IGNORE
+from archlab.tasks.contract import Split
 from archlab.training.context import computing, initialising
 from archlab.training.optimiser import make_optimizer, set_learning_rate
 from archlab.training.steps import REPORT_SECONDS, diverged_step
@@ -31,36 +32,28 @@ _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
 def train(
     trial: Trial, on_progress: Callable[[Progress], None] | None = None, thresholds: Thresholds | None = None
 ) -> TrialResult:
-    """Train and evaluate one trial. The same trial gives the same bits on the same kind of CPU.
-
-    A loss that is NaN or infinite ends the training as ``diverged``; the result then holds chance.
-
-    Args:
-        trial: what to train.
-        on_progress: called after every evaluation and about once a second.
-        thresholds: pruning thresholds; none by default.
-    """
-    ((_, result),) = train_together(
-        [trial], lambda _, progress: on_progress(progress) if on_progress else None, [thresholds or {}]
-    )
+    """Train and evaluate one trial, as :func:`train_together` does with several."""
+    report = on_progress or (lambda _: None)
+    ((_, result),) = train_together([trial], lambda _, progress: report(progress), [thresholds or {}])
     return result
 
 
 def train_together(
     trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], thresholds: Sequence[Thresholds]
 ) -> Iterator[tuple[int, TrialResult]]:
-    """Train trials that are :func:`alike` step by step, each as :func:`train` would but for rounding.
+    """Train and evaluate trials that are :func:`alike` step by step, each as it would be alone but for rounding.
 
-    On a GPU every step is a captured CUDA graph where the layers allow it; several trials are one stacked program or run
-    on streams of their own, whichever a few steps show to be faster.
+    One trial gives the same bits on the same kind of CPU. On a GPU every step is a captured CUDA graph where the layers allow
+    it; several trials are one stacked program or run on streams of their own, whichever a few steps show to be faster. A loss
+    that is NaN or infinite ends a trial as ``diverged``; its result then holds chance.
 
     Args:
         trials: what to train.
-        on_progress: called with the trial's place among ``trials``, after every evaluation and about once a second.
+        on_progress: called with the trial's index, after every evaluation and about once a second.
         thresholds: pruning thresholds of each trial.
 
     Yields:
-        Each trial's place and result, as soon as it ends; the others go on.
+        Each trial's index and result, as soon as it ends; the others go on.
 
     Raises:
         ValueError: the trials are not alike.
@@ -68,88 +61,54 @@ def train_together(
     """
     if len({alike(trial) for trial in trials}) > 1:
         raise ValueError("only trials that are alike can be trained together")
-    recipe = trials[0].recipe
-    with computing(recipe.kernels, recipe.precision, trials[0].device):
-        yield from _Trainings(trials, on_progress, thresholds).run()
-
-
-class _Trainings:
-    """The loop over the steps of trials that are trained together."""
-
-    def __init__(
-        self, trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], thresholds: Sequence[Thresholds]
-    ) -> None:
-        self.trial, self.recipe, self.on_progress = trials[0], trials[0].recipe, on_progress
-        self.active = [_Training(place, *one, len(trials)) for place, one in enumerate(zip(trials, thresholds, strict=True))]
-        self.num_steps = self.trial.num_steps
-        self.clock = 0.0  # when the time for training was last counted
-
-    def run(self) -> Iterator[tuple[int, TrialResult]]:
-        evaluate_at = self.recipe.evaluation_steps(self.trial.setting.num_train_examples)
-        losses = torch.zeros(len(self.active), _LOSSES_READ_EVERY, device=self.trial.device)
+    first, recipe = trials[0], trials[0].recipe
+    evaluate_at = recipe.evaluation_steps(first.setting.num_train_examples)
+    with computing(recipe.kernels, recipe.precision, first.device):
+        active = {
+            index: _Training(trial, pruning, partial(on_progress, index), len(trials))
+            for index, (trial, pruning) in enumerate(zip(trials, thresholds, strict=True))
+        }
+        program = _choose_program(active.values())
+        losses = torch.zeros(len(active), _LOSSES_READ_EVERY, device=first.device)
         unread = 0
-        self._choose_program()
-        self.clock = reported = time.perf_counter()
-        for step in range(1, self.num_steps + 1):
-            fraction = self.recipe.rate(step, self.num_steps)
-            for one in self.active:
+        clock = reported = time.perf_counter()  # since when the time for training is not counted, and when it was reported
+        for step in range(1, first.num_steps + 1):
+            fraction = recipe.rate(step, first.num_steps)
+            for one in active.values():
                 set_learning_rate(one.learner.optimizer, one.trial.learning_rate * fraction)
-            batches = [one.next_batch() for one in self.active]
-            losses[: len(self.active), unread] = self.program.step(batches)
+            losses[: len(active), unread] = program.step([one.next_batch() for one in active.values()])
             unread += 1
-            if unread == _LOSSES_READ_EVERY or step in evaluate_at:
-                read = losses[: len(self.active), :unread].tolist()
-                self._count_time()
-                ended = list(self._end(step, read, is_evaluated=step in evaluate_at))
+            is_evaluated = step in evaluate_at
+            if unread == _LOSSES_READ_EVERY or is_evaluated:
+                read = losses[: len(active), :unread].tolist()
                 unread = 0
-                self.clock = time.perf_counter()
-                if step in evaluate_at:
-                    reported = self.clock
-                yield from ended
-                if not self.active:
+                _count_time(active.values(), clock)
+                results = {
+                    index: one.judge(step, own, is_evaluated) for (index, one), own in zip(active.items(), read, strict=True)
+                }
+                ended = {index: result for index, result in results.items() if result is not None}
+                active = {index: one for index, one in active.items() if index not in ended}
+                yield from ended.items()
+                if not active:
                     return
                 if ended:
-                    self._choose_program()
-                    self.clock = time.perf_counter()
+                    program = _choose_program(active.values())
+                clock = time.perf_counter()
+                reported = clock if is_evaluated else reported
             elif time.perf_counter() - reported > REPORT_SECONDS:
-                self._count_time()
-                reported = self.clock
-                for one in self.active:
-                    self._report(one, step)
-
-    def _choose_program(self) -> None:
-        self.program = choose_program([one.learner for one in self.active])
-        for one in self.active:
-            one.program = self.program.description
-
-    def _end(self, step: int, losses: list[list[float]], *, is_evaluated: bool) -> Iterator[tuple[int, TrialResult]]:
-        """Judge all trainings after a step whose losses have been read; those that end."""
-        for one, read in zip(list(self.active), losses, strict=True):
-            result = one.take_losses(step, read)
-            if result is None and is_evaluated:
-                result = one.evaluate(step, partial(self._report, one, step))
-            if result is not None:
-                self.active.remove(one)
-                yield one.place, result
-
-    def _report(self, one: "_Training", step: int) -> None:
-        rate = one.examples / max(one.training_seconds, 1e-9)
-        self.on_progress(one.place, Progress(step, self.num_steps, rate, one.accuracy))
-
-    def _count_time(self) -> None:
-        now = time.perf_counter()
-        for one in self.active:
-            one.training_seconds += (now - self.clock) / len(self.active)
-        self.clock = now
+                clock = reported = _count_time(active.values(), clock)
+                for one in active.values():
+                    one.report(step)
 
 
 class _Training:
     """One trial in training: its model, and what is known of it so far."""
 
-    def __init__(self, place: int, trial: Trial, thresholds: Thresholds, together: int) -> None:
-        self.place, self.trial, self.recipe, self.thresholds, self.together = place, trial, trial.recipe, thresholds, together
+    def __init__(self, trial: Trial, thresholds: Thresholds, on_progress: Callable[[Progress], None], together: int) -> None:
+        self.trial, self.recipe, self.thresholds, self.on_progress = trial, trial.recipe, thresholds, on_progress
+        self.together = together
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
-        self.learner = make_learner(trial, Examples.of(*self._split("train")))
+        self.learner = make_learner(trial, Examples.of(*self.split("train")))
         self.model = self.learner.model
         self.order = batches(len(self.learner.examples.inputs), self.recipe.batch_size, trial.seed, trial.device)
         self.program = ""
@@ -165,49 +124,51 @@ class _Training:
         self.examples += len(batch)
         return batch
 
-    def take_losses(self, step: int, losses: list[float]) -> TrialResult | None:
-        """The losses of the last steps, up to ``step``; a result if one is not a number."""
-        diverged = diverged_step(step, losses)
-        if diverged is not None:
-            return self._diverged(diverged)
-        self.train_losses += losses
-        return None
-
-    def evaluate(self, step: int, report: Callable[[], None]) -> TrialResult | None:
-        """Judge the model on the selection split; a result if that, or the number of steps, ends the training."""
-        found = evaluate(self.model, *self._split(self.recipe.select_on), self.recipe.metric)
-        if not math.isfinite(found.metrics.loss):
-            return self._diverged(step)
-        self._remember(step, float(np.mean(self.train_losses)), found)
-        self.train_losses = []
-        report()
-        if found.score >= self.recipe.stop_accuracy:
-            return self._finish(step, step, "finished")
-        if found.metrics.loss > self.thresholds.get(step, math.inf):
-            return self._finish(step, None, "dropped")
-        return self._finish(step, None, "finished") if step == self.trial.num_steps else None
-
-    def _split(self, split: Split) -> tuple[Tensor, Tensor]:
+    def split(self, split: Split) -> tuple[Tensor, Tensor]:
         n = self.trial.setting.num_train_examples if split == "train" else self.recipe.num_evaluation
         return split_tensors(self.trial.setting, split, n, self.trial.seed, self.trial.device)
 
-    def _remember(self, step: int, train_loss: float, found: Evaluation) -> None:
-        self.accuracy = found.score
-        self.curve.append(CurvePoint(step, train_loss, found.metrics))
-        if self.recipe.checkpoint == "best" and (self.best is None or found.metrics.loss < self.best[0]):
-            self.best = (found.metrics.loss, step, deepcopy(self.model.state_dict()))
+    @property
+    def speed(self) -> float:
+        return self.examples / max(self.training_seconds, 1e-9)
 
-    def _finish(self, step: int, solved: int | None, status: Literal["finished", "dropped"]) -> TrialResult:
-        test = self._split("test")
-        last = evaluate(self.model, *test, self.recipe.metric)
+    def report(self, step: int) -> None:
+        self.on_progress(Progress(step, self.trial.num_steps, self.speed, self.accuracy))
+
+    def judge(self, step: int, losses: list[float], is_evaluated: bool) -> TrialResult | None:
+        """Take in the losses of the steps up to ``step``, and evaluate the model there if asked for; a result if it ends."""
+        diverged = diverged_step(step, losses)
+        if diverged is not None:
+            return self.diverged(diverged)
+        self.train_losses += losses
+        if not is_evaluated:
+            return None
+        found = evaluate(self.model, *self.split(self.recipe.select_on), self.recipe.metric)
+        loss = found.metrics.loss
+        if not math.isfinite(loss):
+            return self.diverged(step)
+        self.accuracy = found.score
+        self.curve.append(CurvePoint(step, float(np.mean(self.train_losses)), found.metrics))
+        self.train_losses = []
+        if self.recipe.checkpoint == "best" and (self.best is None or loss < self.best[0]):
+            self.best = (loss, step, deepcopy(self.model.state_dict()))
+        self.report(step)
+        if found.score >= self.recipe.stop_accuracy:
+            return self.finish("finished", step, step)
+        if loss > self.thresholds.get(step, math.inf):
+            return self.finish("dropped", step, None)
+        return self.finish("finished", step, None) if step == self.trial.num_steps else None
+
+    def finish(self, status: Literal["finished", "dropped"], step: int, solved: int | None) -> TrialResult:
+        last = evaluate(self.model, *self.split("test"), self.recipe.metric)
         selected, selected_step = last, step
         if self.best is not None and self.best[1] != step:
             selected_step = self.best[1]
             self.model.load_state_dict(self.best[2])
-            selected = evaluate(self.model, *test, self.recipe.metric)
+            selected = evaluate(self.model, *self.split("test"), self.recipe.metric)
         if not math.isfinite(selected.metrics.loss + last.metrics.loss):
-            return self._diverged(step)
-        return TrialResult(
+            return self.diverged(step)
+        return self.result(
             status=status,
             steps=step,
             solved_step=solved,
@@ -215,40 +176,55 @@ class _Training:
             selected=next(point.metrics for point in self.curve if point.step == selected_step),
             test=selected.metrics,
             test_last=last.metrics,
-            curve=tuple(self.curve),
             numerators=selected.numerators,
             denominators=selected.denominators,
-            **self._costs(),
         )
 
-    def _diverged(self, step: int) -> TrialResult:
-        chance = chance_metrics(self.trial)
+    def diverged(self, step: int) -> TrialResult:
+        """Chance accuracy, and the loss of a uniform guess over the vocabulary."""
+        chance = self.trial.setting.chance
+        worth = Metrics(accuracy=chance, macro_accuracy=chance, loss=math.log(self.trial.setting.vocab_size))
         if self.recipe.metric == "macro-accuracy":
             sizes = [min(BATCH, self.recipe.num_evaluation - i) for i in range(0, self.recipe.num_evaluation, BATCH)]
             denominators = np.array(sizes, dtype=np.float32)
         else:
-            denominators = (self._split("test")[1] != IGNORE).sum(dim=1).cpu().numpy().astype(np.float32)
-        return TrialResult(
+            denominators = (self.split("test")[1] != IGNORE).sum(dim=1).cpu().numpy().astype(np.float32)
+        return self.result(
             status="diverged",
             steps=step,
             solved_step=None,
             selected_step=step,
-            selected=chance,
-            test=chance,
-            test_last=chance,
-            curve=tuple(self.curve),
-            numerators=denominators * np.float32(self.trial.setting.chance),
+            selected=worth,
+            test=worth,
+            test_last=worth,
+            numerators=denominators * np.float32(chance),
             denominators=denominators,
-            **self._costs(),
         )
 
-    def _costs(self) -> dict[str, Any]:
-        return {
-            "examples_per_second": self.examples / max(self.training_seconds, 1e-9),
-            "wall_seconds": (time.perf_counter() - self.started) / self.together,
-            "cpu_seconds": (time.process_time() - self.cpu_started) / self.together,
-            "program": f"{self.program}, {fused()}" if fused() else self.program,
-        }
+    def result(self, **values: Any) -> TrialResult:
+        return TrialResult(
+            **values,
+            curve=tuple(self.curve),
+            examples_per_second=self.speed,
+            wall_seconds=(time.perf_counter() - self.started) / self.together,
+            cpu_seconds=(time.process_time() - self.cpu_started) / self.together,
+            program=f"{self.program}, {fused()}" if fused() else self.program,
+        )
+
+
+def _choose_program(trainings: Collection[_Training]) -> Program:
+    program = choose_program([one.learner for one in trainings])
+    for one in trainings:
+        one.program = program.description
+    return program
+
+
+def _count_time(trainings: Collection[_Training], since: float) -> float:
+    """Split the time since then evenly among trials trained together; returns the time now."""
+    now = time.perf_counter()
+    for one in trainings:
+        one.training_seconds += (now - since) / len(trainings)
+    return now
 
 
 def build_model(trial: Trial) -> Backbone:
@@ -269,8 +245,7 @@ def build_model(trial: Trial) -> Backbone:
 
 def make_learner(trial: Trial, examples: Examples) -> Learner:
     """The trial's model at its start with its optimiser, and what it will learn from."""
-    model = build_model(trial)
-    recipe = trial.recipe
+    model, recipe = build_model(trial), trial.recipe
     optimizer = make_optimizer(
         model,
         learning_rate=trial.learning_rate,
@@ -287,9 +262,3 @@ def batches(num_examples: int, batch_size: int, seed: int, device: Device = "cpu
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 2])))
     while True:
         yield from torch.split(torch.from_numpy(rng.permutation(num_examples)).to(device, non_blocking=True), batch_size)
-
-
-def chance_metrics(trial: Trial) -> Metrics:
-    """What a diverged trial is worth: the task's chance accuracy and the loss of a uniform guess over the vocabulary."""
-    chance = trial.setting.chance
-    return Metrics(accuracy=chance, macro_accuracy=chance, loss=math.log(trial.setting.vocab_size))

@@ -18,8 +18,33 @@ from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, 
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
-from archlab.store.fingerprint import code_fingerprint, library_versions
+from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, library_versions
 from archlab.tasks import Task, setting
+
+NUMERICS = MODELS | Numerics(
+    roots=(
+        "archlab.mad.recipe:Recipe.evaluation_steps",
+        "archlab.mad.recipe:Recipe.num_steps",
+        "archlab.mad.recipe:Recipe.rate",
+        "archlab.mad.recipe:Recipe.steps_per_epoch",
+        "archlab.mad.train:train_together",
+        "archlab.mad.trial:Trial.num_steps",
+    ),
+    modules=(
+        "archlab.mad.data",
+        "archlab.mad.evaluate",
+        "archlab.mad.learner",
+        "archlab.mad.programs",
+        "archlab.mad.train",
+        "archlab.tasks",
+    ),
+    idle=(
+        "archlab.mad.programs:_first_line",
+        "archlab.mad.train:_LOSSES_READ_EVERY",
+        "archlab.tasks.registry",
+    ),
+)
+"""The code that the number of a trial depends on, beside its task and layers."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +76,7 @@ class Trial:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        """Check that the architecture fits the width and the grid point makes sense.
-
-        Raises:
-            ArchlabError: naming what does not fit.
-        """
+        """Check the grid point and the seed, and that the architecture fits the width."""
         check_fields(self)
         self.architecture.validate(self.dim)
 
@@ -63,24 +84,23 @@ class Trial:
     def key(self) -> str:
         """Hash (32 hexadecimal digits) of everything that can change the trial's number, and of nothing else.
 
-        That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of
-        device, the versions of :func:`library_versions`, and the code that computes: that of the modules which the layers,
-        the task and the training loop stand on, see :func:`code_fingerprint`.
-
-        Raises:
-            ArchlabError: a layer or the task was not defined in a file.
+        That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of device, the
+        versions of :func:`library_versions`, :func:`chosen_kernels` if there are any, and :attr:`code`.
         """
         identity = self.to_dict() | {
             "layers": [layer.identity() for layer in self.architecture.layers],
             **library_versions(self.recipe.kernels),
-            "code": code_fingerprint(
-                "archlab.mad.train",
-                type(self.setting).__module__,
-                *(module for layer in self.architecture.layers for module in layer.modules()),
-            ),
+            **chosen_kernels(),
+            "code": self.code,
         }
         del identity["architecture"]  # the text leaves defaults out; the layers above do not
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def code(self) -> str:
+        """Fingerprint of the code that computes it; refuses a layer or task that was not defined in a file."""
+        modules = {module for layer in self.architecture.layers for module in layer.modules()}
+        return code_fingerprint(*sorted({*modules, type(self.setting).__module__}), numerics=NUMERICS)
 
     @property
     def num_steps(self) -> int:
@@ -89,27 +109,19 @@ class Trial:
 
     @property
     def costs(self) -> Costs:
-        """The costs of its architecture at its setting and width.
-
-        Raises:
-            ArchlabError: a layer of the architecture is not available.
-        """
-        setting, length = self.setting, self.setting.input_length
-        return Costs(
-            num_params=self.architecture.num_params(
-                vocab_size=setting.vocab_size, length=length, dim=self.dim, backbone=setting.backbone
-            ),
-            state_size=self.architecture.state_size(length=length, dim=self.dim),
-            flops=self.architecture.flops(length=length, dim=self.dim, vocab_size=setting.vocab_size, backbone=setting.backbone),
-        )
+        """The costs of its architecture at its setting and width; refuses a layer that is not available."""
+        model, length = self.architecture, self.setting.input_length
+        return Costs(model.num_params(**self._shape), model.state_size(length=length, dim=self.dim), model.flops(**self._shape))
 
     @property
     def flops(self) -> float:
         """FLOPs of the whole training (3 x forward) without early stopping and evaluation."""
-        per_sequence = self.architecture.flops(
-            length=self.setting.input_length, vocab_size=self.setting.vocab_size, dim=self.dim, backbone=self.setting.backbone
-        )
-        return 3.0 * per_sequence * self.recipe.num_examples(self.setting.num_train_examples)
+        return 3.0 * self.architecture.flops(**self._shape) * self.recipe.num_examples(self.setting.num_train_examples)
+
+    @property
+    def _shape(self) -> dict[str, Any]:
+        setting = self.setting
+        return {"length": setting.input_length, "dim": self.dim, "vocab_size": setting.vocab_size, "backbone": setting.backbone}
 
     @property
     def origin(self) -> str:
@@ -123,42 +135,33 @@ class Trial:
             "architecture": str(self.architecture),
             "task": self.setting.name,
             "knobs": self.setting.knobs(),
-            "recipe": self.recipe.to_dict(),
-            "dim": self.dim,
-            "learning_rate": self.learning_rate,
-            "weight_decay": self.weight_decay,
-            "seed": self.seed,
-            "device": self.device,
+            "recipe": asdict(self.recipe),
+            **{name: getattr(self, name) for name in ("dim", "learning_rate", "weight_decay", "seed", "device")},
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down. With layers that are not available it has scores and cannot be trained.
+        """The trial that :meth:`to_dict` wrote down; refuses fields, tasks, knobs and values that are unknown to this archlab.
 
-        Raises:
-            ArchlabError: a field, task, knob or value is unknown to this archlab.
+        With layers that are not available it has scores and cannot be trained.
         """
         rest = dict(values)
         try:
             spec, task, knobs, recipe = (rest.pop(name) for name in ("architecture", "task", "knobs", "recipe"))
         except KeyError as missing:
             raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
-        read = {
-            "architecture": stored_architecture(spec),
-            "setting": setting(task, **knobs),
-            "recipe": Recipe.from_dict(recipe),
-        }
-        return read_fields(cls, rest | read, "trial")
+        rest |= {"architecture": stored_architecture(spec), "setting": setting(task, **knobs)}
+        return read_fields(cls, rest | {"recipe": read_fields(Recipe, recipe, "recipe")}, "trial")
 
 
 def alike(trial: Trial) -> Hashable:
-    """What trials must have in common to be trained together: all but learning rate, weight decay and seed."""
+    """Equal for trials that can be trained together: all but learning rate, weight decay and seed."""
     return trial.architecture, trial.setting, trial.recipe, trial.dim, trial.device
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a running trial reports about itself, after every evaluation and every few seconds."""
+    """A report of a running trial, after every evaluation and about once a second."""
 
     step: int
     num_steps: int
@@ -169,7 +172,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good the predictions on one split are."""
+    """Quality of the predictions on one split."""
 
     accuracy: float
     """Token accuracy: right answers over all answers, in [0, 1]."""
@@ -196,7 +199,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What a trial gave. A diverged trial (its loss became NaN or infinite) scores chance, never nothing; one that
+    """The outcome of a trial. A diverged one (its loss became NaN or infinite) scores chance, never nothing; one that
     was dropped fell behind others, and scores what it had reached."""
 
     status: Literal["finished", "diverged", "dropped"]
@@ -219,7 +222,7 @@ class TrialResult:
     denominators: NDArray[np.float32]
     examples_per_second: float
     wall_seconds: float
-    """Of trials that were trained together, each has its share; so with ``cpu_seconds``."""
+    """Split evenly among trials trained together; so is ``cpu_seconds``."""
     cpu_seconds: float
     program: str = "eager"
     """How its steps ran at the end: eager, captured, stacked or overlapped, why not faster, and by which kernels."""
@@ -231,10 +234,7 @@ class TrialResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, the two arrays as lists; :meth:`from_dict` is the inverse."""
-        values = asdict(self)
-        values["curve"] = [asdict(point) for point in self.curve]
-        values["numerators"], values["denominators"] = self.numerators.tolist(), self.denominators.tolist()
-        return values
+        return asdict(self) | {name: getattr(self, name).tolist() for name in ("numerators", "denominators")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrialResult":

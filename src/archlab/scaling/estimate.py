@@ -1,28 +1,28 @@
-"""What the runs of a plan will take: seconds, and memory at the peak."""
+"""Cost of training runs: seconds, and memory at the peak."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from archlab.machine import single_thread
+from archlab.machine import seconds_of, single_thread
 from archlab.scaling.training_plan import LMRun
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_DEAREST_STEP = 5e10
+_MOST_EXPENSIVE_STEP = 5e10
 """FLOPs of a step beyond which none is timed: the largest of its architecture that was stands for it."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes."""
+    """Cost of one training run."""
 
     seconds: float
-    """On one thread of this machine, or on one accelerator."""
+    """Seconds on one thread of this machine, or on one accelerator."""
     bytes: int
-    """At the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
+    """Bytes at the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
 
 
 def plan_costs(runs: Iterable[LMRun], flops_per_second: float | None = None) -> list[Cost]:
@@ -33,17 +33,14 @@ def plan_costs(runs: Iterable[LMRun], flops_per_second: float | None = None) -> 
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
     """Costs on one thread of this machine, by timing a few training steps of every size."""
     runs = list(runs)
-    rates: dict[tuple[Any, ...], float] = {}
-    memory: dict[tuple[Any, ...], int] = {}
-    largest: dict[str, float] = {}
+    known: dict[tuple[Any, ...], tuple[float, int]] = {}
+    rates: dict[str, float] = {}  # FLOP/s of the largest timed size
     for run in sorted(runs, key=_step_flops):
-        if _kind(run) in memory:
-            continue
-        memory[_kind(run)] = _peak_bytes(run)
-        if _step_flops(run) <= _DEAREST_STEP or run.label not in largest:
-            largest[run.label] = _step_flops(run) / _step_seconds(run)
-        rates[_kind(run)] = largest[run.label]
-    return [Cost(run.flops / rates[_kind(run)], memory[_kind(run)]) for run in runs]
+        if _kind(run) not in known:
+            if _step_flops(run) <= _MOST_EXPENSIVE_STEP or run.label not in rates:
+                rates[run.label] = _step_flops(run) / _step_seconds(run)
+            known[_kind(run)] = rates[run.label], _peak_bytes(run)
+    return [Cost(run.flops / rate, memory) for run in runs for rate, memory in [known[_kind(run)]]]
 
 
 def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
@@ -51,7 +48,11 @@ def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
 
     Time goes by the FLOPs that are executed: every expert computes every token, whatever the budget counts.
     """
-    return [Cost(_executed_flops(run) / flops_per_second, 16 * run.params) for run in runs]
+    costs = []
+    for run in runs:
+        forward = run.architecture.flops(length=run.length, dim=run.dim, vocab_size=run.vocab_size)
+        costs.append(Cost(3 * forward * run.steps * run.batch_size / flops_per_second, 16 * run.params))
+    return costs
 
 
 def _kind(run: LMRun) -> tuple[Any, ...]:
@@ -60,11 +61,6 @@ def _kind(run: LMRun) -> tuple[Any, ...]:
 
 def _step_flops(run: LMRun) -> float:
     return run.flops / run.steps
-
-
-def _executed_flops(run: LMRun) -> int:
-    forward = run.architecture.flops(length=run.length, dim=run.dim, vocab_size=run.vocab_size)
-    return 3 * forward * run.steps * run.batch_size
 
 
 def _peak_bytes(run: LMRun) -> int:
@@ -81,19 +77,19 @@ def _step_seconds(run: LMRun) -> float:
     """Processor time of a training step on one thread: the machine's other work does not count."""
     import torch
 
+    from archlab.training.optimiser import update
+
     with single_thread(), torch.random.fork_rng():
         torch.manual_seed(0)
         model = _build(run)
         tokens = torch.randint(run.vocab_size, (run.batch_size, run.length + 1))
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        times = []
-        for _ in range(4):
-            started = time.process_time()
+
+        def step() -> None:
             torch.autograd.backward(_loss(model, tokens))
-            optimizer.step()
-            optimizer.zero_grad()
-            times.append(time.process_time() - started)
-    return min(times[1:])  # the first is not like the others
+            update(model, optimizer, grad_clip=0.0)
+
+        return min(seconds_of(step, 4, time.process_time)[1:])
 
 
 def _build(run: LMRun) -> "nn.Module":

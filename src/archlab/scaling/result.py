@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The training was asked to end, and has written a checkpoint if it may."""
+    """The training was asked to end by a signal, and has written a checkpoint if it may."""
 
     def __init__(self, number: int) -> None:
-        """Args: the signal that asked."""
         super().__init__(number)
         self.number = number
 

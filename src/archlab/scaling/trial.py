@@ -12,7 +12,26 @@ from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.training_plan import LMRun
-from archlab.store.fingerprint import code_fingerprint, library_versions
+from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, library_versions
+
+NUMERICS = MODELS | Numerics(
+    roots=("archlab.corpora.corpus", "archlab.scaling.recipe:LMRecipe.rate", "archlab.scaling.training_loop:train"),
+    modules=(
+        "archlab.corpora.corpus",
+        "archlab.corpora.order",
+        "archlab.scaling.objective",
+        "archlab.scaling.processes",
+        "archlab.scaling.training_loop",
+    ),
+    idle=(
+        "archlab.scaling.training_loop:CHECKPOINT_SECONDS",
+        "archlab.scaling.training_loop:_forget_peak",
+        "archlab.scaling.training_loop:_peak_bytes",
+        "archlab.scaling.training_loop:_signals",
+        "archlab.scaling.training_loop:gemm_peak",
+    ),
+)
+"""The code that the loss of a language model depends on, beside its layers. Checkpoints restore the exact state."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +55,19 @@ class LMTrial:
             "recipe": self.recipe.to_dict(),
             "device": self.device,
             **library_versions(self.recipe.kernels),
-            "code": code_fingerprint(
-                "archlab.scaling.training_loop", *(module for layer in layers for module in layer.modules())
-            ),
+            **chosen_kernels(),
+            "code": code_fingerprint(*sorted({module for layer in layers for module in layer.modules()}), numerics=NUMERICS),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     def on(self, corpus: Corpus) -> "LMTrial":
         """Return the training run with hash and epochs of the prepared corpus.
 
-        Raises:
-            ArchlabError: it was planned for another corpus, or the corpus is too small for it.
+        An ArchlabError says that it was planned for another corpus, or that the corpus is too small for it.
         """
         run = self.run
-        for name, given, found in (
-            ("corpus_hash", run.corpus_hash, corpus.hash),
-            ("vocab_size", run.vocab_size, corpus.vocab_size),
-        ):
+        for name in ("corpus_hash", "vocab_size"):
+            given, found = getattr(run, name), getattr(corpus, name.removeprefix("corpus_"))
             if given is not None and given != found:
                 raise ArchlabError(
                     f"{name}: the plan is for {str(given)[:16]}, corpus {run.corpus} with tokenizer {run.tokenizer} has "
@@ -87,11 +102,7 @@ class LMTrial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
-        """The trial that :meth:`to_dict` wrote down.
-
-        Raises:
-            ArchlabError: a field or value is unknown to this archlab.
-        """
+        """The trial that :meth:`to_dict` wrote down; an ArchlabError says that a field or value is unknown to this archlab."""
         try:
             run = LMRun(**values["run"])
         except TypeError as error:

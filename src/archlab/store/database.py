@@ -29,13 +29,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
     """Connect to the store at ``location`` and check that it is one of this schema.
 
     A missing store is created if ``create`` says so; else the error names the command that fills it, ``filled_by``. Anything
-    else that is found there is left as it is.
-
-    Returns:
-        The engine, and the location as messages name it (without a password).
-
-    Raises:
-        ArchlabError: the location cannot hold a store or holds something else.
+    else that is found there is left as it is, and refused. Returns the engine, and the location as messages name it.
     """
     url = _parse(location)
     path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
@@ -62,11 +56,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
 
 
 def shown(location: str | os.PathLike[str]) -> str:
-    """The location as messages name it: without a password.
-
-    Raises:
-        ArchlabError: it is no location.
-    """
+    """The location as messages name it: without a password; refuses what is no location."""
     url = _parse(location)
     sqlite = url.get_backend_name() == "sqlite"
     return str(Path(url.database or "")) if sqlite else without_password(url.render_as_string(hide_password=True))

@@ -1,24 +1,29 @@
-"""What a key says of the code and the libraries that a result was computed with."""
+"""Fingerprint of the code and the libraries that a result is computed with.
+
+Of archlab's own code only the *definitions* count that a training can reach: functions, classes and constants, followed by
+name from the roots that a domain declares (:class:`Numerics`), through the modules that it declares numeric. Of code from
+outside whole modules count.
+"""
 
 import ast
 import hashlib
-import importlib.util
-import sys
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, fields
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from archlab.errors import ArchlabError
+from archlab.store.source import EFFECTS, Source, existing_file, file_of, imports
+from archlab.store.syntax import CanonicalText
 
 
 def library_versions(kernels: Literal["torch", "fla"]) -> dict[str, str]:
-    """Of the libraries that compute with a recipe's kernels, up to the minor, by their module's name.
+    """Versions, up to the minor, of the libraries that compute with a recipe's kernels, by the name of their module.
 
-    What is not installed has none: a store of another machine's results can be read anywhere.
+    A library that is not installed has none: a store of another machine's results can be read anywhere.
     """
     distributions = {"torch": "torch", "numpy": "numpy"} | ({"fla": "fla-core"} if kernels == "fla" else {})
     found = {}
@@ -28,100 +33,199 @@ def library_versions(kernels: Literal["torch", "fla"]) -> dict[str, str]:
     return found
 
 
-def code_fingerprint(*modules: str) -> str:
-    """Hash of the code that the given modules run: their own, and that of the modules they import from archlab, from
-    their own package, and from what lies beside it unless many packages are installed there.
+_DEFAULT_KERNELS = {
+    "ATEN_CPU_CAPABILITY": None,
+    "CUBLAS_WORKSPACE_CONFIG": None,
+    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
+    "DNNL_MAX_CPU_ISA": "DEFAULT",
+    "MKL_CBWR": None,
+    "MKL_DEBUG_CPU_TYPE": None,
+    "MKL_ENABLE_INSTRUCTIONS": None,
+    "NVIDIA_TF32_OVERRIDE": None,
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
+    "ONEDNN_MAX_CPU_ISA": "DEFAULT",
+    "OPENBLAS_CORETYPE": None,
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0",
+}
+"""Variables of the environment by which libraries choose kernels or their precision, and the value that is as if not set."""
 
-    Formatting, comments and docstrings do not count, nor does the code of torch, whose version is in the key.
+
+def chosen_kernels() -> dict[str, str]:
+    """The variables of the environment that choose kernels or their precision, as far as they are set; usually none."""
+    found = {name: os.environ.get(name, "") for name in _DEFAULT_KERNELS}
+    return {name: value for name, value in found.items() if value and value.upper() != _DEFAULT_KERNELS[name]}
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """The part of archlab's code that can change a result."""
+
+    roots: tuple[str, ...] = ()
+    """Where computing begins: modules (their classes and what they do on import), or single definitions as
+    ``module:function`` or ``module:Class.method``."""
+    modules: tuple[str, ...] = ()
+    """Modules and packages whose definitions count where they are reached; all others only find, check or show."""
+    idle: tuple[str, ...] = ()
+    """Modules, and definitions as ``module:name``, within these that change no result."""
+    idle_members: tuple[str, ...] = ()
+    """Members of registered classes that change no result: refusals, accounting, texts."""
+
+    def __or__(self, other: "Numerics") -> "Numerics":
+        return Numerics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def covers(self, module: str) -> bool:
+        """Whether definitions of a module of archlab count."""
+        return _is_within(module, self.modules) and not _is_within(module, self.idle)
+
+
+MODELS = Numerics(
+    roots=(
+        "archlab.architectures.backbone_config:AutoEncoderConfig.module",
+        "archlab.architectures.backbone_config:LanguageModelConfig.module",
+        "archlab.architectures.backbones",
+        "archlab.architectures.spec:Architecture.build",
+        "archlab.architectures.spec:Architecture.num_mixing",
+    ),
+    modules=("archlab.layers", "archlab.architectures.backbones", "archlab.training"),
+    idle=(
+        "archlab.layers.contract",
+        "archlab.layers.external.check",
+        "archlab.layers.knobs",
+        "archlab.layers.ops.flop_counter",
+        "archlab.layers.registry",
+        "archlab.training.memory",
+        "archlab.training.steps:REPORT_SECONDS",
+    ),
+    idle_members=(
+        *("active_flops", "flops", "matrix_state", "num_params", "paper_flops", "resized", "state_knob", "state_size"),
+        *("background", "describe_tokens", "head_knob", "is_attention", "order", "paper", "short", "signs", "summary"),
+        *("check", "validate"),
+    ),
+)
+"""What every training has in common: layers, backbones, optimiser, precision."""
+
+
+def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:
+    """Hash of the code that the given modules, and the roots of the numerics, run.
+
+    Of archlab's code every definition counts that they reach by name, without formatting, comments, docstrings, type
+    annotations and the messages of exceptions. A module from outside counts whole but for formatting, comments and
+    docstrings, and so do the modules that it imports from its own package, and from beside it unless many packages are
+    installed there. Torch counts by its version, which is in the key.
+
+    The hash is the same under every version of Python.
 
     Raises:
         ArchlabError: a given module has no file to read.
     """
-    seen: set[str] = set()
-    pending = [module for module in modules if module.partition(".")[0] != "torch"]
-    while pending:
-        module = pending.pop()
-        if module not in seen:
-            seen.add(module)
-            pending.extend(_digest_and_imports(module)[1])
-    return hashlib.sha256("".join(_digest_and_imports(module)[0] for module in sorted(seen)).encode()).hexdigest()[:16]
+    found = definitions(*modules, numerics=numerics)
+    return hashlib.sha256("".join(found[place] for place in sorted(found)).encode()).hexdigest()[:16]
 
 
 @cache
-def _digest_and_imports(module: str) -> tuple[str, tuple[str, ...]]:
-    path = _file(module)
-    if path is None:
-        raise ArchlabError(f"module {module} has no file, so a change of its code would go unnoticed: move the code to a file")
-    if path.suffix != ".py":  # compiled: all that can be said is whether it is the same
-        return hashlib.sha256(path.read_bytes()).hexdigest(), ()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = tuple(dict.fromkeys(_imports(tree, module, is_package=path.stem == "__init__")))
-    return hashlib.sha256(ast.unparse(_WithoutDocstrings().visit(tree)).encode()).hexdigest(), imports
-
-
-def _file(module: str) -> Path | None:
-    """The module's file, if it is a module and has one; imports nothing."""
-    loaded = sys.modules.get(module)
-    spec = _spec(module) if loaded is None else None
-    origin = getattr(loaded, "__file__", None) or (spec.origin if spec is not None and spec.has_location else None)
-    return Path(origin) if origin else None
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    parent = module.rpartition(".")[0]
-    if not parent:
-        return importlib.util.find_spec(module)
-    package = _spec(parent)
-    locations = package.submodule_search_locations if package else None
-    return None if locations is None else PathFinder.find_spec(module, locations)
-
-
-class _WithoutDocstrings(ast.NodeTransformer):
-    """Drops strings that stand alone: those of modules, classes and functions, and those behind a dataclass's field."""
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        return None if isinstance(node.value, ast.Constant) else node
-
-
-# What only speaks to people, or only finds the modules: no number depends on it.
-_NOT_NUMERICS = {
-    "archlab.errors",
-    "archlab.mad.trial",
-    "archlab.architectures.spec",
-    "archlab.architectures.catalogue",
-    "archlab.sources",
-    "archlab.tasks.registry",
-    "archlab.layers.external.dotted",
-    "archlab.scaling.trial",
-    "archlab.scaling.result",
-    "archlab.corpora.preparation",
-}
-
-
-def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
-    """The modules of archlab, of the module's own package and from beside it that are imported anywhere in the tree."""
-    package = module if is_package else module.rpartition(".")[0]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
+def definitions(*modules: str, numerics: Numerics = MODELS) -> dict[str, str]:
+    """The hash of every definition that counts, by ``module:name``; see :func:`code_fingerprint`."""
+    found: dict[str, str] = {}
+    pending = [*numerics.roots, *(module for module in modules if module.partition(".")[0] != "torch")]
+    while pending:
+        place = pending.pop()
+        if place in found or place in numerics.idle:
             continue
-        yield from (n for n in names if _is_followed(n, module) and n not in _NOT_NUMERICS and _file(n))
+        module, _, name = place.partition(":")
+        if module.partition(".")[0] != "archlab":
+            found[place], imported = _outside(module)
+            archlabs = [path for path in imported if path.partition(".")[0] == "archlab"]
+            reached = [path for path in imported if path not in archlabs]
+            reached += [each for path in archlabs for each in _resolve(path, numerics)[1]]
+        elif not name:
+            reached = _source(module).entries()
+        else:
+            found[place], reached = _definition(_source(module), name, numerics)
+        pending += reached
+    return found
+
+
+def _definition(source: Source, name: str, numerics: Numerics) -> tuple[str, list[str]]:
+    """The hash of a definition of archlab with the meanings of its names, and the definitions that it reaches."""
+    text, uses = source.definition(name, numerics.idle_members)
+    reached = [f"{source.module}:{EFFECTS}"] if numerics.covers(source.module) else []
+    meanings = []
+    for used, path in uses:
+        meaning, more = _resolve(path, numerics)
+        meanings.append(f"{used} = {meaning}")
+        reached += more
+    return hashlib.sha256("\n".join([text, *meanings]).encode()).hexdigest(), reached
+
+
+def _resolve(path: str, numerics: Numerics) -> tuple[str, list[str]]:
+    """The meaning of a dotted path, wherever it is imported from, and the definitions that it reaches."""
+    if path.partition(".")[0] != "archlab":
+        return path, []
+    module, name = _split(path)
+    if name and (numerics.covers(module) or _is_package(module)):
+        source = _source(module)
+        if name in source.bound:
+            return f"{module}:{name}", [f"{module}:{name}"] if numerics.covers(module) else []
+        if name in source.imported:  # passed on from elsewhere
+            passed = [_resolve(each, numerics) for each in source.imported[name]]
+            return " or ".join(meaning for meaning, _ in passed), [each for _, more in passed for each in more]
+    return path, _source(module).everything() if numerics.covers(module) else []
+
+
+@cache
+def _outside(module: str) -> tuple[str, list[str]]:
+    """The hash of a module from outside, and the dotted paths that it imports from archlab, its own package or beside it."""
+    path = existing_file(module)
+    if path.suffix != ".py":  # compiled: all that can be said is whether it is the same
+        return hashlib.sha256(path.read_bytes()).hexdigest(), []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+    paths = dict.fromkeys(path for _, path in imports(tree, package))
+    paths |= dict.fromkeys(alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names)
+    followed = []
+    for imported in paths:
+        if imported.partition(".")[0] == "archlab":
+            followed.append(imported)
+        elif _is_followed(imported, module):
+            followed += [each for each in (imported.rpartition(".")[0], imported) if each and file_of(each)]
+    return hashlib.sha256(CanonicalText(bare=False).of(tree).encode()).hexdigest(), followed
 
 
 def _is_followed(name: str, module: str) -> bool:
     root, own = name.partition(".")[0], module.partition(".")[0]
-    return root in ("archlab", own) or (_folder(own) is not None and _folder(root) == _folder(own))
+    return root == own or (_folder(own) is not None and _folder(root) == _folder(own))
 
 
 @cache
 def _folder(root: str) -> Path | None:
     """The folder that a package or a single module lies in; None for one where many packages are installed."""
-    path = _file(root)
+    path = file_of(root)
     if path is None:
         return None
     folder = path.parent.parent if path.stem == "__init__" else path.parent
     return None if folder.name in ("site-packages", "dist-packages") else folder
+
+
+@cache
+def _split(path: str) -> tuple[str, str]:
+    """The module in a dotted path, and the name in it that the path goes through; empty if the path is that of the module."""
+    parts = path.split(".")
+    length = next(length for length in range(len(parts), 0, -1) if file_of(".".join(parts[:length])))
+    return ".".join(parts[:length]), ".".join(parts[length : length + 1])
+
+
+def _is_package(module: str) -> bool:
+    return existing_file(module).stem == "__init__"
+
+
+@cache
+def _source(module: str) -> Source:
+    path = existing_file(module)
+    return _parsed(module, path.read_text(encoding="utf-8"), is_package=path.stem == "__init__")
+
+
+_parsed = cache(Source)
+
+
+def _is_within(module: str, names: Iterable[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)

@@ -3,7 +3,7 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +107,7 @@ class Ledger(ABC, Generic[J, R]):
 
     @abstractmethod
     def read_job(self, description: dict[str, Any]) -> J:
-        """The job that ``to_dict`` wrote down.
-
-        Raises:
-            ArchlabError: a field or value is unknown to this archlab.
-        """
+        """The job that ``to_dict`` wrote down; refuses fields and values that are unknown to this archlab."""
 
     @abstractmethod
     def read_result(self, row: AnyRow) -> R:
@@ -128,15 +124,9 @@ class Ledger(ABC, Generic[J, R]):
         *,
         unreadable: list[str] | None = None,
     ) -> list[Record[J, R]]:
-        """All jobs that the store knows, oldest first, or those with the given keys, in that order.
+        """All jobs that the store knows, oldest first, or those with the given keys, in that order; those with given statuses.
 
-        Args:
-            keys: which jobs; unknown keys are left out.
-            statuses: which statuses; all by default.
-            unreadable: takes one line for every row that this archlab cannot read; by default such a row is refused.
-
-        Raises:
-            ArchlabError: a row is damaged, or unknown to this archlab.
+        A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each.
         """
         found = []
         for row in self._rows(keys, statuses):
@@ -255,29 +245,27 @@ class Ledger(ABC, Generic[J, R]):
             described = {self.description: job.to_dict()}
             connection.execute(update(self.table).where(self.table.c.key == job.key).values(described))
 
-    def rekey(self) -> tuple[int, int]:
-        """Give every result the key that the present code has for its job: for a change of the code that changes no number.
+    def rekey(self, keys: Mapping[str, str]) -> list[str]:
+        """Give results other keys, all in one transaction; see :func:`archlab.store.rekey.rekey`.
+
+        Args:
+            keys: new keys by old ones. Where two want the same one, the first gets it.
 
         Returns:
-            How many results got a new key, and how many kept an old one because the new one has a result already.
-
-        Raises:
-            ArchlabError: a row cannot be read; nothing has been changed.
+            The old keys of those that got their new one: nothing settled had it, no running job, and no equal result.
         """
-        records = [record for record in self.records() if record.result is not None]
-        taken = {record.key for record in records}
-        moved = kept = 0
+        moved = []
         with self._write() as connection:
-            for record in records:
-                key = record.job.key
-                if key in taken:
-                    kept += key != record.key
+            rows = connection.execute(select(self.table.c.key, self.table.c.status)).all()
+            status: dict[str, Status] = {row.key: row.status for row in rows}
+            for old, new in keys.items():
+                if old not in status or status.get(new) in (*SETTLED, "running", status[old]):
                     continue
-                connection.execute(delete(self.table).where(self.table.c.key == key))  # an attempt without a result
-                connection.execute(update(self.table).where(self.table.c.key == record.key).values(key=key))
-                taken.add(key)
-                moved += 1
-        return moved, kept
+                connection.execute(delete(self.table).where(self.table.c.key == new))
+                connection.execute(update(self.table).where(self.table.c.key == old).values(key=new))
+                status[new] = status.pop(old)
+                moved.append(old)
+        return moved
 
     def delete(self, keys: Sequence[str]) -> int:
         """Delete jobs with their results, except those that are being computed; how many."""
@@ -352,11 +340,7 @@ class Ledger(ABC, Generic[J, R]):
             return connection.execute(change).rowcount == 1
 
     def check_present(self) -> None:
-        """Refuse to go on with a store whose file was deleted or moved away: whatever is written to it would be lost.
-
-        Raises:
-            ArchlabError: the file is not there any more, or another one is in its place.
-        """
+        """Refuse to go on with a store whose file was deleted or moved away: whatever is written to it would be lost."""
         try:
             present = self._file is None or self._file.stat().st_ino == self._inode
         except OSError:

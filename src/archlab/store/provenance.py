@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archlab.machine import cpu_name, output_of, query_gpus
+from archlab.store.fingerprint import chosen_kernels
 
 
 @cache
@@ -17,7 +18,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
     Returns:
         ``host``, ``cpu``, ``gpu`` (None unless ``device`` is ``"cuda"``), ``platform``, the versions of ``python``,
-        ``torch``, ``numpy``, ``archlab`` and ``fla`` (None where it is not installed), and ``commit``: archlab's git commit
+        ``torch``, ``numpy``, ``archlab`` and ``fla`` (None where it is not installed), ``kernels``: the variables of the
+        environment that choose them (:func:`archlab.store.fingerprint.chosen_kernels`), and ``commit``: archlab's git commit
         if it runs from a checkout, with ``-dirty`` appended if the package differs from it, else None.
     """
     return {
@@ -30,6 +32,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "numpy": version("numpy"),
         "archlab": version("archlab"),
         "fla": _fla_version(),
+        "kernels": chosen_kernels(),
         "commit": _commit(),
     }
 

@@ -11,15 +11,10 @@ from archlab.store.schema import language_models, runs, trials
 
 
 def merge(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, int]:
-    """Copy the results and the runs of a store into another one, which is made if it does not exist.
+    """Copy the results and the runs of a store into another one, which is made if it does not exist; refuses what is no store.
 
-    A result that the target has already stays as it is; a run that it has already is not noted twice.
-
-    Returns:
-        How many rows were copied, by table: ``trials``, ``language_models`` and ``runs``.
-
-    Raises:
-        ArchlabError: one of them is no store, or cannot be written.
+    A result that the target has already stays as it is; a run that it has already is not noted twice. Returns how many rows
+    were copied, by table: ``trials``, ``language_models`` and ``runs``.
     """
     origin, where = open_database(source, create=False, filled_by="archlab run SPEC")
     try:

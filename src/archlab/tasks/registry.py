@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from typing_extensions import dataclass_transform
@@ -54,11 +55,9 @@ def register(name: str) -> Callable[[TaskClass], TaskClass]:
 
 @cache
 def _import_tasks() -> None:
-    import archlab.tasks as package
-
-    for module in pkgutil.iter_modules(package.__path__):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name not in _NOT_TASKS:
-            importlib.import_module(f"{package.__name__}.{module.name}")
+            importlib.import_module(f"{__package__}.{module.name}")
 
 
 @cache

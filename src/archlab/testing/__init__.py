@@ -26,3 +26,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"archlab.testing.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'archlab.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,7 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.tasks import IGNORE, Arrays, Split, Task, find_task, registry, sample, setting
+from archlab.tasks import IGNORE, Arrays, Task, registry, sample, setting
+from archlab.tasks.contract import Split
+from archlab.tasks.registry import find_task
 
 
 class TaskContract:

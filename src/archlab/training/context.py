@@ -12,11 +12,8 @@ from archlab.layers.ops.kernels import kernels
 
 @contextmanager
 def computing(kernels_name: str, precision: str, device: str) -> Iterator[None]:
-    """What every training step runs in: denormals flushed, recurrences by the recipe's kernels.
-
-    Raises:
-        ArchlabError: the kernels cannot run here.
-    """
+    """Flush denormals and compute recurrences by the recipe's kernels, as every training step does; refuses kernels that cannot
+    run here."""
     with flushed_denormals(), kernels(kernels_name, device, half=precision == "bf16"):
         yield
 

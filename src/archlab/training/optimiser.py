@@ -13,17 +13,10 @@ def make_optimizer(
     decay_all: bool = False,
     captured: bool = False,
 ) -> torch.optim.AdamW:
-    """Fused AdamW (arXiv 1711.05101).
+    """Fused AdamW (arXiv 1711.05101) of a model whose parameters are all on one device.
 
-    Weight decay acts on matrices only, and never on embeddings or on parameters that a layer exempts.
-
-    Args:
-        model: what is trained; all its parameters are on one device.
-        learning_rate: of every parameter.
-        weight_decay: of the parameters that decay.
-        betas: decay rates of the two moments.
-        decay_all: weight decay on every parameter, as the reference code has it.
-        captured: whether CUDA graphs capture the step; these read the learning rate from the device.
+    Weight decay acts on matrices only, and never on embeddings or on parameters that a layer exempts; with ``decay_all`` on
+    every parameter, as the reference code has it. If CUDA graphs capture the step, they read the learning rate from the device.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     decayed: list[nn.Parameter] = []

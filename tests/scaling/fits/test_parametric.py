@@ -95,8 +95,8 @@ def test_the_asymmetric_loss_punishes_predictions_above_the_loss_most():
     for factor, follows in ((1.1, False), (1 / 1.1, True)):
         spoiled = loss.copy()
         spoiled[::3] *= factor
-        found = fit_parametric(size, tokens, spoiled, method="asymmetric")
-        residual = np.log(found(size, tokens) / loss)
+        found = fit_parametric(N=size, D=tokens, loss=spoiled, method="asymmetric")
+        residual = np.log(found(N=size, D=tokens) / loss)
         assert (abs(np.median(residual)) > 0.02) == follows, residual
 
 
