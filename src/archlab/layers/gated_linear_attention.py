@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count, at_least, below
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.knobs import Factor
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -96,12 +96,8 @@ class HGRN2Config(LayerConfig):
     paper: ClassVar[str] = "arXiv 2404.07904"
     state_knob: ClassVar[str] = "expand_ratio"
 
-    expand_ratio: Count = 16
+    expand_ratio: Divisor = 16
     lower_bound: Annotated[float, at_least(0), below(1)] = 0.0
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "expand_ratio", dim)
 
     @override
     def num_params(self, dim: int, length: int) -> int:
