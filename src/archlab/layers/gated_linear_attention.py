@@ -127,7 +127,7 @@ class DecayingStates(nn.Module, ABC):
     def __init__(self, heads: int, keys: int, values: int) -> None:
         """Of each head ``keys`` channels of keys and ``values`` of values."""
         super().__init__()
-        self.shape = heads, keys, values
+        self.heads, self.shape = heads, (heads, keys, values)
 
     @abstractmethod
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -177,7 +177,7 @@ class GatedLinearAttention(DecayingStates):
 
     @override
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        heads = (*x.shape[:-1], self.shape[0], -1)
+        heads = (*x.shape[:-1], self.heads, -1)
         q, k, v, gate = (at_least_float32(p(x)).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj, self.decay_proj))
         return q * q.shape[-1] ** -0.5, k, v, F.logsigmoid(gate) / self.gate_logit_normalizer
 
