@@ -116,6 +116,7 @@ def test_what_is_stored_is_reused_and_never_computed_again(store, executor, trai
     assert (summary.reused, summary.count("diverged"), summary.computed) == (4, 1, 0)
     assert [type(event) for event in events] == [RunStarted, *[JobReused] * 4, RunEnded]
     assert [event.job for event in events[1:-1]] == trials[::-1]
+    assert [event.result.status for event in events[1:-1]] == ["diverged", "finished", "finished", "finished"]
     assert events[0] == RunStarted(tuple(trials[::-1]), 2)
 
 
