@@ -21,7 +21,7 @@ PUBLIC = {
         "open", "preview", "rekey_store", "report", "run", "sample", "task",
     },
     "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"},
-    "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "divides", "layer", "positive", "register", "registry"},
+    "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},
     "archlab.scaling": {"fit", "fits", "plan", "predict", "report", "train"},
     "archlab.scaling.fits": {
         "EnvelopeFit", "Frontier", "Interval", "IsoFlopFit", "IsoFlopMinimum", "OverTrainingFit", "ParametricFit", "PowerLaw",
