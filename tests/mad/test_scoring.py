@@ -212,6 +212,7 @@ def test_same_records_same_intervals_in_any_order_of_architectures() -> None:
     forward = {a.label: a.interval for a in score(trials, records).architectures}
     backward = {a.label: a.interval for a in score(trials[::-1], records).architectures}
     assert forward == backward
+    assert score(trials, records, seed=0).architectures[0].interval == forward[score(trials, records).architectures[0].label]
     alone = score([t for t in trials if str(t.architecture) == "mlp"], records).architectures[0]
     assert alone.interval == forward["mlp"]
 

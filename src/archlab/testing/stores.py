@@ -236,7 +236,7 @@ class StoreContract(ABC):
         assert [record.key for record in store.records()] == [held.key, kept.key]
         assert other.claim(jobs, 9) == [finished, failed]
 
-    def test_a_description_can_be_replaced(self, store: AnyStore) -> None:
+    def test_a_description_is_replaced_for_its_job_alone(self, store: AnyStore) -> None:
         first, second = self.jobs(2)
         store.finish(first, self.result(1), {})
         store.claim([second], 1)

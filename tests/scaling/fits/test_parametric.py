@@ -49,7 +49,7 @@ def test_a_loss_below_the_floor_and_a_fit_without_a_trade_off_are_refused():
         replace(fit, B=0.0).frontier()
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     st.floats(0.5, 3), st.floats(0.2, 0.6), st.floats(0.2, 0.6), st.floats(0.3, 3.0), st.floats(0.3, 3.0),
 )  # fmt: skip
