@@ -173,11 +173,11 @@ def test_a_race_leaves_out_what_cannot_change_a_score(archlab: CommandLine):
     assert outcome.status == 0, outcome.err
     document = json.loads(outcome.out)
     assert document["complete"] is True
-    assert (document["spending"]["trainings"], document["spending"]["trials_started"]) == (4, 2)
+    assert (document["spending"]["trials"], document["spending"]["trials_started"]) == (4, 2)
     summary, spent = outcome.err.splitlines()[-2:]
     assert "2 trials computed in " in summary
     assert "; 2 not needed: another grid point had solved the setting" in summary
-    assert spent.startswith("2 of 4 trainings left out, 0 dropped; ")
+    assert spent.startswith("2 of 4 trials left out, 0 dropped; ")
     previews = [json.loads(archlab(*command, "--dry-run", "--race", race).out) for race in ("exact", "off")]
     assert [(p["stored"], p["not_needed"], p["flops_left"]) for p in previews] == [(2, 2, 0), (2, 0, previews[1]["flops"] / 2)]
     exhaustive = archlab(*command, "--race", "off")
