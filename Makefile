@@ -39,6 +39,7 @@ check: .venv  ## style, types, layering
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/docstring_openings.py
 
 format: .venv
 	$(BIN)/ruff check --fix
