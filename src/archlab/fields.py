@@ -93,7 +93,7 @@ def check_fields(instance: "DataclassInstance", where: str = "", only: Collectio
         ArchlabError: one line with ``where``, the field, its value and what is allowed.
     """
     with naming(where):
-        for name, hint in _hints(type(instance)):
+        for name, hint in hints(type(instance)):
             if only is None or name in only:
                 object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
 
@@ -121,7 +121,7 @@ def read_fields(cls: type[T], values: Any, where: str = "") -> T:
         for name in values:
             if name not in known:
                 raise unknown("field", str(name), known)
-        for name, hint in _hints(cls):
+        for name, hint in hints(cls):
             field = known.get(name)
             if field and name not in values and field.default is MISSING and field.default_factory is MISSING:
                 raise ArchlabError(f"{name} is missing: give {_described(hint)}")
@@ -133,13 +133,13 @@ class _NotAllowedError(Exception):
 
 
 @cache
-def _hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+def hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
     """The name and hint of every field, in the order of declaration, those of base classes first."""
     names = {f.name for f in fields(cls)}
     found = []
     for base in reversed(cls.__mro__):
-        hints = get_type_hints(base, include_extras=True)
-        found += [(name, hints[name]) for name in get_annotations(base) if name in names]
+        of_base = get_type_hints(base, include_extras=True)
+        found += [(name, of_base[name]) for name in get_annotations(base) if name in names]
     return tuple(found)
 
 

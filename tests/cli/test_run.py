@@ -173,7 +173,7 @@ def test_a_race_leaves_out_what_cannot_change_a_score(archlab: CommandLine):
     assert outcome.status == 0, outcome.err
     document = json.loads(outcome.out)
     assert document["complete"] is True
-    assert (document["spending"]["trainings"], document["spending"]["trainings_started"]) == (4, 2)
+    assert (document["spending"]["trainings"], document["spending"]["trials_started"]) == (4, 2)
     summary, spent = outcome.err.splitlines()[-2:]
     assert "2 trials computed in " in summary
     assert "; 2 not needed: another grid point had solved the setting" in summary
@@ -182,7 +182,7 @@ def test_a_race_leaves_out_what_cannot_change_a_score(archlab: CommandLine):
     assert [(p["stored"], p["not_needed"], p["flops_left"]) for p in previews] == [(2, 2, 0), (2, 0, previews[1]["flops"] / 2)]
     exhaustive = archlab(*command, "--race", "off")
     assert json.loads(exhaustive.out)["architectures"] == document["architectures"]
-    assert json.loads(exhaustive.out)["spending"]["trainings_started"] == 4
+    assert json.loads(exhaustive.out)["spending"]["trials_started"] == 4
 
 
 def test_ctrl_c_keeps_what_is_finished(archlab: CommandLine, tmp_path: Path, no_training):

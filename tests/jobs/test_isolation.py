@@ -37,7 +37,8 @@ class Mode(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-MODE, INFERENCE, RANDOM, EINSUM = Mode(), torch.inference_mode(), torch.get_rng_state(), torch.backends.opt_einsum.enabled
+MODE, INFERENCE, EINSUM = Mode(), torch.inference_mode(), torch.backends.opt_einsum.enabled
+DRAWN: list[torch.Tensor] = []
 
 CHANGES = {
     "torch's default dtype": (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
@@ -101,7 +102,10 @@ CHANGES = {
         lambda: torch.nn.modules.module.register_module_forward_hook(lambda *_: None),
         lambda: torch.nn.modules.module._global_forward_hooks.clear(),
     ),
-    "torch's random numbers": (lambda: torch.manual_seed(7), lambda: torch.set_rng_state(RANDOM)),
+    "torch's random numbers": (
+        lambda: (DRAWN.append(torch.get_rng_state()), torch.rand(1)),
+        lambda: torch.set_rng_state(DRAWN.pop()),
+    ),
     "the rounding of floats": (lambda: round_up(True), lambda: round_up(False)),
     "torch's autocast on the GPU": (
         lambda: torch.set_autocast_enabled("cuda", True),

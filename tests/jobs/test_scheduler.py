@@ -199,13 +199,16 @@ def test_running_jobs_that_are_not_needed_are_stopped_given_back_and_counted(sto
 
 
 def test_a_listener_that_raises_ends_the_run_with_the_claims_given_back(store, executor):
+    events = []
+
     def raise_error(event):
         if isinstance(event, JobFinished):
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        run(make_trials(9), store, executor, listeners=[raise_error])
+        run(make_trials(9), store, executor, listeners=[raise_error, events.append])
     assert {record.status for record in store.records()} == {"finished"}
+    assert [event.interrupted for event in of(RunEnded, events)] == [True]
 
 
 # Several runs on one store

@@ -191,7 +191,7 @@ HARMLESS = [
     ("archlab/tasks/contract.py", "_LARGEST = 1 << 20", "_LARGEST = 1 << 21"),
     ("archlab/tasks/contract.py", "Count\n", "Annotated[int, between(1, 1 << 30)]\n"),
     ("archlab/tasks/selective_copying.py", "does not fit in length={", "is too many for length={"),
-    ("archlab/layers/mamba.py", "or 0 for a sixteenth of the width", "or 0 for width / 16"),
+    ("archlab/layers/mlp.py", "no inner channel is left", "there is no inner channel"),
     ("archlab/layers/ops/members.py", "transforms other than vmap", "only vmap is known"),
     ("archlab/layers/ops/kernels.py", "they need a GPU: choose", "choose"),
     ("archlab/corpora/order.py", "places {places.min()} to", "from {places.min()} to"),
@@ -230,7 +230,7 @@ HARMFUL = [
     ("archlab/architectures/spec.py", 'config.kind == "sequence"', 'config.kind != "sequence"', {0, 1, 2}),
     ("archlab/layers/ops/rms_norm.py", ".square()).div_", ".square()).mul_", {0, 1, 2}),
     ("archlab/layers/mamba.py", "+ self.D * x_lbc", "- self.D * x_lbc", {MAMBA}),
-    ("archlab/layers/mamba.py", "d_state: int = 4", "d_state: int = 8", {MAMBA}),
+    ("archlab/layers/mamba.py", "d_state: Count = 4", "d_state: Count = 8", {MAMBA}),
     ("archlab/layers/mamba.py", "(self.dt_bias, self.A_log, self.D):", "(self.dt_bias, self.A_log):", {MAMBA}),
     ("archlab/layers/mamba.py", "import ShortConv", "import _ShiftedMultiplyAdd as ShortConv", {MAMBA}),
     ("archlab/layers/ops/step_size.py", "DT_MIN, DT_MAX = 1e-3, 1e-1", "DT_MIN, DT_MAX = 1e-4, 1e-1", {MAMBA}),
@@ -306,6 +306,7 @@ CHANGES_NO_NUMBER = {
 }
 """Functions outside the numerics that a training may call, beside those of :data:`CHECKS`."""
 CHECKS = {
+    "archlab.fields",
     "archlab.layers.contract",
     "archlab.layers.external.check",
     "archlab.layers.knobs",

@@ -25,36 +25,26 @@ class Corpus:
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
-    """``source``, ``tokenizer``, ``vocab_size``, ``dtype``, ``hash``, and per split its documents, bytes and tokens."""
-
-    @property
-    def source(self) -> str:
-        """Where its documents came from, as :func:`prepare` was asked."""
-        return str(self.manifest["source"])
-
-    @property
-    def tokenizer(self) -> str:
-        """What cut them into tokens."""
-        return str(self.manifest["tokenizer"])
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens are below this."""
-        return int(self.manifest["vocab_size"])
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of vocabulary size and the tokens of both splits: equal exactly where the data is."""
-        return str(self.manifest["hash"])
+    source: str
+    """Where its documents came from, as :func:`prepare` was asked."""
+    tokenizer: str
+    """The tokenizer that cut them into tokens."""
+    vocab_size: int
+    """Tokens are below this."""
+    dtype: str
+    """Type of the tokens on disk."""
+    hash: str
+    """SHA-256 of vocabulary size and the tokens of both splits: equal exactly where the data is."""
+    splits: Mapping[Split, Mapping[str, int]]
+    """Number of ``documents``, ``bytes`` and ``tokens`` of each split."""
 
     def num_tokens(self, split: Split) -> int:
         """Tokens of a split, the ends of its documents included."""
-        return int(self.manifest["splits"][split]["tokens"])
+        return self.splits[split]["tokens"]
 
     def num_bytes(self, split: Split) -> int:
         """Bytes of its documents: turns nats a token into bits a byte, which compares across tokenizers."""
-        return int(self.manifest["splits"][split]["bytes"])
+        return self.splits[split]["bytes"]
 
     def tokens(self, split: Split) -> NDArray[np.unsignedinteger[Any]]:
         """The stream of a split, memory-mapped: a read-only vector of unsigned integers."""
@@ -103,7 +93,7 @@ class Corpus:
 
     @cached_property
     def _streams(self) -> dict[Split, NDArray[np.unsignedinteger[Any]]]:
-        dtype = np.dtype(self.manifest["dtype"])
+        dtype = np.dtype(self.dtype)
         return {split: np.memmap(stream_path(self.folder, split), dtype, mode="r") for split in SPLITS}
 
 

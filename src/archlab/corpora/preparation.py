@@ -24,7 +24,7 @@ Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
 _FORMAT = 2
-"""Of the files and of what tokenizers and splits do: another number prepares again."""
+"""Version of the files and of tokenizers and splits: with another number a corpus is prepared again."""
 
 
 def prepare(
@@ -86,14 +86,12 @@ def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: f
 def _whole(place: Path) -> Corpus | None:
     """The corpus at a place, if it is there with all its bytes."""
     try:
-        manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
-        size = np.dtype(manifest["dtype"]).itemsize
-        for split in SPLITS:
-            if stream_path(place, split).stat().st_size != size * manifest["splits"][split]["tokens"]:
-                return None
+        corpus = Corpus(place, **json.loads((place / "manifest.json").read_text(encoding="utf-8")))
+        size = np.dtype(corpus.dtype).itemsize
+        whole = all(stream_path(place, split).stat().st_size == size * corpus.num_tokens(split) for split in SPLITS)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Corpus(place, manifest)
+    return corpus if whole else None
 
 
 def _write(folder: Path, source: Source, tokenizer_name: str, validation_fraction: float) -> None:

@@ -29,7 +29,7 @@ _END = "<|endoftext|>"
 _KNOWN_ENDS = (_END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _BATCH = 256
 _MOST_STRANGE = 0.1
-"""Of letters that the tokenizer of DNA does not know: gaps and ambiguous bases are fewer, proteins and RNA have more."""
+"""Largest fraction of letters that DNA has besides A, C, G and T: gaps and ambiguous bases are fewer, proteins have more."""
 _SMALLEST_BPE = 257
 """Every byte and the end."""
 
@@ -84,7 +84,7 @@ class DNATokenizer(TableTokenizer):
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """What the package ``tokenizers`` offers; documents are read as UTF-8, bytes that are not are replaced."""
+    """A tokenizer of the package ``tokenizers``; documents are read as UTF-8, bytes that are not are replaced."""
 
     def __init__(self, tokenizer: Any, end: int) -> None:
         self.tokenizer, self.end = tokenizer, end
@@ -98,7 +98,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
-    """What makes the tokenizer of a name from the training documents; only ``bpe`` reads them.
+    """The function that makes the tokenizer of a name from the training documents; only ``bpe`` reads them.
 
     An ArchlabError says that the name is unknown, a package is missing, or the tokenizer cannot be loaded.
     """

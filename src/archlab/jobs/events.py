@@ -8,34 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from archlab.store.ledger import Described
 
-class Job(Protocol):
+
+class Job(Described, Protocol):
     """A piece of work that is computed at most once: a trial, or the training run of a language model."""
-
-    @property
-    def key(self) -> str:
-        """Hash of everything that can change the result, and of nothing else."""
-        ...
 
     @property
     def flops(self) -> float:
         """FLOPs that the job takes if it runs to its end."""
-        ...
 
     @property
     def device(self) -> str:
         """``"cpu"`` or ``"cuda"``."""
-        ...
 
     @property
     def origin(self) -> str:
         """The modules from outside archlab that compute the job; empty if there are none. Jobs of different origins share no
         process."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The run is over; with ``interrupted`` before its time (Ctrl-C, or a store that cannot be written)."""
+    """The run is over; with ``interrupted`` before its time (Ctrl-C, a store that cannot be written, or any other error)."""
 
     summary: "RunSummary"
     interrupted: bool = False

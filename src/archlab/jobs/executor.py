@@ -24,13 +24,13 @@ Work = Callable[[Sequence[J], Callable[[int, P], None], Sequence[Thresholds]], I
 class Executor(Protocol[J, P_co, R]):
     """Where jobs run. A context manager: leaving it shuts the executor down.
 
-    The constructor of an implementation takes its :data:`Work`. :class:`archlab.testing.ExecutorContract` checks the rest.
+    An implementation inherits from it; its constructor takes its :data:`Work`. :class:`archlab.testing.ExecutorContract` checks
+    the rest.
     """
 
     @property
     def num_workers(self) -> int:
         """Groups of jobs that run at once."""
-        ...
 
     def submit(
         self, jobs: Sequence[J], on_progress: Callable[[J, P_co], None], thresholds: Sequence[Thresholds] | None = None
@@ -47,14 +47,12 @@ class Executor(Protocol[J, P_co, R]):
             :class:`WorkerDiedError` if it took its worker with it on every attempt, and
             ``concurrent.futures.CancelledError`` if the job was stopped, or the executor shut down, before it ended.
         """
-        ...
 
     def stop(self, future: Future[R]) -> None:
         """End a submitted job if it has not ended; the others are not touched.
 
         Its worker is free at once, or when the last job that is computed together with it has ended.
         """
-        ...
 
     def shutdown(self, grace: float = 0.0) -> None:
         """End at once: jobs that wait are cancelled, those that run are killed. May be called again.
@@ -62,21 +60,18 @@ class Executor(Protocol[J, P_co, R]):
         Args:
             grace: seconds that running jobs have to end by themselves, after a SIGTERM, before they are killed.
         """
-        ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.shutdown()
 
 
 class JobError(Exception):
-    """A job raised an exception.
-
-    ``str()`` is its reason in one line.
-    """
+    """A job raised an exception: the reason in one line, which is its text, and the end of the traceback."""
 
     def __init__(self, reason: str, traceback: str) -> None:
-        """Args: the reason in one line, and the end of the traceback."""
         super().__init__(reason, traceback)
         self.reason, self.traceback = reason, traceback
 
@@ -94,9 +89,7 @@ def explained(error: BaseException) -> tuple[str, str]:
     return reason, f"{reason}\n{error.traceback}" if isinstance(error, JobError) else reason
 
 
-EXECUTORS: dict[str, str] = {
-    "local": "archlab.jobs.local:LocalExecutor",
-}
+EXECUTORS = {"local": "archlab.jobs.local:LocalExecutor"}
 """Every executor by the name that ``--executor`` takes: the module and class that implement it."""
 
 

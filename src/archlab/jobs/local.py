@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic
+
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work, WorkerDiedError
+from archlab.jobs.executor import Executor, J, JobError, P, R, Thresholds, Work, WorkerDiedError
 from archlab.jobs.worker import WORKER_VARIABLE, environment, serve
 from archlab.machine import Device, available_cores, visible_gpus
 
@@ -21,7 +22,7 @@ ATTEMPTS = 2
 """Number of tries of a job that takes its worker with it."""
 
 
-class LocalExecutor(Generic[J, P, R]):
+class LocalExecutor(Executor[J, P, R]):
     """One single-threaded worker process a core, or one a GPU. Workers start when jobs need them.
 
     A worker that dies takes the jobs with it that it was computing; a fresh worker tries them again. A worker serves jobs of
@@ -40,11 +41,10 @@ class LocalExecutor(Generic[J, P, R]):
                 raise ArchlabError("workers import the script that starts them: run jobs under `if __name__ == '__main__':`")
         if num_workers is not None and num_workers < 1:
             raise ArchlabError(f"workers={num_workers}: must be at least 1")
-        gpus = visible_gpus() if device == "cuda" else None
-        if gpus == []:
+        self._gpus = visible_gpus() if device == "cuda" else None
+        if self._gpus == []:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
-        self._gpus = gpus
-        self._num_workers = num_workers or (len(gpus) if gpus else available_cores())
+        self._num_workers = num_workers or (len(self._gpus) if self._gpus else available_cores())
         self._work = work
         self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="archlab-worker")
         self._lock = threading.Condition()
@@ -54,14 +54,14 @@ class LocalExecutor(Generic[J, P, R]):
         self._closed = False
 
     @property
+    @override
     def num_workers(self) -> int:
-        """Groups of jobs that run at once."""
         return self._num_workers
 
+    @override
     def submit(
         self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds] | None = None
     ) -> list[Future[R]]:
-        """Queue jobs for the next free worker, as :meth:`archlab.jobs.executor.Executor.submit` says."""
         group: _Group[J, P, R] = _Group(jobs, on_progress, thresholds or [{}] * len(jobs), [Future() for _ in jobs])
         self._groups.update(dict.fromkeys(group.futures, group))
         for future in group.futures:
@@ -69,15 +69,15 @@ class LocalExecutor(Generic[J, P, R]):
         self._threads.submit(self._run, group).add_done_callback(group.settle)
         return group.futures
 
+    @override
     def stop(self, future: Future[R]) -> None:
-        """End a job; a worker that nobody waits for any more is killed."""
         with self._lock:
             group = self._groups.get(future)
             if future.cancel() and group is not None and group.is_over() and group.worker is not None:
                 group.worker.kill()
 
+    @override
     def shutdown(self, grace: float = 0.0) -> None:
-        """Kill all workers, after ``grace`` seconds in which running jobs may end by themselves."""
         with self._lock:
             self._closed = True
             workers = [worker for worker in self._workers if worker is not None]
@@ -85,7 +85,7 @@ class LocalExecutor(Generic[J, P, R]):
         self._threads.shutdown(wait=False, cancel_futures=True)
         if grace:
             for worker in workers:
-                worker.terminate()
+                worker.process.terminate()
             with self._lock:
                 self._lock.wait_for(self._is_idle, timeout=grace)
         for worker in workers:
@@ -98,12 +98,6 @@ class LocalExecutor(Generic[J, P, R]):
 
     def _is_idle(self) -> bool:
         return len(self._free_slots) == self._num_workers
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.shutdown()
 
     def _run(self, group: "_Group[J, P, R]") -> None:
         with self._lock:
@@ -190,10 +184,10 @@ class _Worker(Generic[J, P, R]):
         context = multiprocessing.get_context("spawn")
         requests, self._requests = context.Pipe(duplex=False)
         self._replies, replies = context.Pipe(duplex=False)
-        self._process = context.Process(target=serve, args=(requests, replies, work), daemon=True)
+        self.process = context.Process(target=serve, args=(requests, replies, work), daemon=True)
         self._killed = False
         with _inherited(environment(gpu)):
-            self._process.start()
+            self.process.start()
         requests.close()
         replies.close()
 
@@ -221,7 +215,7 @@ class _Worker(Generic[J, P, R]):
         finally:
             if not done:  # replies of these jobs must never be taken for those of the next
                 self.kill()
-                self._process.join()
+                self.process.join()
 
     def _send(self, request: bytes) -> None:
         try:
@@ -232,37 +226,34 @@ class _Worker(Generic[J, P, R]):
     def _receive(self) -> tuple[str, Any]:
         try:
             while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
-                if not self._process.is_alive() and not self._replies.poll():
+                if not self.process.is_alive() and not self._replies.poll():
                     raise EOFError
             return self._replies.recv()  # type: ignore[no-any-return]
         except OSError as error:
             raise EOFError from error
 
     def is_alive(self) -> bool:
-        return not self._killed and self._process.is_alive()  # the signal may still be on its way
+        return not self._killed and self.process.is_alive()  # the signal may still be on its way
 
     def cause_of_death(self) -> str:
         """How the process ended, as a predicate."""
-        self._process.join()
-        code = self._process.exitcode or 0
+        self.process.join()
+        code = self.process.exitcode or 0
         if code >= 0:
             return f"ended with status {code}"
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
-    def terminate(self) -> None:
-        self._process.terminate()
-
     def kill(self) -> None:
         """End the process, and all that its jobs have started."""
         self._killed = True
         with suppress(ProcessLookupError, PermissionError):  # it leads a group as soon as it serves
-            os.killpg(self._process.pid or 0, signal.SIGKILL)
-        self._process.kill()
+            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        self.process.kill()
 
     def close(self) -> None:
-        self._process.join()
-        self._process.close()
+        self.process.join()
+        self.process.close()
         self._requests.close()
         self._replies.close()
 

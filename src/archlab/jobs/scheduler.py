@@ -5,10 +5,12 @@ import time
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
+
+from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.jobs.events import (
@@ -36,17 +38,8 @@ POLL_SECONDS = 0.5
 """Time between two looks at the jobs that another run holds."""
 
 
-class Result(Protocol):
-    """The outcome of a job."""
-
-    @property
-    def status(self) -> Any:
-        """``"finished"``, ``"diverged"`` or ``"dropped"``."""
-        ...
-
-
 J = TypeVar("J", bound=Job)
-R = TypeVar("R", bound=Result)
+R = TypeVar("R")
 
 
 class Policy(Generic[J, R]):
@@ -77,8 +70,8 @@ class Policy(Generic[J, R]):
 class MostExpensiveFirst(Policy[J, R]):
     """Starts the jobs with the most FLOPs first, so that none of them runs alone at the end."""
 
+    @override
     def order(self, waiting: Mapping[str, J], running: Collection[J]) -> list[J]:
-        """The jobs by falling FLOPs."""
         return sorted(waiting.values(), key=lambda job: -job.flops)
 
 
@@ -105,10 +98,21 @@ def run(
         grace: seconds that running jobs have to end by themselves if the run ends early.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C; the claims are given back and :class:`RunEnded` has been sent.
+        KeyboardInterrupt: after Ctrl-C.
         ArchlabError: the store can no longer be written, or is gone; what it holds is intact.
+
+    Whatever is raised, the claims are given back and :class:`RunEnded` has been sent.
     """
-    return _Run(jobs, store, executor, policy or Policy(), listeners, grace).run()
+    pending = {job.key: job for job in jobs}
+    return _Run(
+        store=store,
+        executor=executor,
+        policy=policy or Policy(),
+        listeners=listeners,
+        grace=grace,
+        pending=pending,
+        summary=RunSummary(total=len(pending)),
+    ).run()
 
 
 @dataclass(frozen=True)
@@ -122,26 +126,22 @@ class _Running(Generic[J, R]):
     """Keys of the jobs that are computed together with it, itself included."""
 
 
+@dataclass(eq=False, kw_only=True)
 class _Run(Generic[J, R]):
     """The state of a run."""
 
-    def __init__(
-        self,
-        jobs: Iterable[J],
-        store: Ledger[J, R],
-        executor: Executor[J, Any, R],
-        policy: Policy[J, R],
-        listeners: Sequence[Listener],
-        grace: float,
-    ) -> None:
-        self.store, self.executor, self.policy, self.listeners, self.grace = store, executor, policy, listeners, grace
-        self.pending = {job.key: job for job in jobs}
-        self.running: dict[str, _Running[J, R]] = {}
-        self.stopped: set[str] = set()
-        self.messages: queue.SimpleQueue[tuple[J, Any]] = queue.SimpleQueue()
-        self.summary = RunSummary(total=len(self.pending))
-        self.last_heartbeat = time.monotonic()
-        self.waiting_for: tuple[str, ...] = ()
+    store: Ledger[J, R]
+    executor: Executor[J, Any, R]
+    policy: Policy[J, R]
+    listeners: Sequence[Listener]
+    grace: float
+    pending: dict[str, J]
+    summary: RunSummary
+    running: dict[str, _Running[J, R]] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+    messages: queue.SimpleQueue[tuple[J, Any]] = field(default_factory=queue.SimpleQueue)
+    last_heartbeat: float = field(default_factory=time.monotonic)
+    waiting_for: tuple[str, ...] = ()
 
     def run(self) -> RunSummary:
         try:
@@ -150,22 +150,21 @@ class _Run(Generic[J, R]):
             while self.pending or self.running:
                 self.submit()
                 self.listen()
-        except BaseException as error:
+        except BaseException:
             self.stop()
-            if isinstance(error, KeyboardInterrupt | ArchlabError):
-                self.end(interrupted=True)
+            self.summary.wall_seconds = time.monotonic() - self.summary.started
+            for listener in self.listeners:  # every one is told, even if the error is another's, or its own
+                with suppress(Exception):
+                    listener(RunEnded(self.summary, interrupted=True))
             raise
         self.store.release()
-        return self.end(interrupted=False)
+        self.summary.wall_seconds = time.monotonic() - self.summary.started
+        self.emit(RunEnded(self.summary))
+        return self.summary
 
     def emit(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
-
-    def end(self, *, interrupted: bool) -> RunSummary:
-        self.summary.wall_seconds = time.monotonic() - self.summary.started
-        self.emit(RunEnded(self.summary, interrupted))
-        return self.summary
 
     def reuse(self) -> None:
         """Take over the results that the store has, from before or from other runs, and leave out what they make unnecessary."""
@@ -221,9 +220,8 @@ class _Run(Generic[J, R]):
         if self.policy.group_size == 1:
             return [first]
         same = self.policy.group(first)
-        others = [
-            job for job in candidates if job.key in self.pending and job.key != first.key and self.policy.group(job) == same
-        ]
+        left = [job for job in candidates if job.key in self.pending and job.key != first.key]
+        others = [job for job in left if self.policy.group(job) == same]
         return [first, *self.store.claim(others, self.policy.group_size - 1, self.policy.settled)]
 
     def listen(self) -> None:

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural
-from archlab.layers.contract import LayerConfig, divides_evenly, nearest_divisor
+from archlab.layers.contract import EvenDivisor, LayerConfig, nearest_divisor
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.ops.rotary_attention import rotary_attention
 from archlab.layers.ops.sliding_attention import scored_pairs, sliding_attention
@@ -110,12 +110,8 @@ class AttentionConfig(LayerConfig):
     paper: ClassVar[str] = "arXiv 1706.03762, 2104.09864"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 1
+    heads: EvenDivisor = 1
     """Heads; each is ``dim / heads`` wide, an even number."""
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides_evenly(self, "heads", dim)
 
     @property
     @override
@@ -199,7 +195,7 @@ class GroupedQueryAttentionConfig(AttentionConfig):
 
     paper: ClassVar[str] = "arXiv 2305.13245, 2104.09864"
 
-    heads: Count = 16
+    heads: EvenDivisor = 16
     kv_heads: Count = 4
     """Heads of keys and values, each for ``heads / kv_heads`` heads of queries; 1 is multi-query attention."""
     window: Natural = 0

@@ -10,12 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.fields import check_fields
+from archlab.fields import Bound, check_fields, hints
 from archlab.layers.knobs import knob_text
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     State = dict[str, Tensor]
 
 Kind = Literal["sequence", "channel"]
+
+_DIVIDES, _DIVIDES_EVENLY = (Bound(lambda value: value >= 1, words) for words in 2 * ["of at least 1"])
+Divisor = Annotated[int, _DIVIDES]
+"""A knob that divides the width."""
+EvenDivisor = Annotated[int, _DIVIDES_EVENLY]
+"""A knob that splits the width into parts of even width."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,13 @@ class LayerConfig(ABC):
         """Whether a token attends to the whole past before it; a class variable where no knob decides."""
         return False
 
-    def validate(self, dim: int) -> None:  # noqa: B027 - most layers fit every width
-        """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``."""
+    def validate(self, dim: int) -> None:
+        """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``: every :data:`Divisor` must divide it."""
+        for knob, hint in hints(type(self)):
+            if _DIVIDES in get_args(hint):
+                divides(self, knob, dim)
+            if _DIVIDES_EVENLY in get_args(hint):
+                divides_evenly(self, knob, dim)
 
     @abstractmethod
     def num_params(self, dim: int, length: int) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule, unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -32,14 +32,10 @@ class DeltaNetConfig(LayerConfig):
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 8
+    heads: Divisor = 8
     expand_v: Count = 1
     d_conv: Count = 4
     allow_neg_eigval: bool = False
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
 
     def _head(self, dim: int) -> tuple[int, int]:
         """Widths of a head's keys and values."""

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count, at_least, below
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.knobs import Factor
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -96,12 +96,8 @@ class HGRN2Config(LayerConfig):
     paper: ClassVar[str] = "arXiv 2404.07904"
     state_knob: ClassVar[str] = "expand_ratio"
 
-    expand_ratio: Count = 16
+    expand_ratio: Divisor = 16
     lower_bound: Annotated[float, at_least(0), below(1)] = 0.0
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "expand_ratio", dim)
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -129,9 +125,9 @@ class DecayingStates(nn.Module, ABC):
     out_proj: nn.Linear
 
     def __init__(self, heads: int, keys: int, values: int) -> None:
-        """Of each head ``keys`` channels of keys and ``values`` of values."""
+        """Heads with ``keys`` channels of keys and ``values`` channels of values each."""
         super().__init__()
-        self.shape = heads, keys, values
+        self.heads, self.shape = heads, (heads, keys, values)
 
     @abstractmethod
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -181,7 +177,7 @@ class GatedLinearAttention(DecayingStates):
 
     @override
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        heads = (*x.shape[:-1], self.shape[0], -1)
+        heads = (*x.shape[:-1], self.heads, -1)
         q, k, v, gate = (at_least_float32(p(x)).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj, self.decay_proj))
         return q * q.shape[-1] ** -0.5, k, v, F.logsigmoid(gate) / self.gate_logit_normalizer
 

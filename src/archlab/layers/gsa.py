@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import (
     chunk_size,
     decayed_linear_attention,
@@ -32,13 +32,9 @@ class GSAConfig(LayerConfig):
     state_knob: ClassVar[str] = "num_slots"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 4
+    heads: Divisor = 4
     num_slots: Count = 8
     gate_logit_normalizer: Count = 8
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
         return 4 * dim * dim + dim * self.heads * self.num_slots

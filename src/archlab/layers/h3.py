@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.knobs import Even
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_heads_flops
@@ -34,13 +34,9 @@ class H3Config(LayerConfig):
     paper: ClassVar[str] = "arXiv 2212.14052"
     state_knob: ClassVar[str] = "d_state"
 
-    head_dim: Count = 8
+    head_dim: Divisor = 8
     d_state: Even = 2
     d_conv: Count = 4
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "head_dim", dim)
 
     @override
     def num_params(self, dim: int, length: int) -> int:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides, total
+from archlab.layers.contract import Divisor, LayerConfig, total
 from archlab.layers.ops.gated_long_conv import gated_long_conv, tied_short_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_flops, conv_heads_flops
@@ -48,6 +48,7 @@ class _HyenaConfig(LayerConfig):
 
     @override
     def validate(self, dim: int) -> None:
+        super().validate(dim)
         projected = _NUM_PROJECTIONS * self._sizes(dim)[0]
         if projected % self.proj_groups:
             raise ArchlabError(
@@ -147,7 +148,7 @@ class MultiHeadHyenaConfig(_HyenaConfig):
     paper: ClassVar[str] = "arXiv 2310.18780"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 16
+    heads: Divisor = 16
     proj_groups: Count = 4
     filter_order: Count = 2
     filter: Literal["implicit", "rtf"] = "implicit"
@@ -155,11 +156,6 @@ class MultiHeadHyenaConfig(_HyenaConfig):
     @override
     def _sizes(self, dim: int) -> tuple[int, int]:
         return dim, self.heads
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
-        super().validate(dim)
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Bound, Count
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.feature_map import FEATURE_MAPS, Taylor
 from archlab.layers.ops.linear_attention import chunk_size, linear_attention, linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -29,13 +29,9 @@ class LinearAttentionConfig(LayerConfig):
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 1
+    heads: Divisor = 1
     feature_map: Annotated[str, Bound(FEATURE_MAPS.__contains__, f"from {', '.join(FEATURE_MAPS)}")] = "elementwise-product"
     normalize: bool = True
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -84,12 +80,8 @@ class BasedConfig(LayerConfig):
     state_knob: ClassVar[str] = "feature_dim"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 8
+    heads: Divisor = 8
     feature_dim: Count = 4
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
 
     @override
     def num_params(self, dim: int, length: int) -> int:

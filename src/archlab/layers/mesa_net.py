@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -33,12 +33,8 @@ class MesaNetConfig(LayerConfig):
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 16
+    heads: Divisor = 16
     d_conv: Count = 4
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
 
     def _weights(self, dim: int) -> int:
         return 4 * dim * dim + 2 * dim * self.heads

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides_evenly
+from archlab.layers.contract import EvenDivisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
@@ -30,11 +29,7 @@ class MLSTMConfig(LayerConfig):
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 4
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides_evenly(self, "heads", dim)
+    heads: EvenDivisor = 4
 
     def _weights(self, dim: int) -> int:
         return 4 * dim * dim + 2 * dim * self.heads

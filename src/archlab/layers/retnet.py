@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides_evenly
+from archlab.layers.contract import EvenDivisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.rotary import rotate
@@ -30,12 +30,8 @@ class RetNetConfig(LayerConfig):
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 16
+    heads: EvenDivisor = 16
     expand_v: Count = 2
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides_evenly(self, "heads", dim)
 
     @override
     def num_params(self, dim: int, length: int) -> int:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
@@ -33,12 +33,12 @@ class RWKV5Config(LayerConfig):
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 8
+    heads: Divisor = 8
 
     @override
     def validate(self, dim: int) -> None:
-        # Refuse heads that do not divide the width, or of one channel, which a norm would leave at zero.
-        divides(self, "heads", dim)
+        # A norm would leave a head of one channel at zero.
+        super().validate(dim)
         if dim == self.heads:
             raise ArchlabError(
                 f"{self.name}(heads={self.heads}): a head needs at least 2 channels, width {dim} leaves it 1; use fewer heads"

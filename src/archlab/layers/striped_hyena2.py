@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count
-from archlab.layers.contract import LayerConfig, divides
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.long_conv import causal_conv_step, conv_flops
 from archlab.layers.ops.precision import no_autocast
@@ -47,11 +47,7 @@ class _GroupedHyenaConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2503.01868"
 
-    group_size: Count = 16
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "group_size", dim)
+    group_size: Divisor = 16
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -128,7 +124,7 @@ class HyenaLIConfig(_GroupedHyenaConfig):
 
     state_knob: ClassVar[str] = "d_state"
 
-    group_size: Count = 1
+    group_size: Divisor = 1
     d_state: Count = 16
 
     @override

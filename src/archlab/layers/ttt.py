@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.fields import Count, Positive
-from archlab.layers.contract import LayerConfig, divides_evenly
+from archlab.layers.contract import EvenDivisor, LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.registry import register
@@ -28,13 +28,9 @@ class TTTLinearConfig(LayerConfig):
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: Count = 8
+    heads: EvenDivisor = 8
     mini_batch: Count = 16
     base_lr: Positive = 1.0
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides_evenly(self, "heads", dim)
 
     def _inner(self, dim: int) -> int:
         """Scalars of the linear models of all heads: weights and biases."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run sets out to compute."""
+    """The trials that a run sets out to compute."""
 
     protocol: Protocol
     architectures: tuple[Architecture, ...]

@@ -64,7 +64,7 @@ class Results:
         for remembered in self._remembered():
             run, plan = remembered.run, remembered.plan
             trials = plan.trials()
-            done = spending((trial, results.get(trial)) for trial in trials).trainings
+            done = spending((trial, results.get(trial)) for trial in trials).trials
             rows.append(
                 {
                     "number": run.number,

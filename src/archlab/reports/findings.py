@@ -53,9 +53,9 @@ def reading(scores: Scores) -> str:
 
 def spent(spending: Spending) -> str:
     """The compute that early stopping and racing have saved."""
-    left_out = spending.trainings - spending.trainings_started
+    left_out = spending.trials - spending.trials_started
     text = (
-        f"{left_out} of {count(spending.trainings, 'training')} left out, {spending.dropped} dropped; "
+        f"{left_out} of {count(spending.trials, 'trial')} left out, {spending.dropped} dropped; "
         f"{human(spending.steps_spent)} of {human(spending.steps)} steps and {spending.flops_spent:.3g} of "
         f"{spending.flops:.3g} FLOPs spent: {percent(spending.saved)}\N{NO-BREAK SPACE}% saved by stopping early and by racing"
     )

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from archlab.format import count, duration, human
 from archlab.reports.panels import Table
-from archlab.scaling.analysis.hybridisation import BestFraction, Sweep
+from archlab.scaling.analysis.hybridisation import Sweep
 from archlab.scaling.analysis.off_optimal import FRACTIONS, OverTraining
 from archlab.scaling.api import Prediction, Predictions
 from archlab.scaling.estimate import Cost
-from archlab.scaling.fits import IsoFlopFit, OverTrainingFit, ParametricFit, StateFit
+from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
 from archlab.scaling.ladder import Ladder
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 from archlab.scaling.study_fit import StudyFit
@@ -97,7 +97,8 @@ def sweep_table(sweeps: Iterable[Sweep]) -> Table | None:
         for best in sweep.best:
             losses = {sweep.fractions[label]: loss for label, loss in best.losses.items()}
             cells = (f"{losses[fraction]:.4f}" if fraction in losses else "–" for fraction in fractions)
-            rows.append([f"{best.budget:.3g}", ", ".join(sweep.layers), fraction_text(best), *cells])
+            fraction = interval(best.fraction, ".2f") if best.bracketed else f"{best.fraction.value:.2f}, not bracketed"
+            rows.append([f"{best.budget:.3g}", ", ".join(sweep.layers), fraction, *cells])
     note = (
         "Attention among the layers that mix the sequence; each architecture at its own best size. The best fraction is the "
         "minimum of a parabola through the best and its neighbours; it is not bracketed where it is the smallest or largest."
@@ -120,8 +121,12 @@ def off_optimal_table(fit: StudyFit) -> Table | None:
 
 def over_training_table(fit: StudyFit) -> Table | None:
     """The over-training law of every architecture; None if there is none."""
-    laws = {label: law for label, law in fit.over_training.items() if isinstance(law, OverTraining)}
-    rows = [[label, over_training_text(law.fit), f"{100 * law.error:.2f} %"] for label, law in laws.items()]
+    rows = []
+    for label, law in fit.over_training.items():
+        if isinstance(law, OverTraining):
+            f, eta = law.fit, f"{law.fit.eta:.3f}"
+            formula = f"loss = {f.E:.3f} + ({f.a:.4g} M^{eta} + {f.b:.4g} / M^{eta}) / C^{eta}"
+            rows.append([label, formula, f"{100 * law.error:.2f} %"])
     note = "M: tokens a parameter. Error: mean relative error of the losses."
     return Table(["architecture", "over-training law", "error"], rows, note, "llr") if rows else None
 
@@ -245,16 +250,6 @@ def hold_out_text(hold_out: HoldOut | str) -> str:
     parts = [] if hold_out.loss_error is None else [f"loss {100 * hold_out.loss_error:.2f} % off"]
     parts += [] if hold_out.size_ratio is None else [f"N* x {hold_out.size_ratio:.2f}"]
     return ", ".join(parts) or "its group has no minimum"
-
-
-def fraction_text(best: BestFraction) -> str:
-    """Write the best fraction of attention with its interval, or that it is not bracketed."""
-    return interval(best.fraction, ".2f") if best.bracketed else f"{best.fraction.value:.2f}, not bracketed"
-
-
-def over_training_text(fit: OverTrainingFit) -> str:
-    """Write an over-training law; ``M = D / N``."""
-    return f"loss = {fit.E:.3f} + ({fit.a:.4g} M^{fit.eta:.3f} + {fit.b:.4g} / M^{fit.eta:.3f}) / C^{fit.eta:.3f}"
 
 
 def state_text(fit: StateFit) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any
 
 import torch
+from typing_extensions import override
 
 from archlab.errors import ArchlabError, in_one_line
-from archlab.jobs.executor import J, JobError, P, R, Thresholds, Work
+from archlab.jobs.executor import Executor, J, JobError, P, R, Thresholds, Work
 from archlab.jobs.isolation import changed, snapshot
 from archlab.scaling.processes import Processes
 
@@ -23,7 +24,7 @@ _IDLE_SECONDS = 60.0
 _Task = tuple[Sequence[Any], Callable[[Any, Any], None], Sequence[Thresholds], list[Future[Any]]]
 
 
-class ProcessGroupExecutor(Generic[J, P, R]):
+class ProcessGroupExecutor(Executor[J, P, R]):
     """Computes one group of jobs at a time, over all processes. Lives in the first process; the others :func:`follow` it.
 
     What has begun goes on to its end, or until the executor shuts down, though nobody waits for it any more.
@@ -41,10 +42,10 @@ class ProcessGroupExecutor(Generic[J, P, R]):
         """State of the processes that a job has changed, so that they can serve no other."""
         self._thread.start()
 
+    @override
     def submit(
         self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds] | None = None
     ) -> list[Future[R]]:
-        """Queue jobs, as :meth:`archlab.jobs.executor.Executor.submit` says."""
         futures: list[Future[R]] = [Future() for _ in jobs]
         self._futures += futures
         self._queue.put((jobs, on_progress, thresholds or [{}] * len(jobs), futures))
@@ -65,9 +66,7 @@ class ProcessGroupExecutor(Generic[J, P, R]):
         for future in self._futures:
             future.cancel()
 
-    def __enter__(self) -> Self:
-        return self
-
+    @override
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.shutdown(_IDLE_SECONDS)
 

@@ -81,7 +81,7 @@ def _signals(asked: list[int]) -> Iterator[None]:
 
 @dataclass
 class _Log:
-    """What a training has seen so far; goes into its checkpoints."""
+    """The history of a training run so far; goes into its checkpoints."""
 
     step: int = 0
     seconds: float = 0.0

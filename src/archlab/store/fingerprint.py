@@ -102,7 +102,7 @@ MODELS = Numerics(
         *("check", "validate"),
     ),
 )
-"""What every training has in common: layers, backbones, optimiser, precision."""
+"""The code that every training has in common: layers, backbones, optimiser, precision."""
 
 
 def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:

@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -26,11 +26,9 @@ class Described(Protocol):
     @property
     def key(self) -> str:
         """Hash of everything that can change the result, and of nothing else."""
-        ...
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        ...
+        """JSON-ready description."""
 
 
 J = TypeVar("J", bound=Described)
@@ -68,7 +66,7 @@ class Run:
     started: float | None
     """Unix time; None for a run of an earlier version of archlab."""
     plan: dict[str, Any]
-    """What it set out to compute."""
+    """The jobs that it set out to compute."""
 
 
 class Ledger(ABC, Generic[J, R]):
@@ -89,16 +87,10 @@ class Ledger(ABC, Generic[J, R]):
     """The kind of its runs, see :meth:`remember_run`."""
 
     def __init__(self, location: str | os.PathLike[str], *, create: bool = True, owner: Owner | None = None) -> None:
-        """Open the store.
+        """Open the store at a file, or at a URL such as ``postgresql+psycopg://user@host/database``.
 
-        Args:
-            location: a file, or a URL such as ``postgresql+psycopg://user@host/database``.
-            create: whether to make a store that does not exist; commands that only read pass False.
-            owner: who claims; by default this process.
-
-        Raises:
-            ArchlabError: no store is there and none may or can be made; or something else is there, which is
-                left untouched.
+        One that does not exist is made if ``create`` says so; commands that only read pass False. Refuses a place where no store
+        is and none may or can be made; something else that is there is left untouched. By default this process claims.
         """
         self._engine, self.where = open_database(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
@@ -118,11 +110,7 @@ class Ledger(ABC, Generic[J, R]):
         """The result as columns, its ``status`` among them."""
 
     def records(
-        self,
-        keys: Iterable[str] | None = None,
-        statuses: Iterable[Status] | None = None,
-        *,
-        unreadable: list[str] | None = None,
+        self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None, *, unreadable: list[str] | None = None
     ) -> list[Record[J, R]]:
         """All jobs that the store knows, oldest first, or those with the given keys, in that order; those with given statuses.
 
@@ -177,11 +165,10 @@ class Ledger(ABC, Generic[J, R]):
         """The runs of this kind on the store, oldest first."""
         with self._read() as connection:
             rows = connection.execute(select(runs).order_by(runs.c.id)).all()
-        notes = [(row.id, row.plan) for row in rows if isinstance(row.plan, dict)]
         return [
-            Run(number=number, label=note.get("label") or "", started=note.get("started"), plan=note)
-            for number, note in notes
-            if note.get("kind", "mad") == self.kind
+            Run(number=row.id, label=row.plan.get("label") or "", started=row.plan.get("started"), plan=row.plan)
+            for row in rows
+            if isinstance(row.plan, dict) and row.plan.get("kind", "mad") == self.kind
         ]
 
     def __enter__(self) -> Self:
@@ -218,32 +205,22 @@ class Ledger(ABC, Generic[J, R]):
     def heartbeat(self) -> None:
         """Tell other machines that this owner is alive; due every few seconds while something is claimed."""
         with self._write() as connection:
-            beat = update(owners).where(owners.c.id == self.owner.id).values(heartbeat=time.time())
-            if connection.execute(beat).rowcount == 0:
-                columns = {
-                    "id": self.owner.id,
-                    "machine": self.owner.machine,
-                    "pid": self.owner.pid,
-                    "process_started": self.owner.process_started,
-                    "heartbeat": time.time(),
-                }
-                connection.execute(insert(owners).values(columns))
+            beat = {"heartbeat": time.time()}
+            if connection.execute(update(owners).where(owners.c.id == self.owner.id).values(beat)).rowcount == 0:
+                connection.execute(insert(owners).values(asdict(self.owner) | beat))
 
     def fail(self, job: J, error: str, provenance: dict[str, Any]) -> None:
         """Store why an attempt at a claimed job failed."""
         readable = error.encode("utf-8", "replace").decode().replace("\0", "?")
+        mine = update(self.table).where(self.table.c.key == job.key, self.table.c.owner == self.owner.id)
         with self._write() as connection:
-            connection.execute(
-                update(self.table)
-                .where(self.table.c.key == job.key, self.table.c.owner == self.owner.id)
-                .values(status="failed", owner=None, error=readable, provenance=provenance)
-            )
+            connection.execute(mine.values(status="failed", owner=None, error=readable, provenance=provenance))
 
     def describe(self, job: J) -> None:
         """Replace the stored description of a job: it may differ in fields that its key leaves out."""
         with self._write() as connection:
-            described = {self.description: job.to_dict()}
-            connection.execute(update(self.table).where(self.table.c.key == job.key).values(described))
+            change = update(self.table).where(self.table.c.key == job.key)
+            connection.execute(change.values({self.description: job.to_dict()}))
 
     def rekey(self, keys: Mapping[str, str]) -> list[str]:
         """Give results other keys, all in one transaction; see :func:`archlab.store.rekey.rekey`.
@@ -269,13 +246,9 @@ class Ledger(ABC, Generic[J, R]):
 
     def delete(self, keys: Sequence[str]) -> int:
         """Delete jobs with their results, except those that are being computed; how many."""
+        idle = delete(self.table).where(self.table.c.status != "running")
         with self._write() as connection:
-            return sum(
-                connection.execute(
-                    delete(self.table).where(self.table.c.key.in_(chunk), self.table.c.status != "running")
-                ).rowcount
-                for chunk in _chunks(keys)
-            )
+            return sum(connection.execute(idle.where(self.table.c.key.in_(chunk))).rowcount for chunk in _chunks(keys))
 
     def give_back(self, job: J) -> None:
         """Give back a claim: the job is as if this owner had never taken it."""
@@ -296,16 +269,15 @@ class Ledger(ABC, Generic[J, R]):
         connection.execute(delete(self.table).where(mine))
 
     def _rows(self, keys: Iterable[str] | None, statuses: Iterable[Status] | None) -> list[AnyRow]:
-        """All rows, oldest first, or those with the given keys, in that order."""
-        wanted = None if keys is None else list(dict.fromkeys(keys))
         query = select(self.table).order_by(self.table.c.id)
         if statuses is not None:
             query = query.where(self.table.c.status.in_(list(statuses)))
         with self._read() as connection:
-            if wanted is None:
+            if keys is None:
                 return list(connection.execute(query))
-            rows = [row for chunk in _chunks(wanted) for row in connection.execute(query.where(self.table.c.key.in_(chunk)))]
-        position = {key: index for index, key in enumerate(wanted)}
+            position = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+            chunks = _chunks(list(position))
+            rows = [row for chunk in chunks for row in connection.execute(query.where(self.table.c.key.in_(chunk)))]
         return sorted(rows, key=lambda row: position[row.key])
 
     def _states(self, keys: list[str]) -> tuple[dict[str, AnyRow], set[str]]:
@@ -315,15 +287,9 @@ class Ledger(ABC, Generic[J, R]):
             states: dict[str, AnyRow] = {row.key: row for row in connection.execute(query)}
             claimants: set[str] = {row.owner for row in states.values() if row.status == "running"}
             rows = connection.execute(select(owners)).all() if claimants else []
-        alive = {
-            row.id
-            for row in rows
-            if row.id in claimants
-            and Owner(machine=row.machine, pid=row.pid, process_started=row.process_started, id=row.id).is_alive(
-                row.heartbeat, time.time()
-            )
-        }
-        return states, claimants - alive
+        now = time.time()
+        known = {row.id: (Owner(**{f.name: getattr(row, f.name) for f in fields(Owner)}), row.heartbeat) for row in rows}
+        return states, {name for name in claimants if name not in known or not known[name][0].is_alive(known[name][1], now)}
 
     def _take(self, job: J, seen: AnyRow | None) -> bool:
         """Claim a job if it is still as it was seen; False if another owner was faster."""
@@ -331,13 +297,9 @@ class Ledger(ABC, Generic[J, R]):
             if seen is None:
                 columns = {"key": job.key, self.description: job.to_dict(), "status": "running", "owner": self.owner.id}
                 return self._insert_if_missing(connection, columns)
-            as_seen = (
-                self.table.c.key == seen.key,
-                self.table.c.status == seen.status,
-                self.table.c.owner.is_not_distinct_from(seen.owner),
-            )
-            change = update(self.table).where(*as_seen).values(status="running", owner=self.owner.id)
-            return connection.execute(change).rowcount == 1
+            as_seen = update(self.table).where(self.table.c.key == seen.key, self.table.c.status == seen.status)
+            change = as_seen.where(self.table.c.owner.is_not_distinct_from(seen.owner))
+            return connection.execute(change.values(status="running", owner=self.owner.id)).rowcount == 1
 
     def check_present(self) -> None:
         """Refuse to go on with a store whose file was deleted or moved away: whatever is written to it would be lost."""
