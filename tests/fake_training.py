@@ -79,7 +79,7 @@ class PoliteTraining:
 
 
 def made_up_speeds(trials, executor):
-    """Stands in for :func:`archlab.mad.speed.measure`: 40 % of 100 GFLOP/s for every trial."""
+    """Stands in for :func:`archlab.mad.estimate.measure`: 40 % of 100 GFLOP/s for every trial."""
     yield Ceilings(gemm=1e11, copy=1e10)
     for trial in trials:
         yield trial, 4e10

@@ -7,10 +7,9 @@ from tests.mad.trials import trial
 from archlab.machine import Ceilings
 from archlab.mad import bench as module
 from archlab.mad.bench import bench
-from archlab.mad.estimate import all_flops
+from archlab.mad.estimate import all_flops, measure, remembered
 from archlab.mad.plan import make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
-from archlab.mad.speed import measure, remembered
 
 
 @pytest.fixture(autouse=True)

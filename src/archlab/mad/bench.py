@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from archlab.architectures import Architecture
 from archlab.jobs.executor import Executor, make_executor
 from archlab.machine import Ceilings, Device
-from archlab.mad.estimate import all_flops
+from archlab.mad.estimate import all_flops, cheapest, family, kind, measure, measure_jobs, remember
 from archlab.mad.memory import peak_bytes
 from archlab.mad.plan import Plan, make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
-from archlab.mad.speed import cheapest, family, kind, measure, measure_jobs, remember
 from archlab.mad.trial import Trial
 
 if TYPE_CHECKING:
