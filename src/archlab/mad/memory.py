@@ -27,10 +27,9 @@ def peak_bytes(trial: Trial) -> int:
     """
     recipe = trial.recipe
     batch = min(recipe.batch_size, trial.setting.num_train_examples)
-    of_memory = Recipe(
-        batch_size=batch, norm=recipe.norm, precision=recipe.precision
-    )  # trials that agree in these are looked at once
-    step = _step_bytes(trial.architecture, trial.setting, trial.dim, of_memory)
+    # Trials that agree in these fields of the recipe are looked at once.
+    reduced = Recipe(batch_size=batch, norm=recipe.norm, precision=recipe.precision)
+    step = _step_bytes(trial.architecture, trial.setting, trial.dim, reduced)
     sequences = trial.setting.num_train_examples + 2 * recipe.num_evaluation
     return round(FRAGMENTATION * (step + 2 * 8 * sequences * trial.setting.input_length))
 

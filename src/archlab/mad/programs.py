@@ -6,11 +6,12 @@ Models that are trained together share their architecture, setting and recipe; l
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from typing_extensions import override
 
 from archlab.machine import seconds_of
 from archlab.mad.data import Examples
@@ -18,24 +19,20 @@ from archlab.mad.learner import Learner
 
 
 class Program(Protocol):
-    """How a step of one or several learners runs."""
+    """A way to run a step of one or several learners."""
 
     description: str
-    """In a few words, for provenance."""
+    """The way in a few words, for provenance."""
 
     def step(self, batches: Sequence[Tensor]) -> Tensor:
         """Forward, loss, backward and update; nothing waits for the device.
 
-        Args:
-            batches: for every learner, the indices of its batch among its examples.
-
-        Returns:
-            The losses ``(learners,)`` in nats, on the device.
+        Takes for every learner the indices of its batch among its examples; returns losses ``(learners,)`` in nats, on the
+        device.
         """
-        ...
 
 
-class Eager:
+class Eager(Program):
     """One learner after the other, operation by operation."""
 
     def __init__(self, learners: Sequence[Learner], why: str = "") -> None:
@@ -43,8 +40,8 @@ class Eager:
         kind = "compiled" if learners[0].recipe.compiled else "eager"
         self.description = f"{kind}: {why}" if why else kind
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         losses = []
         for learner, batch in zip(self.learners, batches, strict=True):
             loss = learner.loss(*learner.examples.take(batch))
@@ -54,7 +51,7 @@ class Eager:
         return torch.stack(losses)
 
 
-class Stacked:
+class Stacked(Program):
     """All learners as one program over stacked parameters, each operation once for all of them (``torch.func.vmap``).
 
     The learners' own parameters become slices of the stacked ones: to evaluate, save or leave, a learner needs nothing.
@@ -83,8 +80,8 @@ class Stacked:
         loss: Tensor = functional_call(self.learners[0].objective, (parameters, buffers), tuple(examples))  # type: ignore[arg-type]
         return loss
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         taken = [examples.take(batch) for examples, batch in zip(self.examples, batches, strict=True)]
         batch = Examples(*(torch.stack(column) for column in zip(*taken, strict=True)))
         with warnings.catch_warnings():
@@ -101,15 +98,11 @@ class Stacked:
         return losses.detach()
 
 
-class Captured:
+class Captured(Program):
     """A program as one CUDA graph: a step is one launch. Batches of another size run as the program does by itself."""
 
     def __init__(self, program: Program, learners: Sequence[Learner], batch_size: int) -> None:
-        """Capture it.
-
-        Raises:
-            RuntimeError: it does something that a graph cannot hold, such as waiting for the device.
-        """
+        """Capture it; raises RuntimeError if it does what a graph cannot hold, such as waiting for the device."""
         self.program = program
         self.description = f"captured, {program.description}"
         device = learners[0].examples.inputs.device
@@ -125,8 +118,8 @@ class Captured:
         with torch.cuda.graph(self.graph, stream=self.stream):
             self.losses = program.step(self.batches)
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         if any(len(batch) != len(own) for batch, own in zip(batches, self.batches, strict=True)):
             return self.program.step(batches)
         for own, batch in zip(self.batches, batches, strict=True):
@@ -135,7 +128,7 @@ class Captured:
         return self.losses
 
 
-class Overlapped:
+class Overlapped(Program):
     """A program for each learner, all at once on streams of their own."""
 
     def __init__(self, programs: Sequence[Program]) -> None:
@@ -143,8 +136,8 @@ class Overlapped:
         self.description = f"overlapped, {len(programs)} x {programs[0].description}"
         self.streams = [torch.cuda.Stream() for _ in programs]  # type: ignore[no-untyped-call]
 
+    @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        """See :class:`Program`."""
         here = torch.cuda.current_stream()
         losses = []
         for program, stream, batch in zip(self.programs, self.streams, batches, strict=True):
@@ -160,18 +153,14 @@ def choose_program(learners: Sequence[Learner]) -> Program:
     """The fastest way to train these learners together, measured where there is a choice; they are left as they were."""
     is_cuda = learners[0].examples.inputs.is_cuda
     if len(learners) == 1:
-        return _captured(learners) if is_cuda else Eager(learners)
+        return _capture(Eager(learners), learners) if is_cuda else Eager(learners)
     makers: list[Callable[[Sequence[Learner]], Program]] = [_overlapped if is_cuda else Eager, _stacked]
     times = [_seconds(maker(learners), learners) for maker in makers]
     return makers[times.index(min(times))](learners)
 
 
-def _captured(learners: Sequence[Learner]) -> Program:
-    return _capture(Eager(learners), learners)
-
-
 def _overlapped(learners: Sequence[Learner]) -> Program:
-    return Overlapped([_captured([learner]) for learner in learners])
+    return Overlapped([_capture(Eager([learner]), [learner]) for learner in learners])
 
 
 def _stacked(learners: Sequence[Learner]) -> Program:
@@ -215,7 +204,7 @@ def undone(learners: Sequence[Learner]) -> Iterator[None]:
     """Take steps in between that leave the learners' parameters and optimisers as they were, in place."""
     parameters = [p for learner in learners for p in learner.model.parameters()]
     values = [p.detach().clone() for p in parameters]
-    states = {t: t.clone() for learner in learners for t in _state_tensors(learner.optimizer)}
+    states = {tensor: tensor.clone() for tensor in _state_tensors(learners)}
     try:
         yield
     finally:
@@ -223,13 +212,13 @@ def undone(learners: Sequence[Learner]) -> Iterator[None]:
             for parameter, value in zip(parameters, values, strict=True):
                 parameter.copy_(value)
                 parameter.grad = None
-            for tensor in (t for learner in learners for t in _state_tensors(learner.optimizer)):
+            for tensor in _state_tensors(learners):
                 if tensor in states:
                     tensor.copy_(states[tensor])
                 else:
                     tensor.zero_()  # as every state of AdamW begins
 
 
-def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Any]:
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
+def _state_tensors(learners: Sequence[Learner]) -> list[Tensor]:
+    states = [state for learner in learners for state in learner.optimizer.state.values()]
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]

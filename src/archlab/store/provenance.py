@@ -15,10 +15,8 @@ from archlab.machine import cpu_name, output_of, query_gpus
 def environment(device: str = "cpu") -> dict[str, Any]:
     """The machine and the versions that this process computes with.
 
-    Returns:
-        ``host``, ``cpu``, ``gpu`` (None unless ``device`` is ``"cuda"``), ``platform``, the versions of ``python``,
-        ``torch``, ``numpy``, ``archlab`` and ``fla`` (None where it is not installed), and ``commit``: archlab's git commit
-        if it runs from a checkout, with ``-dirty`` appended if the package differs from it, else None.
+    ``gpu`` is None unless the device is ``"cuda"``, ``fla`` where it is not installed, and ``commit``, archlab's git commit,
+    where it does not run from a checkout; it ends in ``-dirty`` if the package differs from it.
     """
     return {
         "host": socket.gethostname(),
