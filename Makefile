@@ -17,7 +17,7 @@ scale-demo: .venv  ## a scaling study of two architectures on the standard libra
 test: .venv  ## the default suite, under five minutes on two cores
 	$(BIN)/pytest -n auto
 
-test-all: .venv  ## everything that this machine can run, the slow tests too
+test-all: .venv test-minimum  ## everything that this machine can run, the slow tests too
 	$(BIN)/pytest -n auto -m "not gpu"
 
 test-minimum: .venv-minimum/stamp  ## the default suite with the lowest versions that pyproject.toml allows; torch stays as locked
@@ -39,6 +39,7 @@ check: .venv  ## style, types, layering
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/docstring_openings.py
 
 format: .venv
 	$(BIN)/ruff check --fix

@@ -78,8 +78,8 @@ def main() -> None:
         rows.append(
             {
                 "race": race,
-                "trainings": spent.trainings_started,
-                "of": spent.trainings,
+                "trainings": spent.trials_started,
+                "of": spent.trials,
                 "dropped": spent.dropped,
                 "FLOPs": spent.flops_spent,
                 "CPU s": round(seconds),

@@ -1,21 +1,18 @@
-"""Trainings that take no time, and an executor of threads: what the store and the runner need of the rest."""
+"""Trainings that take no time, for tests of the store and the scheduler."""
 
 import os
 import signal
 import time
-import traceback
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
 
-from archlab.errors import ArchlabError, in_one_line
-from archlab.jobs.executor import JobError
+from archlab.errors import ArchlabError
 from archlab.machine import Ceilings
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.tasks import setting
+from tests.jobs.thread_executor import ThreadExecutor
 from tests.synthetic_records import plan, result
 
 FAILING_SEED = 13
@@ -83,62 +80,6 @@ def made_up_speeds(trials, executor):
     yield Ceilings(gemm=1e11, copy=1e10)
     for trial in trials:
         yield trial, 4e10
-
-
-class ThreadExecutor:
-    """An executor without processes. What has begun goes on in its thread though nobody waits for it any more."""
-
-    def __init__(self, work, num_workers: int = 2) -> None:
-        self.work, self.num_workers = work, num_workers
-        self.threads = ThreadPoolExecutor(num_workers)
-        self.futures: set[Future] = set()
-
-    def submit(self, jobs, on_progress, thresholds=None) -> list[Future]:
-        futures = [Future() for _ in jobs]
-        self.futures.update(futures)
-        begun = self.threads.submit(self._run, jobs, on_progress, thresholds or [{}] * len(jobs), futures)
-        begun.add_done_callback(lambda run: run.cancelled() and [future.cancel() for future in futures])
-        return futures
-
-    def stop(self, future) -> None:
-        future.cancel()
-
-    def _run(self, jobs, on_progress, thresholds, futures) -> None:
-        left = [index for index, future in enumerate(futures) if not future.done()]
-        raised = []
-
-        def tell(index, progress):
-            try:
-                on_progress(jobs[left[index]], progress)
-            except Exception as error:
-                raised.append(error)
-                raise
-
-        try:
-            for index, result in self.work([jobs[i] for i in left], tell, [thresholds[i] for i in left]):
-                future = futures[left[index]]
-                if not future.done() and future.set_running_or_notify_cancel():
-                    future.set_result(result)
-                if all(future.done() for future in futures):
-                    return
-        except Exception as error:
-            reason = error if error in raised else JobError(in_one_line(error), traceback.format_exc())
-            for future in futures:
-                if not future.done() and future.set_running_or_notify_cancel():
-                    future.set_exception(reason)
-
-    def shutdown(self, grace: float = 0.0) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
-        wait([future for future in self.futures if not future.done()], grace)
-        for future in self.futures:
-            future.cancel()
-        self.threads.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.shutdown()
 
 
 def threads(train, num_workers: int = 2) -> ThreadExecutor:

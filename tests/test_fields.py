@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from archlab.errors import ArchlabError
@@ -94,6 +94,7 @@ def test_every_field_has_its_condition():
     assert set(VALID) == {f.name for f in fields(Example)}
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(VALID)), values)
 @example("any_number", 10**400)
 @example("steps", True)

@@ -1,5 +1,7 @@
 """The package as Python code meets it."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 import tomllib
@@ -11,6 +13,63 @@ import pytest
 import archlab
 
 SPECS = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "2*[mamba(d_state=8) swiglu] mh-attention(heads=4) mlp"]
+
+
+PUBLIC = {
+    "archlab": {
+        "Architecture", "ArchlabError", "architecture", "bench", "check_store", "describe", "layer", "merge_stores", "normalise",
+        "open", "preview", "rekey_store", "report", "run", "sample", "task",
+    },
+    "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"},
+    "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},
+    "archlab.scaling": {"fit", "fits", "plan", "predict", "report", "train"},
+    "archlab.scaling.fits": {
+        "EnvelopeFit", "Frontier", "Interval", "IsoFlopFit", "IsoFlopMinimum", "OverTrainingFit", "ParametricFit", "PowerLaw",
+        "Resampling", "StateFit", "bootstrap", "fit_envelope", "fit_isoflop", "fit_over_training", "fit_parametric",
+        "fit_power_law", "fit_state", "isoflop_minimum", "jackknife",
+    },
+    "archlab.tasks": {"IGNORE", "Arrays", "Task", "register", "registry", "sample", "setting"},
+    "archlab.testing": {
+        "ExecutorContract", "LayerContract", "ProcessExecutorContract", "StoreContract", "TaskContract",
+    },
+}  # fmt: skip
+"""What may be imported; everything else may change without notice."""
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in sorted(names)]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_a_module_exports_its_public_names_and_completes_them(module: str):
+    found = importlib.import_module(module)
+    assert set(found.__all__) == PUBLIC[module]
+    assert len(found.__all__) == len(PUBLIC[module])
+    assert set(dir(found)) >= PUBLIC[module]
+
+
+def test_the_public_names_are_few():
+    assert len(NAMES) <= 90
+
+
+def test_the_rooms_are_attributes_of_the_package():
+    script = "import archlab as a; print(a.layers.layer, a.scaling.fits, a.figures.cost, a.testing.LayerContract, a.tasks.sample)"
+    subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(dir(archlab)) >= {"figures", "layers", "scaling", "tasks", "testing", "__version__"}
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_a_public_name_is_explained_and_its_signature_can_be_read(module: str, name: str):
+    found = getattr(importlib.import_module(module), name)
+    if name not in ("IGNORE", "Arrays"):  # a number and an alias
+        assert inspect.getdoc(found)
+    if inspect.isfunction(found):
+        assert len(str(inspect.signature(found))) < 400  # expanded types of arrays would be thousands
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC["archlab.scaling.fits"]))
+def test_columns_of_a_fit_cannot_be_swapped(name: str):
+    found = getattr(importlib.import_module("archlab.scaling.fits"), name)
+    if inspect.isfunction(found):
+        kinds = [parameter.kind for parameter in inspect.signature(found).parameters.values()]
+        assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) <= 1
 
 
 def test_importing_it_is_cheap():

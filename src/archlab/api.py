@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture, architecture
+from archlab.architectures.stored import is_available
 from archlab.fields import Count, check_value
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener
@@ -26,8 +27,10 @@ from archlab.mad.study import read_specs
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.scaling.store import StudyStore
+from archlab.scaling.trial import LMTrial
 from archlab.store.database import NoStoreError
 from archlab.store.ledger import Ledger
+from archlab.store.rekey import rekey
 from archlab.store.transfer import merge
 
 if TYPE_CHECKING:
@@ -224,17 +227,23 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     Every result gets the key that the present code has for its trial or training run, so it is never computed again.
 
     Returns:
-        ``moved``: results with a new key; ``kept``: results of an earlier version beside one of the present version.
+        Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
+        present code; and that are ``left`` because a layer is not available, or they cannot be read.
 
     Raises:
-        ArchlabError: there is no store, or a row of it cannot be read.
+        ArchlabError: there is no store, or it cannot be written.
     """
-    moved = kept = 0
+    counts: Counter[str] = Counter()
     for ledger in LEDGERS:
         with ledger(store, create=False) as opened:
-            counts = opened.rekey()
-            moved, kept = moved + counts[0], kept + counts[1]
-    return {"moved": moved, "kept": kept}
+            counts.update(vars(rekey(opened, _present_key)))
+    return dict(counts)
+
+
+def _present_key(job: Trial | LMTrial) -> str | None:
+    """Key of a job; None if a layer of it is not available."""
+    architecture = job.architecture if isinstance(job, Trial) else job.run.architecture
+    return job.key if is_available(architecture) else None
 
 
 def merge_stores(sources: Location | Sequence[Location], store: Location = "archlab.db") -> dict[str, int]:

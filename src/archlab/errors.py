@@ -16,7 +16,7 @@ class ArchlabError(ValueError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an exception says, with its type unless it is meant for the person who typed the request."""
+    """The message of an exception, with its type unless it is meant for the person who typed the request."""
     line = " ".join(str(error).split())
     return line if isinstance(error, ArchlabError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
 

@@ -16,7 +16,7 @@ Every refusal is one line: ``recipe: warmup=2.0: give a number from 0 to 1``.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from functools import cache
@@ -77,17 +77,18 @@ NonNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, above(0)]
 
 
-def check_fields(instance: "DataclassInstance", where: str = "") -> None:
+def check_fields(instance: "DataclassInstance", where: str = "", only: Collection[str] | None = None) -> None:
     """Check the fields of a dataclass by their type hints, and store each value as its hint has it.
 
     Called by ``__post_init__``. Whole numbers are taken for fractions, lists for tuples, whose values count once each, and None
     for an empty mapping. Nothing else converts: a truth value is no number, and no field takes NaN or infinity. Where a subclass
     declares a field again, the hint of the base class holds as well. A refusal names ``where``, such as "recipe", the field, its
-    value and what is allowed.
+    value and what is allowed. With ``only`` the fields of these names are checked.
     """
     with naming(where):
-        for name, hint in _hints(type(instance)):
-            object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
+        for name, hint in hints(type(instance)):
+            if only is None or name in only:
+                object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:
@@ -113,7 +114,7 @@ def read_fields(cls: type[T], values: Any, where: str = "") -> T:
         for name in values:
             if name not in known:
                 raise unknown("field", str(name), known)
-        for name, hint in _hints(cls):
+        for name, hint in hints(cls):
             field = known.get(name)
             if field and name not in values and field.default is MISSING and field.default_factory is MISSING:
                 raise ArchlabError(f"{name} is missing: give {_described(hint)}")
@@ -125,13 +126,13 @@ class _NotAllowedError(Exception):
 
 
 @cache
-def _hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+def hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
     """The name and hint of every field, in the order of declaration, those of base classes first."""
     names = {f.name for f in fields(cls)}
     found = []
     for base in reversed(cls.__mro__):
-        hints = get_type_hints(base, include_extras=True)
-        found += [(name, hints[name]) for name in get_annotations(base) if name in names]
+        of_base = get_type_hints(base, include_extras=True)
+        found += [(name, of_base[name]) for name in get_annotations(base) if name in names]
     return tuple(found)
 
 

@@ -84,7 +84,7 @@ def process_started(pid: int) -> str | None:
 
 
 def output_of(*command: str) -> str:
-    """What a command prints; empty where it cannot run or fails."""
+    """Text that a command prints; empty where it cannot run or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -107,7 +107,7 @@ def ceilings(device: str, clock: Callable[[], float] = time.perf_counter) -> Cei
 
     size = _GEMM if device == "cpu" else 8 * _GEMM
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a, b = (torch.linspace(-1, 1, size * size, device=device).view(size, size).to(dtype) for _ in range(2))
     source = torch.ones(_COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
 

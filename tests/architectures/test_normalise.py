@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tests.architectures.strategies import architectures
 
 from archlab.architectures import architecture
-from archlab.architectures.normalise import normalise
+from archlab.architectures.normalise import _nearest_sum, normalise
 from archlab.errors import ArchlabError
 from archlab.layers import registry
 
@@ -79,6 +79,13 @@ def test_others_make_up_for_a_constant_state_that_no_knob_sets(monkeypatch):
     assert str(found.architecture) == "mamba mamba hgrn2"
     assert found.unreached == ("mamba: no knob sets its state of 1,024, so it stays as it is",)
     assert found.state == 4096
+
+
+def test_every_copy_of_a_layer_counts_in_how_even_the_states_are():
+    """66 is one layer of 6 and three of 20, or one of 36 and three of 10: 10 is off the even 20 in three layers."""
+    times = {"three": 3, "one": 1}
+    options = {"three": {20: "three of 20", 10: "three of 10"}, "one": {6: "one of 6", 36: "one of 36"}}
+    assert _nearest_sum(times, options, goal=66, share=20) == {"three": "three of 20", "one": "one of 6"}
 
 
 def test_what_whole_numbers_cannot_reach_is_said():

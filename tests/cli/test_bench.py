@@ -6,6 +6,8 @@ import pytest
 from tests.cli.command_line import CommandLine
 from tests.fake_training import made_up_speeds
 
+from archlab import bench
+
 
 @pytest.fixture(autouse=True)
 def quick_measurement(monkeypatch, tmp_path):
@@ -37,3 +39,10 @@ def test_an_unknown_layer_is_refused_before_anything_is_measured(archlab: Comman
     outcome = archlab("bench", "mpl")
     assert (outcome.status, outcome.err) == (2, "error: unknown layer 'mpl': did you mean 'mlp'?\n")
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_measurement_is_a_frame_and_a_table_of_a_notebook():
+    found = bench(["mlp"], ["smoke"], workers=1)
+    (row,) = found.to_frame().to_dict("records")
+    assert (row["protocol"], row["architecture"], row["fraction_of_gemm"]) == ("smoke", "mlp", pytest.approx(0.4))
+    assert "mlp" in found._repr_html_()

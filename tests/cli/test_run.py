@@ -71,12 +71,51 @@ def test_a_dry_run_writes_nothing(archlab: CommandLine, tmp_path: Path, no_train
     assert (outcome.status, outcome.err) == (0, "")
     text = " ".join(outcome.out.split())
     assert "protocol smoke: every task" in text
-    assert "architectures transformer++ = 2*[mh-attention(heads=2) swiglu] mamba swiglu" in text
-    assert "trainings 36 = 2 architectures x 6 settings x 1 grid point x 3 seeds" in text
+    assert "architectures 1. transformer++ = 2*[mh-attention(heads=2) swiglu] 2. mamba swiglu" in text
+    assert "trials 36 = 2 architectures x 6 settings x 1 grid point x 3 seeds" in text
     assert "in the store 0 of them (archlab.db)" in text
     assert "FLOPs" in text
     assert "on this machine with 2 workers" in text
     assert list(tmp_path.iterdir()) == []
+
+
+STUDY = """
+protocol: smoke
+seeds: 2
+architectures: {wide: "2*[mamba(d_state=32) swiglu]", baseline: transformer++}
+"""
+
+
+def test_a_study_is_a_file_that_the_options_narrow(archlab: CommandLine, tmp_path: Path, no_training):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    outcome = archlab("run", "study.yaml", "--dry-run")
+    assert (outcome.status, outcome.err) == (0, "")
+    text = " ".join(outcome.out.split())
+    assert "1. wide = 2*[mamba(d_state=32) swiglu] 2. baseline = 2*[mh-attention(heads=2) swiglu]" in text
+    assert "24 = 2 architectures x 6 settings x 1 grid point x 2 seeds" in text
+    narrowed = json.loads(archlab("run", "study.yaml", "--tasks", "recall,copy", "--seeds", "3", "--dry-run", "--json").out)
+    assert (narrowed["trials"], narrowed["settings"], narrowed["seeds"]) == (12, 2, [0, 1, 2])
+    beside = archlab("run", "study.yaml", "--protocol", "quick", "--dry-run")
+    assert (beside.status, beside.err) == (2, "error: protocol: the study study.yaml names its own: change it there\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_forgotten_quotes_are_warned_of(archlab: CommandLine, no_training):
+    outcome = archlab("run", "mamba", "swiglu", "--protocol", "smoke", "--dry-run")
+    assert outcome.status == 0
+    assert outcome.err.startswith("warning: swiglu has no sequence mixer")
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_time_below_a_second_is_not_qualified(archlab: CommandLine, no_training):
+    outcome = archlab("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--dry-run")
+    assert "under 1 s on this machine" in outcome.out
+    assert "about under" not in outcome.out
+
+
+def test_a_grid_takes_long_names_too(archlab: CommandLine, no_training):
+    outcome = archlab("run", "mlp", "--protocol", "smoke", "--grid", "learning_rate=1e-3,2e-3", "--dry-run", "--json")
+    assert json.loads(outcome.out)["trials"] == 12
 
 
 def test_a_dry_run_times_kernels_beside_operations(archlab: CommandLine, monkeypatch, no_training):
@@ -98,9 +137,9 @@ def test_a_dry_run_knows_what_the_store_has(archlab: CommandLine, smoke_run, no_
     before = store.read_bytes()
     command = (*SMOKE_RUN, "--store", str(store), "--dry-run", "--json")
     all_there = json.loads(archlab(*command).out)
-    assert (all_there["trainings"], all_there["stored"], all_there["flops_left"], all_there["seconds"]) == (4, 4, 0, 0)
+    assert (all_there["trials"], all_there["stored"], all_there["flops_left"], all_there["seconds"]) == (4, 4, 0, 0)
     more = json.loads(archlab(*command, "--seeds", "2", "--grid", "lr=2e-3,1e-3").out)
-    assert (more["trainings"], more["stored"]) == (16, 4)
+    assert (more["trials"], more["stored"]) == (16, 4)
     assert more["flops"] == 4 * all_there["flops"]
     assert more["flops_left"] == 3 * all_there["flops"]
     # At 1 GFLOP/s with two workers; three evaluations of 32 sequences cost half of training on 64.
@@ -110,20 +149,21 @@ def test_a_dry_run_knows_what_the_store_has(archlab: CommandLine, smoke_run, no_
 
 
 @pytest.mark.parametrize(
-    ("options", "trainings"),
+    ("options", "trials"),
     [
         (["--tasks", "compression, memorization"], 2),
         (["--settings", "base"], 6),
         (["--grid", "lr=1e-3,2e-3,1e-3", "--grid", "wd=0,0.1"], 24),
+        (["--grid", "learning_rate=1e-3,2e-3", "--grid", "weight_decay=0,0.1"], 24),
         (["--seeds", "3"], 18),
         (["--seeds", "4,7,4"], 12),
         (["--seeds", "4,"], 6),
         (["--set", "length=64", "--set", "compression.length=32", "--set", "recipe.steps=2", "--set", "dim=64"], 6),
     ],
 )
-def test_options_narrow_a_protocol(archlab: CommandLine, no_training, options: list[str], trainings: int):
+def test_options_narrow_a_protocol(archlab: CommandLine, no_training, options: list[str], trials: int):
     outcome = archlab("run", "mamba", "--protocol", "smoke", "--dry-run", "--json", *options)
-    assert json.loads(outcome.out)["trainings"] == trainings
+    assert json.loads(outcome.out)["trials"] == trials
 
 
 def test_a_race_leaves_out_what_cannot_change_a_score(archlab: CommandLine):
@@ -133,22 +173,23 @@ def test_a_race_leaves_out_what_cannot_change_a_score(archlab: CommandLine):
     assert outcome.status == 0, outcome.err
     document = json.loads(outcome.out)
     assert document["complete"] is True
-    assert (document["spending"]["trainings"], document["spending"]["trainings_started"]) == (4, 2)
+    assert (document["spending"]["trainings"], document["spending"]["trials_started"]) == (4, 2)
     summary, spent = outcome.err.splitlines()[-2:]
     assert "2 trials computed in " in summary
-    assert "; 2 not needed: another grid point had solved the setting; " in summary
+    assert "; 2 not needed: another grid point had solved the setting" in summary
     assert spent.startswith("2 of 4 trainings left out, 0 dropped; ")
     previews = [json.loads(archlab(*command, "--dry-run", "--race", race).out) for race in ("exact", "off")]
     assert [(p["stored"], p["not_needed"], p["flops_left"]) for p in previews] == [(2, 2, 0), (2, 0, previews[1]["flops"] / 2)]
     exhaustive = archlab(*command, "--race", "off")
     assert json.loads(exhaustive.out)["architectures"] == document["architectures"]
-    assert json.loads(exhaustive.out)["spending"]["trainings_started"] == 4
+    assert json.loads(exhaustive.out)["spending"]["trials_started"] == 4
 
 
 def test_ctrl_c_keeps_what_is_finished(archlab: CommandLine, tmp_path: Path, no_training):
     command = ("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "500", "--workers", "1")
     process = start(*command, folder=tmp_path)
     assert process.stderr is not None
+    assert process.stderr.readline().startswith("warning: mlp has no sequence mixer")
     assert process.stderr.readline() == "500 trials; 1 worker\n"
     assert process.stderr.readline().startswith("1/500 ")
     os.killpg(process.pid, signal.SIGINT)
@@ -162,7 +203,7 @@ def test_ctrl_c_keeps_what_is_finished(archlab: CommandLine, tmp_path: Path, no_
         "what is done is in archlab.db; the same command does the rest",
     ]
     preview = json.loads(archlab(*command, "--dry-run", "--json").out)
-    assert (preview["trainings"], preview["stored"]) == (500, len(records))
+    assert (preview["trials"], preview["stored"]) == (500, len(records))
 
 
 def test_a_second_request_to_end_does_not_cut_the_first_short(tmp_path: Path):
@@ -180,9 +221,7 @@ def test_a_second_request_to_end_does_not_cut_the_first_short(tmp_path: Path):
 
 def test_failures_are_told_and_the_rest_is_scored(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ARCHLAB_STORE", "mine.db")
-    monkeypatch.setattr(
-        "archlab.cli.running.LocalExecutor", lambda workers, device: LocalExecutor(1, train=partial(each, fail_on_seed_1))
-    )
+    monkeypatch.setattr("archlab.api.make_executor", lambda *_, **__: LocalExecutor(partial(each, fail_on_seed_1), 1))
     outcome = archlab("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "2", "--json")
     assert outcome.status == 1
     (seeds,) = [
@@ -193,7 +232,7 @@ def test_failures_are_told_and_the_rest_is_scored(archlab: CommandLine, monkeypa
     assert Path("mine.db").exists()
 
 
-def fail_on_seed_1(trial, on_progress, hurdles):
+def fail_on_seed_1(trial, on_progress, thresholds):
     from tests.synthetic_records import result
 
     if trial.seed == 1:

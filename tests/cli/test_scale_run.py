@@ -141,7 +141,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(archlab, store, arguments, n
 def test_a_recipe_or_corpus_that_does_not_fit_is_refused_before_anything_is_written(archlab, tiny_plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "recipe: precision='fp16'" in archlab("scale", "run", tiny_plan, "--set", "precision=fp16").err
-    assert "recipe field 'warm'" in archlab("scale", "run", tiny_plan, "--set", "warm=0.1").err
+    assert "recipe: unknown field 'warm': did you mean 'warmup'?" in archlab("scale", "run", tiny_plan, "--set", "warm=0.1").err
     outcome = archlab("scale", "run", tiny_plan, "--set", "kernels=fla")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "recipe: kernels='fla': they need a GPU: choose device='cuda'" in outcome.err

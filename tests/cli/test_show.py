@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tests.cli.command_line import CommandLine
 
+from archlab.architectures import architecture
 from archlab.architectures.catalogue import CATALOGUE
-from archlab.layers import registry
+from archlab.layers import layer, registry
 from archlab.layers.registry import composites
 
 
@@ -18,11 +19,11 @@ def test_scores_are_those_of_the_run(archlab: CommandLine, smoke_run):
     store, run = smoke_run
     outcome = archlab("scores", "--store", str(store), "--json")
     assert (outcome.status, outcome.out, outcome.err) == (0, run.out, "")
-    for architecture in json.loads(outcome.out)["architectures"]:
-        assert set(architecture) >= {"architecture", "name", "score", "low", "high", "num_params", "state_size", "flops", "tasks"}
-        assert architecture["low"] <= architecture["score"] <= architecture["high"]
-        assert set(architecture["tasks"]) == {"in-context-recall", "compression"}
-        assert architecture["score"] == pytest.approx(sum(t["score"] for t in architecture["tasks"].values()) / 2)
+    for one in json.loads(outcome.out)["architectures"]:
+        assert set(one) >= {"architecture", "name", "score", "low", "high", "num_params", "state_size", "flops", "tasks"}
+        assert one["low"] <= one["score"] <= one["high"]
+        assert set(one["tasks"]) == {"in-context-recall", "compression"}
+        assert one["score"] == pytest.approx(sum(t["score"] for t in one["tasks"].values()) / 2)
     table = archlab("scores", "--store", str(store), "--protocol", "smoke")
     assert table.status == 0
     assert max(map(len, table.out.splitlines())) <= 100
@@ -83,6 +84,44 @@ def test_normalise_prints_a_spec_and_says_what_it_did_beside_it(archlab: Command
     }
 
 
+def test_normalise_takes_the_width_and_length_of_the_protocol_that_is_run(archlab: CommandLine):
+    spec = archlab("normalise", "2*[mamba swiglu]", "--state", "4096", "--protocol", "quick").out.strip()
+    assert architecture(spec).matrix_state(length=64, dim=64) == 4096
+    at_64 = archlab("normalise", "2*[mamba swiglu]", "--state", "4096", "--dim", "64", "--length", "64").out.strip()
+    assert at_64 == spec
+    document = json.loads(archlab("describe", "mh-attention", "--protocol", "quick", "--json").out)
+    assert (document["layers"][0]["layer"], document["dim"], document["length"]) == ("mh-attention(heads=2)", 64, 64)
+    narrower = json.loads(archlab("describe", "mh-attention", "--protocol", "quick", "--dim", "32", "--json").out)
+    assert (narrower["dim"], narrower["length"]) == (32, 64)
+
+
+def test_equal_parameters_can_be_asked_alone(archlab: CommandLine):
+    outcome = archlab("normalise", "2*[mamba swiglu]", "--params", "500000", "--json")
+    document = json.loads(outcome.out)
+    assert abs(document["params"] - 500_000) < 5_000
+    assert "mamba swiglu(inner=" in document["spec"]
+    assert document["unreached"] == []
+
+
+def test_a_layer_is_shown_with_what_it_computes_and_costs(archlab: CommandLine):
+    text = archlab("layers", "mamba").out
+    for part in ("sequence mixer", "arXiv 2312.00752", "d_state=4, d_conv=4", "selective scan", "at width 128 and length 128"):
+        assert part in text
+    document = json.loads(archlab("layers", "mh-attention", "--dim", "64", "--json").out)
+    config = layer("mh-attention")
+    assert (document["parameters"], document["flops"]) == (config.num_params(64, 128), config.flops(64, 128))
+    assert document["attention"] is True
+    assert "made of other layers" in archlab("layers", "parallel").out
+    assert "does not fit this width" in archlab("layers", "mh-attention", "--dim", "30").out
+
+
+def test_describe_warns_of_what_mixes_nothing_along_the_sequence(archlab: CommandLine):
+    outcome = archlab("describe", "swiglu")
+    assert outcome.status == 0
+    assert outcome.err.startswith("warning: swiglu has no sequence mixer")
+    assert archlab("describe", "mamba swiglu").err == ""
+
+
 def test_lists_name_everything(archlab: CommandLine):
     layers = json.loads(archlab("layers", "--json").out)
     assert {row["layer"] for row in layers} == {*registry(), *composites()}
@@ -91,7 +130,7 @@ def test_lists_name_everything(archlab: CommandLine):
     assert all(row["parameters"] > 0 and row["flops"] > 0 for row in layers if row["layer"] in registry())
     assert [row["name"] for row in json.loads(archlab("architectures", "--json").out)] == list(CATALOGUE)
     protocols = {row["protocol"]: row for row in json.loads(archlab("protocols", "--json").out)}
-    assert (protocols["paper"]["settings"], protocols["paper"]["trainings"] % (66 * 6)) == (66, 0)
+    assert (protocols["paper"]["settings"], protocols["paper"]["trials"] % (66 * 6)) == (66, 0)
 
 
 def test_layers_that_do_not_fit_a_width_are_listed_all_the_same(archlab: CommandLine):
@@ -106,7 +145,7 @@ def test_a_protocol_shown_is_a_protocol_that_runs(archlab: CommandLine, tmp_path
     monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
     (tmp_path / "mine.yaml").write_text(archlab("protocols", "smoke").out)
     outcome = archlab("run", "mamba", "--protocol", "mine.yaml", "--dry-run", "--json")
-    assert (outcome.status, json.loads(outcome.out)["protocol"], json.loads(outcome.out)["trainings"]) == (0, "mine", 6)
+    assert (outcome.status, json.loads(outcome.out)["protocol"], json.loads(outcome.out)["trials"]) == (0, "mine", 6)
 
 
 @pytest.mark.parametrize("command", [["architectures"], ["scores", "--json"], ["--help"]], ids=" ".join)

@@ -195,6 +195,15 @@ def test_what_reads_the_future_of_the_longest_sequences_only_is_refused(archlab:
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == []
 
 
+def test_describe_warns_of_what_a_run_refuses(archlab: CommandLine, tmp_path: Path):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    outcome = archlab("describe", "faulty.Peeks swiglu", "--layers", "faulty.py", "--length", "16")
+    assert outcome.status == 0
+    assert outcome.err.startswith("warning: faulty.Peeks: reads the future: a change of token 1 moves the output of token 0")
+    assert outcome.err.count("\n") == 1
+    assert archlab("describe", "faulty.Sum swiglu", "--layers", "faulty.py", "--length", "16").err == ""
+
+
 def test_bench_refuses_it_too(archlab: CommandLine, tmp_path: Path):
     (tmp_path / "faulty.py").write_text(FAULTY)
     outcome = archlab("bench", "faulty.Peeks", "--layers", "faulty.py")

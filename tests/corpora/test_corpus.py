@@ -240,7 +240,7 @@ def test_byte_pair_encoding_is_trained_on_the_training_documents(folder: Path, t
     assert 257 < corpus.vocab_size <= 300
     assert corpus.num_tokens("train") < plain.num_tokens("train") / 4
     assert corpus.num_bytes("train") == plain.num_bytes("train")
-    assert corpus.manifest["dtype"] == "uint16"
+    assert corpus.dtype == "uint16"
 
 
 def test_parquet(tmp_path: Path):

@@ -1,8 +1,11 @@
 """A job cannot change the result of another: what it leaves changed is seen, and its worker serves no other."""
 
+import ctypes
 import multiprocessing
 import os
+import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +15,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from archlab.jobs.isolation import changed, snapshot
 from archlab.jobs.local import LocalExecutor
@@ -20,6 +24,21 @@ from archlab.jobs.local import LocalExecutor
 def set_signal(handler):
     return lambda: signal.signal(signal.SIGUSR1, handler)
 
+
+def round_up(up: bool) -> None:
+    """Change how the processor rounds: to the next larger float, or the nearest."""
+    ctypes.CDLL(None).fesetround(0x800 if up else 0)
+
+
+class Mode(TorchFunctionMode):
+    """Changes what functions of torch compute."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+MODE, INFERENCE, EINSUM = Mode(), torch.inference_mode(), torch.backends.opt_einsum.enabled
+DRAWN: list[torch.Tensor] = []
 
 CHANGES = {
     "torch's default dtype": (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
@@ -42,9 +61,71 @@ CHANGES = {
         lambda: torch.set_autocast_enabled("cpu", True),
         lambda: torch.set_autocast_enabled("cpu", False),
     ),
-    "torch.backends.mkldnn.enabled": (
+    "torch.backends.mkldnn": (
         lambda: torch.backends.mkldnn.set_flags(False),
         lambda: torch.backends.mkldnn.set_flags(True),
+    ),
+    "torch's inference mode": (
+        lambda: INFERENCE.__enter__(),
+        lambda: INFERENCE.__exit__(None, None, None),
+    ),
+    "torch's autocast dtypes": (
+        lambda: torch.set_autocast_dtype("cpu", torch.float16),
+        lambda: torch.set_autocast_dtype("cpu", torch.bfloat16),
+    ),
+    "torch.backends.mkldnn's precision": (
+        lambda: setattr(torch.backends.mkldnn.conv, "fp32_precision", "bf16"),
+        lambda: setattr(torch.backends.mkldnn.conv, "fp32_precision", "none"),
+    ),
+    "torch.backends.fp32_precision": (
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends, "fp32_precision", "none"),
+    ),
+    "torch.backends.cudnn": (
+        lambda: setattr(torch.backends.cudnn, "benchmark", True),
+        lambda: setattr(torch.backends.cudnn, "benchmark", False),
+    ),
+    "torch.backends.cudnn's precision": (
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+    ),
+    "torch.backends.cuda.matmul's precision": (
+        lambda: setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", False),
+    ),
+    "torch's attention kernels": (
+        lambda: torch.backends.cuda.enable_cudnn_sdp(False),
+        lambda: torch.backends.cuda.enable_cudnn_sdp(True),
+    ),
+    "torch's modes": (lambda: MODE.__enter__(), lambda: MODE.__exit__(None, None, None)),
+    "torch's hooks on all modules": (
+        lambda: torch.nn.modules.module.register_module_forward_hook(lambda *_: None),
+        lambda: torch.nn.modules.module._global_forward_hooks.clear(),
+    ),
+    "torch's random numbers": (
+        lambda: (DRAWN.append(torch.get_rng_state()), torch.rand(1)),
+        lambda: torch.set_rng_state(DRAWN.pop()),
+    ),
+    "the rounding of floats": (lambda: round_up(True), lambda: round_up(False)),
+    "torch's autocast on the GPU": (
+        lambda: torch.set_autocast_enabled("cuda", True),
+        lambda: torch.set_autocast_enabled("cuda", False),
+    ),
+    "torch.backends.nnpack": (
+        lambda: torch.backends.nnpack.set_flags(False),
+        lambda: torch.backends.nnpack.set_flags(True),
+    ),
+    "torch.backends.opt_einsum": (
+        lambda: setattr(torch.backends.opt_einsum, "enabled", not EINSUM),
+        lambda: setattr(torch.backends.opt_einsum, "enabled", EINSUM),
+    ),
+    "torch.backends.cudnn.allow_tf32": (
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
+    ),
+    "torch.backends.cuda.matmul.allow_tf32": (
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", False),
     ),
     "torch.nn.functional": (
         lambda: setattr(torch.nn.functional, "softmax_of_mine", torch.relu),
@@ -58,8 +139,14 @@ CHANGES = {
 }
 
 
+def test_every_state_has_a_change_that_shows_it():
+    assert set(snapshot()) - set(CHANGES) == {"running threads", "child processes", "torch, which was not loaded before"}
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_state_is_named(name, monkeypatch, tmp_path):
+    if name == "the rounding of floats" and platform.machine() != "x86_64":
+        pytest.skip("the number of the rounding mode is that of x86-64")
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
     change, restore = CHANGES[name]
@@ -92,10 +179,36 @@ def test_a_thread_and_a_child_that_go_on_are_named():
 
 
 def test_what_is_not_loaded_is_not_loaded_for_it():
-    import subprocess
+    assert printed("import sys; changed(snapshot()); print('torch' in sys.modules)") == "False\n"
 
-    code = "import sys; from archlab.jobs.isolation import changed, snapshot; changed(snapshot()); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+def printed(code: str) -> str:
+    """Output of a program that starts with the two functions imported."""
+    program = f"from archlab.jobs.isolation import changed, snapshot; {code}"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_state_that_torch_refuses_to_name_is_a_changed_state():
+    sets = "import torch; before = snapshot(); torch.backends.cuda.matmul.fp32_precision = 'tf32'; print(changed(before))"
+    assert "torch's matmul precision" in printed(sets).strip().split(", ")
+
+
+def test_every_state_can_be_read():
+    assert printed("import torch; print([v for v in snapshot().values() if isinstance(v, str) and 'Error: ' in v])") == "[]\n"
+
+
+def test_torch_that_a_job_has_loaded_is_named_for_it_may_have_been_changed():
+    assert "torch, which was not loaded before" in printed("before = snapshot(); import torch; print(changed(before))")
+
+
+def test_a_snapshot_takes_little_time():
+    taken = []
+    for _ in range(5):
+        started = time.process_time()
+        for _ in range(100):
+            snapshot()
+        taken.append((time.process_time() - started) / 100)
+    assert min(taken) < 2e-3
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,19 @@ from tests.fake_training import FAILING_SEED, LoggedTraining, make_trials, threa
 from tests.synthetic_records import result
 
 from archlab.errors import ArchlabError
-from archlab.jobs.events import JobFailed, JobFinished, JobProgressed, JobReused, JobStarted, RunEnded, RunStarted, Waiting
+from archlab.jobs.events import (
+    JobFailed,
+    JobFinished,
+    JobProgressed,
+    JobReused,
+    JobsSkipped,
+    JobStarted,
+    RunEnded,
+    RunStarted,
+    Waiting,
+)
 from archlab.jobs.local import LocalExecutor
-from archlab.jobs.scheduler import run
+from archlab.jobs.scheduler import MostExpensiveFirst, Policy, run
 from archlab.machine import process_started
 from archlab.mad.racing import Racing
 from archlab.mad.store import TrialStore
@@ -65,7 +75,8 @@ def test_all_trials_are_computed_in_order_and_told_of(store, executor, train):
     for event in of(JobFinished, events):
         assert event.result.to_dict() == result(event.job, [1, 2, event.job.seed % 5], curve=[(500, 0.25), (1000, 0.5)]).to_dict()
     assert (summary.total, summary.computed, summary.reused, summary.failed) == (6, 6, 0, {})
-    assert summary.wall_seconds > 0.03
+    assert 0.03 < summary.wall_seconds < 600
+    assert events[-1] == RunEnded(summary, interrupted=False)
     assert [record.status for record in store.records()] == ["finished"] * 6
     assert all(record.provenance["wall_seconds"] >= 0.01 and record.provenance["torch"] for record in store.records())
 
@@ -77,6 +88,25 @@ def test_no_more_trials_are_claimed_than_there_are_workers(store, train):
     assert max(running) == 3
 
 
+def test_the_most_expensive_jobs_can_start_first(store, train):
+    small, large, middle = (replace(trial, dim=dim) for trial, dim in zip(make_trials(3), (64, 256, 128), strict=True))
+    events = []
+    with threads(train, num_workers=1) as executor:
+        run([small, large, middle], store, executor, policy=MostExpensiveFirst(), listeners=[events.append])
+    assert [event.job for event in of(JobStarted, events)] == [large, middle, small]
+
+
+@pytest.mark.parametrize(("grace", "kept"), [(30.0, ["finished"]), (0.0, [])])
+def test_what_ends_within_the_grace_is_kept_when_a_run_ends_early(store, tmp_path, grace, kept):
+    def stop(event):
+        if isinstance(event, JobProgressed):
+            raise KeyboardInterrupt
+
+    with threads(LoggedTraining(tmp_path / "log", seconds=1.0), num_workers=1) as executor, pytest.raises(KeyboardInterrupt):
+        run(make_trials(2), store, executor, listeners=[stop], grace=grace)
+    assert [record.status for record in store.records()] == kept
+
+
 def test_what_is_stored_is_reused_and_never_computed_again(store, executor, train):
     trials, events = make_trials(4), []
     run(trials[:3], store, executor)
@@ -86,6 +116,7 @@ def test_what_is_stored_is_reused_and_never_computed_again(store, executor, trai
     assert (summary.reused, summary.count("diverged"), summary.computed) == (4, 1, 0)
     assert [type(event) for event in events] == [RunStarted, *[JobReused] * 4, RunEnded]
     assert [event.job for event in events[1:-1]] == trials[::-1]
+    assert [event.result.status for event in events[1:-1]] == ["diverged", "finished", "finished", "finished"]
     assert events[0] == RunStarted(tuple(trials[::-1]), 2)
 
 
@@ -99,6 +130,7 @@ def test_a_failing_trial_does_not_stop_the_others_and_is_tried_by_the_next_run(s
         (record,) = store.records(statuses=["failed"])
         assert record.job == trials[1]
         assert record.error.startswith("ValueError: unlucky\nTraceback")
+        assert record.provenance["finished"] >= record.provenance["started"]
         assert run(trials, store, executor).failed == {trials[1].key: "ValueError: unlucky"}
     assert train.seeds() == [12, 13, 14, 13]
 
@@ -120,6 +152,50 @@ def test_a_store_that_cannot_be_written_ends_the_run(store, executor, train, mon
     assert (ended.interrupted, ended.summary.computed) == (True, 2)
     assert [record.status for record in store.records()] == ["finished"] * 2
     assert len(train.seeds()) < 9
+
+
+def test_the_first_error_of_a_store_is_told_though_later_results_cannot_be_kept_either(store, tmp_path, monkeypatch):
+    def full(self, trial, *values):
+        raise ArchlabError(f"no room for {trial.seed}")
+
+    monkeypatch.setattr(TrialStore, "finish", full)
+    training = LoggedTraining(tmp_path / "log", seconds=0.2)
+    with threads(training, num_workers=2) as executor, pytest.raises(ArchlabError, match="no room for"):
+        run(make_trials(2), store, executor, grace=30.0)
+    assert len(training.seeds()) == 2
+
+
+class Enough(Policy):
+    """Everything is unnecessary once the first job has a result."""
+
+    def __init__(self, jobs):
+        self.jobs = jobs
+
+    def observe(self, job, result):
+        return [other for other in self.jobs if other != job]
+
+
+def test_running_jobs_that_are_not_needed_are_stopped_given_back_and_counted(store):
+    trials, events, both_run = make_trials(4), [], threading.Barrier(3)
+    ends = threading.Event()
+
+    def train(trial, on_progress, thresholds):
+        both_run.wait(20)
+        if trial != trials[0]:
+            ends.wait(20)
+        return result(trial, [1])
+
+    def listen(event):
+        events.append(event)
+        if isinstance(event, JobsSkipped) and len(of(JobsSkipped, events)) == 3:
+            ends.set()
+
+    with threads(train, num_workers=3) as executor:
+        summary = run(trials, store, executor, policy=Enough(trials), listeners=[listen])
+        ends.set()
+    assert (summary.computed, summary.skipped) == (1, 3)
+    assert sorted(job.seed for event in of(JobsSkipped, events) for job in event.jobs) == [1, 2, 3]
+    assert [(record.job, record.status) for record in store.records()] == [(trials[0], "finished")]
 
 
 def test_a_listener_that_raises_ends_the_run_with_the_claims_given_back(store, executor):

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from archlab.layers import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers import LayerConfig, divides
 
 
 @dataclass(frozen=True)
@@ -11,13 +12,10 @@ class Probe(LayerConfig):
     kind = "sequence"
     paper = "none"
 
-    heads: int = 1
+    heads: Count = 1
     rate: float = 0.5
     tied: bool = False
     feature: str = "elu"
-
-    def __post_init__(self):
-        positive(self, "heads")
 
     def validate(self, dim):
         divides(self, "heads", dim)

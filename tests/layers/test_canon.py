@@ -28,5 +28,5 @@ def test_channels_are_apart_and_the_token_itself_passes():
 
 
 def test_no_taps_are_refused():
-    with pytest.raises(ArchlabError, match=r"^canon\(d_conv=0\): d_conv must be at least 1$"):
+    with pytest.raises(ArchlabError, match=r"^canon: d_conv=0: give a whole number of at least 1$"):
         layer("canon", d_conv=0)

@@ -17,7 +17,7 @@ from archlab.layers.registry import composites
 def test_every_config_states_its_kind_and_its_paper():
     for name, config in registry().items():
         assert config.name == name
-        assert config.kind in ("sequence", "channel")
+        assert config().kind in ("sequence", "channel")
         assert config.paper
 
 
@@ -54,8 +54,8 @@ def test_a_config_is_a_frozen_value():
         Probe().heads = 2
 
 
-def test_positive_names_layer_knob_and_value():
-    with pytest.raises(ArchlabError, match=r"^probe\(heads=0\): heads must be at least 1$"):
+def test_a_knob_out_of_its_bounds_is_refused_by_layer_knob_and_value():
+    with pytest.raises(ArchlabError, match=r"^probe: heads=0: give a whole number of at least 1$"):
         Probe(heads=0)
 
 

@@ -52,5 +52,5 @@ def test_expansions_that_split_a_channel_are_refused():
         ArchlabError, match=r"heads=8, expand_k=0\.3\): width 128 gives 4\.8 channels a head.*expand_k=0\.3125 fits"
     ):
         layer("mh-gated-linear-attention", expand_k=0.3).build(128, 8)
-    with pytest.raises(ArchlabError, match=r"expand_v=0\.0\): expand_v must be above 0"):
+    with pytest.raises(ArchlabError, match=r"expand_v=0\.0: give a number above 0"):
         layer("mh-gated-linear-attention", expand_v=0.0)

@@ -75,7 +75,7 @@ def test_very_long_sequences_of_more_states_are_transformed():
 
 
 def test_impossible_knobs_are_refused():
-    with pytest.raises(ArchlabError, match=r"^h3\(d_state=3\): d_state must be even and at least 2"):
+    with pytest.raises(ArchlabError, match=r"^h3: d_state=3: give a whole number that is even and at least 2$"):
         layer("h3", d_state=3)
     with pytest.raises(ArchlabError, match=r"^h3\(head_dim=48\): width 128 is not divisible by 48;.*head_dim=32$"):
         layer("h3", head_dim=48).build(128, 8)

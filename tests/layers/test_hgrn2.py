@@ -22,7 +22,7 @@ def test_closed_gates_leave_the_lower_bound_and_open_gates_write_nothing(logit):
 
 
 def test_impossible_bounds_and_expansions_are_refused():
-    with pytest.raises(ArchlabError, match=r"^hgrn2\(lower_bound=1.0\): lower_bound must be at least 0 and below 1$"):
+    with pytest.raises(ArchlabError, match=r"^hgrn2: lower_bound=1.0: give a number of at least 0 and below 1$"):
         layer("hgrn2", lower_bound=1.0)
     with pytest.raises(ArchlabError, match=r"^hgrn2\(expand_ratio=48\): width 128 is not divisible by 48;.*expand_ratio=32$"):
         layer("hgrn2", expand_ratio=48).build(128, 8)

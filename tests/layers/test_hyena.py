@@ -70,13 +70,13 @@ def test_knobs_that_do_not_fit_the_width_are_refused(name, knobs, dim, message):
 
 @pytest.mark.parametrize("knob", ["inner_factor", "proj_groups", "filter_order"])
 def test_knobs_below_one_are_refused(knob):
-    with pytest.raises(ArchlabError, match=f"hyena\\({knob}=0\\)"):
+    with pytest.raises(ArchlabError, match=f"^hyena: {knob}=0: give a whole number of at least 1$"):
         layer("hyena", **{knob: 0})
 
 
 @pytest.mark.parametrize("name", ["hyena", "mh-hyena"])
 def test_unknown_filters_are_refused(name):
-    with pytest.raises(ArchlabError, match=rf"unknown {name}\(filter\): filter 'fir': known: implicit, rtf"):
+    with pytest.raises(ArchlabError, match=f"^{name}: filter='fir': give one of implicit, rtf$"):
         layer(name, filter="fir")
 
 

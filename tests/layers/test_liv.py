@@ -22,5 +22,5 @@ def test_it_is_cubic_and_looks_back_its_taps_only():
 
 
 def test_no_taps_are_refused():
-    with pytest.raises(ArchlabError, match=r"^liv\(d_conv=0\): d_conv must be at least 1$"):
+    with pytest.raises(ArchlabError, match=r"^liv: d_conv=0: give a whole number of at least 1$"):
         layer("liv", d_conv=0)

@@ -31,5 +31,5 @@ def test_two_closed_gates_of_min_lstm_share_by_their_logits():
 
 
 def test_an_expansion_below_one_is_refused():
-    with pytest.raises(ArchlabError, match=r"^min-lstm\(expand=0\): expand must be at least 1$"):
+    with pytest.raises(ArchlabError, match=r"^min-lstm: expand=0: give a whole number of at least 1$"):
         layer("min-lstm", expand=0)

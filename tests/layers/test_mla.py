@@ -43,8 +43,8 @@ def test_only_the_rotated_parts_know_positions():
 @pytest.mark.parametrize(
     ("knobs", "reason"),
     [
-        ({"rope_dim": 7}, "mla(rope_dim=7): rotary positions need pairs of channels; use rope_dim=8"),
-        ({"kv_rank": 0}, "mla(kv_rank=0): kv_rank must be at least 1"),
+        ({"rope_dim": 7}, "mla: rope_dim=7: give a whole number that is even and at least 2"),
+        ({"kv_rank": 0}, "mla: kv_rank=0: give a whole number of at least 1"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(knobs, reason):

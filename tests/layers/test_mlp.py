@@ -33,9 +33,7 @@ def test_an_inner_width_of_nothing_is_refused():
     ):
         layer("mlp", expand=0.01).build(50, 1)
     for expand in (0.0, -1.0, 1e308):
-        with pytest.raises(
-            ArchlabError, match=r"^mlp\(expand=.*\): expand must be a positive number, of at most 1,000,000,000,000$"
-        ):
+        with pytest.raises(ArchlabError, match=r"^mlp: expand=.*: give a number above 0, of at most 1,000,000,000,000$"):
             layer("mlp", expand=expand)
-    with pytest.raises(ArchlabError, match=r"^swiglu\(inner=-1\): inner must be at least 1, or 0 for the default"):
+    with pytest.raises(ArchlabError, match=r"^swiglu: inner=-1: give a whole number of at least 0$"):
         layer("swiglu", inner=-1)

@@ -1,5 +1,5 @@
 import sys
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
 from tests.layers.probe import Probe
@@ -30,6 +30,19 @@ def test_what_is_no_layer_is_refused_as_a_part_of_one():
         layer("mamba", layer("mlp"))
     with pytest.raises(ArchlabError, match=r"^unknown knob of parallel: 'layers'"):
         layer("parallel", layer("mlp"), layer("mlp"), layers=(layer("mlp"),))
+
+
+def test_a_registered_class_is_made_a_frozen_dataclass(monkeypatch):
+    monkeypatch.setitem(_REGISTRY, "plain", None)
+
+    @register("plain")
+    class Plain(Probe):
+        width: int = 3
+
+    assert str(layer("plain", width=2, heads=4)) == "plain(heads=4, width=2)"
+    assert layer("plain", width=2) == Plain(width=2) != Plain()
+    with pytest.raises(FrozenInstanceError):
+        Plain().width = 1
 
 
 def test_an_unknown_layer_gets_the_nearest_name():

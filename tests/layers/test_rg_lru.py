@@ -61,5 +61,5 @@ def test_gates_see_their_own_block_only(rg_lru):
 def test_widths_that_do_not_fit_the_blocks_are_refused():
     with pytest.raises(ArchlabError, match=r"^rg-lru\(lru_width=100\): lru_width must be a multiple of blocks=16, or 0 for"):
         layer("rg-lru", lru_width=100)
-    with pytest.raises(ArchlabError, match=r"^rg-lru\(lru_width=-16\): "):
+    with pytest.raises(ArchlabError, match=r"^rg-lru: lru_width=-16: give a whole number of at least 0$"):
         layer("rg-lru", lru_width=-16)

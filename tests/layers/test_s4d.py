@@ -62,5 +62,5 @@ def test_long_sequences_are_transformed_and_phases_of_thousands_of_radians_stay_
 
 @pytest.mark.parametrize("d_state", [0, 1, 15, -2])
 def test_states_that_are_not_pairs_are_refused(d_state):
-    with pytest.raises(ArchlabError, match=rf"^s4d\(d_state={d_state}\): d_state must be even and at least 2"):
+    with pytest.raises(ArchlabError, match=f"^s4d: d_state={d_state}: give a whole number that is even and at least 2$"):
         layer("s4d", d_state=d_state)

@@ -97,7 +97,7 @@ def test_filters_take_no_weight_decay(name):
     ],
 )
 def test_knobs_below_one_are_refused(name, knob):
-    with pytest.raises(ArchlabError, match=rf"{name}\({knob}=0\)"):
+    with pytest.raises(ArchlabError, match=f"^{name}: {knob}=0: give a whole number of at least 1$"):
         layer(name, **{knob: 0})
 
 

@@ -50,6 +50,15 @@ def test_seeds_and_units_vary_together():
     assert samples.var() == pytest.approx(between + within, rel=0.03)
 
 
+def test_the_units_of_every_drawn_seed_are_resampled():
+    """Three seeds of one score: what is left is the variance of the units of all three draws."""
+    answers = np.full(100, 4, dtype=np.float32)
+    seeds = [Units(np.array(pair * 50, dtype=np.float32), answers) for pair in ([1, 3], [0, 4], [2, 2])]
+    (samples,) = samples_of(seeds, resamples=30_000)
+    assert samples.mean() == pytest.approx(0.5, abs=1e-3)
+    assert samples.var() == pytest.approx(np.mean([np.var(units.numerators / 4) / 100 for units in seeds]) / 3, rel=0.05)
+
+
 def test_the_score_of_units_is_answers_over_answers_not_a_mean_of_means():
     units = Units(np.array([1, 4], dtype=np.float32), np.array([1, 8], dtype=np.float32))
     assert units.score == pytest.approx(5 / 9)

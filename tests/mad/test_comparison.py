@@ -140,6 +140,29 @@ def test_the_best_of_a_task_may_not_lead_the_ranking() -> None:
     assert (first.first, first.second, first.task) == ("2*mlp", "3*mlp", None)
 
 
+def test_who_lacks_tasks_does_not_lead_though_its_mean_is_higher() -> None:
+    trials = plan(SPECS[:2], SETTINGS, seeds=(0,))
+    right = {("2*mlp", SETTINGS[0]): 4, ("3*mlp", SETTINGS[0]): 2, ("3*mlp", SETTINGS[1]): 2}
+    known = {t.key: right.get((str(t.architecture), t.setting)) for t in trials}
+    scores = score(trials, {t.key: record(t, result(t, [known[t.key]] * 3)) for t in trials if known[t.key]})
+    assert [a.label for a in scores.architectures] == ["3*mlp", "2*mlp"]
+    (found,) = differences_to_best(scores)
+    assert (found.first, found.second, found.mean) == ("2*mlp", "3*mlp", 0.5)
+    assert scores.differences == (found,)
+
+
+def test_two_architectures_make_a_ranking_and_who_lacks_the_task_has_no_place_in_it() -> None:
+    trials = plan(SPECS[:3], SETTINGS, seeds=(0,))
+    lacking = next(t for t in trials if str(t.architecture) == "4*mlp" and t.setting == SETTINGS[0])
+    places = {t.key: SPECS.index(str(t.architecture)) for t in trials if t != lacking}
+    scores = score(trials, {t.key: record(t, result(t, [places[t.key]] * 3)) for t in trials if t != lacking})
+    found = rank_agreement(scores, scores, "in-context-recall")
+    assert (found.tau, found.num_architectures) == (1.0, 2)
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == (1.0, 1.0)
+    assert rank_agreement(scores, scores).num_architectures == 3
+
+
 def test_rankings_of_a_task_are_compared_over_what_both_have_scored() -> None:
     """In recall the two sides agree on three architectures, in compression they are opposed; one side has a fourth."""
     trials = plan(SPECS[:3], SETTINGS, seeds=(0,))

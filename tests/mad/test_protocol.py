@@ -146,6 +146,16 @@ def test_narrowing_tasks(small):
     assert list(small.with_tasks(["memorization", "compression"]).tasks) == ["compression", "memorization"]
 
 
+def test_tasks_go_by_their_short_names_too():
+    line = "  selective-copying: {base: {length: 24, num_tokens_to_copy: 4}}\n"
+    protocol = parse_protocol("small", SMALL + line)
+    assert parse_protocol("small", SMALL + line.replace("selective-copying", "copy")) == protocol
+    assert list(protocol.with_tasks(["copy", "compression"]).tasks) == ["compression", "selective-copying"]
+    assert protocol.with_value("copy.length", 32) == protocol.with_value("selective-copying.length", 32) != protocol
+    with pytest.raises(ArchlabError, match=r"^protocol small: tasks: selective-copying is there twice$"):
+        parse_protocol("small", SMALL + line + "  copy: {}\n")
+
+
 def test_narrowing_to_base_settings(small):
     narrowed = small.with_base_settings()
     assert [plan.settings for plan in narrowed.tasks.values()] == [
@@ -198,6 +208,10 @@ def test_changing_a_value(small):
         (lambda p: p.with_value("compression.map_seed", 1), "unknown knob 'map_seed': known: "),
         (lambda p: p.with_value("copying.length", 1), "unknown task of protocol small: 'copying': "),
         (lambda p: p.with_value("recipe.step", 1), "recipe: unknown field 'step': did you mean 'steps'?"),
+        (lambda p: p.with_value("steps", 1), "steps belongs to the recipe: write recipe.steps"),
+        (lambda p: p.with_value("recipe.length", 1), "length does not belong to the recipe: write length"),
+        (lambda p: p.with_value("recipe.lr", 1), "lr belongs to the grid: write --grid lr=A,B"),
+        (lambda p: p.with_value("learning_rate", 1), "learning_rate belongs to the grid: write --grid learning_rate=A,B"),
         (lambda p: p.with_value("recipe.steps", "many"), "recipe: steps='many': give a whole number of at least 0"),
         (
             lambda p: p.with_value("length", 7.5),
@@ -279,7 +293,7 @@ def changed(old: str, new: str) -> str:
             changed("{heads: 2}", "{heads: two}"),
             "layer_defaults: mh-attention(heads=two): 'two' is of type str, give a value of type int",
         ),
-        (changed("{heads: 2}", "{heads: 0}"), "layer_defaults: mh-attention(heads=0): heads must be at least 1"),
+        (changed("{heads: 2}", "{heads: 0}"), "layer_defaults: mh-attention: heads=0: give a whole number of at least 1"),
         (changed("{heads: 2}", "2"), "layer_defaults.mh-attention=2: give a mapping"),
         (
             changed("{mh-attention: {", "{mh-atention: {"),

@@ -174,6 +174,12 @@ def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory
         assert resumed.spending == straight.spending
 
 
+@pytest.mark.parametrize(("evaluations", "expected"), [(8, [125, 375]), (4, [250, 500]), (2, [500]), (1, [])])
+def test_rungs_are_evaluated_steps_before_the_last(evaluations, expected):
+    (trial, *_) = grid(recipe=replace(RECIPE, evaluations=evaluations))
+    assert rungs(trial) == expected
+
+
 def test_only_later_grid_points_become_unnecessary_whichever_ends_first():
     first, second, third, *others = grid(seeds=(0, 1))
     assert [t.learning_rate for t in (first, second, third)] == list(RATES)

@@ -13,6 +13,7 @@ from tests.synthetic_records import RECIPE, plan, record, result, simulate
 from archlab.architectures import Architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
+from archlab.mad import scoring
 from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
 from archlab.mad.scoring import learning_curve_area, score
 from archlab.tasks import setting
@@ -196,10 +197,11 @@ def test_conditions_are_never_mixed() -> None:
 
 def test_bad_requests_are_refused() -> None:
     trials = plan(["mlp"], [RECALL])
-    with pytest.raises(ArchlabError, match="nothing to score"):
+    with pytest.raises(ArchlabError, match=r"^there is nothing to score: run a protocol first"):
         score([], {})
-    with pytest.raises(ArchlabError, match="confidence=2"):
-        score(trials, {}, confidence=2)
+    for confidence in (0, 1, 1.5, -0.1):
+        with pytest.raises(ArchlabError, match=f"confidence={confidence}: must lie between 0 and 1"):
+            score(trials, {}, confidence=confidence)
     with pytest.raises(ArchlabError, match="resamples=5"):
         score(trials, {}, resamples=5)
 
@@ -210,6 +212,7 @@ def test_same_records_same_intervals_in_any_order_of_architectures() -> None:
     forward = {a.label: a.interval for a in score(trials, records).architectures}
     backward = {a.label: a.interval for a in score(trials[::-1], records).architectures}
     assert forward == backward
+    assert score(trials, records, seed=0).architectures[0].interval == forward[score(trials, records).architectures[0].label]
     alone = score([t for t in trials if str(t.architecture) == "mlp"], records).architectures[0]
     assert alone.interval == forward["mlp"]
 
@@ -242,6 +245,46 @@ def test_costs_are_those_of_the_first_tasks_easiest_setting() -> None:
     assert only.costs.num_params == only.architecture.num_params(vocab_size=16, length=31, dim=64)
     assert only.costs.state_size == only.architecture.state_size(length=31, dim=64)
     assert only.costs.flops == only.architecture.flops(vocab_size=16, length=31, dim=64)
+
+
+def test_every_architecture_has_its_own_costs_in_any_plan() -> None:
+    """Also one that was planned for other settings or seeds than the reference: what it lacks is named."""
+    trials = plan(["mlp"], [RECALL], seeds=(0,)) + plan(["mamba"], [COMPRESSION], seeds=(1,))
+    mamba, mlp = score(trials, simulate(trials, lambda _: 0.5)).architectures
+    for found in (mamba, mlp):
+        assert found.costs.num_params == found.architecture.num_params(vocab_size=16, length=127, dim=128)
+    assert mamba.costs.state_size > mlp.costs.state_size == 0
+    assert mlp.gaps == ["mlp: compression, seed 1: 1 of 1 trials not run"]
+    assert mamba.gaps == ["mamba: in-context-recall, seed 0: 1 of 1 trials not run"]
+
+
+def test_the_costs_of_an_unavailable_architecture_are_those_stored_at_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = plan(["mlp"], [COMPRESSION, RECALL], seeds=(0, 1))
+    records = simulate(trials, lambda _: 0.5)
+    for number, t in enumerate(trials):
+        if t.seed == 1:
+            costs = {"costs": {"num_params": number, "state_size": 2, "flops": 3}}
+            records[t.key] = dataclasses.replace(records[t.key], provenance=records[t.key].provenance | costs)
+    monkeypatch.setattr(scoring, "is_available", lambda _: False)
+    (only,) = score(trials, records).architectures
+    assert (only.costs.num_params, only.costs.state_size, only.costs.flops) == (3, 2, 3)
+    (only,) = score(trials[:2], records).architectures
+    assert only.costs.num_params is None
+
+
+def test_what_has_no_score_comes_after_what_scores_nothing() -> None:
+    trials = plan(["mlp", "swiglu", "4*mlp"], [RECALL], seeds=(0,))
+    right = {"swiglu": 0, "4*mlp": 2}
+    records = {t.key: record(t, result(t, [right[str(t.architecture)]])) for t in trials if str(t.architecture) in right}
+    found = score(trials, records).architectures
+    assert [(a.label, a.score) for a in found] == [("4*mlp", 0.5), ("swiglu", 0.0), ("mlp", None)]
+
+
+def test_what_was_spent_is_counted() -> None:
+    trials = plan(["mlp"], [RECALL], seeds=(0, 1))
+    spending = score(trials, simulate(trials, lambda _: 0.5)).spending
+    assert (spending.steps_spent, spending.dropped) == (2000, 0)
+    assert score(trials, {}).spending.steps_spent == 0
 
 
 def test_costs_are_those_of_the_settings_backbone() -> None:

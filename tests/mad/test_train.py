@@ -132,7 +132,7 @@ def test_progress_is_reported_after_every_evaluation():
 
 
 def test_progress_is_reported_between_evaluations_too(monkeypatch):
-    monkeypatch.setattr(train_module, "_REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(train_module, "REPORT_SECONDS", 0.0)
     heard = []
     train(trial(), heard.append)
     assert [p.step for p in heard] == [1, 2, 3, 4, 5, 6]

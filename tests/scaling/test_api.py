@@ -86,7 +86,7 @@ def test_laws_are_fitted_predicted_and_reported(tmp_path):
         ({"flops": 1e20, "loss": 2.0}, "give flops .* or loss"),
         ({"flops": -1.0}, "flops=-1: give a positive finite number"),
         ({"loss": float("nan")}, "loss=nan: give a positive finite number"),
-        ({"flops": 1e20, "intervals": "guess"}, "method='guess': choose bootstrap or jackknife"),
+        ({"flops": 1e20, "intervals": "guess"}, "method='guess': give one of bootstrap, jackknife"),
     ],
 )
 def test_predictions_of_nothing_are_refused(tmp_path, asked, reason):

@@ -33,7 +33,7 @@ def test_every_size_is_timed_once(timed: list[int]):
 def test_expensive_steps_have_the_speed_of_the_largest_that_was_timed(timed: list[int], monkeypatch: pytest.MonkeyPatch):
     runs = [run for run in RUNS if run.seed == 0]
     second = runs[1]
-    monkeypatch.setattr(estimate, "_LARGEST_TIMED_STEP", second.flops / second.steps)
+    monkeypatch.setattr(estimate, "_MOST_EXPENSIVE_STEP", second.flops / second.steps)
     costs = dict(zip(runs, measured_costs(runs), strict=True))
     assert set(timed) == {run.dim for run in runs if run.dim <= second.dim}
     last = runs[3]

@@ -1,5 +1,6 @@
 """The plan's file: it reads back, and what contradicts itself is refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def test_it_reads_back(plan: Plan, tmp_path: Path):
     assert len([line for line in text.splitlines() if line.startswith("- {label: ")]) == len(plan.runs)
     assert "budget: 2e11" in text
     assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
+
+
+def test_it_is_a_frame_and_a_document_of_its_runs(plan: Plan):
+    frame = plan.to_frame()
+    assert frame.label.tolist() == [run.label for run in plan.runs]
+    assert frame.tokens.sum() == sum(run.tokens for run in plan.runs)
+    assert json.loads(json.dumps(plan.to_dict()))["runs"][0]["params"] == plan.runs[0].params
+    assert "transformer++" in plan._repr_html_()
 
 
 def test_fields_that_differ_or_are_left_out_read_back(plan: Plan, tmp_path: Path):

@@ -13,6 +13,7 @@ from archlab.errors import ArchlabError
 from archlab.jobs import scheduler
 from archlab.jobs.events import JobFinished, JobStarted
 from archlab.mad.store import TrialStore
+from archlab.scaling.store import StudyStore
 
 
 @pytest.fixture
@@ -93,3 +94,15 @@ def test_a_damaged_row_is_named_and_the_rest_is_shown(path, column, value):
         assert f"store {path}: trial {trials[0].key} cannot be read: " in line
         with pytest.raises(ArchlabError, match=trials[0].key):
             store.records()
+
+
+def test_runs_of_before_runs_had_a_kind_are_the_benchmarks(path):
+    with TrialStore(path) as store, StudyStore(path) as studies:
+        with sqlite3.connect(path) as connection:
+            connection.execute("""INSERT INTO runs (plan) VALUES ('{"protocol": "smoke"}'), ('[]')""")
+        connection.close()
+        number = store.remember_run({"protocol": "quick"})
+        assert [(run.number, run.label, run.started) for run in store.runs()][:1] == [(1, "", None)]
+        assert [run.plan["protocol"] for run in store.runs()] == ["smoke", "quick"]
+        assert store.runs()[1].number == number
+        assert studies.runs() == []

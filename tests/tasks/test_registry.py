@@ -1,7 +1,7 @@
 """The registry of tasks: names, short names, order, and what installed packages bring."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,16 @@ def test_a_task_without_a_short_name_is_called_by_its_name(outside: Path):
 
     assert (Mine.short, find_task("mine")) == ("mine", Mine)
     assert InContextRecall.short == "recall"
+
+
+def test_a_registered_class_is_made_a_frozen_dataclass(outside: Path):
+    @register("mine")
+    class Mine(InContextRecall):
+        depth: int = 2
+
+    assert str(setting("mine", depth=3)) == "mine(depth=3)"
+    with pytest.raises(FrozenInstanceError):
+        Mine().depth = 1
 
 
 def test_the_same_class_may_register_again():

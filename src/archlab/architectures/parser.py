@@ -125,16 +125,15 @@ class _Parser:
             if not self.tokens:
                 raise self._error(f"nothing to repeat after {token.text}*: add a layer or [layers]")
             token = self.tokens.pop(0)
-        layers = self._bracketed(token) if token.text == "[" else self._named(token)
+        if token.text == "[":
+            self._descend(token)
+            layers = self._items(token)
+            self.depth -= 1
+        else:
+            layers = self._named(token)
         if times * len(layers) > _LARGEST:
             raise self._error(f"more than {_LARGEST} layers")
         return times * layers
-
-    def _bracketed(self, opened: _Token) -> list[LayerConfig]:
-        self._descend(opened)
-        layers = self._items(opened)
-        self.depth -= 1
-        return layers
 
     def _descend(self, opened: _Token) -> None:
         self.depth += 1

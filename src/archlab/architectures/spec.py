@@ -27,11 +27,7 @@ class Architecture:
     """Its name in the catalogue, if it was asked for by that name."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty stack.
-
-        Raises:
-            ArchlabError: there is no layer.
-        """
+        """Refuse an empty stack by an ArchlabError."""
         if not self.layers:
             raise ArchlabError("an architecture needs at least one layer, for example 'mh-attention swiglu'")
 
@@ -115,13 +111,7 @@ class Architecture:
         )
 
     def around(
-        self,
-        *,
-        vocab_size: int,
-        length: int,
-        dim: int = 128,
-        backbone: BackboneName = "language-model",
-        norm: Norm = "rmsnorm",
+        self, *, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model", norm: Norm = "rmsnorm"
     ) -> list[Part]:
         """Name, trainable scalars and FLOPs of one sequence of every part of the model around its layers."""
         return BACKBONES[backbone].around(len(self.layers), vocab_size=vocab_size, length=length, dim=dim, norm=norm)
@@ -131,13 +121,7 @@ class Architecture:
         return BACKBONES[backbone].positions(len(self.layers), self.num_mixing, length)
 
     def num_params(
-        self,
-        *,
-        vocab_size: int,
-        length: int,
-        dim: int = 128,
-        backbone: BackboneName = "language-model",
-        norm: Norm = "rmsnorm",
+        self, *, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model", norm: Norm = "rmsnorm"
     ) -> int:
         """Trainable scalars of the model that :meth:`build` gives at ``max_length=length``, embeddings included."""
         around = self.around(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone, norm=norm)

@@ -9,7 +9,7 @@ from typing_extensions import override
 from archlab.architectures.parser import module_paths
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.layers.contract import Kind, LayerConfig
+from archlab.layers.contract import LayerConfig
 
 
 @dataclass(frozen=True)
@@ -18,25 +18,8 @@ class UnavailableLayers(LayerConfig):
 
     name: ClassVar[str] = "unavailable"
     paper: ClassVar[str] = ""
-    kind: ClassVar[Kind] = "sequence"
     spec: str
     reason: str = field(compare=False)
-
-    @override
-    def num_params(self, dim: int, length: int) -> NoReturn:
-        self._refuse()
-
-    @override
-    def state_size(self, dim: int, length: int) -> NoReturn:
-        self._refuse()
-
-    @override
-    def flops(self, dim: int, length: int) -> NoReturn:
-        self._refuse()
-
-    @override
-    def build(self, dim: int, max_length: int) -> NoReturn:
-        self._refuse()
 
     @override
     def modules(self) -> tuple[str, ...]:
@@ -50,8 +33,10 @@ class UnavailableLayers(LayerConfig):
     def __str__(self) -> str:
         return self.spec
 
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise ArchlabError(f"{self.spec}: a layer is not available: {self.reason}")
+
+    num_params = state_size = flops = build = _refuse
 
 
 def stored_architecture(spec: str, name: str | None = None) -> Architecture:

@@ -111,7 +111,7 @@ def protocols(
                 "protocol": known,
                 "tasks": len(protocol.tasks),
                 "settings": sum(len(plan.settings) for plan in protocol.tasks.values()),
-                "trainings": protocol.num_trials,
+                "trials": protocol.num_trials,
                 "summary": protocol.summary,
             }
         )

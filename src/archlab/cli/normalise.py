@@ -67,7 +67,7 @@ def normalise(
 
 
 def tell(label: str, found: "Normalised") -> None:
-    """What was done to an architecture and what could not be reached, on standard error."""
+    """Print on standard error how an architecture was changed and what could not be reached."""
     from archlab.cli.output import message
 
     changes = ", ".join(f"{before} becomes {after}" for before, after in found.changes) or "stays as it is"

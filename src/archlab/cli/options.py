@@ -1,6 +1,6 @@
 """The options that several commands share: files of layers and tasks, the store, and what narrows a protocol."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -9,20 +9,29 @@ if TYPE_CHECKING:
     from archlab.mad.protocol import Protocol
 
 
-def _import_layers(files: list[str] | None) -> list[str] | None:
-    from archlab.sources import import_file
+def _import_files(files: list[str] | None, kind: Literal["layers", "tasks"]) -> list[str] | None:
+    """Import files of layers or tasks; refuse one that changes what the process computes with."""
+    if files:
+        import torch  # noqa: F401 - its state is watched
 
-    for file in files or []:
-        import_file(file, "layers")
+        from archlab.errors import ArchlabError
+        from archlab.jobs.isolation import changed, snapshot
+        from archlab.sources import import_file
+
+        for file in files:
+            before = snapshot()
+            import_file(file, kind)
+            if spoiled := changed(before, started=False):
+                raise ArchlabError(f"{kind} file {file}: importing it changes {spoiled}: do that inside the layer's own code")
     return files
+
+
+def _import_layers(files: list[str] | None) -> list[str] | None:
+    return _import_files(files, "layers")
 
 
 def _import_tasks(files: list[str] | None) -> list[str] | None:
-    from archlab.sources import import_file
-
-    for file in files or []:
-        import_file(file, "tasks")
-    return files
+    return _import_files(files, "tasks")
 
 
 DEFAULT_STORE = "archlab.db"

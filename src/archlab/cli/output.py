@@ -47,7 +47,7 @@ def message(text: str) -> None:
 
 
 def store_option(location: str) -> str:
-    """What a command needs to find a store again, with a space before it; nothing where it looks by itself."""
+    """The option by which a command finds a store again, with a space before it; empty if it finds it by itself."""
     from archlab.cli.options import DEFAULT_STORE
     from archlab.store.database import shown
 

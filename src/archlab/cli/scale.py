@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,15 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language models.", no_args_is_help=False)
 
 
-class Intervals(StrEnum):
-    """Methods of intervals."""
-
-    bootstrap = "bootstrap"
-    jackknife = "jackknife"
-
-
 IntervalMethod = Annotated[
-    Intervals,
+    Literal["bootstrap", "jackknife"],
     typer.Option("--intervals", help="Intervals of laws: draw the training runs again, or leave out one after the other."),
 ]
 Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap; 0 for no intervals.")]
@@ -202,7 +194,7 @@ def run(
 def fit(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
-    intervals: IntervalMethod = Intervals.bootstrap,
+    intervals: IntervalMethod = "bootstrap",
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
@@ -219,12 +211,10 @@ def fit(
     from archlab import scaling
     from archlab.cli.output import message, print_json, print_table
     from archlab.reports import scaling_tables as tables
-    from archlab.reports.scaling_text import state_text
     from archlab.scaling.fits import StateFit
 
-    study = _study(store, non_embedding)
-    with _progress(study) as advance:
-        result = scaling.fit(study, intervals=intervals.value, resamples=resamples, confidence=confidence, on_method=advance)
+    with _opened(store, non_embedding) as (study, advance):
+        result = scaling.fit(study, intervals=intervals, resamples=resamples, confidence=confidence, on_method=advance)
     if as_json:
         print_json(result.to_dict())
         return
@@ -232,16 +222,12 @@ def fit(
         message(warning)
     for laws in result.laws:
         print_table(tables.laws_on_terminal(laws))
-    for table in (
-        tables.over_training_table(result),
-        tables.off_optimal_table(result),
-        tables.sweep_table(result.sweeps),
-        tables.comparison_table(result),
-    ):
+    others = (tables.over_training_table(result), tables.off_optimal_table(result))
+    for table in (*others, tables.sweep_table(result.sweeps), tables.comparison_table(result)):
         if table is not None:
             print_table(tables.terminal_table(table))
     if isinstance(result.state, StateFit):
-        message(state_text(result.state))
+        message(tables.state_text(result.state))
     message(result.headline)
 
 
@@ -251,7 +237,7 @@ def predict(
     loss: Annotated[float | None, typer.Option(metavar="L", help="The loss to reach, in nats a token.")] = None,
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
-    intervals: IntervalMethod = Intervals.bootstrap,
+    intervals: IntervalMethod = "bootstrap",
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
@@ -268,17 +254,9 @@ def predict(
 
     if (flops is None) == (loss is None):
         raise ArchlabError("give --flops (as in --flops 1e21) or --loss (as in --loss 2.0), one of them")
-    study = _study(store, non_embedding)
-    with _progress(study) as advance:
-        predictions = scaling.predict(
-            study,
-            flops=flops,
-            loss=loss,
-            intervals=intervals.value,
-            resamples=resamples,
-            confidence=confidence,
-            on_method=advance,
-        )
+    with _opened(store, non_embedding) as (study, advance):
+        how: dict[str, Any] = {"intervals": intervals, "resamples": resamples, "confidence": confidence}
+        predictions = scaling.predict(study, flops=flops, loss=loss, **how, on_method=advance)
     for warning in predictions.warnings:
         message(warning)
     if as_json:
@@ -292,7 +270,7 @@ def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "scaling.html",
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
-    intervals: IntervalMethod = Intervals.bootstrap,
+    intervals: IntervalMethod = "bootstrap",
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
@@ -307,32 +285,27 @@ def report(
     from archlab.reports.scaling_page import csv_beside
 
     csv_beside(output)  # a wrong path is refused before anything is fitted
-    study = _study(store, non_embedding)
-    with _progress(study) as advance:
-        result = scaling.fit(study, intervals=intervals.value, resamples=resamples, confidence=confidence, on_method=advance)
+    with _opened(store, non_embedding) as (study, advance):
+        result = scaling.fit(study, intervals=intervals, resamples=resamples, confidence=confidence, on_method=advance)
     table = scaling.report(result, output)
     message(f"wrote {output} and {table}")
 
 
-def _study(store: str, non_embedding: bool) -> "Study":
-    from archlab.scaling.study import open_study
-
-    return open_study(store, "non-embedding" if non_embedding else "all")
-
-
 @contextmanager
-def _progress(study: "Study") -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, gone at the end; call the function that it gives after each method of each architecture."""
+def _opened(store: str, non_embedding: bool) -> "Iterator[tuple[Study, Callable[[], None]]]":
+    """The study of a store, and a function to call after each method of each architecture: it moves a bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from archlab.scaling.laws import METHODS
+    from archlab.scaling.study import open_study
 
+    study = open_study(store, "non-embedding" if non_embedding else "all")
     columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(study.tables) * len(METHODS))
-        yield lambda: progress.advance(task)
+        yield study, lambda: progress.advance(task)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
@@ -363,11 +336,9 @@ def _report(summary: "RunSummary", trials: "dict[str, LMTrial]", store: str) -> 
 
 
 def _document(summary: "RunSummary", trials: "dict[str, LMTrial]") -> dict[str, Any]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key, trial in trials.items():
         result = summary.results.get(key)
-        row = {"key": key, **trial.to_dict(), "result": None, "error": summary.failed.get(key)}
-        if result is not None:
-            row["result"] = {name: value for name, value in result.to_dict().items() if name != "curve"}
-        rows.append(row)
+        values = None if result is None else {name: value for name, value in result.to_dict().items() if name != "curve"}
+        rows.append({"key": key, **trial.to_dict(), "result": values, "error": summary.failed.get(key)})
     return {"training_runs": len(rows), "computed": summary.computed, "reused": summary.reused, "runs": rows}

@@ -59,7 +59,10 @@ def rekey(
     from archlab.cli.output import message
 
     counts = archlab.rekey_store(store)
-    message(f"{counts['moved']} results have a new key; {counts['kept']} stand beside a result of the present code")
+    message(
+        f"{counts['moved']} results have a new key, {counts['current']} had it already, {counts['kept']} stand beside a result "
+        f"of the present code, {counts['left']} are left: they cannot be read, or a layer is not available"
+    )
 
 
 @app.command()

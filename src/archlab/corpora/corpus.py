@@ -25,55 +25,39 @@ class Corpus:
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
-    """``source``, ``tokenizer``, ``vocab_size``, ``dtype``, ``hash``, and per split its documents, bytes and tokens."""
-
-    @property
-    def source(self) -> str:
-        """Where its documents came from, as :func:`prepare` was asked."""
-        return str(self.manifest["source"])
-
-    @property
-    def tokenizer(self) -> str:
-        """What cut them into tokens."""
-        return str(self.manifest["tokenizer"])
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens are below this."""
-        return int(self.manifest["vocab_size"])
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of vocabulary size and the tokens of both splits: equal exactly where the data is."""
-        return str(self.manifest["hash"])
+    source: str
+    """Where its documents came from, as :func:`prepare` was asked."""
+    tokenizer: str
+    """The tokenizer that cut them into tokens."""
+    vocab_size: int
+    """Tokens are below this."""
+    dtype: str
+    """Type of the tokens on disk."""
+    hash: str
+    """SHA-256 of vocabulary size and the tokens of both splits: equal exactly where the data is."""
+    splits: Mapping[Split, Mapping[str, int]]
+    """Number of ``documents``, ``bytes`` and ``tokens`` of each split."""
 
     def num_tokens(self, split: Split) -> int:
         """Tokens of a split, the ends of its documents included."""
-        return int(self.manifest["splits"][split]["tokens"])
+        return self.splits[split]["tokens"]
 
     def num_bytes(self, split: Split) -> int:
         """Bytes of its documents: turns nats a token into bits a byte, which compares across tokenizers."""
-        return int(self.manifest["splits"][split]["bytes"])
+        return self.splits[split]["bytes"]
 
     def tokens(self, split: Split) -> NDArray[np.unsignedinteger[Any]]:
         """The stream of a split, memory-mapped: a read-only vector of unsigned integers."""
         return self._streams[split]
 
     def num_sequences(self, split: Split, length: int) -> int:
-        """Sequences of ``length`` in a split.
-
-        Raises:
-            ArchlabError: there is none.
-        """
+        """Sequences of ``length`` in a split; an ArchlabError says that there is none."""
         if length < 1:
             raise ArchlabError(f"length {length}: must be at least 1")
         number = (self.num_tokens(split) - 1) // length
         if number < 1:
-            raise ArchlabError(
-                f"corpus {self.source}: {self.num_tokens(split):,} {split} tokens are less than one sequence of {length} and its "
-                f"target: give a longer corpus or a shorter length"
-            )
+            few = f"corpus {self.source}: {self.num_tokens(split):,} {split} tokens are less than one sequence of {length}"
+            raise ArchlabError(f"{few} and its target: give a longer corpus or a shorter length")
         return number
 
     def batch(self, step: int, batch_size: int, length: int, seed: int) -> Integers:
@@ -81,9 +65,6 @@ class Corpus:
 
         They follow from the step alone: a training that resumes, or that other processes share by rows, reads the same.
         Within an epoch no sequence comes twice; each epoch has an order of its own.
-
-        Raises:
-            ArchlabError: the training split is smaller than a sequence.
         """
         number = self.num_sequences("train", length)
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), number)
@@ -97,13 +78,7 @@ class Corpus:
     def validation_batches(self, batch_size: int, length: int, limit: int | None = None) -> Iterator[Integers]:
         """The held-out sequences, ``(up to batch_size, length + 1)`` int64 at a time; the same ones each time.
 
-        Args:
-            batch_size: sequences of a batch; the last one may have less.
-            length: of a sequence.
-            limit: at most so many sequences, evenly spread over the split.
-
-        Raises:
-            ArchlabError: the validation split is smaller than a sequence.
+        ``limit`` takes at most so many sequences, evenly spread over the split.
         """
         number = self.num_sequences("validation", length)
         which = np.arange(number)
@@ -118,7 +93,7 @@ class Corpus:
 
     @cached_property
     def _streams(self) -> dict[Split, NDArray[np.unsignedinteger[Any]]]:
-        dtype = np.dtype(self.manifest["dtype"])
+        dtype = np.dtype(self.dtype)
         return {split: np.memmap(stream_path(self.folder, split), dtype, mode="r") for split in SPLITS}
 
 

@@ -14,6 +14,7 @@ A source is written ``PLACE`` or ``PLACE#option=value,option=value``::
 
 import gzip
 import hashlib
+import importlib
 import json
 import os
 import sysconfig
@@ -23,9 +24,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from archlab.corpora.modules import optional_module
 from archlab.errors import ArchlabError, unknown
 
 PIECE = 16 << 10
@@ -33,7 +33,6 @@ PIECE = 16 << 10
 _OPTIONS = {"field": "text", "max_bytes": "", "config": "", "split": "train"}
 _DNA = {".fa", ".fasta", ".fna", ".ffn"}
 _FASTA = {*_DNA, ".faa"}
-_FASTA_HEADER = b">"
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,13 @@ class Source:
     def parse(cls, text: str) -> "Source":
         """Read ``PLACE#option=value,...``; looks for a file of that name only where there are several readings.
 
-        Raises:
-            ArchlabError: an option is unknown or has no fitting value.
+        An ArchlabError says that an option is unknown or has no fitting value.
         """
         parts = text.split("#")
         readings = [("#".join(parts[:end]), "#".join(parts[end:])) for end in range(len(parts), 0, -1)]
-        place, options = next((reading for reading in readings[:-1] if _exists(reading[0])), readings[-1])
+        # a file whose name is too long, as no path can be, does not exist either
+        found = (reading for reading in readings[:-1] if os.path.exists(os.path.expanduser(reading[0])))
+        place, options = next(found, readings[-1])
         if not place:
             raise ArchlabError(f"corpus {text!r}: give stdlib, a file, a folder, or hf:NAME")
         given = dict(_OPTIONS)
@@ -88,11 +88,7 @@ class Source:
 
     @cached_property
     def files(self) -> list[Path]:
-        """The files of a local source, in order.
-
-        Raises:
-            ArchlabError: there is none.
-        """
+        """The files of a local source, in order; an ArchlabError says that there is none."""
         root = Path(os.path.expanduser(sysconfig.get_path("stdlib") if self.place == "stdlib" else self.place))
         if os.path.isfile(root):
             return [root]
@@ -102,8 +98,7 @@ class Source:
             found = (path for path in root.rglob("*.py") if not {"site-packages", "dist-packages"} & set(path.parts))
         else:
             found = (p for p in root.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(root).parts))
-        files = sorted(found)
-        if not files:
+        if not (files := sorted(found)):
             raise ArchlabError(f"corpus {self.place}: the folder has no files: it is empty")
         return files
 
@@ -117,24 +112,19 @@ class Source:
     def documents(self) -> Iterator[bytes]:
         """Every document that is not empty, until ``max_bytes`` are read; the last is cut there.
 
-        Raises:
-            ArchlabError: a file or dataset cannot be read, or lacks the field.
+        An ArchlabError says that a file or dataset cannot be read, or lacks the field.
         """
         left = self.max_bytes
-        for document in filter(None, self._all_documents()):
+        for document in filter(None, _hugging_face(self) if self.is_remote else self._local_documents()):
             yield document if len(document) <= left else document[: int(left)]
             left -= len(document)
             if left < 1:
                 return
 
-    def _all_documents(self) -> Iterator[bytes]:
-        if self.is_remote:
-            yield from _hugging_face(self)
-            return
-        files = self.files
-        for path in files:
+    def _local_documents(self) -> Iterator[bytes]:
+        for path in self.files:
             try:
-                yield from _file_documents(path, self.field, alone=len(files) == 1)
+                yield from _file_documents(path, self.field, alone=len(self.files) == 1)
             except (OSError, EOFError, zlib.error) as error:
                 raise ArchlabError(f"corpus {self.place}: {path} cannot be read: {error}") from None
 
@@ -150,7 +140,8 @@ def _file_documents(path: Path, field: str, *, alone: bool) -> Iterator[bytes]:
         elif suffix == ".jsonl":
             yield from _json_lines(file, path, field)
         elif alone:
-            yield from _pieces(file)
+            while piece := file.read(PIECE):
+                yield piece + file.readline(PIECE)
         else:
             yield file.read()
 
@@ -163,22 +154,12 @@ def _is_packed(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def _exists(place: str) -> bool:
-    """False also of what no path can be, as a name that is too long."""
-    return os.path.exists(os.path.expanduser(place))
-
-
-def _pieces(lines: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    while piece := lines.read(PIECE):
-        yield piece + lines.readline(PIECE)
-
-
 def _fasta(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
     record: list[bytes] | None = None
     # lines may end by carriage returns alone
     for number, line in enumerate(chain.from_iterable(map(bytes.splitlines, lines)), start=1):
         line = line.strip()
-        if line.startswith(_FASTA_HEADER):
+        if line.startswith(b">"):
             if record is not None:
                 yield b"".join(record)
             record = []
@@ -236,3 +217,11 @@ def _text_of(row: dict[str, Any], field: str, where: str) -> bytes:
     if not isinstance(text, str):
         raise ArchlabError(f"{where}: field {field!r} holds {type(text).__name__}, not text: choose another one by #field=")
     return text.encode(errors="replace")  # JSON can hold half of a surrogate pair, which UTF-8 cannot
+
+
+def optional_module(name: str, what: str) -> Any:
+    """A module of the ``hf`` extra; an ArchlabError says what needs one that is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ArchlabError(f"{what} needs the package {name.partition('.')[0]}: pip install 'archlab[hf]'") from None

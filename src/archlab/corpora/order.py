@@ -12,13 +12,10 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def shuffled(places: Integers, size: int, *key: int) -> Integers:
-    """What stands at these places of the order of ``0 .. size - 1`` that the key stands for.
+    """The items at these positions of the order of ``0 .. size - 1`` that belongs to the key.
 
     A Feistel network over the next power of 4, walked until it lands below ``size``: a permutation whatever the round
     function is (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
-
-    Raises:
-        ArchlabError: a place is not below ``size``.
     """
     if len(places) and not 0 <= places.min() <= places.max() < size:
         raise ArchlabError(f"places {places.min()} to {places.max()}: an order of {size} has places 0 to {size - 1}")

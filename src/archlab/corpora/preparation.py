@@ -24,15 +24,11 @@ Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
 _FORMAT = 2
-"""Of the files and of what tokenizers and splits do: another number prepares again."""
+"""Version of the files and of tokenizers and splits: with another number a corpus is prepared again."""
 
 
 def prepare(
-    source: str,
-    tokenizer: str | None = None,
-    folder: Path | None = None,
-    *,
-    validation_fraction: float = VALIDATION_FRACTION,
+    source: str, tokenizer: str | None = None, folder: Path | None = None, *, validation_fraction: float = VALIDATION_FRACTION
 ) -> Corpus:
     """The corpus of a source, tokenised on the first call and memory-mapped from then on.
 
@@ -55,14 +51,17 @@ def prepare(
     parsed = Source.parse(source)
     if tokenizer is None:
         tokenizer = "dna" if parsed.is_dna else "bytes"
-    folder = folder or corpora_folder()
-    identity = json.dumps([_FORMAT, parsed.fingerprint(), tokenizer, _tokenizer_time(tokenizer), validation_fraction])
+    folder = folder or cache_folder() / "corpora"
+    file = tokenizer.removeprefix("hf:")
+    changed = os.stat(file).st_mtime_ns if os.path.isfile(file) else 0
+    identity = json.dumps([_FORMAT, parsed.fingerprint(), tokenizer, changed, validation_fraction])
     place = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if (corpus := _whole(place)) is not None:
         return corpus
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(place):
+        with place.with_name(f"{place.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go for a process that is killed
             if (corpus := _whole(place)) is None:
                 _prepare(place, parsed, tokenizer, validation_fraction)
                 corpus = _whole(place)
@@ -84,35 +83,15 @@ def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: f
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def corpora_folder() -> Path:
-    """Where corpora are kept unless told otherwise."""
-    return cache_folder() / "corpora"
-
-
-def _tokenizer_time(name: str) -> int:
-    path = name.removeprefix("hf:")
-    return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
-
-
 def _whole(place: Path) -> Corpus | None:
     """The corpus at a place, if it is there with all its bytes."""
     try:
-        manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
-        size = np.dtype(manifest["dtype"]).itemsize
-        for split in SPLITS:
-            if stream_path(place, split).stat().st_size != size * manifest["splits"][split]["tokens"]:
-                return None
+        corpus = Corpus(place, **json.loads((place / "manifest.json").read_text(encoding="utf-8")))
+        size = np.dtype(corpus.dtype).itemsize
+        whole = all(stream_path(place, split).stat().st_size == size * corpus.num_tokens(split) for split in SPLITS)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Corpus(place, manifest)
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """One process at a time; the system lets go for a process that is killed."""
-    with place.with_name(f"{place.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return corpus if whole else None
 
 
 def _write(folder: Path, source: Source, tokenizer_name: str, validation_fraction: float) -> None:
@@ -148,11 +127,7 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
 
 
 def _held_out(documents: Documents, where: str, fraction: float) -> NDArray[np.bool_]:
-    """Which documents are for validation: in the order of their hashes, those that still fit into the fraction.
-
-    Raises:
-        ArchlabError: there are fewer than two different ones.
-    """
+    """Which documents are for validation: in the order of their hashes, those that still fit into the fraction."""
     size_of: dict[bytes, int] = {}
     digests: list[bytes] = []
     for document in documents():

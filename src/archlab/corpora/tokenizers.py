@@ -18,8 +18,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from archlab.corpora.modules import optional_module
+from archlab.corpora.documents import optional_module
 from archlab.errors import ArchlabError, unknown
 
 Tokens = NDArray[np.unsignedinteger[Any]]
@@ -28,7 +29,7 @@ _END = "<|endoftext|>"
 _KNOWN_ENDS = (_END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _BATCH = 256
 _MOST_STRANGE = 0.1
-"""Of letters that the tokenizer of DNA does not know: gaps and ambiguous bases are fewer, proteins and RNA have more."""
+"""Largest fraction of letters that DNA has besides A, C, G and T: gaps and ambiguous bases are fewer, proteins have more."""
 _SMALLEST_BPE = 257
 """Every byte and the end."""
 
@@ -43,20 +44,23 @@ class Tokenizer(Protocol):
         ...
 
 
-class TableTokenizer:
+class TableTokenizer(Tokenizer):
     """A token a byte, by a table of 256."""
 
     def __init__(self, table: Tokens, vocab_size: int) -> None:
         self.table, self.vocab_size = table, vocab_size
 
+    @override
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
-        """See :meth:`Tokenizer.encode`."""
         for document in documents:
             yield self.table[np.frombuffer(document + b"\0", np.uint8)]
 
 
 class DNATokenizer(TableTokenizer):
-    """A, C, G, T in either case; a run of other letters is one 0."""
+    """A, C, G, T in either case; a run of other letters is one 0.
+
+    After the last document it raises an ArchlabError if more than a tenth of all letters are neither of the four nor N.
+    """
 
     def __init__(self) -> None:
         table = np.zeros(256, np.uint8)
@@ -64,12 +68,8 @@ class DNATokenizer(TableTokenizer):
             table[list(letters)] = np.arange(1, 5)
         super().__init__(table, 5)
 
+    @override
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
-        """See :meth:`Tokenizer.encode`.
-
-        Raises:
-            ArchlabError: after the last document, if more than a tenth of all letters are neither of the four nor N.
-        """
         strange = total = 0
         for document in documents:
             (tokens,) = super().encode([document])
@@ -83,25 +83,24 @@ class DNATokenizer(TableTokenizer):
             )
 
 
-class HuggingFaceTokenizer:
-    """What the package ``tokenizers`` offers; documents are read as UTF-8, bytes that are not are replaced."""
+class HuggingFaceTokenizer(Tokenizer):
+    """A tokenizer of the package ``tokenizers``; documents are read as UTF-8, bytes that are not are replaced."""
 
     def __init__(self, tokenizer: Any, end: int) -> None:
         self.tokenizer, self.end = tokenizer, end
         self.vocab_size: int = tokenizer.get_vocab_size()
 
+    @override
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
-        """See :meth:`Tokenizer.encode`."""
         for texts in _batches(documents):
             for encoded in self.tokenizer.encode_batch(texts, add_special_tokens=False):
                 yield np.array([*encoded.ids, self.end], np.uint32)
 
 
 def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
-    """What makes the tokenizer of a name from the training documents; only ``bpe`` reads them.
+    """The function that makes the tokenizer of a name from the training documents; only ``bpe`` reads them.
 
-    Raises:
-        ArchlabError: the name is unknown, a package is missing, or the tokenizer cannot be loaded.
+    An ArchlabError says that the name is unknown, a package is missing, or the tokenizer cannot be loaded.
     """
     kind, _, value = name.partition(":")
     if kind == "bpe":
@@ -109,7 +108,10 @@ def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
     if name == "bytes":
         tokenizer: Tokenizer = TableTokenizer(np.arange(256, dtype=np.uint8), 256)
     elif name == "ascii":
-        tokenizer = _ascii()
+        letters = [*b"\n\t", *range(32, 127)]
+        table = np.full(256, len(letters) + 1, np.uint8)
+        table[[0, *letters]] = np.arange(len(letters) + 1)
+        tokenizer = TableTokenizer(table, len(letters) + 2)
     elif name == "dna":
         tokenizer = DNATokenizer()
     elif kind == "hf" and value:
@@ -117,14 +119,6 @@ def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
     else:
         raise unknown("tokenizer", name, ["bytes", "ascii", "dna", "bpe:SIZE", "hf:NAME"])
     return lambda _: tokenizer
-
-
-def _ascii() -> TableTokenizer:
-    letters = [*b"\n\t", *range(32, 127)]
-    table = np.full(256, len(letters) + 1, np.uint8)
-    table[0] = 0
-    table[letters] = np.arange(1, len(letters) + 1)
-    return TableTokenizer(table, len(letters) + 2)
 
 
 def _bpe(name: str, size: str) -> Callable[[Iterable[bytes]], HuggingFaceTokenizer]:
@@ -153,9 +147,8 @@ def _from_hugging_face(name: str) -> HuggingFaceTokenizer:
     try:
         tokenizer = loader.from_file(name) if Path(name).is_file() else loader.from_pretrained(name)
     except Exception as error:  # the package raises plain Exceptions
-        raise ArchlabError(
-            f"tokenizer hf:{name}: {error}: give a name on Hugging Face, or the path of a tokenizer.json"
-        ) from error
+        fix = "give a name on Hugging Face, or the path of a tokenizer.json"
+        raise ArchlabError(f"tokenizer hf:{name}: {error}: {fix}") from error
     end = next((found for x in _KNOWN_ENDS if (found := tokenizer.token_to_id(x)) is not None), None)
     if end is None:
         raise ArchlabError(f"tokenizer hf:{name} has none of the tokens that end a document: {', '.join(_KNOWN_ENDS)}")

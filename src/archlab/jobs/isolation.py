@@ -1,54 +1,87 @@
 """The state of a process that one job could leave changed for the next: what it computes with, and what it has started."""
 
-import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _STARTED = ("the environment's variables", "signal handlers", "running threads", "child processes")
-_TORCH: dict[str, str] = {
-    "torch's default dtype": "get_default_dtype()",
-    "torch's default device": "get_default_device()",
-    "torch's number of threads": "get_num_threads()",
-    "torch's grad mode": "is_grad_enabled()",
-    "torch's inference mode": "is_inference_mode_enabled()",
-    "torch's deterministic algorithms": "are_deterministic_algorithms_enabled()",
-    "torch's matmul precision": "get_float32_matmul_precision()",
-    "torch's anomaly mode": "is_anomaly_enabled()",
-    "torch's autocast on the CPU": "is_autocast_enabled('cpu')",
-    "torch's autocast on the GPU": "is_autocast_enabled('cuda')",
-    "torch's autocast dtype on the CPU": "get_autocast_dtype('cpu')",
-    "torch.backends.mkldnn.enabled": "backends.mkldnn.enabled",
-    "torch.backends.mkldnn.deterministic": "backends.mkldnn.deterministic",
-    "torch.backends.nnpack": "_C._get_nnpack_enabled()",
-    "torch.backends.cudnn": "(backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic)",
-    "torch.backends.cuda.matmul.allow_tf32": "backends.cuda.matmul.allow_tf32",
-    "torch.backends.cudnn.allow_tf32": "backends.cudnn.allow_tf32",
-    "torch's attention kernels": "(backends.cuda.flash_sdp_enabled(), backends.cuda.math_sdp_enabled(), "
-    "backends.cuda.mem_efficient_sdp_enabled())",
-    "torch.nn.functional": "hash(tuple(map(id, vars(nn.functional).values())))",
+_SIGNALS = sorted(signal.valid_signals())
+_LOADED = "torch, which was not loaded before"
+_TORCH: dict[str, Callable[[Any], Any]] = {
+    "torch's default dtype": lambda torch: torch.get_default_dtype(),
+    "torch's default device": lambda torch: torch.get_default_device(),
+    "torch's number of threads": lambda torch: torch.get_num_threads(),
+    "torch's grad mode": lambda torch: torch.is_grad_enabled(),
+    "torch's inference mode": lambda torch: torch.is_inference_mode_enabled(),
+    "torch's anomaly mode": lambda torch: torch.is_anomaly_enabled(),
+    "torch's modes": lambda torch: (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()),
+    "torch's deterministic algorithms": lambda torch: (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    ),
+    "torch's matmul precision": lambda torch: torch.get_float32_matmul_precision(),
+    "torch's autocast on the CPU": lambda torch: torch.is_autocast_enabled("cpu"),
+    "torch's autocast on the GPU": lambda torch: torch.is_autocast_enabled("cuda"),
+    "torch's autocast dtypes": lambda torch: (torch.get_autocast_dtype("cpu"), torch.get_autocast_dtype("cuda")),
+    "torch's random numbers": lambda torch: torch.default_generator.get_state().numpy().tobytes(),
+    "torch's hooks on all modules": lambda torch: [
+        len(hooks) for name, hooks in vars(torch.nn.modules.module).items() if name.startswith("_global_") and "hooks" in name
+    ],
+    "torch.nn.functional": lambda torch: hash(tuple(map(id, vars(torch.nn.functional).values()))),
+    "torch.backends.fp32_precision": lambda torch: torch.backends.fp32_precision,
+    "torch.backends.mkldnn": lambda torch: (torch.backends.mkldnn.enabled, torch.backends.mkldnn.deterministic),
+    "torch.backends.mkldnn's precision": lambda torch: [
+        getattr(torch.backends.mkldnn, op).fp32_precision for op in ("matmul", "conv", "rnn")
+    ],
+    "torch.backends.nnpack": lambda torch: torch._C._get_nnpack_enabled(),
+    "torch.backends.opt_einsum": lambda torch: (torch.backends.opt_einsum.enabled, torch.backends.opt_einsum.strategy),
+    "torch.backends.cudnn": lambda torch: (
+        torch.backends.cudnn.enabled,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    ),
+    "torch.backends.cudnn's precision": lambda torch: [
+        getattr(torch.backends.cudnn, op).fp32_precision for op in ("conv", "rnn")
+    ],
+    "torch.backends.cudnn.allow_tf32": lambda torch: torch.backends.cudnn.allow_tf32,
+    "torch.backends.cuda.matmul.allow_tf32": lambda torch: torch.backends.cuda.matmul.allow_tf32,
+    "torch.backends.cuda.matmul's precision": lambda torch: (
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.backends.cuda.matmul.allow_fp16_accumulation,
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+    ),
+    "torch's attention kernels": lambda torch: (
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch.backends.cuda.math_sdp_enabled(),
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+        torch.backends.cuda.cudnn_sdp_enabled(),
+    ),
 }
-"""Expressions of the state of torch."""
+"""State of torch by words for messages."""
+_ONE, _HALF_A_STEP = 1.0, 2.0**-53
 
 
 def snapshot() -> dict[str, Any]:
     """The present state, by words for messages. Imports nothing: torch and NumPy count only if they are loaded."""
     state: dict[str, Any] = {
         "the environment's variables": dict(os.environ),
-        "the working directory": os.getcwd(),
-        "signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "the working directory": _read(os.getcwd),
+        "signal handlers": [signal.getsignal(number) for number in _SIGNALS],
         "running threads": {thread.ident for thread in threading.enumerate()},
         "child processes": _children(),
         "the rounding of denormal numbers": sys.float_info.min / 2 == 0.0,
-        "the rounding of floats": (1.0 + 2.0**-53, -1.0 - 2.0**-53),
+        "the rounding of floats": (_ONE + _HALF_A_STEP, -_ONE - _HALF_A_STEP),
     }
-    torch = sys.modules.get("torch")
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    state[_LOADED] = torch is not None
     if torch is not None:
-        state |= {name: eval(expression, {}, vars(torch)) for name, expression in _TORCH.items()}
-    numpy = sys.modules.get("numpy")
+        state |= {name: _read(value, torch) for name, value in _TORCH.items()}
     if numpy is not None:
         state["NumPy's handling of errors"] = numpy.geterr()
     return state
@@ -63,12 +96,22 @@ def changed(before: dict[str, Any], *, started: bool = True) -> str:
     return ", ".join(name for name, value in before.items() if now[name] != value and (started or name not in _STARTED))
 
 
+def _read(value: Callable[..., Any], *owner: Any) -> Any:
+    """A state, or why it cannot be read: PyTorch refuses to name precisions that were set in two ways."""
+    try:
+        return value(*owner)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def _children() -> set[int]:
-    """Process ids of the children of this process."""
-    tasks = Path("/proc/self/task")
-    if not tasks.exists():
-        return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
+    """Process ids of the children of this process; 0 stands for some where the system does not list them."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()
     found = set()
-    for listing in tasks.glob("*/children"):
-        found |= {int(pid) for pid in listing.read_text().split()}
-    return found
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended meanwhile
+            found |= {int(pid) for pid in listing.read_text().split()}
+    return found or {0}

@@ -1,6 +1,7 @@
 """Sequence and channel mixers: one file a family."""
 
-from archlab.layers.contract import Composite, LayerConfig, Recurrent, divides, positive
+from archlab.fields import at_least
+from archlab.layers.contract import Composite, LayerConfig, Recurrent, divides
 from archlab.layers.registry import layer, register, registry
 
-__all__ = ["Composite", "LayerConfig", "Recurrent", "divides", "layer", "positive", "register", "registry"]
+__all__ = ["Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"]

@@ -1,7 +1,6 @@
 """Softmax attention with rotary positions: over the whole past or a sliding window of it, with keys that heads may share."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides_evenly, nearest_divisor, positive
+from archlab.fields import Count, Natural
+from archlab.layers.contract import EvenDivisor, LayerConfig, nearest_divisor
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.ops.rotary_attention import rotary_attention
 from archlab.layers.ops.sliding_attention import scored_pairs, sliding_attention
@@ -104,24 +104,14 @@ class Attention(nn.Module):
 
 
 @register("attention")
-@dataclass(frozen=True)
 class AttentionConfig(LayerConfig):
     """Attention over the whole past with rotary positions and biases on every projection."""
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 1706.03762, 2104.09864"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 1
+    heads: EvenDivisor = 1
     """Heads; each is ``dim / heads`` wide, an even number."""
-
-    def __post_init__(self) -> None:
-        """Refuse fewer than one head."""
-        positive(self, "heads")
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides_evenly(self, "heads", dim)
 
     @property
     @override
@@ -146,12 +136,10 @@ class AttentionConfig(LayerConfig):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        # Projections of queries, keys, values and outputs, with biases.
         return (dim + 1) * 2 * (dim + self._kv_dim(dim))
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # A key and a value for every token that can be seen.
         return 2 * self._visible(length) * self._kv_dim(dim)
 
     @override
@@ -168,13 +156,11 @@ class AttentionConfig(LayerConfig):
 
     @override
     def build(self, dim: int, max_length: int) -> Attention:
-        # ``max_length`` bounds the step form's buffers only.
         self.validate(dim)
         return Attention(dim, self.heads, self.key_value_heads(), self.visible_window(), self._visible(max_length))
 
 
 @register("mh-attention")
-@dataclass(frozen=True)
 class MultiHeadAttentionConfig(AttentionConfig):
     """:class:`AttentionConfig` with 16 heads."""
 
@@ -182,19 +168,14 @@ class MultiHeadAttentionConfig(AttentionConfig):
 
 
 @register("sliding-attention")
-@dataclass(frozen=True)
 class SlidingAttentionConfig(AttentionConfig):
     """:class:`AttentionConfig` over a window of the past."""
 
     paper: ClassVar[str] = "arXiv 2004.05150, 2104.09864"
     state_knob: ClassVar[str] = "window"
 
-    window: int = 33
+    window: Count = 33
     """Tokens that a query sees, itself included: the default is 32 to the left and itself."""
-
-    def __post_init__(self) -> None:
-        """Refuse fewer than one head or visible token."""
-        positive(self, "heads", "window")
 
     @override
     def visible_window(self) -> int:
@@ -202,7 +183,6 @@ class SlidingAttentionConfig(AttentionConfig):
 
 
 @register("mh-sliding-attention")
-@dataclass(frozen=True)
 class MultiHeadSlidingAttentionConfig(SlidingAttentionConfig):
     """:class:`SlidingAttentionConfig` with 16 heads."""
 
@@ -210,34 +190,30 @@ class MultiHeadSlidingAttentionConfig(SlidingAttentionConfig):
 
 
 @register("gqa")
-@dataclass(frozen=True)
 class GroupedQueryAttentionConfig(AttentionConfig):
     """Grouped-query attention (arXiv 2305.13245): :class:`AttentionConfig` whose heads share keys and values in groups."""
 
     paper: ClassVar[str] = "arXiv 2305.13245, 2104.09864"
 
-    heads: int = 16
-    kv_heads: int = 4
+    heads: EvenDivisor = 16
+    kv_heads: Count = 4
     """Heads of keys and values, each for ``heads / kv_heads`` heads of queries; 1 is multi-query attention."""
-    window: int = 0
+    window: Natural = 0
     """Tokens that a query sees, itself included; 0 for the whole past."""
 
     @property
     @override
     def state_knob(self) -> str:
-        # The window, if there is one.
         return "window" if self.window else ""
 
     def __post_init__(self) -> None:
-        """Refuse fewer than one head, groups of unequal size and a negative window."""
-        positive(self, "heads", "kv_heads")
+        """Refuse groups of unequal size too."""
+        super().__post_init__()
         if self.heads % self.kv_heads:
             raise ArchlabError(
                 f"gqa(kv_heads={self.kv_heads}): {self.heads} heads do not split into {self.kv_heads} equal groups; "
                 f"the nearest that fits is kv_heads={nearest_divisor(self.heads, self.kv_heads)}"
             )
-        if self.window < 0:
-            raise ArchlabError(f"gqa(window={self.window}): window must be at least 1, or 0 for the whole past")
 
     @override
     def key_value_heads(self) -> int:

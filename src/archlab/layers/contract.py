@@ -10,11 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Bound, check_fields, hints
 from archlab.layers.knobs import knob_text
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     State = dict[str, Tensor]
 
 Kind = Literal["sequence", "channel"]
+
+_DIVIDES, _DIVIDES_EVENLY = (Bound(lambda value: value >= 1, words) for words in 2 * ["of at least 1"])
+Divisor = Annotated[int, _DIVIDES]
+"""A knob that divides the width."""
+EvenDivisor = Annotated[int, _DIVIDES_EVENLY]
+"""A knob that splits the width into parts of even width."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +48,36 @@ class LayerConfig(ABC):
     head_knob: ClassVar[str] = ""
     """The knob, a whole number, that says how many heads there are; empty if the layer has none."""
 
+    def __post_init__(self) -> None:
+        """Check the knobs by their type hints and bounds, as in ``heads: Annotated[int, at_least(1)] = 4``.
+
+        Raises:
+            ArchlabError: naming layer, knob, value and what is allowed.
+        """
+        check_fields(self, self.name, self.knobs())
+
     @property
     def state_knob(self) -> str:
         """The knob, a whole number, that sets :meth:`matrix_state`; empty if none does. Most layers set a class variable."""
         return ""
 
     @property
-    @abstractmethod
     def kind(self) -> Kind:
-        """Whether the layer mixes along the sequence or along the width only; most layers set a class variable."""
+        """Whether the layer mixes along the sequence, or along the width only, which a class variable then says."""
+        return "sequence"
 
     @property
     def is_attention(self) -> bool:
         """Whether a token attends to the whole past before it; a class variable where no knob decides."""
         return False
 
-    def validate(self, dim: int) -> None:  # noqa: B027 - most layers fit every width
-        """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``."""
+    def validate(self, dim: int) -> None:
+        """Raise :class:`ArchlabError` if the knobs do not fit the width ``dim``: every :data:`Divisor` must divide it."""
+        for knob, hint in hints(type(self)):
+            if _DIVIDES in get_args(hint):
+                divides(self, knob, dim)
+            if _DIVIDES_EVENLY in get_args(hint):
+                divides_evenly(self, knob, dim)
 
     @abstractmethod
     def num_params(self, dim: int, length: int) -> int:
@@ -135,7 +155,7 @@ class LayerConfig(ABC):
 class Composite(LayerConfig):
     """A layer made of layers; in its text form they stand before the knobs: ``parallel(mamba, mh-attention, gate=true)``.
 
-    Its module's step form holds the states of its layers, as :mod:`archlab.layers.substates` arranges them.
+    Its module's step form holds the states of its layers (:class:`archlab.layers.side_by_side.SideBySide`).
     """
 
     layers: tuple[LayerConfig, ...]
@@ -221,23 +241,8 @@ class Recurrent(Protocol):
         ...
 
 
-def positive(config: LayerConfig, *names: str) -> None:
-    """For ``__post_init__``: refuse knobs that are not at least 1.
-
-    Raises:
-        ArchlabError: naming layer, knob and value.
-    """
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ArchlabError(f"{config.name}({name}={getattr(config, name)}): {name} must be at least 1")
-
-
 def divides(config: LayerConfig, knob: str, dim: int) -> None:
-    """For ``validate``: refuse a knob that does not divide the width, and name the nearest that does.
-
-    Raises:
-        ArchlabError: naming layer, knob, value, width and the nearest divisor.
-    """
+    """Refuse, in ``validate``, a knob that does not divide the width; the ArchlabError names the nearest that does."""
     value = getattr(config, knob)
     if dim % value:
         raise ArchlabError(
@@ -247,11 +252,7 @@ def divides(config: LayerConfig, knob: str, dim: int) -> None:
 
 
 def divides_evenly(config: LayerConfig, knob: str, dim: int) -> None:
-    """For ``validate``: refuse a knob that does not split the width into parts of even width, and name the nearest that does.
-
-    Raises:
-        ArchlabError: naming layer, knob, value, width and the nearest that fits.
-    """
+    """As :func:`divides`, for parts of even width."""
     value = getattr(config, knob)
     if dim % (2 * value) == 0:
         return

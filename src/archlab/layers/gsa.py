@@ -1,49 +1,42 @@
 """Gated slot attention: softmax attention over a fixed number of slots, each a decaying memory of keys and values."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides, positive
-from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.fields import Count
+from archlab.layers.contract import Divisor, LayerConfig
+from archlab.layers.ops.decay import (
+    chunk_size,
+    decayed_linear_attention,
+    decayed_linear_attention_flops,
+    value_decayed_linear_attention,
+)
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.ops.value_decay import value_decayed_linear_attention
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
 
 
 @register("gsa")
-@dataclass(frozen=True)
 class GSAConfig(LayerConfig):
     """Gated slot attention (arXiv 2409.07146).
 
     Knobs: ``heads``; ``num_slots`` a head; ``gate_logit_normalizer``, which divides the log gate.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2409.07146"
     state_knob: ClassVar[str] = "num_slots"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 4
-    num_slots: int = 8
-    gate_logit_normalizer: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "heads", "num_slots", "gate_logit_normalizer")
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
+    heads: Divisor = 4
+    num_slots: Count = 8
+    gate_logit_normalizer: Count = 8
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + dim * self.heads * self.num_slots
 
     @override
@@ -52,7 +45,6 @@ class GSAConfig(LayerConfig):
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # The keys and the values of every slot.
         return 2 * dim * self.num_slots
 
     @override
@@ -76,7 +68,6 @@ class GSA(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int, num_slots: int, gate_logit_normalizer: int) -> None:
-        """``heads`` heads of ``num_slots`` slots each."""
         super().__init__()
         self.heads = heads
         self.num_slots = num_slots

@@ -1,14 +1,14 @@
 """H3: a shift and a diagonal state-space model, multiplied together like attention's keys, values and queries."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import Divisor, LayerConfig
+from archlab.layers.knobs import Even
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_heads_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
@@ -22,7 +22,6 @@ KERNEL_MAX_LENGTH = 256
 
 
 @register("h3")
-@dataclass(frozen=True)
 class H3Config(LayerConfig):
     """H3 (arXiv 2212.14052, section 3), its diagonal state-space model initialised as :class:`DiagonalSSM` says.
 
@@ -32,23 +31,12 @@ class H3Config(LayerConfig):
     once for each ``forward``; ``flops`` charges it to the one sequence.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2212.14052"
     state_knob: ClassVar[str] = "d_state"
 
-    head_dim: int = 8
-    d_state: int = 2
-    d_conv: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one, and states that are not pairs."""
-        positive(self, "head_dim", "d_conv")
-        if self.d_state < 2 or self.d_state % 2:
-            raise ArchlabError(f"h3(d_state={self.d_state}): d_state must be even and at least 2: states come in pairs")
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "head_dim", dim)
+    head_dim: Divisor = 8
+    d_state: Even = 2
+    d_conv: Count = 4
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -56,7 +44,6 @@ class H3Config(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The diagonal states of all products.
         return dim * self.head_dim * self.d_state
 
     @override
@@ -89,7 +76,6 @@ class H3(nn.Module):
     """
 
     def __init__(self, dim: int, head_dim: int, d_state: int, d_conv: int) -> None:
-        """Heads of ``head_dim`` channels; ``d_state`` scalars a product, ``d_conv`` taps of the shift."""
         super().__init__()
         self.head_dim = head_dim
         self.qkv_proj = nn.Linear(dim, 3 * dim)
@@ -124,10 +110,7 @@ class H3(nn.Module):
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         """Zero states (B, head dim, head dim, heads, 2, N / 2) and an empty window of keys (B, K - 1, D)."""
-        return {
-            "ssm": self.ssm.init_state(batch_size, self.head_dim, self.head_dim),
-            "shift": self.shift.init_state(batch_size),
-        }
+        return {"ssm": self.ssm.init_state(batch_size, self.head_dim, self.head_dim), "shift": self.shift.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """One token (B, D) and the state to the output (B, D) and the next state."""

@@ -1,15 +1,16 @@
 """Hyena operators: gated long convolutions with implicit or rational kernels, depthwise or over outer products in heads."""
 
 import math
-from dataclasses import dataclass
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError, unknown
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.errors import ArchlabError
+from archlab.fields import Count
+from archlab.layers.contract import Divisor, LayerConfig, total
 from archlab.layers.ops.gated_long_conv import gated_long_conv, tied_short_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_flops, conv_heads_flops
@@ -24,9 +25,60 @@ _NUM_PROJECTIONS = 3
 _FILTERS: dict[str, type[ImplicitFilter] | type[RationalFilter]] = {"implicit": ImplicitFilter, "rtf": RationalFilter}
 
 
+class _HyenaConfig(LayerConfig):
+    """Base of both operators: three tied projections, a convolution of a few taps, long kernels, a projection back."""
+
+    proj_groups: int
+    filter_order: int
+    filter: str
+
+    @abstractmethod
+    def _sizes(self, dim: int) -> tuple[int, int]:
+        """Channels of each projection, and kernels."""
+
+    @abstractmethod
+    def _conv_flops(self, dim: int, length: int) -> int:
+        """Operations of the long convolution."""
+
+    @property
+    @override
+    def state_knob(self) -> str:
+        # The degree of a rational kernel.
+        return "filter_order" if self.filter == "rtf" else ""
+
+    @override
+    def validate(self, dim: int) -> None:
+        super().validate(dim)
+        projected = _NUM_PROJECTIONS * self._sizes(dim)[0]
+        if projected % self.proj_groups:
+            raise ArchlabError(
+                f"{self.name}(proj_groups={self.proj_groups}): the {projected} channels of the three projections are not"
+                f" divisible by {self.proj_groups}; proj_groups=1 always fits"
+            )
+
+    @override
+    def num_params(self, dim: int, length: int) -> int:
+        inner, filters = self._sizes(dim)
+        projected = _NUM_PROJECTIONS * inner
+        block = (dim + 1) * projected // self.proj_groups + (KERNEL_SIZE + 1) * projected + (inner + 1) * dim
+        return block + _FILTERS[self.filter].num_params(filters, length, self.filter_order) + filters
+
+    @override
+    def state_size(self, dim: int, length: int) -> int | None:
+        short = (KERNEL_SIZE - 1) * (_NUM_PROJECTIONS * self._sizes(dim)[0] // self.proj_groups)
+        return total([self.matrix_state(dim, length), short])
+
+    @override
+    def flops(self, dim: int, length: int) -> int:
+        inner, filters = self._sizes(dim)
+        projected = _NUM_PROJECTIONS * inner
+        # The bias of the short convolution is one more tap.
+        block = 2 * length * (dim * projected // self.proj_groups + (KERNEL_SIZE + 1) * projected + inner * dim)
+        return block + _FILTERS[self.filter].flops(filters, length, self.filter_order) + self._conv_flops(dim, length)
+
+
 @register("hyena")
-@dataclass(frozen=True)
-class HyenaConfig(LayerConfig):
+class HyenaConfig(_HyenaConfig):
     """Hyena of order 2: ``y = W_o (x0 * conv(h, x1 * v))`` with a long kernel ``h`` for each inner channel.
 
     ``(x0, x1, v)`` are three projections to ``inner_factor * dim`` channels behind a causal convolution of
@@ -46,34 +98,16 @@ class HyenaConfig(LayerConfig):
     Source: Poli et al. 2023 (arXiv 2302.10866), definition 3.1; the defaults are those of MAD (arXiv 2403.17844).
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2302.10866"
 
-    inner_factor: int = 4
-    proj_groups: int = 4
-    filter_order: int = 4
-    filter: str = "implicit"
-
-    @property
-    @override
-    def state_knob(self) -> str:
-        # The degree of a rational kernel.
-        return "filter_order" if self.filter == "rtf" else ""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one and unknown filters."""
-        positive(self, "inner_factor", "proj_groups", "filter_order")
-        _is_filter(self, self.filter)
+    inner_factor: Count = 4
+    proj_groups: Count = 4
+    filter_order: Count = 4
+    filter: Literal["implicit", "rtf"] = "implicit"
 
     @override
-    def validate(self, dim: int) -> None:
-        _divides_projections(self, self.proj_groups, self.inner_factor * dim)
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        inner = self.inner_factor * dim
-        kernels = _FILTERS[self.filter].num_params(inner, length, self.filter_order) + inner
-        return _block_params(dim, inner, self.proj_groups) + kernels
+    def _sizes(self, dim: int) -> tuple[int, int]:
+        return self.inner_factor * dim, self.inner_factor * dim
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
@@ -81,14 +115,8 @@ class HyenaConfig(LayerConfig):
         return _FILTERS[self.filter].memory(length, self.filter_order) * self.inner_factor * dim
 
     @override
-    def state_size(self, dim: int, length: int) -> int:
-        return self.matrix_state(dim, length) + _short_state(self.inner_factor * dim, self.proj_groups)
-
-    @override
-    def flops(self, dim: int, length: int) -> int:
-        inner = self.inner_factor * dim
-        kernels = _FILTERS[self.filter].flops(inner, length, self.filter_order)
-        return _block_flops(dim, inner, self.proj_groups, length) + kernels + conv_flops(inner, length, length)
+    def _conv_flops(self, dim: int, length: int) -> int:
+        return conv_flops(self.inner_factor * dim, length, length)
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
@@ -99,12 +127,11 @@ class HyenaConfig(LayerConfig):
 
     @override
     def build(self, dim: int, max_length: int) -> "Hyena":
-        return Hyena(dim, max_length, self)
+        return Hyena(dim, self.inner_factor * dim, max_length, self.proj_groups, self.filter_order, self.filter)
 
 
 @register("mh-hyena")
-@dataclass(frozen=True)
-class MultiHeadHyenaConfig(LayerConfig):
+class MultiHeadHyenaConfig(_HyenaConfig):
     """Multi-head Hyena: one long kernel a head, over the outer products of its keys and values.
 
     ``y[e, t] = sum_d q[d, t] sum_s h[t - s] k[d, s] v[e, s]``. The paper describes 16 heads of 8 at width 128,
@@ -118,35 +145,17 @@ class MultiHeadHyenaConfig(LayerConfig):
     Source: Massaroli et al. 2023 (arXiv 2310.18780), section 4; the defaults are those of MAD (arXiv 2403.17844).
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2310.18780"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 16
-    proj_groups: int = 4
-    filter_order: int = 2
-    filter: str = "implicit"
-
-    @property
-    @override
-    def state_knob(self) -> str:
-        # The degree of a rational kernel.
-        return "filter_order" if self.filter == "rtf" else ""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one and unknown filters."""
-        positive(self, "heads", "proj_groups", "filter_order")
-        _is_filter(self, self.filter)
+    heads: Divisor = 16
+    proj_groups: Count = 4
+    filter_order: Count = 2
+    filter: Literal["implicit", "rtf"] = "implicit"
 
     @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
-        _divides_projections(self, self.proj_groups, dim)
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        kernels = _FILTERS[self.filter].num_params(self.heads, length, self.filter_order) + self.heads
-        return _block_params(dim, dim, self.proj_groups) + kernels
+    def _sizes(self, dim: int) -> tuple[int, int]:
+        return dim, self.heads
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
@@ -154,13 +163,8 @@ class MultiHeadHyenaConfig(LayerConfig):
         return self.filter_order * dim * dim // self.heads if self.filter == "rtf" else (length - 1) * 2 * dim
 
     @override
-    def state_size(self, dim: int, length: int) -> int:
-        return self.matrix_state(dim, length) + _short_state(dim, self.proj_groups)
-
-    @override
-    def flops(self, dim: int, length: int) -> int:
-        kernels = _FILTERS[self.filter].flops(self.heads, length, self.filter_order)
-        return _block_flops(dim, dim, self.proj_groups, length) + kernels + conv_heads_flops(dim, self.heads, length)
+    def _conv_flops(self, dim: int, length: int) -> int:
+        return conv_heads_flops(dim, self.heads, length)
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
@@ -174,46 +178,17 @@ class MultiHeadHyenaConfig(LayerConfig):
         return module(dim, max_length, self)
 
 
-def _is_filter(config: LayerConfig, name: str) -> None:
-    if name not in _FILTERS:
-        raise unknown(f"{config.name}(filter): filter", name, _FILTERS)
-
-
-def _divides_projections(config: LayerConfig, groups: int, inner: int) -> None:
-    if _NUM_PROJECTIONS * inner % groups:
-        raise ArchlabError(
-            f"{config.name}(proj_groups={groups}): the {_NUM_PROJECTIONS * inner} channels of the three projections are not"
-            f" divisible by {groups}; proj_groups=1 always fits"
-        )
-
-
-def _block_params(dim: int, inner: int, groups: int) -> int:
-    projected = _NUM_PROJECTIONS * inner
-    return (dim + 1) * projected // groups + (KERNEL_SIZE + 1) * projected + (inner + 1) * dim
-
-
-def _block_flops(dim: int, inner: int, groups: int, length: int) -> int:
-    projected = _NUM_PROJECTIONS * inner
-    return 2 * length * (dim * projected // groups + (KERNEL_SIZE + 1) * projected + inner * dim)  # the bias is one more tap
-
-
-def _short_state(inner: int, groups: int) -> int:
-    return (KERNEL_SIZE - 1) * (_NUM_PROJECTIONS * inner // groups)
-
-
 class HyenaBlock(nn.Module):
     """Base of both operators: tied projections, the short convolution, the kernel, the output projection."""
 
-    def __init__(
-        self, dim: int, inner: int, filters: int, max_length: int, *, groups: int, filter_order: int, filter_name: str
-    ) -> None:
+    def __init__(self, dim: int, inner: int, filters: int, max_length: int, groups: int, filter_order: int, filter: str) -> None:
         super().__init__()
         self.max_length = max_length
         self.groups = groups
         projected = _NUM_PROJECTIONS * inner
         self.in_proj = nn.Linear(dim, projected // self.groups)
         self.short_conv = ShortConv(projected, KERNEL_SIZE, bias=True)
-        self.filter = _FILTERS[filter_name](filters, max_length, filter_order)
+        self.filter = _FILTERS[filter](filters, max_length, filter_order)
         self.memory = self.filter.memory(max_length, filter_order)
         self.skip = nn.Parameter(torch.randn(filters))
         self.out_proj = nn.Linear(inner, dim)
@@ -254,25 +229,12 @@ class HyenaBlock(nn.Module):
         y_bc, memory = self.filter.step(x_bc, memory)
         return y_bc + torch.einsum("bc...,c->bc...", x_bc, self.skip), memory
 
-    def empty(self, batch_size: int, *shape: int) -> Tensor:
-        """Zeros on the device and in the dtype of the parameters."""
-        return self.skip.new_zeros(batch_size, *shape)
-
 
 class Hyena(HyenaBlock):
     """``y = W_o (x0 * conv(h, x1 * v))``, built by :class:`HyenaConfig`."""
 
-    def __init__(self, dim: int, max_length: int, config: HyenaConfig) -> None:
-        inner = config.inner_factor * dim
-        super().__init__(
-            dim,
-            inner,
-            inner,
-            max_length,
-            groups=config.proj_groups,
-            filter_order=config.filter_order,
-            filter_name=config.filter,
-        )
+    def __init__(self, dim: int, inner: int, max_length: int, groups: int, filter_order: int, filter: str) -> None:
+        super().__init__(dim, inner, inner, max_length, groups, filter_order, filter)
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
@@ -281,8 +243,8 @@ class Hyena(HyenaBlock):
     def init_state(self, batch_size: int) -> State:
         """The state before the first token."""
         return {
-            "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
-            "signal": self.empty(batch_size, self.memory, self.out_proj.in_features),
+            "short": self.skip.new_zeros(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
+            "signal": self.skip.new_zeros(batch_size, self.memory, len(self.skip)),
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
@@ -296,15 +258,7 @@ class MultiHeadHyena(HyenaBlock):
     """``y = W_o (q . conv(h, k v^T))`` head by head, built by :class:`MultiHeadHyenaConfig`."""
 
     def __init__(self, dim: int, max_length: int, config: MultiHeadHyenaConfig) -> None:
-        super().__init__(
-            dim,
-            dim,
-            config.heads,
-            max_length,
-            groups=config.proj_groups,
-            filter_order=config.filter_order,
-            filter_name=config.filter,
-        )
+        super().__init__(dim, dim, config.heads, max_length, config.proj_groups, config.filter_order, config.filter)
         self.heads = config.heads
 
     def forward(self, x_bld: Tensor) -> Tensor:
@@ -318,9 +272,9 @@ class MultiHeadHyena(HyenaBlock):
         """The state before the first token."""
         history = (self.max_length - 1, self.out_proj.in_features)
         return {
-            "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
-            "keys": self.empty(batch_size, *history),
-            "values": self.empty(batch_size, *history),
+            "short": self.skip.new_zeros(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
+            "keys": self.skip.new_zeros(batch_size, *history),
+            "values": self.skip.new_zeros(batch_size, *history),
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
@@ -341,8 +295,8 @@ class RationalMultiHeadHyena(MultiHeadHyena):
     def init_state(self, batch_size: int) -> State:
         head = self.out_proj.in_features // self.heads
         return {
-            "short": self.empty(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
-            "products": self.empty(batch_size, self.memory, self.heads, head, head),
+            "short": self.skip.new_zeros(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
+            "products": self.skip.new_zeros(batch_size, self.memory, self.heads, head, head),
         }
 
     @override

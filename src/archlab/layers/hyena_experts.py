@@ -1,27 +1,23 @@
 """Hyena experts: one long convolution for the channels of several experts, of which each token reads a few."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import Kind, LayerConfig, positive
-from archlab.layers.experts import check_choice
-from archlab.layers.hyena import KERNEL_SIZE, HyenaBlock
+from archlab.fields import Count, Natural
+from archlab.layers.contract import LayerConfig
+from archlab.layers.hyena import KERNEL_SIZE, Hyena, State
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, conv_flops
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
-
-State = dict[str, Tensor]
+from archlab.layers.side_by_side import Choice, check_choice
 
 
 @register("hyena-experts")
-@dataclass(frozen=True)
 class HyenaExpertsConfig(LayerConfig):
     """Hyena over ``num`` experts of ``inner`` channels each; ``y = W_o sum_e w_e h_e`` from their outputs.
 
@@ -33,22 +29,19 @@ class HyenaExpertsConfig(LayerConfig):
     Source: MAD (arXiv 2403.17844) and its released code, whose defaults these are.
     """
 
-    kind: ClassVar[Kind] = "sequence"
     paper: ClassVar[str] = "arXiv 2403.17844"
 
-    num: int = 8
-    active: int = 2
-    inner: int = 16
+    num: Count = 8
+    active: Choice = 2
+    inner: Natural = 16
     """Channels of an expert; 0 for that which gives all of them together the width, as the default does at width 128."""
-    filter_order: int = 16
+    filter_order: Count = 16
     reference: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one and a choice that is none."""
-        positive(self, "filter_order")
+        """Refuse to choose more experts than there are too."""
+        super().__post_init__()
         check_choice(self, self.num, self.active)
-        if self.inner < 0:
-            raise ArchlabError(f"hyena-experts(inner={self.inner}): inner must be at least 1, or 0 for the width over num")
 
     def width(self, dim: int) -> int:
         """Channels of an expert."""
@@ -66,7 +59,6 @@ class HyenaExpertsConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The filtered signal.
         return (length - 1) * self._channels(dim)
 
     @override
@@ -91,7 +83,6 @@ class HyenaExpertsConfig(LayerConfig):
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
-        # Follows from what the experts are made of.
         width, inner = self.width(dim), self._channels(dim)
         long = 10 * length * math.log2(length) * inner + 4 * length * inner
         filters = self.filter_order * length * inner
@@ -102,32 +93,23 @@ class HyenaExpertsConfig(LayerConfig):
         return HyenaExperts(dim, max_length, self)
 
 
-class HyenaExperts(HyenaBlock):
+class HyenaExperts(Hyena):
     """Hyena behind a router, built by :class:`HyenaExpertsConfig`. Channel ``c`` belongs to expert ``c`` modulo their number."""
 
     def __init__(self, dim: int, max_length: int, config: HyenaExpertsConfig) -> None:
         width = config.width(dim)
-        channels = config.num * width
-        super().__init__(dim, channels, channels, max_length, groups=1, filter_order=config.filter_order, filter_name="implicit")
+        super().__init__(dim, config.num * width, max_length, 1, config.filter_order, "implicit")
         self.out_proj = nn.Linear(width, dim)
         self.router = Router(dim, config.num, config.active, config.reference)
 
+    @override
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         weights_ebl = self.router(x_bld).movedim(-1, 0)
         y_cbl = gated_long_conv(self.project(x_bld), *self.short_kernel(), self.kernel(x_bld.shape[1]))
         return self.read_out((y_cbl.view(-1, *weights_ebl.shape) * weights_ebl).sum(1))
 
-    def init_state(self, batch_size: int) -> State:
-        """The state before the first token."""
-        channels = len(self.skip)
-        return {
-            "short": self.empty(batch_size, KERNEL_SIZE - 1, 3 * channels),
-            "signal": self.empty(batch_size, self.max_length - 1, channels),
-        }
-
+    @override
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         weights_be = self.router(x_bd)
         x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
         y_bc, signal_blc = self.filter_step(x1_bc * v_bc, state["signal"])

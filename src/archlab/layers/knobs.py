@@ -2,12 +2,19 @@
 
 import math
 import re
-from typing import Any
+from typing import Annotated, Any
 
 from archlab.errors import ArchlabError
+from archlab.fields import Bound
 
 LARGEST = 10**12
 """Largest whole number that a knob, a length or a state may be: beyond any model, and small enough to be counted with."""
+
+Even = Annotated[int, Bound(lambda value: value >= 2 and value % 2 == 0, "that is even and at least 2")]
+"""Channels or states that come in pairs."""
+
+Factor = Annotated[float, Bound(lambda value: 0 < value <= LARGEST, f"above 0, of at most {LARGEST:,}")]
+"""A width over the width of the layer."""
 
 
 def knob_text(value: Any) -> str:
@@ -35,11 +42,7 @@ def knob_value(text: str) -> Any:
 
 
 def check_number(where: str, value: Any) -> None:
-    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`.
-
-    Raises:
-        ArchlabError: naming ``where`` the value is given.
-    """
+    """Refuse NaN and infinity, which no spec can write, and whole numbers beyond :data:`LARGEST`, by an ArchlabError."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ArchlabError(f"{where}: give a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
@@ -47,11 +50,7 @@ def check_number(where: str, value: Any) -> None:
 
 
 def converted(where: str, value: Any, wanted: type) -> Any:
-    """The value as the type of the knob's default; whole numbers are taken for floats, nothing else converts.
-
-    Raises:
-        ArchlabError: naming ``where`` the value is given, the value and the type.
-    """
+    """The value as the type of the knob's default, or ArchlabError; whole numbers are taken for floats, nothing else converts."""
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not wanted:

@@ -1,15 +1,14 @@
-"""Linear attention: softmax replaced by a product of features, so that the past is a matrix state."""
+"""Linear attention and Based: softmax replaced by a product of features, so that the past is a matrix state."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import unknown
-from archlab.layers.contract import LayerConfig, divides, positive
-from archlab.layers.ops.feature_map import FEATURE_MAPS
+from archlab.fields import Bound, Count
+from archlab.layers.contract import Divisor, LayerConfig
+from archlab.layers.ops.feature_map import FEATURE_MAPS, Taylor
 from archlab.layers.ops.linear_attention import chunk_size, linear_attention, linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.registry import register
@@ -19,7 +18,6 @@ EPS = 1e-6
 
 
 @register("linear-attention")
-@dataclass(frozen=True)
 class LinearAttentionConfig(LayerConfig):
     """Linear attention (arXiv 2006.16236, equations 9 to 12) with one head.
 
@@ -27,24 +25,13 @@ class LinearAttentionConfig(LayerConfig):
     ``normalize`` by the sum of the scores. Scores are scaled by the head's width under ``taylor`` only.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2006.16236"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 1
-    feature_map: str = "elementwise-product"
+    heads: Divisor = 1
+    feature_map: Annotated[str, Bound(FEATURE_MAPS.__contains__, f"from {', '.join(FEATURE_MAPS)}")] = "elementwise-product"
     normalize: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse fewer than one head and unknown feature maps."""
-        positive(self, "heads")
-        if self.feature_map not in FEATURE_MAPS:
-            raise unknown(f"{self.name}(feature_map): feature map", self.feature_map, FEATURE_MAPS)
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -75,11 +62,48 @@ class LinearAttentionConfig(LayerConfig):
 
 
 @register("mh-linear-attention")
-@dataclass(frozen=True)
 class MultiHeadLinearAttentionConfig(LinearAttentionConfig):
     """:class:`LinearAttentionConfig` with 16 heads."""
 
     heads: int = 16
+
+
+@register("based")
+class BasedConfig(LayerConfig):
+    """Based's linear attention (arXiv 2402.18668): weights ``1 + s + s**2 / 2`` with ``s = q . k / sqrt(feature_dim)``.
+
+    Knobs: ``heads``; ``feature_dim``, channels of a head's queries and keys. In the paper such layers alternate with
+    sliding attention and short convolutions.
+    """
+
+    paper: ClassVar[str] = "arXiv 2402.18668"
+    state_knob: ClassVar[str] = "feature_dim"
+    head_knob: ClassVar[str] = "heads"
+
+    heads: Divisor = 8
+    feature_dim: Count = 4
+
+    @override
+    def num_params(self, dim: int, length: int) -> int:
+        return 2 * dim * dim + 2 * dim * self.heads * self.feature_dim
+
+    @override
+    def matrix_state(self, dim: int, length: int) -> int:
+        return Taylor.width(self.feature_dim) * dim
+
+    @override
+    def state_size(self, dim: int, length: int) -> int:
+        return self.matrix_state(dim, length) + Taylor.width(self.feature_dim) * self.heads
+
+    @override
+    def flops(self, dim: int, length: int) -> int:
+        head = Taylor.width(self.feature_dim), dim // self.heads, length
+        return 2 * length * self.num_params(dim, length) + self.heads * linear_attention_flops(*head, chunk_size(*head))
+
+    @override
+    def build(self, dim: int, max_length: int) -> "LinearAttention":
+        self.validate(dim)
+        return LinearAttention(dim, self.heads, self.feature_dim, feature_map="taylor", normalize=True)
 
 
 class LinearAttention(nn.Module):

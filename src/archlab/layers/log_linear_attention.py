@@ -1,6 +1,5 @@
 """Log-linear attention: a state for each bucket of a past that is kept in buckets of growing size."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.layers.deltanet import GatedDeltaNet, GatedDeltaNetConfig
-from archlab.layers.mamba2 import Mamba2, Mamba2Config
+from archlab.layers.mamba import Mamba2, Mamba2Config
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.fenwick import (
     fenwick_delta_rule,
@@ -23,11 +22,10 @@ from archlab.layers.registry import register
 
 
 @register("log-linear-attention")
-@dataclass(frozen=True)
 class LogLinearAttentionConfig(Mamba2Config):
     """Log-linear Mamba-2 (arXiv 2506.04761): states for the last 1, 2, 4, ... tokens, weighed by the token that reads.
 
-    Knobs: as :class:`archlab.layers.mamba2.Mamba2Config`. The number of states, and with it that of the parameters,
+    Knobs: as :class:`archlab.layers.mamba.Mamba2Config`. The number of states, and with it that of the parameters,
     grows with the logarithm of the length.
     """
 
@@ -35,7 +33,6 @@ class LogLinearAttentionConfig(Mamba2Config):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        # Adds the weights of the levels to Mamba-2.
         _, heads, _ = self._sizes(dim)
         return super().num_params(dim, length) + (dim + 1) * heads * num_levels(length)
 
@@ -58,7 +55,6 @@ class LogLinearAttentionConfig(Mamba2Config):
 
 
 @register("log-linear-gated-deltanet")
-@dataclass(frozen=True)
 class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
     """Log-linear Gated DeltaNet (arXiv 2506.04761): as log-linear Mamba-2, with states that follow the gated delta rule.
 
@@ -69,7 +65,6 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        # Adds the weights of the levels to Gated DeltaNet.
         return super().num_params(dim, length) + (dim + 1) * self.heads * num_levels(length)
 
     @override
@@ -135,12 +130,11 @@ class LevelWeights(nn.Module):
 class LogLinearAttention(Mamba2):
     """``y_t = sum over levels e of w_te C_t S_te + D x_t``, with weights ``w`` as :class:`LevelWeights`.
 
-    ``S_te`` is the state of :class:`archlab.layers.mamba2.Mamba2` after the tokens of bucket ``e`` alone, decayed since.
+    ``S_te`` is the state of :class:`archlab.layers.mamba.Mamba2` after the tokens of bucket ``e`` alone, decayed since.
     With all weights 1 the layer is Mamba-2.
     """
 
     def __init__(self, dim: int, inner: int, headdim: int, d_state: int, d_conv: int, levels: int) -> None:
-        """As Mamba-2, with ``levels`` of weights."""
         super().__init__(dim, inner, headdim, d_state, d_conv)
         self.levels = LevelWeights(dim, self.heads, levels)
 
@@ -179,7 +173,6 @@ class LogLinearGatedDeltaNet(GatedDeltaNet):
     """
 
     def __init__(self, dim: int, heads: int, values: int, d_conv: int, allow_neg_eigval: bool, levels: int) -> None:
-        """As Gated DeltaNet, with ``levels`` of weights."""
         super().__init__(dim, heads, values, d_conv, allow_neg_eigval)
         self.levels = LevelWeights(dim, heads, levels)
 

@@ -1,21 +1,21 @@
 """MesaNet: at every token, the linear map from keys to values that fits the past best, solved for exactly."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
+from archlab.layers.ops.delta_rule import unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.recursive_ridge import recursive_ridge
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import inverse_softplus
-from archlab.layers.ops.unit_length import unit_length
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
@@ -23,31 +23,20 @@ LEAST_RIDGE, FIRST_RIDGE = 0.25, 1.0
 
 
 @register("mesa-net")
-@dataclass(frozen=True)
 class MesaNetConfig(LayerConfig):
     """MesaNet (arXiv 2506.05233, section 3): the least-squares form of linear attention, with a ridge and a decay.
 
     Knobs: ``heads``; ``d_conv``, taps of the short convolution over queries and keys.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2506.05233"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 16
-    d_conv: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "heads", "d_conv")
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "heads", dim)
+    heads: Divisor = 16
+    d_conv: Count = 4
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
     @override
@@ -56,7 +45,6 @@ class MesaNetConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # Both matrices of each head.
         return 2 * dim * dim // self.heads
 
     @override

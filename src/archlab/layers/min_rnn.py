@@ -1,21 +1,20 @@
 """minGRU and minLSTM: the two classics, their gates blind to the state, hence a linear recurrence."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scan import diagonal_scan
 from archlab.layers.registry import register
 
 
 @register("min-gru")
-@dataclass(frozen=True)
 class MinGRUConfig(LayerConfig):
     """minGRU (arXiv 2410.01201, section 3.1): one gate that mixes the state with a candidate.
 
@@ -23,16 +22,11 @@ class MinGRUConfig(LayerConfig):
     brings them back to the width.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2410.01201"
     maps: ClassVar[int] = 2
     """Linear maps of a token: one for each gate, one for the candidate."""
 
-    expand: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse an expansion below one."""
-        positive(self, "expand")
+    expand: Count = 1
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -52,7 +46,6 @@ class MinGRUConfig(LayerConfig):
 
 
 @register("min-lstm")
-@dataclass(frozen=True)
 class MinLSTMConfig(MinGRUConfig):
     """minLSTM (arXiv 2410.01201, section 3.2): a forget and an input gate, normalised to sum to one.
 
@@ -74,7 +67,6 @@ class MinGRU(nn.Module):
     """
 
     def __init__(self, dim: int, inner: int, maps: int) -> None:
-        """``maps`` of a token onto the ``inner`` channels of the state, without biases."""
         super().__init__()
         self.inner = inner
         self.in_proj = nn.Linear(dim, maps * inner, bias=False)

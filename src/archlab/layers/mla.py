@@ -1,15 +1,15 @@
 """Multi-head latent attention: keys and values of all heads come from one short vector a token, which alone is cached."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count
+from archlab.layers.contract import LayerConfig
+from archlab.layers.knobs import Even
 from archlab.layers.ops.precision import at_least_float32
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.registry import register
@@ -18,7 +18,6 @@ NORM_EPS = 1e-6
 
 
 @register("mla")
-@dataclass(frozen=True)
 class MLAConfig(LayerConfig):
     """Multi-head latent attention (arXiv 2405.04434, section 2.1), without biases; any width fits.
 
@@ -27,27 +26,17 @@ class MLAConfig(LayerConfig):
     and ``q_rank``, widths of the latents of keys and values, and of queries.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04434"
     is_attention: ClassVar[bool] = True
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 8
-    head_dim: int = 16
-    rope_dim: int = 8
-    kv_rank: int = 32
-    q_rank: int = 96
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one, and an odd width of rotated parts."""
-        positive(self, "heads", "head_dim", "rope_dim", "kv_rank", "q_rank")
-        if self.rope_dim % 2:
-            raise ArchlabError(
-                f"mla(rope_dim={self.rope_dim}): rotary positions need pairs of channels; use rope_dim={self.rope_dim + 1}"
-            )
+    heads: Count = 8
+    head_dim: Count = 16
+    rope_dim: Even = 8
+    kv_rank: Count = 32
+    q_rank: Count = 96
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         down = dim * (self.q_rank + self.kv_rank + self.rope_dim)
         up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
         return down + up + self.heads * self.head_dim * dim
@@ -81,7 +70,6 @@ class MLA(nn.Module):
     """
 
     def __init__(self, dim: int, sizes: MLAConfig, buffer_length: int) -> None:
-        """``buffer_length`` tokens are remembered by the step form."""
         super().__init__()
         self.heads, self.buffer_length = sizes.heads, buffer_length
         self.rope_dim = sizes.rope_dim

@@ -1,6 +1,6 @@
 """Channel mixers: two-layer perceptron and its gated form, applied to every position alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Natural
 from archlab.layers.contract import LayerConfig
-from archlab.layers.knobs import LARGEST
+from archlab.layers.knobs import Factor
 from archlab.layers.registry import register
 
 
@@ -54,29 +55,21 @@ class ChannelMixer(LayerConfig):
 
     @override
     def state_size(self, dim: int, length: int) -> int:
-        # Nothing is carried between positions.
         return 0
 
     @override
     def flops(self, dim: int, length: int) -> int:
-        # Every weight multiplies once a position.
         return 2 * length * self.num_params(dim, length)
 
 
 @register("mlp")
-@dataclass(frozen=True)
 class MLPConfig(ChannelMixer):
     """Two linear maps without biases around a GELU."""
 
     paper: ClassVar[str] = "arXiv 1706.03762, eq. 2; 1606.08415"
 
-    expand: float = 4.0
+    expand: Factor = 4.0
     """Inner width over ``dim``."""
-
-    def __post_init__(self) -> None:
-        """Refuse a width that is no positive number."""
-        if not 0 < self.expand <= LARGEST:
-            raise ArchlabError(f"mlp(expand={self.expand}): expand must be a positive number, of at most {LARGEST:,}")
 
     @override
     def validate(self, dim: int) -> None:
@@ -103,20 +96,14 @@ class MLPConfig(ChannelMixer):
 
 
 @register("swiglu")
-@dataclass(frozen=True)
 class SwiGLUConfig(ChannelMixer):
     """Gated linear unit with a SiLU gate, without biases."""
 
     paper: ClassVar[str] = "arXiv 2002.05202, eq. 6"
 
-    inner: int = 0
+    inner: Natural = 0
     """Inner width; 0 takes two thirds of ``4 dim``, rounded up to a multiple of 16, so that the
     parameters are those of :class:`MLPConfig`."""
-
-    def __post_init__(self) -> None:
-        """Refuse a negative inner width."""
-        if self.inner < 0:
-            raise ArchlabError(f"swiglu(inner={self.inner}): inner must be at least 1, or 0 for the default of 8/3 dim")
 
     @override
     def resized(self, dim: int, factor: float) -> LayerConfig:

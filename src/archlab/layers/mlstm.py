@@ -1,14 +1,13 @@
 """mLSTM of xLSTM: a matrix memory with exponential input gates, kept in range by a running maximum."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides_evenly, positive
+from archlab.layers.contract import EvenDivisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
@@ -20,31 +19,19 @@ GATE_CAP = 15.0
 
 
 @register("mlstm")
-@dataclass(frozen=True)
 class MLSTMConfig(LayerConfig):
     """mLSTM (arXiv 2405.04517, section 2.3) in the block of xLSTM 7B (arXiv 2503.13427), without its MLP.
 
     Knob: ``heads``. Queries and keys are half as wide as values.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2405.04517, 2503.13427"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse less than one head."""
-        positive(self, "heads")
-
-    @override
-    def validate(self, dim: int) -> None:
-        # Refuse heads that do not divide the width into even parts, of which keys take half.
-        divides_evenly(self, "heads", dim)
+    heads: EvenDivisor = 4
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 4 * dim * dim + 2 * dim * self.heads
 
     @override

@@ -1,22 +1,21 @@
 """Mixture of gated units: a channel mixer of which each token reads a few parts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
+from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
-from archlab.layers.experts import check_choice
 from archlab.layers.mlp import ChannelMixer, inner_width
 from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
+from archlab.layers.side_by_side import Choice, check_choice
 
 
 @register("moe")
-@dataclass(frozen=True)
 class MoEConfig(ChannelMixer):
     """``num`` gated units, ``y = sum_e w_e W3_e (W1_e x * gelu(W2_e x))`` with the weights of the ``active`` chosen ones.
 
@@ -31,17 +30,16 @@ class MoEConfig(ChannelMixer):
 
     paper: ClassVar[str] = "arXiv 1701.06538"
 
-    num: int = 8
-    active: int = 2
-    inner: int = 0
+    num: Count = 8
+    active: Choice = 2
+    inner: Natural = 0
     """Inner width of a unit; 0 for that which gives all of them together the parameters of ``swiglu``."""
     reference: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a choice that is none and a negative width."""
+        """Refuse to choose more units than there are too."""
+        super().__post_init__()
         check_choice(self, self.num, self.active)
-        if self.inner < 0:
-            raise ArchlabError(f"moe(inner={self.inner}): inner must be at least 1, or 0 for the parameters of swiglu")
 
     def _units(self, dim: int) -> int:
         """Inner width of all units."""
@@ -70,7 +68,6 @@ class MoEConfig(ChannelMixer):
 
     @override
     def paper_flops(self, dim: int, length: int) -> float:
-        # Follows from what the experts are made of.
         return float(self.active_flops(dim, length))
 
     @override

@@ -8,11 +8,13 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
+
+from typing_extensions import dataclass_transform
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
@@ -21,13 +23,14 @@ from archlab.layers.knobs import check_number, converted
 from archlab.sources import import_installed, imported
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry", "substates"}
+_NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
 
+@dataclass_transform(frozen_default=True)
 def register(name: str) -> Callable[[Config], Config]:
-    """Class decorator: make a config known under ``name`` in specs.
+    """Class decorator: make a config known under ``name`` in specs, and a frozen dataclass where it is none yet.
 
     A class that a notebook's cell defines is replaced by its twin in a file that has the definitions of the cell, so that
     keys and workers find it; a cell that is edited and run again replaces its layer.
@@ -38,6 +41,8 @@ def register(name: str) -> Callable[[Config], Config]:
     """
 
     def add(config: Config) -> Config:
+        if "__dataclass_params__" not in vars(config):
+            dataclass(frozen=True)(config)
         if is_without_file(config.__module__):
             config = class_from_cell(config, sys._getframe(1).f_code.co_filename)
         if not config.__module__.startswith("archlab."):

@@ -1,14 +1,14 @@
 """Multi-scale retention: a matrix state for each head that decays at the head's own, fixed rate."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides_evenly, positive
+from archlab.fields import Count
+from archlab.layers.contract import EvenDivisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.rotary import rotate
@@ -19,7 +19,6 @@ NORM_EPS = 1e-5
 
 
 @register("retnet")
-@dataclass(frozen=True)
 class RetNetConfig(LayerConfig):
     """Multi-scale retention (arXiv 2307.08621, section 2.2), with rotary positions.
 
@@ -27,21 +26,12 @@ class RetNetConfig(LayerConfig):
     values over the layer's.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2307.08621"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 16
-    expand_v: int = 2
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "heads", "expand_v")
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides_evenly(self, "heads", dim)
+    heads: EvenDivisor = 16
+    expand_v: Count = 2
 
     @override
     def num_params(self, dim: int, length: int) -> int:

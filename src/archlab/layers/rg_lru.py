@@ -1,7 +1,6 @@
 """RG-LRU: the gated diagonal recurrence of Griffin and Hawk, in their recurrent block."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, positive
+from archlab.fields import Count, Natural
+from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scan import diagonal_scan
 from archlab.layers.ops.short_conv import ShortConv
@@ -24,7 +24,6 @@ NO_DECAY = -1e-30
 
 
 @register("rg-lru")
-@dataclass(frozen=True)
 class RGLRUConfig(LayerConfig):
     """Griffin's recurrent block around the real-gated linear recurrent unit (arXiv 2402.19427, section 2.4).
 
@@ -32,24 +31,22 @@ class RGLRUConfig(LayerConfig):
     ``blocks``), ``blocks`` on the diagonal of the gates' matrices, ``d_conv`` taps of the short convolution.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2402.19427"
 
-    lru_width: int = 0
-    blocks: int = 16
-    d_conv: int = 4
+    lru_width: Natural = 0
+    blocks: Count = 16
+    d_conv: Count = 4
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one, and blocks that do not divide the width of the recurrence."""
-        positive(self, "blocks", "d_conv")
-        if self.lru_width < 0 or self.lru_width % self.blocks:
+        """Refuse blocks that do not divide the width of the recurrence too."""
+        super().__post_init__()
+        if self.lru_width % self.blocks:
             raise ArchlabError(
                 f"rg-lru(lru_width={self.lru_width}): lru_width must be a multiple of blocks={self.blocks},"
                 " or 0 for four thirds of the width"
             )
 
     def _inner(self, dim: int) -> int:
-        """Channels of the recurrence."""
         return self.lru_width or self.blocks * -(-4 * dim // (3 * self.blocks))
 
     def _weights(self, dim: int) -> int:
@@ -68,7 +65,6 @@ class RGLRUConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The recurrence, one state a channel.
         return self._inner(dim)
 
     @override

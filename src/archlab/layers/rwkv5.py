@@ -1,8 +1,8 @@
-"""RWKV-5 (Eagle): token shift, and a matrix state that decays at a fixed rate for each channel."""
+"""RWKV-5 (Eagle) and RWKV-6 (Finch): token shift, and a matrix state whose channels decay, at rates that tokens may choose."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
@@ -18,38 +19,32 @@ from archlab.layers.registry import register
 
 NORM_EPS = 64e-5
 """Epsilon of the group norm, whose input the authors' code divides by 8 under an epsilon of 1e-5."""
+MIX_RANK, DECAY_RANK = 32, 64
 
 
 @register("rwkv-5")
-@dataclass(frozen=True)
 class RWKV5Config(LayerConfig):
     """RWKV-5 time mixing (arXiv 2404.05892) with the gate of its released models.
 
     Knob: ``heads``.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.05892"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse less than one head."""
-        positive(self, "heads")
+    heads: Divisor = 8
 
     @override
     def validate(self, dim: int) -> None:
-        # Refuse heads that do not divide the width, or of one channel, which a norm would leave at zero.
-        divides(self, "heads", dim)
+        # A norm would leave a head of one channel at zero.
+        super().validate(dim)
         if dim == self.heads:
             raise ArchlabError(
                 f"{self.name}(heads={self.heads}): a head needs at least 2 channels, width {dim} leaves it 1; use fewer heads"
             )
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps."""
         return 5 * dim * dim
 
     def _mixes(self) -> int:
@@ -82,21 +77,15 @@ class RWKV5Config(LayerConfig):
 
 
 @register("rwkv-5-channel-mixer")
-@dataclass(frozen=True)
 class RWKV5ChannelMixerConfig(LayerConfig):
     """RWKV-5 channel mixing (arXiv 2404.05892): it looks back one token, so it counts as a sequence mixer.
 
     Knob: ``expand``, inner width over width.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2404.05892"
 
-    expand: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse an inner width of zero."""
-        positive(self, "expand")
+    expand: Count = 4
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -122,6 +111,37 @@ class RWKV5ChannelMixerConfig(LayerConfig):
     @override
     def build(self, dim: int, max_length: int) -> nn.Module:
         return RWKV5ChannelMixer(dim, self.expand * dim)
+
+
+@register("rwkv-6")
+class RWKV6Config(RWKV5Config):
+    """RWKV-6 time mixing (arXiv 2404.05892), ranks of 32 for the mixes and 64 for the decays.
+
+    Knob: ``heads``.
+    """
+
+    @override
+    def _weights(self, dim: int) -> int:
+        # Adds five mixes and the decays, of low rank.
+        return super()._weights(dim) + 2 * dim * (5 * MIX_RANK + DECAY_RANK)
+
+    @override
+    def _mixes(self) -> int:
+        # Adds that of the decays, and that from which the other five are computed.
+        return super()._mixes() + 2
+
+    @override
+    def build(self, dim: int, max_length: int) -> "RWKV6":
+        self.validate(dim)
+        return RWKV6(dim, self.heads)
+
+
+@register("rwkv-6-channel-mixer")
+class RWKV6ChannelMixerConfig(RWKV5ChannelMixerConfig):
+    """RWKV-6 channel mixing (arXiv 2404.05892), which is that of RWKV-5.
+
+    Knob: ``expand``, inner width over width.
+    """
 
 
 class RWKV5(nn.Module):
@@ -187,6 +207,34 @@ class RWKV5(nn.Module):
         mixed = (r[..., None] * state["kv"]).sum(-2) + self._bonus(r, k, v)
         kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
         return self._read_out(mixed, gate), {"kv": kv, "last": x_bd}
+
+
+class RWKV6(RWKV5):
+    """:class:`RWKV5` with ``w_t = w + tanh(d_t W1) W2`` and, for each of ``r, k, v, g, d``, ``mu_t = mu + tanh(z_t V1) V2``.
+
+    ``d_t`` and ``z_t`` are mixes of a token with the one before, as the others are; that of ``z_t`` is fixed.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        """Matrices of low rank start uniform in [-1e-4, 1e-4]."""
+        super().__init__(dim, heads)
+        self.mix = nn.Parameter(first_mixes(dim, 0.5, 1.0, 1.0, 0.5, 1.0))
+        self.mix_of_mixes = nn.Parameter(first_mixes(dim, 1.0)[0])
+        shapes = (dim, 5 * MIX_RANK), (5, MIX_RANK, dim), (dim, DECAY_RANK), (DECAY_RANK, dim)
+        self.mix_down, self.mix_up, self.decay_down, self.decay_up = (
+            nn.Parameter(torch.empty(shape).uniform_(-1e-4, 1e-4)) for shape in shapes
+        )
+        for parameter in (self.mix, self.mix_of_mixes, self.mix_down, self.mix_up, self.decay_down, self.decay_up):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    @override
+    def _mixed(self, x: Tensor, last: Tensor) -> tuple[Tensor, ...]:
+        change = last - x
+        low_rank = torch.tanh(torch.addcmul(x, change, self.mix_of_mixes) @ self.mix_down)
+        chosen = low_rank.view(-1, 5, MIX_RANK).transpose(0, 1) @ self.mix_up
+        mixes = (chosen + self.mix[:, None]).view(5, *x.shape)
+        *others, for_decay = (torch.addcmul(x, change, mix) for mix in mixes)
+        return *others, self.log_rate + torch.tanh(for_decay @ self.decay_down) @ self.decay_up
 
 
 class TokenShiftMixer(nn.Module, ABC):

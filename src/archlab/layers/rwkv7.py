@@ -1,7 +1,6 @@
 """RWKV-7: token shift, and a matrix state whose transition is a diagonal plus a rank-one matrix that each token chooses."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -22,7 +21,6 @@ NORM_EPS = 1e-5
 
 
 @register("rwkv-7")
-@dataclass(frozen=True)
 class RWKV7Config(RWKV5Config):
     """RWKV-7 time mixing (arXiv 2503.14456, section 4.1) as in a model's first layer: values are not mixed with that layer's.
 
@@ -58,7 +56,6 @@ class RWKV7Config(RWKV5Config):
 
 
 @register("rwkv-7-channel-mixer")
-@dataclass(frozen=True)
 class RWKV7ChannelMixerConfig(RWKV5ChannelMixerConfig):
     """RWKV-7 channel mixing (arXiv 2503.14456, section 4.2): it looks back one token, so it counts as a sequence mixer.
 

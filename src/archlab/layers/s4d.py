@@ -1,21 +1,19 @@
 """S4D: a diagonal state-space model on every channel, then a gated linear map across them."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig
+from archlab.layers.knobs import Even
 from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv, conv_flops
 from archlab.layers.registry import register
 
 
 @register("s4d")
-@dataclass(frozen=True)
 class S4DConfig(LayerConfig):
     """S4D (arXiv 2206.11893) in its S4D-Lin form, discretised by zero-order hold.
 
@@ -23,16 +21,10 @@ class S4DConfig(LayerConfig):
     evaluated once for each ``forward``; ``flops`` charges it to the one sequence.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2206.11893"
     state_knob: ClassVar[str] = "d_state"
 
-    d_state: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse states that are not pairs."""
-        if self.d_state < 2 or self.d_state % 2:
-            raise ArchlabError(f"s4d(d_state={self.d_state}): d_state must be even and at least 2: states come in pairs")
+    d_state: Even = 16
 
     @override
     def num_params(self, dim: int, length: int) -> int:
@@ -57,7 +49,6 @@ class S4D(nn.Module):
     """``a * sigmoid(b)`` with ``[a, b] = W gelu(conv(K, x)) + c``, where ``K`` are the kernels of a :class:`DiagonalSSM`."""
 
     def __init__(self, dim: int, d_state: int) -> None:
-        """``d_state`` real scalars for each of ``dim`` channels."""
         super().__init__()
         self.ssm = DiagonalSSM(dim, d_state)
         self.out_proj = nn.Linear(dim, 2 * dim)

@@ -3,13 +3,14 @@
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.contract import LayerConfig, divides, positive
+from archlab.fields import Count
+from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.long_conv import causal_conv_step, conv_flops
 from archlab.layers.ops.precision import no_autocast
@@ -25,6 +26,15 @@ _RESIDUE_SCALE = 0.1
 _MODE_RATES = 0.01, 0.1
 
 
+class _Kernel(NamedTuple):
+    """Sizes of a kernel: its taps, scalars that its step form carries a channel, trainable scalars, FLOPs to evaluate it."""
+
+    taps: int
+    memory: int
+    params: int
+    flops: int
+
+
 @dataclass(frozen=True)
 class _GroupedHyenaConfig(LayerConfig):
     """``y = W_o (x0 * (conv(h, x1 * v) + b * x1 * v))``, with one kernel ``h`` for ``group_size`` channels.
@@ -35,23 +45,17 @@ class _GroupedHyenaConfig(LayerConfig):
     Source: Ku et al. 2025 (arXiv 2503.01868); the defaults are those of the models with which it was published.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2503.01868"
 
-    group_size: int = 16
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides(self, "group_size", dim)
+    group_size: Divisor = 16
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + 3 * _SHORT_TAPS * dim + dim + dim // self.group_size * self._filter_params(length)
+        return 4 * dim * dim + 3 * _SHORT_TAPS * dim + dim + dim // self.group_size * self._kernel(length).params
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # States of the kernels.
-        return self._memory(length) * dim
+        return self._kernel(length).memory * dim
 
     @override
     def state_size(self, dim: int, length: int) -> int:
@@ -62,28 +66,17 @@ class _GroupedHyenaConfig(LayerConfig):
     def flops(self, dim: int, length: int) -> int:
         # Kernels are evaluated once a batch and charged to the one sequence.
         projections = 2 * length * (4 * dim * dim + 3 * (1 + _SHORT_TAPS) * dim)  # a bias of zero is one more tap
-        return projections + conv_flops(dim, length, self._taps(length)) + self._filter_flops(dim // self.group_size, length)
+        kernel = self._kernel(length)
+        return projections + conv_flops(dim, length, kernel.taps) + dim // self.group_size * kernel.flops
 
     @override
     def build(self, dim: int, max_length: int) -> "GroupedHyena":
         self.validate(dim)
-        return GroupedHyena(dim, self._filter(dim // self.group_size, max_length), self._memory(max_length))
+        return GroupedHyena(dim, self._filter(dim // self.group_size, max_length), self._kernel(max_length).memory)
 
     @abstractmethod
-    def _taps(self, length: int) -> int:
-        """Taps of a kernel."""
-
-    @abstractmethod
-    def _memory(self, length: int) -> int:
-        """Scalars that the step form of a kernel carries for each channel."""
-
-    @abstractmethod
-    def _filter_params(self, length: int) -> int:
-        """Trainable scalars of a kernel."""
-
-    def _filter_flops(self, groups: int, length: int) -> int:
-        """Floating-point operations that evaluate all kernels."""
-        return 0
+    def _kernel(self, length: int) -> _Kernel:
+        """The sizes of one kernel."""
 
     @abstractmethod
     def _filter(self, groups: int, max_length: int) -> "ExplicitFilter | ModalFilter":
@@ -91,7 +84,6 @@ class _GroupedHyenaConfig(LayerConfig):
 
 
 @register("hyena-se")
-@dataclass(frozen=True)
 class HyenaSEConfig(_GroupedHyenaConfig):
     """Hyena-SE, short and explicit: ``kernel_size`` trained taps, and the layer of :class:`_GroupedHyenaConfig`.
 
@@ -100,31 +92,19 @@ class HyenaSEConfig(_GroupedHyenaConfig):
 
     state_knob: ClassVar[str] = "kernel_size"
 
-    kernel_size: int = 7
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "group_size", "kernel_size")
+    kernel_size: Count = 7
 
     @override
-    def _taps(self, length: int) -> int:
-        return min(self.kernel_size, length)
-
-    @override
-    def _memory(self, length: int) -> int:
-        return self._taps(length) - 1
-
-    @override
-    def _filter_params(self, length: int) -> int:
-        return self._taps(length)
+    def _kernel(self, length: int) -> _Kernel:
+        taps = min(self.kernel_size, length)
+        return _Kernel(taps, memory=taps - 1, params=taps, flops=0)
 
     @override
     def _filter(self, groups: int, max_length: int) -> "ExplicitFilter":
-        return ExplicitFilter(groups, self._taps(max_length))
+        return ExplicitFilter(groups, self._kernel(max_length).taps)
 
 
 @register("hyena-mr")
-@dataclass(frozen=True)
 class HyenaMRConfig(HyenaSEConfig):
     """Hyena-MR, medium and regularised: as :class:`HyenaSEConfig`, under a window that decays over ``kernel_size`` taps."""
 
@@ -132,11 +112,10 @@ class HyenaMRConfig(HyenaSEConfig):
 
     @override
     def _filter(self, groups: int, max_length: int) -> "RegularizedFilter":
-        return RegularizedFilter(groups, self._taps(max_length), self.kernel_size)
+        return RegularizedFilter(groups, self._kernel(max_length).taps, self.kernel_size)
 
 
 @register("hyena-li")
-@dataclass(frozen=True)
 class HyenaLIConfig(_GroupedHyenaConfig):
     """Hyena-LI, long and implicit: kernels are sums of ``d_state`` decaying exponentials.
 
@@ -145,28 +124,12 @@ class HyenaLIConfig(_GroupedHyenaConfig):
 
     state_knob: ClassVar[str] = "d_state"
 
-    group_size: int = 1
-    d_state: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        positive(self, "group_size", "d_state")
+    group_size: Divisor = 1
+    d_state: Count = 16
 
     @override
-    def _taps(self, length: int) -> int:
-        return length
-
-    @override
-    def _memory(self, length: int) -> int:
-        return self.d_state
-
-    @override
-    def _filter_params(self, length: int) -> int:
-        return 3 * self.d_state
-
-    @override
-    def _filter_flops(self, groups: int, length: int) -> int:
-        return 2 * groups * self.d_state * length
+    def _kernel(self, length: int) -> _Kernel:
+        return _Kernel(length, memory=self.d_state, params=3 * self.d_state, flops=2 * self.d_state * length)
 
     @override
     def _filter(self, groups: int, max_length: int) -> "ModalFilter":
@@ -204,7 +167,6 @@ class RegularizedFilter(ExplicitFilter):
 
     @override
     def forward(self, length: int) -> Tensor:
-        # The first ``length`` taps of every kernel, fewer if it has fewer: (groups, taps).
         taps_gk = super().forward(length)
         groups, taps = taps_gk.shape
         rate_g = torch.logspace(*_WINDOW_EXPONENTS, groups, dtype=taps_gk.dtype, device=taps_gk.device)

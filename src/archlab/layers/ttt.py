@@ -1,16 +1,14 @@
 """TTT-Linear: the state is a linear model, trained on the sequence itself by gradient descent in mini-batches."""
 
-import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig, divides_evenly, positive
+from archlab.fields import Count, Positive
+from archlab.layers.contract import EvenDivisor, LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.registry import register
@@ -19,7 +17,6 @@ NORM_EPS = 1e-6
 
 
 @register("ttt-linear")
-@dataclass(frozen=True)
 class TTTLinearConfig(LayerConfig):
     """TTT-Linear (arXiv 2407.04620, section 2) in its Transformer backbone: no gate, no convolution.
 
@@ -27,24 +24,13 @@ class TTTLinearConfig(LayerConfig):
     ``base_lr``, the largest inner learning rate, times the width of a head.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "arXiv 2407.04620"
     state_knob: ClassVar[str] = "heads"
     head_knob: ClassVar[str] = "heads"
 
-    heads: int = 8
-    mini_batch: int = 16
-    base_lr: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one and a learning rate that is no positive number."""
-        positive(self, "heads", "mini_batch")
-        if not 0 < self.base_lr < math.inf:
-            raise ArchlabError(f"ttt-linear(base_lr={self.base_lr}): base_lr must be a positive number")
-
-    @override
-    def validate(self, dim: int) -> None:
-        divides_evenly(self, "heads", dim)
+    heads: EvenDivisor = 8
+    mini_batch: Count = 16
+    base_lr: Positive = 1.0
 
     def _inner(self, dim: int) -> int:
         """Scalars of the linear models of all heads: weights and biases."""
@@ -56,7 +42,6 @@ class TTTLinearConfig(LayerConfig):
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
-        # The weights of the linear models.
         return dim * dim // self.heads
 
     @override

@@ -12,7 +12,7 @@ from archlab.tasks.contract import Split
 
 
 class Examples(NamedTuple):
-    """What a training step reads: of every sequence its tokens, and where which answer is wanted.
+    """Input of a training step: the tokens of every sequence, the positions of its answers and the answers.
 
     The number of answers varies; short rows are padded, so that no step has to wait for the device to say how many.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
 from archlab.architectures.stored import stored_architecture
+from archlab.errors import ArchlabError
 from archlab.layers.external.check import check_third_party
 from archlab.mad.protocol import Protocol
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run sets out to compute."""
+    """The trials that a run sets out to compute."""
 
     protocol: Protocol
     architectures: tuple[Architecture, ...]
@@ -48,13 +49,18 @@ def make_plan(
 ) -> Plan:
     """The plan for architectures, given as values or as text; each counts once.
 
-    Layers from outside archlab are tried on inputs as long as the shortest and the longest sequences of the protocol. Refuses
-    a spec that cannot be read or does not fit the width, and a layer that is unsound.
+    Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
+
+    Raises:
+        ArchlabError: there is no architecture, a spec cannot be read or does not fit the protocol's width, or a layer from
+            outside archlab is unsound.
     """
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
         spec if isinstance(spec, Architecture) else architecture(spec, layer_defaults=protocol.layer_defaults) for spec in given
     )
+    if not architectures:
+        raise ArchlabError("architectures are empty: give at least one, for example 'mh-attention swiglu'")
     for value in architectures:
         value.validate(protocol.dim)
     lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from archlab.architectures import Architecture
     from archlab.mad.trial import Trial
 
-_GRID_NAMES = {"lr": "learning_rate", "wd": "weight_decay"}
-"""Short names of the axes of a grid."""
+_GRID_NAMES = ("lr", "learning_rate", "wd", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ class Protocol:
 
     def _check_home(self, owner: str, name: str) -> None:
         """Refuse a name that belongs to another part of the protocol, and say to which."""
-        if name in _GRID_NAMES or name in _GRID_NAMES.values():
+        if name in _GRID_NAMES:
             raise ArchlabError(f"{name} belongs to the grid: write --grid {name}=A,B")
         in_recipe = name in (f.name for f in fields(Recipe))
         is_knob = name == "dim" or any(name in plan.settings[0].knobs() for plan in self.tasks.values())

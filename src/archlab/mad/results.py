@@ -50,7 +50,7 @@ class Results:
             started = None if run.started is None else datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
             labels, tasks, seeds = [a.label for a in plan.architectures], list(plan.protocol.tasks), list(plan.protocol.seeds)
             trials = plan.trials()
-            done = spending((trial, results.get(trial)) for trial in trials).trainings
+            done = spending((trial, results.get(trial)) for trial in trials).trials
             rows.append((run.number, run.label, started, plan.protocol.name, labels, tasks, seeds, len(trials), done))
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
         return pd.DataFrame(rows, columns=columns)

@@ -22,8 +22,8 @@ HALVING_LARGEST_ERROR = 0.022
 class Spending:
     """Totals over the trials that are settled: they have a result, or another grid point has solved their setting."""
 
-    trainings: int
-    trainings_started: int
+    trials: int
+    trials_started: int
     dropped: int
     """Number of trials that a race by halving has dropped."""
     steps: int
@@ -52,8 +52,8 @@ def spending(results: Iterable[tuple[Trial, TrialResult | None]]) -> Spending:
             solved = solved or (result is not None and solves(trial, result))
     run = [(trial, result) for trial, result in through if result is not None]
     return Spending(
-        trainings=len(through),
-        trainings_started=len(run),
+        trials=len(through),
+        trials_started=len(run),
         dropped=sum(result.status == "dropped" for _, result in run),
         steps=sum(trial.num_steps for trial, _ in through),
         steps_spent=sum(result.steps for _, result in run),

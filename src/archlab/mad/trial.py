@@ -23,7 +23,9 @@ from archlab.tasks import Task, setting
 
 NUMERICS = MODELS | Numerics(
     roots=(
+        "archlab.mad.recipe:Recipe.evaluation_steps",
         "archlab.mad.recipe:Recipe.num_steps",
+        "archlab.mad.recipe:Recipe.rate",
         "archlab.mad.recipe:Recipe.steps_per_epoch",
         "archlab.mad.train:train_together",
         "archlab.mad.trial:Trial.num_steps",
@@ -32,7 +34,6 @@ NUMERICS = MODELS | Numerics(
     idle=(
         "archlab.mad.programs:_first_line",
         "archlab.mad.train:_LOSSES_READ_EVERY",
-        "archlab.mad.train:_REPORT_SECONDS",
         "archlab.tasks.registry",
     ),
 )

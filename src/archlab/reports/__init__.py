@@ -1,1 +1,1 @@
-"""What a person sees: tables and the HTML report."""
+"""Tables, pages, charts and the live view."""

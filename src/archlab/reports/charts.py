@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 import numpy as np
 
-from archlab.format import percent_interval, points, short_task, starred
+from archlab.format import percent_interval, short_task, starred
+from archlab.format import points as signed_points
 from archlab.mad.comparison import difference
 from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
 from archlab.mad.scoring import learning_curve
@@ -51,6 +52,11 @@ CONFIG: Spec = {
     "rule": {"color": "currentColor"},
 }  # fmt: skip
 
+LEGEND: dict[str, Any] = {
+    "orient": "bottom", "labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"
+}  # fmt: skip
+_SCORE = alt.Y("score:Q", title="score (%)", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
+
 Cost = Literal["num_params", "state_size", "flops"]
 COSTS: dict[Cost, str] = {
     "num_params": "parameters",
@@ -74,38 +80,24 @@ def style(rank: int) -> Style:
 
 def heat_map(scores: Scores) -> Spec:
     """Every score, tasks across and architectures down."""
-    cells: list[tuple[str, str, TaskScore | ArchitectureScore]] = []
+    heads = [*map(short_task, scores.tasks), "MAD score"]
+    rows = []
     for architecture in scores.architectures:
-        cells += [(architecture.label, short_task(task.task), task) for task in architecture.tasks]
-        cells.append((architecture.label, "MAD score", architecture))
-    rows = [
-        {
-            "architecture": label,
-            "task": head,
-            "score": None if found.score is None else 100 * found.score,
-            "text": starred(found),
-            "interval": percent_interval(found.interval),
-            "ink": "currentColor" if found.score is None else "#111" if found.score > 0.55 else "#fff",
-        }
-        for label, head, found in cells
-    ]
-    heads = [*(short_task(task) for task in scores.tasks), "MAD score"]
+        cells: list[TaskScore | ArchitectureScore] = [*architecture.tasks, architecture]
+        for head, found in zip(heads, cells, strict=True):
+            score = None if found.score is None else 100 * found.score
+            ink = "currentColor" if found.score is None else "#111" if found.score > 0.55 else "#fff"
+            row = {"architecture": architecture.label, "task": head, "score": score, "text": starred(found)}
+            rows.append(row | {"interval": percent_interval(found.interval), "ink": ink})
     base = chart(rows).encode(
         x=alt.X("task:N", sort=heads, title=None, axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)),
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(domain=False, ticks=False)),
         tooltip=["architecture:N", "task:N", alt.Tooltip("text:N", title="score (%)"), "interval:N"],
     )
-    tiles = base.mark_rect(cornerRadius=2).encode(
-        color=alt.Color(
-            "score:Q",
-            scale=alt.Scale(scheme="cividis", domain=[0, 100]),
-            legend=alt.Legend(
-                title="score (%)", orient="bottom", gradientLength=180, gradientThickness=8,
-                labelColor="currentColor", titleColor="currentColor", titleFontWeight="normal",
-            ),
-        )
-    )  # fmt: skip
+    legend = alt.Legend(title="score (%)", gradientLength=180, gradientThickness=8, **LEGEND)
+    colour = alt.Color("score:Q", scale=alt.Scale(scheme="cividis", domain=[0, 100]), legend=legend)
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=alt.Color("ink:N", scale=None))
+    tiles = base.mark_rect(cornerRadius=2).encode(color=colour)
     return spec((tiles + texts).resolve_scale(color="independent"), height=34 * len(scores.architectures))
 
 
@@ -117,39 +109,34 @@ def difference_panel(scores: Scores, task: str | None, domain: tuple[float, floa
     rows = difference_rows(scores, task)
     if not rows:
         return None
+    colour, symbol, _ = encodings(_labels(scores))
     base = chart(rows).encode(
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(grid=False)),
-        color=_colour(scores),
+        color=colour,
         tooltip=["architecture:N", "text:N", "interval:N"],
     )
     axis = alt.Axis(title="percentage points", tickCount=5)
-    interval = base.mark_rule(strokeWidth=2.5).encode(
-        x=alt.X("low:Q", scale=alt.Scale(domain=list(domain)), axis=axis), x2="high:Q"
-    )
-    marks = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", shape=_symbol(scores))
-    zero = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x="zero:Q")
-    return spec(zero + interval + marks, height=22 * len(scores.architectures) + 10)
+    low = alt.X("low:Q", scale=alt.Scale(domain=list(domain)), axis=axis)
+    interval = base.mark_rule(strokeWidth=2.5).encode(x=low, x2="high:Q")
+    marks = points(base, size=60).encode(x="mean:Q", shape=symbol)
+    return spec(zero_line("x") + interval + marks, height=22 * len(scores.architectures) + 10)
 
 
 def difference_rows(scores: Scores, task: str | None) -> list[Row]:
     """Every other architecture's score less the leader's, negative where the leader is ahead, in points."""
     leader, *others = scores.architectures
-    rows = []
-    for other in others:
-        found = difference(scores, other.label, leader.label, task)
-        if found is not None:
-            low, high = found.interval.low, found.interval.high
-            rows.append(
-                {
-                    "architecture": other.label,
-                    "mean": 100 * found.mean,
-                    "low": 100 * low,
-                    "high": 100 * high,
-                    "text": points(found.mean),
-                    "interval": f"{points(low)} to {points(high)}",
-                }
-            )
-    return rows
+    return [
+        {
+            "architecture": found.first,
+            "mean": 100 * found.mean,
+            "low": 100 * found.interval.low,
+            "high": 100 * found.interval.high,
+            "text": signed_points(found.mean),
+            "interval": f"{signed_points(found.interval.low)} to {signed_points(found.interval.high)}",
+        }
+        for other in others
+        if (found := difference(scores, other.label, leader.label, task)) is not None
+    ]
 
 
 def difference_domain(scores: Scores) -> tuple[float, float]:
@@ -186,22 +173,22 @@ def difficulty_panel(scores: Scores, knob: str, settings: Sequence[Task]) -> Spe
             for setting in settings
             if found[setting].score is not None
         ]
+    colour, symbol, dash = encodings(_labels(scores))
     base = chart(rows).encode(
         x=alt.X("value:O", title=knob, axis=alt.Axis(labelAngle=0, grid=False)),
-        color=_colour(scores),
+        color=colour,
         tooltip=["architecture:N", alt.Tooltip("value:O", title=knob), "text:N", "interval:N"],
     )
-    lines = base.mark_line(strokeWidth=2).encode(y=_score_axis("score"), strokeDash=_dash(scores))
+    lines = base.mark_line(strokeWidth=2).encode(y=_SCORE, strokeDash=dash)
     bars = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
-    return spec(
-        bars + lines + base.mark_point(filled=True, size=45, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=190
-    )
+    return spec(bars + lines + points(base, size=45).encode(y="score:Q", shape=symbol), height=190)
 
 
 def learning_panel(scores: Scores, task: str) -> Spec | None:
     """Score on the selection split against step at the task's first setting: the mean over seeds, and every seed."""
     results = {record.key: record for record in scores.records}
-    seeds, means = [], []
+    seeds: list[Row] = []
+    means: list[Row] = []
     for architecture in scores.architectures:
         first = next(x for x in architecture.tasks if x.task == task).settings[0]
         chosen = [results[seed.key] for seed in first.seeds if seed.key is not None]
@@ -209,32 +196,26 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
         if not curves:
             continue
         steps = sorted({step for curve in curves for step, _ in curve})
-        held = np.array([_held(curve, steps) for curve in curves])
-        for number, values in enumerate(held):
-            seeds += [
-                {"architecture": architecture.label, "seed": number, "step": s, "score": v}
-                for s, v in zip(steps, values, strict=True)
-            ]
-        means += [
-            {"architecture": architecture.label, "step": s, "score": v} for s, v in zip(steps, held.mean(axis=0), strict=True)
-        ]
+        held = np.array([np.interp(steps, [step for step, _ in curve], [100 * y for _, y in curve]) for curve in curves])
+        named = {"architecture": architecture.label}
+        for number, values in enumerate(held.tolist()):
+            seeds += [{**named, "seed": number, "step": s, "score": v} for s, v in zip(steps, values, strict=True)]
+        means += [{**named, "step": s, "score": v} for s, v in zip(steps, held.mean(axis=0).tolist(), strict=True)]
     if not means:
         return None
     last = max(row["step"] for row in means)
+    colour, symbol, dash = encodings(_labels(scores))
     mean = chart(_rounded(means)).encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(format="~s" if last >= 10_000 else ",d", tickCount=5, grid=False)),
-        y=_score_axis("score"),
-        color=_colour(scores),
+        y=_SCORE,
+        color=colour,
         tooltip=["architecture:N", "step:Q", "score:Q"],
     )
-    each = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3).encode(
-        x="step:Q", y="score:Q", color=_colour(scores), detail=["architecture:N", "seed:N"]
-    )  # fmt: skip
-    lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=_dash(scores))
-    symbols = mean.mark_point(filled=True, size=60, opacity=1).encode(shape=_symbol(scores)).transform_filter(
-        alt.FieldEqualPredicate(field="step", equal=last)
-    )  # fmt: skip
-    return spec(each + lines + symbols, height=190)
+    thin = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3)
+    each = thin.encode(x="step:Q", y="score:Q", color=colour, detail=["architecture:N", "seed:N"])
+    lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=dash)
+    at_the_end = alt.FieldEqualPredicate(field="step", equal=last)
+    return spec(each + lines + points(mean, size=60).encode(shape=symbol).transform_filter(at_the_end), height=190)
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
@@ -246,15 +227,15 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
     ]
     if len(rows) < 2:
         return None
+    colour, symbol, _ = encodings(_labels(scores))
     base = chart(rows).encode(
         x=alt.X("cost:Q", title=None, **_cost_axis([row["cost"] for row in rows])),
-        color=_colour(scores),
+        color=colour,
         tooltip=["architecture:N", alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",d"), "text:N", "interval:N"],
     )
-    bars = base.mark_rule(strokeWidth=2).encode(
-        y=alt.Y("low:Q", title="MAD score (%)", scale=alt.Scale(zero=False)), y2="high:Q"
-    )  # fmt: skip
-    return spec(bars + base.mark_point(filled=True, size=80, opacity=1).encode(y="score:Q", shape=_symbol(scores)), height=230)
+    low = alt.Y("low:Q", title="MAD score (%)", scale=alt.Scale(zero=False))
+    bars = base.mark_rule(strokeWidth=2).encode(y=low, y2="high:Q")
+    return spec(bars + points(base, size=80).encode(y="score:Q", shape=symbol), height=230)
 
 
 def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
@@ -269,18 +250,11 @@ def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _held(curve: Sequence[tuple[int, float]], steps: Sequence[int]) -> list[float]:
-    """A curve in percent at other steps, interpolated linearly."""
-    known, values = [step for step, _ in curve], [100 * value for _, value in curve]
-    return [float(value) for value in np.interp(steps, known, values)]
-
-
 def _point(found: ArchitectureScore | TaskScore | SettingScore) -> Row:
     assert found.score is not None
     low, high = (found.interval.low, found.interval.high) if found.interval else (found.score, found.score)
-    text = starred(found)
-    row = {"score": 100 * found.score, "low": 100 * low, "high": 100 * high}
-    return {**_rounded([row])[0], "text": text, "interval": percent_interval(found.interval)}
+    (row,) = _rounded([{"score": 100 * found.score, "low": 100 * low, "high": 100 * high}])
+    return {**row, "text": starred(found), "interval": percent_interval(found.interval)}
 
 
 def _rounded(rows: Sequence[Row]) -> list[Row]:
@@ -293,35 +267,32 @@ def chart(rows: Sequence[Row]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=list(rows)))
 
 
+def points(base: alt.Chart, size: int, opacity: float = 1) -> alt.Chart:
+    """Filled points on a chart."""
+    found: alt.Chart = base.mark_point(filled=True, size=size, opacity=opacity)
+    return found
+
+
+def zero_line(axis: Literal["x", "y"]) -> alt.Chart:
+    """A dashed line where an axis is zero."""
+    position: Any = {axis: "zero:Q"}
+    found: alt.Chart = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(**position)
+    return found
+
+
+def encodings(labels: Sequence[str]) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
+    """The colour, symbol and dash of every architecture, by their labels, best first."""
+    shared: dict[str, Any] = {"shorthand": "architecture:N", "legend": None}
+    values = zip(*map(style, range(len(labels))), strict=True)
+    colours, symbols, dashes = (alt.Scale(domain=list(labels), range=list(some)) for some in values)
+    return alt.Color(scale=colours, **shared), alt.Shape(scale=symbols, **shared), alt.StrokeDash(scale=dashes, **shared)
+
+
 def _labels(scores: Scores) -> list[str]:
     return [architecture.label for architecture in scores.architectures]
 
 
-def _scale(scores: Scores, values: Sequence[Any]) -> alt.Scale:
-    return alt.Scale(domain=_labels(scores), range=list(values))
-
-
-def _styles(scores: Scores) -> list[Style]:
-    return [style(rank) for rank in range(len(scores.architectures))]
-
-
-def _colour(scores: Scores) -> alt.Color:
-    return alt.Color("architecture:N", scale=_scale(scores, [x.colour for x in _styles(scores)]), legend=None)
-
-
-def _symbol(scores: Scores) -> alt.Shape:
-    return alt.Shape("architecture:N", scale=_scale(scores, [x.symbol for x in _styles(scores)]), legend=None)
-
-
-def _dash(scores: Scores) -> alt.StrokeDash:
-    return alt.StrokeDash("architecture:N", scale=_scale(scores, [x.dash for x in _styles(scores)]), legend=None)
-
-
-def _score_axis(field: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", title="score (%)", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
-
-
-def spec(layers: alt.LayerChart, height: int) -> Spec:
+def spec(layers: alt.LayerChart | alt.FacetChart, height: int) -> Spec:
     """Layers as a chart that fills the width of its column."""
     found: Spec = layers.properties(width="container", height=height).to_dict(validate=False)
     del found["config"], found["$schema"]

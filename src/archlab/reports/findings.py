@@ -7,7 +7,6 @@ from archlab.mad.comparison import difference
 from archlab.mad.leaderboard import UNAVAILABLE
 from archlab.mad.scores import ArchitectureScore, Scores
 from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
-from archlab.mad.store import Record
 from archlab.reports.provenance import mixed_versions
 
 
@@ -54,9 +53,9 @@ def reading(scores: Scores) -> str:
 
 def spent(spending: Spending) -> str:
     """The compute that early stopping and racing have saved."""
-    left_out = spending.trainings - spending.trainings_started
+    left_out = spending.trials - spending.trials_started
     text = (
-        f"{left_out} of {count(spending.trainings, 'training')} left out, {spending.dropped} dropped; "
+        f"{left_out} of {count(spending.trials, 'trial')} left out, {spending.dropped} dropped; "
         f"{human(spending.steps_spent)} of {human(spending.steps)} steps and {spending.flops_spent:.3g} of "
         f"{spending.flops:.3g} FLOPs spent: {percent(spending.saved)}\N{NO-BREAK SPACE}% saved by stopping early and by racing"
     )
@@ -85,7 +84,8 @@ def best_of_tasks(scores: Scores) -> str:
         return "No task has a score yet"
     most = max(winners.values())
     names = [label for label, number in winners.items() if number == most]
-    return f"{_join(names)} {_has(names)} the best score on {most} of {count(scored, 'task')}{' each' if len(names) > 1 else ''}"
+    verb, each = ("have", " each") if len(names) > 1 else ("has", "")
+    return f"{_join(names)} {verb} the best score on {most} of {count(scored, 'task')}{each}"
 
 
 def separation(scores: Scores) -> str:
@@ -145,7 +145,7 @@ def warnings(scores: Scores) -> list[str]:
         if architecture.num_diverged:
             number = count(architecture.num_diverged, "trial")
             found.append(f"{architecture.label}: {number} diverged (the loss became NaN or infinite) and count as chance.")
-    return found + mixed_versions(record.provenance for record in _ended(scores))
+    return found + mixed_versions(record.provenance for record in scores.records if record.result is not None)
 
 
 def _partial(architecture: ArchitectureScore) -> str:
@@ -155,14 +155,6 @@ def _partial(architecture: ArchitectureScore) -> str:
         f"(incomplete: {_join(missing)}). Its scores, marked *, are means over what has a score; "
         "it is ranked after complete ones."
     )
-
-
-def _ended(scores: Scores) -> list[Record]:
-    return [record for record in scores.records if record.result is not None]
-
-
-def _has(names: Sequence[str]) -> str:
-    return "have" if len(names) > 1 else "has"
 
 
 def _join(names: Sequence[str]) -> str:

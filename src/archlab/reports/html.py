@@ -10,30 +10,26 @@ from typing import Any
 from archlab.errors import ArchlabError
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
-from archlab.mad.leaderboard import UNAVAILABLE
+from archlab.mad.leaderboard import UNAVAILABLE, leaderboard
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
 from archlab.reports import charts, findings
 from archlab.reports.panels import Panel, Section, Spec, Table, draw_sections
 from archlab.reports.provenance import environments, recipes, trial_rows
+from archlab.reports.tables import difference_cells
 
 _FILTERS = {f.__name__: f for f in (count, human, percent, percent_interval, points, probability, short_task, steps)}
 
 
 def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = None) -> None:
-    """Write the report to ``path``, whole or not at all.
-
-    Raises:
-        ArchlabError: nothing can be written there.
-    """
+    """Write the report to ``path``, whole or not at all; an ArchlabError says that nothing can be written there."""
     write_page(path, lambda: render_report(scores, protocol))
 
 
 def write_page(path: str | Path, render: Callable[[], str]) -> None:
     """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good.
 
-    Raises:
-        ArchlabError: nothing can be written there.
+    An ArchlabError says that nothing can be written there.
     """
     path = Path(path)
     check_place(path)
@@ -61,27 +57,14 @@ def _differences_note(scores: Scores) -> str:
 def _differences_table(scores: Scores) -> Table | None:
     if not scores.differences:
         return None
-    heads = [
-        "architecture",
-        f"difference from {scores.differences[0].second}, points",
-        f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% interval",
-        *(() if scores.one_seed else ("probability of being better",)),
-    ]
-    rows = [
-        [
-            x.first,
-            points(x.mean),
-            f"{points(x.interval.low)} to {points(x.interval.high)}",
-            *(() if scores.one_seed else (probability(x.superiority),)),
-        ]
-        for x in scores.differences
-    ]
+    heads = ["architecture", f"difference from {scores.differences[0].second}, points"]
+    heads += [f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% interval", "probability of being better"]
     note = "MAD score."
     if not scores.complete:
         note += " Where a score is missing, over the settings and seeds that both architectures have."
     if not scores.one_seed:
         note += " The probability is the fraction of bootstrap samples in which the architecture is ahead."
-    return Table(heads, rows, note)
+    return Table(heads[: 3 if scores.one_seed else 4], [difference_cells(scores, x) for x in scores.differences], note)
 
 
 def _difficulty(scores: Scores) -> dict[str, Spec | None]:
@@ -92,32 +75,22 @@ def _difficulty(scores: Scores) -> dict[str, Spec | None]:
     }
 
 
-def _learning(scores: Scores) -> dict[str, Spec | None]:
-    return {str(task.settings[0].setting): charts.learning_panel(scores, task.task) for task in scores.architectures[0].tasks}
-
-
 def _learning_table(scores: Scores) -> Table | None:
     if all(architecture.score is None for architecture in scores.architectures):
         return None
     rows: list[list[str | tuple[str, str]]] = []
     for architecture in scores.architectures:
-        row: list[str | tuple[str, str]] = [architecture.label]
+        rows.append([architecture.label])
         for task in architecture.tasks:
             first = task.settings[0]
             unit = " steps" if first.steps_to_solve is not None else ""
             solved = f"{steps(first.steps_to_solve)}{unit} ({first.num_solved} of {len(first.seeds)})"
-            row.append((percent(task.learning_curve_area), solved))
-        rows.append(row)
-    return Table(
-        ["architecture", *map(short_task, scores.tasks)],
-        rows,
+            rows[-1].append((percent(task.learning_curve_area), solved))
+    note = (
         "Area under the learning curve in percent of the largest possible (mean over the settings of a task). Below it the "
-        "median number of steps until the first setting of the task is solved, and the number of seeds that solved it.",
+        "median number of steps until the first setting of the task is solved, and the number of seeds that solved it."
     )
-
-
-def _cost(scores: Scores) -> dict[str, Spec | None]:
-    return {caption: charts.cost_panel(scores, cost) for cost, caption in charts.COSTS.items()}
+    return Table(["architecture", *map(short_task, scores.tasks)], rows, note)
 
 
 def _cost_note(scores: Scores) -> str:
@@ -150,11 +123,17 @@ PANELS: list[Panel[Scores]] = [
         "Score on the selection split in percent against optimiser step, from chance at step 0, at the first setting of each "
         "task: the mean over seeds, and each seed as a thin line. The chosen grid point of each seed; a line stays level after "
         "training stopped because the task was solved.",
-        _learning,
+        lambda scores: {str(x.settings[0].setting): charts.learning_panel(scores, x.task) for x in scores.architectures[0].tasks},
         table=_learning_table,
         legend=True,
     ),
-    Panel("Cost", findings.frontier, _cost_note, _cost, legend=True),
+    Panel(
+        "Cost",
+        findings.frontier,
+        _cost_note,
+        lambda scores: {caption: charts.cost_panel(scores, cost) for cost, caption in charts.COSTS.items()},
+        legend=True,
+    ),
 ]
 """The panels of the page, in order: a new panel is one entry."""
 
@@ -184,7 +163,7 @@ def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequ
         protocol=protocol,
         findings=findings,
         unavailable=UNAVAILABLE,
-        best=_best(scores),
+        board=leaderboard(scores).rows,
         recipes=recipes(scores),
         environments=environments(record.provenance for record in scores.records),
         trials=rows,
@@ -221,14 +200,6 @@ def render_page(template: str, sections: Sequence[Section], labels: Sequence[str
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **values,
     )
-
-
-def _best(scores: Scores) -> dict[str, str]:
-    """The best score of each task as text; of one architecture alone nothing is best."""
-    if len(scores.architectures) == 1:
-        return dict.fromkeys(scores.tasks, "")
-    found = {task: [a.tasks[i].score for a in scores.architectures] for i, task in enumerate(scores.tasks)}
-    return {task: percent(max((x for x in values if x is not None), default=None)) for task, values in found.items()}
 
 
 def _json(value: Any) -> str:

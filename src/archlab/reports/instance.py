@@ -64,10 +64,7 @@ def _chance(task: Task) -> str:
 def render_instance(task: Task, inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> RenderableType:
     """A sequence over as many lines as the terminal needs, the targets beneath the positions where they are asked.
 
-    Args:
-        task: the setting that drew the sequence.
-        inputs: token ids, ``(input_length,)``.
-        targets: the token asked at each position, ``(input_length,)``; -100 where none is.
+    ``inputs`` are token ids, ``(input_length,)``; ``targets`` the token asked at each position, or -100 where none is.
     """
     tokens = _tokens(task)
     answers = int((targets != IGNORE).sum())

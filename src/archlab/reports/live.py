@@ -14,7 +14,7 @@ from rich.text import Text
 from archlab.format import count, duration, human, percent, short_task
 from archlab.jobs.events import Event, JobFailed, JobFinished, JobStarted, RunEnded, RunStarted, Waiting
 from archlab.mad.trial import Progress, Trial, TrialResult
-from archlab.reports.progress import AnyJob, AnyProgress, AnyResult, Running, RunProgress, speed
+from archlab.reports.progress import AnyJob, AnyProgress, AnyResult, RunProgress, speed
 from archlab.tasks.registry import task_order
 
 MAX_RUNNING = 8
@@ -25,11 +25,6 @@ class LiveView:
     """Shows the events of a run on a console: drawn on a terminal, elsewhere a line for every event that matters."""
 
     def __init__(self, console: Console) -> None:
-        """Show nothing until the run starts.
-
-        Args:
-            console: where to show it.
-        """
         self.console = console
         self.progress = RunProgress((), 1)
         self._names = _Names(())
@@ -89,18 +84,12 @@ class LiveView:
         for _ in range(2):
             table.add_column(justify="right", no_wrap=True)
         for running in islice(self.progress.running.values(), MAX_RUNNING):
-            table.add_row(*self._row(running))
+            names = (Text(name, no_wrap=True, overflow="ellipsis") for name in self._names.short(running.job))
+            at = running.progress
+            table.add_row(*names, *((f"step {at.step}/{at.num_steps}", _reading(at)) if at else ("starting", "")))
         if len(self.progress.running) > MAX_RUNNING:
             table.add_row(f"and {len(self.progress.running) - MAX_RUNNING} more")
         return table
-
-    def _row(self, running: Running) -> list[RenderableType]:
-        progress = running.progress
-        return [
-            *(Text(name, no_wrap=True, overflow="ellipsis") for name in self._names.short(running.job)),
-            f"step {progress.step}/{progress.num_steps}" if progress else "starting",
-            _reading(progress) if progress else "",
-        ]
 
     def _best(self, width: int) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -5,17 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from archlab.jobs.events import (
-    Event,
-    JobFailed,
-    JobFinished,
-    JobProgressed,
-    JobReused,
-    JobsSkipped,
-    JobStarted,
-    RunEnded,
-    RunSummary,
-)
+from archlab.jobs import events
+from archlab.jobs.events import Event, RunSummary
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.scaling.result import LMProgress, LMResult
 from archlab.scaling.trial import LMTrial
@@ -86,13 +77,7 @@ class RunProgress:
     """
 
     def __init__(self, jobs: Sequence[AnyJob], num_workers: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with no job done.
-
-        Args:
-            jobs: the jobs of the run, those with a stored result included.
-            num_workers: number of workers.
-            clock: gives the time in seconds.
-        """
+        """Start with no job done; the jobs include those with a stored result, the clock gives seconds."""
         self.num_workers = num_workers
         self.reused = self.computed = self.failed = self.diverged = self.skipped = 0
         self.running: dict[str, Running] = {}
@@ -123,27 +108,27 @@ class RunProgress:
     def update(self, event: Event) -> None:
         """Take in an event."""
         match event:
-            case JobReused(job, result):
+            case events.JobReused(job, result):
                 self.reused += 1
                 self._settle(job, result)
-            case JobStarted(job):
+            case events.JobStarted(job):
                 self._forget(job)
                 self.running[job.key] = Running(job, self._clock())
-            case JobProgressed(job, progress):
+            case events.JobProgressed(job, progress):
                 if job.key in self.running:
                     self.running[job.key].report(self._clock(), progress)
-            case JobFinished(job, result):
+            case events.JobFinished(job, result):
                 self.computed += 1
                 self._finished[self._kinds[job.key]].append(seconds_spent(result) / self._flops[job.key])
                 self._settle(job, result)
-            case JobFailed(job):
+            case events.JobFailed(job):
                 self.failed += 1
                 self._forget(job)
-            case JobsSkipped(jobs):
+            case events.JobsSkipped(jobs):
                 self.skipped += len(jobs)
                 for job in jobs:
                     self._forget(job)
-            case RunEnded(summary):
+            case events.RunEnded(summary):
                 self.computed = summary.computed  # jobs that finished while the run ended have no event of their own
                 self.ended = summary
             case _:

@@ -1,12 +1,11 @@
 """The charts of a scaling report, as Vega-Lite specifications (see :mod:`archlab.reports.charts`)."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 
-from archlab.reports.charts import Row, chart, spec, style
+from archlab.reports.charts import LEGEND, Row, chart, encodings, points, spec, style, zero_line
 from archlab.reports.panels import Spec
 from archlab.scaling.fits import ParametricFit
 from archlab.scaling.laws import METHODS, Laws
@@ -16,21 +15,17 @@ from archlab.scaling.study_fit import StudyFit
 HEIGHT = 230
 REACH = 10.0
 """Lines of laws go on beyond the largest budget by this factor, dashed."""
-_FLOPS = alt.X(
-    "flops:Q",
-    title="training FLOPs",
-    scale=alt.Scale(type="log", nice=False, padding=12),
-    axis=alt.Axis(format="~e", tickCount=4, labelSeparation=8),
-)
+_LOG = alt.Scale(type="log", nice=False, padding=12)
+_SI = alt.Axis(format="~s", tickCount=4)
+_FLOPS = alt.X("flops:Q", title="training FLOPs", scale=_LOG, axis=alt.Axis(format="~e", tickCount=4, labelSeparation=8))
+_BUDGETS = alt.Scale(scheme="viridis")
+_TIPS: list[Any] = ["parameters:Q", alt.Tooltip("loss:Q", format=".4f"), "budget:O"]
 
 
 def isoflop_panel(laws: Laws) -> Spec:
     """Loss over parameters, a colour for each budget: runs, parabolas, minima."""
     table = laws.runs
-    legend = alt.Legend(
-        title="budget (FLOPs)", orient="bottom", labelColor="currentColor", titleColor="currentColor", titleFontWeight="normal"
-    )
-    colour = alt.Color("budget:O", scale=alt.Scale(scheme="viridis"), legend=legend)
+    colour = alt.Color("budget:O", scale=_BUDGETS, legend=alt.Legend(title="budget (FLOPs)", **LEGEND))
     runs = [
         {"parameters": n, "loss": loss, "budget": f"{budget:.3g}"}
         for n, loss, budget in zip(table.N, table.loss, table.budget, strict=True)
@@ -44,12 +39,14 @@ def isoflop_panel(laws: Laws) -> Spec:
             if minimum(n) <= table.loss.max()
         ]
         minima.append({"parameters": minimum.size, "loss": minimum.loss, "budget": budget})
-    x = alt.X("parameters:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si())
-    y = alt.Y("loss:Q", title="loss (nats a token)", scale=alt.Scale(zero=False))
-    lines = chart(curves).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour)
-    points = chart(runs).mark_point(filled=True, size=36, opacity=0.9).encode(x=x, y=y, color=colour, tooltip=_tips("parameters"))
-    best = chart(minima).mark_point(shape="diamond", size=130, strokeWidth=2, filled=False).encode(x=x, y=y, color=colour)
-    return spec(lines + points + best, HEIGHT)
+    shared: dict[str, Any] = {
+        "x": alt.X("parameters:Q", title="parameters", scale=_LOG, axis=_SI),
+        "y": _loss_axis("loss:Q", "loss"),
+        "color": colour,
+    }
+    lines = chart(curves).mark_line(strokeWidth=1.5).encode(**shared)
+    best = chart(minima).mark_point(shape="diamond", size=130, strokeWidth=2, filled=False).encode(**shared)
+    return spec(lines + points(chart(runs), 36, 0.9).encode(**shared, tooltip=_TIPS) + best, HEIGHT)
 
 
 def frontier_panel(fit: StudyFit) -> Spec:
@@ -60,7 +57,7 @@ def frontier_panel(fit: StudyFit) -> Spec:
         rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.runs.minima.values()]
         if "huber" in laws.by_method:
             lines += _line(label, laws.runs, laws.by_method["huber"].frontier.loss)
-    return _over_flops(fit, rows, lines, alt.Y("value:Q", title="least loss (nats a token)", scale=alt.Scale(zero=False)))
+    return _over_flops(fit, rows, lines, _loss_axis("value:Q", "least loss"))
 
 
 def optimum_panel(fit: StudyFit, what: Literal["size", "tokens"]) -> Spec:
@@ -73,7 +70,7 @@ def optimum_panel(fit: StudyFit, what: Literal["size", "tokens"]) -> Spec:
         if law is not None:
             lines += _line(label, laws.runs, getattr(law.frontier, what))
     title = "optimal parameters" if what == "size" else "optimal tokens"
-    return _over_flops(fit, rows, lines, alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_si()))
+    return _over_flops(fit, rows, lines, alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_SI))
 
 
 def residual_panel(laws: Laws) -> Spec | None:
@@ -86,18 +83,10 @@ def residual_panel(laws: Laws) -> Spec | None:
         {"parameters": n, "loss": 100 * (loss / float(law.fit(N=n, D=d)) - 1), "budget": f"{budget:.3g}"}
         for n, d, loss, budget in zip(table.N, table.D, table.loss, table.budget, strict=True)
     ]
-    points = (
-        chart(rows)
-        .mark_point(filled=True, size=36, opacity=0.9)
-        .encode(
-            x=alt.X("parameters:Q", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si()),
-            y=alt.Y("loss:Q", title="observed over predicted loss, % off"),
-            color=alt.Color("budget:O", scale=alt.Scale(scheme="viridis"), legend=None),
-            tooltip=_tips("parameters"),
-        )
-    )
-    zero = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(y="zero:Q")
-    return spec(zero + points, HEIGHT)
+    shared: dict[str, Any] = {"color": alt.Color("budget:O", scale=_BUDGETS, legend=None), "tooltip": _TIPS}
+    y = alt.Y("loss:Q", title="observed over predicted loss, % off")
+    marks: alt.Chart = points(chart(rows), 36, 0.9).encode(x=alt.X("parameters:Q", scale=_LOG, axis=_SI), y=y, **shared)
+    return spec(zero_line("y") + marks, HEIGHT)
 
 
 def difference_panel(fit: StudyFit, second: str) -> Spec | None:
@@ -116,8 +105,7 @@ def difference_panel(fit: StudyFit, second: str) -> Spec | None:
         y=alt.Y("value:Q", title=f"loss minus that of {first}"), tooltip=["flops:Q", "value:Q", "low:Q", "high:Q"]
     )
     bars = base.mark_rule(strokeWidth=2, color=colour).encode(y="low:Q", y2="high:Q")
-    zero = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(y="zero:Q")
-    return spec(zero + bars + marks, HEIGHT)
+    return spec(zero_line("y") + bars + marks, HEIGHT)
 
 
 def state_panel(fit: StudyFit) -> Spec | None:
@@ -132,22 +120,20 @@ def state_panel(fit: StudyFit) -> Spec | None:
         states = np.geomspace(table.state.min(), table.state.max(), 20)
         lines += [{"architecture": table.label, "state": float(m), "value": float(fit.state(m, table.label))} for m in states]
         rows += [{"architecture": table.label, "state": m, "value": value} for m, value in laws.state_points()]
-    x = alt.X("state:Q", title="state (scalars)", scale=alt.Scale(type="log", nice=False, padding=12), axis=_si())
-    y = alt.Y("value:Q", title="perplexity at the optimum", scale=alt.Scale(type="log", nice=False, padding=12))
-    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=x, y=y, color=_colour(fit))
-    points = chart(rows).mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=_colour(fit), shape=_shape(fit))
-    return spec(drawn + points, HEIGHT)
+    colour, symbol, _ = encodings([laws.runs.label for laws in fit.laws])
+    y = alt.Y("value:Q", title="perplexity at the optimum", scale=_LOG)
+    shared: dict[str, Any] = {"x": alt.X("state:Q", title="state (scalars)", scale=_LOG, axis=_SI), "y": y, "color": colour}
+    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(**shared)
+    return spec(drawn + points(chart(rows), 60).encode(**shared, shape=symbol), HEIGHT)
 
 
 def _over_flops(fit: StudyFit, rows: list[Row], lines: list[Row], y: alt.Y) -> Spec:
+    colour, symbol, _ = encodings([laws.runs.label for laws in fit.laws])
     dash = alt.StrokeDash("beyond:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 4]]), legend=None)
-    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(x=_FLOPS, y=y, color=_colour(fit), strokeDash=dash)
-    points = (
-        chart(rows)
-        .mark_point(filled=True, size=60, opacity=1)
-        .encode(x=_FLOPS, y=y, color=_colour(fit), shape=_shape(fit), tooltip=["architecture:N", "flops:Q", "value:Q"])
-    )
-    return spec(drawn + points, HEIGHT)
+    shared: dict[str, Any] = {"x": _FLOPS, "y": y, "color": colour}
+    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(**shared, strokeDash=dash)
+    marks = points(chart(rows), 60).encode(**shared, shape=symbol, tooltip=["architecture:N", "flops:Q", "value:Q"])
+    return spec(drawn + marks, HEIGHT)
 
 
 def _line(label: str, table: RunTable, law: Any) -> list[Row]:
@@ -158,21 +144,5 @@ def _line(label: str, table: RunTable, law: Any) -> list[Row]:
     ]
 
 
-def _colour(fit: StudyFit) -> alt.Color:
-    return alt.Color("architecture:N", scale=_scale(fit, [style(i).colour for i in range(len(fit.laws))]), legend=None)
-
-
-def _shape(fit: StudyFit) -> alt.Shape:
-    return alt.Shape("architecture:N", scale=_scale(fit, [style(i).symbol for i in range(len(fit.laws))]), legend=None)
-
-
-def _scale(fit: StudyFit, values: Sequence[str]) -> alt.Scale:
-    return alt.Scale(domain=[laws.runs.label for laws in fit.laws], range=list(values))
-
-
-def _si() -> alt.Axis:
-    return alt.Axis(format="~s", tickCount=4)
-
-
-def _tips(x: str) -> list[Any]:
-    return [f"{x}:Q", alt.Tooltip("loss:Q", format=".4f"), "budget:O"]
+def _loss_axis(field: str, name: str) -> alt.Y:
+    return alt.Y(field, title=f"{name} (nats a token)", scale=alt.Scale(zero=False))

@@ -9,11 +9,10 @@ from archlab.errors import ArchlabError
 from archlab.files import check_place
 from archlab.format import count
 from archlab.reports import scaling_charts as charts
+from archlab.reports import scaling_tables as tables
 from archlab.reports.html import render_page, write_page
-from archlab.reports.panels import Panel, Spec, draw_sections
+from archlab.reports.panels import Panel, draw_sections
 from archlab.reports.provenance import environments, mixed_versions
-from archlab.reports.scaling_tables import comparison_table, laws_table, off_optimal_table, over_training_table, sweep_table
-from archlab.reports.scaling_text import state_text
 from archlab.scaling.fits import StateFit
 from archlab.scaling.study import TrainedModel
 from archlab.scaling.study_fit import StudyFit
@@ -38,8 +37,7 @@ def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
 def csv_beside(path: str | os.PathLike[str]) -> Path:
     """Return the CSV file of a page; also a check of the path before there is anything to write.
 
-    Raises:
-        ArchlabError: no page can be written there, or it has the name of its table.
+    An ArchlabError says that no page can be written there, or that it has the name of its table.
     """
     page = Path(path)
     check_place(page)
@@ -49,20 +47,8 @@ def csv_beside(path: str | os.PathLike[str]) -> Path:
     return table
 
 
-def _frontiers(fit: StudyFit) -> dict[str, Spec | None]:
-    return {
-        "least loss": charts.frontier_panel(fit),
-        "optimal size": charts.optimum_panel(fit, "size"),
-        "optimal tokens": charts.optimum_panel(fit, "tokens"),
-    }
-
-
-def _differences(fit: StudyFit) -> dict[str, Spec | None]:
-    return {laws.runs.label: charts.difference_panel(fit, laws.runs.label) for laws in fit.laws[1:]}
-
-
 def _state_note(fit: StudyFit) -> str:
-    law = f"{state_text(fit.state)}. " if isinstance(fit.state, StateFit) else ""
+    law = f"{tables.state_text(fit.state)}. " if isinstance(fit.state, StateFit) else ""
     return f"{law}State: scalars carried from token to token at length {_models(fit)[0].run.length}."
 
 
@@ -79,30 +65,36 @@ PANELS: list[Panel[StudyFit]] = [
         "Compute-optimal loss, size and tokens",
         "Points: minima of the IsoFLOP curves. Lines: for the loss the parametric law (Huber), for size and tokens the power law "
         "through the minima, or the parametric law where there are fewer than two; dashed beyond the largest budget.",
-        _frontiers,
+        lambda fit: {
+            "least loss": charts.frontier_panel(fit),
+            "optimal size": charts.optimum_panel(fit, "size"),
+            "optimal tokens": charts.optimum_panel(fit, "tokens"),
+        },
         legend=True,
     ),
-    Panel("Laws", "The laws, by four methods", "Compute-optimal parameters N* and tokens D* over FLOPs C.", table=laws_table),
+    Panel(
+        "Laws", "The laws, by four methods", "Compute-optimal parameters N* and tokens D* over FLOPs C.", table=tables.laws_table
+    ),
     Panel(
         "Comparison",
         "Comparison at equal compute",
         "Loss of each architecture minus that of the first one. Errors are judged by the scatter of the runs about their "
         "parabolas; what runs of equal budget, size index and seed share of them cancels.",
-        _differences,
-        table=comparison_table,
+        lambda fit: {laws.runs.label: charts.difference_panel(fit, laws.runs.label) for laws in fit.laws[1:]},
+        table=tables.comparison_table,
     ),
     Panel(
         "Attention",
         "The best fraction of attention",
         "Architectures of the same layers that differ in their fraction of attention.",
-        table=lambda fit: sweep_table(fit.sweeps),
+        table=lambda fit: tables.sweep_table(fit.sweeps),
     ),
-    Panel("Other sizes", "Smaller models than the best", "Fewer parameters, more tokens.", table=off_optimal_table),
+    Panel("Other sizes", "Smaller models than the best", "Fewer parameters, more tokens.", table=tables.off_optimal_table),
     Panel(
         "Other sizes",
         "Over-training laws",
         "Loss over compute and tokens a parameter (arXiv 2403.08540).",
-        table=over_training_table,
+        table=tables.over_training_table,
     ),
     Panel(
         "Residuals",
@@ -127,6 +119,7 @@ def render(fit: StudyFit, panels: Sequence[Panel[StudyFit]] = PANELS) -> str:
     labels = [laws.runs.label for laws in fit.laws]
     budgets, seeds = ({getattr(model.run, name) for model in models} for name in ("budget", "seed"))
     first, resampling = models[0].trial, fit.resampling
+    bootstrap = f"Bootstrap: {resampling.resamples:,} resamples, seed {resampling.seed}."
     parts = (
         "Scaling laws",
         count(len(labels), "architecture"),
@@ -147,9 +140,7 @@ def render(fit: StudyFit, panels: Sequence[Panel[StudyFit]] = PANELS) -> str:
             *(["one seed: differences between architectures may be those of the seed"] if len(seeds) == 1 else []),
             *mixed_versions(model.provenance for model in models),
         ],
-        bootstrap=f"Bootstrap: {resampling.resamples:,} resamples, seed {resampling.seed}."
-        if resampling.method == "bootstrap"
-        else "",
+        bootstrap=bootstrap if resampling.method == "bootstrap" else "",
         environments=environments(model.provenance for model in models),
         first=first,
         devices=sorted({model.trial.device for model in models}),

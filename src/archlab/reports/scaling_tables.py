@@ -1,7 +1,8 @@
-"""The tables of a scaling study, for the terminal and the page."""
+"""The tables of a scaling study, for the terminal and the page, and its laws as text."""
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -9,21 +10,20 @@ from rich.text import Text
 
 from archlab.format import count, duration, human
 from archlab.reports.panels import Table
-from archlab.reports.scaling_text import amount, fraction_text, hold_out_text, interval, law_text, over_training_text
 from archlab.scaling.analysis.hybridisation import Sweep
 from archlab.scaling.analysis.off_optimal import FRACTIONS, OverTraining
 from archlab.scaling.api import Prediction, Predictions
 from archlab.scaling.estimate import Cost
+from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
 from archlab.scaling.ladder import Ladder
-from archlab.scaling.laws import Estimate, Laws
+from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 from archlab.scaling.study_fit import StudyFit
 from archlab.scaling.training_plan import LMRun, Plan
 
 
 def terminal_table(table: Table, whole: Collection[str] = ()) -> RichTable:
     """Convert a table for the terminal; its columns fold where it is narrow, except those whose heads are in ``whole``."""
-    rich = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption=table.note or None)
-    rich.caption_justify = "left"
+    rich = _rich_table(table.note)
     for head in table.heads:
         rich.add_column(head, overflow="fold", no_wrap=head in whole)
     for row in table.rows:
@@ -31,27 +31,29 @@ def terminal_table(table: Table, whole: Collection[str] = ()) -> RichTable:
     return rich
 
 
+def _rich_table(note: str) -> RichTable:
+    style: dict[str, Any] = {"padding": (0, 2, 0, 0), "header_style": "dim", "caption_justify": "left"}
+    return RichTable(box=None, pad_edge=False, caption=note or None, **style)
+
+
 def laws_table(fit: StudyFit) -> Table:
     """The laws of all architectures by all methods."""
+    rows = []
+    for laws in fit.laws:
+        for law in laws.by_method.values():
+            *numbers, held_out = _law_cells(law)
+            rows.append([laws.runs.label, *numbers, law_text(law), held_out])
     heads = ["architecture", "method", "N* ~ C^a", "D* ~ C^b", "N* at the largest budget", "law", "largest budget held out"]
-    rows = [
-        [
-            laws.runs.label,
-            law.method,
-            interval(law.largest.size_exponent, ".3f"),
-            interval(law.largest.tokens_exponent, ".3f"),
-            amount(law.largest.size),
-            law_text(law),
-            hold_out_text(law.hold_out),
-        ]
-        for laws in fit.laws
-        for law in laws.by_method.values()
-    ]
     note = (
         "Held out: fitted again without the largest budget; the mean error of the losses there, and predicted over measured N*. "
         "FLOPs a token follow a power law of N through the runs."
     )
     return Table(heads, rows, note, "llrrrll")
+
+
+def _law_cells(law: Law) -> list[str]:
+    exponents = (interval(exponent, ".3f") for exponent in (law.largest.size_exponent, law.largest.tokens_exponent))
+    return [law.method, *exponents, interval(law.largest.size), hold_out_text(law.hold_out)]
 
 
 def laws_on_terminal(laws: Laws) -> RenderableType:
@@ -64,35 +66,20 @@ def laws_on_terminal(laws: Laws) -> RenderableType:
     )
     if not laws.by_method:
         return head
-    rows = [
-        [
-            law.method,
-            interval(law.largest.size_exponent, ".3f"),
-            interval(law.largest.tokens_exponent, ".3f"),
-            amount(law.largest.size),
-            hold_out_text(law.hold_out),
-        ]
-        for law in laws.by_method.values()
-    ]
+    heads = ["method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"]
     formulas = RichTable.grid(padding=(0, 2, 0, 0))
     for law in laws.by_method.values():
         formulas.add_row(law.method, law_text(law))
-    heads = ["method", "N* ~ C^a", "D* ~ C^b", "N* at the largest", "largest held out"]
-    return Group(head, terminal_table(Table(heads, rows), whole=("method",)), formulas, Text())
+    table = Table(heads, [_law_cells(law) for law in laws.by_method.values()])
+    return Group(head, terminal_table(table, whole=("method",)), formulas, Text())
 
 
 def comparison_table(fit: StudyFit) -> Table | None:
     """Every pair of architectures at every budget; None if there is no pair."""
-    rows = [
-        [
-            f"{c.budget:.3g}",
-            c.first,
-            c.second,
-            interval(c.difference, ".4f"),
-            "–" if c.multiplier is None else interval(c.multiplier, ".2f"),
-        ]
-        for c in fit.comparisons
-    ]
+    rows = []
+    for c in fit.comparisons:
+        multiplier = "–" if c.multiplier is None else interval(c.multiplier, ".2f")
+        rows.append([f"{c.budget:.3g}", c.first, c.second, interval(c.difference, ".4f"), multiplier])
     note = (
         f"Each architecture at its own best size; intervals of {_percent(fit.resampling.confidence)}. Loss difference: second "
         "minus first, in nats a token; negative where the second is better. Compute multiplier: the compute that the second "
@@ -110,7 +97,8 @@ def sweep_table(sweeps: Iterable[Sweep]) -> Table | None:
         for best in sweep.best:
             losses = {sweep.fractions[label]: loss for label, loss in best.losses.items()}
             cells = (f"{losses[fraction]:.4f}" if fraction in losses else "–" for fraction in fractions)
-            rows.append([f"{best.budget:.3g}", ", ".join(sweep.layers), fraction_text(best), *cells])
+            fraction = interval(best.fraction, ".2f") if best.bracketed else f"{best.fraction.value:.2f}, not bracketed"
+            rows.append([f"{best.budget:.3g}", ", ".join(sweep.layers), fraction, *cells])
     note = (
         "Attention among the layers that mix the sequence; each architecture at its own best size. The best fraction is the "
         "minimum of a parabola through the best and its neighbours; it is not bracketed where it is the smallest or largest."
@@ -133,8 +121,12 @@ def off_optimal_table(fit: StudyFit) -> Table | None:
 
 def over_training_table(fit: StudyFit) -> Table | None:
     """The over-training law of every architecture; None if there is none."""
-    laws = {label: law for label, law in fit.over_training.items() if isinstance(law, OverTraining)}
-    rows = [[label, over_training_text(law.fit), f"{100 * law.error:.2f} %"] for label, law in laws.items()]
+    rows = []
+    for label, law in fit.over_training.items():
+        if isinstance(law, OverTraining):
+            f, eta = law.fit, f"{law.fit.eta:.3f}"
+            formula = f"loss = {f.E:.3f} + ({f.a:.4g} M^{eta} + {f.b:.4g} / M^{eta}) / C^{eta}"
+            rows.append([label, formula, f"{100 * law.error:.2f} %"])
     note = "M: tokens a parameter. Error: mean relative error of the losses."
     return Table(["architecture", "over-training law", "error"], rows, note, "llr") if rows else None
 
@@ -159,7 +151,7 @@ def _prediction_row(row: Prediction) -> list[str]:
     if isinstance(best, str):
         return [row.method, best, "", "", "", ""]
     loss = "–" if best.loss is None else _given(best.loss, ".3f")
-    cells = (_given(best.flops, ".3g"), amount(best.size), amount(best.tokens), loss)
+    cells = (_given(best.flops, ".3g"), interval(best.size), interval(best.tokens), loss)
     beyond = row.extrapolation or 0
     # intervals on a line of their own, whole
     return [row.method, *(cell.replace(" (", "\n(") for cell in cells), "within" if beyond <= 1 else f"{beyond:.3g} x"]
@@ -173,10 +165,7 @@ def _given(estimate: Estimate, digits: str) -> str:
 
 def plan_on_terminal(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> RichTable:
     """A plan, a row for each training run of the first seed, with what it takes."""
-    table = RichTable(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption=_plan_notes(plan, ladder, costs)
-    )
-    table.caption_justify = "left"
+    table = _rich_table(_plan_notes(plan, ladder, costs))
     table.add_column("architecture", overflow="fold", min_width=12)
     for head in ("FLOPs", "params", "body", "shape", "state", "tokens", "batch", "steps", "lr", "takes", "memory"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -233,3 +222,37 @@ def _bytes(number: float) -> str:
 
 def _percent(confidence: float) -> str:
     return f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%"
+
+
+def interval(estimate: Estimate, digits: str = "") -> str:
+    """Write a number with its interval, if it has one: ``0.512 (0.498–0.531)``, or without digits ``74.4M (72.3M–74.8M)``."""
+    value, low, high = (None if x is None else f"{x:{digits}}" if digits else human(x) for x in vars(estimate).values())
+    if estimate.low is None or estimate.high is None:
+        return str(value)
+    return f"{value} ({low}{' to ' if estimate.low < 0 else '–'}{high})"  # a dash before a minus sign reads badly
+
+
+def law_text(law: Law) -> str:
+    """Write a law: the formula of the loss, the number of minima, or the range of the envelope."""
+    if isinstance(law.fit, ParametricFit):
+        f = law.fit
+        return f"loss = {f.E:.3f} + {f.A:.4g} / N^{f.alpha:.3f} + {f.B:.4g} / D^{f.beta:.3f}"
+    if isinstance(law.fit, IsoFlopFit):
+        minima = len(law.fit.minima)
+        return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
+    return f"minima between the curves from {min(law.fit.flops):.3g} to {max(law.fit.flops):.3g} FLOPs"
+
+
+def hold_out_text(hold_out: HoldOut | str) -> str:
+    """Write the error of a fit to the other budgets at the largest one."""
+    if isinstance(hold_out, str):
+        return "not possible"
+    parts = [] if hold_out.loss_error is None else [f"loss {100 * hold_out.loss_error:.2f} % off"]
+    parts += [] if hold_out.size_ratio is None else [f"N* x {hold_out.size_ratio:.2f}"]
+    return ", ".join(parts) or "its group has no minimum"
+
+
+def state_text(fit: StateFit) -> str:
+    """Write the state-optimal law in one line."""
+    between = f" ({float(fit.interval.low):.3f} to {float(fit.interval.high):.3f})" if fit.interval is not None else ""
+    return f"perplexity at the optimum ~ state^{fit.exponent:.3f}{between}, one slope for all architectures"

@@ -9,11 +9,10 @@ from rich.text import Text
 from archlab.architectures import Architecture
 from archlab.architectures.backbone_config import BackboneName
 from archlab.format import human, percent, points, probability, short_task, steps
-from archlab.mad.bootstrap import Interval
 from archlab.mad.comparison import differences_to_best
 from archlab.mad.leaderboard import leaderboard as mad_leaderboard
 from archlab.mad.leaderboard import leaderboard_notes
-from archlab.mad.scores import Scores
+from archlab.mad.scores import Difference, Scores
 
 WIDE = 112
 """Columns from which the leaderboard writes its heads in full."""
@@ -22,12 +21,7 @@ NARROW = 96
 
 
 def leaderboard(scores: Scores, width: int = 100) -> Table:
-    """Test scores in percent by task, the MAD score with its interval, and costs; the best of each column is bold.
-
-    Args:
-        scores: the scores to show.
-        width: columns of the terminal.
-    """
+    """Test scores in percent by task, the MAD score with its interval, and costs; ``width`` is the terminal's, in columns."""
     heads, rows = mad_leaderboard(scores, narrow=width < WIDE)
     interval = len(scores.tasks) + 2
     if width < NARROW:
@@ -39,13 +33,10 @@ def leaderboard(scores: Scores, width: int = 100) -> Table:
     for number, row in enumerate(rows):
         texts = [Text(cell.text, style="bold" if cell.best else "") for cell in row]
         if width < NARROW and number < len(scores.architectures):
-            texts[interval] = Text(_half_width(scores.architectures[number].interval))
+            bounds = scores.architectures[number].interval
+            texts[interval] = Text(percent((bounds.high - bounds.low) / 2) if bounds else "–")
         table.add_row(*texts, style="" if number < len(scores.architectures) else "dim")
     return table
-
-
-def _half_width(interval: Interval | None) -> str:
-    return percent((interval.high - interval.low) / 2) if interval else "–"
 
 
 def learning_table(scores: Scores) -> Table:
@@ -64,13 +55,8 @@ def learning_table(scores: Scores) -> Table:
 
 
 def differences_table(scores: Scores, task: str | None = None) -> Table:
-    """Each architecture against the best: paired difference in percentage points, interval, and with several seeds the
-    probability of being better.
-
-    Args:
-        scores: the scores to show.
-        task: the task; by default the MAD score.
-    """
+    """Each architecture against the best, on a task or (None) in the MAD score: paired difference in percentage points,
+    interval, and with several seeds the probability of being better."""
     found = scores.differences if task is None else differences_to_best(scores, task)
     best = found[0].second if found else "–"
     order = "; one seed: order not established" if scores.one_seed else ""
@@ -81,10 +67,15 @@ def differences_table(scores: Scores, task: str | None = None) -> Table:
     table.add_column("architecture", overflow="fold", min_width=12)
     for head in ("difference", f"{scores.confidence:.0%} interval", *(() if scores.one_seed else ("P(better)",))):
         table.add_column(head, justify="right", no_wrap=True)
-    for x in found:
-        interval = f"{points(x.interval.low)} to {points(x.interval.high)}"
-        table.add_row(Text(x.first), points(x.mean), interval, *(() if scores.one_seed else (probability(x.superiority),)))
+    for one in found:
+        table.add_row(*map(Text, difference_cells(scores, one)))
     return table
+
+
+def difference_cells(scores: Scores, one: Difference) -> list[str]:
+    """The architecture, its difference from the best, the interval, and with several seeds the probability of being better."""
+    interval = f"{points(one.interval.low)} to {points(one.interval.high)}"
+    return [one.first, points(one.mean), interval, *(() if scores.one_seed else (probability(one.superiority),))]
 
 
 def architecture_dict(
@@ -92,10 +83,8 @@ def architecture_dict(
 ) -> dict[str, Any]:
     """An architecture layer by layer, JSON-ready: parameters, state and forward FLOPs of one sequence, and the totals.
 
-    ``split`` has the parameters of sequence mixers, channel mixers, and embedding with unembedding.
-
-    Raises:
-        ArchlabError: a layer does not fit the width.
+    ``split`` has the parameters of sequence mixers, channel mixers, and embedding with unembedding. An ArchlabError says that
+    a layer does not fit the width.
     """
     architecture.validate(dim)
     layers: list[dict[str, Any]] = [
@@ -118,8 +107,9 @@ def architecture_dict(
         "flops": architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
         "active_flops": architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
     }
+    no_state = {"matrix_state": 0, "state": 0}
     around = [
-        _around(part.name, part.params, part.flops)
+        {"layer": part.name, "parameters": part.params, **no_state, "flops": part.flops, "active_flops": part.flops}
         for part in architecture.around(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone)
     ]
     mixers = {kind: sum(x["parameters"] for x in layers if x["mixes"] == kind) for kind in ("sequence", "channel")}
@@ -141,11 +131,7 @@ def architecture_dict(
 def architecture_table(
     architecture: Architecture, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model"
 ) -> Table:
-    """An architecture layer by layer, as a table with the values of :func:`architecture_dict`.
-
-    Raises:
-        ArchlabError: a layer does not fit the width.
-    """
+    """An architecture layer by layer, as a table with the values of :func:`architecture_dict`."""
     found = architecture_dict(architecture, vocab_size, length, dim, backbone)
     split = found["split"]
     table = _table(
@@ -179,12 +165,6 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
     return table
-
-
-def _around(what: str, parameters: int, flops: int) -> dict[str, Any]:
-    """A part of an architecture around its layers, in the same columns."""
-    costs = {"parameters": parameters, "matrix_state": 0, "state": 0, "flops": flops, "active_flops": flops}
-    return {"layer": what, **costs}
 
 
 def _table(notes: str) -> Table:

@@ -17,6 +17,7 @@ from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.layers.ops.kernels import require
 from archlab.scaling.fits import ParametricFit, Resampling
+from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.laws import Law, Laws, Optimum, extrapolation, optimum
 from archlab.scaling.planner import make_plan, named_specs
@@ -140,11 +141,11 @@ def _checkpoint_folder(store: PathLike, checkpoints: PathLike | None) -> Iterato
     """Make the folder of the checkpoints; it is removed at the end if it is empty."""
     location = os.fspath(store)
     folder = Path(checkpoints or ("archlab.checkpoints" if "://" in location else f"{location}.checkpoints"))
-    if checkpoints or folder.parent.is_dir():  # else there is no directory for the store either, which says so
-        try:
+    try:
+        if checkpoints or folder.parent.is_dir():  # else there is no directory for the store either, which says so
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArchlabError(f"checkpoints {folder}: {error.strerror}: give another folder by --checkpoints") from None
+    except OSError as error:
+        raise ArchlabError(f"checkpoints {folder}: {error.strerror}: give another folder by --checkpoints") from None
     try:
         yield folder
     finally:
@@ -155,7 +156,7 @@ def _checkpoint_folder(store: PathLike, checkpoints: PathLike | None) -> Iterato
 def fit(
     study: Study | PathLike = STORE,
     *,
-    intervals: str = "bootstrap",
+    intervals: IntervalMethod = "bootstrap",
     resamples: int = 300,
     confidence: float = 0.95,
     parameters: Parameters = "all",
@@ -174,8 +175,8 @@ def fit(
     Raises:
         ArchlabError: there is no such store, its training runs do not compare, or no architecture has two finished sizes.
     """
-    resampling = _resampling(intervals, resamples, confidence)
-    return fit_study(_study(study, parameters), resampling, on_method)
+    resampling = Resampling(resamples, confidence, method=intervals)
+    return fit_study(study if isinstance(study, Study) else open_study(study, parameters), resampling, on_method)
 
 
 @dataclass(frozen=True)
@@ -201,15 +202,12 @@ class Predictions:
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return a list of predictions, JSON-ready."""
-        return [
-            {"architecture": row.architecture, "method": row.method}
-            | (
-                {"refused": row.optimum}
-                if isinstance(row.optimum, str)
-                else asdict(row.optimum) | {"beyond_the_data": row.extrapolation}
-            )
-            for row in self.rows
-        ]
+        rows = []
+        for row in self.rows:
+            found = {"refused": row.optimum} if isinstance(row.optimum, str) else asdict(row.optimum)
+            beyond = {} if isinstance(row.optimum, str) else {"beyond_the_data": row.extrapolation}
+            rows.append({"architecture": row.architecture, "method": row.method, **found, **beyond})
+        return rows
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each architecture and method."""
@@ -226,7 +224,7 @@ def predict(
     *,
     flops: float | None = None,
     loss: float | None = None,
-    intervals: str = "bootstrap",
+    intervals: IntervalMethod = "bootstrap",
     resamples: int = 300,
     confidence: float = 0.95,
     parameters: Parameters = "all",
@@ -238,11 +236,7 @@ def predict(
         study: a store (file or SQLAlchemy URL), or a study that was read from one.
         flops: the budget.
         loss: the loss to reach, in nats a token, in place of a budget.
-        intervals: ``"bootstrap"`` or ``"jackknife"``.
-        resamples: resamples of the bootstrap; 0 for no intervals.
-        confidence: fraction of intervals that should hold the truth.
-        parameters: for a store: ``"all"``, or ``"non-embedding"`` to leave out embedding and unembedding.
-        on_method: called after each method of each architecture.
+        intervals, resamples, confidence, parameters, on_method: the same as for :func:`fit`.
 
     Raises:
         ArchlabError: not exactly one of ``flops`` and ``loss`` is given, or no method predicts anything.
@@ -252,8 +246,9 @@ def predict(
     for name, value in (("flops", flops), ("loss", loss)):
         if value is not None and not 0 < value < math.inf:
             raise ArchlabError(f"{name}={value:g}: give a positive finite number")
-    resampling = _resampling(intervals, resamples, confidence)
-    fitted, without_laws = fit_architectures(_study(study, parameters), Resampling(0))
+    resampling = Resampling(resamples, confidence, method=intervals)
+    opened = study if isinstance(study, Study) else open_study(study, parameters)
+    fitted, without_laws = fit_architectures(opened, Resampling(0))
     warnings = list(without_laws.values())
     rows = []
     for laws in fitted:
@@ -275,12 +270,3 @@ def _prediction(laws: Laws, law: Law, flops: float | None, loss: float | None, r
     except ArchlabError as error:
         return Prediction(label, law.method, str(error), None)
     return Prediction(label, law.method, best, extrapolation(laws.runs, best.flops.value))
-
-
-def _resampling(intervals: str, resamples: int, confidence: float) -> Resampling:
-    method: Any = intervals  # checked by the class
-    return Resampling(resamples, confidence, method=method)
-
-
-def _study(study: Study | PathLike, parameters: Parameters) -> Study:
-    return study if isinstance(study, Study) else open_study(study, parameters)

@@ -63,11 +63,7 @@ class Checkpoints:
         self.processes.wait()
 
     def restore(self, objective: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-        """Load the latest checkpoint in place; its log, or None if there is none.
-
-        Raises:
-            ArchlabError: it is not as it was written, or others could have written it.
-        """
+        """Load the latest checkpoint in place and return its log, or None if there is none; refuses one that was changed."""
         steps = [int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")]
         step = self.processes.agree(max(steps, default=None))
         if step is None:
@@ -102,26 +98,18 @@ def _checked_log(place: Path) -> dict[str, Any] | str:
 def _checksums(folder: Path) -> dict[str, int]:
     """CRC-32 of every file of a checkpoint but the log."""
     sums = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != _LOG:
-            with path.open("rb") as file:
-                crc = 0
-                while block := file.read(1 << 22):
-                    crc = zlib.crc32(block, crc)
-            sums[path.name] = crc
+    for path in sorted(path for path in folder.iterdir() if path.name != _LOG):
+        with path.open("rb") as file:
+            sums[path.name] = 0
+            while block := file.read(1 << 22):
+                sums[path.name] = zlib.crc32(block, sums[path.name])
     return sums
 
 
 _METADATA_NAMES = {
     "torch.distributed.checkpoint.metadata": {
-        "BytesStorageMetadata",
-        "ChunkStorageMetadata",
-        "Metadata",
-        "MetadataIndex",
-        "StorageMeta",
-        "TensorProperties",
-        "TensorStorageMetadata",
-        "_MEM_FORMAT_ENCODING",
+        *("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties"),
+        *("TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.serialization": {"_get_layout"},

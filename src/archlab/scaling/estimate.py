@@ -11,8 +11,8 @@ from archlab.scaling.training_plan import LMRun
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_LARGEST_TIMED_STEP = 5e10
-"""FLOPs of the largest step that is timed; a larger one has the speed of the largest of its architecture that was."""
+_MOST_EXPENSIVE_STEP = 5e10
+"""FLOPs of a step beyond which none is timed: the largest of its architecture that was stands for it."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,14 @@ def plan_costs(runs: Iterable[LMRun], flops_per_second: float | None = None) -> 
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
     """Costs on one thread of this machine, by timing a few training steps of every size."""
     runs = list(runs)
-    rates: dict[tuple[Any, ...], float] = {}
-    memory: dict[tuple[Any, ...], int] = {}
-    largest: dict[str, float] = {}
+    known: dict[tuple[Any, ...], tuple[float, int]] = {}
+    rates: dict[str, float] = {}  # FLOP/s of the largest timed size
     for run in sorted(runs, key=_step_flops):
-        if _kind(run) in memory:
-            continue
-        memory[_kind(run)] = _peak_bytes(run)
-        if _step_flops(run) <= _LARGEST_TIMED_STEP or run.label not in largest:
-            largest[run.label] = _step_flops(run) / _step_seconds(run)
-        rates[_kind(run)] = largest[run.label]
-    return [Cost(run.flops / rates[_kind(run)], memory[_kind(run)]) for run in runs]
+        if _kind(run) not in known:
+            if _step_flops(run) <= _MOST_EXPENSIVE_STEP or run.label not in rates:
+                rates[run.label] = _step_flops(run) / _step_seconds(run)
+            known[_kind(run)] = rates[run.label], _peak_bytes(run)
+    return [Cost(run.flops / rate, memory) for run in runs for rate, memory in [known[_kind(run)]]]
 
 
 def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
@@ -51,7 +48,11 @@ def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
 
     Time goes by the FLOPs that are executed: every expert computes every token, whatever the budget counts.
     """
-    return [Cost(_executed_flops(run) / flops_per_second, 16 * run.params) for run in runs]
+    costs = []
+    for run in runs:
+        forward = run.architecture.flops(length=run.length, dim=run.dim, vocab_size=run.vocab_size)
+        costs.append(Cost(3 * forward * run.steps * run.batch_size / flops_per_second, 16 * run.params))
+    return costs
 
 
 def _kind(run: LMRun) -> tuple[Any, ...]:
@@ -60,11 +61,6 @@ def _kind(run: LMRun) -> tuple[Any, ...]:
 
 def _step_flops(run: LMRun) -> float:
     return run.flops / run.steps
-
-
-def _executed_flops(run: LMRun) -> int:
-    forward = run.architecture.flops(length=run.length, dim=run.dim, vocab_size=run.vocab_size)
-    return 3 * forward * run.steps * run.batch_size
 
 
 def _peak_bytes(run: LMRun) -> int:

@@ -4,10 +4,9 @@ from typing import Literal, get_args
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError, unknown
-from archlab.layers import LayerConfig, registry
+from archlab.layers import registry
 
 Convention = Literal["exact", "paper", "6nd"]
-CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 
 def training_flops(architecture: Architecture, *, dim: int, length: int, vocab_size: int, convention: Convention) -> int:
@@ -19,22 +18,20 @@ def training_flops(architecture: Architecture, *, dim: int, length: int, vocab_s
     - ``6nd``: six for each token and parameter, embeddings included (arXiv 2203.15556). It leaves out what mixes positions,
       so it misleads at small width and long sequence; and it counts every expert.
 
-    Raises:
-        ArchlabError: the convention is unknown, or has no formula for a layer.
+    An ArchlabError says that the convention is unknown, or has no formula for a layer.
     """
     if convention == "exact":
         return 3 * architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size)
     if convention == "6nd":
         return 6 * length * architecture.num_params(vocab_size=vocab_size, length=length, dim=dim)
-    if convention == "paper":
-        layers = sum(_paper_flops(config, dim, length) for config in architecture.layers)
-        return 3 * round(layers + 4 * length * dim * vocab_size)
-    raise unknown("FLOP convention", convention, CONVENTIONS)
-
-
-def _paper_flops(config: LayerConfig, dim: int, length: int) -> float:
-    flops = config.paper_flops(dim, length)
-    if flops is None:
-        known = [name for name, other in registry().items() if other().paper_flops(dim, length) is not None]
-        raise ArchlabError(f"FLOP convention 'paper' has no formula for {config.name}, only for {', '.join(known)}: use exact")
-    return flops
+    if convention != "paper":
+        raise unknown("FLOP convention", convention, get_args(Convention))
+    layers = 0.0
+    for config in architecture.layers:
+        if (flops := config.paper_flops(dim, length)) is None:
+            known = [name for name, other in registry().items() if other().paper_flops(dim, length) is not None]
+            raise ArchlabError(
+                f"FLOP convention 'paper' has no formula for {config.name}, only for {', '.join(known)}: use exact"
+            )
+        layers += flops
+    return 3 * round(layers + 4 * length * dim * vocab_size)

@@ -46,17 +46,12 @@ class Shape:
     """Width of a head, as nearly as the heads divide the width into parts of even width."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ArchlabError: one is not positive.
-        """
         check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """Budgets, sizes and rules, the same for every architecture."""
+    """Budgets, sizes and rules, the same for every architecture; an ArchlabError names the field that is not allowed."""
 
     name: str
     """Name of the file unless that gives one."""
@@ -98,11 +93,6 @@ class Ladder:
     """Number of accelerators, for a study that is planned on paper."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ArchlabError: naming the field, its value and what is allowed.
-        """
         check_fields(self)
 
     @property
@@ -116,11 +106,7 @@ class Ladder:
         return None if self.peak_flops is None else self.peak_flops * self.utilisation
 
     def with_values(self, **values: Any) -> "Ladder":
-        """Return the ladder with other values; None leaves a field as it is.
-
-        Raises:
-            ArchlabError: a field is unknown, or its value is not allowed.
-        """
+        """Return the ladder with other values; None leaves a field as it is, an ArchlabError names one that is wrong."""
         known = [f.name for f in fields(self) if f.name not in ("name", "summary", "architectures")]
         for name in values:
             if name not in known:
@@ -132,9 +118,9 @@ class Ladder:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field that is not at its default, for a plan's provenance."""
-        defaults = {f.name: f.default for f in fields(self)}
-        values = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items() if v != defaults[name]}
-        return {name: value for name, value in values.items() if name not in ("summary", "architectures")}
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+        kept = {name: value for name, value in given.items() if name not in ("summary", "architectures")}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
 def central_params(flops: float) -> float:
@@ -160,20 +146,13 @@ def load_ladder(name: str) -> Ladder:
     Raises:
         ArchlabError: it does not exist, or a field is unknown or wrong.
     """
-    known = {path.name.removesuffix(".yaml"): path for path in _folder().iterdir()}
-    if name in known:
-        text = known[name].read_text(encoding="utf-8")
-    elif Path(name).suffix in (".yaml", ".yml"):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArchlabError(f"ladder {name} cannot be read: {error}") from None
-    else:
+    known = {path.name.removesuffix(".yaml"): path for path in (resources.files("archlab.scaling") / "ladders").iterdir()}
+    if name not in known and Path(name).suffix not in (".yaml", ".yml"):
         raise unknown("ladder", name, known)
+    try:
+        text = known.get(name, Path(name)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArchlabError(f"ladder {name} cannot be read: {error}") from None
     with naming(f"ladder {name}"):
         values = read_yaml(text)
         return read_fields(Ladder, {"name": Path(name).stem, **values} if isinstance(values, dict) else values)
-
-
-def _folder() -> Any:
-    return resources.files("archlab.scaling") / "ladders"

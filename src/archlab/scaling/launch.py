@@ -12,11 +12,6 @@ def launch_commands(plan: str, gpus: int, gpus_per_node: int = 8) -> dict[str, s
 
     torchrun is for a single node. Under Slurm all nodes train one model after the other; under Ray every node is a job of its
     own, and the jobs divide the training runs by the claims in their store.
-
-    Args:
-        plan: the plan's file.
-        gpus: number of GPUs.
-        gpus_per_node: GPUs of a machine of the cluster.
     """
     nodes, per_node = max(1, -(-gpus // gpus_per_node)), min(gpus, gpus_per_node)
     options = f"--device cuda {RECIPE}"

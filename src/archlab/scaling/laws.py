@@ -1,6 +1,7 @@
 """The scaling laws of an architecture by four methods side by side, with intervals and checks."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
@@ -112,8 +113,7 @@ class Laws:
 def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
     """Fit an architecture's runs by every method; ``on_method`` is called after each.
 
-    Raises:
-        ArchlabError: it has fewer than two finished training runs of different sizes.
+    An ArchlabError says that it has fewer than two finished training runs of different sizes.
     """
     sizes = len(np.unique(runs.N))
     if sizes < 2:
@@ -123,7 +123,9 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
     refused: dict[Method, str] = {}
     for method in METHODS:
         try:
-            laws[method] = _law(runs, method, cost, resampling)
+            fit = fit_method(runs, method)
+            largest = optimum(runs, method, fit, cost, resampling, flops=float(runs.C.max()))
+            laws[method] = Law(method, fit, frontier_of(fit, cost), largest, _hold_out(runs, method, cost))
         except ArchlabError as error:
             refused[method] = str(error)
         on_method()
@@ -131,15 +133,9 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
 
 
 def fit_method(runs: RunTable, method: Method, start: Fit | None = None) -> Fit:
-    """Fit an architecture's runs by one method.
+    """Fit an architecture's runs by one method; for resamples, ``start`` is an earlier fit to begin at.
 
-    Args:
-        runs: the runs.
-        method: the method.
-        start: an earlier fit to begin at, for resamples.
-
-    Raises:
-        ArchlabError: the runs do not determine the law.
+    An ArchlabError says that the runs do not determine the law.
     """
     if method == "isoflop":
         return fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss)
@@ -157,12 +153,6 @@ def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
     return fit.frontier(cost) if isinstance(fit, ParametricFit) else fit.frontier()
 
 
-def _law(runs: RunTable, method: Method, cost: PowerLaw, resampling: Resampling) -> Law:
-    fit = fit_method(runs, method)
-    largest = optimum(runs, method, fit, cost, resampling, flops=float(runs.C.max()))
-    return Law(method, fit, frontier_of(fit, cost), largest, _hold_out(runs, method, cost))
-
-
 def optimum(
     runs: RunTable,
     method: Method,
@@ -173,19 +163,10 @@ def optimum(
     flops: float | None = None,
     loss: float | None = None,
 ) -> Optimum:
-    """Return the compute-optimal size and tokens of a budget, or of the budget that reaches a loss.
+    """Return the compute-optimal size and tokens of a budget (``flops``), or of the budget that reaches a ``loss``.
 
-    Args:
-        runs: the runs.
-        method: the method that gave the fit.
-        fit: the fit to the runs.
-        cost: FLOPs a token over parameters.
-        resampling: method and options of intervals.
-        flops: the budget.
-        loss: the loss to reach, in place of a budget.
-
-    Raises:
-        ArchlabError: no budget reaches the loss.
+    The fit is that of the method to the runs, ``cost`` FLOPs a token over parameters. An ArchlabError says that no budget
+    reaches the loss.
     """
 
     def numbers(fitted: Fit) -> Floats:
@@ -209,8 +190,8 @@ def optimum(
     bounds[2:] = np.exp(bounds[2:])
     estimates = [Estimate(float(v), *(float(x) if np.isfinite(x) else None for x in (lo, hi))) for v, lo, hi in bounds]
     size_exponent, tokens_exponent, budget, size, tokens, reached = estimates
-    has_floor = isinstance(fit, ParametricFit)
-    return Optimum(size_exponent, tokens_exponent, budget, size, tokens, reached if has_floor else None, no_interval)
+    floor = isinstance(fit, ParametricFit)
+    return Optimum(size_exponent, tokens_exponent, budget, size, tokens, reached if floor else None, no_interval)
 
 
 def _hold_out(runs: RunTable, method: Method, cost: PowerLaw) -> HoldOut | str:
@@ -221,18 +202,13 @@ def _hold_out(runs: RunTable, method: Method, cost: PowerLaw) -> HoldOut | str:
         frontier = frontier_of(fit, cost)
     except ArchlabError as error:
         return str(error)
-    rest, loss_error = runs.take(np.flatnonzero(held)), None
+    rest, flops, size_ratio, loss_error = runs.take(np.flatnonzero(held)), float(np.median(runs.C[held])), None, None
+    with suppress(ArchlabError):
+        minimum = isoflop_minimum(flops=flops, N=rest.N, D=rest.D, loss=rest.loss)
+        size_ratio = float(frontier.size(flops)) / minimum.size
     if isinstance(fit, ParametricFit):
         loss_error = float(np.mean(np.abs(fit(N=rest.N, D=rest.D) / rest.loss - 1)))
-    return HoldOut(budget, _size_ratio(rest, frontier), loss_error)
-
-
-def _size_ratio(group: RunTable, frontier: Frontier) -> float | None:
-    flops = float(np.median(group.C))
-    try:
-        return float(frontier.size(flops)) / isoflop_minimum(flops=flops, N=group.N, D=group.D, loss=group.loss).size
-    except ArchlabError:
-        return None
+    return HoldOut(budget, size_ratio, loss_error)
 
 
 def _disagreement(laws: dict[Method, Law]) -> str:
@@ -250,11 +226,9 @@ def _disagreement(laws: dict[Method, Law]) -> str:
 
 
 def _disjoint(first: Estimate, second: Estimate) -> bool:
-    bounds = (first.low, first.high, second.low, second.high)
-    if None in bounds:
+    if first.low is None or first.high is None or second.low is None or second.high is None:
         return False
-    low_1, high_1, low_2, high_2 = (float(x) for x in bounds if x is not None)
-    return high_1 < low_2 or high_2 < low_1
+    return first.high < second.low or second.high < first.low
 
 
 def extrapolation(runs: RunTable, flops: float) -> float:

@@ -38,8 +38,13 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
     for label, spec in named_specs(architectures).items():
         for budget in ladder.budgets:
             runs += _group(ladder, label, spec, budget, vocab_size, corpus)
+    most = max(runs, key=lambda run: run.tokens)
+    if corpus and not ladder.repeat and most.epochs is not None and most.epochs > 1:
+        raise ArchlabError(
+            f"corpus {corpus.source}: {most} needs {most.tokens:,} tokens, {corpus.num_tokens('train'):,} are for training: "
+            f"give a larger corpus, smaller budgets, or --repeat to read it {most.epochs:.3g} times"
+        )
     plan = Plan(tuple(runs), {"archlab": version("archlab"), "ladder": ladder.to_dict()})
-    _check_corpus(plan, corpus, repeat=ladder.repeat)
     plan.check()
     return plan
 
@@ -47,8 +52,7 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
 def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     """Return specs by label, each read once to check it; without labels, equal architectures count once.
 
-    Raises:
-        ArchlabError: none is given, or one cannot be read.
+    An ArchlabError says that none is given, or that one cannot be read.
     """
     if not architectures:
         raise ArchlabError("no architecture: give at least one spec, as in transformer++")
@@ -62,28 +66,17 @@ def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, s
 
 
 def _group(ladder: Ladder, label: str, spec: str, budget: float, vocab_size: int, corpus: Corpus | None) -> list[LMRun]:
-    centre = central_params(budget)
+    centre, length = central_params(budget), ladder.length
     targets = ladder.params or [centre * ladder.spread ** (n - (ladder.sizes - 1) / 2) for n in range(ladder.sizes)]
-    sizes = nearest_sizes(spec, targets, ladder.shape, vocab_size=vocab_size, length=ladder.length)
-    costs = [_cost(size, ladder) for size in sizes]
-    batch = ladder.batch_size or _batch(ladder, centre, budget, costs)
-    return [
-        _run(ladder, label, size, cost, budget, batch, corpus, seed)
-        for size, cost in zip(sizes, costs, strict=True)
-        for seed in ladder.seeds
+    sizes = nearest_sizes(spec, targets, ladder.shape, vocab_size=vocab_size, length=length)
+    costs = [
+        training_flops(size.architecture, dim=size.dim, length=length, vocab_size=vocab_size, convention=ladder.convention)
+        for size in sizes
     ]
-
-
-def _cost(size: Size, ladder: Ladder) -> int:
-    return training_flops(
-        size.architecture, dim=size.dim, length=size.length, vocab_size=size.vocab_size, convention=ladder.convention
-    )
-
-
-def _batch(ladder: Ladder, centre: float, budget: float, costs: list[int]) -> int:
-    """Return the batch size of the rule, or a smaller one that leaves the most expensive size its fewest steps."""
-    affordable = int(budget / max(costs) / ladder.min_steps)
-    return max(1, min(default_batch_size(centre, ladder.length), affordable))
+    affordable = int(budget / max(costs) / ladder.min_steps)  # leaves the most expensive size its fewest steps
+    batch = ladder.batch_size or max(1, min(default_batch_size(centre, length), affordable))
+    pairs = zip(sizes, costs, strict=True)
+    return [_run(ladder, label, size, cost, budget, batch, corpus, seed) for size, cost in pairs for seed in ladder.seeds]
 
 
 def _run(ladder: Ladder, label: str, size: Size, cost: int, budget: float, batch: int, corpus: Corpus | None, seed: int) -> LMRun:
@@ -118,24 +111,12 @@ def _run(ladder: Ladder, label: str, size: Size, cost: int, budget: float, batch
     )
 
 
-def _check_corpus(plan: Plan, corpus: Corpus | None, *, repeat: bool) -> None:
-    most = max(plan.runs, key=lambda run: run.tokens)
-    if corpus and not repeat and most.epochs is not None and most.epochs > 1:
-        raise ArchlabError(
-            f"corpus {corpus.source}: {most} needs {most.tokens:,} tokens, {corpus.num_tokens('train'):,} are for training: "
-            f"give a larger corpus, smaller budgets, or --repeat to read it {most.epochs:.3g} times"
-        )
-
-
 def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Iterator[Size]:
     """Yield every size of a spec, from narrow to wide; widths grow by at most a sixteenth, or by 4.
 
     The spec's repeating unit is repeated to the depth that belongs to the width; a size without more parameters than all
     narrower ones is left out. Knobs that the spec gives stay as they are; other layers with several heads get the number
-    that the shape gives.
-
-    Raises:
-        ArchlabError: the spec cannot be read, or fits no width.
+    that the shape gives. An ArchlabError says that the spec cannot be read, or fits no width.
     """
     several = {name: knob for name, config in registry().items() if (knob := config.head_knob) and getattr(config, knob) > 1}
     written = architecture(spec)
@@ -162,8 +143,7 @@ def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Itera
 def nearest_sizes(spec: str, targets: Sequence[float], shape: Shape, *, vocab_size: int, length: int) -> list[Size]:
     """Return the size nearest to every target in parameters, in ascending order and all different.
 
-    Raises:
-        ArchlabError: the spec cannot be read, fits no width, or has no size as large.
+    An ArchlabError says that the spec cannot be read, fits no width, or has no size as large.
     """
     wanted = sorted(targets)
     known: list[Size] = []

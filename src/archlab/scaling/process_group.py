@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -24,19 +25,18 @@ _Task = tuple[Sequence[Any], Callable[[Any, Any], None], Sequence[Thresholds], l
 
 
 class ProcessGroupExecutor(Executor[J, P, R]):
-    """Computes one group of jobs at a time, over all processes. Lives in the first process; the others :func:`follow` it."""
+    """Computes one group of jobs at a time, over all processes. Lives in the first process; the others :func:`follow` it.
+
+    What has begun goes on to its end, or until the executor shuts down, though nobody waits for it any more.
+    """
 
     num_workers = 1
 
     def __init__(self, work: Work[J, P, R], processes: Processes) -> None:
-        """Start the thread that computes with the other processes.
-
-        Args:
-            work: computes jobs together with the same function in the other processes.
-            processes: this process and the others.
-        """
+        """Start the thread that computes; ``work`` is the same function as in the other processes."""
         self._work, self._processes = work, processes
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._futures: list[Future[R]] = []
         self._thread = threading.Thread(target=self._serve, name="archlab-process-group", daemon=True)
         self._spoiled = ""
         """State of the processes that a job has changed, so that they can serve no other."""
@@ -47,18 +47,24 @@ class ProcessGroupExecutor(Executor[J, P, R]):
         self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds] | None = None
     ) -> list[Future[R]]:
         futures: list[Future[R]] = [Future() for _ in jobs]
+        self._futures += futures
         self._queue.put((jobs, on_progress, thresholds or [{}] * len(jobs), futures))
         return futures
 
     def stop(self, future: Future[R]) -> None:
-        """Cancel a job that has not started; one that runs goes on to its end."""
+        """Cancel a job; one that runs goes on to its end, and its result is dropped."""
         future.cancel()
 
     def shutdown(self, grace: float = 0.0) -> None:
-        """Ask the job that runs to end, and leave the other processes after ``grace`` seconds at most."""
+        """Cancel the jobs that wait, ask the one that runs to end, and leave after ``grace`` seconds at most."""
         self._processes.asked.append(signal.SIGTERM)
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
         self._queue.put(None)
         self._thread.join(grace)
+        for future in self._futures:
+            future.cancel()
 
     @override
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -79,41 +85,39 @@ class ProcessGroupExecutor(Executor[J, P, R]):
             self._compute(*task)
 
     def _compute(
-        self,
-        jobs: Sequence[J],
-        on_progress: Callable[[J, P], None],
-        thresholds: Sequence[Thresholds],
-        futures: list[Future[R]],
+        self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds], futures: list[Future[R]]
     ) -> None:
-        left = [index for index, future in enumerate(futures) if future.set_running_or_notify_cancel()]
+        left = [index for index, future in enumerate(futures) if not future.done()]
         if not left:
             return
+        started, raised = [jobs[index] for index in left], []
+
+        def report(index: int, progress: P) -> None:
+            try:
+                on_progress(started[index], progress)
+            except Exception as error:
+                raised.append(error)
+                raise
+
         before = snapshot()
         try:
             if self._spoiled:
                 raise ArchlabError(f"a job before has changed {self._spoiled} of these processes: run the same command again")
-            self._processes.agree([jobs[index] for index in left])
-            ended = self._work(
-                [jobs[index] for index in left],
-                lambda index, progress: on_progress(jobs[left[index]], progress),
-                [thresholds[index] for index in left],
-            )
-            for index, result in ended:
-                futures[left[index]].set_result(result)
+            self._processes.agree(started)
+            for index, result in self._work(started, report, [thresholds[index] for index in left]):
+                future = futures[left[index]]
+                if not future.done() and future.set_running_or_notify_cancel():
+                    future.set_result(result)
         except BaseException as error:
-            reason = JobError(in_one_line(error), traceback.format_exc())
-            for index in left:
-                if not futures[index].done():
-                    futures[index].set_exception(reason)
+            reason = error if error in raised else JobError(in_one_line(error), traceback.format_exc())
+            for future in futures:
+                if not future.done() and future.set_running_or_notify_cancel():
+                    future.set_exception(reason)
         self._spoiled = self._spoiled or changed(before, started=False)
 
 
 def follow(work: Work[J, P, R], processes: Processes) -> None:
-    """Compute along with the first process, in every other one, until it ends.
-
-    Raises:
-        Exception: a job failed here; it has failed in the first process too.
-    """
+    """Compute along with the first process until it ends; what fails a job here has failed it in the first process too."""
     while True:
         jobs: Any = processes.agree(None)  # an empty group says that the first process is alive
         if jobs is None:

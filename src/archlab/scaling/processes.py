@@ -37,11 +37,7 @@ class Processes:
     @classmethod
     @contextmanager
     def join(cls, device: Literal["cpu", "cuda"]) -> Iterator["Processes"]:
-        """Find the others that ``torchrun`` has started, and part from them at the end.
-
-        Raises:
-            ArchlabError: there is no GPU for this process.
-        """
+        """Find the others that ``torchrun`` has started, and part from them at the end; refuses a process without a GPU."""
         if not launched_together():
             yield cls(torch.device(device))
             return
@@ -67,8 +63,7 @@ class Processes:
     def shard(self, objective: nn.Module) -> None:
         """Give every process a share of each parameter, gradient and optimiser state, in place.
 
-        Fully sharded data parallel (FSDP, arXiv 2304.11277): a layer's parameters are gathered for its forward and its
-        backward pass only.
+        Fully sharded data parallel (arXiv 2304.11277): a layer's parameters are gathered for its forward and backward pass only.
         """
         if not self.sharded:
             return

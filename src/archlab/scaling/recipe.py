@@ -10,7 +10,10 @@ from archlab.training.steps import learning_rate
 
 @dataclass(frozen=True, kw_only=True)
 class LMRecipe:
-    """A training recipe of language models. Everything here can change the loss, if by rounding only."""
+    """A training recipe of language models. Everything here can change the loss, if by rounding only.
+
+    An ArchlabError names the field that is not allowed, its value and what is.
+    """
 
     schedule: Literal["cosine", "wsd"] = "cosine"
     """Course of the learning rate after the warm-up: cosine, or warm-up, stable, decay (arXiv 2404.06395)."""
@@ -45,11 +48,6 @@ class LMRecipe:
     """Tokens of the validation split that are evaluated, if it has so many: always the same."""
 
     def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ArchlabError: naming field, value and what is allowed.
-        """
         check_fields(self, "recipe")
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,11 +56,7 @@ class LMRecipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LMRecipe":
-        """Make the recipe that :meth:`to_dict` wrote down; fields that are left out have their defaults.
-
-        Raises:
-            ArchlabError: a field is unknown or its value not allowed.
-        """
+        """Make the recipe that :meth:`to_dict` wrote down; fields that are left out have their defaults."""
         return read_fields(cls, values, "recipe")
 
     def rate(self, step: int, num_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""What a training of a language model reports, and what it gives."""
+"""The progress and the result of the training run of a language model."""
 
 import signal
 from dataclasses import asdict, dataclass
@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The training was asked to end, and has written a checkpoint if it may."""
+    """The training was asked to end by a signal, and has written a checkpoint if it may."""
 
     def __init__(self, number: int) -> None:
-        """Args: the signal that asked."""
         super().__init__(number)
         self.number = number
 
@@ -24,7 +23,7 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
 
 @dataclass(frozen=True)
 class LMProgress:
-    """What a running training reports about itself, about once a second."""
+    """Progress of a training run, about once a second."""
 
     step: int
     start_step: int
@@ -48,7 +47,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class LMResult:
-    """What the training of a language model gave."""
+    """Result of the training run of a language model."""
 
     status: Literal["finished", "diverged"]
     """A diverged one is censored: its loss is not known, only that this learning rate did not get there."""
@@ -69,7 +68,7 @@ class LMResult:
     peak_bytes: int
     """Largest memory of a process: resident on a CPU, allocated on a GPU."""
     seconds: float
-    """Of training, without evaluation and checkpoints; over all lives of a training that was interrupted."""
+    """Time of training, without evaluation and checkpoints; over all parts of a training run that was interrupted."""
     processes: int
     """That shared the model at the end."""
 

@@ -36,15 +36,10 @@ def train_jobs(
     modules: Sequence[str] = (),
     processes: Processes | None = None,
 ) -> Iterator[tuple[int, LMResult]]:
-    """Train one language model after the other; the work of an executor.
+    """Train one language model after the other; the work of an executor, which prunes no training run.
 
-    Args:
-        jobs: the training runs.
-        on_progress: called with a job's index, about once a second.
-        thresholds: not used; no training run is pruned.
-        checkpoints: each training run is kept here in a folder of its own.
-        modules: modules that make layers from outside archlab known.
-        processes: those that share each model; by default this one alone.
+    ``on_progress`` is called with a job's index, about once a second. Each training run has a folder of its own among the
+    ``checkpoints``; ``modules`` make layers from outside archlab known; ``processes`` share each model.
     """
     from archlab.scaling.training_loop import train
 
@@ -68,14 +63,9 @@ def train_all(
     checkpoints: Path,
     listeners: Sequence[Listener] = (),
 ) -> RunSummary:
-    """Compute those training runs that the store has no result for, the most expensive first.
+    """Compute those training runs that the store has no result for by :func:`train_jobs`, the most expensive first.
 
-    Args:
-        trials: the training runs.
-        store: holds the results.
-        executor: computes them by :func:`train_jobs`.
-        checkpoints: the folder of their checkpoints, which are dropped once a result is stored.
-        listeners: called with every event.
+    Checkpoints are dropped once a result is stored.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; every training run has written a checkpoint, and its claim is given back.
@@ -89,10 +79,5 @@ def train_all(
                 checkpoints.rmdir()
 
     return run(
-        trials,
-        store,
-        executor,
-        policy=MostExpensiveFirst(),
-        listeners=[drop_checkpoints, *listeners],
-        grace=GRACE_SECONDS,
+        trials, store, executor, policy=MostExpensiveFirst(), listeners=[drop_checkpoints, *listeners], grace=GRACE_SECONDS
     )

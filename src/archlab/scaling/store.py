@@ -45,11 +45,9 @@ class StudyStore(Ledger[LMTrial, LMResult]):
         return super()._rows(keys, statuses)
 
     def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
-        """Note a plan, so that fits can name the training runs that are missing; the same plan is noted once.
+        """Note the training runs of a plan by its file's name, so that fits can name those that are missing.
 
-        Args:
-            name: the plan's file; a later plan of the same name replaces an earlier one.
-            trials: its training runs.
+        A later plan of the same name replaces it; the same plan is noted once.
         """
         descriptions = [trial.to_dict() for trial in trials]
         if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in self.runs()[-1:]):

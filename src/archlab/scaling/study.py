@@ -53,15 +53,13 @@ class TrainedModel:
 
     def row(self) -> dict[str, Any]:
         """Return the training run as a row of a table."""
-        run, result = self.run, self.result
+        sizes = ("spec", "dim", "seed", "budget", "flops", "params", "params_non_embedding", "state", "tokens")
+        steps = ("steps", "batch_size", "length", "learning_rate")
+        result = self.result
         return {
             "key": self.key,
-            "architecture": run.label,
-            **{
-                name: getattr(run, name)
-                for name in ("spec", "dim", "seed", "budget", "flops", "params", "params_non_embedding", "state", "tokens")
-            },
-            **{name: getattr(run, name) for name in ("steps", "batch_size", "length", "learning_rate")},
+            "architecture": self.run.label,
+            **{name: getattr(self.run, name) for name in (*sizes, *steps)},
             "status": result.status,
             "loss": result.loss,
             "tokens_per_second": round(result.tokens_per_second, 1),
@@ -162,8 +160,7 @@ class RunTable:
         return RunTable(label=self.label, models=models, censored=self.censored, **columns)
 
 
-@dataclass(frozen=True)
-class PlanState:
+class PlanState(NamedTuple):
     """State of a plan that was trained into the store."""
 
     name: str
@@ -210,13 +207,8 @@ def read_study(
 ) -> Study:
     """Make a study of the records of a store; of equal training runs the latest counts, wherever it was computed.
 
-    Args:
-        records: training runs of language models.
-        parameters: whether sizes count embedding and unembedding.
-        plans: training runs that were planned, by the plan's name.
-
-    Raises:
-        ArchlabError: no training run has a result, or they are of several studies: naming in what they differ.
+    ``plans`` are training runs that were planned, by the plan's name. An ArchlabError says that no training run has a result,
+    or that they are of several studies: naming in what they differ.
     """
     models: dict[tuple[LMRun, LMRecipe], TrainedModel] = {}
     for record in records:
@@ -226,11 +218,13 @@ def read_study(
             models[trial.run, trial.recipe] = TrainedModel(trial, record.result, record.key, record.provenance)
     if not models:
         raise ArchlabError("the store has no trained language model: `archlab scale run PLAN` trains some")
-    for name in _SAME:
-        _expect_same(name, {getattr(run, name) for run, _ in models})
-    recipes = [recipe.to_dict() for _, recipe in models]
-    for name in recipes[0]:
-        _expect_same(name, {recipe[name] for recipe in recipes})
+    compared = [{name: getattr(run, name) for name in _SAME} | recipe.to_dict() for run, recipe in models]
+    for name in compared[0]:
+        if len(values := {values[name] for values in compared}) > 1:
+            shown = " and ".join(sorted(str(value)[:40] for value in values)[:2])
+            raise ArchlabError(
+                f"{name}: the store has runs with {shown}, whose losses do not compare: give each study its own --store"
+            )
     states = []
     for name, trials in (plans or {}).items():
         planned = list(trials)
@@ -243,14 +237,6 @@ def read_study(
     return Study(tables, parameters, tuple(states))
 
 
-def _expect_same(name: str, values: set[object]) -> None:
-    if len(values) > 1:
-        shown = " and ".join(sorted(str(value)[:40] for value in values)[:2])
-        raise ArchlabError(
-            f"{name}: the store has runs with {shown}, whose losses do not compare: give each study its own --store"
-        )
-
-
 def _table(label: str, models: list[TrainedModel], parameters: Parameters) -> RunTable:
     def size(model: TrainedModel) -> int:
         return model.run.params if parameters == "all" else model.run.params_non_embedding
@@ -258,20 +244,13 @@ def _table(label: str, models: list[TrainedModel], parameters: Parameters) -> Ru
     sizes = {budget: sorted({size(m) for m in models if m.run.budget == budget}) for budget in {m.run.budget for m in models}}
     finished = [model for model in models if model.result.loss is not None]
     finished.sort(key=lambda m: (m.run.budget, size(m), m.run.seed))
-
-    def floats(values: Iterable[float | None]) -> Floats:
-        return np.array(list(values), dtype=np.float64)
-
+    rows = [(m.run.budget, m.run.flops, size(m), m.run.tokens, m.result.loss, m.run.state) for m in finished]
+    columns: Floats = np.array(rows, dtype=np.float64).reshape(-1, 6).T
     return RunTable(
         label=label,
-        budget=floats(m.run.budget for m in finished),
         size_index=np.array([sizes[m.run.budget].index(size(m)) for m in finished], dtype=np.int64),
         seed=np.array([m.run.seed for m in finished], dtype=np.int64),
-        C=floats(m.run.flops for m in finished),
-        N=floats(size(m) for m in finished),
-        D=floats(m.run.tokens for m in finished),
-        loss=floats(m.result.loss for m in finished),
-        state=floats(m.run.state for m in finished),
         models=tuple(finished),
         censored=tuple(model for model in models if model.result.loss is None),
+        **dict(zip(("budget", "C", "N", "D", "loss", "state"), map(np.ascontiguousarray, columns), strict=True)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -65,10 +65,9 @@ class StudyFit:
         """Everything that limits the fits, one line each; what is missing comes first."""
         return [
             *(
-                f"{len(plan.missing)} of {plan.total} training runs of {plan.name} are missing: "
-                f"`archlab scale run {plan.name}` trains them"
-                for plan in self.study.plans
-                if plan.missing
+                f"{len(missing)} of {total} training runs of {name} are missing: `archlab scale run {name}` trains them"
+                for name, total, missing in self.study.plans
+                if missing
             ),
             *self.without_laws.values(),
             *self._without_intervals(),
@@ -93,11 +92,13 @@ class StudyFit:
         """Return a data frame with a row for each law: exponents, and the optimum at the largest budget, with intervals."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {"architecture": one.runs.label, "method": law.method, **dict(_columns(law))}
-            for one in self.laws
-            for law in one.by_method.values()
-        )
+        names, bounds = ("size_exponent", "tokens_exponent", "flops", "size", "tokens", "loss"), ("value", "low", "high")
+        rows = []
+        for one in self.laws:
+            for law in one.by_method.values():
+                cells = {f"{x}_{bound}": getattr(getattr(law.largest, x), bound, None) for x in names for bound in bounds}
+                rows.append({"architecture": one.runs.label, "method": law.method, **cells})
+        return pd.DataFrame(rows).rename(columns=lambda name: name.removesuffix("_value"))
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -107,7 +108,10 @@ class StudyFit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-ready."""
-        state = self.state
+        state: Any = self.state
+        if isinstance(state, StateFit):
+            low, high = (None, None) if state.interval is None else (float(state.interval.low), float(state.interval.high))
+            state = {"exponent": state.exponent, "low": low, "high": high, "offsets": state.offsets}
         return {
             "headline": self.headline,
             "parameters": self.study.parameters,
@@ -120,30 +124,15 @@ class StudyFit:
             "comparisons": [asdict(one) for one in self.comparisons],
             "sweeps": [asdict(sweep) for sweep in self.sweeps],
             "off_optimal": [asdict(model) for model in self.off_optimal],
-            "over_training": {
-                label: {"refused": law} if isinstance(law, str) else asdict(law) for label, law in self.over_training.items()
-            },
-            "state": state
-            if isinstance(state, str)
-            else {
-                "exponent": state.exponent,
-                "low": None if state.interval is None else float(state.interval.low),
-                "high": None if state.interval is None else float(state.interval.high),
-                "offsets": state.offsets,
-            },
+            "over_training": {label: _or_refused(law) for label, law in self.over_training.items()},
+            "state": state,
         }
 
 
 def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> StudyFit:
-    """Fit and compare all architectures of a study.
+    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture.
 
-    Args:
-        study: the training runs.
-        resampling: method and options of intervals.
-        on_method: called after each method of each architecture.
-
-    Raises:
-        ArchlabError: no architecture has two finished sizes.
+    An ArchlabError says that no architecture has two finished sizes.
     """
     laws, without_laws = fit_architectures(study, resampling, on_method)
     tables = [one.runs for one in laws]
@@ -167,10 +156,7 @@ def fit_architectures(
     """Fit the laws of every architecture.
 
     Returns:
-        The laws, and the reasons of the architectures that have none.
-
-    Raises:
-        ArchlabError: no architecture has two finished sizes.
+        The laws, and the reasons of the architectures that have none; an ArchlabError says that none has two finished sizes.
     """
     laws, without_laws = [], {}
     for label, table in study.tables.items():
@@ -206,14 +192,6 @@ def _behind(comparison: Comparison) -> str:
     return f"{comparison.second}, which needs {comparison.multiplier.value:.3g} times the compute"
 
 
-def _columns(law: Law) -> Iterable[tuple[str, float | None]]:
-    optimum = law.largest
-    for name in ("size_exponent", "tokens_exponent", "flops", "size", "tokens", "loss"):
-        estimate = getattr(optimum, name)
-        for bound in ("value", "low", "high"):
-            yield name if bound == "value" else f"{name}_{bound}", None if estimate is None else getattr(estimate, bound)
-
-
 def _laws_dict(laws: Laws) -> dict[str, Any]:
     return {
         "training_runs": [_model_dict(model) for model in laws.runs.models],
@@ -227,11 +205,15 @@ def _laws_dict(laws: Laws) -> dict[str, Any]:
 
 
 def _law_dict(law: Law) -> dict[str, Any]:
-    fit = asdict(law.fit)
+    values = {name: _or_refused(getattr(law, name)) for name in ("fit", "frontier", "largest", "hold_out")}
     if isinstance(law.fit, IsoFlopFit):
-        fit["refused"] = {f"{budget:.6g}": reason for budget, reason in law.fit.refused.items()}
-    hold_out = {"refused": law.hold_out} if isinstance(law.hold_out, str) else asdict(law.hold_out)
-    return {"fit": fit, "frontier": asdict(law.frontier), "largest": asdict(law.largest), "hold_out": hold_out}
+        values["fit"]["refused"] = {f"{budget:.6g}": reason for budget, reason in law.fit.refused.items()}
+    return values
+
+
+def _or_refused(found: Any) -> dict[str, Any]:
+    """A dataclass as a dictionary; of a text, the reason why there is none."""
+    return {"refused": found} if isinstance(found, str) else asdict(found)
 
 
 def _model_dict(model: TrainedModel) -> dict[str, Any]:

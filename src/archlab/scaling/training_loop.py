@@ -45,18 +45,13 @@ def train(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_progress: Callable[[LMProgress], None] = lambda _: None,
 ) -> LMResult:
-    """Train and evaluate one language model.
+    """Train and evaluate one language model, in this process alone unless others share it.
 
     Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
     numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
 
-    Args:
-        trial: what to train.
-        corpus: what on.
-        processes: those that share the model; by default this one alone.
-        checkpoints: a folder of this trial's own, where it is kept from time to time and taken up again.
-        checkpoint_seconds: the time between two checkpoints.
-        on_progress: called about once a second, in the first process.
+    With a folder of its own for ``checkpoints`` the trial is kept there from time to time and taken up again. ``on_progress``
+    is called about once a second, in the first process.
 
     Raises:
         ArchlabError: the recipe's kernels cannot run here.
@@ -86,7 +81,7 @@ def _signals(asked: list[int]) -> Iterator[None]:
 
 @dataclass
 class _Log:
-    """What a training has seen so far; goes into its checkpoints."""
+    """The history of a training run so far; goes into its checkpoints."""
 
     step: int = 0
     seconds: float = 0.0
@@ -109,15 +104,8 @@ class _Training:
         self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
         self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
         _forget_peak(processes.device)
-        self.objective = make_objective(
-            run.architecture,
-            vocab_size=corpus.vocab_size,
-            length=run.length,
-            dim=run.dim,
-            seed=run.seed,
-            recipe=recipe,
-            processes=processes,
-        )
+        shape = {"vocab_size": corpus.vocab_size, "length": run.length, "dim": run.dim, "seed": run.seed}
+        self.objective = make_objective(run.architecture, **shape, recipe=recipe, processes=processes)
         self.optimizer = make_lm_optimizer(self.objective, recipe)
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
         self.log = _Log(**kept) if kept is not None else _Log()

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -99,11 +99,7 @@ class LMRun:
         return {name: getattr(self, name) for name in _COMPUTED} | {"layers": layers}
 
     def check(self) -> None:
-        """Check that the fields do not contradict each other.
-
-        Raises:
-            ArchlabError: naming the field, its value and what the others ask for.
-        """
+        """Check that the fields do not contradict each other; an ArchlabError names field, value and what the others ask for."""
         check_fields(self)
         self.architecture.validate(self.dim)
         size = Size(self.architecture, self.dim, self.vocab_size, self.length)
@@ -111,15 +107,12 @@ class LMRun:
             self._expect(name, getattr(size, name), f"of the spec at width {self.dim}")
         sequences = self.steps * self.batch_size
         self._expect("tokens", sequences * self.length, "of steps x batch_size x length")
-        per_sequence = training_flops(
-            self.architecture, dim=self.dim, length=self.length, vocab_size=self.vocab_size, convention=self.convention
-        )
+        sizes = {name: getattr(self, name) for name in ("dim", "length", "vocab_size", "convention")}
+        per_sequence = training_flops(self.architecture, **sizes)
         self._expect("flops", per_sequence * sequences, f"of its tokens by the convention {self.convention}")
         if abs(self.flops / self.budget - 1) > TOLERANCE:
-            steps = max(1, round(self.budget / per_sequence / self.batch_size))
-            raise ArchlabError(
-                f"budget={self.budget:g} is not within 1 % of flops={self.flops:g}: {steps} steps would be nearest"
-            )
+            best = max(1, round(self.budget / per_sequence / self.batch_size))
+            raise ArchlabError(f"budget={self.budget:g} is not within 1 % of flops={self.flops:g}: {best} steps would be nearest")
 
     def _expect(self, name: str, expected: int, why: str) -> None:
         given = getattr(self, name)
@@ -138,8 +131,7 @@ class Plan:
     def try_layers(self, device: Literal["cpu", "cuda"] = "cpu") -> None:
         """Try the layers from outside archlab on small inputs, at the smallest width of each architecture.
 
-        Raises:
-            ArchlabError: a layer fails, or contradicts its declaration.
+        An ArchlabError says that a layer fails, or contradicts its declaration.
         """
         from archlab.layers.external.check import check_third_party
 
@@ -150,11 +142,7 @@ class Plan:
             check_third_party(run.architecture.layers, run.dim, (run.length,), device)
 
     def check(self) -> None:
-        """Check every training run, and that they make one study.
-
-        Raises:
-            ArchlabError: naming the run and the field.
-        """
+        """Check every training run, and that they make one study; an ArchlabError names the run and the field."""
         if not self.runs:
             raise ArchlabError("runs: the plan has none: leave at least one")
         for number, run in enumerate(self.runs, start=1):
@@ -191,11 +179,11 @@ class Plan:
 
     def to_yaml(self) -> str:
         """Return the text of the file: provenance, the fields that all runs share, and a line a run."""
-        rows = [{f.name: getattr(run, f.name) for f in fields(run)} for run in self.runs]
+        rows = [asdict(run) for run in self.runs]
         shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
-        lines = [_flow({name: value for name, value in row.items() if name not in shared}) for row in rows]
-        head = "".join(f"{name}:\n{_block(values)}" for name, values in (("provenance", dict(self.provenance)), ("all", shared)))
-        return _HEAD + head + "runs:\n" + "".join(f"- {line}\n" for line in lines)
+        own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
+        lines = "".join(f"- {write_yaml(values, flow=True).strip()}\n" for values in own)
+        return f"{_HEAD}{write_yaml({'provenance': dict(self.provenance), 'all': shared})}runs:\n{lines}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all.
@@ -227,10 +215,9 @@ class Plan:
             raise ArchlabError(f"plan {path} cannot be read: {error}") from None
         with naming(f"plan {path}"):
             file = read_fields(_PlanFile, read_yaml(text))
-            runs = []
-            for number, row in enumerate(file.runs, start=1):
-                runs.append(read_fields(LMRun, {**file.all, **row}, f"run {number}"))
-            plan = cls(tuple(runs), file.provenance)
+            rows = enumerate(file.runs, start=1)
+            runs = tuple(read_fields(LMRun, {**file.all, **row}, f"run {number}") for number, row in rows)
+            plan = cls(runs, file.provenance)
             plan.check()
         return plan
 
@@ -246,11 +233,3 @@ class _PlanFile:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-
-def _flow(values: dict[str, Any]) -> str:
-    return write_yaml(values, flow=True).strip()
-
-
-def _block(values: dict[str, Any]) -> str:
-    return "".join(f"  {line}\n" for line in write_yaml(values).splitlines())

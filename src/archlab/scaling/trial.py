@@ -25,7 +25,6 @@ NUMERICS = MODELS | Numerics(
     ),
     idle=(
         "archlab.scaling.training_loop:CHECKPOINT_SECONDS",
-        "archlab.scaling.training_loop:_REPORT_SECONDS",
         "archlab.scaling.training_loop:_forget_peak",
         "archlab.scaling.training_loop:_peak_bytes",
         "archlab.scaling.training_loop:_signals",
@@ -64,14 +63,11 @@ class LMTrial:
     def on(self, corpus: Corpus) -> "LMTrial":
         """Return the training run with hash and epochs of the prepared corpus.
 
-        Raises:
-            ArchlabError: it was planned for another corpus, or the corpus is too small for it.
+        An ArchlabError says that it was planned for another corpus, or that the corpus is too small for it.
         """
         run = self.run
-        for name, given, found in (
-            ("corpus_hash", run.corpus_hash, corpus.hash),
-            ("vocab_size", run.vocab_size, corpus.vocab_size),
-        ):
+        for name in ("corpus_hash", "vocab_size"):
+            given, found = getattr(run, name), getattr(corpus, name.removeprefix("corpus_"))
             if given is not None and given != found:
                 raise ArchlabError(
                     f"{name}: the plan is for {str(given)[:16]}, corpus {run.corpus} with tokenizer {run.tokenizer} has "
@@ -106,11 +102,7 @@ class LMTrial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
-        """The trial that :meth:`to_dict` wrote down.
-
-        Raises:
-            ArchlabError: a field or value is unknown to this archlab.
-        """
+        """The trial that :meth:`to_dict` wrote down; an ArchlabError says that a field or value is unknown to this archlab."""
         try:
             run = LMRun(**values["run"])
         except TypeError as error:

@@ -94,6 +94,7 @@ MODELS = Numerics(
         "archlab.layers.ops.flop_counter",
         "archlab.layers.registry",
         "archlab.training.memory",
+        "archlab.training.steps:REPORT_SECONDS",
     ),
     idle_members=(
         *("active_flops", "flops", "matrix_state", "num_params", "paper_flops", "resized", "state_knob", "state_size"),
@@ -101,7 +102,7 @@ MODELS = Numerics(
         *("check", "validate"),
     ),
 )
-"""What every training has in common: layers, backbones, optimiser, precision."""
+"""The code that every training has in common: layers, backbones, optimiser, precision."""
 
 
 def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:

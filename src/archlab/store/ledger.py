@@ -3,7 +3,7 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -66,7 +66,7 @@ class Run:
     started: float | None
     """Unix time; None for a run of an earlier version of archlab."""
     plan: dict[str, Any]
-    """What it set out to compute."""
+    """The jobs that it set out to compute."""
 
 
 class Ledger(ABC, Generic[J, R]):
@@ -222,26 +222,27 @@ class Ledger(ABC, Generic[J, R]):
             change = update(self.table).where(self.table.c.key == job.key)
             connection.execute(change.values({self.description: job.to_dict()}))
 
-    def rekey(self) -> tuple[int, int]:
-        """Give every result the key that the present code has for its job: for a change of the code that changes no number.
+    def rekey(self, keys: Mapping[str, str]) -> list[str]:
+        """Give results other keys, all in one transaction; see :func:`archlab.store.rekey.rekey`.
 
-        Returns how many results got a new key, and how many kept an old one because the new one has a result already. If a row
-        cannot be read, it is refused and nothing is changed.
+        Args:
+            keys: new keys by old ones. Where two want the same one, the first gets it.
+
+        Returns:
+            The old keys of those that got their new one: nothing settled had it, no running job, and no equal result.
         """
-        records = [record for record in self.records() if record.result is not None]
-        taken = {record.key for record in records}
-        moved = kept = 0
+        moved = []
         with self._write() as connection:
-            for record in records:
-                key = record.job.key
-                if key in taken:
-                    kept += key != record.key
+            rows = connection.execute(select(self.table.c.key, self.table.c.status)).all()
+            status: dict[str, Status] = {row.key: row.status for row in rows}
+            for old, new in keys.items():
+                if old not in status or status.get(new) in (*SETTLED, "running", status[old]):
                     continue
-                connection.execute(delete(self.table).where(self.table.c.key == key))  # an attempt without a result
-                connection.execute(update(self.table).where(self.table.c.key == record.key).values(key=key))
-                taken.add(key)
-                moved += 1
-        return moved, kept
+                connection.execute(delete(self.table).where(self.table.c.key == new))
+                connection.execute(update(self.table).where(self.table.c.key == old).values(key=new))
+                status[new] = status.pop(old)
+                moved.append(old)
+        return moved
 
     def delete(self, keys: Sequence[str]) -> int:
         """Delete jobs with their results, except those that are being computed; how many."""

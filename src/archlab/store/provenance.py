@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archlab.machine import cpu_name, output_of, query_gpus
+from archlab.store.fingerprint import chosen_kernels
 
 
 @cache
@@ -16,7 +17,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     """The machine and the versions that this process computes with.
 
     ``gpu`` is None unless the device is ``"cuda"``, ``fla`` where it is not installed, and ``commit``, archlab's git commit,
-    where it does not run from a checkout; it ends in ``-dirty`` if the package differs from it.
+    where it does not run from a checkout; it ends in ``-dirty`` if the package differs from it. ``kernels`` are the variables
+    of the environment that choose them (:func:`archlab.store.fingerprint.chosen_kernels`).
     """
     return {
         "host": socket.gethostname(),
@@ -28,6 +30,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "numpy": version("numpy"),
         "archlab": version("archlab"),
         "fla": _fla_version(),
+        "kernels": chosen_kernels(),
         "commit": _commit(),
     }
 

@@ -1,6 +1,5 @@
 """Compression: a whole sequence of random tokens from the state at its end."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +11,6 @@ from archlab.tasks.registry import register
 
 
 @register("compression")
-@dataclass(frozen=True, kw_only=True)
 class Compression(Task):
     """Compress random tokens into one position and read all of them back (arXiv 2403.17844, section 3.1).
 

@@ -1,6 +1,5 @@
 """Fuzzy in-context recall: in-context recall with keys and values of several tokens."""
 
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Count
 from archlab.tasks._chunks import draw_in_chunks
 from archlab.tasks.contract import IGNORE, Arrays, Task
 from archlab.tasks.registry import register
@@ -21,7 +21,6 @@ class _Motifs(NamedTuple):
 
 
 @register("fuzzy-in-context-recall")
-@dataclass(frozen=True, kw_only=True)
 class FuzzyInContextRecall(Task):
     """Recall values of one or several tokens by keys of one or several tokens (arXiv 2403.17844, section 3.1).
 
@@ -52,19 +51,13 @@ class FuzzyInContextRecall(Task):
     vocab_size: int = 16
     length: int = 128
     num_train_examples: int = 12_800
-    key_motif_size: int = 3
-    value_motif_size: int = 3
+    key_motif_size: Count = 3
+    value_motif_size: Count = 3
     multi_query: bool = True
 
     @override
     def check(self) -> None:
-        for knob in ("key_motif_size", "value_motif_size"):
-            if getattr(self, knob) < 1:
-                raise ArchlabError(f"{self.name}: {knob}={getattr(self, knob)}: must be at least 1")
-        for knob, role, available in (
-            ("key_motif_size", "keys", self.num_keys),
-            ("value_motif_size", "values", self.num_values),
-        ):
+        for knob, role, available in (("key_motif_size", "keys", self.num_keys), ("value_motif_size", "values", self.num_values)):
             needed = max(2, getattr(self, knob))
             if available < needed:
                 raise ArchlabError(

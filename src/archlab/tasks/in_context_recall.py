@@ -1,6 +1,5 @@
 """In-context recall: the value that followed a key earlier in the sequence."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from archlab.tasks.registry import register
 
 
 @register("in-context-recall")
-@dataclass(frozen=True, kw_only=True)
 class InContextRecall(Task):
     """Recall the value bound to a key earlier in the sequence (arXiv 2403.17844, section 3.1).
 

@@ -1,6 +1,5 @@
 """Memorization: a fixed map from keys to values that no sequence contains."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -8,12 +7,12 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Natural
 from archlab.tasks.contract import IGNORE, Arrays, Task
 from archlab.tasks.registry import register
 
 
 @register("memorization")
-@dataclass(frozen=True, kw_only=True)
 class Memorization(Task):
     """Learn a fixed map from keys to values by heart (arXiv 2403.17844, section 3.1).
 
@@ -32,7 +31,7 @@ class Memorization(Task):
     vocab_size: int = 256
     length: int = 32
     num_train_examples: int = 256
-    map_seed: int = 12_345
+    map_seed: Natural = 12_345
 
     @override
     def check(self) -> None:
@@ -43,8 +42,6 @@ class Memorization(Task):
                 f"{self.name}: vocab_size={self.vocab_size}: too small for two keys, two values and the insert token: "
                 f"give at least 5"
             )
-        if self.map_seed < 0:
-            raise ArchlabError(f"{self.name}: map_seed={self.map_seed}: must not be negative")
 
     @property
     def num_keys(self) -> int:

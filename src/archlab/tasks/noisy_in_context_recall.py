@@ -1,18 +1,18 @@
 """Noisy in-context recall: in-context recall among tokens to be ignored."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Natural, at_least, below
 from archlab.tasks.in_context_recall import InContextRecall
 from archlab.tasks.registry import register
 
 
 @register("noisy-in-context-recall")
-@dataclass(frozen=True, kw_only=True)
 class NoisyInContextRecall(InContextRecall):
     """In-context recall with slots of noise between the pairs (arXiv 2403.17844, section 3.1).
 
@@ -31,15 +31,11 @@ class NoisyInContextRecall(InContextRecall):
     background = frozenset({"noise"})
 
     vocab_size: int = 32
-    noise_vocab_size: int = 16
-    frac_noise: float = 0.2
+    noise_vocab_size: Natural = 16
+    frac_noise: Annotated[float, at_least(0), below(1)] = 0.2
 
     @override
     def check(self) -> None:
-        if not 0 <= self.frac_noise < 1:
-            raise ArchlabError(f"{self.name}: frac_noise={self.frac_noise}: must be in [0, 1), a pair has to be left")
-        if self.noise_vocab_size < 0:
-            raise ArchlabError(f"{self.name}: noise_vocab_size={self.noise_vocab_size}: must not be negative")
         if self.frac_noise > 0 and self.noise_vocab_size == 0:
             raise ArchlabError(
                 f"{self.name}: frac_noise={self.frac_noise} needs a noise vocabulary: give noise_vocab_size of at least 1"

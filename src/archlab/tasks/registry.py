@@ -7,10 +7,12 @@ those that installed packages name as entry points.
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+from typing_extensions import dataclass_transform
 
 from archlab.errors import ArchlabError, unknown
 from archlab.sources import import_installed
@@ -22,14 +24,17 @@ _NOT_TASKS = {"contract", "registry", "splits", "_chunks"}
 TaskClass = TypeVar("TaskClass", bound=type[Task])
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def register(name: str) -> Callable[[TaskClass], TaskClass]:
-    """Class decorator: makes a task known under ``name`` and its short name.
+    """Class decorator: makes a task known under ``name`` and its short name, and a frozen dataclass where it is none yet.
 
     Raises:
         ArchlabError: the name or the short name is taken by another class, or a knob has no default.
     """
 
     def add(task: TaskClass) -> TaskClass:
+        if "__dataclass_params__" not in vars(task):
+            dataclass(frozen=True, kw_only=True)(task)
         if not task.__module__.startswith("archlab."):
             _import_tasks()  # archlab's own tasks have their names before others ask for one
         short = vars(task).get("short", name)

@@ -1,6 +1,5 @@
 """Selective copying: the data tokens in order, without the blanks between them."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -8,13 +7,13 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Count
 from archlab.tasks._chunks import draw_in_chunks
 from archlab.tasks.contract import IGNORE, Arrays, Task
 from archlab.tasks.registry import register
 
 
 @register("selective-copying")
-@dataclass(frozen=True, kw_only=True)
 class SelectiveCopying(Task):
     """Copy the data tokens in order, leaving out the blanks (arXiv 2403.17844, section 3.1).
 
@@ -36,12 +35,10 @@ class SelectiveCopying(Task):
     vocab_size: int = 16
     length: int = 256
     num_train_examples: int = 12_800
-    num_tokens_to_copy: int = 16
+    num_tokens_to_copy: Count = 16
 
     @override
     def check(self) -> None:
-        if self.num_tokens_to_copy < 1:
-            raise ArchlabError(f"{self.name}: num_tokens_to_copy={self.num_tokens_to_copy}: must be at least 1")
         if self.length < 2 * self.num_tokens_to_copy + 2:
             raise ArchlabError(
                 f"{self.name}: num_tokens_to_copy={self.num_tokens_to_copy} does not fit in length={self.length}: the tokens "

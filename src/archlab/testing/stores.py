@@ -136,6 +136,8 @@ class StoreContract(ABC):
         (record,) = store.records()
         assert (record.status, record.result, record.provenance) == ("failed", None, {"host": "lab"})
         assert record.error == "ValueError: \N{SNOWMAN}, ? and ?\nthe traceback"
+        store.fail(job, "it has no claim any more", {})
+        assert store.records() == [record]
         assert other.claim([job], 1) == [job]
         assert store.claim([job], 1) == []
         other.finish(job, self.result(1), {})
@@ -224,15 +226,35 @@ class StoreContract(ABC):
         assert [record.key for record in store.records(keys, ["finished"])] == [jobs[i].key for i in (600, 2, 0)]
         assert [record.key for record in store.records(statuses=["running", "failed"])] == [jobs[1].key]
 
+    def test_what_is_deleted_can_be_computed_again_and_what_is_computed_stays(self, store: AnyStore, other: AnyStore) -> None:
+        finished, failed, held, kept = jobs = self.jobs(4)
+        store.claim(jobs, 9)
+        for job in (finished, kept):
+            store.finish(job, self.result(1), {})
+        store.fail(failed, "it was late", {})
+        assert other.delete([job.key for job in (finished, failed, held)] + ["unknown"]) == 2
+        assert [record.key for record in store.records()] == [held.key, kept.key]
+        assert other.claim(jobs, 9) == [finished, failed]
+
+    def test_a_description_is_replaced_for_its_job_alone(self, store: AnyStore) -> None:
+        first, second = self.jobs(2)
+        store.finish(first, self.result(1), {})
+        store.claim([second], 1)
+        store.describe(first)
+        assert [record.job for record in store.records()] == [first, second]
+        assert _is(store.records()[0], self.result(1))
+
     def test_runs_are_numbered_and_remembered(self, store: AnyStore, location: Path) -> None:
-        numbers = [store.remember_run({"what": what}, label=what) for what in ("one", "two")]
+        before = time.time()
+        numbers = [store.remember_run({"what": "one"}), store.remember_run({"what": "two"}, label="wide")]
         with self.make(location) as again:
             runs = again.runs()
         assert [(run.number, run.label, run.plan["what"]) for run in runs] == [
-            (numbers[0], "one", "one"),
-            (numbers[1], "two", "two"),
+            (numbers[0], "", "one"),
+            (numbers[1], "wide", "two"),
         ]
         assert numbers[0] < numbers[1]
+        assert all(run.started is not None and before <= run.started <= time.time() for run in runs)
 
     def test_processes_that_claim_at_once_never_share_a_job(self, store: AnyStore, location: Path, tmp_path: Path) -> None:
         jobs = self.jobs(40)

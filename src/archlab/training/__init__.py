@@ -1,1 +1,1 @@
-"""What both kinds of training share: optimiser, schedule, precision, determinism and memory."""
+"""Parts that both kinds of training share: course, optimiser, precision, determinism and memory."""

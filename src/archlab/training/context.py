@@ -1,4 +1,4 @@
-"""The context of every training step, and of the initialisation of a model from a seed."""
+"""The context of every training step, and the initialisation of a model from a seed."""
 
 import sys
 from collections.abc import Iterator

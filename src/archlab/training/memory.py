@@ -1,4 +1,4 @@
-"""What a training step holds in memory, found out without computing it."""
+"""Memory of a training step, found without computing it."""
 
 import weakref
 from collections.abc import Callable
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 FRAGMENTATION = 1.4
-"""What glibc's allocator takes over the bytes it is asked for: 1.1 to 1.6 times as much for ten layers at one shape."""
+"""Bytes that glibc's allocator takes for each byte it is asked for: 1.1 to 1.6 for ten layers at one shape."""
 
 Model = TypeVar("Model", bound="nn.Module")
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,6 @@ class ModuleLayer(LayerConfig):
     mixes is not known.
     """
 
-    kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "third party"
     factory: ClassVar[type[nn.Module]]
     width: ClassVar[str | None]
@@ -178,11 +177,7 @@ def _required(factory: type[nn.Module]) -> list[str]:
 
 @cache
 def _num_params(config: ModuleLayer, dim: int) -> int:
-    return _measured(
-        config,
-        f"cannot be built at width {dim}",
-        lambda: num_trainable(config.build(dim, 1)),
-    )
+    return _measured(config, f"cannot be built at width {dim}", lambda: num_trainable(config.build(dim, 1)))
 
 
 @cache

@@ -14,17 +14,13 @@ from archlab.layers.ops.decayed_chunks import decays, decays_within, sizes
 
 
 def scores(readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], block: int) -> Tensor:
-    """Inner products, 0 with what is written later.
+    """Inner products (chunks, N, R, chunk, W, chunk), 0 with what is written later.
 
     Args:
-        readers: (chunks, N, R, chunk, K), N counting sequences and heads together.
-        writers: (chunks, N, W, chunk, K).
+        readers, writers: (chunks, N, R, chunk, K) and (chunks, N, W, chunk, K), N counting sequences and heads together.
         b: (chunks, N, chunk, K) or (chunks, N, chunk, 1).
         own: for each reader, whether it reads what is written at its position.
         block: positions over which writers grow (:func:`archlab.layers.ops.decayed_chunks.block_size`).
-
-    Returns:
-        (chunks, N, R, chunk, W, chunk).
     """
     leading = readers.shape[:2]
     readers, writers, b = (x.flatten(0, 1) for x in (readers, writers, b))

@@ -12,17 +12,21 @@ accumulated from the beginning of each chunk.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.scan import accumulate
 
 BLOCK = 8
 """Positions of a block, in which keys grow."""
+
+
+def num_chunks(length: int, chunk: int) -> int:
+    """Chunks that cover ``length`` positions, the last one perhaps in part."""
+    return -(-length // chunk)
 
 
 def floor_of_log_decay(dtype: torch.dtype) -> float:
@@ -51,6 +55,11 @@ def join(chunks: Tensor, x_blhd: Tensor) -> Tensor:
     for inside, outside in _parts(chunks.view(-1, batch, heads, *chunks.shape[2:]), x_blhd):
         outside.copy_(inside)
     return x_blhd
+
+
+def join_all(found: Iterable[Tensor], like: Tensor) -> tuple[Tensor, ...]:
+    """Gradients in chunks as (B, L, H, their width), with the first axes of ``like``."""
+    return tuple(join(x, x.new_empty(*like.shape[:3], x.shape[-1])) for x in found)
 
 
 def _parts(chunks: Tensor, x_blhd: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

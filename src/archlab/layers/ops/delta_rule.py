@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 
 from archlab.layers.ops.chunk_scores import scores, scores_gradients
-from archlab.layers.ops.chunks import num_chunks
-from archlab.layers.ops.decayed_chunks import block_size, cumulate, cut, gradients_of_log_decays, join, scored_pairs, sizes
+from archlab.layers.ops.decayed_chunks import (
+    block_size,
+    cumulate,
+    cut,
+    gradients_of_log_decays,
+    join,
+    num_chunks,
+    scored_pairs,
+    sizes,
+)
 from archlab.layers.ops.kernels import kernel
 from archlab.layers.ops.members import apply_by_sequences
 from archlab.layers.ops.precision import no_autocast
@@ -22,6 +30,7 @@ OWN = True, False
 """Queries read what their token writes, reads only what was there before."""
 
 Pair = tuple[Tensor, Tensor]
+_EPS = 1e-6
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -149,12 +158,10 @@ def delta_rule(
     ``a = -beta k``, ``b = k`` and nothing beside; keys must be of unit length, or the state may grow without bound.
 
     Args:
-        q_blhk: queries (B, L, H, K).
-        a_blhk: what is read of the state to be written again (B, L, H, K).
-        b_blhk: where that is written (B, L, H, K).
+        q_blhk, a_blhk, b_blhk: queries, what is read of the state to be written again, and where that is written.
         log_decay: logarithms of the decays, at most 0: (B, L, H, K), or (B, L, H, 1), which is faster.
         chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
-        r_blhv: what is written with it whatever the state (B, L, H, V); this or ``kv``.
+        r_blhv: what is written with it whatever the state; this or ``kv``.
         kv: what is written beside it, keys (B, L, H, K) and values (B, L, H, V).
         least_log_decay: no entry of ``log_decay`` is below it; the nearer to 0, the faster.
 
@@ -173,16 +180,7 @@ def delta_rule(
 def gated_delta_rule(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, beta_blh1: Tensor, log_decay: Tensor, chunk: int) -> Tensor:
     """``o[t] = q[t] S[t]`` with ``S[t] = D[t] S[t-1] + k[t] beta[t] (v[t] - k[t] D[t] S[t-1])``, a case of :func:`delta_rule`.
 
-    Args:
-        q_blhk: queries (B, L, H, K).
-        k_blhk: keys of unit length (B, L, H, K).
-        v_blhv: values (B, L, H, V).
-        beta_blh1: rates (B, L, H, 1).
-        log_decay: logarithms of the decays ``D``, at most 0: (B, L, H, K), or (B, L, H, 1), which is faster.
-        chunk: positions a chunk, a power of two, at least ``BLOCK``; changes the cost only.
-
-    Returns:
-        The outputs (B, L, H, V).
+    Keys are of unit length, ``beta`` are rates, all else is as there.
     """
     by_head = log_decay.shape[-1] == 1
     if fla := kernel("chunk_gated_delta_rule" if by_head else "chunk_kda", q_blhk):
@@ -227,3 +225,8 @@ def _on_diagonal(x: Tensor, size: int) -> Tensor:
     """Views of the blocks on the diagonals of (..., n, n): (..., n / size, size, size)."""
     count = x.shape[-1] // size
     return x.view(*x.shape[:-2], count, size, count, size).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """``x`` over its Euclidean norm along the last axis; smooth at zero, and vectors near zero come out shorter."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPS)

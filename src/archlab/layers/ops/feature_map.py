@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,10 @@ from typing_extensions import override
 class FeatureMap(nn.Module, ABC):
     """Maps the last axis, a head of width ``dim``, to features of width ``width(dim)``."""
 
+    maps: ClassVar[int] = 0
+    """Linear maps of a head to its own width, with biases."""
+
     def __init__(self, dim: int) -> None:
-        """For heads of width ``dim``."""
         super().__init__()
 
     @classmethod
@@ -24,12 +27,12 @@ class FeatureMap(nn.Module, ABC):
     @classmethod
     def num_params(cls, dim: int) -> int:
         """Trainable scalars."""
-        return 0
+        return cls.maps * dim * (dim + 1)
 
     @classmethod
     def flops(cls, dim: int) -> int:
         """Floating-point operations for one token of one head."""
-        return 0
+        return 2 * cls.maps * dim * dim
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -63,20 +66,11 @@ class Relu(FeatureMap):
 class ElementwiseProduct(FeatureMap):
     """``(W1 x + b1) * (W2 x + b2)``, of either sign: second-order in ``x`` at no extra width."""
 
+    maps = 2
+
     def __init__(self, dim: int) -> None:
-        """For heads of width ``dim``."""
         super().__init__(dim)
         self.factors = nn.Linear(dim, 2 * dim)
-
-    @classmethod
-    @override
-    def num_params(cls, dim: int) -> int:
-        return 2 * dim * (dim + 1)
-
-    @classmethod
-    @override
-    def flops(cls, dim: int) -> int:
-        return 4 * dim * dim
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -88,20 +82,11 @@ class ElementwiseProduct(FeatureMap):
 class T2R(FeatureMap):
     """``max(W x + b, 0)`` (transformer to RNN, arXiv 2103.13076)."""
 
+    maps = 1
+
     def __init__(self, dim: int) -> None:
-        """For heads of width ``dim``."""
         super().__init__(dim)
         self.proj = nn.Linear(dim, dim)
-
-    @classmethod
-    @override
-    def num_params(cls, dim: int) -> int:
-        return dim * (dim + 1)
-
-    @classmethod
-    @override
-    def flops(cls, dim: int) -> int:
-        return 2 * dim * dim
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +97,7 @@ class Hedgehog(T2R):
     """``softmax([2 (W x + b), -2 (W x + b)])``, positive (arXiv 2402.04347)."""
 
     def __init__(self, dim: int) -> None:
-        """For heads of width ``dim``; starts with the identity for ``W`` and ``b = 0``."""
+        """Starts with the identity for ``W`` and ``b = 0``."""
         super().__init__(dim)
         nn.init.eye_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)

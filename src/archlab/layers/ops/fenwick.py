@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
+from archlab.layers.ops.decayed_chunks import num_chunks
 
 
 def num_levels(length: int) -> int:
@@ -30,16 +30,7 @@ def fenwick_linear_attention(
     A token ``s`` adds ``exp(sum of log_decay[s + 1 ... t]) k[s] v[s]`` to its bucket. For ``t``, with positions from 0, its
     bucket is the number of binary digits of ``s xor t``; beyond the last of the weights, the last.
 
-    Args:
-        q_blhk: queries (B, L, H, K).
-        k_blhk: keys (B, L, H, K).
-        v_blhv: values (B, L, H, V).
-        log_decay_blh: logarithms of the decays (B, L, H), at most 0.
-        weights_blhe: weight of each level (B, L, H, E).
-        chunk: positions a chunk, a power of two; changes the cost only.
-
-    Returns:
-        The outputs (B, L, H, V).
+    Log decays are at most 0. A chunk has a power of two positions, and changes the cost only. The outputs are (B, L, H, V).
     """
     q, k, v, log_decay, weights = _cut(chunk, q_blhk, k_blhk, v_blhv, log_decay_blh[..., None], weights_blhe)
     since, until, mask = _decays(log_decay)
@@ -61,19 +52,7 @@ def fenwick_delta_rule(
     """:func:`fenwick_linear_attention` under the delta rule: a token also erases in all buckets what its key finds there.
 
     ``S_e[t] = a (1 - beta[t] k[t] k[t]) S_e[t-1]`` with ``a = exp(log_decay[t])``, to which the token's own bucket adds
-    ``beta[t] k[t] v[t]``.
-
-    Args:
-        q_blhk: queries (B, L, H, K).
-        k_blhk: keys of unit length (B, L, H, K).
-        v_blhv: values (B, L, H, V).
-        beta_blh: rates (B, L, H).
-        log_decay_blh: logarithms of the decays (B, L, H), at most 0.
-        weights_blhe: weight of each level (B, L, H, E).
-        chunk: positions a chunk, a power of two; changes the cost only.
-
-    Returns:
-        The outputs (B, L, H, V).
+    ``beta[t] k[t] v[t]``. Keys are of unit length.
     """
     q, k, v, beta, log_decay, weights = _cut(
         chunk, q_blhk, k_blhk, v_blhv, beta_blh[..., None], log_decay_blh[..., None], weights_blhe
@@ -144,14 +123,10 @@ def _of_pairs(weights: Tensor) -> Tensor:
 def _between(
     queries: Tensor, transitions: Tensor, states: Tensor, weights: Tensor, through: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Values that are read of earlier chunks.
+    """Values that are read of earlier chunks, by queries of the states at the beginning of a chunk.
 
-    Args:
-        queries: with which each position reads a state at the beginning of its chunk.
-        transitions: the factor by which a chunk changes a state, matrices (..., K, K) or numbers (..., 1, 1).
-        states: the sum that a chunk adds to it (..., K, V).
-        weights: weight of each level.
-        through: the product of matrices, or of numbers.
+    A chunk changes a state by ``transitions``, matrices (..., K, K) or numbers (..., 1, 1), whose product is ``through``, and
+    adds ``states`` (..., K, V) to it.
     """
     outer, (chunks, chunk) = queries.shape[:2], queries.shape[2:4]
     out = queries.new_zeros(*queries.shape[:-1], states.shape[-1])

@@ -26,83 +26,26 @@ def count_flops(module: nn.Module, *inputs: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def _raw(formula: Callable[..., int]) -> Callable[..., int]:
-    formula._get_raw = True  # type: ignore[attr-defined]  # the counter's switch to hand over tensors, not shapes
-    return formula
-
-
-@_raw
-def _real_to_complex(x: Tensor, dims: list[int], *_: Any, **__: Any) -> int:
-    return _transforms(x, dims, per_point=2.5)
-
-
-@_raw
-def _complex_to_real(x: Tensor, dims: list[int], *_: Any, out_val: Tensor, **__: Any) -> int:
-    return _transforms(out_val, dims, per_point=2.5)
-
-
-@_raw
-def _complex_to_complex(x: Tensor, dims: list[int], *_: Any, **__: Any) -> int:
-    return _transforms(x, dims, per_point=5)
-
-
 def _transforms(x: Tensor, dims: list[int], per_point: float) -> int:
     points = math.prod(x.shape[dim] for dim in dims)
     return round(per_point * x.numel() * math.log2(points))
 
 
-@_raw
-def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
-
-
-@_raw
-def _rotary_attention(qkv_cbl: Tensor, *_: Any, **__: Any) -> int:
-    return 4 * qkv_cbl.numel() // 3 * qkv_cbl.shape[-1]
-
-
-@_raw
-def _matrix_vector(matrix: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * matrix.numel()
-
-
-@_raw
-def _solve(matrix: Tensor, columns: Tensor, *_: Any, **__: Any) -> int:
-    n = matrix.shape[-1]
-    return 2 * n * n * matrix.numel() // (3 * n) + 2 * n * columns.numel()
-
-
-@_raw
-def _factorize(matrix: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * matrix.shape[-1] * matrix.numel() // 3
-
-
-@_raw
-def _solve_factorized(lu: Tensor, pivots: Tensor, columns: Tensor, **__: Any) -> int:
-    return 2 * lu.shape[-1] * columns.numel()
-
-
-@_raw
-def _solve_triangular(matrix: Tensor, columns: Tensor, *_: Any, **__: Any) -> int:
-    return matrix.shape[-1] * columns.numel()
-
-
-@_raw
-def _addcmul(*_: Any, out_val: Tensor, **__: Any) -> int:
-    return 2 * out_val.numel()
-
-
-_FORMULAS: dict[Any, Any] = {
-    aten._fft_r2c: _real_to_complex,
-    aten._fft_c2r: _complex_to_real,
-    aten._fft_c2c: _complex_to_complex,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.archlab.rotary_attention: _rotary_attention,
-    aten._linalg_solve_ex: _solve,
-    aten.linalg_lu_factor_ex: _factorize,
-    aten.linalg_lu_solve: _solve_factorized,
-    aten.linalg_solve_triangular: _solve_triangular,
-    aten.mv: _matrix_vector,
-    aten.addcmul: _addcmul,
-    aten.addcmul_: _addcmul,
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    aten._fft_r2c: lambda x, dims, *_, **__: _transforms(x, dims, 2.5),
+    aten._fft_c2r: lambda x, dims, *_, out_val, **__: _transforms(out_val, dims, 2.5),
+    aten._fft_c2c: lambda x, dims, *_, **__: _transforms(x, dims, 5),
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: (
+        2 * q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+    ),
+    torch.ops.archlab.rotary_attention: lambda qkv_cbl, *_, **__: 4 * qkv_cbl.numel() // 3 * qkv_cbl.shape[-1],
+    aten._linalg_solve_ex: lambda a, b, *_, **__: 2 * a.shape[-1] * a.numel() // 3 + 2 * a.shape[-1] * b.numel(),
+    aten.linalg_lu_factor_ex: lambda a, *_, **__: 2 * a.shape[-1] * a.numel() // 3,
+    aten.linalg_lu_solve: lambda lu, pivots, b, **__: 2 * lu.shape[-1] * b.numel(),
+    aten.linalg_solve_triangular: lambda a, b, *_, **__: a.shape[-1] * b.numel(),
+    aten.mv: lambda matrix, *_, **__: 2 * matrix.numel(),
+    aten.addcmul: lambda *_, out_val, **__: 2 * out_val.numel(),
+    aten.addcmul_: lambda *_, out_val, **__: 2 * out_val.numel(),
 }
+for formula in _FORMULAS.values():
+    formula._get_raw = True  # type: ignore[attr-defined]  # the counter's switch to hand over tensors, not shapes

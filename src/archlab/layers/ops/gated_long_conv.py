@@ -24,12 +24,7 @@ from archlab.layers.ops.precision import at_least_float32, no_autocast
 def tied_short_conv(u_pbl: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Short causal convolution of ``G`` copies of ``P`` channels.
 
-    Args:
-        u_pbl: the channels before they are repeated, (P, B, L).
-        weight, bias: of a depthwise convolution over ``G P`` channels, (G P, 1, K) and (G P).
-
-    Returns:
-        (G P, B, L) in the dtype of ``u_pbl``.
+    ``weight`` (G P, 1, K) and ``bias`` (G P) are those of a depthwise convolution; (G P, B, L) has the dtype of ``u_pbl``.
     """
     with no_autocast(u_pbl):
         return apply(_TiedShortConv, u_pbl, _taps(weight, bias, len(u_pbl)).to(u_pbl.dtype))
@@ -38,13 +33,8 @@ def tied_short_conv(u_pbl: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def gated_long_conv(u_pbl: Tensor, weight: Tensor, bias: Tensor, h_cl: Tensor) -> Tensor:
     """``x0 * conv(h, x1 * v)``, where ``(x0, x1, v)`` are the thirds of :func:`tied_short_conv`.
 
-    Args:
-        u_pbl: the channels before they are repeated, (P, B, L).
-        weight, bias: of a depthwise convolution over ``G P = 3 C`` channels, (3 C, 1, K) and (3 C).
-        h_cl: one long kernel a channel, (C, L) or of fewer taps.
-
-    Returns:
-        (C, B, L) in the dtype of ``u_pbl``, computed in at least float32.
+    ``G P = 3 C``; ``h_cl`` are the long kernels, (C, L) or of fewer taps. (C, B, L) has the dtype of ``u_pbl`` and is computed
+    in at least float32.
     """
     with no_autocast(u_pbl):
         taps = at_least_float32(_taps(weight, bias, len(u_pbl)))

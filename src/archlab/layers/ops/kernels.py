@@ -49,15 +49,9 @@ _fused: Fused | None = None
 
 @contextmanager
 def kernels(name: str, device: str, *, half: bool = False) -> Iterator[None]:
-    """Compute by the kernels of a recipe while the context lasts.
+    """Compute by ``fla`` or ``torch``, PyTorch's operations, while the context lasts, if :func:`require` takes that.
 
-    Args:
-        name: ``fla``, or ``torch`` for PyTorch's operations.
-        device: where.
-        half: queries, keys and values of ``fla`` are rounded to bfloat16; otherwise products are in TF32.
-
-    Raises:
-        ArchlabError: :func:`require` refuses the kernels.
+    ``half`` rounds queries, keys and values of ``fla`` to bfloat16; otherwise their products are in TF32.
     """
     global _fused
     require(name, device)
@@ -75,11 +69,7 @@ def fused() -> Fused | None:
 
 
 def require(name: str, device: str) -> None:
-    """Refuse kernels of a recipe that cannot run here.
-
-    Raises:
-        ArchlabError: there is no GPU to run them, or they cannot be imported; says what to do.
-    """
+    """Refuse kernels that cannot run here: ArchlabError says what to do if there is no GPU or no import."""
     if name == "torch":
         return
     if device != _DEVICE:

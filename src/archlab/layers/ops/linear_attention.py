@@ -3,9 +3,10 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from archlab.layers.ops.chunks import cut, num_chunks
+from archlab.layers.ops.decayed_chunks import num_chunks
 from archlab.layers.ops.kernels import kernel
 
 
@@ -15,22 +16,15 @@ def chunk_size(key_dim: int, value_dim: int, length: int) -> int:
 
 
 def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """``numerator[t] = sum_{s<=t} (q[t] . k[s]) v[s]`` and ``denominator[t] = sum_{s<=t} q[t] . k[s]``.
+    """``numerator[t] = sum_{s<=t} (q[t] . k[s]) v[s]``, (N, L, V), and ``denominator[t] = sum_{s<=t} q[t] . k[s]``, (N, L, 1).
 
-    Args:
-        q_nlp: queries (N, L, P), N counting sequences and heads together.
-        k_nlp: keys (N, L, P).
-        v_nlv: values (N, L, V).
-        chunk: positions a chunk; changes the cost only.
-
-    Returns:
-        The numerator (N, L, V) and the denominator (N, L, 1).
+    N counts sequences and heads together; ``chunk``, positions a chunk, changes the cost only.
     """
     if fla := kernel("chunk_linear_attn", q_nlp):
         numerator = fla(q=q_nlp[:, :, None], k=k_nlp[:, :, None], v=v_nlv[:, :, None], normalize=False)[:, :, 0]
         return numerator, (q_nlp * k_nlp.cumsum(1)).sum(-1, keepdim=True)
     batch, length, _ = q_nlp.shape
-    q, k, v = (cut(x, chunk) for x in (q_nlp, k_nlp, v_nlv))
+    q, k, v = (F.pad(x, (0, 0, 0, -length % chunk)).reshape(-1, chunk, x.shape[-1]) for x in (q_nlp, k_nlp, v_nlv))
     scores = torch.bmm(q, k.transpose(1, 2)).tril()
     numerator, denominator = torch.bmm(scores, v), scores.sum(-1, keepdim=True)
     chunks = num_chunks(length, chunk)

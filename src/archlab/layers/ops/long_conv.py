@@ -165,15 +165,7 @@ def _convolve_by_transform(x_cbl: Tensor, h_ck: Tensor) -> tuple[Tensor, Adjoint
 
 
 def causal_conv(x_cbl: Tensor, h_ck: Tensor) -> Tensor:
-    """The depthwise causal convolution of :func:`convolve`, differentiable and some channels at a time.
-
-    Args:
-        x_cbl: signals (C, B, L).
-        h_ck: one kernel a channel, of at most as many taps as there are positions (C, K).
-
-    Returns:
-        (C, B, L) in the dtype of the signals, computed in at least float32.
-    """
+    """:func:`convolve`, differentiable and some channels at a time; in at least float32, (C, B, L) of the signals' dtype."""
     with no_autocast(x_cbl):
         y_cbl = apply(_CausalConv, at_least_float32(x_cbl), at_least_float32(h_ck))
     return y_cbl.to(x_cbl.dtype)

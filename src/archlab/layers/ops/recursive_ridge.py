@@ -47,16 +47,8 @@ def recursive_ridge(
 ) -> Tensor:
     """``x[t]`` with ``(M[t] + diag(ridge)) x[t] = q[t]`` and ``M[t] = exp(log_decay[t]) M[t-1] + w[t] k[t]^T``.
 
-    Args:
-        q_blhk: right-hand sides (B, L, H, K).
-        k_blhk: keys (B, L, H, K).
-        w_blhk: keys times their rates (B, L, H, K), so that the matrices are symmetric and positive definite.
-        log_decay_blh: logarithms of the decays (B, L, H), at most 0.
-        ridge_hk: what is added to the diagonals (H, K), positive.
-        chunk: positions a chunk of the backward pass; changes the cost only.
-
-    Returns:
-        The solutions (B, L, H, K).
+    ``w`` are the keys times their rates, so that the matrices are symmetric and positive definite; log decays are at most 0,
+    ridges positive. ``chunk``, positions a chunk of the backward pass, changes the cost only. The solutions are (B, L, H, K).
     """
     ridge_bhk = ridge_hk.expand(len(q_blhk), *ridge_hk.shape)
     return apply_by_sequences(_RecursiveRidge, q_blhk, k_blhk, w_blhk, log_decay_blh, ridge_bhk, chunk)

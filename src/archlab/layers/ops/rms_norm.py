@@ -13,14 +13,7 @@ def rms_norm(x: Tensor, weight_d: Tensor, eps: float) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis (arXiv 1910.07467, equation 4).
 
     Forward and backward take 0.4 times the CPU time of :func:`torch.nn.functional.rms_norm` at 16,256 rows of 128.
-
-    Args:
-        x: ``(..., D)``, of the weight's dtype.
-        weight_d: ``(D,)``.
-        eps: added to the mean square.
-
-    Returns:
-        The shape of ``x``.
+    ``x`` (..., D) has the dtype of the weight (D).
     """
     return apply(_RMSNorm, x, weight_d, eps)
 

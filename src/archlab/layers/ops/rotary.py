@@ -16,13 +16,7 @@ def rotate(x: Tensor, positions: Tensor, head_dim: int) -> Tensor:
     Within a head of width ``d``, channels ``j`` and ``j + d/2`` form a pair, turned by
     ``position * 10000**(-2j/d)``.
 
-    Args:
-        x: ``(..., positions, heads * head_dim)``; the heads lie side by side.
-        positions: ``(positions,)`` integers.
-        head_dim: width of a head, even.
-
-    Returns:
-        The shape and dtype of ``x``.
+    The heads, of even width, lie side by side: ``x`` is (..., positions, heads * head_dim), and so is what is returned.
     """
     angles = _angles(positions, head_dim, x.dtype)
     heads = x.shape[-1] // head_dim
@@ -36,15 +30,7 @@ def rotate(x: Tensor, positions: Tensor, head_dim: int) -> Tensor:
 
 
 def turn(x_hdbl: Tensor, *, backwards: bool = False) -> Tensor:
-    """:func:`rotate` for channel-major heads at positions 0 ... L - 1; not differentiable, its adjoint turns ``backwards``.
-
-    Args:
-        x_hdbl: ``(heads, head_dim, batch, L)``.
-        backwards: by the opposite angles.
-
-    Returns:
-        The shape and dtype of ``x_hdbl``.
-    """
+    """:func:`rotate` for channel-major heads at positions 0 ... L - 1; not differentiable, its adjoint turns ``backwards``."""
     head_dim, length = x_hdbl.shape[1], x_hdbl.shape[-1]
     angles_d1l = _angles(torch.arange(length, device=x_hdbl.device), head_dim, x_hdbl.dtype).t()[:, None].contiguous()
     cos, sin = angles_d1l.cos().to(x_hdbl.dtype), angles_d1l.sin().to(x_hdbl.dtype)

@@ -17,14 +17,9 @@ _QUERIES = 32  # scored at once; the keys after all of them are left out
 
 
 def rotary_attention(qkv_cbl: Tensor, heads: int) -> Tensor:
-    """Rotated queries and keys at positions 0 ... L - 1, causal softmax, weighted values.
+    """Rotated queries and keys at positions 0 ... L - 1, causal softmax, weighted values: (3 C, B, L) to (C, B, L).
 
-    Args:
-        qkv_cbl: queries, keys and values of all heads, channel-major (3 C, B, L), float32 or float64.
-        heads: number of heads; each is ``C / heads`` wide, an even number.
-
-    Returns:
-        (C, B, L).
+    Queries, keys and values are float32 or float64; heads are ``C / heads`` wide, an even number.
     """
     mixed_cbl: Tensor = _RotaryAttention.apply(qkv_cbl, heads)  # type: ignore[no-untyped-call]
     return mixed_cbl

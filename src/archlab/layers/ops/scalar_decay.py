@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.chunks import num_chunks
 from archlab.layers.ops.decayed_chunks import (
     add_gradients_across,
     cumulate,
@@ -20,6 +19,8 @@ from archlab.layers.ops.decayed_chunks import (
     flops_across,
     gradients_of_log_decays,
     join,
+    join_all,
+    num_chunks,
     states,
 )
 from archlab.layers.ops.kernels import kernel
@@ -62,7 +63,7 @@ def _gradients(
 
 
 def _joined(found: tuple[Tensor, ...], like_blhv: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dq, dk, dv, db = (join(x, x.new_empty(*like_blhv.shape[:3], x.shape[-1])) for x in found)
+    dq, dk, dv, db = join_all(found, like_blhv)
     return dq, dk, dv, db[..., 0]
 
 
@@ -77,17 +78,9 @@ def scalar_decay_gradients(
 
 
 def scalar_decayed_linear_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhv: Tensor, log_decay_blh: Tensor, chunk: int) -> Tensor:
-    """``o[t] = q[t] S[t]`` with ``S[t] = exp(log_decay[t]) S[t-1] + k[t] v[t]`` (arXiv 2405.21060).
+    """``o[t] = q[t] S[t]``, (B, L, H, V), with ``S[t] = exp(log_decay[t]) S[t-1] + k[t] v[t]`` (arXiv 2405.21060).
 
-    Args:
-        q_blhk: queries (B, L, H, K).
-        k_blhk: keys (B, L, H, K).
-        v_blhv: values (B, L, H, V).
-        log_decay_blh: logarithms of the decays (B, L, H), at most 0.
-        chunk: positions a chunk; changes the cost only.
-
-    Returns:
-        The outputs (B, L, H, V).
+    Log decays are at most 0; ``chunk``, positions a chunk, changes the cost only.
     """
     if fla := kernel("chunk_simple_gla", q_blhk):
         return fla(q=q_blhk, k=k_blhk, v=v_blhv, g=log_decay_blh)

@@ -36,15 +36,8 @@ class _DiagonalScan(torch.autograd.Function):
 
 
 def diagonal_scan(decay: Tensor, inputs: Tensor) -> Tensor:
-    """``h[t] = decay[t] * h[t-1] + inputs[t]`` along the first axis, from ``h[-1] = 0``.
+    """``h[t] = decay[t] * h[t-1] + inputs[t]`` along the first axis of (L, ...), from ``h[-1] = 0``.
 
-    Stable for every decay: products of decays are never divided by one another.
-
-    Args:
-        decay: (L, ...), as many axes as ``inputs``; the axes after the first broadcast against its.
-        inputs: (L, ...).
-
-    Returns:
-        The states ``h``, shaped as ``inputs``.
+    Stable for every decay: products of decays are never divided by one another. Their other axes broadcast to the inputs'.
     """
     return apply(_DiagonalScan, decay, inputs)

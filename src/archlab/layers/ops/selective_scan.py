@@ -87,16 +87,8 @@ def _tile(start: Tensor, x: Tensor, dt: Tensor, a_nc: Tensor, b: Tensor) -> tupl
 
 
 def selective_scan(x_lbc: Tensor, dt_lbc: Tensor, a_nc: Tensor, b_lbn: Tensor, c_lbn: Tensor) -> Tensor:
-    """``y[t] = C[t] h[t]`` with ``h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t]`` (arXiv 2312.00752, algorithm 2).
+    """``y[t] = C[t] h[t]``, (L, B, C), with ``h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t]`` (arXiv 2312.00752, algorithm 2).
 
-    Args:
-        x_lbc: inputs (L, B, C), time first; any strides.
-        dt_lbc: step sizes (L, B, C), positive.
-        a_nc: rates (N, C) of each state of each channel, negative.
-        b_lbn: input maps (L, B, N).
-        c_lbn: read-outs (L, B, N).
-
-    Returns:
-        The outputs (L, B, C).
+    Time comes first; inputs ``x`` have any strides, step sizes ``dt`` are positive, the rates ``A`` negative.
     """
     return apply(_SelectiveScan, x_lbc, dt_lbc, a_nc, b_lbn, c_lbn)

@@ -45,7 +45,6 @@ class ShortConv(nn.Module):
     """
 
     def __init__(self, channels: int, kernel_size: int, bias: bool = True) -> None:
-        """``kernel_size`` taps for each of ``channels`` channels, drawn from torch's global generator."""
         super().__init__()
         self.channels = channels
         self.kernel_size = kernel_size

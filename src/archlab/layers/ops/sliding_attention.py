@@ -10,17 +10,7 @@ NARROW_HEAD = 16
 
 
 def sliding_attention(q_blhd: Tensor, k_blhd: Tensor, v_blhd: Tensor, window: int) -> Tensor:
-    """Position ``t`` attends to ``t - window + 1 ... t``.
-
-    Args:
-        q_blhd: queries, ``(batch, length, heads, head_dim)``.
-        k_blhd: keys, of the same shape.
-        v_blhd: values, of the same shape.
-        window: tokens that a query sees, itself included.
-
-    Returns:
-        ``(batch, length, heads, head_dim)``.
-    """
+    """Position ``t`` attends to ``t - window + 1 ... t``; queries, keys, values and outputs are (B, L, heads, head dim)."""
     length, head_dim = q_blhd.shape[1], q_blhd.shape[3]
     positions = torch.arange(length, device=q_blhd.device)
     if not _in_blocks(length, window, head_dim):

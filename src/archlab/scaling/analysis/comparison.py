@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -37,8 +36,7 @@ def compare(first: RunTable, second: RunTable, resampling: Resampling) -> list[C
 def compare_with_best(tables: Sequence[RunTable], resampling: Resampling) -> list[Comparison]:
     """Compare the architecture of least loss with every other, at the largest budget at which several have a minimum.
 
-    Returns:
-        Comparisons whose first architecture is the best, by rising loss of the second; none if no budget has two minima.
+    The first architecture of each comparison is the best, the second ones come by rising loss; none if no budget has two minima.
     """
     by_budget: dict[float, list[RunTable]] = {}
     for table in tables:
@@ -53,34 +51,24 @@ def compare_with_best(tables: Sequence[RunTable], resampling: Resampling) -> lis
 
 
 def _compare_at(budget: float, first: RunTable, second: RunTable, resampling: Resampling) -> Comparison:
-    return Comparison(
-        first=first.label,
-        second=second.label,
-        budget=budget,
-        difference=estimate(partial(_difference, budget=budget), [first, second], resampling),
-        multiplier=_multiplier(first, second, budget, resampling),
-    )
-
-
-def _difference(minima: list[Minima], budget: float) -> float:
-    return minima[1][budget].loss - minima[0][budget].loss
+    difference = estimate(lambda minima: minima[1][budget].loss - minima[0][budget].loss, [first, second], resampling)
+    return Comparison(first.label, second.label, budget, difference, _multiplier(first, second, budget, resampling))
 
 
 def _multiplier(first: RunTable, second: RunTable, budget: float, resampling: Resampling) -> Estimate | None:
     if len(second.minima) < 2 or not _loss_law(second.minima).exponent < 0:
         return None
-    logarithm = estimate(partial(_log_multiplier, budget=budget), [first, second], resampling)
+
+    def logarithm(minima: list[Minima]) -> float:
+        reached, law = minima[0][budget], _loss_law(minima[1])
+        return (math.log(reached.loss) - math.log(law.coefficient)) / law.exponent - math.log(reached.flops)
+
+    found = estimate(logarithm, [first, second], resampling)
     with np.errstate(over="ignore"):
-        low, high = (None if bound is None else float(np.exp(bound)) for bound in (logarithm.low, logarithm.high))
-        value = float(np.exp(logarithm.value))
-    if not all(bound is None or np.isfinite(bound) for bound in (value, low, high)):
+        value, low, high = (None if x is None else float(np.exp(x)) for x in (found.value, found.low, found.high))
+    if value is None or not all(x is None or np.isfinite(x) for x in (value, low, high)):
         return None  # the loss falls so little that the number overflows
     return Estimate(value, low, high)
-
-
-def _log_multiplier(minima: list[Minima], budget: float) -> float:
-    reached, law = minima[0][budget], _loss_law(minima[1])
-    return (math.log(reached.loss) - math.log(law.coefficient)) / law.exponent - math.log(reached.flops)
 
 
 def _loss_law(minima: Minima) -> PowerLaw:

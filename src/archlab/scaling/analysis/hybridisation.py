@@ -40,12 +40,13 @@ class Sweep:
 
 def sweeps(tables: Iterable[RunTable], resampling: Resampling) -> tuple[Sweep, ...]:
     """Find the sweeps of at least three fractions; pure attention belongs to each whose other layers include its own."""
-    known = {table.label: (table, *described) for table in tables if (described := _describe(table)) is not None}
+    known = [(table, *described) for table in tables if (described := _describe(table)) is not None]
     sweeps = []
-    for layers in dict.fromkeys(others for _, fraction, others in known.values() if fraction < 1):
-        members = [(fraction, label) for label, (_, fraction, others) in known.items() if _belongs(fraction, others, layers)]
-        fractions = {label: fraction for fraction, label in sorted(members)}
-        best = _best([known[label][0] for label in fractions], np.array(list(fractions.values())), resampling)
+    for layers in dict.fromkeys(others for _, fraction, others in known if fraction < 1):
+        members = [one for one in known if (one[2] <= layers if one[1] == 1 else one[2] == layers)]
+        members.sort(key=lambda one: (one[1], one[0].label))
+        fractions = {table.label: fraction for table, fraction, _ in members}
+        best = _best([table for table, _, _ in members], np.array(list(fractions.values())), resampling)
         if best:
             sweeps.append(Sweep(tuple(sorted(layers)), fractions, best))
     return tuple(sweeps)
@@ -60,10 +61,6 @@ def _describe(table: RunTable) -> tuple[float, frozenset[str]] | None:
         mixing = attention + sum(layer.kind == "sequence" for layer in others)
         descriptions.add((attention / mixing, frozenset(layer.name for layer in others)) if mixing else None)
     return descriptions.pop() if len(descriptions) == 1 else None
-
-
-def _belongs(fraction: float, others: frozenset[str], layers: frozenset[str]) -> bool:
-    return others <= layers if fraction == 1 else others == layers
 
 
 def _best(tables: list[RunTable], fractions: Floats, resampling: Resampling) -> tuple[BestFraction, ...]:
@@ -83,12 +80,8 @@ def _best(tables: list[RunTable], fractions: Floats, resampling: Resampling) -> 
 
 
 def _optimum(minima: list[Minima], fractions: Floats, budget: float) -> float:
-    return _vertex(fractions, np.array([one[budget].loss for one in minima]))
-
-
-def _vertex(fractions: Floats, losses: Floats) -> float:
     """Return the fraction of least loss; of equal fractions the least loss counts."""
-    at = np.unique(fractions)
+    at, losses = np.unique(fractions), np.array([one[budget].loss for one in minima])
     least = np.array([losses[fractions == fraction].min() for fraction in at])
     best = int(least.argmin())
     if best in (0, len(at) - 1):

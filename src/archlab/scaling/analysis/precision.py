@@ -26,13 +26,7 @@ def estimate(statistic: Statistic, tables: Sequence[RunTable], resampling: Resam
     architectures with equal budget, size index and seed. The quantile is of Student's distribution, with as many degrees of
     freedom as the least certain of the architectures has runs beyond three for each parabola.
 
-    Args:
-        statistic: function of the minima, one mapping for each table, in their order.
-        tables: architectures.
-        resampling: the confidence, and whether intervals are asked for.
-
-    Raises:
-        ArchlabError: the statistic refuses the minima.
+    The statistic gets one mapping of minima for each table, in their order; an ArchlabError of its own is passed on.
     """
     minima = [table.minima for table in tables]
     value = statistic(minima)

@@ -4,11 +4,10 @@ Symbols are those of the field: ``C`` training FLOPs, ``N`` parameters, ``D`` to
 """
 
 from archlab.scaling.fits.envelope import EnvelopeFit, fit_envelope
-from archlab.scaling.fits.frontier import Frontier
 from archlab.scaling.fits.isoflop import IsoFlopFit, IsoFlopMinimum, fit_isoflop, isoflop_minimum
 from archlab.scaling.fits.over_training import OverTrainingFit, fit_over_training
 from archlab.scaling.fits.parametric import ParametricFit, fit_parametric
-from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
+from archlab.scaling.fits.power_law import Frontier, PowerLaw, fit_power_law
 from archlab.scaling.fits.resampling import Interval, Resampling, bootstrap, jackknife
 from archlab.scaling.fits.state import StateFit, fit_state
 

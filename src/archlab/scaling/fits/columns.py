@@ -14,11 +14,7 @@ RANGE = (1e-100, 1e100)
 
 
 def array(name: str, values: ArrayLike, dtype: type[np.float64] | None = None) -> NDArray[Any]:
-    """The values as an array, by default of their own type.
-
-    Raises:
-        ArchlabError: they are none, some are masked, or their conversion would lose something.
-    """
+    """The values as an array, by default of their own type; refuses masked ones, and a conversion that would lose something."""
     if np.ma.is_masked(values):
         raise ArchlabError(f"{name}: some values are masked: leave those runs out of every column")
     try:
@@ -32,9 +28,8 @@ def array(name: str, values: ArrayLike, dtype: type[np.float64] | None = None) -
 def positive_columns(**columns: ArrayLike) -> list[Floats]:
     """Return the columns as float64 vectors, in the given order.
 
-    Raises:
-        ArchlabError: naming the column that is not a vector, differs in length from the first, or holds a value that is
-            not a positive number within :data:`RANGE`, with its index.
+    An ArchlabError names the column that is not a vector, differs in length from the first, or holds a value that is not a
+    positive number within :data:`RANGE`, with its index.
     """
     checked: list[Floats] = []
     for name, values in columns.items():
@@ -46,15 +41,10 @@ def positive_columns(**columns: ArrayLike) -> list[Floats]:
             raise ArchlabError(f"{name} has {len(column)} values, {first} has {len(checked[0])}: give one of each a run")
         bad = np.flatnonzero(~((column >= RANGE[0]) & (column <= RANGE[1])))
         if len(bad):
-            overflow = column[bad[0]] < 0 and np.asarray(values).dtype.kind == "i"
-            fix = (
-                "the product of whole numbers overflowed: compute it in floats, as in 6.0 * N * D"
-                if overflow
-                else ("leave out runs that diverged or have none")
-            )
-            raise ArchlabError(
-                f"{name}[{bad[0]}]={column[bad[0]]}: fits need positive finite numbers, {RANGE[0]:g} to {RANGE[1]:g}; {fix}"
-            )
+            where, fix = f"{name}[{bad[0]}]={column[bad[0]]}", "leave out runs that diverged or have none"
+            if column[bad[0]] < 0 and np.asarray(values).dtype.kind == "i":
+                fix = "the product of whole numbers overflowed: compute it in floats, as in 6.0 * N * D"
+            raise ArchlabError(f"{where}: fits need positive finite numbers, {RANGE[0]:g} to {RANGE[1]:g}; {fix}")
         checked.append(column)
     return checked
 
@@ -62,8 +52,7 @@ def positive_columns(**columns: ArrayLike) -> list[Floats]:
 def whole_columns(*columns: ArrayLike) -> list[NDArray[Any]]:
     """Return columns of any type, a value or a row of values for each run.
 
-    Raises:
-        ArchlabError: there are none, one is a scalar or differs in length from the first, or a value is missing.
+    An ArchlabError says that there are none, that one is a scalar or differs in length from the first, or lacks a value.
     """
     arrays = [array(f"columns[{index}]", values) for index, values in enumerate(columns)]
     if not arrays:
@@ -79,16 +68,9 @@ def whole_columns(*columns: ArrayLike) -> list[NDArray[Any]]:
 
 
 def numbered(name: str, labels: Any, points: int, column: str = "C") -> NDArray[np.intp]:
-    """Number labels from 0 on. A dictionary tells labels apart that NumPy would turn into equal text.
+    """Number the labels of points from 0 on. A dictionary tells labels apart that NumPy would turn into equal text.
 
-    Args:
-        name: the argument, for errors.
-        labels: one for each point.
-        points: the number of points.
-        column: the argument that has that many values, for errors.
-
-    Raises:
-        ArchlabError: they are no sequence, too many or too few, or one is missing.
+    An ArchlabError names the argument whose labels are no sequence, more or fewer than the ``points`` of ``column``, or missing.
     """
     try:
         number, given = len(labels), list(labels)
@@ -114,21 +96,13 @@ def _is_missing(value: object) -> bool:
 
 
 def check_enough(number: int, what: str, least: int, why: str) -> None:
-    """Refuse fewer than ``least`` of something.
-
-    Raises:
-        ArchlabError: naming the number, the least and the reason.
-    """
+    """Refuse fewer than ``least`` of something; the ArchlabError names the number, the least and the reason."""
     if number < least:
         raise ArchlabError(f"{what}: {number}; it takes at least {least} {why}")
 
 
 def check_differ(loss: Floats, where: str = "loss") -> None:
-    """Refuse losses that differ by no more than rounding.
-
-    Raises:
-        ArchlabError: they are equal; the message begins with ``where``.
-    """
+    """Refuse losses that differ by no more than rounding; the ArchlabError begins with ``where``."""
     if np.ptp(loss) <= 1e-12 * loss.max():
         raise ArchlabError(f"{where}: all losses are equal, {loss[0]:.6g}: nothing to fit; add runs that differ")
 

@@ -1,4 +1,5 @@
 """Approach 1: the size of least loss at every compute, from whole training curves (arXiv 2203.15556, 3.1)."""
+# ruff: noqa: N803 - the field's symbols
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, check_enough, is_real, numbered, positive_columns
-from archlab.scaling.fits.frontier import Frontier
-from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
+from archlab.scaling.fits.power_law import Frontier, PowerLaw, fit_power_law
 
 POINTS = 400
 """Amounts of compute, evenly spaced in the logarithm, at which the curves are compared."""
@@ -40,10 +40,10 @@ class EnvelopeFit:
 def fit_envelope(
     *,
     curve: Sequence[object],
-    C: ArrayLike,  # noqa: N803 - the field's symbols
-    N: ArrayLike,  # noqa: N803
+    C: ArrayLike,
+    N: ArrayLike,
     loss: ArrayLike,
-    D: ArrayLike | None = None,  # noqa: N803
+    D: ArrayLike | None = None,
     group: Sequence[object] | None = None,
     since: float = 0.1,
 ) -> EnvelopeFit:
@@ -80,19 +80,14 @@ def fit_envelope(
     np.maximum.at(ends, curves, flops)
     changing = np.flatnonzero(size != sizes[curves])
     if len(changing):
-        raise ArchlabError(
-            f"N[{changing[0]}]={size[changing[0]]:g}: the size of a training run does not change: give each run its own curve"
-        )
+        where = f"N[{changing[0]}]={size[changing[0]]:g}"
+        raise ArchlabError(f"{where}: the size of a training run does not change: give each run its own curve")
     counts = flops >= since * ends[curves]
     kept = [np.flatnonzero(counts & (groups == one)) for one in range(groups.max() + 1)]
     minima = [_minima(curves[rows], flops[rows], size[rows], tokens[rows], observed[rows]) for rows in kept]
     compute, best, optimum, seen, least = np.concatenate(minima, axis=1)
-    check_enough(
-        len(np.unique(best)),
-        "sizes that are best at some compute, between smaller and larger ones",
-        2,
-        "to draw a line: add sizes or budgets",
-    )
+    what = "sizes that are best at some compute, between smaller and larger ones"
+    check_enough(len(np.unique(best)), what, 2, "to draw a line: add sizes or budgets")
     return EnvelopeFit(
         flops=tuple(compute.tolist()),
         size=tuple(optimum.tolist()),
@@ -104,10 +99,9 @@ def fit_envelope(
 
 
 def _minima(curves: NDArray[np.intp], flops: Floats, size: Floats, tokens: Floats, loss: Floats) -> Floats:
-    """Minima of a group of curves, wherever the best size lies between two others.
+    """Minima of a group of curves, wherever the best size lies between two others: ``(5, points)``.
 
-    Returns:
-        ``(5, points)``: FLOPs, best size trained, parameters, tokens and loss at the minimum of the parabola.
+    The rows are FLOPs, best size trained, and parameters, tokens and loss at the minimum of the parabola.
     """
     at, sizes = np.geomspace(flops.min(), flops.max(), POINTS), np.unique(size)
     # infinite where no curve of the size reaches

@@ -1,17 +1,16 @@
 """Approach 2: the size of least loss at every budget, from a parabola in the logarithm of the size (arXiv 2203.15556, 3.2)."""
+# ruff: noqa: N803 - the field's symbols
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import Floats, check_differ, check_enough, is_real, positive_columns
-from archlab.scaling.fits.frontier import Frontier
-from archlab.scaling.fits.power_law import PowerLaw, fit_power_law
+from archlab.scaling.fits.power_law import Frontier, PowerLaw, fit_power_law
 
 SAME_BUDGET = 1.05
 """Runs whose FLOPs lie within this factor of the next smaller ones belong to one budget."""
@@ -40,7 +39,7 @@ class IsoFlopMinimum:
     largest: float
     warnings: tuple[str, ...] = ()
 
-    def __call__(self, N: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+    def __call__(self, N: ArrayLike) -> Floats:
         """Return the parabola at ``N`` parameters."""
         return np.asarray(self.loss + self.curvature * np.log(np.asarray(N, float) / self.size) ** 2)
 
@@ -63,14 +62,7 @@ class IsoFlopFit:
         return Frontier(self.size_law, self.tokens_law, 0.0, loss)
 
 
-def fit_isoflop(
-    *,
-    C: ArrayLike,  # noqa: N803 - the field's symbols
-    N: ArrayLike,  # noqa: N803
-    loss: ArrayLike,
-    D: ArrayLike | None = None,  # noqa: N803
-    window: float = 6.0,
-) -> IsoFlopFit:
+def fit_isoflop(*, C: ArrayLike, N: ArrayLike, loss: ArrayLike, D: ArrayLike | None = None, window: float = 6.0) -> IsoFlopFit:
     """Fit parabolas to groups of runs of equal compute, and power laws to their minima.
 
     Args:
@@ -91,7 +83,8 @@ def fit_isoflop(
     _check_window(window)
     minima: list[IsoFlopMinimum] = []
     refused: dict[float, str] = {}
-    for group in _budgets(compute):
+    order = np.argsort(compute, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(np.log(compute[order])) > np.log(SAME_BUDGET)) + 1):
         flops = float(np.median(compute[group]))
         try:
             minima.append(_minimum(flops, size[group], tokens[group], observed[group], window))
@@ -109,14 +102,7 @@ def fit_isoflop(
     )
 
 
-def isoflop_minimum(
-    *,
-    flops: float,
-    N: ArrayLike,  # noqa: N803 - the field's symbols
-    D: ArrayLike,  # noqa: N803
-    loss: ArrayLike,
-    window: float = 6.0,
-) -> IsoFlopMinimum:
+def isoflop_minimum(*, flops: float, N: ArrayLike, D: ArrayLike, loss: ArrayLike, window: float = 6.0) -> IsoFlopMinimum:
     """Find the minimum of one group of runs.
 
     Args:
@@ -179,12 +165,6 @@ def _add(size: float, factor: float) -> str:
     return f"add sizes from {low:.3g} to {high:.3g} parameters"
 
 
-def _budgets(compute: Floats) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
-    order = np.argsort(compute, kind="stable")
-    steps = np.flatnonzero(np.diff(np.log(compute[order])) > np.log(SAME_BUDGET)) + 1
-    return np.split(order, steps)
-
-
 def _robust_parabola(x: Floats, y: Floats) -> Floats:
     """Least squares in which outliers weigh less (Huber), judged by the residuals of a fit to absolute errors."""
     powers = np.vander(x, 3)
@@ -203,18 +183,14 @@ def _robust_parabola(x: Floats, y: Floats) -> Floats:
     return fitted(np.sqrt(limit / np.maximum(residual, limit)))
 
 
-Side = Literal["below", "above"]
-
-
 def _warnings(where: str, offset: Floats) -> tuple[str, ...]:
     """Reasons why the minimum may be biased; ``offset`` is log size relative to it."""
-    reach: dict[Side, float] = {"below": -float(offset.min()), "above": float(offset.max())}
+    below, above = -float(offset.min()), float(offset.max())
+    least, most = sorted((below, above))
     warnings = []
-    if max(reach.values()) > np.log(WIDE):
-        warnings.append(
-            f"{where}: sizes reach {np.exp(max(reach.values())):.3g} times from the minimum: a parabola is biased there"
-        )
-    short = min(reach, key=lambda side: reach[side])
-    if max(reach.values()) > 2 * reach[short]:
+    if most > np.log(WIDE):
+        warnings.append(f"{where}: sizes reach {np.exp(most):.3g} times from the minimum: a parabola is biased there")
+    if most > 2 * least:
+        short = "below" if below <= above else "above"
         warnings.append(f"{where}: the sizes {short} the minimum reach less than half as far as the others: add some")
     return tuple(warnings)

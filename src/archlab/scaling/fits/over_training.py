@@ -1,4 +1,5 @@
 """The over-training law: loss over compute at many tokens a parameter (arXiv 2403.08540)."""
+# ruff: noqa: N803 - the field's symbols
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ class OverTrainingFit:
     b: float
     eta: float
 
-    def __call__(self, *, C: ArrayLike, M: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+    def __call__(self, *, C: ArrayLike, M: ArrayLike) -> Floats:
         """Predicted loss at ``C`` FLOPs and ``M`` tokens a parameter."""
         compute, multiplier = np.asarray(C, float), np.asarray(M, float)
         return self.E + (self.a * multiplier**self.eta + self.b * multiplier**-self.eta) * compute**-self.eta
 
 
-def fit_over_training(*, C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTrainingFit:  # noqa: N803
+def fit_over_training(*, C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTrainingFit:
     """Fit the law by least squares: for every exponent the rest is a non-negative least-squares problem.
 
     Args:

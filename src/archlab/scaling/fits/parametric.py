@@ -1,4 +1,5 @@
 """``L(N, D) = E + A / N**alpha + B / D**beta``: the parametric law (arXiv 2203.15556, section 3.3)."""
+# ruff: noqa: N803 - the field's symbols
 
 from __future__ import annotations
 
@@ -13,8 +14,7 @@ from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import RANGE, Floats, check_differ, check_enough, positive_columns
-from archlab.scaling.fits.frontier import Frontier
-from archlab.scaling.fits.power_law import PowerLaw
+from archlab.scaling.fits.power_law import Frontier, PowerLaw
 
 Method = Literal["huber", "variable-projection", "asymmetric"]
 HUBER_DELTA = 1e-3
@@ -37,7 +37,7 @@ class ParametricFit:
     objective: float
     """Minimum that the method reached, summed over the runs."""
 
-    def __call__(self, *, N: ArrayLike, D: ArrayLike) -> Floats:  # noqa: N803 - the field's symbols
+    def __call__(self, *, N: ArrayLike, D: ArrayLike) -> Floats:
         """Return the predicted loss at ``N`` parameters and ``D`` tokens."""
         return self.E + self.A * np.asarray(N, float) ** -self.alpha + self.B * np.asarray(D, float) ** -self.beta
 
@@ -74,12 +74,7 @@ class ParametricFit:
 
 
 def fit_parametric(
-    *,
-    N: ArrayLike,  # noqa: N803 - the field's symbols
-    D: ArrayLike,  # noqa: N803
-    loss: ArrayLike,
-    method: Method = "huber",
-    start: ParametricFit | None = None,
+    *, N: ArrayLike, D: ArrayLike, loss: ArrayLike, method: Method = "huber", start: ParametricFit | None = None
 ) -> ParametricFit:
     """Fit the parametric law to runs.
 
@@ -102,24 +97,18 @@ def fit_parametric(
     if method not in get_args(Method):
         raise ArchlabError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
     size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
-    check_enough(
-        len(np.unique(np.stack([size, tokens]), axis=1).T), "different runs", 6, "to determine five numbers and an error"
-    )
+    different = np.unique(np.stack([size, tokens]), axis=1).shape[1]
+    check_enough(different, "different runs", 6, "to determine five numbers and an error")
     check_enough(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
     check_enough(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
     check_differ(observed)
-    if start is not None:
-        _check_start(start)
-    if method == "huber":
-        return _huber(size, tokens, observed, start)
-    return _projected(size, tokens, observed, *_PROJECTIONS[method], start)
-
-
-def _check_start(start: ParametricFit) -> None:
-    for name in ("E", "A", "B", "alpha", "beta"):
+    for name in ("E", "A", "B", "alpha", "beta") if start is not None else ():
         value = getattr(start, name)
         if not (RANGE[0] <= value <= RANGE[1] if name in ("alpha", "beta") else 0 <= value < np.inf):
             raise ArchlabError(f"start.{name}={value}: a law that falls has finite positive numbers: begin at another fit")
+    if method == "huber":
+        return _huber(size, tokens, observed, start)
+    return _projected(size, tokens, observed, *_PROJECTIONS[method], start)
 
 
 def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | None) -> ParametricFit:
@@ -196,14 +185,10 @@ def _projected(
         where = "of a grid" if start is None else f"alpha {start.alpha:.3g}, beta {start.beta:.3g} of start"
         raise ArchlabError(f"exponents {where}: no law with them is near these runs: begin at another fit or take method='huber'")
     options = {"xatol": 1e-8, "fatol": 1e-11, "maxiter": 2000}
+    simplices = [{"initial_simplex": [point, point * [1.05, 1], point * [1, 1.05]]} for point in starts]
     results = [
-        minimize(
-            lambda p: solve(p)[0],
-            point,
-            method="Nelder-Mead",
-            options=options | {"initial_simplex": [point, point * [1.05, 1], point * [1, 1.05]]},
-        )
-        for point in starts
+        minimize(lambda p: solve(p)[0], point, method="Nelder-Mead", options=options | simplex)
+        for point, simplex in zip(starts, simplices, strict=True)
     ]
     best = min(results, key=lambda result: float(result.fun))
     value, (e, a, b) = solve(best.x)

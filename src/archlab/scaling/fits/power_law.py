@@ -1,4 +1,5 @@
-"""A power law, straight in logarithms."""
+"""Power laws, straight in logarithms, and the compute-optimal frontier that is made of them."""
+# ruff: noqa: N803 - the field's symbols
 
 from __future__ import annotations
 
@@ -43,6 +44,35 @@ class PowerLaw:
         return x
 
 
+@dataclass(frozen=True)
+class Frontier:
+    """Compute-optimal size and tokens as power laws of the FLOPs, and the loss there: ``L = E + excess(C)``."""
+
+    size: PowerLaw
+    tokens: PowerLaw
+    E: float
+    """The loss that no budget goes below."""
+    excess: PowerLaw
+
+    def loss(self, C: ArrayLike) -> Floats:
+        """Return the least loss of a budget of ``C`` FLOPs."""
+        return self.E + self.excess(C)
+
+    def flops(self, loss: ArrayLike) -> Floats:
+        """Return the FLOPs of the budget that reaches a loss, of the same shape.
+
+        Raises:
+            ArchlabError: no budget does.
+        """
+        wanted = array("loss", loss, np.float64)
+        bad = wanted[~(wanted > self.E)]
+        if bad.size:
+            raise ArchlabError(
+                f"loss {bad.min():.4g}: no budget reaches it by this fit, whose floor E is {self.E:.4g}: ask above"
+            )
+        return self.excess.inverse(wanted - self.E)
+
+
 def fit_power_law(*, x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None) -> PowerLaw:
     """Fit a power law: least squares of ``log y`` on ``log x``, weighted by ``1 / sigma ** 2``.
 
@@ -59,9 +89,8 @@ def fit_power_law(*, x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None)
     check_enough(len(np.unique(x_n)), "different values of x", 2, "to draw a line")
     weights = 1 / sigmas[0] if sigmas else np.ones_like(x_n)
     if weights.max() > MOST_UNEVEN * weights.min():
-        raise ArchlabError(
-            f"sigma: the largest is more than {MOST_UNEVEN:g} times the smallest: leave out points that count nothing"
-        )
+        uneven = f"the largest is more than {MOST_UNEVEN:g} times the smallest"
+        raise ArchlabError(f"sigma: {uneven}: leave out points that count nothing")
     log_x = np.log(x_n)
     center = float(np.average(log_x, weights=weights**2))
     slope, intercept = np.polyfit(log_x - center, np.log(y_n), 1, w=weights)

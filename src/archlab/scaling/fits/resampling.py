@@ -17,6 +17,7 @@ from archlab.scaling.fits.columns import Floats, array, check_enough, numbered, 
 Confidence = Annotated[float, above(0), below(1)]
 """Fraction of the resamples within an interval."""
 
+IntervalMethod = Literal["bootstrap", "jackknife"]
 Statistic = Callable[..., ArrayLike]
 """A function of the columns that returns one number or a vector of numbers."""
 
@@ -102,8 +103,7 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
 def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int, ...] | None = None) -> Floats:
     """Compute the statistic and check its shape, if one is given.
 
-    Raises:
-        ArchlabError: it refuses the columns, or returns anything but finite numbers of that shape.
+    An ArchlabError says that it refuses the columns, or returns anything but finite numbers of that shape.
     """
     numbers: Floats = array("statistic", statistic(*columns), np.float64)
     if shape is not None and numbers.shape != shape:
@@ -116,22 +116,17 @@ def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int
 
 @dataclass(frozen=True)
 class Resampling:
-    """Method and options of intervals."""
+    """Method and options of intervals; an ArchlabError names the field that is not allowed, its value and what is."""
 
     resamples: Annotated[int, at_least(20)] | Literal[0] = 300
     """Resamples of the bootstrap; 0 for no intervals, by either method."""
     confidence: Confidence = 0.95
     seed: Natural = 0
-    method: Literal["bootstrap", "jackknife"] = "bootstrap"
+    method: IntervalMethod = "bootstrap"
     """Percentiles of :func:`bootstrap`, or the value and its error by :func:`jackknife` times a quantile of Student's
     distribution: as many fits as runs, and each on nearly all of them, so that few runs are enough."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ArchlabError: naming the field, its value and what is allowed.
-        """
         check_fields(self)
 
     def interval(self, statistic: Statistic, *columns: ArrayLike, strata: ArrayLike | None = None) -> Interval:

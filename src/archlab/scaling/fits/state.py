@@ -64,9 +64,8 @@ def fit_state(*, perplexity: ArrayLike, state: ArrayLike, group: Sequence[str], 
 
 
 def _shared_slope(log_p: Floats, log_m: Floats, labels: NDArray[np.intp]) -> float:
-    means = [(labels == label) for label in np.unique(labels)]
     x, y = log_m.copy(), log_p.copy()
-    for mine in means:
+    for mine in (labels == label for label in np.unique(labels)):
         x[mine] -= x[mine].mean()
         y[mine] -= y[mine].mean()
     spread = float(x @ x)

@@ -44,7 +44,7 @@ def test_hyena_experts_skip_outputs_of_the_matrix_form_only():
 
 @pytest.mark.parametrize("name", ["moe", "hyena-experts"])
 def test_a_choice_that_is_none_is_refused(name):
-    with pytest.raises(ArchlabError, match=rf"^{name}\(active=1\): active must be at least 2: .* nothing to learn from$"):
+    with pytest.raises(ArchlabError, match=rf"^{name}: active=1: give a whole number of at least 2: .* nothing to learn from$"):
         layer(name, active=1)
     with pytest.raises(ArchlabError, match=rf"^{name}\(num=2, active=3\): active must be at most num$"):
         layer(name, num=2, active=3)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from archlab.layers.ops.value_decay import value_decayed_linear_attention
+from archlab.layers.ops.decay import value_decayed_linear_attention
 
 
 def recurrence(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
