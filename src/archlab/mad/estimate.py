@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archlab.files import cache_folder, write_whole
-from archlab.machine import Ceilings, Device, ceilings, cpu_name, seconds_of, single_thread
+from archlab.machine import Device, ceilings, cpu_name, seconds_of, single_thread
 from archlab.mad.trial import Trial
 
 if TYPE_CHECKING:
@@ -75,19 +74,10 @@ def step_seconds(trial: Trial) -> list[float]:
         return seconds_of(lambda: program.step([rows]).tolist(), 4)
 
 
-def measure(trials: Iterable[Trial], executor: "Executor[Any, Any, Any]") -> Iterator[tuple[Trial, float] | Ceilings]:
-    """The ceilings, then each trial's training FLOP/s, all trials on one device, with all workers busy at once; medians over the
-    workers. The executor's work is :func:`measure_jobs`."""
-
-    def everywhere(job: Trial | Device) -> list[Any]:
-        submitted = [executor.submit([job], lambda *_: None) for _ in range(executor.num_workers)]
-        return [future.result() for (future,) in submitted]
-
-    trials = list(trials)
-    found = everywhere(trials[0].device)
-    yield Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
-    for trial in trials:
-        yield trial, median(everywhere(trial))
+def measure(job: Trial | Device, executor: "Executor[Any, Any, Any]") -> list[Any]:
+    """The answers of :func:`measure_jobs`, the executor's work, from every worker, all busy with the job at once."""
+    submitted = [executor.submit([job], lambda *_: None) for _ in range(executor.num_workers)]
+    return [future.result() for (future,) in submitted]
 
 
 def measure_jobs(jobs: Sequence[Trial | Device], on_progress: object, thresholds: object) -> Iterator[tuple[int, Any]]:
@@ -102,7 +92,6 @@ class Measurement:
 
     when: str
     """Time of the last of them (UTC, ISO 8601)."""
-    ceilings: Ceilings
     speeds: dict[str, float]
     """Training FLOP/s of a worker by :func:`kind`."""
 
@@ -112,14 +101,13 @@ def cache_path() -> Path:
     return cache_folder() / "bench.json"
 
 
-def remember(ceilings: Ceilings, speeds: dict[str, float]) -> Measurement:
-    """Keep a measurement for later estimates on this machine; other kinds measured before are kept."""
+def remember(speeds: dict[str, float]) -> Measurement:
+    """Keep speeds for later estimates on this machine; those of other kinds that were measured before are kept."""
     before = remembered()
-    speeds = (before.speeds if before else {}) | speeds
-    measurement = Measurement(datetime.now(UTC).isoformat(timespec="minutes"), ceilings, speeds)
+    found = Measurement(datetime.now(UTC).isoformat(timespec="minutes"), (before.speeds if before else {}) | speeds)
     cache_path().parent.mkdir(parents=True, exist_ok=True)
-    write_whole(cache_path(), json.dumps({"machine": _machine()} | asdict(measurement), indent=1))
-    return measurement
+    write_whole(cache_path(), json.dumps({"machine": _machine()} | asdict(found), indent=1))
+    return found
 
 
 def remembered() -> Measurement | None:
@@ -128,8 +116,7 @@ def remembered() -> Measurement | None:
         document = json.loads(cache_path().read_text(encoding="utf-8"))
         if document["machine"] != _machine():
             return None
-        speeds = {str(name): float(speed) for name, speed in document["speeds"].items()}
-        return Measurement(str(document["when"]), Ceilings(**document["ceilings"]), speeds)
+        return Measurement(str(document["when"]), {str(name): float(speed) for name, speed in document["speeds"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
