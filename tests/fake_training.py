@@ -75,11 +75,9 @@ class PoliteTraining:
         yield
 
 
-def made_up_speeds(trials, executor):
-    """Stands in for :func:`archlab.mad.speed.measure`: 40 % of 100 GFLOP/s for every trial."""
-    yield Ceilings(gemm=1e11, copy=1e10)
-    for trial in trials:
-        yield trial, 4e10
+def made_up_speeds(job, executor):
+    """Stands in for :func:`archlab.mad.estimate.measure`: 40 % of 100 GFLOP/s for every trial."""
+    return [4e10 if isinstance(job, Trial) else Ceilings(gemm=1e11, copy=1e10)]
 
 
 def threads(train, num_workers: int = 2) -> ThreadExecutor:

@@ -80,17 +80,10 @@ Positive = Annotated[float, above(0)]
 def check_fields(instance: "DataclassInstance", where: str = "", only: Collection[str] | None = None) -> None:
     """Check the fields of a dataclass by their type hints, and store each value as its hint has it.
 
-    Whole numbers are taken for fractions, lists for tuples, whose values count once each, and None for an empty mapping.
-    Nothing else converts: a truth value is no number, and no field takes NaN or infinity. Where a subclass declares a field
-    again, the hint of the base class holds as well.
-
-    Args:
-        instance: the dataclass, frozen or not; its ``__post_init__`` is the place to call this.
-        where: the subject of messages, such as "recipe".
-        only: names of the fields to check; all by default.
-
-    Raises:
-        ArchlabError: one line with ``where``, the field, its value and what is allowed.
+    Called by ``__post_init__``. Whole numbers are taken for fractions, lists for tuples, whose values count once each, and None
+    for an empty mapping. Nothing else converts: a truth value is no number, and no field takes NaN or infinity. Where a subclass
+    declares a field again, the hint of the base class holds as well. A refusal names ``where``, such as "recipe", the field, its
+    value and what is allowed. With ``only`` the fields of these names are checked.
     """
     with naming(where):
         for name, hint in hints(type(instance)):

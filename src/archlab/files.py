@@ -13,6 +13,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlab"
 
 
+def read_text(path: Path, what: str) -> str:
+    """The text of a file that a user gives; refuses one that cannot be read, and calls it ``what``."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "not text in UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "no such file").lower()
+        raise ArchlabError(f"{what} {path}: cannot be read: {reason}") from None
+
+
 def check_place(path: Path) -> None:
     """Refuse a path that no page can be written to.
 

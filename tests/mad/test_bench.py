@@ -7,10 +7,9 @@ from tests.mad.trials import trial
 from archlab.machine import Ceilings
 from archlab.mad import bench as module
 from archlab.mad.bench import bench
-from archlab.mad.estimate import all_flops
+from archlab.mad.estimate import all_flops, measure, remembered
 from archlab.mad.plan import make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
-from archlab.mad.speed import measure, remembered
 
 
 @pytest.fixture(autouse=True)
@@ -18,15 +17,22 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_speeds_are_medians_over_all_workers():
-    answers = iter([Ceilings(1, 9), Ceilings(2, 8), Ceilings(9, 1), 5.0, 1.0, 2.0])
+def test_every_worker_measures():
+    answers = iter([5.0, 1.0, 2.0])
 
     def work(jobs, on_progress, thresholds):
         yield 0, next(answers)
 
     executor = ThreadExecutor(work, 1)
     executor.num_workers = 3  # on one thread, so that the answers keep their order
-    assert list(measure([trial("mlp")], executor)) == [Ceilings(2, 8), (trial("mlp"), 2.0)]
+    assert measure(trial("mlp"), executor) == [5.0, 1.0, 2.0]
+
+
+def test_speeds_are_medians_over_all_workers(monkeypatch):
+    ceilings = [Ceilings(1, 9), Ceilings(2, 8), Ceilings(9, 1)]
+    monkeypatch.setattr(module, "measure", lambda job, _: ceilings if job == "cpu" else [5.0, 1.0, 2.0])
+    assert bench(["mlp"], ["smoke"], workers=1).ceilings == Ceilings(2, 8)
+    assert set(remembered().speeds.values()) == {2.0}
 
 
 def test_every_protocol_has_a_row_for_each_architecture(monkeypatch):

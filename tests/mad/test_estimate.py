@@ -1,11 +1,29 @@
+"""Measured speeds and how they are remembered; the cost of trials that is estimated from them."""
+
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from tests.mad.trials import COPYING, MEMORY, trial
 
 from archlab.architectures import CATALOGUE, architecture
+from archlab.jobs.executor import make_executor
 from archlab.mad import estimate as estimate_module
-from archlab.mad.estimate import Estimate, compilation, estimate, times_faster_by_kernels
+from archlab.mad.estimate import (
+    Estimate,
+    all_flops,
+    cheapest,
+    compilation,
+    estimate,
+    flops_per_second,
+    kind,
+    measure,
+    measure_jobs,
+    remember,
+    remembered,
+    times_faster_by_kernels,
+)
 from archlab.mad.plan import make_plan
 from archlab.mad.protocol import load_protocol
 
@@ -101,3 +119,63 @@ def test_kernels_are_timed_beside_the_operations_in_eager_steps(smoke, monkeypat
 
 def test_nothing_costs_nothing():
     assert estimate([], num_workers=4) == Estimate(trials=0, flops=0, seconds=0, measured=None)
+
+
+# Measured speeds
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_workers_measure_their_ceilings_and_the_speed_of_a_trial():
+    with make_executor(measure_jobs, 2) as executor:
+        ceilings, speeds = measure("cpu", executor), measure(trial("mlp"), executor)
+    assert len(ceilings) == len(speeds) == 2
+    assert all(found.gemm > 1e8 and found.copy > 1e8 for found in ceilings)
+    assert all(0 < flops < 10 * ceilings[0].gemm for flops in speeds)
+
+
+def test_what_was_measured_is_remembered_until_the_machine_changes(monkeypatch):
+    assert remembered() is None
+    first = remember({"a": 1.0})
+    assert remembered() == first
+    remember({"b": 2.0})
+    assert remembered().speeds == {"a": 1.0, "b": 2.0}
+    monkeypatch.setattr(estimate_module, "_machine", lambda: {"cpu": "another"})
+    assert remembered() is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "not json", '{"machine": null}'])
+def test_a_broken_memory_is_none(content):
+    estimate_module.cache_path().parent.mkdir(parents=True)
+    estimate_module.cache_path().write_text(content)
+    assert remembered() is None
+    remember({})
+    assert json.loads(estimate_module.cache_path().read_text())["speeds"] == {}
+
+
+def test_a_kind_is_an_architecture_a_task_a_width_and_the_code():
+    assert kind(trial("mlp", COPYING)) != kind(trial("swiglu", COPYING))
+    assert kind(trial("mlp", COPYING)) != kind(trial("mlp", MEMORY))
+    assert kind(trial("mlp")) != kind(trial("mlp", compiled=True)) != kind(trial("mlp", kernels="fla")) != kind(trial("mlp"))
+    assert kind(trial("mlp", seed=1)) == kind(trial("mlp", learning_rate=5.0))
+    longer = replace(COPYING, length=2 * COPYING.length)
+    assert list(cheapest([trial("mlp", longer), trial("mlp", COPYING)]).values()) == [trial("mlp", COPYING)]
+
+
+def test_estimates_use_what_was_measured(monkeypatch):
+    one = trial("mlp")
+    remember({kind(one): 1e6})
+    monkeypatch.setattr(estimate_module, "flops_per_second", lambda _: 1e3)
+    found = estimate([one], 2)
+    assert found.seconds == pytest.approx(all_flops(one) / 1e6)
+    assert found.measured is not None
+    other = estimate([one, trial("swiglu")], 1)
+    assert other.measured is None
+    assert other.seconds == pytest.approx(found.seconds + all_flops(trial("swiglu")) / 1e3)
+
+
+def test_a_step_has_a_speed():
+    assert 1e5 < flops_per_second(trial("mlp")) < 1e13

@@ -90,9 +90,7 @@ def snapshot() -> dict[str, Any]:
 def changed(before: dict[str, Any], *, started: bool = True) -> str:
     """The names of the state that differs from a snapshot, in one line; empty if none does.
 
-    Args:
-        before: the snapshot.
-        started: count threads, child processes, signal handlers and variables too. PyTorch's compiler leaves some of them.
+    With ``started`` threads, child processes, signal handlers and variables count too; PyTorch's compiler leaves some of them.
     """
     now = snapshot()
     return ", ".join(name for name, value in before.items() if now[name] != value and (started or name not in _STARTED))

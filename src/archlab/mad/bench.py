@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture
 from archlab.jobs.executor import Executor, make_executor
 from archlab.machine import Ceilings, Device
-from archlab.mad.estimate import all_flops
+from archlab.mad.estimate import all_flops, cheapest, family, kind, measure, measure_jobs, remember
 from archlab.mad.memory import peak_bytes
 from archlab.mad.plan import Plan, make_plan
 from archlab.mad.protocol import load_protocol, protocol_names
-from archlab.mad.speed import cheapest, family, kind, measure, measure_jobs, remember
 from archlab.mad.trial import Trial
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def bench(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bench:
-    """Measure this machine's ceilings and the training steps of architectures, all workers at once, and remember them.
+    """Measure this machine's ceilings and the training steps of architectures, and remember these; medians over all workers.
 
     Args:
         specs: catalogue names, specs or values.
@@ -91,19 +91,16 @@ def bench(
     for plan in plans:
         for trial in cheapest(plan.trials()).values():
             kinds.setdefault(kind(trial), trial)
-    names = list(kinds)
     speeds: dict[str, float] = {}
-    ceilings = Ceilings(0, 0)
     on_progress(0, len(kinds))
     pool: Executor[Any, Any, Any] = make_executor(measure_jobs, workers, device=device, name=executor)
     with pool:
-        for found in measure(kinds.values(), pool):
-            if isinstance(found, Ceilings):
-                ceilings = found
-            else:
-                speeds[names[len(speeds)]] = found[1]
-                on_progress(len(speeds), len(kinds))
-    remember(ceilings, speeds)
+        found = measure(device, pool)
+        ceilings = Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
+        for name, trial in kinds.items():
+            speeds[name] = median(measure(trial, pool))
+            on_progress(len(speeds), len(kinds))
+    remember(speeds)
     steps = [step for plan in plans for step in _steps(plan, speeds, ceilings, pool.num_workers)]
     return Bench(pool.num_workers, device, ceilings, tuple(steps))
 

@@ -46,17 +46,13 @@ def percentile_interval(samples: Floats, confidence: float) -> Interval:
 def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: int, stream: str) -> Floats:
     """Bootstrap samples of each cell's mean score over seeds: ``(cells, resamples)``.
 
-    A cell is a list of seeds, each with its test units. Every resample draws as many seeds as there are,
-    with replacement, and units within each drawn seed. Cells with the same numbers of seeds and units see
-    the same draws, so differences of samples are paired; the same ``seed`` and ``stream`` give the same draws
-    in every call.
+    A cell is a list of seeds, each with its test units. Every resample draws as many seeds as there are, with replacement, and
+    units within each drawn seed. Cells with the same numbers of seeds and units see the same draws, so differences of samples
+    are paired; the same ``seed`` and ``stream`` give the same draws in every call.
 
-    The spread between S seeds is widened by sqrt(S / (S - 1)), since resampling S values underestimates their
-    variance by (S - 1) / S (Davison and Hinkley, Bootstrap Methods, sec. 3.8), and samples are cut to [0, 1].
-    With one seed only test units are resampled.
-
-    Where the spread between seeds dominates, few seeds still give intervals that are too narrow; docs/scores.md
-    has measurements.
+    The spread between S seeds is widened by sqrt(S / (S - 1)), since resampling S values underestimates their variance by
+    (S - 1) / S (Davison and Hinkley, Bootstrap Methods, sec. 3.8), and samples are cut to [0, 1]. With one seed only test units
+    are resampled. Where the spread between seeds dominates, few seeds still give too narrow intervals, see docs/scores.md.
     """
     samples = np.empty((len(cells), resamples))
     shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """Comparisons: paired differences of architectures, and the agreement of two rankings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,8 @@ def difference(scores: Scores, first: str, second: str, task: str | None = None)
         units = [{x: [seed.units for seed in own[x] if seed.units is not None] for x in own} for own in common]
         drawn = bootstrap_settings(units, settings, resamples=scores.resamples, seed=scores.bootstrap_seed)
         samples = [np.mean([np.mean([own[x] for x in found], axis=0) for found in settings.values()], axis=0) for own in drawn]
-    means = [np.mean([np.mean([_mean_over_seeds(own[x]) for x in found]) for found in settings.values()]) for own in common]
+    scores_of = [{x: np.mean([seed.score for seed in seeds]) for x, seeds in own.items()} for own in common]
+    means = [np.mean([np.mean([own[x] for x in found]) for found in settings.values()]) for own in scores_of]
     a, b = samples
     return Difference(
         first=first,
@@ -102,10 +103,6 @@ def _kendall_tau(first: Floats, second: Floats) -> Floats:
     untied = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
     taus: Floats = np.divide((x * y).sum(axis=0), untied, out=np.full(untied.shape, np.nan), where=untied > 0)
     return taus
-
-
-def _mean_over_seeds(seeds: Sequence[SeedScore]) -> float:
-    return float(np.mean([seed.score for seed in seeds if seed.score is not None]))
 
 
 def _find(scores: Scores, label: str) -> ArchitectureScore:

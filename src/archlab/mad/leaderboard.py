@@ -32,15 +32,9 @@ class Leaderboard(NamedTuple):
 
 def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
     """Test scores in percent by task, the MAD score with its interval, and costs; with shorter heads if narrow."""
-    heads = [
-        "architecture",
-        *(short_task(task, narrow=narrow) for task in scores.tasks),
-        "MAD" if narrow else "MAD score",
-        f"{scores.confidence:.0%} interval",
-        "params",
-        "state",
-        "FLOPs",
-    ]
+    tasks = [short_task(task, narrow=narrow) for task in scores.tasks]
+    mad, interval = "MAD" if narrow else "MAD score", f"{scores.confidence:.0%} interval"
+    heads = ["architecture", *tasks, mad, interval, "params", "state", "FLOPs"]
     best = [_best([a.tasks[i].score for a in scores.architectures]) for i in range(len(scores.tasks))]
     best.append(_best([a.score for a in scores.architectures]))
     columns: list[list[TaskScore | ArchitectureScore]] = [[*a.tasks, a] for a in scores.architectures]
@@ -104,7 +98,5 @@ def leaderboard_html(scores: Scores) -> str:
 
 
 def _best(values: Sequence[float | None]) -> str:
-    """The largest value as it is written, so that equal texts are marked alike."""
-    if len(values) == 1:
-        return ""
-    return percent(max((value for value in values if value is not None), default=None))
+    """The largest value as it is written, so that equal texts are marked alike; of one alone nothing is best."""
+    return percent(max((value for value in values if value is not None), default=None)) if len(values) > 1 else ""

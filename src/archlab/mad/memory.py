@@ -1,7 +1,7 @@
 """Memory of trials at their peak, found without computing them."""
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
@@ -27,27 +27,20 @@ def peak_bytes(trial: Trial) -> int:
     """
     recipe = trial.recipe
     batch = min(recipe.batch_size, trial.setting.num_train_examples)
-    step = _step_bytes(trial.architecture, trial.setting, trial.dim, batch, recipe.norm, recipe.precision)
+    # Trials that agree in these fields of the recipe are looked at once.
+    reduced = Recipe(batch_size=batch, norm=recipe.norm, precision=recipe.precision)
+    step = _step_bytes(trial.architecture, trial.setting, trial.dim, reduced)
     sequences = trial.setting.num_train_examples + 2 * recipe.num_evaluation
-    data = 2 * 8 * sequences * trial.setting.input_length
-    return round(FRAGMENTATION * (step + data))
+    return round(FRAGMENTATION * (step + 2 * 8 * sequences * trial.setting.input_length))
 
 
 @functools.cache
-def _step_bytes(
-    architecture: Architecture,
-    setting: Task,
-    dim: int,
-    batch: int,
-    norm: Literal["rmsnorm", "layernorm"],
-    precision: Literal["fp32", "bf16"],
-) -> int:
+def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Recipe) -> int:
     from archlab.mad.data import Examples, split_tensors
     from archlab.mad.learner import Objective
 
-    examples = Examples.of(*split_tensors(setting, "train", batch, 0, "cpu"))
-    shape: dict[str, Any] = {"vocab_size": setting.vocab_size, "dim": dim, "backbone": setting.backbone, "norm": norm}
-    recipe = Recipe(batch_size=batch, norm=norm, precision=precision)
+    examples = Examples.of(*split_tensors(setting, "train", recipe.batch_size, 0, "cpu"))
+    shape: dict[str, Any] = {"vocab_size": setting.vocab_size, "dim": dim, "backbone": setting.backbone, "norm": recipe.norm}
     return step_bytes(
         4 * architecture.num_params(length=setting.length, **shape),
         lambda: architecture.build(max_length=setting.length, **shape),
@@ -91,15 +84,14 @@ def fitting_population(trials: list[Trial], num_workers: int) -> int:
 
 
 def _most_expensive(trials: list[Trial]) -> tuple[int, Trial]:
-    """The trial with the highest peak, and that in bytes; of each architecture the largest is looked at."""
+    """The highest peak in bytes, and its trial; of each architecture the trial is looked at that by and large keeps most."""
+
+    def kept(trial: Trial) -> int:  # of each token some 24 widths a layer, and the logits
+        setting = trial.setting
+        batch = min(trial.recipe.batch_size, setting.num_train_examples)
+        return batch * setting.input_length * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)
+
     largest: dict[str, Trial] = {}
-    for trial in sorted(trials, key=_scalars, reverse=True):
+    for trial in sorted(trials, key=kept, reverse=True):
         largest.setdefault(str(trial.architecture), trial)
     return max(((peak_bytes(trial), trial) for trial in largest.values()), key=lambda found: found[0])
-
-
-def _scalars(trial: Trial) -> int:
-    """About what a step of the trial keeps: of each token some 24 widths a layer, and the logits."""
-    setting = trial.setting
-    batch = min(trial.recipe.batch_size, setting.num_train_examples)
-    return batch * setting.input_length * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)

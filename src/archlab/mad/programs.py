@@ -6,7 +6,7 @@ Models that are trained together share their architecture, setting and recipe; l
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,21 +19,17 @@ from archlab.mad.learner import Learner
 
 
 class Program(Protocol):
-    """How a step of one or several learners runs."""
+    """A way to run a step of one or several learners."""
 
     description: str
-    """In a few words, for provenance."""
+    """The way in a few words, for provenance."""
 
     def step(self, batches: Sequence[Tensor]) -> Tensor:
         """Forward, loss, backward and update; nothing waits for the device.
 
-        Args:
-            batches: for every learner, the indices of its batch among its examples.
-
-        Returns:
-            The losses ``(learners,)`` in nats, on the device.
+        Takes for every learner the indices of its batch among its examples; returns losses ``(learners,)`` in nats, on the
+        device.
         """
-        ...
 
 
 class Eager(Program):
@@ -106,11 +102,7 @@ class Captured(Program):
     """A program as one CUDA graph: a step is one launch. Batches of another size run as the program does by itself."""
 
     def __init__(self, program: Program, learners: Sequence[Learner], batch_size: int) -> None:
-        """Capture it.
-
-        Raises:
-            RuntimeError: it does something that a graph cannot hold, such as waiting for the device.
-        """
+        """Capture it; raises RuntimeError if it does what a graph cannot hold, such as waiting for the device."""
         self.program = program
         self.description = f"captured, {program.description}"
         device = learners[0].examples.inputs.device
@@ -161,18 +153,14 @@ def choose_program(learners: Sequence[Learner]) -> Program:
     """The fastest way to train these learners together, measured where there is a choice; they are left as they were."""
     is_cuda = learners[0].examples.inputs.is_cuda
     if len(learners) == 1:
-        return _captured(learners) if is_cuda else Eager(learners)
+        return _capture(Eager(learners), learners) if is_cuda else Eager(learners)
     makers: list[Callable[[Sequence[Learner]], Program]] = [_overlapped if is_cuda else Eager, _stacked]
     times = [_seconds(maker(learners), learners) for maker in makers]
     return makers[times.index(min(times))](learners)
 
 
-def _captured(learners: Sequence[Learner]) -> Program:
-    return _capture(Eager(learners), learners)
-
-
 def _overlapped(learners: Sequence[Learner]) -> Program:
-    return Overlapped([_captured([learner]) for learner in learners])
+    return Overlapped([_capture(Eager([learner]), [learner]) for learner in learners])
 
 
 def _stacked(learners: Sequence[Learner]) -> Program:
@@ -216,7 +204,7 @@ def undone(learners: Sequence[Learner]) -> Iterator[None]:
     """Take steps in between that leave the learners' parameters and optimisers as they were, in place."""
     parameters = [p for learner in learners for p in learner.model.parameters()]
     values = [p.detach().clone() for p in parameters]
-    states = {t: t.clone() for learner in learners for t in _state_tensors(learner.optimizer)}
+    states = {tensor: tensor.clone() for tensor in _state_tensors(learners)}
     try:
         yield
     finally:
@@ -224,13 +212,13 @@ def undone(learners: Sequence[Learner]) -> Iterator[None]:
             for parameter, value in zip(parameters, values, strict=True):
                 parameter.copy_(value)
                 parameter.grad = None
-            for tensor in (t for learner in learners for t in _state_tensors(learner.optimizer)):
+            for tensor in _state_tensors(learners):
                 if tensor in states:
                     tensor.copy_(states[tensor])
                 else:
                     tensor.zero_()  # as every state of AdamW begins
 
 
-def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Any]:
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
+def _state_tensors(learners: Sequence[Learner]) -> list[Tensor]:
+    states = [state for learner in learners for state in learner.optimizer.state.values()]
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]

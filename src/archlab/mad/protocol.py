@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import Count, Natural, NonNegative, Positive, T, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.files import read_text
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
 from archlab.tasks import Task, registry, setting
@@ -227,15 +228,10 @@ def load_protocol(name: str) -> Protocol:
 def protocol_text(name: str) -> str:
     """The YAML of a protocol of the package, or of the user's file; refuses one that is not there."""
     if name.endswith((".yaml", ".yml")):
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "not text in UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "no such file").lower()
-            raise ArchlabError(f"protocol {name}: cannot be read: {reason}") from None
+        return read_text(Path(name), "protocol")
     if name not in protocol_names():
         raise unknown("protocol", name, protocol_names())
-    text: str = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    return text
+    return str((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def parse_protocol(name: str, text: str) -> Protocol:

@@ -84,7 +84,6 @@ class Racing(Policy[Trial, TrialResult]):
 
 
 def rungs(trial: Trial) -> Sequence[int]:
-    """The evaluated steps at which a trial is compared with others of its grid group: the first at or after each
-    fraction."""
+    """The evaluated steps at which a trial is compared with its grid group: the first at or after each fraction."""
     steps = sorted(trial.recipe.evaluation_steps(trial.setting.num_train_examples))
     return sorted({next(step for step in steps if step >= fraction * trial.num_steps) for fraction in RUNGS} - {steps[-1]})

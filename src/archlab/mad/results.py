@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,26 +19,11 @@ if TYPE_CHECKING:
     from archlab.mad.scores import Scores
 
 
-@dataclass(frozen=True)
-class RememberedRun:
-    """A run of a store, with its plan read."""
-
-    run: Run
-    plan: Plan
-
-
 class Results:
     """The results in a store. A context manager; reading changes nothing."""
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        """Open a store.
-
-        Args:
-            location: a path or a database URL.
-
-        Raises:
-            ArchlabError: there is no store.
-        """
+        """Open the store at a path or database URL; refuses a place without one."""
         self._store = TrialStore(location, create=False)
         self.where = self._store.where
         self.unreadable: list[str] = []
@@ -61,33 +46,17 @@ class Results:
 
         results = {record.job: record.result for record in self._records() if record.result is not None}
         rows = []
-        for remembered in self._remembered():
-            run, plan = remembered.run, remembered.plan
+        for run, plan in self._remembered():
+            started = None if run.started is None else datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
+            labels, tasks, seeds = [a.label for a in plan.architectures], list(plan.protocol.tasks), list(plan.protocol.seeds)
             trials = plan.trials()
             done = spending((trial, results.get(trial)) for trial in trials).trials
-            rows.append(
-                {
-                    "number": run.number,
-                    "label": run.label,
-                    "started": _time(run.started),
-                    "protocol": plan.protocol.name,
-                    "architectures": [architecture.label for architecture in plan.architectures],
-                    "tasks": list(plan.protocol.tasks),
-                    "seeds": list(plan.protocol.seeds),
-                    "trials": len(trials),
-                    "done": done,
-                }
-            )
+            rows.append((run.number, run.label, started, plan.protocol.name, labels, tasks, seeds, len(trials), done))
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
         return pd.DataFrame(rows, columns=columns)
 
     def trials(
-        self,
-        *,
-        run: int | str | None = None,
-        architecture: str | None = None,
-        task: str | None = None,
-        status: str | None = None,
+        self, *, run: int | str | None = None, architecture: str | None = None, task: str | None = None, status: str | None = None
     ) -> "pd.DataFrame":
         """One row for each stored trial, oldest first.
 
@@ -103,7 +72,7 @@ class Results:
         if run is not None:
             planned = set(self.plan(run).trials())
             records = [record for record in records if record.job in planned]
-        labels = {str(known): known.label for one in self._remembered() for known in one.plan.architectures}
+        labels = {str(known): known.label for _, plan in self._remembered() for known in plan.architectures}
         rows = [
             _row(record, labels)
             for record in records
@@ -152,9 +121,13 @@ class Results:
         """
         remembered = self._remembered()
         if run is not None:
-            return _named(remembered, run, self.where).plan
-        known = sorted({one.plan.protocol.name for one in remembered})
-        plans = [one.plan for one in remembered if protocol in (None, one.plan.protocol.name)]
+            for noted, plan in reversed(remembered):
+                if run in (noted.number, str(noted.number)) or (noted.label and run == noted.label):
+                    return plan
+            names = [noted.label or str(noted.number) for noted, _ in remembered]
+            raise ArchlabError(f"store {self.where}: {unknown('run', str(run), names)}; `archlab runs` lists them")
+        known = sorted({plan.protocol.name for _, plan in remembered})
+        plans = [plan for _, plan in remembered if protocol in (None, plan.protocol.name)]
         if not plans and protocol is not None and known:
             raise ArchlabError(f"store {self.where} has no run of protocol {protocol!r}, only of {', '.join(known)}")
         if not plans:
@@ -175,23 +148,15 @@ class Results:
     def _records(self) -> list[Record]:
         return self._store.records(unreadable=self.unreadable)
 
-    def _remembered(self) -> list[RememberedRun]:
+    def _remembered(self) -> list[tuple[Run, Plan]]:
+        """The runs and their plans."""
         found = []
         for run in self._store.runs():
             try:
-                found.append(RememberedRun(run, Plan.from_dict(run.plan)))
+                found.append((run, Plan.from_dict(run.plan)))
             except ArchlabError as error:
                 self.unreadable.append(f"store {self.where}: run {run.number} cannot be read: {error}")
         return found
-
-
-def _named(remembered: Sequence[RememberedRun], run: int | str, where: str) -> RememberedRun:
-    """The run with this number, or the latest with this label."""
-    for one in reversed(remembered):
-        if run in (one.run.number, str(one.run.number)) or (one.run.label and run == one.run.label):
-            return one
-    names = [one.run.label or str(one.run.number) for one in remembered]
-    raise ArchlabError(f"store {where}: {unknown('run', str(run), names)}; `archlab runs` lists them")
 
 
 def _chosen(plan: Plan, name: str) -> Any:
@@ -199,10 +164,6 @@ def _chosen(plan: Plan, name: str) -> Any:
         if name in (architecture.label, str(architecture)):
             return architecture
     raise unknown("architecture of the run:", name, [architecture.label for architecture in plan.architectures])
-
-
-def _time(started: float | None) -> str | None:
-    return None if started is None else datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
 
 
 _COLUMNS = (

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.files import read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
 
@@ -59,32 +60,23 @@ def read_specs(
 def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
     """The protocol and the labelled architectures of a study's file; refusals name the file and the field."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not text in UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "no such file").lower()
-        raise ArchlabError(f"study {path}: cannot be read: {reason}") from None
+    text = read_text(path, "study")
     with naming(f"study {path}"):
         file = read_fields(_StudyFile, read_yaml(text))
-        protocol = _protocol(file, path.parent)
+        beside = path.parent / file.protocol
+        is_beside = beside.suffix in (".yaml", ".yml") and beside.exists()
+        protocol = load_protocol(str(beside) if is_beside else file.protocol)
+        if file.tasks is not None:
+            protocol = protocol.with_tasks(file.tasks)
+        if file.settings == "base":
+            protocol = protocol.with_base_settings()
+        if file.seeds is not None:
+            protocol = protocol.with_seeds(range(file.seeds) if isinstance(file.seeds, int) else file.seeds)
+        for key, value in file.set.items():
+            protocol = protocol.with_value(key, value)
         given = file.architectures
         specs = given.values() if isinstance(given, Mapping) else given
         found = [architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs]
         if isinstance(given, Mapping):
             found = [replace(value, name=label) for label, value in zip(given, found, strict=True)]
     return protocol, found
-
-
-def _protocol(file: _StudyFile, folder: Path) -> Protocol:
-    beside = folder / file.protocol
-    is_beside = beside.suffix in (".yaml", ".yml") and beside.exists()
-    protocol = load_protocol(str(beside) if is_beside else file.protocol)
-    if file.tasks is not None:
-        protocol = protocol.with_tasks(file.tasks)
-    if file.settings == "base":
-        protocol = protocol.with_base_settings()
-    if file.seeds is not None:
-        protocol = protocol.with_seeds(range(file.seeds) if isinstance(file.seeds, int) else file.seeds)
-    for key, value in file.set.items():
-        protocol = protocol.with_value(key, value)
-    return protocol

@@ -30,14 +30,7 @@ NUMERICS = MODELS | Numerics(
         "archlab.mad.train:train_together",
         "archlab.mad.trial:Trial.num_steps",
     ),
-    modules=(
-        "archlab.mad.data",
-        "archlab.mad.evaluate",
-        "archlab.mad.learner",
-        "archlab.mad.programs",
-        "archlab.mad.train",
-        "archlab.tasks",
-    ),
+    modules=(*(f"archlab.mad.{name}" for name in ("data", "evaluate", "learner", "programs", "train")), "archlab.tasks"),
     idle=(
         "archlab.mad.programs:_first_line",
         "archlab.mad.train:_LOSSES_READ_EVERY",

@@ -16,11 +16,9 @@ from archlab.store.fingerprint import chosen_kernels
 def environment(device: str = "cpu") -> dict[str, Any]:
     """The machine and the versions that this process computes with.
 
-    Returns:
-        ``host``, ``cpu``, ``gpu`` (None unless ``device`` is ``"cuda"``), ``platform``, the versions of ``python``,
-        ``torch``, ``numpy``, ``archlab`` and ``fla`` (None where it is not installed), ``kernels``: the variables of the
-        environment that choose them (:func:`archlab.store.fingerprint.chosen_kernels`), and ``commit``: archlab's git commit
-        if it runs from a checkout, with ``-dirty`` appended if the package differs from it, else None.
+    ``gpu`` is None unless the device is ``"cuda"``, ``fla`` where it is not installed, and ``commit``, archlab's git commit,
+    where it does not run from a checkout; it ends in ``-dirty`` if the package differs from it. ``kernels`` are the variables
+    of the environment that choose them (:func:`archlab.store.fingerprint.chosen_kernels`).
     """
     return {
         "host": socket.gethostname(),

@@ -7,12 +7,7 @@ SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
-meta = Table(
-    "meta",
-    metadata,
-    Column("name", String(64), primary_key=True),
-    Column("value", Text, nullable=False),
-)
+meta = Table("meta", metadata, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
 
 owners = Table(
     "owners",
@@ -51,9 +46,4 @@ trials = _claimed(
 
 language_models = _claimed("language_models", "run")
 
-runs = Table(
-    "runs",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("plan", JSON, nullable=False),
-)
+runs = Table("runs", metadata, Column("id", Integer, primary_key=True), Column("plan", JSON, nullable=False))

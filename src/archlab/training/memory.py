@@ -21,13 +21,9 @@ def step_bytes(
     """The most bytes that tensors take at once in a training step with AdamW.
 
     The forward and backward pass run on tensors that have shapes and no data; what counts are the storages alive after each
-    operation, and AdamW's two moments. What an operation takes for itself is not seen.
-
-    Args:
-        weights: bytes of the parameters.
-        build: makes the model.
-        loss: computes what is differentiated; brings tensors of its own into the mode by ``mode.from_tensor``.
-        until_error: count what comes before an error instead of raising it: code from elsewhere may need data.
+    operation, and AdamW's two moments beside the bytes of the ``weights``. What an operation takes for itself is not seen. The
+    loss brings tensors of its own into the mode by ``mode.from_tensor``. With ``until_error`` what comes before an error counts
+    instead of raising it: code from elsewhere may need data.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -11,15 +11,10 @@ REPORT_SECONDS = 1.0
 def learning_rate(
     step: int, num_steps: int, schedule: Literal["cosine", "constant", "wsd"], *, warmup: float, final: float, decay: float = 0.0
 ) -> float:
-    """Learning rate of a step as a fraction of the peak.
+    """Learning rate of a step, from 1 on, as a fraction of the peak.
 
-    Args:
-        step: the step, from 1 on.
-        num_steps: steps of the whole training.
-        schedule: course after the warm-up: half a cosine, constant, or stable and then linear (arXiv 2404.06395).
-        warmup: fraction of the steps with linear warm-up.
-        final: learning rate of the last step of cosine and wsd, as a fraction of the peak.
-        decay: fraction of the steps over which wsd decays.
+    After a linear warm-up over a fraction of the steps it follows half a cosine, is constant, or is stable and then linear over
+    the fraction ``decay`` of the steps (wsd, arXiv 2404.06395); cosine and wsd end at ``final``.
     """
     rise = math.floor(warmup * num_steps)
     if step <= rise:
