@@ -35,7 +35,7 @@ def test_state_that_is_not_known_is_told_apart(specs, finding, in_chart):
 
 def test_what_was_spent_says_what_dropping_may_have_cost():
     exact = Spending(
-        trainings=72, trials_started=52, dropped=0, steps=64_000, steps_spent=40_000, flops=5.01e13, flops_spent=3.46e13
+        trials=72, trials_started=52, dropped=0, steps=64_000, steps_spent=40_000, flops=5.01e13, flops_spent=3.46e13
     )
     assert spent(exact) == (
         "20 of 72 trials left out, 0 dropped; 40k of 64k steps and 3.46e+13 of 5.01e+13 FLOPs spent: "
