@@ -15,19 +15,13 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from archlab.mad.runner import run
-from rich.console import Console
 from scipy.stats import kendalltau
 
+import archlab
 from _results import table, write
-from archlab.jobs.local import LocalExecutor
 from archlab.mad.bootstrap import Interval
 from archlab.mad.comparison import rank_agreement
-from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.protocol import Protocol, load_protocol
-from archlab.mad.scores import Scores
-from archlab.mad.store import TrialStore
-from archlab.reports.live import LiveView
 
 ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena", "mamba", "gla"]
 
@@ -38,16 +32,6 @@ def longer(protocol: Protocol, times: int, seeds: int) -> Protocol:
         for name, plan in protocol.tasks.items()
     }
     return replace(protocol, name=f"{protocol.name} x {times}", tasks=tasks, seeds=protocol.seeds[:seeds])
-
-
-def computed(store: TrialStore, plan: Plan, workers: int | None) -> Scores:
-    trials = plan.trials()
-    executor = LocalExecutor(workers)
-    store.remember_run(plan.to_dict())
-    with LiveView(Console(stderr=True), trials, executor.num_workers) as view:
-        run(trials, store, executor, view)
-    executor.shutdown()
-    return score_plan(store, plan)
 
 
 def tau(first: list[float], second: list[float]) -> float:
@@ -70,13 +54,14 @@ def main() -> None:
     protocol = load_protocol(options.protocol)
     if options.tasks:
         protocol = protocol.with_tasks(options.tasks)
-    short_plan = make_plan(protocol, options.architectures)
-    long_plan = replace(short_plan, protocol=longer(protocol, options.longer, options.longer_seeds))
-    with TrialStore(options.store) as store:
-        short, long = (computed(store, plan, options.workers) for plan in (short_plan, long_plan))
+    long_protocol = longer(protocol, options.longer, options.longer_seeds)
+    short, long = (
+        archlab.run(options.architectures, each, store=options.store, race="off", workers=options.workers)
+        for each in (protocol, long_protocol)
+    )
 
     sides = {id(scores): {a.label: a for a in scores.architectures} for scores in (short, long)}
-    labels = [a.label for a in short_plan.architectures]
+    labels = list(sides[id(short)])
     rows = []
     for i, task in enumerate(short.tasks):
         per_seed = np.array([[s.score for s in sides[id(short)][label].tasks[i].settings[0].seeds] for label in labels])
@@ -99,7 +84,7 @@ def main() -> None:
         {
             "tau between seeds": "Kendall's tau-b between the architectures' scores from two seeds, mean over pairs of seeds",
             f"tau with x{options.longer}": f"the same with training {options.longer} times as long "
-            f"({len(long_plan.protocol.seeds)} seeds), with a bootstrap interval",
+            f"({len(long_protocol.seeds)} seeds), with a bootstrap interval",
             "columns of architectures": f"test score in % / after {options.longer} times as many steps",
         },
         rows,

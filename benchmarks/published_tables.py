@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
+import archlab
 from _results import table, write
 from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import percentile_interval
-from archlab.mad.plan import remembered_plan, score_plan
 from archlab.mad.scores import ArchitectureScore, Scores
-from archlab.mad.store import TrialStore
 
 TASKS = (
     "compression",
@@ -98,9 +97,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     options = parser.parse_args()
     try:
-        with TrialStore(options.store, create=False) as store:
-            plan = remembered_plan(store)
-            scores = score_plan(store, plan)
+        with archlab.open(options.store) as store:
+            plan, scores = store.plan(), store.scores()
         ours = counterparts(scores)
     except ArchlabError as error:
         parser.error(str(error))

@@ -13,32 +13,18 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from archlab.mad.runner import run
-from rich.console import Console
 from scipy.stats import kendalltau
 
 import _results
-from archlab.cli.options import narrowed_protocol
+import archlab
+from archlab.cli.options import narrowed
 from archlab.errors import ArchlabError
-from archlab.jobs.local import LocalExecutor
-from archlab.mad.plan import Plan, make_plan, score_plan
+from archlab.mad.plan import make_plan
+from archlab.mad.protocol import load_protocol
 from archlab.mad.racing import Race
 from archlab.mad.scores import Scores
-from archlab.mad.store import TrialStore
-from archlab.reports.live import LiveView
 
 ARCHITECTURES = ["transformer++", "striped-mh-hyena", "mh-hyena", "hyena"]
-
-
-def raced(plan: Plan, race: Race, path: Path, workers: int | None) -> tuple[Scores, float]:
-    """The scores of the plan, and the seconds that its trials took together."""
-    trials = plan.trials()
-    with TrialStore(path) as store, LocalExecutor(workers) as executor:
-        store.remember_run(plan.to_dict())
-        with LiveView(Console(stderr=True), trials, executor.num_workers) as view:
-            run(trials, store, executor, view, race)
-        scores = score_plan(store, plan)
-    return scores, sum(record.result.cpu_seconds for record in scores.records if record.result is not None)
 
 
 def task_scores(scores: Scores, labels: list[str]) -> dict[str, list[float]]:
@@ -61,7 +47,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
     try:
-        protocol = narrowed_protocol(args.protocol, args.tasks, "all", args.grid, args.seeds, args.changes)
+        protocol = narrowed(load_protocol(args.protocol), args.tasks, "all", args.grid, args.seeds, args.changes)
         plan = make_plan(protocol, args.architectures)
     except ArchlabError as error:
         parser.error(str(error))
@@ -69,7 +55,9 @@ def main() -> None:
     exhaustive: dict[str, list[float]] = {}
     rows = []
     for race in reversed(get_args(Race)):
-        scores, seconds = raced(plan, race, args.store.with_name(f"{args.store.name}-{race}.db"), args.workers)
+        path = args.store.with_name(f"{args.store.name}-{race}.db")
+        scores = archlab.run(plan.architectures, protocol, store=path, race=race, workers=args.workers)
+        seconds = sum(record.result.cpu_seconds for record in scores.records if record.result is not None)
         found = task_scores(scores, labels)
         exhaustive = exhaustive or found
         differences = {task: max(abs(a - b) for a, b in zip(found[task], exhaustive[task], strict=True)) for task in found}
@@ -78,7 +66,7 @@ def main() -> None:
         rows.append(
             {
                 "race": race,
-                "trainings": spent.trials_started,
+                "trials": spent.trials_started,
                 "of": spent.trials,
                 "dropped": spent.dropped,
                 "FLOPs": spent.flops_spent,

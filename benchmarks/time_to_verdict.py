@@ -20,17 +20,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from archlab.mad.runner import Event, TrialFinished, run
-
 import _results
-from archlab.mad.plan import remembered_plan
-from archlab.mad.racing import Race
+import archlab
+from archlab.jobs.events import Event, JobFinished
+from archlab.jobs.executor import Executor
+from archlab.jobs.scheduler import run
+from archlab.mad.racing import Race, Racing
 from archlab.mad.scoring import score
 from archlab.mad.store import Record, TrialStore
-from archlab.mad.trial import Trial, TrialResult
+from archlab.mad.trial import Progress, Trial, TrialResult
 
 
-class Replay:
+class Replay(Executor[Trial, Progress, TrialResult]):
     """An executor that knows all results."""
 
     num_workers = 1
@@ -38,9 +39,9 @@ class Replay:
     def __init__(self, results: Mapping[str, TrialResult]) -> None:
         self.results = results
 
-    def submit(self, trials, on_progress, hurdles=None) -> list[Future[TrialResult]]:
+    def submit(self, jobs, on_progress, thresholds=None) -> list[Future[TrialResult]]:
         futures: list[Future[TrialResult]] = []
-        for trial, own in zip(trials, hurdles or [{}] * len(trials), strict=True):
+        for trial, own in zip(jobs, thresholds or [{}] * len(jobs), strict=True):
             futures.append(Future())
             futures[-1].set_result(cut(self.results[trial.key], own))
         return futures
@@ -48,21 +49,15 @@ class Replay:
     def stop(self, future) -> None:
         """Nothing is ever under way."""
 
-    def shutdown(self) -> None:
+    def shutdown(self, grace: float = 0.0) -> None:
         """Nothing is ever under way."""
 
-    def __enter__(self) -> "Replay":
-        return self
 
-    def __exit__(self, *_) -> None:
-        """Nothing to leave behind."""
-
-
-def cut(result: TrialResult, hurdles: Mapping[int, float]) -> TrialResult:
-    """The result as it would be with these hurdles."""
-    for place, point in enumerate(result.curve, start=1):
-        if point.metrics.loss > hurdles.get(point.step, float("inf")) and point.step < result.steps:
-            share = point.step / result.steps
+def cut(result: TrialResult, thresholds: Mapping[int, float]) -> TrialResult:
+    """The result as it would be with these pruning thresholds."""
+    for number, point in enumerate(result.curve, start=1):
+        if point.metrics.loss > thresholds.get(point.step, float("inf")) and point.step < result.steps:
+            fraction = point.step / result.steps
             return replace(
                 result,
                 status="dropped",
@@ -70,23 +65,23 @@ def cut(result: TrialResult, hurdles: Mapping[int, float]) -> TrialResult:
                 solved_step=None,
                 selected_step=point.step,
                 selected=point.metrics,
-                curve=result.curve[:place],
-                cpu_seconds=share * result.cpu_seconds,
-                wall_seconds=share * result.wall_seconds,
+                curve=result.curve[:number],
+                cpu_seconds=fraction * result.cpu_seconds,
+                wall_seconds=fraction * result.wall_seconds,
             )
     return result
 
 
 def replay(trials: list[Trial], results: Mapping[str, TrialResult], race: Race) -> tuple[list[Record], list[TrialResult]]:
-    """What a run with this race would have stored, in the order in which trainings end."""
+    """What a run with this race would have stored, in the order in which trials end."""
     order: list[tuple[str, TrialResult]] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, TrialFinished):
-            order.append((event.trial.key, event.result))
+        if isinstance(event, JobFinished):
+            order.append((event.job.key, event.result))
 
     with TemporaryDirectory() as folder, TrialStore(Path(folder) / "replay.db") as store:
-        run(trials, store, Replay(results), listen, race)
+        run(trials, store, Replay(results), policy=Racing(trials, race), listeners=[listen])
         records = {record.key: record for record in store.records()}
     return [records[key] for key, _ in order], [result for _, result in order]
 
@@ -103,13 +98,14 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="of a finished `archlab run --race off`")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
+    with archlab.open(args.store) as opened:
+        trials = opened.plan().trials()
     with TrialStore(args.store, create=False) as store:
-        trials = remembered_plan(store).trials()
         known = {record.key: record.result for record in store.records(keys=[trial.key for trial in trials])}
     results = {key: result for key, result in known.items() if result is not None}
     lacking = [trial for trial in trials if trial.key not in results]
     if lacking:
-        parser.error(f"{args.store} lacks {len(lacking)} of {len(trials)} trainings of its run: finish it, with --race off")
+        parser.error(f"{args.store} lacks {len(lacking)} of {len(trials)} trials of its run: finish it, with --race off")
     rows, verdict = [], []
     for race in reversed(get_args(Race)):
         records, found = replay(trials, results, race)
@@ -126,10 +122,10 @@ def main() -> None:
         rows.append(
             {
                 "race": race,
-                "trainings": len(records),
+                "trials": len(records),
                 "CPU s": round(seconds[-1]),
                 "FLOPs": flops[-1],
-                "verdict after trainings": since + 1 if reached else "never",
+                "verdict after trials": since + 1 if reached else "never",
                 "verdict, CPU s": round(seconds[since]) if reached else "never",
                 "verdict, FLOPs": flops[since] if reached else "never",
                 "order at the end": " > ".join(ranking(trials, records)),
@@ -137,7 +133,7 @@ def main() -> None:
         )
     print(_results.table(rows))
     command = shlex.join(["python", "benchmarks/time_to_verdict.py", *sys.argv[1:]])
-    settings = {"architectures": len(verdict), "trainings": len(trials), "verdict": " > ".join(verdict)}
+    settings = {"architectures": len(verdict), "trials": len(trials), "verdict": " > ".join(verdict)}
     title = "Time until the ranking is that of the exhaustive run"
     print(_results.write("time-to-verdict", title, command, settings, rows, args.json))
 
