@@ -23,15 +23,6 @@ class CanonConfig(LayerConfig):
     d_conv: Count = 4
 
     @override
-    def num_params(self, dim: int, length: int) -> int:
-        return self.d_conv * dim
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The inputs the convolution looks back on.
-        return (self.d_conv - 1) * dim
-
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return 0
 
@@ -58,12 +49,8 @@ class LIVConfig(CanonConfig):
     d_conv: Count = 3
 
     @override
-    def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + self.d_conv * dim
-
-    @override
     def flops(self, dim: int, length: int) -> int:
-        return 2 * length * self.num_params(dim, length)
+        return 2 * length * (4 * dim * dim + self.d_conv * dim)
 
     @override
     def build(self, dim: int, max_length: int) -> "LIV":

@@ -53,23 +53,10 @@ class DeltaNetConfig(LayerConfig):
         """Entries of the linear maps."""
         return dim * (self._convolved(dim) + self.expand_v * dim + self.heads)
 
-    def _vectors(self, dim: int) -> int:
-        """Parameters outside of linear maps."""
-        return self.d_conv * self._convolved(dim) + self._head(dim)[1]
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return self._weights(dim) + self._vectors(dim)
-
     @override
     def matrix_state(self, dim: int, length: int) -> int:
         keys, values = self._head(dim)
         return self.heads * keys * values
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The matrix of each head, and the inputs the convolution looks back on.
-        return self.matrix_state(dim, length) + (self.d_conv - 1) * self._convolved(dim)
 
     @override
     def flops(self, dim: int, length: int) -> int:
@@ -98,11 +85,6 @@ class GatedDeltaNetConfig(DeltaNetConfig):
         return super()._weights(dim) + dim * (self.expand_v * dim + self.heads)
 
     @override
-    def _vectors(self, dim: int) -> int:
-        # Adds rate and step size of each head's decay.
-        return super()._vectors(dim) + 2 * self.heads
-
-    @override
     def build(self, dim: int, max_length: int) -> "GatedDeltaNet":
         self.validate(dim)
         return GatedDeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
@@ -127,11 +109,6 @@ class KDAConfig(DeltaNetConfig):
     def _weights(self, dim: int) -> int:
         # Adds decays and the output's gate.
         return super()._weights(dim) + self._head(dim)[1] * (3 + self.expand_v) * dim
-
-    @override
-    def _vectors(self, dim: int) -> int:
-        # Adds each head's rate, each channel's step size, and the bias of the gate.
-        return super()._vectors(dim) + self.heads + (1 + self.expand_v) * dim
 
     @override
     def build(self, dim: int, max_length: int) -> "KDA":

@@ -55,12 +55,6 @@ class GatedLinearAttentionConfig(LayerConfig):
         return int(dim * self.expand_k), int(dim * self.expand_v)
 
     @override
-    def num_params(self, dim: int, length: int) -> int:
-        keys, values = self._widths(dim)
-        gate = self.gate_low_rank * (dim + keys) + keys
-        return dim * (2 * keys + 3 * values) + gate + values // self.heads
-
-    @override
     def state_size(self, dim: int, length: int) -> int:
         keys, values = self._widths(dim)
         return keys * values // self.heads
@@ -98,10 +92,6 @@ class HGRN2Config(LayerConfig):
 
     expand_ratio: Divisor = 16
     lower_bound: Annotated[float, at_least(0), below(1)] = 0.0
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + dim
 
     @override
     def state_size(self, dim: int, length: int) -> int:

@@ -34,18 +34,8 @@ class LinearAttentionConfig(LayerConfig):
     normalize: bool = True
 
     @override
-    def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + 2 * FEATURE_MAPS[self.feature_map].num_params(dim // self.heads)
-
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return FEATURE_MAPS[self.feature_map].width(dim // self.heads) * dim
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The matrix of each head and, if normalised, its sum of keys.
-        keys = self.heads * FEATURE_MAPS[self.feature_map].width(dim // self.heads)
-        return self.matrix_state(dim, length) + keys * self.normalize
 
     @override
     def flops(self, dim: int, length: int) -> int:
@@ -90,10 +80,6 @@ class BasedConfig(LayerConfig):
     @override
     def matrix_state(self, dim: int, length: int) -> int:
         return Taylor.width(self.feature_dim) * dim
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        return self.matrix_state(dim, length) + Taylor.width(self.feature_dim) * self.heads
 
     @override
     def flops(self, dim: int, length: int) -> int:

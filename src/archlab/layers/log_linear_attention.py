@@ -32,11 +32,6 @@ class LogLinearAttentionConfig(Mamba2Config):
     paper: ClassVar[str] = "arXiv 2506.04761"
 
     @override
-    def num_params(self, dim: int, length: int) -> int:
-        _, heads, _ = self._sizes(dim)
-        return super().num_params(dim, length) + (dim + 1) * heads * num_levels(length)
-
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         # As Mamba-2, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
@@ -62,10 +57,6 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
     """
 
     paper: ClassVar[str] = "arXiv 2506.04761"
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return super().num_params(dim, length) + (dim + 1) * self.heads * num_levels(length)
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:

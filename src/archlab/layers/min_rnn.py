@@ -33,10 +33,6 @@ class MinGRUConfig(LayerConfig):
         return (self.maps + (self.expand > 1)) * self.expand * dim * dim
 
     @override
-    def state_size(self, dim: int, length: int) -> int:
-        return self.expand * dim
-
-    @override
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * self.num_params(dim, length) + 2 * (length - 1) * self.expand * dim
 

@@ -36,23 +36,12 @@ class MLAConfig(LayerConfig):
     kv_rank: Count = 32
     q_rank: Count = 96
 
-    def _weights(self, dim: int) -> int:
-        down = dim * (self.q_rank + self.kv_rank + self.rope_dim)
-        up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
-        return down + up + self.heads * self.head_dim * dim
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return self._weights(dim) + self.q_rank + self.kv_rank
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # A latent and a rotated key for every token.
-        return length * (self.kv_rank + self.rope_dim)
-
     @override
     def flops(self, dim: int, length: int) -> int:
-        return 2 * length * self._weights(dim) + 4 * length * length * self.heads * (self.head_dim + self.rope_dim)
+        down = dim * (self.q_rank + self.kv_rank + self.rope_dim)
+        up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
+        scores_and_values = 4 * length * length * self.heads * (self.head_dim + self.rope_dim)
+        return 2 * length * (down + up + self.heads * self.head_dim * dim) + scores_and_values
 
     @override
     def build(self, dim: int, max_length: int) -> "MLA":

@@ -10,7 +10,7 @@ from typing_extensions import override
 from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
 from archlab.layers.mlp import ChannelMixer, inner_width
-from archlab.layers.ops.routing import Router, router_params
+from archlab.layers.ops.routing import Router
 from archlab.layers.registry import register
 from archlab.layers.side_by_side import Choice, check_choice
 
@@ -52,10 +52,6 @@ class MoEConfig(ChannelMixer):
     @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, inner=max(1, round(factor * self._units(dim) / self.num)))
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return self._weights(dim) + router_params(dim, self.num)
 
     @override
     def flops(self, dim: int, length: int) -> int:

@@ -49,27 +49,15 @@ class RGLRUConfig(LayerConfig):
     def _inner(self, dim: int) -> int:
         return self.lru_width or self.blocks * -(-4 * dim // (3 * self.blocks))
 
-    def _weights(self, dim: int) -> int:
-        """Entries of the linear maps, those of the two gates within their blocks."""
-        inner = self._inner(dim)
-        return 3 * dim * inner + 2 * inner * inner // self.blocks
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return self._weights(dim) + (self.d_conv + 6) * self._inner(dim) + dim
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The recurrence and the inputs the convolution looks back on.
-        return self._inner(dim) * self.d_conv
-
     @override
     def matrix_state(self, dim: int, length: int) -> int:
         return self._inner(dim)
 
     @override
     def flops(self, dim: int, length: int) -> int:
-        return 2 * length * (self._weights(dim) + (self.d_conv + 1) * self._inner(dim))
+        inner = self._inner(dim)
+        gates = 2 * inner * inner // self.blocks
+        return 2 * length * (3 * dim * inner + gates + (self.d_conv + 1) * inner)
 
     @override
     def build(self, dim: int, max_length: int) -> "RGLRU":

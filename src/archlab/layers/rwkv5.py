@@ -45,30 +45,18 @@ class RWKV5Config(LayerConfig):
             )
 
     def _weights(self, dim: int) -> int:
-        return 5 * dim * dim
-
-    def _mixes(self) -> int:
-        """Mixes of a token with the one before."""
-        return 4
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return self._weights(dim) + (self._mixes() + 4) * dim
+        """Entries of the linear maps, and of the mixes of a token with the one before."""
+        return 5 * dim * dim + 4 * dim
 
     @override
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
 
     @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The matrix of each head, and the last token.
-        return self.matrix_state(dim, length) + dim
-
-    @override
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
-        return 2 * length * (self._weights(dim) + self._mixes() * dim) + self.heads * decayed_linear_attention_flops(*head)
+        return 2 * length * self._weights(dim) + self.heads * decayed_linear_attention_flops(*head)
 
     @override
     def build(self, dim: int, max_length: int) -> nn.Module:
@@ -97,10 +85,6 @@ class RWKV5ChannelMixerConfig(LayerConfig):
         return 0
 
     @override
-    def state_size(self, dim: int, length: int) -> int:
-        return dim
-
-    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, expand=max(1, round(factor * self.expand)))
 
@@ -122,13 +106,8 @@ class RWKV6Config(RWKV5Config):
 
     @override
     def _weights(self, dim: int) -> int:
-        # Adds five mixes and the decays, of low rank.
-        return super()._weights(dim) + 2 * dim * (5 * MIX_RANK + DECAY_RANK)
-
-    @override
-    def _mixes(self) -> int:
-        # Adds that of the decays, and that from which the other five are computed.
-        return super()._mixes() + 2
+        # Adds five mixes and the decays, of low rank; and the mixes of the decays, and from which the other five are computed.
+        return super()._weights(dim) + 2 * dim * (5 * MIX_RANK + DECAY_RANK) + 2 * dim
 
     @override
     def build(self, dim: int, max_length: int) -> "RWKV6":

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig
 from archlab.layers.knobs import Even
-from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
+from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops
 from archlab.layers.ops.long_conv import causal_conv, conv_flops
 from archlab.layers.registry import register
 
@@ -25,10 +25,6 @@ class S4DConfig(LayerConfig):
     state_knob: ClassVar[str] = "d_state"
 
     d_state: Even = 16
-
-    @override
-    def num_params(self, dim: int, length: int) -> int:
-        return diagonal_ssm_params(dim, self.d_state) + 2 * dim * (dim + 1)
 
     @override
     def state_size(self, dim: int, length: int) -> int:

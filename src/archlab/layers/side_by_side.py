@@ -11,7 +11,7 @@ from typing_extensions import override
 from archlab.errors import ArchlabError
 from archlab.fields import Bound, Count
 from archlab.layers.contract import Composite, LayerConfig, Recurrent
-from archlab.layers.ops.routing import Router, router_params
+from archlab.layers.ops.routing import Router
 from archlab.layers.registry import register
 
 State = dict[str, Tensor]
@@ -91,7 +91,8 @@ class ExpertsConfig(Composite):
 
     @override
     def num_params(self, dim: int, length: int) -> int:
-        return self.num * self.layers[0].num_params(dim, length) + router_params(dim, self.num)
+        # A token's scores of the copies take weights and a bias.
+        return self.num * (self.layers[0].num_params(dim, length) + dim + 1)
 
     @property
     @override

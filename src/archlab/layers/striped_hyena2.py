@@ -27,11 +27,10 @@ _MODE_RATES = 0.01, 0.1
 
 
 class _Kernel(NamedTuple):
-    """Sizes of a kernel: its taps, scalars that its step form carries a channel, trainable scalars, FLOPs to evaluate it."""
+    """Sizes of a kernel: its taps, scalars that its step form carries a channel, FLOPs to evaluate it."""
 
     taps: int
     memory: int
-    params: int
     flops: int
 
 
@@ -50,17 +49,8 @@ class _GroupedHyenaConfig(LayerConfig):
     group_size: Divisor = 16
 
     @override
-    def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + 3 * _SHORT_TAPS * dim + dim + dim // self.group_size * self._kernel(length).params
-
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return self._kernel(length).memory * dim
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # States of the kernels and two inputs of the short convolutions.
-        return self.matrix_state(dim, length) + (_SHORT_TAPS - 1) * 3 * dim
 
     @override
     def flops(self, dim: int, length: int) -> int:
@@ -97,7 +87,7 @@ class HyenaSEConfig(_GroupedHyenaConfig):
     @override
     def _kernel(self, length: int) -> _Kernel:
         taps = min(self.kernel_size, length)
-        return _Kernel(taps, memory=taps - 1, params=taps, flops=0)
+        return _Kernel(taps, memory=taps - 1, flops=0)
 
     @override
     def _filter(self, groups: int, max_length: int) -> "ExplicitFilter":
@@ -129,7 +119,7 @@ class HyenaLIConfig(_GroupedHyenaConfig):
 
     @override
     def _kernel(self, length: int) -> _Kernel:
-        return _Kernel(length, memory=self.d_state, params=3 * self.d_state, flops=2 * self.d_state * length)
+        return _Kernel(length, memory=self.d_state, flops=2 * self.d_state * length)
 
     @override
     def _filter(self, groups: int, max_length: int) -> "ModalFilter":
@@ -239,7 +229,7 @@ class GroupedHyena(nn.Module):
 
     def init_state(self, batch_size: int) -> State:
         """The state before the first token."""
-        groups = len(self.filter(1))
+        groups = len(next(self.filter.parameters()))
         memory = self.skip.new_zeros(batch_size, self.memory, groups, len(self.skip) // groups)
         return {"short": self.short_conv.init_state(batch_size), "memory": memory}
 

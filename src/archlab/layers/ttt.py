@@ -37,17 +37,8 @@ class TTTLinearConfig(LayerConfig):
         return dim * (dim // self.heads + 1)
 
     @override
-    def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + self._inner(dim) + self.heads * (dim + 1) + 4 * dim + self.mini_batch
-
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
-
-    @override
-    def state_size(self, dim: int, length: int) -> int:
-        # The linear models, and their gradients since the mini-batch began.
-        return 2 * self._inner(dim)
 
     @override
     def flops(self, dim: int, length: int) -> int:
