@@ -43,7 +43,6 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, dim)``; any length of at least 1."""
         length = x_bld.shape[1]
         window = self.window if self.window is not None and self.window < length else None
         if window is None and self._is_narrow(x_bld):
@@ -73,7 +72,6 @@ class Attention(nn.Module):
         return projected.view(batch, length, dim)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Empty key and value buffers ``(batch, kv_heads, buffer_length, head_dim)`` and the position ``(batch,)``."""
         weight = self.qkv.weight
         buffer = weight.new_zeros(batch_size, self.kv_heads, self.buffer_length, self.head_dim)
         return {"k": buffer, "v": buffer.clone(), "position": torch.zeros(batch_size, dtype=torch.int64, device=weight.device)}
@@ -142,7 +140,6 @@ class AttentionConfig(LayerConfig):
     def state_size(self, dim: int, length: int) -> int:
         return 2 * self._visible(length) * self._kv_dim(dim)
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         window = self._visible(length)
         pairs = length * length if window == length else scored_pairs(length, window, dim // self.heads)
@@ -154,7 +151,6 @@ class AttentionConfig(LayerConfig):
             return None
         return 8.0 * length * dim**2 + 4.0 * length**2 * dim + 2.0 * length**2 * self.heads
 
-    @override
     def build(self, dim: int, max_length: int) -> Attention:
         self.validate(dim)
         return Attention(dim, self.heads, self.key_value_heads(), self.visible_window(), self._visible(max_length))

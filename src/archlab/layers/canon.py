@@ -26,13 +26,11 @@ class CanonConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return 0
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         # The taps on earlier tokens; that on the token itself scales it, as a gate does.
         lags = min(self.d_conv, length) - 1
         return dim * lags * (2 * length - lags - 1)
 
-    @override
     def build(self, dim: int, max_length: int) -> nn.Module:
         return Canon(dim, self.d_conv)
 
@@ -48,11 +46,9 @@ class LIVConfig(CanonConfig):
 
     d_conv: Count = 3
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * (4 * dim * dim + self.d_conv * dim)
 
-    @override
     def build(self, dim: int, max_length: int) -> "LIV":
         return LIV(dim, self.d_conv)
 
@@ -65,16 +61,13 @@ class Canon(nn.Module):
         self.conv = ShortConv(dim, d_conv, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         out: Tensor = x_bld + self.conv(x_bld)
         return out
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """An empty convolution window (B, K - 1, D)."""
         return {"conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         y_bd, conv = self.conv.step(x_bd, state["conv"])
         return x_bd + y_bd, {"conv": conv}
 
@@ -89,17 +82,14 @@ class LIV(nn.Module):
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         b_bld, c_bld, u_bld = self.in_proj(x_bld).chunk(3, -1)
         out: Tensor = self.out_proj(c_bld * self.conv(b_bld * u_bld))
         return out
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """An empty convolution window (B, K - 1, D)."""
         return {"conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         b_bd, c_bd, u_bd = self.in_proj(x_bd).chunk(3, -1)
         y_bd, conv = self.conv.step(b_bd * u_bd, state["conv"])
         return self.out_proj(c_bd * y_bd), {"conv": conv}

@@ -58,13 +58,11 @@ class DeltaNetConfig(LayerConfig):
         keys, values = self._head(dim)
         return self.heads * keys * values
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         head = *self._head(dim), length, chunk_size(*self._head(dim), length)
         mixing = self.heads * delta_rule_flops(*head, self._decay_dim(dim))
         return 2 * length * (self._weights(dim) + self.d_conv * self._convolved(dim)) + mixing
 
-    @override
     def build(self, dim: int, max_length: int) -> "DeltaNet":
         self.validate(dim)
         return DeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
@@ -84,7 +82,6 @@ class GatedDeltaNetConfig(DeltaNetConfig):
         # Adds the gate of the output and the decays.
         return super()._weights(dim) + dim * (self.expand_v * dim + self.heads)
 
-    @override
     def build(self, dim: int, max_length: int) -> "GatedDeltaNet":
         self.validate(dim)
         return GatedDeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
@@ -110,7 +107,6 @@ class KDAConfig(DeltaNetConfig):
         # Adds decays and the output's gate.
         return super()._weights(dim) + self._head(dim)[1] * (3 + self.expand_v) * dim
 
-    @override
     def build(self, dim: int, max_length: int) -> "KDA":
         self.validate(dim)
         return KDA(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
@@ -155,7 +151,6 @@ class DeltaNet(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         q, k, v, beta, log_decay = self._project(x_bld, self.conv(self.qkv_proj(x_bld)))
         chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
         with no_autocast(x_bld):
@@ -163,13 +158,11 @@ class DeltaNet(nn.Module):
         return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, heads, keys a head, values a head) and an empty convolution window (B, K - 1, C)."""
         keys, _, values = (width // self.heads for width in self.split)
         matrix = self.qkv_proj.weight.new_zeros(batch_size, self.heads, keys, values)
         return {"kv": matrix, "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         qkv, conv = self.conv.step(self.qkv_proj(x_bd), state["conv"])
         q, k, v, beta, log_decay = self._project(x_bd, qkv)
         kv = log_decay.exp()[..., None] * state["kv"]

@@ -59,14 +59,12 @@ class GatedLinearAttentionConfig(LayerConfig):
         keys, values = self._widths(dim)
         return keys * values // self.heads
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         keys, values = self._widths(dim)
         projections = dim * (2 * keys + 3 * values) + self.gate_low_rank * (dim + keys)
         head = keys // self.heads, values // self.heads
         return 2 * length * projections + self.heads * decayed_linear_attention_flops(*head, length, chunk_size(*head, length))
 
-    @override
     def build(self, dim: int, max_length: int) -> "GatedLinearAttention":
         self.validate(dim)
         return GatedLinearAttention(dim, self.heads, *self._widths(dim), self.gate_low_rank, self.gate_logit_normalizer)
@@ -97,13 +95,11 @@ class HGRN2Config(LayerConfig):
     def state_size(self, dim: int, length: int) -> int:
         return dim * self.expand_ratio
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         head = self.expand_ratio, self.expand_ratio, length
         mixing = dim // self.expand_ratio * decayed_linear_attention_flops(*head, chunk_size(*head))
         return 8 * length * dim * dim + mixing
 
-    @override
     def build(self, dim: int, max_length: int) -> "HGRN2":
         self.validate(dim)
         return HGRN2(dim, self.expand_ratio, self.lower_bound)
@@ -128,18 +124,15 @@ class DecayingStates(nn.Module, ABC):
         """Norm, gate if there is one, and last projection of the heads' outputs (..., heads, width)."""
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         q, k, v, log_decay = self._project(x_bld)
         with no_autocast(x_bld):
             mixed = decayed_linear_attention(q, k, v, log_decay, chunk_size(q.shape[-1], v.shape[-1], x_bld.shape[1]))
         return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, heads, keys a head, values a head)."""
         return {"kv": self.out_proj.weight.new_zeros(batch_size, *self.shape)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v, log_decay = self._project(x_bd)
         kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
         return self._read_out(x_bd, (q[..., None] * kv).sum(-2)), {"kv": kv}
@@ -165,13 +158,11 @@ class GatedLinearAttention(DecayingStates):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, gain=2**-2.5)
 
-    @override
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads = (*x.shape[:-1], self.heads, -1)
         q, k, v, gate = (at_least_float32(p(x)).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj, self.decay_proj))
         return q * q.shape[-1] ** -0.5, k, v, F.logsigmoid(gate) / self.gate_logit_normalizer
 
-    @override
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         out: Tensor = self.out_proj(self.norm(mixed).flatten(-2).to(x.dtype) * F.silu(self.g_proj(x)))
         return out
@@ -191,7 +182,6 @@ class HGRN2(DecayingStates):
         self.q_proj, self.f_proj, self.i_proj, self.out_proj = (nn.Linear(dim, dim, bias=False) for _ in range(4))
         self.norm = nn.RMSNorm(dim, eps=NORM_EPS)
 
-    @override
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         projected = (at_least_float32(proj(x)) for proj in (self.q_proj, self.f_proj, self.i_proj))
         q, gate, v = (t.view(*x.shape[:-1], -1, self.head_dim) for t in projected)
@@ -201,7 +191,6 @@ class HGRN2(DecayingStates):
         # 1 - f from the other side of the sigmoid: near f = 1 a difference would have no digits left.
         return F.silu(q) * self.head_dim**-0.5, (1 - self.lower_bound) * torch.sigmoid(-gate), v, log_decay
 
-    @override
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         out: Tensor = self.out_proj(self.norm(mixed.flatten(-2)).to(x.dtype))
         return out

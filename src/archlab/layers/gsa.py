@@ -40,13 +40,11 @@ class GSAConfig(LayerConfig):
     def state_size(self, dim: int, length: int) -> int:
         return 2 * dim * self.num_slots
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         head = dim // self.heads, self.num_slots, length
         one_pass = decayed_linear_attention_flops(*head, chunk_size(*head))
         return 2 * length * dim * (4 * dim + self.heads * self.num_slots) + 2 * self.heads * one_pass
 
-    @override
     def build(self, dim: int, max_length: int) -> "GSA":
         self.validate(dim)
         return GSA(dim, self.heads, self.num_slots, self.gate_logit_normalizer)
@@ -82,7 +80,6 @@ class GSA(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         q, k, v, taken, log_decay = self._project(x_bld)
         chunk = chunk_size(k.shape[-1], self.num_slots, x_bld.shape[1])
         with no_autocast(x_bld):
@@ -97,7 +94,6 @@ class GSA(nn.Module):
         return {"k": keys, "v": keys.transpose(2, 3).clone()}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v, taken, log_decay = self._project(x_bd)
         decay = log_decay.exp()
         keys = state["k"] * decay[..., None, :] + k[..., None] * taken[..., None, :]

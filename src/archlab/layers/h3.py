@@ -42,14 +42,12 @@ class H3Config(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * self.head_dim * self.d_state
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         heads, mapped = dim // self.head_dim, 2 * length * dim * (4 * dim + self.d_conv)
         if _through_states(self.d_state, length):
             return mapped + heads * scalar_decayed_linear_attention_flops(2 * self.head_dim, self.head_dim, length, CHUNK)
         return mapped + diagonal_ssm_kernel_flops(heads, self.d_state, length) + conv_heads_flops(dim, heads, length)
 
-    @override
     def build(self, dim: int, max_length: int) -> "H3":
         self.validate(dim)
         return H3(dim, self.head_dim, self.d_state, self.d_conv)
@@ -76,7 +74,6 @@ class H3(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         q_bld, k_bld, v_bld = self.qkv_proj(x_bld).chunk(3, -1)
         k_bld = self.shift(k_bld) + self.shift_skip * k_bld
         q_blhd, k_blhd, v_blhe = (t.view(*t.shape[:2], -1, self.head_dim) for t in (q_bld, k_bld, v_bld))
@@ -100,11 +97,9 @@ class H3(nn.Module):
         return y_blhe.to(v_blhe.dtype)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero states (B, head dim, head dim, heads, 2, N / 2) and an empty window of keys (B, K - 1, D)."""
         return {"ssm": self.ssm.init_state(batch_size, self.head_dim, self.head_dim), "shift": self.shift.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         q_bd, k_bd, v_bd = self.qkv_proj(x_bd).chunk(3, -1)
         shifted_bd, shift = self.shift.step(k_bd, state["shift"])
         q_bdh, k_bdh, v_beh = (t.view(len(x_bd), -1, self.head_dim).mT for t in (q_bd, shifted_bd + self.shift_skip * k_bd, v_bd))

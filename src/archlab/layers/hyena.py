@@ -56,7 +56,6 @@ class _HyenaConfig(LayerConfig):
                 f" divisible by {self.proj_groups}; proj_groups=1 always fits"
             )
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         inner, filters = self._sizes(dim)
         projected = _NUM_PROJECTIONS * inner
@@ -93,7 +92,6 @@ class HyenaConfig(_HyenaConfig):
     filter_order: Count = 4
     filter: Literal["implicit", "rtf"] = "implicit"
 
-    @override
     def _sizes(self, dim: int) -> tuple[int, int]:
         return self.inner_factor * dim, self.inner_factor * dim
 
@@ -102,7 +100,6 @@ class HyenaConfig(_HyenaConfig):
         # The filtered signal, or the rational kernel's recurrence.
         return _FILTERS[self.filter].memory(length, self.filter_order) * self.inner_factor * dim
 
-    @override
     def _conv_flops(self, dim: int, length: int) -> int:
         return conv_flops(self.inner_factor * dim, length, length)
 
@@ -113,7 +110,6 @@ class HyenaConfig(_HyenaConfig):
         long = 10 * length * math.log2(length) * inner + 4 * length * inner
         return 6 * length * dim * inner / self.proj_groups + 18 * length * inner + filters + long + 2 * length * dim * inner
 
-    @override
     def build(self, dim: int, max_length: int) -> "Hyena":
         return Hyena(dim, self.inner_factor * dim, max_length, self.proj_groups, self.filter_order, self.filter)
 
@@ -141,7 +137,6 @@ class MultiHeadHyenaConfig(_HyenaConfig):
     filter_order: Count = 2
     filter: Literal["implicit", "rtf"] = "implicit"
 
-    @override
     def _sizes(self, dim: int) -> tuple[int, int]:
         return dim, self.heads
 
@@ -150,7 +145,6 @@ class MultiHeadHyenaConfig(_HyenaConfig):
         # Keys and values, or the rational kernel's recurrence for their products.
         return self.filter_order * dim * dim // self.heads if self.filter == "rtf" else (length - 1) * 2 * dim
 
-    @override
     def _conv_flops(self, dim: int, length: int) -> int:
         return conv_heads_flops(dim, self.heads, length)
 
@@ -160,7 +154,6 @@ class MultiHeadHyenaConfig(_HyenaConfig):
         long = 10 * length * math.log2(length) * dim**2 / self.heads + 4 * length * dim**2 / self.heads
         return 6 * length * dim**2 / self.proj_groups + 18 * length * dim + filters + long + 2 * length * dim**2
 
-    @override
     def build(self, dim: int, max_length: int) -> "MultiHeadHyena":
         module = RationalMultiHeadHyena if self.filter == "rtf" else MultiHeadHyena
         return module(dim, max_length, self)
@@ -225,18 +218,15 @@ class Hyena(HyenaBlock):
         super().__init__(dim, inner, inner, max_length, groups, filter_order, filter)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         return self.read_out(gated_long_conv(self.project(x_bld), *self.short_kernel(), self.kernel(x_bld.shape[1])))
 
     def init_state(self, batch_size: int) -> State:
-        """The state before the first token."""
         return {
             "short": self.skip.new_zeros(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
             "signal": self.skip.new_zeros(batch_size, self.memory, len(self.skip)),
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])
         y_bc, memory = self.filter_step(x1_bc * v_bc, state["signal"])
         return self.out_proj(x0_bc * y_bc), {"short": short_bkc, "signal": memory}
@@ -250,14 +240,12 @@ class MultiHeadHyena(HyenaBlock):
         self.heads = config.heads
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         qvk_cbl = tied_short_conv(self.project(x_bld), *self.short_kernel())
         q_hdbl, v_hebl, k_hdbl = qvk_cbl.view(3, self.heads, -1, *qvk_cbl.shape[1:])
         y_hebl = causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.kernel(x_bld.shape[1]))
         return self.read_out(y_hebl.flatten(0, 1))
 
     def init_state(self, batch_size: int) -> State:
-        """The state before the first token."""
         history = (self.max_length - 1, self.out_proj.in_features)
         return {
             "short": self.skip.new_zeros(batch_size, KERNEL_SIZE - 1, self.in_proj.out_features),
@@ -266,7 +254,6 @@ class MultiHeadHyena(HyenaBlock):
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         q_bc, v_bc, k_bc, short_bkc = self.project_step(x_bd, state["short"])
         keys_blc = torch.cat([state["keys"], k_bc[:, None]], dim=1)
         values_blc = torch.cat([state["values"], v_bc[:, None]], dim=1)

@@ -54,7 +54,6 @@ class HyenaExpertsConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return (length - 1) * self._channels(dim)
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return self._flops(dim, length, self._channels(dim))
 
@@ -76,7 +75,6 @@ class HyenaExpertsConfig(LayerConfig):
         filters = self.filter_order * length * inner
         return 6 * length * dim * inner + 18 * length * inner + filters + long + 2 * length * dim * (width + self.num)
 
-    @override
     def build(self, dim: int, max_length: int) -> "HyenaExperts":
         return HyenaExperts(dim, max_length, self)
 

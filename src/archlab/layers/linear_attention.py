@@ -37,7 +37,6 @@ class LinearAttentionConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return FEATURE_MAPS[self.feature_map].width(dim // self.heads) * dim
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         head = dim // self.heads
         features = FEATURE_MAPS[self.feature_map]
@@ -45,7 +44,6 @@ class LinearAttentionConfig(LayerConfig):
         mixing = linear_attention_flops(width, head, length, chunk_size(width, head, length))
         return 8 * dim * dim * length + self.heads * (2 * features.flops(head) * length + mixing)
 
-    @override
     def build(self, dim: int, max_length: int) -> "LinearAttention":
         self.validate(dim)
         return LinearAttention(dim, self.heads, dim // self.heads, self.feature_map, self.normalize)
@@ -81,12 +79,10 @@ class BasedConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return Taylor.width(self.feature_dim) * dim
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         head = Taylor.width(self.feature_dim), dim // self.heads, length
         return 2 * length * self.num_params(dim, length) + self.heads * linear_attention_flops(*head, chunk_size(*head))
 
-    @override
     def build(self, dim: int, max_length: int) -> "LinearAttention":
         self.validate(dim)
         return LinearAttention(dim, self.heads, self.feature_dim, feature_map="taylor", normalize=True)
@@ -123,7 +119,6 @@ class LinearAttention(nn.Module):
         return at_least_float32(q), at_least_float32(k), at_least_float32(self.v_proj(x).view(heads))
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         batch, length, _ = x_bld.shape
         q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in self._project(x_bld))
         with no_autocast(x_bld):
@@ -134,7 +129,6 @@ class LinearAttention(nn.Module):
         return out
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, heads, features, width) and, if normalised, sums of keys (B, heads, features)."""
         weight = self.v_proj.weight
         head = weight.shape[0] // self.heads
         state = {"kv": weight.new_zeros(batch_size, self.heads, self.features, head)}
@@ -143,7 +137,6 @@ class LinearAttention(nn.Module):
         return state
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         q, k, v = self._project(x_bd)
         new = {"kv": state["kv"] + k[..., None] * v[..., None, :]}
         mixed = (q[..., None] * new["kv"]).sum(-2)

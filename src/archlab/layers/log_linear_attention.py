@@ -36,14 +36,12 @@ class LogLinearAttentionConfig(Mamba2Config):
         # As Mamba-2, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         inner, heads, convolved = self._sizes(dim)
         weights = dim * (2 * inner + convolved + heads * (1 + num_levels(length))) + self.d_conv * convolved
         head = self.d_state, self.headdim, length
         return 2 * length * weights + heads * fenwick_linear_attention_flops(*head, chunk_size(*head))
 
-    @override
     def build(self, dim: int, max_length: int) -> "LogLinearAttention":
         self.validate(dim)
         return LogLinearAttention(dim, self.expand * dim, self.headdim, self.d_state, self.d_conv, num_levels(max_length))
@@ -63,13 +61,11 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
         # As Gated DeltaNet, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         head = *self._head(dim), length
         weights = self._weights(dim) + self.d_conv * self._convolved(dim) + dim * self.heads * num_levels(length)
         return 2 * length * weights + self.heads * fenwick_delta_rule_flops(*head, chunk_size(*head))
 
-    @override
     def build(self, dim: int, max_length: int) -> "LogLinearGatedDeltaNet":
         self.validate(dim)
         knobs = self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval

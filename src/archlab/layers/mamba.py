@@ -46,7 +46,6 @@ class MambaConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return self.expand * dim * self.d_state
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         inner, rank = self._sizes(dim)
         projections = 3 * dim * inner + inner * (rank + 2 * self.d_state) + rank * inner
@@ -60,7 +59,6 @@ class MambaConfig(LayerConfig):
         projections = 4.0 * length * dim * inner + 2 * length * dim * inner
         return projections + 2 * self.d_conv * length * inner + selection + 2 * length * inner * self.d_state
 
-    @override
     def build(self, dim: int, max_length: int) -> "Mamba":
         inner, rank = self._sizes(dim)
         return Mamba(dim, inner, rank, self.d_state, self.d_conv)
@@ -100,14 +98,12 @@ class Mamba2Config(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return self.expand * dim * self.d_state
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         inner, heads, convolved = self._sizes(dim)
         weights = dim * (2 * inner + convolved + heads) + self.d_conv * convolved
         head = self.d_state, self.headdim, length
         return 2 * length * weights + heads * scalar_decayed_linear_attention_flops(*head, chunk_size(*head))
 
-    @override
     def build(self, dim: int, max_length: int) -> "Mamba2":
         self.validate(dim)
         return Mamba2(dim, self.expand * dim, self.headdim, self.d_state, self.d_conv)
@@ -143,7 +139,6 @@ class Mamba(nn.Module):
         return dt, b, c
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         x_blc, z_blc = self.in_proj(x_bld).chunk(2, dim=-1)
         x_blc = F.silu(self.conv(x_blc))
         dt_blc, b_bln, c_bln = self._selection(x_blc)
@@ -154,12 +149,10 @@ class Mamba(nn.Module):
         return out
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero states (B, N, C) and an empty convolution window (B, K - 1, C)."""
         inner, d_state = self.A_log.shape
         return {"ssm": self.A_log.new_zeros(batch_size, d_state, inner), "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         x_bc, z_bc = self.in_proj(x_bd).chunk(2, dim=-1)
         x_bc, conv = self.conv.step(x_bc, state["conv"])
         x_bc = F.silu(x_bc)
@@ -207,7 +200,6 @@ class Mamba2(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         z, xbc, dt = self.in_proj(x_bld).split(self.in_split, dim=-1)
         c, b, x, dt, log_decay = self._heads(self.conv(xbc), dt)
         with no_autocast(x_bld):
@@ -215,13 +207,11 @@ class Mamba2(nn.Module):
         return self._read_out(y, x, z)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, H, N, P) and an empty convolution window (B, K - 1, C)."""
         inner, d_state, _ = self.conv_split
         matrix = self.A_log.new_zeros(batch_size, self.heads, d_state, inner // self.heads)
         return {"ssm": matrix, "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         z, xbc, dt = self.in_proj(x_bd).split(self.in_split, dim=-1)
         xbc, conv = self.conv.step(xbc, state["conv"])
         c, b, x, dt, log_decay = self._heads(xbc, dt)

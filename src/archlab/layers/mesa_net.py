@@ -40,14 +40,12 @@ class MesaNetConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return 2 * dim * dim // self.heads
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
         systems = 2 * (length - 1) * width**2 + length * (2 * width**3 // 3 + 2 * width**2)
         read_out = scalar_decayed_linear_attention_flops(width, width, length, chunk_size(width, width, length))
         return 2 * length * dim * (4 * dim + 2 * self.heads + 2 * self.d_conv) + self.heads * (systems + read_out)
 
-    @override
     def build(self, dim: int, max_length: int) -> "MesaNet":
         self.validate(dim)
         return MesaNet(dim, self.heads, self.d_conv)
@@ -92,7 +90,6 @@ class MesaNet(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         q, k, v, log_decay, rate = self._project(x_bld, self.conv(self.qk_proj(x_bld)))
         with no_autocast(x_bld):
             written, chunk = rate * k, chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
@@ -101,12 +98,10 @@ class MesaNet(nn.Module):
         return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, heads, width, width) of keys and of values, and an empty convolution window (B, K - 1, C)."""
         matrices = self.ridge.new_zeros(2, batch_size, self.heads, *[self.ridge.shape[1]] * 2)
         return {"kk": matrices[0], "kv": matrices[1], "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         qk, conv = self.conv.step(self.qk_proj(x_bd), state["conv"])
         q, k, v, log_decay, rate = self._project(x_bd, qk)
         decay, written = log_decay.exp()[..., None], (rate * k)[..., None]

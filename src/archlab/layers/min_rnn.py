@@ -32,11 +32,9 @@ class MinGRUConfig(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         return (self.maps + (self.expand > 1)) * self.expand * dim * dim
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * self.num_params(dim, length) + 2 * (length - 1) * self.expand * dim
 
-    @override
     def build(self, dim: int, max_length: int) -> "MinGRU":
         return MinGRU(dim, self.expand * dim, self.maps)
 
@@ -50,7 +48,6 @@ class MinLSTMConfig(MinGRUConfig):
 
     maps: ClassVar[int] = 3
 
-    @override
     def build(self, dim: int, max_length: int) -> "MinLSTM":
         return MinLSTM(dim, self.expand * dim, self.maps)
 
@@ -79,7 +76,6 @@ class MinGRU(nn.Module):
         return keep, take * torch.where(candidate >= 0, candidate + 0.5, torch.sigmoid(candidate))
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         decay_blw, inputs_blw = self._recurrence(x_bld)
         with no_autocast(x_bld):
             h_lbw = diagonal_scan(decay_blw.transpose(0, 1), inputs_blw.transpose(0, 1))
@@ -87,11 +83,9 @@ class MinGRU(nn.Module):
         return out
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero states (B, W)."""
         return {"h": self.in_proj.weight.new_zeros(batch_size, self.inner)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         decay_bw, inputs_bw = self._recurrence(x_bd)
         h_bw = decay_bw * state["h"] + inputs_bw
         return self.out_proj(h_bw), {"h": h_bw}
@@ -103,7 +97,6 @@ class MinLSTM(MinGRU):
     All else as :class:`MinGRU`.
     """
 
-    @override
     def _mix(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         forget, write, candidate = projected.chunk(3, -1)
         # f / (f + i) without the quotient, which is 0 / 0 where both gates are closed.

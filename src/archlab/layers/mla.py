@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig
@@ -36,14 +35,12 @@ class MLAConfig(LayerConfig):
     kv_rank: Count = 32
     q_rank: Count = 96
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         down = dim * (self.q_rank + self.kv_rank + self.rope_dim)
         up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
         scores_and_values = 4 * length * length * self.heads * (self.head_dim + self.rope_dim)
         return 2 * length * (down + up + self.heads * self.head_dim * dim) + scores_and_values
 
-    @override
     def build(self, dim: int, max_length: int) -> "MLA":
         # ``max_length`` bounds the step form's buffer only.
         return MLA(dim, self, max_length)
@@ -81,7 +78,6 @@ class MLA(nn.Module):
         return q, q_rotated, self.kv_norm(at_least_float32(latent)), k_rotated
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, dim)``; any length of at least 1."""
         q, q_rotated, latent, k_rotated = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device))
         k, v = (t.view(*t.shape[:2], self.heads, -1) for t in self.kv_up(latent).chunk(2, -1))
         q, k = torch.cat([q, q_rotated], -1), torch.cat([k, k_rotated[:, :, None].expand_as(q_rotated)], -1)
@@ -93,7 +89,6 @@ class MLA(nn.Module):
         return projected
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Empty latents and rotated keys, side by side (B, buffer_length, R + width), and the position (B)."""
         weight = self.kv_up.weight
         buffer = weight.new_zeros(batch_size, self.buffer_length, sum(self.latents))
         return {"latent": buffer, "position": torch.zeros(batch_size, dtype=torch.int64, device=weight.device)}

@@ -23,7 +23,6 @@ class MLP(nn.Module):
         self.down = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
         out: Tensor = self.down(F.gelu(self.up(x_bld), approximate="tanh"))
         return out
 
@@ -38,7 +37,6 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
         out: Tensor = self.down(F.silu(self.gate(x_bld)) * self.up(x_bld))
         return out
 
@@ -57,7 +55,6 @@ class ChannelMixer(LayerConfig):
     def state_size(self, dim: int, length: int) -> int:
         return 0
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * self.num_params(dim, length)
 
@@ -89,7 +86,6 @@ class MLPConfig(ChannelMixer):
     def num_params(self, dim: int, length: int) -> int:
         return 2 * dim * self._inner(dim)
 
-    @override
     def build(self, dim: int, max_length: int) -> MLP:
         self.validate(dim)
         return MLP(dim, self._inner(dim))
@@ -120,7 +116,6 @@ class SwiGLUConfig(ChannelMixer):
     def paper_flops(self, dim: int, length: int) -> float:
         return 2.0 * length * self.num_params(dim, length)
 
-    @override
     def build(self, dim: int, max_length: int) -> SwiGLU:
         self.validate(dim)
         return SwiGLU(dim, self._inner(dim))

@@ -35,13 +35,11 @@ class MLSTMConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // (2 * self.heads)
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         keys, values = dim // self.heads // 2, dim // self.heads
         mixing = scalar_decayed_linear_attention_flops(keys, values + 1, length, chunk_size(keys, values, length))
         return 2 * length * dim * (4 * dim + 2 * self.heads) + self.heads * mixing
 
-    @override
     def build(self, dim: int, max_length: int) -> "MLSTM":
         self.validate(dim)
         return MLSTM(dim, self.heads)

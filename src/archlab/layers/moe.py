@@ -53,7 +53,6 @@ class MoEConfig(ChannelMixer):
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, inner=max(1, round(factor * self._units(dim) / self.num)))
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * (self._weights(dim) + dim * self.num)
 
@@ -66,7 +65,6 @@ class MoEConfig(ChannelMixer):
     def paper_flops(self, dim: int, length: int) -> float:
         return float(self.active_flops(dim, length))
 
-    @override
     def build(self, dim: int, max_length: int) -> "MoE":
         return MoE(dim, self._units(dim), self)
 
@@ -83,7 +81,6 @@ class MoE(nn.Module):
         self.down = nn.Linear(units, dim * config.num if config.reference else dim, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
         weights_ble = self.router(x_bld)
         hidden_blu = self.up(x_bld) * F.gelu(self.gate(x_bld), approximate="tanh")
         if self.reference:

@@ -41,13 +41,11 @@ class RetNetConfig(LayerConfig):
     def state_size(self, dim: int, length: int) -> int:
         return self.expand_v * dim * dim // self.heads
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         head = dim // self.heads, self.expand_v * dim // self.heads, length
         mixing = self.heads * scalar_decayed_linear_attention_flops(*head, chunk_size(*head))
         return 2 * length * self.num_params(dim, length) + mixing
 
-    @override
     def build(self, dim: int, max_length: int) -> "RetNet":
         self.validate(dim)
         return RetNet(dim, self.heads, self.expand_v * dim)
@@ -89,7 +87,6 @@ class RetNet(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         q, k, v = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device))
         log_decay = self._log_decay(k).expand(k.shape[:3])
         with no_autocast(x_bld):
@@ -98,14 +95,12 @@ class RetNet(nn.Module):
         return self._read_out(x_bld, mixed)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, H, K, V), and the position (B)."""
         weight = self.q_proj.weight
         keys, values = len(weight) // self.heads, len(self.v_proj.weight) // self.heads
         position = torch.zeros(batch_size, dtype=torch.int64, device=weight.device)
         return {"kv": weight.new_zeros(batch_size, self.heads, keys, values), "position": position}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         # The tokens of a step lie along the position axis while they are projected: (1, B, H, width).
         q, k, v = (t[0] for t in self._project(x_bd[None], state["position"]))
         kv = self._log_decay(k).exp()[:, None, None] * state["kv"] + k[..., None] * v[..., None, :]

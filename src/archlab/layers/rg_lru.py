@@ -53,13 +53,11 @@ class RGLRUConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return self._inner(dim)
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         inner = self._inner(dim)
         gates = 2 * inner * inner // self.blocks
         return 2 * length * (3 * dim * inner + gates + (self.d_conv + 1) * inner)
 
-    @override
     def build(self, dim: int, max_length: int) -> "RGLRU":
         return RGLRU(dim, self._inner(dim), self.blocks, self.d_conv)
 
@@ -103,18 +101,15 @@ class RGLRU(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         decay_blw, inputs_blw = self._recurrence(self.conv(self.in_proj(x_bld)))
         with no_autocast(x_bld):
             h_lbw = diagonal_scan(decay_blw.transpose(0, 1), inputs_blw.transpose(0, 1))
         return self._read_out(x_bld, h_lbw.transpose(0, 1))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero states (B, W) and an empty convolution window (B, K - 1, W)."""
         return {"h": self.Lambda.new_zeros(batch_size, len(self.Lambda)), "conv": self.conv.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         u_bw, conv = self.conv.step(self.in_proj(x_bd), state["conv"])
         decay_bw, inputs_bw = self._recurrence(u_bw)
         h_bw = decay_bw * state["h"] + inputs_bw

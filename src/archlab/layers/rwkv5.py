@@ -52,13 +52,11 @@ class RWKV5Config(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
         return 2 * length * self._weights(dim) + self.heads * decayed_linear_attention_flops(*head)
 
-    @override
     def build(self, dim: int, max_length: int) -> nn.Module:
         self.validate(dim)
         return RWKV5(dim, self.heads)
@@ -88,11 +86,9 @@ class RWKV5ChannelMixerConfig(LayerConfig):
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, expand=max(1, round(factor * self.expand)))
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * self.num_params(dim, length)
 
-    @override
     def build(self, dim: int, max_length: int) -> nn.Module:
         return RWKV5ChannelMixer(dim, self.expand * dim)
 
@@ -109,7 +105,6 @@ class RWKV6Config(RWKV5Config):
         # Adds five mixes and the decays, of low rank; and the mixes of the decays, and from which the other five are computed.
         return super()._weights(dim) + 2 * dim * (5 * MIX_RANK + DECAY_RANK) + 2 * dim
 
-    @override
     def build(self, dim: int, max_length: int) -> "RWKV6":
         self.validate(dim)
         return RWKV6(dim, self.heads)
@@ -167,7 +162,6 @@ class RWKV5(nn.Module):
         return (r * self.bonus * k).sum(-1, keepdim=True) * v
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         r, k, v, log_decay, gate = self._project(x_bld, before(x_bld))
         chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
         with no_autocast(x_bld):
@@ -176,12 +170,10 @@ class RWKV5(nn.Module):
         return self._read_out(mixed, gate)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, heads, width, width), and zeros (B, D) for the token before the first."""
         zeros = self.mix.new_zeros
         return {"kv": zeros(batch_size, self.heads, *[self.bonus.shape[1]] * 2), "last": zeros(batch_size, self.mix.shape[1])}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         r, k, v, log_decay, gate = self._project(x_bd, state["last"])
         mixed = (r[..., None] * state["kv"]).sum(-2) + self._bonus(r, k, v)
         kv = log_decay.exp()[..., None] * state["kv"] + k[..., None] * v[..., None, :]
@@ -226,15 +218,12 @@ class TokenShiftMixer(nn.Module, ABC):
         """The output (..., D) for tokens (..., D) and those before them."""
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         return self._mix(x_bld, before(x_bld))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zeros (B, D) for the token before the first."""
         return {"last": self.mix.new_zeros(batch_size, self.mix.shape[-1])}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         return self._mix(x_bd, state["last"]), {"last": x_bd}
 
 
@@ -249,7 +238,6 @@ class RWKV5ChannelMixer(TokenShiftMixer):
         self.mix = nn.Parameter(first_mixes(dim, 1.0, 1.0))
         self.mix._no_weight_decay = True  # type: ignore[attr-defined]
 
-    @override
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
         for_r, for_k = (torch.addcmul(x, last - x, mix) for mix in self.mix)
         out: Tensor = self.r_proj(for_r).sigmoid() * self.v_proj(F.relu(self.k_proj(for_k)).square())

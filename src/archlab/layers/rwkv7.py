@@ -38,14 +38,12 @@ class RWKV7Config(RWKV5Config):
     def _weights(self, dim: int) -> int:
         return 4 * dim * dim + 2 * dim * sum(self._ranks(dim)) + 6 * dim
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
         states = self.heads * delta_rule_flops(*head, width, beside=True, least_log_decay=LEAST_LOG_DECAY)
         return 2 * length * self._weights(dim) + states
 
-    @override
     def build(self, dim: int, max_length: int) -> "RWKV7":
         self.validate(dim)
         return RWKV7(dim, self.heads, *self._ranks(dim))
@@ -64,7 +62,6 @@ class RWKV7ChannelMixerConfig(RWKV5ChannelMixerConfig):
     def num_params(self, dim: int, length: int) -> int:
         return 2 * self.expand * dim * dim + dim
 
-    @override
     def build(self, dim: int, max_length: int) -> "RWKV7ChannelMixer":
         return RWKV7ChannelMixer(dim, self.expand * dim)
 
@@ -126,7 +123,6 @@ class RWKV7(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         r, log_decay, k, v, kappa, rate, gate = self._project(x_bld, before(x_bld))
         chunk = chunk_size(k.shape[-1], v.shape[-1], x_bld.shape[1])
         with no_autocast(x_bld):
@@ -136,12 +132,10 @@ class RWKV7(nn.Module):
         return self._read_out(mixed, r, k, v, gate)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero matrices (B, heads, width, width), and zeros (B, D) for the token before the first."""
         zeros = self.mix.new_zeros
         return {"kv": zeros(batch_size, self.heads, *[self.bonus.shape[1]] * 2), "last": zeros(batch_size, self.mix.shape[1])}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         r, log_decay, k, v, kappa, rate, gate = self._project(x_bd, state["last"])
         removed = -(kappa[..., None] * state["kv"]).sum(-2, keepdim=True)
         kv = log_decay.exp()[..., None] * state["kv"] + (rate * kappa)[..., None] * removed + k[..., None] * v[..., None, :]
@@ -159,7 +153,6 @@ class RWKV7ChannelMixer(TokenShiftMixer):
         nn.init.zeros_(self.down.weight)
         self.mix = nn.Parameter(first_mixes(dim, 1.0)[0])
 
-    @override
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
         out: Tensor = self.down(F.relu(self.up(torch.addcmul(x, last - x, self.mix))).square())
         return out

@@ -31,12 +31,10 @@ class S4DConfig(LayerConfig):
         # Real and imaginary parts.
         return dim * self.d_state
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         kernel = diagonal_ssm_kernel_flops(dim, self.d_state, length)
         return kernel + conv_flops(dim, length, length) + 4 * length * dim * dim
 
-    @override
     def build(self, dim: int, max_length: int) -> "S4D":
         return S4D(dim, self.d_state)
 
@@ -50,15 +48,12 @@ class S4D(nn.Module):
         self.out_proj = nn.Linear(dim, 2 * dim)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         y_dbl = causal_conv(x_bld.permute(2, 0, 1), self.ssm.kernel(x_bld.shape[1]))
         return F.glu(self.out_proj(F.gelu(y_dbl.permute(1, 2, 0))))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
-        """Zero states (B, D, 2, N / 2)."""
         return {"ssm": self.ssm.init_state(batch_size)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         y_bd, ssm = self.ssm.step(x_bd, state["ssm"])
         return F.glu(self.out_proj(F.gelu(y_bd))), {"ssm": ssm}

@@ -47,7 +47,6 @@ class ParallelConfig(Composite):
         gates = (dim + 1) * len(self.layers) if self.gate else 0
         return sum(x.num_params(dim, length) for x in self.layers) + gates
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return sum(x.flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
 
@@ -58,7 +57,6 @@ class ParallelConfig(Composite):
     def _gate_flops(self, dim: int, length: int) -> int:
         return 2 * length * dim * len(self.layers) if self.gate else 0
 
-    @override
     def build(self, dim: int, max_length: int) -> "Parallel":
         return Parallel([x.build(dim, max_length) for x in self.layers], dim if self.gate else 0)
 
@@ -99,7 +97,6 @@ class ExpertsConfig(Composite):
     def copies(self) -> int:
         return self.num
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         return self.num * self.layers[0].flops(dim, length) + 2 * length * dim * self.num
 
@@ -108,7 +105,6 @@ class ExpertsConfig(Composite):
         needed = self.active if self.kind == "channel" else self.num
         return needed * self.layers[0].active_flops(dim, length) + 2 * length * dim * self.num
 
-    @override
     def build(self, dim: int, max_length: int) -> "Experts":
         experts = [self.layers[0].build(dim, max_length) for _ in range(self.num)]
         return Experts(experts, Router(dim, self.num, self.active))
@@ -138,11 +134,9 @@ class SideBySide(nn.Module, ABC):
         """The output for tokens (..., D), given those of the layers."""
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         return self._combine(x_bld, [layer(x_bld) for layer in self._layers])
 
     def init_state(self, batch_size: int) -> State:
-        """States of its layers before the first token."""
         return {
             f"{index}.{name}": tensor
             for index, layer in enumerate(self._layers)
@@ -151,7 +145,6 @@ class SideBySide(nn.Module, ABC):
         }
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         outputs: list[Tensor] = []
         after: State = {}
         for index, layer in enumerate(self._layers):
@@ -177,7 +170,6 @@ class Parallel(SideBySide):
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
 
-    @override
     def _combine(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
         if self.gate is not None:
             return _weighted(2 * torch.sigmoid(self.gate(x)), outputs)
@@ -196,7 +188,6 @@ class Experts(SideBySide):
         # The router comes first: in this order gradients of the input have always been added up.
         return _weighted(self.router(x_bld), [expert(x_bld) for expert in self._layers])
 
-    @override
     def _combine(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
         return _weighted(self.router(x), outputs)
 

@@ -52,14 +52,12 @@ class _GroupedHyenaConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return self._kernel(length).memory * dim
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         # Kernels are evaluated once a batch and charged to the one sequence.
         projections = 2 * length * (4 * dim * dim + 3 * (1 + _SHORT_TAPS) * dim)  # a bias of zero is one more tap
         kernel = self._kernel(length)
         return projections + conv_flops(dim, length, kernel.taps) + dim // self.group_size * kernel.flops
 
-    @override
     def build(self, dim: int, max_length: int) -> "GroupedHyena":
         self.validate(dim)
         return GroupedHyena(dim, self._filter(dim // self.group_size, max_length), self._kernel(max_length).memory)
@@ -84,12 +82,10 @@ class HyenaSEConfig(_GroupedHyenaConfig):
 
     kernel_size: Count = 7
 
-    @override
     def _kernel(self, length: int) -> _Kernel:
         taps = min(self.kernel_size, length)
         return _Kernel(taps, memory=taps - 1, flops=0)
 
-    @override
     def _filter(self, groups: int, max_length: int) -> "ExplicitFilter":
         return ExplicitFilter(groups, self._kernel(max_length).taps)
 
@@ -100,7 +96,6 @@ class HyenaMRConfig(HyenaSEConfig):
 
     kernel_size: int = 128
 
-    @override
     def _filter(self, groups: int, max_length: int) -> "RegularizedFilter":
         return RegularizedFilter(groups, self._kernel(max_length).taps, self.kernel_size)
 
@@ -117,11 +112,9 @@ class HyenaLIConfig(_GroupedHyenaConfig):
     group_size: Divisor = 1
     d_state: Count = 16
 
-    @override
     def _kernel(self, length: int) -> _Kernel:
         return _Kernel(length, memory=self.d_state, flops=2 * self.d_state * length)
 
-    @override
     def _filter(self, groups: int, max_length: int) -> "ModalFilter":
         return ModalFilter(groups, self.d_state)
 
@@ -219,7 +212,6 @@ class GroupedHyena(nn.Module):
         return torch.cat([h_ck[:, :1] + self.skip[:, None], h_ck[:, 1:]], dim=1)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         batch, length, dim = x_bld.shape
         u_cbl = (self.in_proj.weight @ x_bld.reshape(-1, dim).t()).view(-1, batch, length)
         weight = self.short_conv.weight
@@ -228,13 +220,11 @@ class GroupedHyena(nn.Module):
         return out_bld
 
     def init_state(self, batch_size: int) -> State:
-        """The state before the first token."""
         groups = len(next(self.filter.parameters()))
         memory = self.skip.new_zeros(batch_size, self.memory, groups, len(self.skip) // groups)
         return {"short": self.short_conv.init_state(batch_size), "memory": memory}
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         u_bc, short = self.short_conv.step(self.in_proj(x_bd), state["short"])
         x0_bd, x1_bd, v_bd = u_bc.chunk(3, -1)
         signal_bd = x1_bd * v_bd

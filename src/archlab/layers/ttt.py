@@ -40,14 +40,12 @@ class TTTLinearConfig(LayerConfig):
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         full, rest = divmod(length, self.mini_batch)
         pairs = full * self.mini_batch**2 + rest**2
         per_token = 4 * dim * dim + dim * self.heads + 3 * self._inner(dim)
         return 2 * (length * per_token + pairs * (2 * dim + self.heads))
 
-    @override
     def build(self, dim: int, max_length: int) -> "TTTLinear":
         self.validate(dim)
         return TTTLinear(dim, self.heads, self.mini_batch, self.base_lr)
@@ -120,7 +118,6 @@ class TTTLinear(nn.Module):
         return out
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
         projected = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device) % self.mini_batch)
         with no_autocast(x_bld):
             inner, scales, outputs = self.inner.expand(len(x_bld), -1, -1, -1), self._scales(), []
@@ -138,7 +135,6 @@ class TTTLinear(nn.Module):
         return {"inner": inner, "summed": torch.zeros_like(inner), "position": position}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One token (B, D) and the state to the output (B, D) and the next state."""
         # The tokens of a step lie along the position axis while they are projected.
         *qkv, rate = self._project(x_bd[None], state["position"])
         q, k, v = (t.transpose(0, 2) for t in qkv)

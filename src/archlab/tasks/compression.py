@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 import numpy as np
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.tasks.contract import Arrays, Task
@@ -31,7 +30,6 @@ class Compression(Task):
     length: int = 32
     num_train_examples: int = 12_800
 
-    @override
     def check(self) -> None:
         if self.vocab_size < 3:
             raise ArchlabError(
@@ -44,16 +42,13 @@ class Compression(Task):
             )
 
     @property
-    @override
     def chance(self) -> float:
         # A data token everywhere but at the end, where the compression token is certain.
         return ((self.length - 1) / (self.vocab_size - 1) + 1) / self.length
 
-    @override
     def describe_tokens(self) -> dict[str, range]:
         return {"data": range(self.vocab_size - 1), "compress": range(self.vocab_size - 1, self.vocab_size)}
 
-    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         inputs = np.full((n, self.length), self.vocab_size - 1, dtype=np.int64)
         inputs[:, :-1] = rng.integers(self.vocab_size - 1, size=(n, self.length - 1))

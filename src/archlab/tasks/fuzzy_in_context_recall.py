@@ -4,7 +4,6 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count
@@ -55,7 +54,6 @@ class FuzzyInContextRecall(Task):
     value_motif_size: Count = 3
     multi_query: bool = True
 
-    @override
     def check(self) -> None:
         for knob, role, available in (("key_motif_size", "keys", self.num_keys), ("value_motif_size", "values", self.num_values)):
             needed = max(2, getattr(self, knob))
@@ -89,17 +87,14 @@ class FuzzyInContextRecall(Task):
         return self.key_motif_size + self.value_motif_size
 
     @property
-    @override
     def chance(self) -> float:
         return 1 / self.num_values
 
-    @override
     def describe_tokens(self) -> dict[str, range]:
         padding, end = self._padding, self.vocab_size
         roles = {"key": range(self.num_keys), "value": range(self.num_keys, padding), "pad": range(padding, padding + 1)}
         return roles if self.multi_query else roles | {"copy": range(end - 1, end)}
 
-    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         return draw_in_chunks(lambda m: self._draw(rng, m, training=training), n, self.length)
 

@@ -41,7 +41,6 @@ class InContextRecall(Task):
     num_train_examples: int = 12_800
     multi_query: bool = True
 
-    @override
     def check(self) -> None:
         if self.length % 2 or self.length < 4:
             raise ArchlabError(
@@ -79,16 +78,13 @@ class InContextRecall(Task):
         return self.length - 1 if self.multi_query else self.length
 
     @property
-    @override
     def chance(self) -> float:
         return 1 / self.num_values
 
-    @override
     def describe_tokens(self) -> dict[str, range]:
         roles = {"key": range(self.num_keys), "value": range(self.num_keys, self._num_pair_tokens)}
         return roles if self.multi_query else roles | {"copy": range(self.vocab_size - 1, self.vocab_size)}
 
-    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         return draw_in_chunks(lambda m: self._draw(rng, m, training=training), n, self.input_length)
 

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Natural
@@ -33,7 +32,6 @@ class Memorization(Task):
     num_train_examples: int = 256
     map_seed: Natural = 12_345
 
-    @override
     def check(self) -> None:
         if self.length % 2:
             raise ArchlabError(f"{self.name}: length={self.length}: each key is followed by an insert token: give an even length")
@@ -49,11 +47,9 @@ class Memorization(Task):
         return (self.vocab_size - 1) // 2
 
     @property
-    @override
     def chance(self) -> float:
         return 1 / self.num_keys
 
-    @override
     def describe_tokens(self) -> dict[str, range]:
         insert = self.vocab_size - 1
         return {"key": range(self.num_keys), "value": range(self.num_keys, insert), "insert": range(insert, insert + 1)}
@@ -63,7 +59,6 @@ class Memorization(Task):
         values = np.arange(self.num_keys, self.vocab_size - 1)
         return np.random.default_rng(self.map_seed).permutation(values)[: self.num_keys]
 
-    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         keys = rng.integers(self.num_keys, size=(n, self.length // 2))
         inputs = np.full((n, self.length), self.vocab_size - 1, dtype=np.int64)

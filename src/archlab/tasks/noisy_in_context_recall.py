@@ -34,7 +34,6 @@ class NoisyInContextRecall(InContextRecall):
     noise_vocab_size: Natural = 16
     frac_noise: Annotated[float, at_least(0), below(1)] = 0.2
 
-    @override
     def check(self) -> None:
         if self.frac_noise > 0 and self.noise_vocab_size == 0:
             raise ArchlabError(
@@ -47,7 +46,6 @@ class NoisyInContextRecall(InContextRecall):
     def _num_noise_tokens(self) -> int:
         return self.noise_vocab_size
 
-    @override
     def describe_tokens(self) -> dict[str, range]:
         first = self._num_pair_tokens
         return super().describe_tokens() | {"noise": range(first, first + self.noise_vocab_size)}

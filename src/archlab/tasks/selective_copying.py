@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count
@@ -37,7 +36,6 @@ class SelectiveCopying(Task):
     num_train_examples: int = 12_800
     num_tokens_to_copy: Count = 16
 
-    @override
     def check(self) -> None:
         if self.length < 2 * self.num_tokens_to_copy + 2:
             raise ArchlabError(
@@ -50,16 +48,13 @@ class SelectiveCopying(Task):
             )
 
     @property
-    @override
     def chance(self) -> float:
         return 1 / (self.vocab_size - 2)
 
-    @override
     def describe_tokens(self) -> dict[str, range]:
         blank, copy = self.vocab_size - 2, self.vocab_size - 1
         return {"data": range(blank), "blank": range(blank, copy), "copy": range(copy, copy + 1)}
 
-    @override
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
         return draw_in_chunks(lambda m: self._draw(rng, m), n, self.length)
 

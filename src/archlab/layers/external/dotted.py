@@ -33,7 +33,6 @@ class FirstOutput(nn.Module):
         self.module = module
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to the same shape."""
         y = self.module(x_bld)
         return y[0] if isinstance(y, tuple) else y  # type: ignore[no-any-return]
 
@@ -67,12 +66,10 @@ class ModuleLayer(LayerConfig):
     def state_size(self, dim: int, length: int) -> int | None:
         return self.state
 
-    @override
     def flops(self, dim: int, length: int) -> int:
         # Measured, without what kernels do that PyTorch's counter does not know.
         return _flops(self, dim, length)
 
-    @override
     def build(self, dim: int, max_length: int) -> nn.Module:
         arguments = dict(self.arguments)
         module = self.factory(dim, **arguments) if self.width is None else self.factory(**{self.width: dim}, **arguments)

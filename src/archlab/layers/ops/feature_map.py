@@ -37,7 +37,6 @@ class FeatureMap(nn.Module, ABC):
 class Elu(FeatureMap):
     """``elu(x) + 1``, positive (arXiv 2006.16236, equation 7)."""
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         return F.elu(x) + 1
 
@@ -45,7 +44,6 @@ class Elu(FeatureMap):
 class Identity(FeatureMap):
     """``x`` itself, of either sign."""
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         return x
 
@@ -53,7 +51,6 @@ class Identity(FeatureMap):
 class Relu(FeatureMap):
     """``max(x, 0)``."""
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
@@ -67,7 +64,6 @@ class ElementwiseProduct(FeatureMap):
         super().__init__(dim)
         self.factors = nn.Linear(dim, 2 * dim)
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.factors(x).chunk(2, dim=-1)
         product: Tensor = first * second
@@ -83,7 +79,6 @@ class T2R(FeatureMap):
         super().__init__(dim)
         self.proj = nn.Linear(dim, dim)
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.proj(x))
 
@@ -102,7 +97,6 @@ class Hedgehog(T2R):
     def width(cls, dim: int) -> int:
         return 2 * dim
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         logits = 2 * self.proj(x)
         return torch.cat([logits, -logits], dim=-1).softmax(-1)
@@ -122,7 +116,6 @@ class DPFP(FeatureMap):
     def width(cls, dim: int) -> int:
         return 2 * cls.nu * dim
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(torch.cat([x, -x], dim=-1))
         return torch.cat([y * y.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
@@ -139,7 +132,6 @@ class Taylor(FeatureMap):
     def width(cls, dim: int) -> int:
         return 1 + dim + dim * (dim + 1) // 2
 
-    @override
     def forward(self, x: Tensor) -> Tensor:
         dim = x.shape[-1]
         x = x * dim**-0.25
