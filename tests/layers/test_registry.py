@@ -1,12 +1,12 @@
 import sys
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, fields
 
 import pytest
 from tests.layers.probe import Probe
 
 from archlab.errors import ArchlabError
-from archlab.layers import layer, register, registry
-from archlab.layers.registry import _REGISTRY
+from archlab.layers import Composite, layer, register, registry
+from archlab.layers.registry import _REGISTRY, composites
 
 
 @pytest.fixture
@@ -16,6 +16,15 @@ def probe(monkeypatch):
 
 def test_every_family_registers_itself():
     assert {"attention", "mh-attention", "sliding-attention", "mh-sliding-attention", "mlp", "swiglu"} <= set(registry())
+
+
+def test_configs_have_the_names_of_the_contract():
+    """A name that is spelt wrong would leave the default in place, unseen."""
+    helpers = {"visible_window", "key_value_heads", "width", "maps"}
+    for config in [*registry().values(), *composites().values()]:
+        bases = [base for base in config.__mro__ if base.__module__.startswith("archlab.layers.")]
+        found = {name for base in bases for name in vars(base) if not name.startswith("_")}
+        assert found <= {*dir(Composite), "name", "paper", *(f.name for f in fields(config)), *helpers}
 
 
 def test_the_registry_cannot_be_written_to():

@@ -112,7 +112,6 @@ class AttentionConfig(LayerConfig):
     """Heads; each is ``dim / heads`` wide, an even number."""
 
     @property
-    @override
     def is_attention(self) -> bool:
         return self.visible_window() is None
 
@@ -132,11 +131,9 @@ class AttentionConfig(LayerConfig):
         """Width of the keys of all heads, and of the values."""
         return dim // self.heads * self.key_value_heads()
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return (dim + 1) * 2 * (dim + self._kv_dim(dim))
 
-    @override
     def state_size(self, dim: int, length: int) -> int:
         return 2 * self._visible(length) * self._kv_dim(dim)
 
@@ -145,7 +142,6 @@ class AttentionConfig(LayerConfig):
         pairs = length * length if window == length else scored_pairs(length, window, dim // self.heads)
         return 4 * dim * (dim + self._kv_dim(dim)) * length + 4 * dim * pairs
 
-    @override
     def paper_flops(self, dim: int, length: int) -> float | None:
         if not self.is_attention or self.key_value_heads() != self.heads:
             return None
@@ -198,7 +194,6 @@ class GroupedQueryAttentionConfig(AttentionConfig):
     """Tokens that a query sees, itself included; 0 for the whole past."""
 
     @property
-    @override
     def state_knob(self) -> str:
         return "window" if self.window else ""
 

@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig
@@ -22,7 +21,6 @@ class CanonConfig(LayerConfig):
 
     d_conv: Count = 4
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return 0
 

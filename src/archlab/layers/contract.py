@@ -178,17 +178,14 @@ class Composite(LayerConfig):
     """The layers that it is made of; not a knob."""
 
     @property
-    @override
     def kind(self) -> Kind:
         return "sequence" if any(x.kind == "sequence" for x in self.layers) else "channel"
 
     @property
-    @override
     def is_attention(self) -> bool:
         # Attention only: beside another sequence mixer it counts as that.
         return self.kind == "sequence" and all(x.is_attention for x in self.layers if x.kind == "sequence")
 
-    @override
     def validate(self, dim: int) -> None:
         for part in self.layers:
             try:
@@ -201,27 +198,21 @@ class Composite(LayerConfig):
         """How many of each layer there are."""
         return 1
 
-    @override
     def state_size(self, dim: int, length: int) -> int | None:
         return total([x.state_size(dim, length) for x in self.layers], self.copies)
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int | None:
         return total([x.matrix_state(dim, length) for x in self.layers], self.copies)
 
-    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, layers=tuple(x.resized(dim, factor) for x in self.layers))
 
-    @override
     def knobs(self) -> dict[str, Any]:
         return {knob: value for knob, value in super().knobs().items() if knob != "layers"}
 
-    @override
     def modules(self) -> tuple[str, ...]:
         return (*super().modules(), *(module for x in self.layers for module in x.modules()))
 
-    @override
     def identity(self) -> list[Any]:
         return [*super().identity(), [x.identity() for x in self.layers]]
 

@@ -53,7 +53,6 @@ class DeltaNetConfig(LayerConfig):
         """Entries of the linear maps."""
         return dim * (self._convolved(dim) + self.expand_v * dim + self.heads)
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         keys, values = self._head(dim)
         return self.heads * keys * values

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count, at_least, below
@@ -38,7 +37,6 @@ class GatedLinearAttentionConfig(LayerConfig):
     gate_low_rank: Count = 16
     gate_logit_normalizer: Count = 16
 
-    @override
     def validate(self, dim: int) -> None:
         for knob in ("expand_k", "expand_v"):
             expand = getattr(self, knob)
@@ -54,7 +52,6 @@ class GatedLinearAttentionConfig(LayerConfig):
         """Keys' and values' width, all heads together."""
         return int(dim * self.expand_k), int(dim * self.expand_v)
 
-    @override
     def state_size(self, dim: int, length: int) -> int:
         keys, values = self._widths(dim)
         return keys * values // self.heads
@@ -91,7 +88,6 @@ class HGRN2Config(LayerConfig):
     expand_ratio: Divisor = 16
     lower_bound: Annotated[float, at_least(0), below(1)] = 0.0
 
-    @override
     def state_size(self, dim: int, length: int) -> int:
         return dim * self.expand_ratio
 

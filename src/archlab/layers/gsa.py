@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import Divisor, LayerConfig
@@ -36,7 +35,6 @@ class GSAConfig(LayerConfig):
     num_slots: Count = 8
     gate_logit_normalizer: Count = 8
 
-    @override
     def state_size(self, dim: int, length: int) -> int:
         return 2 * dim * self.num_slots
 

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import Divisor, LayerConfig
@@ -38,7 +37,6 @@ class H3Config(LayerConfig):
     d_state: Even = 2
     d_conv: Count = 4
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * self.head_dim * self.d_state
 

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count
@@ -41,12 +40,10 @@ class _HyenaConfig(LayerConfig):
         """Operations of the long convolution."""
 
     @property
-    @override
     def state_knob(self) -> str:
         # The degree of a rational kernel.
         return "filter_order" if self.filter == "rtf" else ""
 
-    @override
     def validate(self, dim: int) -> None:
         super().validate(dim)
         projected = _NUM_PROJECTIONS * self._sizes(dim)[0]
@@ -95,7 +92,6 @@ class HyenaConfig(_HyenaConfig):
     def _sizes(self, dim: int) -> tuple[int, int]:
         return self.inner_factor * dim, self.inner_factor * dim
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         # The filtered signal, or the rational kernel's recurrence.
         return _FILTERS[self.filter].memory(length, self.filter_order) * self.inner_factor * dim
@@ -103,7 +99,6 @@ class HyenaConfig(_HyenaConfig):
     def _conv_flops(self, dim: int, length: int) -> int:
         return conv_flops(self.inner_factor * dim, length, length)
 
-    @override
     def paper_flops(self, dim: int, length: int) -> float:
         inner = self.inner_factor * dim
         filters = self.filter_order * length * inner
@@ -140,7 +135,6 @@ class MultiHeadHyenaConfig(_HyenaConfig):
     def _sizes(self, dim: int) -> tuple[int, int]:
         return dim, self.heads
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         # Keys and values, or the rational kernel's recurrence for their products.
         return self.filter_order * dim * dim // self.heads if self.filter == "rtf" else (length - 1) * 2 * dim
@@ -148,7 +142,6 @@ class MultiHeadHyenaConfig(_HyenaConfig):
     def _conv_flops(self, dim: int, length: int) -> int:
         return conv_heads_flops(dim, self.heads, length)
 
-    @override
     def paper_flops(self, dim: int, length: int) -> float:
         filters = self.filter_order * length * self.heads
         long = 10 * length * math.log2(length) * dim**2 / self.heads + 4 * length * dim**2 / self.heads
@@ -266,7 +259,6 @@ class MultiHeadHyena(HyenaBlock):
 class RationalMultiHeadHyena(MultiHeadHyena):
     """:class:`MultiHeadHyena` whose kernels have a recurrence, over the outer products of keys and values."""
 
-    @override
     def init_state(self, batch_size: int) -> State:
         head = self.out_proj.in_features // self.heads
         return {
@@ -274,7 +266,6 @@ class RationalMultiHeadHyena(MultiHeadHyena):
             "products": self.skip.new_zeros(batch_size, self.memory, self.heads, head, head),
         }
 
-    @override
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
         *qvk, short_bkc = self.project_step(x_bd, state["short"])
         q_bhd, v_bhe, k_bhd = (x_bc.view(len(x_bc), self.heads, -1) for x_bc in qvk)

@@ -4,7 +4,6 @@ import math
 from typing import ClassVar
 
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
@@ -50,14 +49,12 @@ class HyenaExpertsConfig(LayerConfig):
     def _channels(self, dim: int) -> int:
         return self.num * self.width(dim)
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return (length - 1) * self._channels(dim)
 
     def flops(self, dim: int, length: int) -> int:
         return self._flops(dim, length, self._channels(dim))
 
-    @override
     def active_flops(self, dim: int, length: int) -> int:
         return self._flops(dim, length, self._channels(dim) if self.reference else self.active * self.width(dim))
 
@@ -68,7 +65,6 @@ class HyenaExpertsConfig(LayerConfig):
         mixing = conv_flops(read if length <= TOEPLITZ_MAX_LENGTH else channels, length, length)
         return 2 * length * projections + ImplicitFilter.flops(channels, length, self.filter_order) + mixing
 
-    @override
     def paper_flops(self, dim: int, length: int) -> float:
         width, inner = self.width(dim), self._channels(dim)
         long = 10 * length * math.log2(length) * inner + 4 * length * inner
@@ -88,13 +84,11 @@ class HyenaExperts(Hyena):
         self.out_proj = nn.Linear(width, dim)
         self.router = Router(dim, config.num, config.active, config.reference)
 
-    @override
     def forward(self, x_bld: Tensor) -> Tensor:
         weights_ebl = self.router(x_bld).movedim(-1, 0)
         y_cbl = gated_long_conv(self.project(x_bld), *self.short_kernel(), self.kernel(x_bld.shape[1]))
         return self.read_out((y_cbl.view(-1, *weights_ebl.shape) * weights_ebl).sum(1))
 
-    @override
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
         weights_be = self.router(x_bd)
         x0_bc, x1_bc, v_bc, short_bkc = self.project_step(x_bd, state["short"])

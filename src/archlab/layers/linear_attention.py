@@ -4,7 +4,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Bound, Count
 from archlab.layers.contract import Divisor, LayerConfig
@@ -33,7 +32,6 @@ class LinearAttentionConfig(LayerConfig):
     feature_map: Annotated[str, Bound(FEATURE_MAPS.__contains__, f"from {', '.join(FEATURE_MAPS)}")] = "elementwise-product"
     normalize: bool = True
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return FEATURE_MAPS[self.feature_map].width(dim // self.heads) * dim
 
@@ -71,11 +69,9 @@ class BasedConfig(LayerConfig):
     heads: Divisor = 8
     feature_dim: Count = 4
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return 2 * dim * dim + 2 * dim * self.heads * self.feature_dim
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return Taylor.width(self.feature_dim) * dim
 

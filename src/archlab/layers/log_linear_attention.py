@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.layers.deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from archlab.layers.mamba import Mamba2, Mamba2Config
@@ -31,7 +30,6 @@ class LogLinearAttentionConfig(Mamba2Config):
 
     paper: ClassVar[str] = "arXiv 2506.04761"
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         # As Mamba-2, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
@@ -56,7 +54,6 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
 
     paper: ClassVar[str] = "arXiv 2506.04761"
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         # As Gated DeltaNet, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
@@ -125,7 +122,6 @@ class LogLinearAttention(Mamba2):
         super().__init__(dim, inner, headdim, d_state, d_conv)
         self.levels = LevelWeights(dim, self.heads, levels)
 
-    @override
     def forward(self, x_bld: Tensor) -> Tensor:
         z, xbc, dt = self.in_proj(x_bld).split(self.in_split, dim=-1)
         c, b, x, dt, log_decay = self._heads(self.conv(xbc), dt)
@@ -135,13 +131,11 @@ class LogLinearAttention(Mamba2):
             y = fenwick_linear_attention(c, b, dt * x, log_decay, weights, chunk)
         return self._read_out(y, x, z)
 
-    @override
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         # Empty buckets (B, E - 1, H, N, P), an empty convolution window (B, K - 1, C), and the position (B).
         state = super().init_state(batch_size)
         return {"conv": state["conv"], **self.levels.init_state(state["ssm"])}
 
-    @override
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         z, xbc, dt = self.in_proj(x_bd).split(self.in_split, dim=-1)
         xbc, conv = self.conv.step(xbc, state["conv"])
@@ -163,7 +157,6 @@ class LogLinearGatedDeltaNet(GatedDeltaNet):
         super().__init__(dim, heads, values, d_conv, allow_neg_eigval)
         self.levels = LevelWeights(dim, heads, levels)
 
-    @override
     def forward(self, x_bld: Tensor) -> Tensor:
         q, k, v, beta, log_decay = self._project(x_bld, self.conv(self.qkv_proj(x_bld)))
         weights = self.levels(x_bld)
@@ -172,13 +165,11 @@ class LogLinearGatedDeltaNet(GatedDeltaNet):
             mixed = fenwick_delta_rule(q, k, v, beta[..., 0], log_decay[..., 0], weights, chunk)
         return self._read_out(x_bld, mixed)
 
-    @override
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         # Empty buckets (B, E - 1, heads, keys, values), an empty convolution window (B, K - 1, C), and the position (B).
         state = super().init_state(batch_size)
         return {"conv": state["conv"], **self.levels.init_state(state["kv"])}
 
-    @override
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         qkv, conv = self.conv.step(self.qkv_proj(x_bd), state["conv"])
         q, k, v, beta, log_decay = self._project(x_bd, qkv)

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural
@@ -42,7 +41,6 @@ class MambaConfig(LayerConfig):
         """Inner width and rank of the step-size projection."""
         return self.expand * dim, self.dt_rank or math.ceil(dim / 16)
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return self.expand * dim * self.d_state
 
@@ -52,7 +50,6 @@ class MambaConfig(LayerConfig):
         scan_and_readout = 2 * inner * self.d_state
         return 2 * length * (projections + self.d_conv * inner + scan_and_readout)
 
-    @override
     def paper_flops(self, dim: int, length: int) -> float:
         inner, rank = self._sizes(dim)
         selection = 2 * length * inner * (rank + 2 * self.d_state) + 2 * length * rank * inner
@@ -80,7 +77,6 @@ class Mamba2Config(LayerConfig):
     expand: Count = 2
     headdim: Count = 32
 
-    @override
     def validate(self, dim: int) -> None:
         inner = self.expand * dim
         if inner % self.headdim:
@@ -94,7 +90,6 @@ class Mamba2Config(LayerConfig):
         inner = self.expand * dim
         return inner, inner // self.headdim, inner + 2 * self.d_state
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return self.expand * dim * self.d_state
 

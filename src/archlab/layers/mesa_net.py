@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import Divisor, LayerConfig
@@ -36,7 +35,6 @@ class MesaNetConfig(LayerConfig):
     heads: Divisor = 16
     d_conv: Count = 4
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return 2 * dim * dim // self.heads
 

@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig
@@ -28,7 +27,6 @@ class MinGRUConfig(LayerConfig):
 
     expand: Count = 1
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return (self.maps + (self.expand > 1)) * self.expand * dim * dim
 

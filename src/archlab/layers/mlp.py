@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Natural
@@ -51,7 +50,6 @@ class ChannelMixer(LayerConfig):
 
     kind: ClassVar[Literal["sequence", "channel"]] = "channel"
 
-    @override
     def state_size(self, dim: int, length: int) -> int:
         return 0
 
@@ -68,7 +66,6 @@ class MLPConfig(ChannelMixer):
     expand: Factor = 4.0
     """Inner width over ``dim``."""
 
-    @override
     def validate(self, dim: int) -> None:
         if self._inner(dim) < 1:
             raise ArchlabError(
@@ -78,11 +75,9 @@ class MLPConfig(ChannelMixer):
     def _inner(self, dim: int) -> int:
         return round(self.expand * dim)
 
-    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, expand=max(1, round(factor * self._inner(dim))) / dim)
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return 2 * dim * self._inner(dim)
 
@@ -101,18 +96,15 @@ class SwiGLUConfig(ChannelMixer):
     """Inner width; 0 takes two thirds of ``4 dim``, rounded up to a multiple of 16, so that the
     parameters are those of :class:`MLPConfig`."""
 
-    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, inner=max(1, round(factor * self._inner(dim))))
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return 3 * dim * self._inner(dim)
 
     def _inner(self, dim: int) -> int:
         return self.inner or inner_width(dim)
 
-    @override
     def paper_flops(self, dim: int, length: int) -> float:
         return 2.0 * length * self.num_params(dim, length)
 

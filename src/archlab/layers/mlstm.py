@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.layers.contract import EvenDivisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
@@ -31,7 +30,6 @@ class MLSTMConfig(LayerConfig):
 
     heads: EvenDivisor = 4
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // (2 * self.heads)
 

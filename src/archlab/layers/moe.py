@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
@@ -49,19 +48,16 @@ class MoEConfig(ChannelMixer):
         """Weights of all units, without the biases of the reference's router."""
         return self._units(dim) * dim * (2 + (self.num if self.reference else 1))
 
-    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, inner=max(1, round(factor * self._units(dim) / self.num)))
 
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * (self._weights(dim) + dim * self.num)
 
-    @override
     def active_flops(self, dim: int, length: int) -> int:
         weights = self._weights(dim) if self.reference else self._weights(dim) * self.active // self.num
         return 2 * length * (weights + dim * self.num)
 
-    @override
     def paper_flops(self, dim: int, length: int) -> float:
         return float(self.active_flops(dim, length))
 

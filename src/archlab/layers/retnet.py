@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import EvenDivisor, LayerConfig
@@ -33,11 +32,9 @@ class RetNetConfig(LayerConfig):
     heads: EvenDivisor = 16
     expand_v: Count = 2
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return (2 + 3 * self.expand_v) * dim * dim
 
-    @override
     def state_size(self, dim: int, length: int) -> int:
         return self.expand_v * dim * dim // self.heads
 

@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural
@@ -49,7 +48,6 @@ class RGLRUConfig(LayerConfig):
     def _inner(self, dim: int) -> int:
         return self.lru_width or self.blocks * -(-4 * dim // (3 * self.blocks))
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return self._inner(dim)
 

@@ -35,7 +35,6 @@ class RWKV5Config(LayerConfig):
 
     heads: Divisor = 8
 
-    @override
     def validate(self, dim: int) -> None:
         # A norm would leave a head of one channel at zero.
         super().validate(dim)
@@ -48,7 +47,6 @@ class RWKV5Config(LayerConfig):
         """Entries of the linear maps, and of the mixes of a token with the one before."""
         return 5 * dim * dim + 4 * dim
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
 
@@ -73,16 +71,13 @@ class RWKV5ChannelMixerConfig(LayerConfig):
 
     expand: Count = 4
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return (2 * self.expand + 1) * dim * dim + 2 * dim
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         # The last token is no memory.
         return 0
 
-    @override
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, expand=max(1, round(factor * self.expand)))
 

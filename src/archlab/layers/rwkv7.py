@@ -58,7 +58,6 @@ class RWKV7ChannelMixerConfig(RWKV5ChannelMixerConfig):
 
     paper: ClassVar[str] = "arXiv 2503.14456"
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return 2 * self.expand * dim * dim + dim
 

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.layers.contract import LayerConfig
 from archlab.layers.knobs import Even
@@ -26,7 +25,6 @@ class S4DConfig(LayerConfig):
 
     d_state: Even = 16
 
-    @override
     def state_size(self, dim: int, length: int) -> int:
         # Real and imaginary parts.
         return dim * self.d_state

@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.fields import Bound, Count
@@ -42,7 +41,6 @@ class ParallelConfig(Composite):
         if len(self.layers) < 2:
             raise ArchlabError(f"{self}: give two layers or more to add, as in parallel(mamba, mh-attention)")
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         gates = (dim + 1) * len(self.layers) if self.gate else 0
         return sum(x.num_params(dim, length) for x in self.layers) + gates
@@ -50,7 +48,6 @@ class ParallelConfig(Composite):
     def flops(self, dim: int, length: int) -> int:
         return sum(x.flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
 
-    @override
     def active_flops(self, dim: int, length: int) -> int:
         return sum(x.active_flops(dim, length) for x in self.layers) + self._gate_flops(dim, length)
 
@@ -87,20 +84,17 @@ class ExpertsConfig(Composite):
             raise ArchlabError(f"{self}: give one layer to make copies of, as in experts(mamba, num=4)")
         check_choice(self, self.num, self.active)
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         # A token's scores of the copies take weights and a bias.
         return self.num * (self.layers[0].num_params(dim, length) + dim + 1)
 
     @property
-    @override
     def copies(self) -> int:
         return self.num
 
     def flops(self, dim: int, length: int) -> int:
         return self.num * self.layers[0].flops(dim, length) + 2 * length * dim * self.num
 
-    @override
     def active_flops(self, dim: int, length: int) -> int:
         needed = self.active if self.kind == "channel" else self.num
         return needed * self.layers[0].active_flops(dim, length) + 2 * length * dim * self.num
@@ -183,7 +177,6 @@ class Experts(SideBySide):
         super().__init__("experts", experts)
         self.router = router
 
-    @override
     def forward(self, x_bld: Tensor) -> Tensor:
         # The router comes first: in this order gradients of the input have always been added up.
         return _weighted(self.router(x_bld), [expert(x_bld) for expert in self._layers])

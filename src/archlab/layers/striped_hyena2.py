@@ -7,7 +7,6 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count
 from archlab.layers.contract import Divisor, LayerConfig
@@ -48,7 +47,6 @@ class _GroupedHyenaConfig(LayerConfig):
 
     group_size: Divisor = 16
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return self._kernel(length).memory * dim
 
@@ -148,7 +146,6 @@ class RegularizedFilter(ExplicitFilter):
         self.kernel_size = kernel_size
         nn.init.normal_(self.taps, std=_MEDIUM_SCALE / math.sqrt(kernel_size))
 
-    @override
     def forward(self, length: int) -> Tensor:
         taps_gk = super().forward(length)
         groups, taps = taps_gk.shape

@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from archlab.fields import Count, Positive
 from archlab.layers.contract import EvenDivisor, LayerConfig
@@ -36,7 +35,6 @@ class TTTLinearConfig(LayerConfig):
         """Scalars of the linear models of all heads: weights and biases."""
         return dim * (dim // self.heads + 1)
 
-    @override
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from typing_extensions import override
 
 from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import LayerConfig
@@ -54,15 +53,12 @@ class ModuleLayer(LayerConfig):
     state: int | None = None
     """Scalars carried from token to token, if that is known."""
 
-    @override
     def validate(self, dim: int) -> None:
         _num_params(self, dim)
 
-    @override
     def num_params(self, dim: int, length: int) -> int:
         return _num_params(self, dim)
 
-    @override
     def state_size(self, dim: int, length: int) -> int | None:
         return self.state
 
@@ -75,11 +71,9 @@ class ModuleLayer(LayerConfig):
         module = self.factory(dim, **arguments) if self.width is None else self.factory(**{self.width: dim}, **arguments)
         return FirstOutput(module)
 
-    @override
     def modules(self) -> tuple[str, ...]:
         return (__name__, self.factory.__module__)
 
-    @override
     def knobs(self) -> dict[str, Any]:
         return dict(self.arguments) | ({} if self.state is None else {"state": self.state})
 
