@@ -1,9 +1,11 @@
 """Modules from outside archlab, which register layers and tasks as they are imported: of installed packages, and files."""
 
 import importlib
+import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -22,19 +24,30 @@ def without_output(load: Callable[[], Loaded]) -> Loaded:
         return load()
 
 
-def import_installed(group: str) -> Mapping[str, str]:
-    """Imports the modules that installed packages name as entry points of a group.
+@cache
+def import_modules(package: str) -> None:
+    """Imports the modules of ``archlab.layers`` or ``archlab.tasks``, so that all its families are registered."""
+    for module in pkgutil.iter_modules(sys.modules[package].__path__):
+        if not module.ispkg:
+            importlib.import_module(f"{package}.{module.name}")
+
+
+@cache
+def import_installed(group: str) -> str:
+    """Imports the modules of a package, and those that installed packages name as entry points of a group of its name.
 
     Returns:
-        The packages of which one cannot be imported, which is left out, and why.
+        What messages add where a name is not known: the packages of which one cannot be imported, which is left out, and why.
     """
+    import_modules(group)
     left_out: dict[str, str] = {}
     for entry in entry_points(group=group):
         try:
             without_output(entry.load)
         except (Exception, SystemExit) as error:
             left_out[entry.dist.name if entry.dist else entry.value] = in_one_line(error)
-    return left_out
+    kind = group.rpartition(".")[2]
+    return "".join(f"; the {kind} of {package} cannot be imported: {reason}" for package, reason in left_out.items())
 
 
 def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:

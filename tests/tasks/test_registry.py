@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from archlab.errors import ArchlabError
-from archlab.sources import import_file
+from archlab.sources import import_file, import_installed
 from archlab.tasks import IGNORE, register, registry, sample, setting
 from archlab.tasks.compression import Compression
 from archlab.tasks.in_context_recall import InContextRecall
-from archlab.tasks.registry import _import_installed, find_task, task_order
+from archlab.tasks.registry import find_task, task_order
 from tests.oracles.tasks import GENERATORS
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "custom_task.py"
@@ -89,9 +89,9 @@ def installed(outside: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (information / "entry_points.txt").write_text(f"[archlab.tasks]\nany = {module}\n")
     (outside / "toy_tasks.py").write_text(EXAMPLE.read_text())
     monkeypatch.syspath_prepend(str(outside))
-    _import_installed.cache_clear()
+    import_installed.cache_clear()
     yield
-    _import_installed.cache_clear()
+    import_installed.cache_clear()
 
 
 @pytest.mark.usefixtures("installed")

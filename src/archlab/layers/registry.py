@@ -4,13 +4,9 @@ Every module of :mod:`archlab.layers` is imported on the first look-up, so a new
 those that installed packages name as entry points.
 """
 
-import importlib
-import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,10 +16,9 @@ from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
 from archlab.layers.knobs import check_number, converted
-from archlab.sources import import_installed, imported
+from archlab.sources import import_installed, import_modules, imported
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
-_NOT_FAMILIES = {"contract", "external", "knobs", "ops", "registry"}
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
@@ -46,7 +41,7 @@ def register(name: str) -> Callable[[Config], Config]:
         if is_without_file(config.__module__):
             config = class_from_cell(config, sys._getframe(1).f_code.co_filename)
         if not config.__module__.startswith("archlab."):
-            _import_families()  # archlab's own layers have their names before others ask for one
+            import_modules(__package__)  # archlab's own layers have their names before others ask for one
         taken = _REGISTRY.get(name)
         from_cells = taken is not None and taken.__module__.startswith(PREFIX) and config.__module__.startswith(PREFIX)
         if taken is not None and not from_cells and _home(taken) != _home(config):
@@ -71,30 +66,15 @@ def _home(config: type[LayerConfig]) -> tuple[str, str]:
     return config.__module__, config.__qualname__
 
 
-@cache
-def _import_families() -> None:
-
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in _NOT_FAMILIES:
-            importlib.import_module(f"{__package__}.{module.name}")
-
-
-@cache
-def _import_installed() -> Mapping[str, str]:
-    """Packages whose layers cannot be imported, and why."""
-    _import_families()
-    return import_installed("archlab.layers")
-
-
 def registry() -> Mapping[str, type[LayerConfig]]:
     """Every known layer by name, without those that are made of others. Imports torch on the first call."""
-    _import_installed()
+    import_installed(__package__)
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if not issubclass(config, Composite)})
 
 
 def composites() -> Mapping[str, type[Composite]]:
     """Every known way to make a layer of layers, by name. Imports torch on the first call."""
-    _import_installed()
+    import_installed(__package__)
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
 
 
@@ -110,9 +90,7 @@ def unknown_layer(name: str, others: Iterable[str] = ()) -> ArchlabError:
         if isinstance(found, type):
             written = found.name if issubclass(found, LayerConfig) else f"{module}.{name}"
             return ArchlabError(f"unknown layer {name!r}: it is a class of {module}: write {written}")
-    left_out = _import_installed().items()
-    reasons = "".join(f"; the layers of {package} cannot be imported: {reason}" for package, reason in left_out)
-    return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{reasons}")
+    return ArchlabError(f"{unknown('layer', name, {*registry(), *composites(), *others})}{import_installed(__package__)}")
 
 
 def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:

@@ -4,22 +4,17 @@ Every module of :mod:`archlab.tasks` is imported on the first look-up, so a new 
 those that installed packages name as entry points.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from typing_extensions import dataclass_transform
 
 from archlab.errors import ArchlabError, unknown
-from archlab.sources import import_installed
+from archlab.sources import import_installed, import_modules
 from archlab.tasks.contract import Task
 
 _REGISTRY: dict[str, type[Task]] = {}
-_NOT_TASKS = {"contract", "registry", "splits", "_chunks"}
 
 TaskClass = TypeVar("TaskClass", bound=type[Task])
 
@@ -36,7 +31,7 @@ def register(name: str) -> Callable[[TaskClass], TaskClass]:
         if "__dataclass_params__" not in vars(task):
             dataclass(frozen=True, kw_only=True)(task)
         if not task.__module__.startswith("archlab."):
-            _import_tasks()  # archlab's own tasks have their names before others ask for one
+            import_modules(__package__)  # archlab's own tasks have their names before others ask for one
         short = vars(task).get("short", name)
         for other in _REGISTRY.values():
             taken = {name, short} & {other.name, other.short}
@@ -53,23 +48,9 @@ def register(name: str) -> Callable[[TaskClass], TaskClass]:
     return add
 
 
-@cache
-def _import_tasks() -> None:
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in _NOT_TASKS:
-            importlib.import_module(f"{__package__}.{module.name}")
-
-
-@cache
-def _import_installed() -> Mapping[str, str]:
-    """Packages whose tasks cannot be imported, and why."""
-    _import_tasks()
-    return import_installed("archlab.tasks")
-
-
 def registry() -> Mapping[str, type[Task]]:
     """Every known task by name, in the order of tables."""
-    _import_installed()
+    import_installed(__package__)
     return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
 
 
@@ -82,8 +63,7 @@ def find_task(name: str) -> type[Task]:
     known = registry()
     by_short = {task.short: task for task in known.values()}
     if name not in known and name not in by_short:
-        reasons = "".join(f"; the tasks of {package} cannot be imported: {why}" for package, why in _import_installed().items())
-        raise ArchlabError(f"{unknown('task', name, {*known, *by_short})}{reasons}")
+        raise ArchlabError(f"{unknown('task', name, {*known, *by_short})}{import_installed(__package__)}")
     return known.get(name) or by_short[name]
 
 

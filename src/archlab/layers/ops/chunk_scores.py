@@ -5,7 +5,7 @@ beginning of each chunk. If it has width 1, the decay is a factor of the score (
 2405.21060, section 4); else :mod:`archlab.layers.ops.decayed_chunks` says why nothing overflows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -13,13 +13,14 @@ from torch import Tensor
 from archlab.layers.ops.decayed_chunks import decays, decays_within, sizes
 
 
-def scores(readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], block: int) -> Tensor:
+def scores(readers: Tensor, writers: Tensor, b: Tensor, block: int) -> Tensor:
     """Inner products (chunks, N, R, chunk, W, chunk), 0 with what is written later.
+
+    For all readers but the first also with what is written at their position.
 
     Args:
         readers, writers: (chunks, N, R, chunk, K) and (chunks, N, W, chunk, K), N counting sequences and heads together.
         b: (chunks, N, chunk, K) or (chunks, N, chunk, 1).
-        own: for each reader, whether it reads what is written at its position.
         block: positions over which writers grow (:func:`archlab.layers.ops.decayed_chunks.block_size`).
     """
     leading = readers.shape[:2]
@@ -32,17 +33,15 @@ def scores(readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], blo
         for size, since, until in _levels(b, block):
             pairs = _products(_scaled(readers, since, size, block, 1), _scaled(writers, until, size, block, 0))
             _squares(found, size, block).copy_(_past(pairs) if size <= block else pairs)
-    return _without_own(found, own).view(*leading, *found.shape[1:])
+    return _without_own(found).view(*leading, *found.shape[1:])
 
 
-def scores_gradients(
-    dscores: Tensor, readers: Tensor, writers: Tensor, b: Tensor, own: Sequence[bool], block: int
-) -> tuple[Tensor, Tensor]:
+def scores_gradients(dscores: Tensor, readers: Tensor, writers: Tensor, b: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Gradients with respect to readers and writers, given those of :func:`scores`, which are overwritten."""
     dreaders, dwriters = torch.empty_like(readers), torch.empty_like(writers)
     into = dreaders.flatten(0, 1), dwriters.flatten(0, 1)
     dscores, readers, writers, b = (x.flatten(0, 1) for x in (dscores, readers, writers, b))
-    _without_own(dscores, own)
+    _without_own(dscores)
     if b.shape[-1] == 1:
         pairs = dscores.mul_(decays_within(b)[:, None, :, None]).flatten(1, 2).flatten(2, 3)
         torch.bmm(pairs, writers.flatten(1, 2), out=into[0].flatten(1, 2))
@@ -103,8 +102,6 @@ def _past(pairs: Tensor) -> Tensor:
     return pairs.masked_fill_(future[:, None], 0)
 
 
-def _without_own(pairs: Tensor, own: Sequence[bool]) -> Tensor:
-    for reader, reads_own in enumerate(own):
-        if not reads_own:
-            pairs[:, reader].diagonal(dim1=1, dim2=3).zero_()
+def _without_own(pairs: Tensor) -> Tensor:
+    pairs[:, 1:].diagonal(dim1=2, dim2=4).zero_()
     return pairs

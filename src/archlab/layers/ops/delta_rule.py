@@ -26,9 +26,6 @@ from archlab.layers.ops.kernels import kernel
 from archlab.layers.ops.members import apply_by_sequences
 from archlab.layers.ops.precision import no_autocast
 
-OWN = True, False
-"""Queries read what their token writes, reads only what was there before."""
-
 Pair = tuple[Tensor, Tensor]
 _EPS = 1e-6
 
@@ -43,9 +40,10 @@ class _DeltaRule(torch.autograd.Function):
         log_decay, chunk, ctx.block = rest
         decay = cumulate(log_decay, chunk)
         cut_r, cut_k, cut_v = (None if x is None else cut(x, chunk) for x in (r, k, v))
+        # Queries read what their token writes, reads only what was there before.
         reads = torch.stack([cut(q, chunk), cut(a, chunk)], 2)
         writes = torch.stack([cut(b, chunk), *([] if cut_k is None else [cut_k])], 2)
-        weights = scores(reads, writes, decay, OWN, ctx.block)
+        weights = scores(reads, writes, decay, ctx.block)
         inverse = _inverse(weights[..., 1, :, 0, :].contiguous())
         given = cut_r if cut_v is None else weights[..., 1, :, 1, :] @ cut_v
         assert given is not None
@@ -125,7 +123,7 @@ def _gradients(
                 dstates[c - 1].addcmul_(whole[c], dstates[c])
             du[c - 1] += solved[c - 1, ..., width:] @ dstates[c - 1]
     dscores = (dread.flatten(2, 3) @ values.flatten(2, 3).transpose(2, 3)).view_as(weights)
-    dreads, dwrites = scores_gradients(dscores, reads, writes, decay, OWN, block)
+    dreads, dwrites = scores_gradients(dscores, reads, writes, decay, block)
     if chunks > 1:
         dreads[1:].addcmul_((dread[1:].flatten(2, 3) @ states.transpose(2, 3)).view_as(dreads[1:]), since[1:, :, None])
         until = (decay[:-1, :, -1:] - decay[:-1]).exp_()[:, :, None]
