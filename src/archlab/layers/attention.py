@@ -106,7 +106,6 @@ class AttentionConfig(LayerConfig):
     """Attention over the whole past with rotary positions and biases on every projection."""
 
     paper: ClassVar[str] = "arXiv 1706.03762, 2104.09864"
-    head_knob: ClassVar[str] = "heads"
 
     heads: EvenDivisor = 1
     """Heads; each is ``dim / heads`` wide, an even number."""

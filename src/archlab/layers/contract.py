@@ -47,7 +47,7 @@ class LayerConfig(ABC):
     paper: ClassVar[str]
     """Where the layer comes from: an arXiv number, or a reference."""
     head_knob: ClassVar[str] = ""
-    """The knob, a whole number, that says how many heads there are; empty if the layer has none."""
+    """The knob, a whole number, that says how many heads there are: ``heads`` where there is one, else empty unless given."""
 
     def __post_init__(self) -> None:
         """Check the knobs by their type hints and bounds, as in ``heads: Annotated[int, at_least(1)] = 4``.

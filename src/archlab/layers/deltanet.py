@@ -30,7 +30,6 @@ class DeltaNetConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2406.06484"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Divisor = 8
     expand_v: Count = 1

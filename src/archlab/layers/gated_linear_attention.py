@@ -29,7 +29,6 @@ class GatedLinearAttentionConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2312.06635"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Count = 1
     expand_k: Factor = 1.0
@@ -51,10 +50,6 @@ class GatedLinearAttentionConfig(LayerConfig):
     def _widths(self, dim: int) -> tuple[int, int]:
         """Keys' and values' width, all heads together."""
         return int(dim * self.expand_k), int(dim * self.expand_v)
-
-    def state_size(self, dim: int, length: int) -> int:
-        keys, values = self._widths(dim)
-        return keys * values // self.heads
 
     def flops(self, dim: int, length: int) -> int:
         keys, values = self._widths(dim)
@@ -87,9 +82,6 @@ class HGRN2Config(LayerConfig):
 
     expand_ratio: Divisor = 16
     lower_bound: Annotated[float, at_least(0), below(1)] = 0.0
-
-    def state_size(self, dim: int, length: int) -> int:
-        return dim * self.expand_ratio
 
     def flops(self, dim: int, length: int) -> int:
         head = self.expand_ratio, self.expand_ratio, length

@@ -29,7 +29,6 @@ class GSAConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2409.07146"
     state_knob: ClassVar[str] = "num_slots"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Divisor = 4
     num_slots: Count = 8

@@ -125,7 +125,6 @@ class MultiHeadHyenaConfig(_HyenaConfig):
     """
 
     paper: ClassVar[str] = "arXiv 2310.18780"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Divisor = 16
     proj_groups: Count = 4

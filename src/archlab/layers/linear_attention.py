@@ -26,7 +26,6 @@ class LinearAttentionConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2006.16236"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Divisor = 1
     feature_map: Annotated[str, Bound(FEATURE_MAPS.__contains__, f"from {', '.join(FEATURE_MAPS)}")] = "elementwise-product"
@@ -64,7 +63,6 @@ class BasedConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2402.18668"
     state_knob: ClassVar[str] = "feature_dim"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Divisor = 8
     feature_dim: Count = 4

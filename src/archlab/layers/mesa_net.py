@@ -30,7 +30,6 @@ class MesaNetConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2506.05233"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Divisor = 16
     d_conv: Count = 4

@@ -27,7 +27,6 @@ class MLAConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2405.04434"
     is_attention: ClassVar[bool] = True
-    head_knob: ClassVar[str] = "heads"
 
     heads: Count = 8
     head_dim: Count = 16

@@ -26,7 +26,6 @@ class MLSTMConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2405.04517, 2503.13427"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: EvenDivisor = 4
 

@@ -50,6 +50,8 @@ def register(name: str) -> Callable[[Config], Config]:
         for knob, default in defaults.items():
             if default is MISSING:
                 raise ArchlabError(f"layer {name!r}: its knob {knob} needs a default, as in {knob}: int = 4")
+        if not config.head_knob and type(defaults.get("heads")) is int:
+            config.head_knob = "heads"
         for role in ("state_knob", "head_knob"):
             knob = getattr(config, role)
             # A property where it depends on other knobs.

@@ -27,16 +27,12 @@ class RetNetConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2307.08621"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: EvenDivisor = 16
     expand_v: Count = 2
 
     def num_params(self, dim: int, length: int) -> int:
         return (2 + 3 * self.expand_v) * dim * dim
-
-    def state_size(self, dim: int, length: int) -> int:
-        return self.expand_v * dim * dim // self.heads
 
     def flops(self, dim: int, length: int) -> int:
         head = dim // self.heads, self.expand_v * dim // self.heads, length

@@ -31,7 +31,6 @@ class RWKV5Config(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2404.05892"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: Divisor = 8
 

@@ -25,7 +25,6 @@ class TTTLinearConfig(LayerConfig):
 
     paper: ClassVar[str] = "arXiv 2407.04620"
     state_knob: ClassVar[str] = "heads"
-    head_knob: ClassVar[str] = "heads"
 
     heads: EvenDivisor = 8
     mini_batch: Count = 16
