@@ -92,8 +92,7 @@ class Backbone(nn.Module):
 
     def logits(self, features_bld: Tensor) -> Tensor:
         """``(batch, length, dim)`` to ``(batch, length, vocab_size)``: acts on each position by itself."""
-        logits_blv: Tensor = self.unembedding(self.norm(self.mix_channels(features_bld)))
-        return logits_blv
+        return self.unembedding(self.norm(self.mix_channels(features_bld)))
 
     def forward(self, ids_bl: Tensor) -> Tensor:
         """Token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``."""
@@ -129,8 +128,7 @@ class AutoEncoder(Backbone):
 
     @override
     def logits(self, features_bld: Tensor) -> Tensor:
-        logits_blv: Tensor = self.unembedding(self.norm(self.decoder(features_bld)))
-        return logits_blv
+        return self.unembedding(self.norm(self.decoder(features_bld)))
 
 
 def sin_cos_positions(length: int, dim: int) -> Tensor:

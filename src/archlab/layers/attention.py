@@ -54,8 +54,7 @@ class Attention(nn.Module):
             mixed_blhd = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
         else:
             mixed_blhd = sliding_attention(q, k, v, window)
-        projected: Tensor = self.out(mixed_blhd.flatten(2))
-        return projected
+        return self.out(mixed_blhd.flatten(2))
 
     def _is_narrow(self, x_bld: Tensor) -> bool:
         in_full = x_bld.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
@@ -197,7 +196,6 @@ class GroupedQueryAttentionConfig(AttentionConfig):
         return "window" if self.window else ""
 
     def __post_init__(self) -> None:
-        """Refuse groups of unequal size too."""
         super().__post_init__()
         if self.heads % self.kv_heads:
             raise ArchlabError(

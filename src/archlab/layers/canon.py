@@ -59,8 +59,7 @@ class Canon(nn.Module):
         self.conv = ShortConv(dim, d_conv, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        out: Tensor = x_bld + self.conv(x_bld)
-        return out
+        return x_bld + self.conv(x_bld)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         return {"conv": self.conv.init_state(batch_size)}
@@ -81,8 +80,7 @@ class LIV(nn.Module):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         b_bld, c_bld, u_bld = self.in_proj(x_bld).chunk(3, -1)
-        out: Tensor = self.out_proj(c_bld * self.conv(b_bld * u_bld))
-        return out
+        return self.out_proj(c_bld * self.conv(b_bld * u_bld))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         return {"conv": self.conv.init_state(batch_size)}

@@ -145,8 +145,7 @@ class DeltaNet(nn.Module):
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Norm, gate and last projection of the heads' outputs (..., heads, values)."""
-        out: Tensor = self.out_proj(self._gate(x, self.norm(mixed)).flatten(-2).to(x.dtype))
-        return out
+        return self.out_proj(self._gate(x, self.norm(mixed)).flatten(-2).to(x.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         q, k, v, beta, log_decay = self._project(x_bld, self.conv(self.qkv_proj(x_bld)))

@@ -152,8 +152,7 @@ class GatedLinearAttention(DecayingStates):
         return q * q.shape[-1] ** -0.5, k, v, F.logsigmoid(gate) / self.gate_logit_normalizer
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
-        out: Tensor = self.out_proj(self.norm(mixed).flatten(-2).to(x.dtype) * F.silu(self.g_proj(x)))
-        return out
+        return self.out_proj(self.norm(mixed).flatten(-2).to(x.dtype) * F.silu(self.g_proj(x)))
 
 
 class HGRN2(DecayingStates):
@@ -180,5 +179,4 @@ class HGRN2(DecayingStates):
         return F.silu(q) * self.head_dim**-0.5, (1 - self.lower_bound) * torch.sigmoid(-gate), v, log_decay
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
-        out: Tensor = self.out_proj(self.norm(mixed.flatten(-2)).to(x.dtype))
-        return out
+        return self.out_proj(self.norm(mixed.flatten(-2)).to(x.dtype))

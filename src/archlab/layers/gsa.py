@@ -73,8 +73,7 @@ class GSA(nn.Module):
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Activation, norm and last projection of the heads' outputs (..., heads, width)."""
-        out: Tensor = self.out_proj(self.norm(F.silu(mixed).flatten(-2)).to(x.dtype))
-        return out
+        return self.out_proj(self.norm(F.silu(mixed).flatten(-2)).to(x.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         q, k, v, taken, log_decay = self._project(x_bld)

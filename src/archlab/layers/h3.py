@@ -76,8 +76,7 @@ class H3(nn.Module):
         k_bld = self.shift(k_bld) + self.shift_skip * k_bld
         q_blhd, k_blhd, v_blhe = (t.view(*t.shape[:2], -1, self.head_dim) for t in (q_bld, k_bld, v_bld))
         mix = self._by_states if _through_states(self.ssm.d_state, x_bld.shape[1]) else self._by_kernel
-        out: Tensor = self.out_proj(mix(q_blhd, k_blhd, v_blhe).flatten(2))
-        return out
+        return self.out_proj(mix(q_blhd, k_blhd, v_blhe).flatten(2))
 
     def _by_kernel(self, q_blhd: Tensor, k_blhd: Tensor, v_blhe: Tensor) -> Tensor:
         q_hdbl, k_hdbl, v_hebl = (t.permute(2, 3, 0, 1) for t in (q_blhd, k_blhd, v_blhe))

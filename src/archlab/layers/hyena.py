@@ -187,8 +187,7 @@ class HyenaBlock(nn.Module):
     def read_out(self, y_cbl: Tensor) -> Tensor:
         """Channel-major (inner, B, L) to (B, L, D)."""
         _, batch, length = y_cbl.shape
-        out_bld: Tensor = self.out_proj(y_cbl.flatten(1).t()).view(batch, length, -1)
-        return out_bld
+        return self.out_proj(y_cbl.flatten(1).t()).view(batch, length, -1)
 
     def project_step(self, x_bd: Tensor, short_bkc: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The three projections (B, inner) of one token, and the new inputs of the short convolution."""

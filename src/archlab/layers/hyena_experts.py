@@ -38,7 +38,6 @@ class HyenaExpertsConfig(LayerConfig):
     reference: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse to choose more experts than there are too."""
         super().__post_init__()
         check_choice(self, self.num, self.active)
 

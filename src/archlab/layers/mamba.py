@@ -140,8 +140,7 @@ class Mamba(nn.Module):
         with no_autocast(x_bld):
             x_lbc, dt_lbc, b_lbn, c_lbn = (at_least_float32(t).transpose(0, 1) for t in (x_blc, dt_blc, b_bln, c_bln))
             y_lbc = selective_scan(x_lbc, dt_lbc, -self.A_log.exp().t(), b_lbn, c_lbn) + self.D * x_lbc
-        out: Tensor = self.out_proj(y_lbc.transpose(0, 1).to(z_blc.dtype) * F.silu(z_blc))
-        return out
+        return self.out_proj(y_lbc.transpose(0, 1).to(z_blc.dtype) * F.silu(z_blc))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         inner, d_state = self.A_log.shape
@@ -191,8 +190,7 @@ class Mamba2(nn.Module):
     def _read_out(self, y: Tensor, x: Tensor, z: Tensor) -> Tensor:
         """Skip connection, gate, norm and last projection of the heads' outputs (..., H, P)."""
         y = (y + self.D[:, None] * x).flatten(-2)
-        out: Tensor = self.out_proj(self.norm(y * F.silu(at_least_float32(z))).to(z.dtype))
-        return out
+        return self.out_proj(self.norm(y * F.silu(at_least_float32(z))).to(z.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         z, xbc, dt = self.in_proj(x_bld).split(self.in_split, dim=-1)

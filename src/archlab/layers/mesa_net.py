@@ -83,8 +83,7 @@ class MesaNet(nn.Module):
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Norm and last projection of the heads' outputs (..., heads, width)."""
-        out: Tensor = self.out_proj(self.norm(mixed).flatten(-2).to(x.dtype))
-        return out
+        return self.out_proj(self.norm(mixed).flatten(-2).to(x.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         q, k, v, log_decay, rate = self._project(x_bld, self.conv(self.qk_proj(x_bld)))

@@ -77,8 +77,7 @@ class MinGRU(nn.Module):
         decay_blw, inputs_blw = self._recurrence(x_bld)
         with no_autocast(x_bld):
             h_lbw = diagonal_scan(decay_blw.transpose(0, 1), inputs_blw.transpose(0, 1))
-        out: Tensor = self.out_proj(h_lbw.transpose(0, 1).to(x_bld.dtype))
-        return out
+        return self.out_proj(h_lbw.transpose(0, 1).to(x_bld.dtype))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         return {"h": self.in_proj.weight.new_zeros(batch_size, self.inner)}

@@ -84,8 +84,7 @@ class MLA(nn.Module):
         padded = F.pad(v, (0, self.rope_dim))
         q, k, padded = (t.transpose(1, 2) for t in (q, k, padded))
         mixed = F.scaled_dot_product_attention(q, k, padded, is_causal=True).transpose(1, 2)
-        projected: Tensor = self.out_proj(mixed[..., : v.shape[-1]].flatten(2))
-        return projected
+        return self.out_proj(mixed[..., : v.shape[-1]].flatten(2))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         weight = self.kv_up.weight

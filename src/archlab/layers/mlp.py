@@ -22,8 +22,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        out: Tensor = self.down(F.gelu(self.up(x_bld), approximate="tanh"))
-        return out
+        return self.down(F.gelu(self.up(x_bld), approximate="tanh"))
 
 
 class SwiGLU(nn.Module):
@@ -36,8 +35,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        out: Tensor = self.down(F.silu(self.gate(x_bld)) * self.up(x_bld))
-        return out
+        return self.down(F.silu(self.gate(x_bld)) * self.up(x_bld))
 
 
 def inner_width(dim: int) -> int:

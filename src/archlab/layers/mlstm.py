@@ -77,8 +77,7 @@ class MLSTM(nn.Module):
         """Normaliser, norm, gate and last projection of what is read of the state (..., H, V) and of the sum of keys."""
         h = read / torch.maximum(total.abs(), torch.exp(-m)[..., None])
         normed = F.layer_norm(h, h.shape[-1:], eps=NORM_EPS).flatten(-2) * self.norm_weight
-        out: Tensor = self.out_proj(normed.to(x.dtype) * torch.sigmoid(self.o_proj(x)))
-        return out
+        return self.out_proj(normed.to(x.dtype) * torch.sigmoid(self.o_proj(x)))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""

@@ -36,7 +36,6 @@ class MoEConfig(ChannelMixer):
     reference: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse to choose more units than there are too."""
         super().__post_init__()
         check_choice(self, self.num, self.active)
 

@@ -76,8 +76,7 @@ class RetNet(nn.Module):
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Norm, gate and last projection of the heads' outputs (..., H, V)."""
         normed = F.rms_norm(mixed, mixed.shape[-1:], eps=NORM_EPS).flatten(-2)
-        out: Tensor = self.out_proj(normed.to(x.dtype) * F.silu(self.g_proj(x)))
-        return out
+        return self.out_proj(normed.to(x.dtype) * F.silu(self.g_proj(x)))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         q, k, v = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device))

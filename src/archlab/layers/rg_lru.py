@@ -37,7 +37,6 @@ class RGLRUConfig(LayerConfig):
     d_conv: Count = 4
 
     def __post_init__(self) -> None:
-        """Refuse blocks that do not divide the width of the recurrence too."""
         super().__post_init__()
         if self.lru_width % self.blocks:
             raise ArchlabError(
@@ -95,8 +94,7 @@ class RGLRU(nn.Module):
     def _read_out(self, x: Tensor, h: Tensor) -> Tensor:
         """The gate and the last projection of the states ``h`` (..., W), given the tokens ``x`` (..., D)."""
         gate = F.gelu(self.gate_proj(x), approximate="tanh")
-        out: Tensor = self.out_proj(gate * h.to(gate.dtype))
-        return out
+        return self.out_proj(gate * h.to(gate.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         decay_blw, inputs_blw = self._recurrence(self.conv(self.in_proj(x_bld)))

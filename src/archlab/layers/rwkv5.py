@@ -148,8 +148,7 @@ class RWKV5(nn.Module):
     def _read_out(self, mixed: Tensor, gate: Tensor) -> Tensor:
         """Norm, gate and last projection of the heads' outputs (..., heads, width)."""
         normed = self.norm(mixed.reshape(-1, gate.shape[-1])).view(gate.shape)
-        out: Tensor = self.out_proj(normed.to(gate.dtype) * gate)
-        return out
+        return self.out_proj(normed.to(gate.dtype) * gate)
 
     def _bonus(self, r: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Values that a token reads of itself (..., heads, width)."""
@@ -234,8 +233,7 @@ class RWKV5ChannelMixer(TokenShiftMixer):
 
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
         for_r, for_k = (torch.addcmul(x, last - x, mix) for mix in self.mix)
-        out: Tensor = self.r_proj(for_r).sigmoid() * self.v_proj(F.relu(self.k_proj(for_k)).square())
-        return out
+        return self.r_proj(for_r).sigmoid() * self.v_proj(F.relu(self.k_proj(for_k)).square())
 
 
 def first_mixes(dim: int, *exponents: float) -> Tensor:

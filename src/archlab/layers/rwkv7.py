@@ -118,8 +118,7 @@ class RWKV7(nn.Module):
         """Norm, bonus of the current token, gate and last projection of the heads' outputs (..., heads, width)."""
         normed = self.norm(mixed.reshape(-1, gate.shape[-1])).view_as(mixed)
         normed = normed + (r * self.bonus * k).sum(-1, keepdim=True) * v
-        out: Tensor = self.out_proj(normed.flatten(-2).to(gate.dtype) * gate)
-        return out
+        return self.out_proj(normed.flatten(-2).to(gate.dtype) * gate)
 
     def forward(self, x_bld: Tensor) -> Tensor:
         r, log_decay, k, v, kappa, rate, gate = self._project(x_bld, before(x_bld))
@@ -153,8 +152,7 @@ class RWKV7ChannelMixer(TokenShiftMixer):
         self.mix = nn.Parameter(first_mixes(dim, 1.0)[0])
 
     def _mix(self, x: Tensor, last: Tensor) -> Tensor:
-        out: Tensor = self.down(F.relu(self.up(torch.addcmul(x, last - x, self.mix))).square())
-        return out
+        return self.down(F.relu(self.up(torch.addcmul(x, last - x, self.mix))).square())
 
 
 def _low_rank(dim: int, rank: int, activation: nn.Module, bias: Tensor | None) -> nn.Sequential:

@@ -36,7 +36,6 @@ class ParallelConfig(Composite):
     gate: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse less than two branches too."""
         super().__post_init__()
         if len(self.layers) < 2:
             raise ArchlabError(f"{self}: give two layers or more to add, as in parallel(mamba, mh-attention)")
@@ -78,7 +77,6 @@ class ExpertsConfig(Composite):
     active: Choice = 2
 
     def __post_init__(self) -> None:
-        """Refuse other than one layer, and to choose more copies than there are too."""
         super().__post_init__()
         if len(self.layers) != 1:
             raise ArchlabError(f"{self}: give one layer to make copies of, as in experts(mamba, num=4)")

@@ -213,8 +213,7 @@ class GroupedHyena(nn.Module):
         u_cbl = (self.in_proj.weight @ x_bld.reshape(-1, dim).t()).view(-1, batch, length)
         weight = self.short_conv.weight
         y_cbl = gated_long_conv(u_cbl, weight, weight.new_zeros(len(weight)), self.kernel(length))
-        out_bld: Tensor = self.out_proj(y_cbl.flatten(1).t()).view(batch, length, dim)
-        return out_bld
+        return self.out_proj(y_cbl.flatten(1).t()).view(batch, length, dim)
 
     def init_state(self, batch_size: int) -> State:
         groups = len(next(self.filter.parameters()))

@@ -111,8 +111,7 @@ class TTTLinear(nn.Module):
 
     def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Norm and last projection of the heads' outputs (B, heads, L, width)."""
-        out: Tensor = self.out_proj(self.norm(mixed.transpose(1, 2).flatten(2)).to(x.dtype))
-        return out
+        return self.out_proj(self.norm(mixed.transpose(1, 2).flatten(2)).to(x.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
         projected = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device) % self.mini_batch)

@@ -179,7 +179,7 @@ def outputs(module: nn.Module, x_bld: Tensor) -> Tensor:
     """The module's outputs, with the same random numbers at every call."""
     with torch.no_grad(), torch.random.fork_rng(devices=[x_bld.device] if x_bld.is_cuda else []):
         torch.manual_seed(0)
-        return module(x_bld)  # type: ignore[no-any-return]
+        return module(x_bld)
 
 
 def moved_outputs(module: nn.Module, x_bld: Tensor, y_bld: Tensor, token: int) -> Tensor:

@@ -33,7 +33,7 @@ class FirstOutput(nn.Module):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         y = self.module(x_bld)
-        return y[0] if isinstance(y, tuple) else y  # type: ignore[no-any-return]
+        return y[0] if isinstance(y, tuple) else y
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,7 @@ class ElementwiseProduct(FeatureMap):
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.factors(x).chunk(2, dim=-1)
-        product: Tensor = first * second
-        return product
+        return first * second
 
 
 class T2R(FeatureMap):

@@ -71,8 +71,7 @@ def conv_heads_flops(dim: int, heads: int, length: int) -> int:
 def toeplitz(h_cl: Tensor) -> Tensor:
     """Matrices (C, L, L) with ``[c, s, t] = h[c, t - s]``, zero for ``t < s``: ``x_l @ matrix`` is the causal convolution."""
     length = h_cl.shape[-1]
-    matrix_cst: Tensor = F.pad(h_cl, (length - 1, 0)).unfold(-1, length, 1).flip(-2)
-    return matrix_cst
+    return F.pad(h_cl, (length - 1, 0)).unfold(-1, length, 1).flip(-2)
 
 
 def sum_diagonals(grad_cll: Tensor) -> Tensor:

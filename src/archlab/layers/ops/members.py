@@ -12,8 +12,7 @@ def apply(function: type[Function], *args: Any) -> Tensor:
     """``function.apply(*args)``; inside ``vmap``, which knows no rule for it, for one member after the other."""
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         function, args = _MemberByMember, (function, *args)
-    out: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
-    return out
+    return function.apply(*args)  # type: ignore[no-untyped-call]
 
 
 _CACHED_ENTRIES = 1 << 19

@@ -24,8 +24,7 @@ class _RMSNorm(torch.autograd.Function):
         mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         inverse_rms = mean_square.add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight_d, inverse_rms)
-        y: Tensor = (x * inverse_rms).mul_(weight_d)
-        return y
+        return (x * inverse_rms).mul_(weight_d)
 
     @staticmethod
     @once_differentiable

@@ -21,8 +21,7 @@ def rotary_attention(qkv_cbl: Tensor, heads: int) -> Tensor:
 
     Queries, keys and values are float32 or float64; heads are ``C / heads`` wide, an even number.
     """
-    mixed_cbl: Tensor = _RotaryAttention.apply(qkv_cbl, heads)  # type: ignore[no-untyped-call]
-    return mixed_cbl
+    return _RotaryAttention.apply(qkv_cbl, heads)  # type: ignore[no-untyped-call]
 
 
 # Operators without a gradient of their own: the compiler and counters of operations see one of each, not its many products.
@@ -112,8 +111,7 @@ class _RotaryAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(qkv_cbl: Tensor, heads: int) -> Tensor:
-        mixed_cbl: Tensor = _OPERATORS.rotary_attention(qkv_cbl, heads)
-        return mixed_cbl
+        return _OPERATORS.rotary_attention(qkv_cbl, heads)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
