@@ -46,6 +46,12 @@ class EMAConfig(LayerConfig):
     kind: ClassVar[Literal["sequence", "channel"]] = "sequence"
     paper: ClassVar[str] = "after arXiv 2209.10655"
 
+    def num_params(self, dim: int, length: int) -> int:
+        return 3 * dim * dim + dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        return dim
+
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * 3 * dim * dim + 2 * length * length * dim
 

@@ -21,6 +21,13 @@ class CanonConfig(LayerConfig):
 
     d_conv: Count = 4
 
+    def num_params(self, dim: int, length: int) -> int:
+        return self.d_conv * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The inputs the convolution looks back on.
+        return (self.d_conv - 1) * dim
+
     def matrix_state(self, dim: int, length: int) -> int:
         return 0
 
@@ -44,8 +51,11 @@ class LIVConfig(CanonConfig):
 
     d_conv: Count = 3
 
+    def num_params(self, dim: int, length: int) -> int:
+        return 4 * dim * dim + self.d_conv * dim
+
     def flops(self, dim: int, length: int) -> int:
-        return 2 * length * (4 * dim * dim + self.d_conv * dim)
+        return 2 * length * self.num_params(dim, length)
 
     def build(self, dim: int, max_length: int) -> "LIV":
         return LIV(dim, self.d_conv)

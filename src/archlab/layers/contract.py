@@ -10,7 +10,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 from typing_extensions import override
@@ -80,18 +79,15 @@ class LayerConfig(ABC):
             if _DIVIDES_EVENLY in get_args(hint):
                 divides_evenly(self, knob, dim)
 
+    @abstractmethod
     def num_params(self, dim: int, length: int) -> int:
-        """Trainable scalars: those of a module on the meta device unless the layer says otherwise."""
-        return _measured(self, dim, length)[0]
+        """Trainable scalars."""
 
+    @abstractmethod
     def state_size(self, dim: int, length: int) -> int | None:
         """Scalars carried from token to token at inference, for one sequence, once ``length`` tokens
         can be held: matrix states, convolution buffers, key-value caches. 0 for channel mixers; None
-        if it is not known.
-
-        Unless the layer says otherwise, what the step form of a module on the meta device holds, None if it has none.
-        """
-        return 0 if self.kind == "channel" else _measured(self, dim, length)[1]
+        if it is not known."""
 
     def matrix_state(self, dim: int, length: int) -> int | None:
         """The part of :meth:`state_size` that holds content: matrices and state-space states, keys and values, without inputs
@@ -153,18 +149,6 @@ class LayerConfig(ABC):
     def _arguments(self) -> list[str]:
         defaults = {f.name: f.default for f in fields(self)}
         return [f"{knob}={knob_text(value)}" for knob, value in self.knobs().items() if value != defaults[knob]]
-
-
-@cache
-def _measured(config: LayerConfig, dim: int, length: int) -> tuple[int, int | None]:
-    """Trainable scalars of a layer's module, which is built without data, and scalars of its state."""
-    import torch
-
-    with torch.device("meta"):
-        module = config.build(dim, length)
-        state = module.init_state(1).values() if isinstance(module, Recurrent) else None
-    params = sum(x.numel() for x in module.parameters() if x.requires_grad)
-    return params, None if state is None else sum(x.numel() for x in state if x.is_floating_point())
 
 
 @dataclass(frozen=True)

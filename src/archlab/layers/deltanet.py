@@ -52,9 +52,20 @@ class DeltaNetConfig(LayerConfig):
         """Entries of the linear maps."""
         return dim * (self._convolved(dim) + self.expand_v * dim + self.heads)
 
+    def _vectors(self, dim: int) -> int:
+        """Parameters outside of linear maps."""
+        return self.d_conv * self._convolved(dim) + self._head(dim)[1]
+
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + self._vectors(dim)
+
     def matrix_state(self, dim: int, length: int) -> int:
         keys, values = self._head(dim)
         return self.heads * keys * values
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The matrix of each head, and the inputs the convolution looks back on.
+        return self.matrix_state(dim, length) + (self.d_conv - 1) * self._convolved(dim)
 
     def flops(self, dim: int, length: int) -> int:
         head = *self._head(dim), length, chunk_size(*self._head(dim), length)
@@ -80,6 +91,10 @@ class GatedDeltaNetConfig(DeltaNetConfig):
         # Adds the gate of the output and the decays.
         return super()._weights(dim) + dim * (self.expand_v * dim + self.heads)
 
+    def _vectors(self, dim: int) -> int:
+        # Adds rate and step size of each head's decay.
+        return super()._vectors(dim) + 2 * self.heads
+
     def build(self, dim: int, max_length: int) -> "GatedDeltaNet":
         self.validate(dim)
         return GatedDeltaNet(dim, self.heads, self.expand_v * dim, self.d_conv, self.allow_neg_eigval)
@@ -104,6 +119,10 @@ class KDAConfig(DeltaNetConfig):
     def _weights(self, dim: int) -> int:
         # Adds decays and the output's gate.
         return super()._weights(dim) + self._head(dim)[1] * (3 + self.expand_v) * dim
+
+    def _vectors(self, dim: int) -> int:
+        # Adds each head's rate, each channel's step size, and the bias of the gate.
+        return super()._vectors(dim) + self.heads + (1 + self.expand_v) * dim
 
     def build(self, dim: int, max_length: int) -> "KDA":
         self.validate(dim)

@@ -51,6 +51,15 @@ class GatedLinearAttentionConfig(LayerConfig):
         """Keys' and values' width, all heads together."""
         return int(dim * self.expand_k), int(dim * self.expand_v)
 
+    def num_params(self, dim: int, length: int) -> int:
+        keys, values = self._widths(dim)
+        gate = self.gate_low_rank * (dim + keys) + keys
+        return dim * (2 * keys + 3 * values) + gate + values // self.heads
+
+    def state_size(self, dim: int, length: int) -> int:
+        keys, values = self._widths(dim)
+        return keys * values // self.heads
+
     def flops(self, dim: int, length: int) -> int:
         keys, values = self._widths(dim)
         projections = dim * (2 * keys + 3 * values) + self.gate_low_rank * (dim + keys)
@@ -82,6 +91,12 @@ class HGRN2Config(LayerConfig):
 
     expand_ratio: Divisor = 16
     lower_bound: Annotated[float, at_least(0), below(1)] = 0.0
+
+    def num_params(self, dim: int, length: int) -> int:
+        return 4 * dim * dim + dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        return dim * self.expand_ratio
 
     def flops(self, dim: int, length: int) -> int:
         head = self.expand_ratio, self.expand_ratio, length

@@ -34,13 +34,19 @@ class GSAConfig(LayerConfig):
     num_slots: Count = 8
     gate_logit_normalizer: Count = 8
 
+    def _weights(self, dim: int) -> int:
+        return 4 * dim * dim + dim * self.heads * self.num_slots
+
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + dim
+
     def state_size(self, dim: int, length: int) -> int:
         return 2 * dim * self.num_slots
 
     def flops(self, dim: int, length: int) -> int:
         head = dim // self.heads, self.num_slots, length
         one_pass = decayed_linear_attention_flops(*head, chunk_size(*head))
-        return 2 * length * dim * (4 * dim + self.heads * self.num_slots) + 2 * self.heads * one_pass
+        return 2 * length * self._weights(dim) + 2 * self.heads * one_pass
 
     def build(self, dim: int, max_length: int) -> "GSA":
         self.validate(dim)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from archlab.fields import Count
 from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.knobs import Even
-from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops
+from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_heads_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
@@ -37,8 +37,15 @@ class H3Config(LayerConfig):
     d_state: Even = 2
     d_conv: Count = 4
 
+    def num_params(self, dim: int, length: int) -> int:
+        return 4 * dim * (dim + 1) + (self.d_conv + 1) * dim + diagonal_ssm_params(dim // self.head_dim, self.d_state)
+
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * self.head_dim * self.d_state
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The diagonal states of all products, and the keys the shift looks back on.
+        return self.matrix_state(dim, length) + dim * (self.d_conv - 1)
 
     def flops(self, dim: int, length: int) -> int:
         heads, mapped = dim // self.head_dim, 2 * length * dim * (4 * dim + self.d_conv)

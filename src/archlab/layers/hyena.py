@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count
-from archlab.layers.contract import Divisor, LayerConfig
+from archlab.layers.contract import Divisor, LayerConfig, total
 from archlab.layers.ops.gated_long_conv import gated_long_conv, tied_short_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import causal_conv_heads, conv_flops, conv_heads_flops
@@ -52,6 +52,16 @@ class _HyenaConfig(LayerConfig):
                 f"{self.name}(proj_groups={self.proj_groups}): the {projected} channels of the three projections are not"
                 f" divisible by {self.proj_groups}; proj_groups=1 always fits"
             )
+
+    def num_params(self, dim: int, length: int) -> int:
+        inner, filters = self._sizes(dim)
+        projected = _NUM_PROJECTIONS * inner
+        block = (dim + 1) * projected // self.proj_groups + (KERNEL_SIZE + 1) * projected + (inner + 1) * dim
+        return block + _FILTERS[self.filter].num_params(filters, length, self.filter_order) + filters
+
+    def state_size(self, dim: int, length: int) -> int | None:
+        short = (KERNEL_SIZE - 1) * (_NUM_PROJECTIONS * self._sizes(dim)[0] // self.proj_groups)
+        return total([self.matrix_state(dim, length), short])
 
     def flops(self, dim: int, length: int) -> int:
         inner, filters = self._sizes(dim)

@@ -11,7 +11,7 @@ from archlab.layers.hyena import KERNEL_SIZE, Hyena, State
 from archlab.layers.ops.gated_long_conv import gated_long_conv
 from archlab.layers.ops.implicit_filter import ImplicitFilter
 from archlab.layers.ops.long_conv import TOEPLITZ_MAX_LENGTH, conv_flops
-from archlab.layers.ops.routing import Router
+from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
 from archlab.layers.side_by_side import Choice, check_choice
 
@@ -48,8 +48,18 @@ class HyenaExpertsConfig(LayerConfig):
     def _channels(self, dim: int) -> int:
         return self.num * self.width(dim)
 
+    def num_params(self, dim: int, length: int) -> int:
+        channels = self._channels(dim)
+        projections = (dim + 1 + KERNEL_SIZE + 1) * 3 * channels + (self.width(dim) + 1) * dim
+        kernels = ImplicitFilter.num_params(channels, length, self.filter_order) + channels
+        return projections + kernels + router_params(dim, self.num)
+
     def matrix_state(self, dim: int, length: int) -> int:
         return (length - 1) * self._channels(dim)
+
+    def state_size(self, dim: int, length: int) -> int:
+        # As ``hyena``, the filtered signal and inputs of the short convolution.
+        return self.matrix_state(dim, length) + (KERNEL_SIZE - 1) * 3 * self._channels(dim)
 
     def flops(self, dim: int, length: int) -> int:
         return self._flops(dim, length, self._channels(dim))

@@ -31,8 +31,16 @@ class LinearAttentionConfig(LayerConfig):
     feature_map: Annotated[str, Bound(FEATURE_MAPS.__contains__, f"from {', '.join(FEATURE_MAPS)}")] = "elementwise-product"
     normalize: bool = True
 
+    def num_params(self, dim: int, length: int) -> int:
+        return 4 * dim * dim + 2 * FEATURE_MAPS[self.feature_map].num_params(dim // self.heads)
+
     def matrix_state(self, dim: int, length: int) -> int:
         return FEATURE_MAPS[self.feature_map].width(dim // self.heads) * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The matrix of each head and, if normalised, its sum of keys.
+        keys = self.heads * FEATURE_MAPS[self.feature_map].width(dim // self.heads)
+        return self.matrix_state(dim, length) + keys * self.normalize
 
     def flops(self, dim: int, length: int) -> int:
         head = dim // self.heads
@@ -72,6 +80,9 @@ class BasedConfig(LayerConfig):
 
     def matrix_state(self, dim: int, length: int) -> int:
         return Taylor.width(self.feature_dim) * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        return self.matrix_state(dim, length) + Taylor.width(self.feature_dim) * self.heads
 
     def flops(self, dim: int, length: int) -> int:
         head = Taylor.width(self.feature_dim), dim // self.heads, length

@@ -30,6 +30,10 @@ class LogLinearAttentionConfig(Mamba2Config):
 
     paper: ClassVar[str] = "arXiv 2506.04761"
 
+    def num_params(self, dim: int, length: int) -> int:
+        _, heads, _ = self._sizes(dim)
+        return super().num_params(dim, length) + (dim + 1) * heads * num_levels(length)
+
     def matrix_state(self, dim: int, length: int) -> int:
         # As Mamba-2, with a matrix for every level but the token itself.
         return (num_levels(length) - 1) * super().matrix_state(dim, length)
@@ -53,6 +57,9 @@ class LogLinearGatedDeltaNetConfig(GatedDeltaNetConfig):
     """
 
     paper: ClassVar[str] = "arXiv 2506.04761"
+
+    def num_params(self, dim: int, length: int) -> int:
+        return super().num_params(dim, length) + (dim + 1) * self.heads * num_levels(length)
 
     def matrix_state(self, dim: int, length: int) -> int:
         # As Gated DeltaNet, with a matrix for every level but the token itself.

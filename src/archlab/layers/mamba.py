@@ -41,8 +41,18 @@ class MambaConfig(LayerConfig):
         """Inner width and rank of the step-size projection."""
         return self.expand * dim, self.dt_rank or math.ceil(dim / 16)
 
+    def num_params(self, dim: int, length: int) -> int:
+        inner, rank = self._sizes(dim)
+        convolution = inner * (self.d_conv + 1)
+        selection = inner * (rank + 2 * self.d_state) + (rank + 1) * inner
+        return 3 * dim * inner + convolution + selection + inner * self.d_state + inner
+
     def matrix_state(self, dim: int, length: int) -> int:
         return self.expand * dim * self.d_state
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The state-space states and the inputs the convolution looks back on.
+        return self.matrix_state(dim, length) + self.expand * dim * (self.d_conv - 1)
 
     def flops(self, dim: int, length: int) -> int:
         inner, rank = self._sizes(dim)
@@ -90,8 +100,16 @@ class Mamba2Config(LayerConfig):
         inner = self.expand * dim
         return inner, inner // self.headdim, inner + 2 * self.d_state
 
+    def num_params(self, dim: int, length: int) -> int:
+        inner, heads, convolved = self._sizes(dim)
+        return dim * (inner + convolved + heads) + convolved * (self.d_conv + 1) + 3 * heads + inner + inner * dim
+
     def matrix_state(self, dim: int, length: int) -> int:
         return self.expand * dim * self.d_state
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The matrix of each head, and the inputs the convolution looks back on.
+        return self.matrix_state(dim, length) + (self.d_conv - 1) * self._sizes(dim)[2]
 
     def flops(self, dim: int, length: int) -> int:
         inner, heads, convolved = self._sizes(dim)

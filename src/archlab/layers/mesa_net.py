@@ -34,14 +34,24 @@ class MesaNetConfig(LayerConfig):
     heads: Divisor = 16
     d_conv: Count = 4
 
+    def _weights(self, dim: int) -> int:
+        return 4 * dim * dim + 2 * dim * self.heads
+
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + 2 * self.heads + 2 * self.d_conv * dim + dim + dim // self.heads
+
     def matrix_state(self, dim: int, length: int) -> int:
         return 2 * dim * dim // self.heads
+
+    def state_size(self, dim: int, length: int) -> int:
+        # Two matrices a head, and the inputs the convolution looks back on.
+        return self.matrix_state(dim, length) + 2 * (self.d_conv - 1) * dim
 
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
         systems = 2 * (length - 1) * width**2 + length * (2 * width**3 // 3 + 2 * width**2)
         read_out = scalar_decayed_linear_attention_flops(width, width, length, chunk_size(width, width, length))
-        return 2 * length * dim * (4 * dim + 2 * self.heads + 2 * self.d_conv) + self.heads * (systems + read_out)
+        return 2 * length * (self._weights(dim) + 2 * self.d_conv * dim) + self.heads * (systems + read_out)
 
     def build(self, dim: int, max_length: int) -> "MesaNet":
         self.validate(dim)

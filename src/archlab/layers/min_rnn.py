@@ -30,6 +30,9 @@ class MinGRUConfig(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         return (self.maps + (self.expand > 1)) * self.expand * dim * dim
 
+    def state_size(self, dim: int, length: int) -> int:
+        return self.expand * dim
+
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * self.num_params(dim, length) + 2 * (length - 1) * self.expand * dim
 

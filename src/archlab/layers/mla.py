@@ -34,11 +34,20 @@ class MLAConfig(LayerConfig):
     kv_rank: Count = 32
     q_rank: Count = 96
 
-    def flops(self, dim: int, length: int) -> int:
+    def _weights(self, dim: int) -> int:
         down = dim * (self.q_rank + self.kv_rank + self.rope_dim)
         up = self.heads * (self.q_rank * (self.head_dim + self.rope_dim) + self.kv_rank * 2 * self.head_dim)
-        scores_and_values = 4 * length * length * self.heads * (self.head_dim + self.rope_dim)
-        return 2 * length * (down + up + self.heads * self.head_dim * dim) + scores_and_values
+        return down + up + self.heads * self.head_dim * dim
+
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + self.q_rank + self.kv_rank
+
+    def state_size(self, dim: int, length: int) -> int:
+        # A latent and a rotated key for every token.
+        return length * (self.kv_rank + self.rope_dim)
+
+    def flops(self, dim: int, length: int) -> int:
+        return 2 * length * self._weights(dim) + 4 * length * length * self.heads * (self.head_dim + self.rope_dim)
 
     def build(self, dim: int, max_length: int) -> "MLA":
         # ``max_length`` bounds the step form's buffer only.

@@ -29,13 +29,23 @@ class MLSTMConfig(LayerConfig):
 
     heads: EvenDivisor = 4
 
+    def _weights(self, dim: int) -> int:
+        return 4 * dim * dim + 2 * dim * self.heads
+
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + 2 * self.heads + dim
+
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // (2 * self.heads)
+
+    def state_size(self, dim: int, length: int) -> int:
+        # Each head's matrix, sum of keys and running maximum.
+        return self.matrix_state(dim, length) + dim // 2 + self.heads
 
     def flops(self, dim: int, length: int) -> int:
         keys, values = dim // self.heads // 2, dim // self.heads
         mixing = scalar_decayed_linear_attention_flops(keys, values + 1, length, chunk_size(keys, values, length))
-        return 2 * length * dim * (4 * dim + 2 * self.heads) + self.heads * mixing
+        return 2 * length * self._weights(dim) + self.heads * mixing
 
     def build(self, dim: int, max_length: int) -> "MLSTM":
         self.validate(dim)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
 from archlab.layers.mlp import ChannelMixer, inner_width
-from archlab.layers.ops.routing import Router
+from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
 from archlab.layers.side_by_side import Choice, check_choice
 
@@ -49,6 +49,9 @@ class MoEConfig(ChannelMixer):
 
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, inner=max(1, round(factor * self._units(dim) / self.num)))
+
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + router_params(dim, self.num)
 
     def flops(self, dim: int, length: int) -> int:
         return 2 * length * (self._weights(dim) + dim * self.num)

@@ -47,13 +47,23 @@ class RGLRUConfig(LayerConfig):
     def _inner(self, dim: int) -> int:
         return self.lru_width or self.blocks * -(-4 * dim // (3 * self.blocks))
 
+    def _weights(self, dim: int) -> int:
+        """Entries of the linear maps, those of the two gates within their blocks."""
+        inner = self._inner(dim)
+        return 3 * dim * inner + 2 * inner * inner // self.blocks
+
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + (self.d_conv + 6) * self._inner(dim) + dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The recurrence and the inputs the convolution looks back on.
+        return self._inner(dim) * self.d_conv
+
     def matrix_state(self, dim: int, length: int) -> int:
         return self._inner(dim)
 
     def flops(self, dim: int, length: int) -> int:
-        inner = self._inner(dim)
-        gates = 2 * inner * inner // self.blocks
-        return 2 * length * (3 * dim * inner + gates + (self.d_conv + 1) * inner)
+        return 2 * length * (self._weights(dim) + (self.d_conv + 1) * self._inner(dim))
 
     def build(self, dim: int, max_length: int) -> "RGLRU":
         return RGLRU(dim, self._inner(dim), self.blocks, self.d_conv)

@@ -43,16 +43,27 @@ class RWKV5Config(LayerConfig):
             )
 
     def _weights(self, dim: int) -> int:
-        """Entries of the linear maps, and of the mixes of a token with the one before."""
-        return 5 * dim * dim + 4 * dim
+        return 5 * dim * dim
+
+    def _mixes(self) -> int:
+        """Mixes of a token with the one before."""
+        return 4
+
+    @override
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + (self._mixes() + 4) * dim
 
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
 
+    def state_size(self, dim: int, length: int) -> int:
+        # The matrix of each head, and the last token.
+        return self.matrix_state(dim, length) + dim
+
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
-        return 2 * length * self._weights(dim) + self.heads * decayed_linear_attention_flops(*head)
+        return 2 * length * (self._weights(dim) + self._mixes() * dim) + self.heads * decayed_linear_attention_flops(*head)
 
     def build(self, dim: int, max_length: int) -> nn.Module:
         self.validate(dim)
@@ -77,6 +88,9 @@ class RWKV5ChannelMixerConfig(LayerConfig):
         # The last token is no memory.
         return 0
 
+    def state_size(self, dim: int, length: int) -> int:
+        return dim
+
     def resized(self, dim: int, factor: float) -> LayerConfig:
         return replace(self, expand=max(1, round(factor * self.expand)))
 
@@ -96,8 +110,13 @@ class RWKV6Config(RWKV5Config):
 
     @override
     def _weights(self, dim: int) -> int:
-        # Adds five mixes and the decays, of low rank; and the mixes of the decays, and from which the other five are computed.
-        return super()._weights(dim) + 2 * dim * (5 * MIX_RANK + DECAY_RANK) + 2 * dim
+        # Adds five mixes and the decays, of low rank.
+        return super()._weights(dim) + 2 * dim * (5 * MIX_RANK + DECAY_RANK)
+
+    @override
+    def _mixes(self) -> int:
+        # Adds that of the decays, and that from which the other five are computed.
+        return super()._mixes() + 2
 
     def build(self, dim: int, max_length: int) -> "RWKV6":
         self.validate(dim)

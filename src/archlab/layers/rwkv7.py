@@ -36,13 +36,17 @@ class RWKV7Config(RWKV5Config):
 
     @override
     def _weights(self, dim: int) -> int:
-        return 4 * dim * dim + 2 * dim * sum(self._ranks(dim)) + 6 * dim
+        return 4 * dim * dim + 2 * dim * sum(self._ranks(dim))
+
+    @override
+    def num_params(self, dim: int, length: int) -> int:
+        return self._weights(dim) + 13 * dim
 
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
         head = width, width, length, chunk_size(width, width, length)
         states = self.heads * delta_rule_flops(*head, width, beside=True, least_log_decay=LEAST_LOG_DECAY)
-        return 2 * length * self._weights(dim) + states
+        return 2 * length * (self._weights(dim) + 6 * dim) + states
 
     def build(self, dim: int, max_length: int) -> "RWKV7":
         self.validate(dim)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from archlab.layers.contract import LayerConfig
 from archlab.layers.knobs import Even
-from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops
+from archlab.layers.ops.diagonal_ssm import DiagonalSSM, diagonal_ssm_kernel_flops, diagonal_ssm_params
 from archlab.layers.ops.long_conv import causal_conv, conv_flops
 from archlab.layers.registry import register
 
@@ -24,6 +24,9 @@ class S4DConfig(LayerConfig):
     state_knob: ClassVar[str] = "d_state"
 
     d_state: Even = 16
+
+    def num_params(self, dim: int, length: int) -> int:
+        return diagonal_ssm_params(dim, self.d_state) + 2 * dim * (dim + 1)
 
     def state_size(self, dim: int, length: int) -> int:
         # Real and imaginary parts.

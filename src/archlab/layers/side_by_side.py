@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError
 from archlab.fields import Bound, Count
 from archlab.layers.contract import Composite, LayerConfig, Recurrent
-from archlab.layers.ops.routing import Router
+from archlab.layers.ops.routing import Router, router_params
 from archlab.layers.registry import register
 
 State = dict[str, Tensor]
@@ -83,8 +83,7 @@ class ExpertsConfig(Composite):
         check_choice(self, self.num, self.active)
 
     def num_params(self, dim: int, length: int) -> int:
-        # A token's scores of the copies take weights and a bias.
-        return self.num * (self.layers[0].num_params(dim, length) + dim + 1)
+        return self.num * self.layers[0].num_params(dim, length) + router_params(dim, self.num)
 
     @property
     def copies(self) -> int:

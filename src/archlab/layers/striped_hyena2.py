@@ -26,10 +26,11 @@ _MODE_RATES = 0.01, 0.1
 
 
 class _Kernel(NamedTuple):
-    """Sizes of a kernel: its taps, scalars that its step form carries a channel, FLOPs to evaluate it."""
+    """Sizes of a kernel: its taps, scalars that its step form carries a channel, trainable scalars, FLOPs to evaluate it."""
 
     taps: int
     memory: int
+    params: int
     flops: int
 
 
@@ -47,8 +48,15 @@ class _GroupedHyenaConfig(LayerConfig):
 
     group_size: Divisor = 16
 
+    def num_params(self, dim: int, length: int) -> int:
+        return 4 * dim * dim + 3 * _SHORT_TAPS * dim + dim + dim // self.group_size * self._kernel(length).params
+
     def matrix_state(self, dim: int, length: int) -> int:
         return self._kernel(length).memory * dim
+
+    def state_size(self, dim: int, length: int) -> int:
+        # States of the kernels and two inputs of the short convolutions.
+        return self.matrix_state(dim, length) + (_SHORT_TAPS - 1) * 3 * dim
 
     def flops(self, dim: int, length: int) -> int:
         # Kernels are evaluated once a batch and charged to the one sequence.
@@ -82,7 +90,7 @@ class HyenaSEConfig(_GroupedHyenaConfig):
 
     def _kernel(self, length: int) -> _Kernel:
         taps = min(self.kernel_size, length)
-        return _Kernel(taps, memory=taps - 1, flops=0)
+        return _Kernel(taps, memory=taps - 1, params=taps, flops=0)
 
     def _filter(self, groups: int, max_length: int) -> "ExplicitFilter":
         return ExplicitFilter(groups, self._kernel(max_length).taps)
@@ -111,7 +119,7 @@ class HyenaLIConfig(_GroupedHyenaConfig):
     d_state: Count = 16
 
     def _kernel(self, length: int) -> _Kernel:
-        return _Kernel(length, memory=self.d_state, flops=2 * self.d_state * length)
+        return _Kernel(length, memory=self.d_state, params=3 * self.d_state, flops=2 * self.d_state * length)
 
     def _filter(self, groups: int, max_length: int) -> "ModalFilter":
         return ModalFilter(groups, self.d_state)
@@ -216,7 +224,8 @@ class GroupedHyena(nn.Module):
         return self.out_proj(y_cbl.flatten(1).t()).view(batch, length, dim)
 
     def init_state(self, batch_size: int) -> State:
-        groups = len(next(self.filter.parameters()))
+        """The state before the first token."""
+        groups = len(self.filter(1))
         memory = self.skip.new_zeros(batch_size, self.memory, groups, len(self.skip) // groups)
         return {"short": self.short_conv.init_state(batch_size), "memory": memory}
 

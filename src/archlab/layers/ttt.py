@@ -34,8 +34,15 @@ class TTTLinearConfig(LayerConfig):
         """Scalars of the linear models of all heads: weights and biases."""
         return dim * (dim // self.heads + 1)
 
+    def num_params(self, dim: int, length: int) -> int:
+        return 4 * dim * dim + self._inner(dim) + self.heads * (dim + 1) + 4 * dim + self.mini_batch
+
     def matrix_state(self, dim: int, length: int) -> int:
         return dim * dim // self.heads
+
+    def state_size(self, dim: int, length: int) -> int:
+        # The linear models, and their gradients since the mini-batch began.
+        return 2 * self._inner(dim)
 
     def flops(self, dim: int, length: int) -> int:
         full, rest = divmod(length, self.mini_batch)

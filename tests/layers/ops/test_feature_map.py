@@ -54,6 +54,7 @@ def test_equals_its_definition(name, dim):
     found = module(x)
     torch.testing.assert_close(found, DEFINITIONS[name](x, dict(module.named_parameters())), rtol=1e-12, atol=1e-12)
     assert found.shape[-1] == kind.width(dim)
+    assert sum(p.numel() for p in module.parameters()) == kind.num_params(dim)
     assert count_flops(module, x) == 12 * kind.flops(dim)
 
 

@@ -92,6 +92,11 @@ class DiagonalSSM(nn.Module):
             return (read * state.flatten(-2)).sum(-1) + self.D * u, state
 
 
+def diagonal_ssm_params(channels: int, d_state: int) -> int:
+    """Trainable scalars of a :class:`DiagonalSSM`."""
+    return channels * (2 * d_state + 2)
+
+
 def diagonal_ssm_kernel_flops(channels: int, d_state: int, length: int) -> int:
     """Floating-point operations that sum the states of :meth:`DiagonalSSM.kernel`."""
     return 2 * channels * d_state * length

@@ -25,6 +25,11 @@ class FeatureMap(nn.Module, ABC):
         return dim
 
     @classmethod
+    def num_params(cls, dim: int) -> int:
+        """Trainable scalars."""
+        return cls.maps * dim * (dim + 1)
+
+    @classmethod
     def flops(cls, dim: int) -> int:
         """Floating-point operations for one token of one head."""
         return 2 * cls.maps * dim * dim

@@ -63,6 +63,12 @@ class ImplicitFilter(nn.Module):
         return causal_conv_step(x_bc, memory_blc, self(len(self.features_lf)))
 
     @staticmethod
+    def num_params(channels: int, max_length: int, width: int) -> int:
+        """Trainable scalars."""
+        hidden = (NUM_FEATURES + 1) * width + NUM_HIDDEN * (width + 1) * width
+        return NUM_FEATURES * max_length + width + hidden + width * channels
+
+    @staticmethod
     def memory(max_length: int, width: int) -> int:
         """Scalars that ``step`` carries for each filter: the kernel has no finite recurrence."""
         return max_length - 1

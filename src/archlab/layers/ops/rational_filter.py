@@ -66,6 +66,11 @@ class RationalFilter(nn.Module):
         return response_cn
 
     @staticmethod
+    def num_params(filters: int, max_length: int, order: int) -> int:
+        """Trainable scalars."""
+        return 2 * order * filters
+
+    @staticmethod
     def memory(max_length: int, order: int) -> int:
         """Scalars that ``step`` carries for each filter."""
         return order

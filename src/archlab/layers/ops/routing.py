@@ -51,6 +51,11 @@ class Router(nn.Module):
         return weights.to(x.dtype)
 
 
+def router_params(dim: int, num: int) -> int:
+    """Trainable scalars of a :class:`Router`: a bias an expert, whichever it is."""
+    return (dim + 1) * num
+
+
 class _Balanced(torch.autograd.Function):
     """The weights as they are; the gradient of the bias is how many tokens an expert has more than its share."""
 
