@@ -26,7 +26,7 @@ class Rekeyed:
 def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> Rekeyed:
     """Give results the keys that the present code has for their jobs, all or none.
 
-    Of several results of one job the latest gets the key, one that was computed to the end before one that was dropped.
+    If a job has several results, the latest gets the key; one that was computed to the end goes before one that was dropped.
     Results that have the key already, and jobs that are running, are not touched.
 
     Args:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from archlab.errors import ArchlabError, in_one_line
 
@@ -90,7 +91,7 @@ def kernel(name: str, q_blhk: Tensor) -> Callable[..., Tensor] | None:
     return partial(_run, name, _fused)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_disable_dynamo  # unlike torch.compiler.disable, imports the compiler only when it is called
 def _run(name: str, chosen: Fused, **arguments: Any) -> Tensor:
     v_blhv = arguments["v"]
     dtype = torch.float32 if name in _FLOAT32_ONLY else chosen.dtype

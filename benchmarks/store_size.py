@@ -1,0 +1,130 @@
+"""CPU time and memory of the commands that read large stores, by number of trials.
+
+    python benchmarks/store_size.py --trials 1000 10000 100000
+
+Fills stores with made-up results of the `paper` protocol (66 settings, 6 grid points, 5 seeds, as many architectures as the number of
+trials takes), then runs `archlab scores`, `report`, `runs`, a run with nothing to do and dry runs as processes of their own, and reads their
+CPU seconds and peak memory. The second table is `archlab run --protocol paper --dry-run` for 1, 10 and 100 architectures.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import insert
+
+import _results
+from archlab.mad.plan import Plan, make_plan
+from archlab.mad.protocol import load_protocol
+from archlab.mad.store import TrialStore
+from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
+
+UNITS = 1280
+SEEDS = 5
+ARCHLAB = [sys.executable, "-m", "archlab"]
+PROVENANCE = {
+    "host": "lab",
+    "cpu": "a processor",
+    "platform": "Linux",
+    "python": "3.11.2",
+    "torch": "2.13.0",
+    "finished": "2026-01-01T00:00:00+00:00",
+}
+
+
+def specs(number: int) -> list[str]:
+    """Architectures that differ in a knob."""
+    return [f"2*[mh-hyena(heads={2 ** (i % 8)}) swiglu(inner={64 + i})]" for i in range(number)]
+
+
+def made_up(trial: Trial, rng: np.random.Generator) -> TrialResult:
+    """A result whose size is that of a real one: 20 evaluations, and the test units of the protocol."""
+    rate = float(np.clip(rng.normal(0.6, 0.2), trial.setting.chance, 0.98))
+    steps = [trial.num_steps * (i + 1) // 20 for i in range(20)]
+    curve = [CurvePoint(step, 1.0 - rate, Metrics(rate * (i + 1) / 20, rate, 1.0 - rate)) for i, step in enumerate(steps)]
+    at_end = Metrics(rate, rate, 1.0 - rate)
+    return TrialResult(
+        status="finished", steps=trial.num_steps, solved_step=None, selected_step=steps[-1], selected=at_end, test=at_end, test_last=at_end,
+        curve=tuple(curve), numerators=rng.binomial(8, rate, UNITS).astype(np.float32), denominators=np.full(UNITS, 8, np.float32),
+        examples_per_second=1000.0, wall_seconds=60.0, cpu_seconds=59.0,
+    )  # fmt: skip
+
+
+def fill(path: Path, plan: Plan) -> int:
+    """Fill a store with results of every trial of a plan, in few transactions."""
+    rng = np.random.default_rng(0)
+    with TrialStore(path) as store:
+        store.remember_run(plan.to_dict())
+        trials = plan.trials()
+        for start in range(0, len(trials), 1000):
+            rows = [
+                {"key": trial.key, "trial": trial.to_dict(), "provenance": PROVENANCE} | store.result_columns(made_up(trial, rng))
+                for trial in trials[start : start + 1000]
+            ]
+            with store._write() as connection:
+                connection.execute(insert(store.table), rows)
+    return len(trials)
+
+
+def measured(*arguments: str) -> tuple[float, float, float]:
+    """CPU seconds, wall seconds and peak memory in MiB of a command."""
+    import time
+
+    began = time.monotonic()
+    process = subprocess.Popen([*ARCHLAB, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{shlex.join(arguments)}: {errors}")
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - began, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sizes of the stores, about")
+    parser.add_argument("--folder", type=Path, help="where the stores are made and kept; default: a temporary folder")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
+    args = parser.parse_args()
+    protocol = load_protocol("paper").with_seeds(range(SEEDS))
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        for number in args.trials:
+            own = protocol if number >= protocol.num_trials else protocol.with_seeds([0]).with_tasks(["recall", "copy"])
+            plan = make_plan(own, specs(max(1, round(number / own.num_trials))))
+            path, page = folder / f"{number}.db", folder / "report.html"
+            made = len(plan.trials()) if path.exists() else fill(path, plan)
+            store = ["--store", str(path)]
+            narrowed = ["--seeds", str(SEEDS)] if own is protocol else ["--seeds", "1", "--tasks", "recall,copy"]
+            again = ["run", *(str(a) for a in plan.architectures), "--protocol", "paper", *narrowed, *store]
+            commands = {
+                "scores": ["scores", *store],
+                "report": ["report", *store, "-o", str(page)],
+                "runs": ["runs", *store],
+                "nothing to do": again,
+            }
+            for name, command in commands.items():
+                cpu, wall, memory = measured(*command)
+                rows.append({"command": name, "trials": made, "CPU s": cpu, "wall s": wall, "MiB": memory})
+                print(rows[-1], flush=True)
+            rows.append({"command": "page, MB", "trials": made, "CPU s": 0.0, "wall s": 0.0, "MiB": page.stat().st_size / 2**20})
+            print(rows[-1], flush=True)
+        for number in (1, 10, 100):
+            cpu, wall, memory = measured(
+                "run", *specs(number), "--protocol", "paper", "--dry-run", "--store", str(folder / "none.db")
+            )
+            rows.append({"command": "paper --dry-run", "trials": 396 * number, "CPU s": cpu, "wall s": wall, "MiB": memory})
+            print(rows[-1], flush=True)
+    command = f"python {shlex.join(['benchmarks/store_size.py', *sys.argv[1:]])}"
+    print(_results.table(rows))
+    print(_results.write("store-size", "Large stores", command, {"units a trial": UNITS, "seeds": SEEDS}, rows, args.json))
+
+
+if __name__ == "__main__":
+    main()
