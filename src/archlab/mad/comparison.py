@@ -1,13 +1,12 @@
-"""Comparisons: paired differences of architectures, and the agreement of two rankings."""
+"""Paired differences of architectures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archlab.errors import ArchlabError, unknown
-from archlab.mad.bootstrap import Floats, Interval, bootstrap_settings, percentile_interval
+from archlab.errors import unknown
+from archlab.mad.bootstrap import Floats, bootstrap_settings, percentile_interval
 from archlab.mad.scores import ArchitectureScore, Difference, Scores, SeedScore
 
 if TYPE_CHECKING:
@@ -15,16 +14,6 @@ if TYPE_CHECKING:
 
 Chosen = Mapping["Task", tuple[SeedScore, ...]]
 """For every setting, the seeds with their scores."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Kendall's tau-b between two rankings of the same architectures."""
-
-    tau: float | None
-    """None if one of them gives all architectures the same rank."""
-    interval: Interval | None
-    num_architectures: int
 
 
 def difference(scores: Scores, first: str, second: str, task: str | None = None) -> Difference | None:
@@ -68,41 +57,6 @@ def differences_to_best(scores: Scores, task: str | None = None) -> list[Differe
     best = ranked[0] if task is None else max(ranked, key=lambda a: _score_of(a, task) or 0.0)
     found = [difference(scores, other.label, best.label, task) for other in ranked if other is not best]
     return [x for x in found if x is not None]
-
-
-def rank_agreement(first: Scores, second: Scores, task: str | None = None) -> Agreement:
-    """Kendall's tau-b between the rankings of two sets of scores, over the architectures in both.
-
-    The interval comes from resampling both sides. Noise can only disturb a ranking, so the samples lie
-    below the tau of the true scores on average: the interval is cautious.
-
-    Raises:
-        ArchlabError: fewer than two architectures are scored in both.
-    """
-    sides = [{a.label: a for a in side.architectures if _score_of(a, task) is not None} for side in (first, second)]
-    labels = [label for label in sides[0] if label in sides[1]]
-    if len(labels) < 2:
-        raise ArchlabError(f"{len(labels)} architectures are scored on both sides: a ranking needs at least two")
-    points = [np.array([[_score_of(side[label], task)] for label in labels], dtype=np.float64) for side in sides]
-    samples = [np.stack([_samples_of(side[label], task) for label in labels]) for side in sides]
-    resamples = min(side.shape[1] for side in samples)
-    taus = _kendall_tau(samples[0][:, :resamples], samples[1][:, :resamples])
-    tau = float(_kendall_tau(points[0], points[1])[0])
-    known = taus[np.isfinite(taus)]
-    return Agreement(
-        tau=tau if np.isfinite(tau) else None,
-        interval=percentile_interval(known, first.confidence) if known.size else None,
-        num_architectures=len(labels),
-    )
-
-
-def _kendall_tau(first: Floats, second: Floats) -> Floats:
-    """tau-b of each column: ``(items, columns)`` twice to ``(columns,)``; NaN where a side is all ties."""
-    i, j = np.triu_indices(first.shape[0], k=1)
-    x, y = np.sign(first[i] - first[j]), np.sign(second[i] - second[j])
-    untied = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    taus: Floats = np.divide((x * y).sum(axis=0), untied, out=np.full(untied.shape, np.nan), where=untied > 0)
-    return taus
 
 
 def _find(scores: Scores, label: str) -> ArchitectureScore:
