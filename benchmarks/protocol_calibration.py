@@ -45,7 +45,7 @@ def interval_of_tau(first: Floats, second: Floats) -> Interval | None:
     """
     taus = np.array([tau(*columns) for columns in zip(first.T, second.T, strict=True)])
     known = taus[np.isfinite(taus)]
-    return percentile_interval(known, 0.95) if known.size else None
+    return percentile_interval(known) if known.size else None
 
 
 def main() -> None:

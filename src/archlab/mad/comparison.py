@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from archlab.errors import unknown
-from archlab.mad.bootstrap import Floats, bootstrap_settings, percentile_interval
+from archlab.mad.bootstrap import bootstrap_settings, percentile_interval
 from archlab.mad.scores import ArchitectureScore, Difference, Scores, SeedScore
 
 if TYPE_CHECKING:
@@ -26,15 +26,16 @@ def difference(scores: Scores, first: str, second: str, task: str | None = None)
         raise unknown("task", task, scores.tasks)
     pair = _find(scores, first), _find(scores, second)
     common = _common(*pair)
-    settings = {name: [x for x in common[0] if x.name == name] for name in ([task] if task else scores.tasks)}
-    settings = {name: found for name, found in settings.items() if found}
+    of_task = {name: [x for x in common[0] if x.name == name] for name in ([task] if task else scores.tasks)}
+    settings = {name: found for name, found in of_task.items() if found}
     if not settings:
         return None
     if all(architecture.complete for architecture in pair):  # then the scores' own samples are already paired
-        samples = [_samples_of(architecture, task) for architecture in pair]
+        scored = [one if task is None else next(part for part in one.tasks if part.task == task) for one in pair]
+        samples = [part.samples for part in scored if part.samples is not None]
     else:
         units = [{x: [seed.units for seed in own[x] if seed.units is not None] for x in own} for own in common]
-        drawn = bootstrap_settings(units, settings, resamples=scores.resamples, seed=scores.bootstrap_seed)
+        drawn = bootstrap_settings(units, settings, resamples=scores.resamples)
         samples = [np.mean([np.mean([own[x] for x in found], axis=0) for found in settings.values()], axis=0) for own in drawn]
     scores_of = [{x: np.mean([seed.score for seed in seeds]) for x, seeds in own.items()} for own in common]
     means = [np.mean([np.mean([own[x] for x in found]) for found in settings.values()]) for own in scores_of]
@@ -44,18 +45,15 @@ def difference(scores: Scores, first: str, second: str, task: str | None = None)
         second=second,
         task=task,
         mean=float(means[0] - means[1]),
-        interval=percentile_interval(a - b, scores.confidence),
+        interval=percentile_interval(a - b),
         superiority=float(np.mean(a > b) + 0.5 * np.mean(a == b)),
     )
 
 
-def differences_to_best(scores: Scores, task: str | None = None) -> list[Difference]:
-    """Each other architecture's difference to the best one (the first of the ranking, or the task's best)."""
-    ranked = [a for a in scores.architectures if _score_of(a, task) is not None]
-    if not ranked:
-        return []
-    best = ranked[0] if task is None else max(ranked, key=lambda a: _score_of(a, task) or 0.0)
-    found = [difference(scores, other.label, best.label, task) for other in ranked if other is not best]
+def differences_to_best(scores: Scores) -> list[Difference]:
+    """Each other architecture's difference to the best one, the first of the ranking, in the MAD score."""
+    ranked = [architecture.label for architecture in scores.architectures if architecture.score is not None]
+    found = [difference(scores, other, ranked[0]) for other in ranked[1:]]
     return [x for x in found if x is not None]
 
 
@@ -64,16 +62,6 @@ def _find(scores: Scores, label: str) -> ArchitectureScore:
         if label in (architecture.label, str(architecture.architecture)):
             return architecture
     raise unknown("architecture", label, [a.label for a in scores.architectures])
-
-
-def _score_of(architecture: ArchitectureScore, task: str | None) -> float | None:
-    return architecture.score if task is None else next((t.score for t in architecture.tasks if t.task == task), None)
-
-
-def _samples_of(architecture: ArchitectureScore, task: str | None) -> Floats:
-    found = architecture.samples if task is None else next(t.samples for t in architecture.tasks if t.task == task)
-    assert found is not None
-    return found
 
 
 def _common(first: ArchitectureScore, second: ArchitectureScore) -> tuple[Chosen, Chosen]:

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from archlab.format import count, human, percent, percent_interval, short_task, starred
+from archlab.mad.bootstrap import CONFIDENCE
 
 if TYPE_CHECKING:
     from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
@@ -33,7 +34,7 @@ class Leaderboard(NamedTuple):
 def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
     """Test scores in percent by task, the MAD score with its interval, and costs; with shorter heads if narrow."""
     tasks = [short_task(task, narrow=narrow) for task in scores.tasks]
-    mad, interval = "MAD" if narrow else "MAD score", f"{scores.confidence:.0%} interval"
+    mad, interval = "MAD" if narrow else "MAD score", f"{CONFIDENCE:.0%} interval"
     heads = ["architecture", *tasks, mad, interval, "params", "state", "FLOPs"]
     best = [_best([a.tasks[i].score for a in scores.architectures]) for i in range(len(scores.tasks))]
     best.append(_best([a.score for a in scores.architectures]))

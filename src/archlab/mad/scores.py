@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.architectures.stored import is_available
-from archlab.mad.bootstrap import Floats, Interval, Units
+from archlab.mad.bootstrap import CONFIDENCE, Floats, Interval, Units
 from archlab.mad.spending import Spending
 from archlab.mad.trial import Costs
 
@@ -198,9 +198,7 @@ class Scores:
     """Name of the protocol; None if it is not known."""
     architectures: tuple[ArchitectureScore, ...]
     tasks: tuple[str, ...]
-    confidence: float
     resamples: int
-    bootstrap_seed: int
     interval_over: IntervalOver
     """The variation that intervals cover. With a single seed they say nothing about other initialisations or data."""
     reference: "Task"
@@ -245,7 +243,7 @@ class Scores:
         return {
             "archlab": version("archlab"),
             "protocol": self.protocol,
-            "confidence": self.confidence,
+            "confidence": CONFIDENCE,
             "resamples": self.resamples,
             "interval_over": self.interval_over,
             "complete": self.complete,

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from archlab.tasks import Task
 
 Planned = tuple[Trial, "Record | None"]
-DEFAULT_RESAMPLES = 1000
 
 
 def score(
@@ -37,23 +36,16 @@ def score(
     records: Mapping[str, "Record"],
     *,
     protocol: str | None = None,
-    confidence: float = 0.95,
-    resamples: int = DEFAULT_RESAMPLES,
-    seed: int = 0,
+    resamples: int = 1000,
 ) -> Scores:
     """Score the trials of a plan: of architectures whose layers are not available as a store describes them.
 
-    ``records`` are found by the keys of the trials; what is missing is named in the scores. Intervals have the probability
-    ``confidence``, from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained under more than
-    one condition.
+    ``records`` are found by the keys of the trials; what is missing is named in the scores. Intervals are from ``resamples``
+    bootstrap samples. Refuses an empty plan, and a setting that is trained under more than one condition.
     """
     planned = [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)]
     if not planned:
         raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
-    if not 0 < confidence < 1:
-        raise ArchlabError(f"confidence={confidence}: must lie between 0 and 1, for example 0.95")
-    if resamples < 100:
-        raise ArchlabError(f"resamples={resamples}: must be at least 100")
     _check_conditions(planned)
     cells: dict[tuple[Architecture, Task, int], list[Planned]] = defaultdict(list)
     grids: dict[Task, set[tuple[float, float]]] = defaultdict(set)
@@ -75,13 +67,13 @@ def score(
         {setting: [seed.units for seed in per_seed if seed.units is not None] for setting, per_seed in own.items()}
         for own in chosen.values()
     ]
-    samples = bootstrap_settings(units, settings, resamples=resamples, seed=seed)
+    samples = bootstrap_settings(units, settings, resamples=resamples)
     # Costs are stated at the first task in the usual order, at its shortest length.
     reference = min(
         (trial for trial, _ in planned), key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size)
     )
     ranked = [
-        _architecture_score(name, chosen[name], settings, own, confidence, _costs(replace(reference, architecture=name), planned))
+        _architecture_score(name, chosen[name], settings, own, _costs(replace(reference, architecture=name), planned))
         for name, own in zip(chosen, samples, strict=True)
     ]
     ranked.sort(key=lambda a: (a.score is None, not a.complete, -(a.score or 0.0)))
@@ -90,9 +82,7 @@ def score(
         protocol=protocol,
         architectures=tuple(ranked),
         tasks=tuple(tasks),
-        confidence=confidence,
         resamples=resamples,
-        bootstrap_seed=seed,
         interval_over="seeds and test instances" if several else "test instances",
         reference=reference.setting,
         dim=reference.dim,
@@ -174,11 +164,10 @@ def _architecture_score(
     chosen: Mapping["Task", tuple[SeedScore, ...]],
     settings: Mapping[str, Sequence["Task"]],
     samples: Mapping["Task", Floats],
-    confidence: float,
     costs: Costs,
 ) -> ArchitectureScore:
     def interval(drawn: Floats | None) -> Interval | None:
-        return None if drawn is None else percentile_interval(drawn, confidence)
+        return None if drawn is None else percentile_interval(drawn)
 
     tasks = []
     for task, of_task in settings.items():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from archlab.format import count, human, percent, percent_interval, short_task
+from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.comparison import difference
 from archlab.mad.leaderboard import UNAVAILABLE
 from archlab.mad.scores import ArchitectureScore, Scores
@@ -42,7 +43,7 @@ def reading(scores: Scores) -> str:
     text = (
         "Scores are the fraction of right answers on the test split, in percent: per setting the best grid point, chosen on the "
         "selection split; then the mean over seeds, settings and tasks. Intervals are "
-        f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% bootstrap intervals over {scores.interval_over}."
+        f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}% bootstrap intervals over {scores.interval_over}."
     )
     if scores.one_seed:
         return text

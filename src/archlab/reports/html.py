@@ -10,6 +10,7 @@ from typing import Any
 from archlab.errors import ArchlabError
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
+from archlab.mad.bootstrap import CONFIDENCE, SEED
 from archlab.mad.leaderboard import UNAVAILABLE, leaderboard
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
@@ -58,7 +59,7 @@ def _differences_table(scores: Scores) -> Table | None:
     if not scores.differences:
         return None
     heads = ["architecture", f"difference from {scores.differences[0].second}, points"]
-    heads += [f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% interval", "probability of being better"]
+    heads += [f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}% interval", "probability of being better"]
     note = "MAD score."
     if not scores.complete:
         note += " Where a score is missing, over the settings and seeds that both architectures have."
@@ -158,7 +159,7 @@ def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequ
         headline=findings.ranking(scores),
         lead=findings.reading(scores),
         warnings=findings.warnings(scores),
-        bootstrap=f"Bootstrap: {scores.resamples:,} resamples, seed {scores.bootstrap_seed}.",
+        bootstrap=f"Bootstrap: {scores.resamples:,} resamples, seed {SEED}.",
         scores=scores,
         protocol=protocol,
         findings=findings,
