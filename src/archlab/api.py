@@ -236,7 +236,7 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     counts: Counter[str] = Counter()
     for ledger in LEDGERS:
         with ledger(store, create=False) as opened:
-            counts.update(vars(rekey(opened, _present_key)))
+            counts.update(rekey(opened, _present_key))
     return dict(counts)
 
 

@@ -103,7 +103,7 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
 
 
 def read_fields(cls: type[T], values: Any, where: str = "") -> T:
-    """Make a dataclass of the fields that a file or a store gives; the class itself checks the values.
+    """Make a dataclass of the fields that a file or a store gives; their values are checked here unless the class does.
 
     Refuses fields that are unknown or missing, and values that are no mapping.
     """
@@ -118,7 +118,10 @@ def read_fields(cls: type[T], values: Any, where: str = "") -> T:
             field = known.get(name)
             if field and name not in values and field.default is MISSING and field.default_factory is MISSING:
                 raise ArchlabError(f"{name} is missing: give {_described(hint)}")
-    return cls(**values)
+    found = cls(**values)
+    if not hasattr(cls, "__post_init__"):
+        check_fields(found, where)
+    return found
 
 
 class _NotAllowedError(Exception):

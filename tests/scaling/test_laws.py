@@ -140,7 +140,7 @@ def test_of_equal_trials_the_latest_counts(tmp_path):
         store.finish(one, result(3.0), {})
         (record,) = store.records()
     study = read_study([record, replace(record, key="of later code", result=result(2.0))])
-    assert [model.key for model in study.models] == ["of later code"]
+    assert [model.key for model in study.tables["a"].models] == ["of later code"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
         one = trial("a", 1e17, 1e6, 1e9)
         store.finish(one, result(3.0), {})
         store.finish(replace(one, device="cuda"), result(2.0), {})
-        (model,) = read_study(store.records()).models
+        (model,) = read_study(store.records()).tables["a"].models
     assert (model.trial.device, model.result.loss) == ("cuda", 2.0)
 
 

@@ -33,8 +33,8 @@ class LocalExecutor(Executor[J, P, R]):
     def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
         """Start no worker yet.
 
-        By default there is one worker a core that this process may use, or one a GPU; the workers of ``"cuda"`` take the visible
-        GPUs in turn. Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
+        By default there is one worker a core that this process may use, or one a GPU; those of ``"cuda"`` take the GPUs in turn.
+        Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
@@ -197,9 +197,7 @@ class _Worker(Generic[J, P, R]):
         request = pickle.dumps(([group.jobs[index] for index in left], [dict(group.thresholds[index]) for index in left]))
         done = False
         try:
-            self._send(request)
-            while True:
-                kind, value = self._receive()
+            for kind, value in self._replies_to(request):
                 if kind == "end":
                     done = not value  # else a job has changed the state of the process, which serves no other
                     return
@@ -217,18 +215,14 @@ class _Worker(Generic[J, P, R]):
                 self.kill()
                 self.process.join()
 
-    def _send(self, request: bytes) -> None:
+    def _replies_to(self, request: bytes) -> Iterator[tuple[str, Any]]:
         try:
             self._requests.send_bytes(request)
-        except OSError as error:
-            raise EOFError from error
-
-    def _receive(self) -> tuple[str, Any]:
-        try:
-            while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
-                if not self.process.is_alive() and not self._replies.poll():
-                    raise EOFError
-            return self._replies.recv()  # type: ignore[no-any-return]
+            while True:
+                while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
+                    if not self.process.is_alive() and not self._replies.poll():
+                        raise EOFError
+                yield self._replies.recv()
         except OSError as error:
             raise EOFError from error
 

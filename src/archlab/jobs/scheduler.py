@@ -88,20 +88,12 @@ def run(
 
     As many groups of jobs run at once as the executor has workers. Jobs that another run on the same store computes are
     waited for, and taken over if that run dies. A job that fails does not stop the others; the next run tries it again.
-
-    Args:
-        jobs: those to compute; duplicates count once.
-        store: holds the results. Only jobs that this run has claimed are computed.
-        executor: computes the jobs; shut down if the run ends early.
-        policy: decides what is needed and in which order; by default everything in the given order.
-        listeners: called with every event, in this thread.
-        grace: seconds that running jobs have to end by themselves if the run ends early.
+    Listeners are called with every event, in this thread. If the run ends early, running jobs have ``grace`` seconds to end by
+    themselves, then the executor is shut down, the claims are given back and :class:`RunEnded` is sent.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
         ArchlabError: the store can no longer be written, or is gone; what it holds is intact.
-
-    Whatever is raised, the claims are given back and :class:`RunEnded` has been sent.
     """
     pending = {job.key: job for job in jobs}
     return _Run(
@@ -249,7 +241,7 @@ class _Run(Generic[J, R]):
             self.emit(JobsSkipped((job,)))
         except Exception as error:
             reason, text = explained(error)
-            self.store.fail(job, text, self.provenance(job))
+            self.store.fail(job, text, provenance(job.device, self.running[job.key].since))
             del self.running[job.key]
             self.summary.failed[job.key] = reason
             self.emit(JobFailed(job, text))
@@ -260,13 +252,10 @@ class _Run(Generic[J, R]):
 
     def keep(self, job: J, result: R) -> None:
         """Store a result."""
-        self.store.finish(job, result, self.provenance(job))
+        self.store.finish(job, result, provenance(job.device, self.running[job.key].since))
         del self.running[job.key]
         self.summary.computed += 1
         self.summary.results[job.key] = result
-
-    def provenance(self, job: J) -> dict[str, Any]:
-        return provenance(job.device, self.running[job.key].since)
 
     def stop(self) -> None:
         """End the workers, keep what they have finished, give the rest back."""

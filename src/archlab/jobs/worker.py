@@ -62,11 +62,8 @@ def _answer(request: bytes, replies: Connection, work: "Work[Any, Any, Any]") ->
             replies.send(("result", ended))
         return "end", changed(before, started=outside)
     except Exception as error:
-        return "error", (in_one_line(error), _tail_of_traceback(), changed(before, started=outside))
-
-
-def _tail_of_traceback() -> str:
-    return "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
+        tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
+        return "error", (in_one_line(error), tail, changed(before, started=outside))
 
 
 def _end_with_parent() -> None:

@@ -41,7 +41,7 @@ def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
     columns: list[list[TaskScore | ArchitectureScore]] = [[*a.tasks, a] for a in scores.architectures]
     rows = [
         [
-            Cell(row_label(a)),
+            Cell(a.label if a.available else f"{a.label} ({UNAVAILABLE})"),
             *(Cell(starred(x), x.score is not None and percent(x.score) == top) for x, top in zip(found, best, strict=True)),
             Cell(percent_interval(a.interval)),
             *map(Cell, (human(a.costs.num_params), human(a.costs.state_size), human(a.costs.flops))),
@@ -51,11 +51,6 @@ def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
     guessing = [*scores.chance, sum(scores.chance) / len(scores.chance)]
     rows.append([Cell("chance"), *(Cell(percent(chance)) for chance in guessing), *[Cell("")] * 4])
     return Leaderboard(heads, rows)
-
-
-def row_label(architecture: ArchitectureScore) -> str:
-    """The label of an architecture, marked if its layers are not available."""
-    return architecture.label if architecture.available else f"{architecture.label} ({UNAVAILABLE})"
 
 
 def leaderboard_notes(scores: Scores) -> str:

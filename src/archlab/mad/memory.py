@@ -50,11 +50,7 @@ def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Rec
 
 
 def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> int:
-    """The bytes that all workers need at once; the trial that takes the most decides.
-
-    Raises:
-        ArchlabError: they do not fit into this machine's memory; names the trial, and how many workers fit.
-    """
+    """The bytes that all workers need at once, by the trial that takes the most; refuses more than this machine's memory."""
     if not trials:
         return 0
     most, trial = _most_expensive(trials)
@@ -72,10 +68,7 @@ def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> 
 
 
 def fitting_population(trials: list[Trial], num_workers: int) -> int:
-    """How many trials a worker should train together: on a GPU as many as fit its memory, on a CPU one.
-
-    On a CPU core nothing is gained at the shapes of the protocols, see docs/speed.md.
-    """
+    """How many trials a worker should train together: on a GPU as many as fit, on a CPU one (see docs/speed.md)."""
     if not trials or trials[0].device == "cpu":
         return 1
     free = [int(mebibytes) << 20 for mebibytes in query_gpus("memory.free") if mebibytes.isdigit()]

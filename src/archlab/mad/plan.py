@@ -1,7 +1,7 @@
 """A plan: a protocol and the architectures to put through it; what a run sets out to compute."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.architectures import Architecture, architecture
@@ -32,7 +32,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
         return {
-            "protocol": self.protocol.to_dict(),
+            "protocol": asdict(self.protocol),
             "architectures": [{"spec": str(a), "name": a.name} for a in self.architectures],
             "device": self.device,
         }
@@ -47,13 +47,9 @@ class Plan:
 def make_plan(
     protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Literal["cpu", "cuda"] = "cpu"
 ) -> Plan:
-    """The plan for architectures, given as values or as text; each counts once.
+    """The plan for architectures, given as values or as text; each counts once. Refuses none, and those that do not fit.
 
     Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
-
-    Raises:
-        ArchlabError: there is no architecture, a spec cannot be read or does not fit the protocol's width, or a layer from
-            outside archlab is unsound.
     """
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
@@ -80,10 +76,7 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
 
 
 def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
-    """Scores of a plan from stored records; what is missing is marked so.
-
-    A result of an earlier version of the code counts where the present version has none.
-    """
+    """Scores of a plan from stored records; a result of an earlier version of the code counts where the present has none."""
     from archlab.mad.scoring import score
 
     trials = plan.trials()

@@ -17,7 +17,7 @@ A protocol is a YAML file, in the package or the user's own::
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -130,13 +130,9 @@ class Protocol:
             for learning_rate, weight_decay in plan.grid.points()
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, every setting and every field of the recipes written out; :meth:`from_dict` is the inverse."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Protocol":
-        """The protocol that :meth:`to_dict` wrote down; refuses a task, knob or field that is unknown to this archlab."""
+        """The protocol that ``asdict`` wrote down; refuses a task, knob or field that is unknown to this archlab."""
         tasks = {
             name: TaskPlan(
                 settings=tuple(setting(name, **knobs) for knobs in plan["settings"]),
@@ -268,9 +264,6 @@ class _ProtocolFile:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]]
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class _TaskFile:
@@ -280,9 +273,6 @@ class _TaskFile:
     vary: Mapping[str, Annotated[list[Any], not_empty]] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 def _changed(values: T, change: dict[str, Any], where: str) -> T:

@@ -74,7 +74,7 @@ class Results:
             records = [record for record in records if record.job in planned]
         labels = {str(known): known.label for _, plan in self._remembered() for known in plan.architectures}
         rows = [
-            _row(record, labels)
+            trial_row(record, labels)
             for record in records
             if architecture in (None, str(record.job.architecture), labels.get(str(record.job.architecture)))
             and task in (None, record.job.setting.name, record.job.setting.short)
@@ -172,7 +172,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
+def trial_row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
+    """A stored trial as a row of a table; architectures have their ``labels`` by spec."""
     trial, result = record.job, record.result
     spec = str(trial.architecture)
     return {

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Natural, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import Count, Natural, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
@@ -34,9 +34,6 @@ class _StudyFile:
     settings: Literal["all", "base"] = "all"
     set: Mapping[str, Any] = field(default_factory=dict)
     architectures: Annotated[Mapping[str, str] | list[str], not_empty]
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 def read_specs(

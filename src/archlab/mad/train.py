@@ -46,18 +46,8 @@ def train_together(
     One trial gives the same bits on the same kind of CPU. On a GPU every step is a captured CUDA graph where the layers allow
     it; several trials are one stacked program or run on streams of their own, whichever a few steps show to be faster. A loss
     that is NaN or infinite ends a trial as ``diverged``; its result then holds chance.
-
-    Args:
-        trials: what to train.
-        on_progress: called with the trial's index, after every evaluation and about once a second.
-        thresholds: pruning thresholds of each trial.
-
-    Yields:
-        Each trial's index and result, as soon as it ends; the others go on.
-
-    Raises:
-        ValueError: the trials are not alike.
-        ArchlabError: the recipe's kernels cannot run here.
+    ``on_progress`` is called with a trial's index, after every evaluation and about once a second. Yields each trial's index and
+    result as soon as it ends; the others go on.
     """
     if len({alike(trial) for trial in trials}) > 1:
         raise ValueError("only trials that are alike can be trained together")

@@ -28,10 +28,7 @@ def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = N
 
 
 def write_page(path: str | Path, render: Callable[[], str]) -> None:
-    """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good.
-
-    An ArchlabError says that nothing can be written there.
-    """
+    """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good."""
     path = Path(path)
     check_place(path)
     page = render()
@@ -45,14 +42,6 @@ def _differences(scores: Scores) -> dict[str, Spec | None]:
     domain = charts.difference_domain(scores)
     shown = {"MAD score (mean over tasks)": None, **{task: task for task in scores.tasks}}
     return {caption: charts.difference_panel(scores, task, domain) for caption, task in shown.items()}
-
-
-def _differences_note(scores: Scores) -> str:
-    leader = scores.architectures[0].label
-    return (
-        f"Paired differences from {leader} in percentage points, with intervals: both architectures are resampled together, the "
-        f"same seeds and the same test instances. Left of the dashed line {leader} is better. All panels have the same scale."
-    )
 
 
 def _differences_table(scores: Scores) -> Table | None:
@@ -94,14 +83,6 @@ def _learning_table(scores: Scores) -> Table | None:
     return Table(["architecture", *map(short_task, scores.tasks)], rows, note)
 
 
-def _cost_note(scores: Scores) -> str:
-    return (
-        "MAD score with its interval against the costs of an architecture, at "
-        f"{scores.reference.name}, vocabulary {scores.reference.vocab_size}, length {scores.reference.length}. Axes are "
-        "logarithmic where costs span more than a factor of four."
-    )
-
-
 PANELS: list[Panel[Scores]] = [
     Panel(
         "Tasks by architectures",
@@ -110,7 +91,17 @@ PANELS: list[Panel[Scores]] = [
         lambda scores: {"": charts.heat_map(scores)},
         wide=True,
     ),
-    Panel("Differences", findings.separation, _differences_note, _differences, table=_differences_table),
+    Panel(
+        "Differences",
+        findings.separation,
+        lambda scores: (
+            f"Paired differences from {scores.architectures[0].label} in percentage points, with intervals: both "
+            "architectures are resampled together, the same seeds and the same test instances. Left of the dashed line "
+            f"{scores.architectures[0].label} is better. All panels have the same scale."
+        ),
+        _differences,
+        table=_differences_table,
+    ),
     Panel(
         "Difficulty",
         "Accuracy against difficulty",
@@ -131,7 +122,11 @@ PANELS: list[Panel[Scores]] = [
     Panel(
         "Cost",
         findings.frontier,
-        _cost_note,
+        lambda scores: (
+            "MAD score with its interval against the costs of an architecture, at "
+            f"{scores.reference.name}, vocabulary {scores.reference.vocab_size}, length {scores.reference.length}. Axes are "
+            "logarithmic where costs span more than a factor of four."
+        ),
         lambda scores: {caption: charts.cost_panel(scores, cost) for cost, caption in charts.COSTS.items()},
         legend=True,
     ),
@@ -173,14 +168,9 @@ def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequ
 
 
 def render_page(template: str, sections: Sequence[Section], labels: Sequence[str], **values: Any) -> str:
-    """A page with charts.
+    """A page from a template that extends ``page.html.jinja``; ``labels`` are the architectures, best first.
 
-    Args:
-        template: one that extends ``page.html.jinja``.
-        sections: the panels of the page.
-        labels: the architectures, best first; each keeps its colour and symbol.
-        values: what the template needs besides; for every page ``title``, ``summary``, ``headline``, ``lead``, ``warnings`` and
-            ``bootstrap`` (empty if there is none).
+    Every page has the values ``title``, ``summary``, ``headline``, ``lead``, ``warnings`` and ``bootstrap`` (empty if none).
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -81,8 +81,7 @@ def difference_cells(scores: Scores, one: Difference) -> list[str]:
 def architecture_dict(architecture: Architecture, vocab_size: int, length: int, dim: int = 128) -> dict[str, Any]:
     """An architecture layer by layer, JSON-ready: parameters, state and forward FLOPs of one sequence, and the totals.
 
-    ``split`` has the parameters of sequence mixers, channel mixers, and embedding with unembedding. An ArchlabError says that
-    a layer does not fit the width.
+    ``split`` has the parameters of sequence mixers, channel mixers, and embedding with unembedding.
     """
     architecture.validate(dim)
     layers: list[dict[str, Any]] = [

@@ -111,10 +111,7 @@ class Laws:
 
 
 def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
-    """Fit an architecture's runs by every method; ``on_method`` is called after each.
-
-    An ArchlabError says that it has fewer than two finished training runs of different sizes.
-    """
+    """Fit an architecture's runs by every method; ``on_method`` is called after each. Refuses fewer than two sizes."""
     sizes = len(np.unique(runs.N))
     if sizes < 2:
         raise ArchlabError(f"{runs.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
@@ -133,10 +130,7 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
 
 
 def fit_method(runs: RunTable, method: Method, start: Fit | None = None) -> Fit:
-    """Fit an architecture's runs by one method; for resamples, ``start`` is an earlier fit to begin at.
-
-    An ArchlabError says that the runs do not determine the law.
-    """
+    """Fit an architecture's runs by one method; for resamples, ``start`` is an earlier fit to begin at."""
     if method == "isoflop":
         return fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss)
     if method == "envelope":
@@ -165,8 +159,7 @@ def optimum(
 ) -> Optimum:
     """Return the compute-optimal size and tokens of a budget (``flops``), or of the budget that reaches a ``loss``.
 
-    The fit is that of the method to the runs, ``cost`` FLOPs a token over parameters. An ArchlabError says that no budget
-    reaches the loss.
+    The fit is that of the method to the runs, ``cost`` FLOPs a token over parameters. Refuses a loss that no budget reaches.
     """
 
     def numbers(fitted: Fit) -> Floats:

@@ -51,12 +51,12 @@ class ProcessGroupExecutor(Executor[J, P, R]):
         self._queue.put((jobs, on_progress, thresholds or [{}] * len(jobs), futures))
         return futures
 
+    @override
     def stop(self, future: Future[R]) -> None:
-        """Cancel a job; one that runs goes on to its end, and its result is dropped."""
         future.cancel()
 
+    @override
     def shutdown(self, grace: float = 0.0) -> None:
-        """Cancel the jobs that wait, ask the one that runs to end, and leave after ``grace`` seconds at most."""
         self._processes.asked.append(signal.SIGTERM)
         with suppress(queue.Empty):
             while True:

@@ -130,10 +130,7 @@ class StudyFit:
 
 
 def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> StudyFit:
-    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture.
-
-    An ArchlabError says that no architecture has two finished sizes.
-    """
+    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture."""
     laws, without_laws = fit_architectures(study, resampling, on_method)
     tables = [one.runs for one in laws]
     return StudyFit(
@@ -153,11 +150,7 @@ def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], obje
 def fit_architectures(
     study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None
 ) -> tuple[tuple[Laws, ...], dict[str, str]]:
-    """Fit the laws of every architecture.
-
-    Returns:
-        The laws, and the reasons of the architectures that have none; an ArchlabError says that none has two finished sizes.
-    """
+    """The laws of every architecture, and the reasons of those that have none; refuses a study without two finished sizes."""
     laws, without_laws = [], {}
     for label, table in study.tables.items():
         try:

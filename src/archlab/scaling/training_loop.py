@@ -49,13 +49,8 @@ def train(
 
     Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
     numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
-
     With a folder of its own for ``checkpoints`` the trial is kept there from time to time and taken up again. ``on_progress``
-    is called about once a second, in the first process.
-
-    Raises:
-        ArchlabError: the recipe's kernels cannot run here.
-        Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written if there is a folder for it.
+    is called about once a second, in the first process. SIGTERM or Ctrl-C raises Interrupted, behind a last checkpoint.
     """
     recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
