@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from inspect import get_annotations
 from numbers import Integral, Real
@@ -103,7 +103,7 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
 
 
 def read_fields(cls: type[T], values: Any, where: str = "") -> T:
-    """Make a dataclass of the fields that a file or a store gives; their values are checked here unless the class does.
+    """Make a dataclass of the fields that a file or a store gives; the class itself checks the values.
 
     Refuses fields that are unknown or missing, and values that are no mapping.
     """
@@ -118,10 +118,15 @@ def read_fields(cls: type[T], values: Any, where: str = "") -> T:
             field = known.get(name)
             if field and name not in values and field.default is MISSING and field.default_factory is MISSING:
                 raise ArchlabError(f"{name} is missing: give {_described(hint)}")
-    found = cls(**values)
-    if not hasattr(cls, "__post_init__"):
-        check_fields(found, where)
-    return found
+    return cls(**values)
+
+
+@dataclass(frozen=True)
+class FileFields:
+    """The fields of a file that :func:`read_fields` reads, checked by their hints."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class _NotAllowedError(Exception):

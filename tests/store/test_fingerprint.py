@@ -9,13 +9,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.mad.trials import COPYING, trial
+from tests.mad.trials import COPYING, train, trial
 from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab import architecture
 from archlab.errors import ArchlabError
 from archlab.mad.data import split_tensors
-from archlab.mad.train import train
 from archlab.mad.trial import NUMERICS, Trial
 from archlab.scaling.training_loop import train as train_model
 from archlab.scaling.trial import NUMERICS as MODEL_NUMERICS

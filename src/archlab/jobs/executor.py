@@ -1,12 +1,12 @@
 """The executor contract: where jobs run, and what a scheduler may rely on."""
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-if TYPE_CHECKING:
-    from archlab.machine import Device
+from archlab.errors import unknown
+from archlab.machine import Device
 
 J = TypeVar("J")
 P = TypeVar("P")
@@ -64,7 +64,7 @@ class Executor(Protocol[J, P_co, R]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
 
 
@@ -94,16 +94,12 @@ EXECUTORS = {"local": "archlab.jobs.local:LocalExecutor"}
 
 
 def make_executor(
-    work: "Work[J, P, R]", num_workers: int | None = None, *, device: "Device" = "cpu", name: str = "local"
-) -> "Executor[J, P, R]":
+    work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu", name: str = "local"
+) -> Executor[J, P, R]:
     """The executor with this name, a key of :data:`EXECUTORS`, with its own choice of ``num_workers`` by default.
 
     Refuses a name that is unknown, and an executor that cannot start here.
     """
-    import importlib
-
-    from archlab.errors import unknown
-
     if name not in EXECUTORS:
         raise unknown("executor", name, EXECUTORS)
     module, _, attribute = EXECUTORS[name].partition(":")

@@ -4,13 +4,11 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from archlab.tasks import Task
+from archlab.tasks import Task
 
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
@@ -68,8 +66,8 @@ def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: i
 
 
 def bootstrap_settings(
-    architectures: Sequence[Mapping["Task", Sequence[Units]]], settings: Mapping[str, Sequence["Task"]], *, resamples: int
-) -> list[dict["Task", Floats]]:
+    architectures: Sequence[Mapping[Task, Sequence[Units]]], settings: Mapping[str, Sequence[Task]], *, resamples: int
+) -> list[dict[Task, Floats]]:
     """Bootstrap samples of every setting's score, for several architectures with the same draws.
 
     ``architectures`` have the test units of every scored seed by setting. The settings of a task share their draws too: they

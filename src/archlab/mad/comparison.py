@@ -1,18 +1,15 @@
 """Paired differences of architectures."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from archlab.errors import unknown
 from archlab.mad.bootstrap import bootstrap_settings, percentile_interval
 from archlab.mad.scores import ArchitectureScore, Difference, Scores, SeedScore
+from archlab.tasks import Task
 
-if TYPE_CHECKING:
-    from archlab.tasks import Task
-
-Chosen = Mapping["Task", tuple[SeedScore, ...]]
+Chosen = Mapping[Task, tuple[SeedScore, ...]]
 """For every setting, the seeds with their scores."""
 
 

@@ -8,14 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from archlab.files import cache_folder, write_whole
+from archlab.jobs.executor import Executor
 from archlab.machine import Device, ceilings, cpu_name, seconds_of, single_thread
+from archlab.mad.data import Examples
+from archlab.mad.programs import Eager
+from archlab.mad.train import make_learner
 from archlab.mad.trial import Trial
-
-if TYPE_CHECKING:
-    from archlab.jobs.executor import Executor
+from archlab.tasks import sample
+from archlab.training.context import computing
 
 _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
@@ -57,14 +62,6 @@ def _timed_batch(trial: Trial) -> int:
 
 def step_seconds(trial: Trial) -> list[float]:
     """Seconds of a few real steps in a row; the first compiles, if the recipe says so, and is never like the others."""
-    import torch
-
-    from archlab.mad.data import Examples
-    from archlab.mad.programs import Eager
-    from archlab.mad.train import make_learner
-    from archlab.tasks import sample
-    from archlab.training.context import computing
-
     batch = _timed_batch(trial)
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
     recipe = trial.recipe
@@ -74,7 +71,7 @@ def step_seconds(trial: Trial) -> list[float]:
         return seconds_of(lambda: program.step([rows]).tolist(), 4)
 
 
-def measure(job: Trial | Device, executor: "Executor[Any, Any, Any]") -> list[Any]:
+def measure(job: Trial | Device, executor: Executor[Any, Any, Any]) -> list[Any]:
     """The answers of :func:`measure_jobs`, the executor's work, from every worker, all busy with the job at once."""
     submitted = [executor.submit([job], lambda *_: None) for _ in range(executor.num_workers)]
     return [future.result() for (future,) in submitted]

@@ -1,16 +1,12 @@
 """The leaderboard as rows of text, which the terminal and notebooks show, and its notes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from archlab.format import count, human, percent, percent_interval, short_task, starred
 from archlab.mad.bootstrap import CONFIDENCE
-
-if TYPE_CHECKING:
-    from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
+from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 
 _MAX_GAPS = 4
 UNAVAILABLE = "layer not available"
@@ -24,15 +20,8 @@ class Cell(NamedTuple):
     """Whether it is the best of its column; of one architecture alone nothing is."""
 
 
-class Leaderboard(NamedTuple):
-    """Heads and rows; the first column is text, the others are numbers. The last row is chance."""
-
-    heads: list[str]
-    rows: list[list[Cell]]
-
-
-def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
-    """Test scores in percent by task, the MAD score with its interval, and costs; with shorter heads if narrow."""
+def leaderboard(scores: Scores, *, narrow: bool = False) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows: test scores in percent by task, the MAD score with its interval, and costs; the last row is chance."""
     tasks = [short_task(task, narrow=narrow) for task in scores.tasks]
     mad, interval = "MAD" if narrow else "MAD score", f"{CONFIDENCE:.0%} interval"
     heads = ["architecture", *tasks, mad, interval, "params", "state", "FLOPs"]
@@ -50,7 +39,7 @@ def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
     ]
     guessing = [*scores.chance, sum(scores.chance) / len(scores.chance)]
     rows.append([Cell("chance"), *(Cell(percent(chance)) for chance in guessing), *[Cell("")] * 4])
-    return Leaderboard(heads, rows)
+    return heads, rows
 
 
 def leaderboard_notes(scores: Scores) -> str:
@@ -81,16 +70,16 @@ def leaderboard_notes(scores: Scores) -> str:
 
 def leaderboard_html(scores: Scores) -> str:
     """The leaderboard as an HTML table, its notes below."""
-    table = leaderboard(scores)
+    heads, rows = leaderboard(scores)
 
     def row(cells: Sequence[Cell]) -> str:
         texts = [f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text) for cell in cells]
         first, *others = texts
         return f'<tr><th style="text-align:left">{first}</th>{"".join(f"<td>{text}</td>" for text in others)}</tr>'
 
-    heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
+    head_row = "".join(f"<th>{escape(head)}</th>" for head in heads)
     notes = "<br>".join(map(escape, leaderboard_notes(scores).splitlines()))
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(map(row, table.rows))}</tbody></table><small>{notes}</small>"
+    return f"<table><thead><tr>{head_row}</tr></thead><tbody>{''.join(map(row, rows))}</tbody></table><small>{notes}</small>"
 
 
 def _best(values: Sequence[float | None]) -> str:

@@ -7,6 +7,8 @@ from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import is_third_party
 from archlab.machine import available_bytes, query_gpus
+from archlab.mad.data import Examples, split_tensors
+from archlab.mad.learner import Objective
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Trial
 from archlab.tasks import Task
@@ -36,9 +38,6 @@ def peak_bytes(trial: Trial) -> int:
 
 @functools.cache
 def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Recipe) -> int:
-    from archlab.mad.data import Examples, split_tensors
-    from archlab.mad.learner import Objective
-
     examples = Examples.of(*split_tensors(setting, "train", recipe.batch_size, 0, "cpu"))
     shape: dict[str, Any] = {"vocab_size": setting.vocab_size, "dim": dim, "backbone": setting.backbone, "norm": recipe.norm}
     return step_bytes(

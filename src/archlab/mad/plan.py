@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
@@ -10,11 +10,10 @@ from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import check_third_party
 from archlab.mad.protocol import Protocol
-
-if TYPE_CHECKING:
-    from archlab.mad.scores import Scores
-    from archlab.mad.store import Record
-    from archlab.mad.trial import Trial
+from archlab.mad.scores import Scores
+from archlab.mad.scoring import score
+from archlab.mad.store import Record
+from archlab.mad.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Plan:
     architectures: tuple[Architecture, ...]
     device: Literal["cpu", "cuda"] = "cpu"
 
-    def trials(self) -> list["Trial"]:
+    def trials(self) -> list[Trial]:
         """Every training of the plan, see :meth:`Protocol.trials`."""
         return self.protocol.trials(self.architectures, self.device)
 
@@ -75,10 +74,8 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
+def score_plan(records: Iterable[Record], plan: Plan) -> Scores:
     """Scores of a plan from stored records; a result of an earlier version of the code counts where the present has none."""
-    from archlab.mad.scoring import score
-
     trials = plan.trials()
     found: dict[Trial, Record | None] = dict.fromkeys(trials)
     for record in records:
@@ -88,7 +85,7 @@ def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
     return score(trials, scored, protocol=plan.protocol.name)
 
 
-def _counts_before(record: "Record", other: "Record | None") -> bool:
+def _counts_before(record: Record, other: Record | None) -> bool:
     """A result before none, then the present code before an earlier version, then the later of the two."""
     if other is None:
         return True

@@ -24,7 +24,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import Count, Natural, NonNegative, Positive, T, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import (
+    Count,
+    FileFields,
+    Natural,
+    NonNegative,
+    Positive,
+    T,
+    check_fields,
+    naming,
+    not_empty,
+    read_fields,
+    read_yaml,
+)
 from archlab.files import read_text
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
@@ -253,7 +265,7 @@ def parse_protocol(name: str, text: str) -> Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ProtocolFile:
+class _ProtocolFile(FileFields):
     """A protocol as its file has it."""
 
     summary: str
@@ -266,7 +278,7 @@ class _ProtocolFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TaskFile:
+class _TaskFile(FileFields):
     """A task of a protocol as its file has it; recipe and grid change those that the tasks share."""
 
     base: Mapping[str, Any] = field(default_factory=dict)

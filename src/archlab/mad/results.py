@@ -4,19 +4,17 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from archlab.errors import ArchlabError, unknown
 from archlab.mad.plan import Plan, score_plan
+from archlab.mad.scores import Scores
 from archlab.mad.spending import spending
 from archlab.mad.store import Record, TrialStore
 from archlab.store.ledger import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from archlab.mad.scores import Scores
 
 
 class Results:
@@ -32,7 +30,7 @@ class Results:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -90,7 +88,7 @@ class Results:
         architectures: Collection[str] | None = None,
         tasks: Sequence[str] | None = None,
         settings: str = "all",
-    ) -> "Scores":
+    ) -> Scores:
         """The scores of a run; what is missing is marked.
 
         Args:

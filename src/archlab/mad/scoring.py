@@ -9,10 +9,10 @@ averaged away in silence: an incomplete score is marked as partial, with the num
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from archlab.architectures import Architecture
 from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import Floats, Interval, Units, bootstrap_settings, percentile_interval
@@ -20,23 +20,16 @@ from archlab.mad.comparison import differences_to_best
 from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
+from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial, TrialResult
+from archlab.tasks import Task
 from archlab.tasks.registry import task_order
 
-if TYPE_CHECKING:
-    from archlab.architectures import Architecture
-    from archlab.mad.store import Record
-    from archlab.tasks import Task
-
-Planned = tuple[Trial, "Record | None"]
+Planned = tuple[Trial, Record | None]
 
 
 def score(
-    trials: Iterable[Trial],
-    records: Mapping[str, "Record"],
-    *,
-    protocol: str | None = None,
-    resamples: int = 1000,
+    trials: Iterable[Trial], records: Mapping[str, Record], *, protocol: str | None = None, resamples: int = 1000
 ) -> Scores:
     """Score the trials of a plan: of architectures whose layers are not available as a store describes them.
 
@@ -160,10 +153,10 @@ def learning_curve_area(trial: Trial, result: TrialResult) -> float:
 
 
 def _architecture_score(
-    architecture: "Architecture",
-    chosen: Mapping["Task", tuple[SeedScore, ...]],
-    settings: Mapping[str, Sequence["Task"]],
-    samples: Mapping["Task", Floats],
+    architecture: Architecture,
+    chosen: Mapping[Task, tuple[SeedScore, ...]],
+    settings: Mapping[str, Sequence[Task]],
+    samples: Mapping[Task, Floats],
     costs: Costs,
 ) -> ArchitectureScore:
     def interval(drawn: Floats | None) -> Interval | None:

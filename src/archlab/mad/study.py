@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Natural, naming, not_empty, read_fields, read_yaml
+from archlab.fields import Count, FileFields, Natural, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StudyFile:
+class _StudyFile(FileFields):
     """A study as its file has it."""
 
     protocol: str

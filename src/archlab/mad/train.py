@@ -29,15 +29,6 @@ from archlab.training.steps import REPORT_SECONDS, diverged_step
 _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
 
 
-def train(
-    trial: Trial, on_progress: Callable[[Progress], None] | None = None, thresholds: Thresholds | None = None
-) -> TrialResult:
-    """Train and evaluate one trial, as :func:`train_together` does with several."""
-    report = on_progress or (lambda _: None)
-    ((_, result),) = train_together([trial], lambda _, progress: report(progress), [thresholds or {}])
-    return result
-
-
 def train_together(
     trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], thresholds: Sequence[Thresholds]
 ) -> Iterator[tuple[int, TrialResult]]:

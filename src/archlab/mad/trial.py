@@ -28,11 +28,7 @@ NUMERICS = MODELS | Numerics(
         "archlab.mad.trial:Trial.num_steps",
     ),
     modules=(*(f"archlab.mad.{name}" for name in ("data", "evaluate", "learner", "programs", "train")), "archlab.tasks"),
-    idle=(
-        "archlab.mad.programs:_first_line",
-        "archlab.mad.train:_LOSSES_READ_EVERY",
-        "archlab.tasks.registry",
-    ),
+    idle=("archlab.mad.programs:_first_line", "archlab.mad.train:_LOSSES_READ_EVERY", "archlab.tasks.registry"),
 )
 """The code that the number of a trial depends on, beside its task and layers."""
 

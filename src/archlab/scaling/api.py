@@ -16,6 +16,7 @@ from archlab.errors import ArchlabError
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.layers.ops.kernels import require
+from archlab.machine import Device
 from archlab.scaling.fits import ParametricFit, Resampling
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
@@ -34,8 +35,6 @@ from archlab.scaling.trial import LMTrial
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from archlab.machine import Device
 
 STORE = "archlab.db"
 PathLike = str | os.PathLike[str]

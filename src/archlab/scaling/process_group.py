@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -67,7 +66,7 @@ class ProcessGroupExecutor(Executor[J, P, R]):
             future.cancel()
 
     @override
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown(_IDLE_SECONDS)
 
     def _serve(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +22,10 @@ from archlab.scaling.checkpoints import Checkpoints
 from archlab.scaling.objective import make_lm_optimizer, make_objective
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import CurvePoint, Interrupted, LMProgress, LMResult
+from archlab.scaling.trial import LMTrial
 from archlab.training.context import computing
 from archlab.training.optimiser import set_learning_rate, update
 from archlab.training.steps import REPORT_SECONDS, diverged_step, evenly_spaced
-
-if TYPE_CHECKING:
-    from archlab.scaling.trial import LMTrial
 
 CHECKPOINT_SECONDS = 60.0
 CURVE_POINTS = 50
@@ -37,7 +35,7 @@ _READ_EVERY = {"cpu": 1, "cuda": 10}  # steps; reading a loss waits for the devi
 
 
 def train(
-    trial: "LMTrial",
+    trial: LMTrial,
     corpus: Corpus,
     processes: Processes | None = None,
     *,
@@ -88,7 +86,7 @@ class _Log:
 class _Training:
     def __init__(
         self,
-        trial: "LMTrial",
+        trial: LMTrial,
         corpus: Corpus,
         processes: Processes,
         checkpoints: Checkpoints | None,
