@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from inspect import get_annotations
 from numbers import Integral, Real
@@ -119,14 +119,6 @@ def read_fields(cls: type[T], values: Any, where: str = "") -> T:
             if field and name not in values and field.default is MISSING and field.default_factory is MISSING:
                 raise ArchlabError(f"{name} is missing: give {_described(hint)}")
     return cls(**values)
-
-
-@dataclass(frozen=True)
-class FileFields:
-    """The fields of a file that :func:`read_fields` reads, checked by their hints."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class _NotAllowedError(Exception):

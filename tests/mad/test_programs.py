@@ -11,8 +11,7 @@ from tests.mad.trials import COPYING, MEMORY, RECALL, train, trial
 
 from archlab.mad import programs
 from archlab.mad import train as train_module
-from archlab.mad.data import Examples, split_tensors
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner, split_tensors
 from archlab.mad.programs import Eager, Stacked, choose_program, undone
 from archlab.mad.train import make_learner, train_together
 

@@ -156,7 +156,7 @@ def test_predictions_are_what_is_built():
     import torch
 
     for spec in ("striped-mh-hyena", "mamba", "3*[mh-gated-linear-attention swiglu] mh-attention swiglu"):
-        (size,) = nearest_sizes(spec, [60_000], vocab_size=VOCAB, length=LENGTH)
+        (size,) = nearest_sizes(spec, [60_000], all_sizes(spec, vocab_size=VOCAB, length=LENGTH))
         with torch.device("meta"):
             model = size.architecture.build(vocab_size=VOCAB, max_length=LENGTH, dim=size.dim)
         assert size.params == sum(p.numel() for p in model.parameters())
@@ -184,7 +184,7 @@ def test_heads_follow_from_width_unless_the_spec_gives_them():
 @settings(deadline=None)  # the first example may import torch
 @given(targets=st.lists(st.floats(3e3, 1e7), min_size=1, max_size=6))
 def test_sizes_are_different_and_near_their_targets(targets: list[float]):
-    found = nearest_sizes("transformer++", targets, vocab_size=VOCAB, length=LENGTH)
+    found = nearest_sizes("transformer++", targets, all_sizes("transformer++", vocab_size=VOCAB, length=LENGTH))
     assert len(found) == len(targets)
     assert all(one.params < other.params for one, other in pairwise(found))
     if all(other > 2 * one for one, other in pairwise(sorted(targets))) and min(targets) > 6e3:
@@ -202,4 +202,4 @@ def test_sizes_are_different_and_near_their_targets(targets: list[float]):
 )
 def test_what_has_no_size_is_refused(spec: str, target: float, message: str):
     with pytest.raises(ArchlabError, match=message):
-        nearest_sizes(spec, [target], vocab_size=VOCAB, length=LENGTH)
+        nearest_sizes(spec, [target], all_sizes(spec, vocab_size=VOCAB, length=LENGTH))

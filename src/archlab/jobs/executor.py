@@ -83,12 +83,6 @@ class WorkerDiedError(Exception):
     """A job's worker died on every attempt; the message says how."""
 
 
-def explained(error: BaseException) -> tuple[str, str]:
-    """Why a future holds no result: the reason in one line, and the same with the end of the traceback where there is one."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return reason, f"{reason}\n{error.traceback}" if isinstance(error, JobError) else reason
-
-
 EXECUTORS = {"local": "archlab.jobs.local:LocalExecutor"}
 """Every executor by the name that ``--executor`` takes: the module and class that implement it."""
 

@@ -15,7 +15,7 @@ import torch
 from archlab.files import cache_folder, write_whole
 from archlab.jobs.executor import Executor
 from archlab.machine import Device, ceilings, cpu_name, seconds_of, single_thread
-from archlab.mad.data import Examples
+from archlab.mad.learner import Examples
 from archlab.mad.programs import Eager
 from archlab.mad.train import make_learner
 from archlab.mad.trial import Trial

@@ -7,8 +7,7 @@ from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import is_third_party
 from archlab.machine import available_bytes, query_gpus
-from archlab.mad.data import Examples, split_tensors
-from archlab.mad.learner import Objective
+from archlab.mad.learner import Examples, Objective, split_tensors
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Trial
 from archlab.tasks import Task

@@ -24,19 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import (
-    Count,
-    FileFields,
-    Natural,
-    NonNegative,
-    Positive,
-    T,
-    check_fields,
-    naming,
-    not_empty,
-    read_fields,
-    read_yaml,
-)
+from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
@@ -167,7 +155,7 @@ class Protocol:
     def with_grid(self, **values: Sequence[float]) -> "Protocol":
         """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task; refuses other axes."""
         chosen = {name: tuple(numbers) for name, numbers in values.items()}
-        return self._each(lambda _, plan: replace(plan, grid=_changed(plan.grid, chosen, "grid")))
+        return self._each(lambda _, plan: replace(plan, grid=read_fields(Grid, vars(plan.grid) | chosen, "grid")))
 
     def with_seeds(self, seeds: Iterable[int]) -> "Protocol":
         """Other seeds, one at least, each a whole number that is not negative."""
@@ -185,7 +173,9 @@ class Protocol:
             return replace(self, dim=value)
         self._check_home(owner, name)
         if owner == "recipe":
-            return self._each(lambda _, plan: replace(plan, recipe=_changed(plan.recipe, {name: value}, "recipe")))
+            return self._each(
+                lambda _, plan: replace(plan, recipe=read_fields(Recipe, vars(plan.recipe) | {name: value}, "recipe"))
+            )
         owner = owner and self._task(owner)
         concerned = [task for task, plan in self.tasks.items() if owner in ("", task) and name in plan.settings[0].knobs()]
         if not concerned:
@@ -265,7 +255,7 @@ def parse_protocol(name: str, text: str) -> Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ProtocolFile(FileFields):
+class _ProtocolFile:
     """A protocol as its file has it."""
 
     summary: str
@@ -276,9 +266,12 @@ class _ProtocolFile(FileFields):
     recipe: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]]
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
-class _TaskFile(FileFields):
+class _TaskFile:
     """A task of a protocol as its file has it; recipe and grid change those that the tasks share."""
 
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -286,10 +279,8 @@ class _TaskFile(FileFields):
     recipe: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Any] = field(default_factory=dict)
 
-
-def _changed(values: T, change: dict[str, Any], where: str) -> T:
-    """A recipe or grid with other values; unlike :func:`replace` it refuses names that it does not have."""
-    return read_fields(type(values), vars(values) | change, where)
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def _folder() -> Any:

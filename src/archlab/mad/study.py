@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import Count, FileFields, Natural, naming, not_empty, read_fields, read_yaml
+from archlab.fields import Count, Natural, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StudyFile(FileFields):
+class _StudyFile:
     """A study as its file has it."""
 
     protocol: str
@@ -34,6 +34,9 @@ class _StudyFile(FileFields):
     settings: Literal["all", "base"] = "all"
     set: Mapping[str, Any] = field(default_factory=dict)
     architectures: Annotated[Mapping[str, str] | list[str], not_empty]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def read_specs(

@@ -15,9 +15,8 @@ from archlab.architectures.backbones import Backbone, reinit_as_reference
 from archlab.jobs.executor import Thresholds
 from archlab.layers.ops.kernels import fused
 from archlab.machine import Device
-from archlab.mad.data import Examples, split_tensors
 from archlab.mad.evaluate import BATCH, evaluate
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner, split_tensors
 from archlab.mad.programs import Program, choose_program
 from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
 from archlab.tasks import IGNORE

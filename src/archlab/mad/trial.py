@@ -20,14 +20,11 @@ from archlab.tasks import Task, setting
 
 NUMERICS = MODELS | Numerics(
     roots=(
-        "archlab.mad.recipe:Recipe.evaluation_steps",
-        "archlab.mad.recipe:Recipe.num_steps",
-        "archlab.mad.recipe:Recipe.rate",
-        "archlab.mad.recipe:Recipe.steps_per_epoch",
+        *(f"archlab.mad.recipe:Recipe.{name}" for name in ("evaluation_steps", "num_steps", "rate", "steps_per_epoch")),
         "archlab.mad.train:train_together",
         "archlab.mad.trial:Trial.num_steps",
     ),
-    modules=(*(f"archlab.mad.{name}" for name in ("data", "evaluate", "learner", "programs", "train")), "archlab.tasks"),
+    modules=(*(f"archlab.mad.{name}" for name in ("evaluate", "learner", "programs", "train")), "archlab.tasks"),
     idle=("archlab.mad.programs:_first_line", "archlab.mad.train:_LOSSES_READ_EVERY", "archlab.tasks.registry"),
 )
 """The code that the number of a trial depends on, beside its task and layers."""

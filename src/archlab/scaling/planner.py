@@ -1,7 +1,7 @@
 """Makes plans from ladders: sizes around each budget's optimum, one batch size a group, steps that spend the budget."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -59,7 +59,8 @@ def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, s
 def _group(ladder: Ladder, label: str, spec: str, budget: float, vocab_size: int, corpus: Corpus | None) -> list[LMRun]:
     centre, length = central_params(budget), ladder.length
     targets = ladder.params or [centre * ladder.spread ** (n - (ladder.sizes - 1) / 2) for n in range(ladder.sizes)]
-    sizes = nearest_sizes(spec, targets, vocab_size=vocab_size, length=length, aspect=ladder.aspect, head_dim=ladder.head_dim)
+    known = all_sizes(spec, vocab_size=vocab_size, length=length, aspect=ladder.aspect, head_dim=ladder.head_dim)
+    sizes = nearest_sizes(spec, targets, known)
     costs = [
         training_flops(size.architecture, dim=size.dim, length=length, vocab_size=vocab_size, convention=ladder.convention)
         for size in sizes
@@ -102,7 +103,9 @@ def _run(ladder: Ladder, label: str, size: Size, cost: int, budget: float, batch
     )
 
 
-def all_sizes(spec: str, *, vocab_size: int, length: int, aspect: float, head_dim: int) -> Iterator[Size]:
+def all_sizes(
+    spec: str, *, vocab_size: int, length: int, aspect: float = Ladder.aspect, head_dim: int = Ladder.head_dim
+) -> Iterator[Size]:
     """Yield every size of a spec, from narrow to wide; widths grow by at most a sixteenth, or by 4.
 
     The spec's repeating unit is repeated to the depth that belongs to the width; a size without more parameters than all
@@ -131,20 +134,12 @@ def all_sizes(spec: str, *, vocab_size: int, length: int, aspect: float, head_di
         raise ArchlabError(f"{spec} fits no width: {refused}")
 
 
-def nearest_sizes(
-    spec: str,
-    targets: Sequence[float],
-    *,
-    vocab_size: int,
-    length: int,
-    aspect: float = Ladder.aspect,
-    head_dim: int = Ladder.head_dim,
-) -> list[Size]:
-    """The size nearest to every target in parameters, in ascending order and all different; refuses a target without one."""
+def nearest_sizes(spec: str, targets: Sequence[float], sizes: Iterable[Size]) -> list[Size]:
+    """The sizes of a spec nearest to the targets in parameters, ascending and all different; refuses a target without one."""
     wanted = sorted(targets)
     known: list[Size] = []
     beyond = 0
-    for size in all_sizes(spec, vocab_size=vocab_size, length=length, aspect=aspect, head_dim=head_dim):
+    for size in sizes:
         known.append(size)
         beyond += size.params > wanted[-1]
         if beyond == len(wanted):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,17 +153,6 @@ class RunTable:
         return RunTable(label=self.label, models=models, censored=self.censored, **columns)
 
 
-class PlanState(NamedTuple):
-    """State of a plan that was trained into the store."""
-
-    name: str
-    """The plan's file."""
-    total: int
-    """Training runs of the plan."""
-    missing: tuple[LMRun, ...]
-    """Training runs that have no result."""
-
-
 @dataclass(frozen=True)
 class Study:
     """Architectures whose losses compare: one corpus, one length, one recipe."""
@@ -171,7 +160,8 @@ class Study:
     tables: Mapping[str, RunTable]
     """By architecture."""
     parameters: Parameters
-    plans: tuple[PlanState, ...] = ()
+    plans: Mapping[str, tuple[int, list[LMRun]]] = field(default_factory=dict)
+    """Number of training runs of a plan that was trained into the store, and those without a result, by the plan's file."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each training run, diverged ones included."""
@@ -208,16 +198,15 @@ def read_study(
             raise ArchlabError(
                 f"{name}: the store has runs with {shown}, whose losses do not compare: give each study its own --store"
             )
-    states = []
+    states = {}
     for name, trials in (plans or {}).items():
         planned = list(trials)
-        missing = tuple(trial.run for trial in planned if (trial.run, trial.recipe) not in models)
-        states.append(PlanState(name, len(planned), missing))
+        states[name] = len(planned), [trial.run for trial in planned if (trial.run, trial.recipe) not in models]
     by_label: dict[str, list[TrainedModel]] = {}
     for model in models.values():
         by_label.setdefault(model.run.label, []).append(model)
     tables = {label: _table(label, some, parameters) for label, some in by_label.items()}
-    return Study(tables, parameters, tuple(states))
+    return Study(tables, parameters, states)
 
 
 def _table(label: str, models: list[TrainedModel], parameters: Parameters) -> RunTable:

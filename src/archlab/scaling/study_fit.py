@@ -66,7 +66,7 @@ class StudyFit:
         return [
             *(
                 f"{len(missing)} of {total} training runs of {name} are missing: `archlab scale run {name}` trains them"
-                for name, total, missing in self.study.plans
+                for name, (total, missing) in self.study.plans.items()
                 if missing
             ),
             *self.without_laws.values(),

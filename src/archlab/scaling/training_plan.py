@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import (
-    Count,
-    FileFields,
-    Natural,
-    Positive,
-    between,
-    check_fields,
-    naming,
-    not_empty,
-    read_fields,
-    read_yaml,
-    write_yaml,
-)
+from archlab.fields import Count, Natural, Positive, between, check_fields, naming, not_empty, read_fields, read_yaml, write_yaml
 from archlab.files import write_whole
 from archlab.scaling.flops import Convention, training_flops
 
@@ -224,10 +212,13 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PlanFile(FileFields):
+class _PlanFile:
     """A plan as its file has it."""
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
     all: Mapping[str, Any] = field(default_factory=dict)
     """Fields that all runs share."""
     runs: Annotated[list[Mapping[str, Any]], not_empty]
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -4,7 +4,7 @@ import torch
 from tests.mad.trials import COPYING, RECALL
 
 from archlab.mad import data
-from archlab.mad.data import Examples, split_tensors
+from archlab.mad.learner import Examples, split_tensors
 from archlab.tasks import IGNORE, sample
 
 
