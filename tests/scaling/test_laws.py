@@ -78,9 +78,9 @@ def test_one_budget_makes_no_law_and_says_what_is_missing(study):
 def test_a_group_that_is_not_bracketed_is_refused_with_the_sizes_to_add(study):
     cut = [one for one in ladder("a", LAW) if one[0].run.budget < max(BUDGETS) or one[0].run.params > 1.1 * best_of(max(BUDGETS))]
     laws = fit_laws(study(cut).tables["a"], NONE)
-    (reason,) = laws.isoflop.refused.values()
+    (reason,) = laws.by_method["isoflop"].fit.refused.values()
     assert "not bracketed; add sizes from" in reason
-    assert len(laws.isoflop.minima) == len(BUDGETS) - 1
+    assert len(laws.by_method["isoflop"].fit.minima) == len(BUDGETS) - 1
     assert laws.by_method["isoflop"].hold_out.size_ratio is None
 
 
@@ -96,7 +96,7 @@ def test_diverged_runs_are_censored_and_their_group_is_not_bracketed_by_them(stu
     table = study(trainings).tables["a"]
     laws = fit_laws(table, NONE)
     assert (len(table.censored), len(table.loss)) == (3, 7 * len(BUDGETS) - 3)
-    (reason,) = laws.isoflop.refused.values()
+    (reason,) = laws.by_method["isoflop"].fit.refused.values()
     assert "the largest size" in reason
     assert laws.by_method["huber"].largest.size_exponent.value == pytest.approx(LAW.size_exponent, abs=0.01)
 

@@ -85,12 +85,6 @@ class Laws:
     disagreement: str
     """Contradictions between the methods; else empty."""
 
-    @property
-    def isoflop(self) -> IsoFlopFit | None:
-        """The minima and their power laws, if there are two minima."""
-        law = self.by_method.get("isoflop")
-        return law.fit if law is not None and isinstance(law.fit, IsoFlopFit) else None
-
     def state_points(self) -> list[tuple[float, float]]:
         """Return state and perplexity at every minimum; the state of its size follows a power law through the runs."""
         if not self.runs.minima or self.runs.state.min() <= 0:

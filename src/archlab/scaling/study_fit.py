@@ -166,9 +166,9 @@ def notes(laws: Laws) -> list[str]:
     """List the limits of an architecture's laws, one line each."""
     label = laws.runs.label
     lines = [f"{label}: {method}: {reason}" for method, reason in laws.refused.items()]
-    if laws.isoflop is not None:
-        lines += [f"{label}: {reason}" for reason in laws.isoflop.refused.values()]
-        lines += [f"{label}: {warning}" for minimum in laws.isoflop.minima for warning in minimum.warnings]
+    for fit in (law.fit for law in laws.by_method.values() if isinstance(law.fit, IsoFlopFit)):
+        lines += [f"{label}: {reason}" for reason in fit.refused.values()]
+        lines += [f"{label}: {warning}" for minimum in fit.minima for warning in minimum.warnings]
     if censored := laws.runs.censored:
         runs = ", ".join(f"width {model.run.dim} at {model.run.budget:.3g}" for model in censored)
         number = f"{len(censored)} training run{'s' * (len(censored) > 1)}"
