@@ -28,9 +28,8 @@ class Executor(Protocol[J, P_co, R]):
     the rest.
     """
 
-    @property
-    def num_workers(self) -> int:
-        """Groups of jobs that run at once."""
+    num_workers: int
+    """Groups of jobs that run at once."""
 
     def submit(
         self, jobs: Sequence[J], on_progress: Callable[[J, P_co], None], thresholds: Sequence[Thresholds] | None = None

@@ -44,19 +44,14 @@ class LocalExecutor(Executor[J, P, R]):
         self._gpus = visible_gpus() if device == "cuda" else None
         if self._gpus == []:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
-        self._num_workers = num_workers or (len(self._gpus) if self._gpus else available_cores())
+        self.num_workers = num_workers or (len(self._gpus) if self._gpus else available_cores())
         self._work = work
-        self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="archlab-worker")
+        self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="archlab-worker")
         self._lock = threading.Condition()
-        self._workers: list[_Worker[J, P, R] | None] = [None] * self._num_workers
-        self._free_slots = list(reversed(range(self._num_workers)))
+        self._workers: list[_Worker[J, P, R] | None] = [None] * self.num_workers
+        self._free_slots = list(reversed(range(self.num_workers)))
         self._groups: dict[Future[R], _Group[J, P, R]] = {}
         self._closed = False
-
-    @property
-    @override
-    def num_workers(self) -> int:
-        return self._num_workers
 
     @override
     def submit(
@@ -97,7 +92,7 @@ class LocalExecutor(Executor[J, P, R]):
             worker.close()
 
     def _is_idle(self) -> bool:
-        return len(self._free_slots) == self._num_workers
+        return len(self._free_slots) == self.num_workers
 
     def _run(self, group: "_Group[J, P, R]") -> None:
         with self._lock:

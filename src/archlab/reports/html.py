@@ -1,6 +1,7 @@
 """The report: one HTML file that needs nothing but itself, and no network."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,12 +23,7 @@ from archlab.reports.tables import difference_cells
 _FILTERS = {f.__name__: f for f in (count, human, percent, percent_interval, points, probability, short_task, steps)}
 
 
-def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = None) -> None:
-    """Write the report to ``path``, whole or not at all; an ArchlabError says that nothing can be written there."""
-    write_page(path, lambda: render_report(scores, protocol))
-
-
-def write_page(path: str | Path, render: Callable[[], str]) -> None:
+def write_page(path: str | os.PathLike[str], render: Callable[[], str]) -> None:
     """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good."""
     path = Path(path)
     check_place(path)
