@@ -63,9 +63,9 @@ PANELS: list[Panel[StudyFit]] = [
         "Points: minima of the IsoFLOP curves. Lines: for the loss the parametric law (Huber), for size and tokens the power law "
         "through the minima, or the parametric law where there are fewer than two; dashed beyond the largest budget.",
         lambda fit: {
-            "least loss": charts.frontier_panel(fit),
-            "optimal size": charts.optimum_panel(fit, "size"),
-            "optimal tokens": charts.optimum_panel(fit, "tokens"),
+            "least loss": charts.frontier_panel(fit, "loss"),
+            "optimal size": charts.frontier_panel(fit, "size"),
+            "optimal tokens": charts.frontier_panel(fit, "tokens"),
         },
         legend=True,
     ),
