@@ -61,7 +61,7 @@ def option(words: tuple[str, ...], name: str, default: str) -> str:
 
 @pytest.fixture
 def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    """The command line for who follows a document: trainings run in this process, nothing is timed."""
+    """The command line for who follows a document: trainings run in this process, nothing is measured."""
     from archlab.scaling.estimate import stated_costs
     from archlab.scaling.fits import bootstrap
     from tests.mad.trials import train
@@ -73,6 +73,7 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
     monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
     monkeypatch.setattr("archlab.mad.bench.measure", made_up_speeds)
+    monkeypatch.setattr("archlab.mad.memory.step_bytes", lambda *_, **__: 1 << 20)
     return archlab
 
 

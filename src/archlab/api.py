@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import is_available
+from archlab.errors import ArchlabError
 from archlab.fields import Count, check_value
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener
@@ -94,7 +95,7 @@ def run(
         tasks: only these tasks of the protocol.
         seeds: how many seeds, or which; by default the protocol's.
         store: where results are and go: a path or a database URL.
-        label: a name for the run.
+        label: a name for the run; not a number, by which runs are found too.
         race: which grid points need not be trained to the end, see :mod:`archlab.mad.racing`.
         device: where to train.
         executor: where workers run.
@@ -107,6 +108,8 @@ def run(
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
     """
     _check(race, population)
+    if label.isdigit():
+        raise ArchlabError(f"label={label!r}: a number could be mistaken for that of another run: give a name")
     plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
     if listeners is None:

@@ -1,5 +1,6 @@
 """Wrong input: one line with the fix, status 2, nothing written or changed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ WRONG = [
     (["run", "transformer++", "--protocol", "my.yaml"], "protocol my.yaml: cannot be read: no such file"),
     ([*RUN, "--tasks", "compresion"], "did you mean 'compression'?"),
     ([*RUN, "--tasks", ""], "--tasks '' names no task: `archlab tasks` lists them"),
-    ([*RUN, "--settings", "some"], "--settings some: choose base or all"),
+    ([*RUN, "--settings", "some"], "settings='some': give one of all, base"),
     ([*RUN, "--set", "lenght=8"], "did you mean 'length'?"),
     ([*RUN, "--set", "length=7"], "in-context-recall: length=7"),
     ([*RUN, "--set", "length"], "--set length: write KEY=VALUE"),
@@ -81,6 +82,29 @@ WRONG = [
     (["tasks", "show", "compresion"], "did you mean 'compression'?"),
     (["tasks", "show", "compression", "--split", "exam"], "'exam' is not one of 'train', 'validation', 'test'"),
     (["tasks", "show", "compression", "--seed", "-1"], "seed=-1"),
+    ([*RUN, "--as", "7"], "label='7': a number could be mistaken for that of another run"),
+    ([*RUN, "--executor", "locl"], "unknown executor 'locl': did you mean 'local'?"),
+    ([*RUN, "--population", "0"], "--population 0: give auto, or a whole number"),
+    ([*RUN, "--tasks-file", "none.py"], "tasks file none.py: there is no such Python file"),
+    (["bench", "mambo"], "unknown layer 'mambo': did you mean 'mamba'?"),
+    (["describe", "mamba", "--protocol", "smokey"], "did you mean 'smoke'?"),
+    (["trials", "--store", "small.db", "--status", "done"], "status='done': give one of running, finished"),
+    (["trials", "--store", "small.db", "--task", "recal"], "unknown task in store small.db: 'recal'"),
+    (["trials", "--store", "small.db", "--architecture", "mambo"], "unknown architecture in store small.db: 'mambo'"),
+    (["trials", "--store", "small.db", "--run", "9"], "unknown run '9': known: 1"),
+    (["trials", "--store", "small.db", "delete", "--task", "recall"], "--store before delete has no effect on it"),
+    (["trials", "--task", "recall", "delete"], "--task before delete has no effect on it"),
+    (["trials", "delete", "--store", "small.db"], "say which: keys, --run, --architecture, --task or --status"),
+    (["trials", "delete", "--store", "small.db", "zzz"], "has a key that begins with 'zzz'"),
+    (["scores", "--store", "small.db", "--settings", "some"], "settings='some': give one of all, base"),
+    (["scores", "--store", "small.db", "--run", "9"], "unknown run '9': known: 1"),
+    (["scores", "--store", "small.db", "--architecture", "x"], "unknown architecture of the run: 'x'"),
+    (["report", "--store", "small.db", "--output", "page.pdf"], "the page is HTML: give page.html"),
+    (["store", "check", "--store", "none.db"], "store none.db does not exist"),
+    (["store", "merge", "none.db", "--store", "new.db"], "store none.db does not exist"),
+    (["store", "rekey", "--store", "none.db"], "store none.db does not exist"),
+    (["store", "export", "--store", "small.db", "--output", "trials.pdf"], "give a name that ends in .csv or .jsonl"),
+    (["scale", "plan", "mamba", "--budgets", "2e11,2.01e11"], "budgets=2e+11 and 2.01e+11 are the same within 1%"),
     (["scroes"], "No such command 'scroes'"),
 ]
 
@@ -89,6 +113,7 @@ WRONG = [
 def folder(tmp_path: Path, smoke_run) -> Path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.db").write_text("not a database")
+    shutil.copy(smoke_run[0], tmp_path / "small.db")
     (tmp_path / "damaged.db").write_bytes(smoke_run[0].read_bytes()[:5000])
     return tmp_path
 
@@ -97,8 +122,8 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-WITHOUT_JSON = ("report", "scroes")
-CASES = WRONG + [([*arguments, "--json"], reason) for arguments, reason in WRONG if arguments[0] not in WITHOUT_JSON]
+WITHOUT_JSON = {"report", "scroes", "delete", "merge", "rekey", "export"}
+CASES = WRONG + [([*arguments, "--json"], reason) for arguments, reason in WRONG if WITHOUT_JSON.isdisjoint(arguments)]
 
 
 @pytest.mark.parametrize(("arguments", "reason"), CASES, ids=[" ".join(arguments) for arguments, _ in CASES])

@@ -78,7 +78,7 @@ def test_all_trials_are_computed_in_order_and_told_of(store, executor, train):
     assert 0.03 < summary.wall_seconds < 600
     assert events[-1] == RunEnded(summary, interrupted=False)
     assert [record.status for record in store.records()] == ["finished"] * 6
-    assert all(record.provenance["wall_seconds"] >= 0.01 and record.provenance["torch"] for record in store.records())
+    assert all(record.provenance["wall_seconds"] >= 0.005 and record.provenance["torch"] for record in store.records())
 
 
 def test_no_more_trials_are_claimed_than_there_are_workers(store, train):
@@ -118,6 +118,20 @@ def test_what_is_stored_is_reused_and_never_computed_again(store, executor, trai
     assert [event.job for event in events[1:-1]] == trials[::-1]
     assert [event.result.status for event in events[1:-1]] == ["diverged", "finished", "finished", "finished"]
     assert events[0] == RunStarted(tuple(trials[::-1]), 2)
+
+
+def test_an_interruption_between_storing_and_counting_miscounts_nothing(store, executor, monkeypatch):
+    finish, events = store.finish, []
+
+    def finish_and_interrupt(*arguments):
+        finish(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "finish", finish_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_trials(1), store, executor, listeners=[events.append])
+    assert [record.status for record in store.records()] == ["finished"]
+    assert events[-1].summary.computed == 1
 
 
 def test_a_failing_trial_does_not_stop_the_others_and_is_tried_by_the_next_run(store, train):

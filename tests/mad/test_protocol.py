@@ -157,7 +157,7 @@ def test_tasks_go_by_their_short_names_too():
 
 
 def test_narrowing_to_base_settings(small):
-    narrowed = small.with_base_settings()
+    narrowed = small.with_settings("base")
     assert [plan.settings for plan in narrowed.tasks.values()] == [
         (setting("compression", length=8),),
         (setting("memorization"),),
@@ -230,7 +230,7 @@ def test_a_value_that_makes_a_varied_setting_impossible_is_refused_with_the_reas
     expected = "length=64 in protocol paper: selective-copying: num_tokens_to_copy=32 does not fit in length=64: .*at least 66"
     with pytest.raises(ArchlabError, match=expected):
         load_protocol("paper").with_value("length", 64)
-    assert load_protocol("paper").with_base_settings().with_value("length", 64).num_trials == 36
+    assert load_protocol("paper").with_settings("base").with_value("length", 64).num_trials == 36
 
 
 def test_an_architecture_that_does_not_fit_the_width_is_refused_before_any_trial(small):

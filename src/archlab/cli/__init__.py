@@ -64,6 +64,9 @@ def main() -> None:
         status = _refuse(str(error))
     except typer.TyperException as error:
         status = _refuse(error.format_message())
+    except typer.Abort as error:  # Ctrl-C, or a question that was not answered with yes
+        print("stopped", file=sys.stderr)
+        status = 130 if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt) else 1
     except BrokenPipeError:  # the reader has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1

@@ -100,6 +100,22 @@ TaskFiles = Annotated[
 ]
 
 
+def refuse_options_before_command(context: typer.Context) -> None:
+    """Refuse options that stand between a group and its command: the command would not see them.
+
+    Raises:
+        ArchlabError: naming the option, and where to write it.
+    """
+    from archlab.errors import ArchlabError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE":
+            option, command = parameter.opts[0], context.invoked_subcommand
+            example = f"{context.command_path} {command} {option} ..."
+            raise ArchlabError(f"{option} before {command} has no effect on it: write {option} behind it, as in `{example}`")
+
+
 def narrowed(
     protocol: "Protocol",
     tasks: str | None,
@@ -109,14 +125,9 @@ def narrowed(
     changes: list[str] | None,
 ) -> "Protocol":
     """The protocol as the options narrow it."""
-    from archlab.errors import ArchlabError
-
     if (names := task_names(tasks)) is not None:
         protocol = protocol.with_tasks(names)
-    if settings not in ("all", "base"):
-        raise ArchlabError(f"--settings {settings}: choose base or all")
-    if settings == "base":
-        protocol = protocol.with_base_settings()
+    protocol = protocol.with_settings(settings)
     if grid:
         protocol = protocol.with_grid(**_grid(grid))
     if seeds is not None:

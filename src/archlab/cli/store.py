@@ -59,10 +59,11 @@ def rekey(
     from archlab.cli.output import message
 
     counts = archlab.rekey_store(store)
-    message(
-        f"{counts['moved']} results have a new key, {counts['current']} had it already, {counts['kept']} stand beside a result "
-        f"of the present code, {counts['left']} are left: they cannot be read, or a layer is not available"
-    )
+    message(f"{counts['moved']} results have the key of the present code now; {counts['current']} had it already")
+    if counts["kept"]:
+        message(f"{counts['kept']} keep their old key: the present code has a result of its own for the same job")
+    if counts["left"]:
+        message(f"{counts['left']} keep their old key: they cannot be read, or a layer is not available")
 
 
 @app.command()

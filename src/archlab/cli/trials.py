@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles, refuse_options_before_command
 
 app = typer.Typer(help="The trials of a store: list, delete, run again.")
 
@@ -33,6 +33,7 @@ def trials(
     For example: `archlab trials --status failed`, then `archlab trials delete --status failed`.
     """
     if context.invoked_subcommand is not None:
+        refuse_options_before_command(context)
         return
     from archlab.cli.output import print_json, print_table
     from archlab.format import percent
@@ -93,9 +94,9 @@ def delete(
     if not doomed:
         message("no trial is chosen")
         return
-    if not yes:
-        typer.confirm(f"Delete {count(len(doomed), 'trial')} of {store}?", abort=True)
     with TrialStore(store) as results:
+        if not yes:
+            typer.confirm(f"Delete {count(len(doomed), 'trial')} of {results.where}?", abort=True)
         message(f"deleted {count(results.delete(doomed), 'trial')}; the next run computes what it needs of them again")
 
 

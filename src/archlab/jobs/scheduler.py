@@ -18,7 +18,7 @@ from archlab.jobs.events import Event, Job, Listener, RunSummary
 from archlab.jobs.executor import Executor, JobError, Thresholds
 from archlab.store.ledger import Ledger
 from archlab.store.provenance import provenance
-from archlab.store.record import SETTLED, Status
+from archlab.store.record import RACED, SETTLED, Status
 
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 0.5
@@ -241,6 +241,10 @@ class _Run(Generic[J, R]):
     def keep(self, job: J, result: R) -> None:
         """Store a result."""
         self.store.finish(job, result, provenance(job.device, self.running[job.key].since))
+        self.count(job, result)
+
+    def count(self, job: J, result: R) -> None:
+        """Count a result that is stored."""
         del self.running[job.key]
         self.summary.computed += 1
         self.summary.results[job.key] = result
@@ -249,9 +253,11 @@ class _Run(Generic[J, R]):
         """End the workers, keep what they have finished, give the rest back."""
         self.executor.shutdown(self.grace)
         with suppress(ArchlabError):
-            while not self.messages.empty():
-                job, message = self.messages.get()
-                if isinstance(message, Future) and not message.cancelled() and message.exception() is None:
-                    self.keep(job, message.result())
+            stored = {record.key: record.result for record in self.store.records(keys=self.running, statuses=RACED)}
+            for key, (job, future) in {key: (one.job, one.future) for key, one in self.running.items()}.items():
+                if (result := stored.get(key)) is not None:  # the interruption came between storing and counting it
+                    self.count(job, result)
+                elif future.done() and not future.cancelled() and future.exception() is None:
+                    self.keep(job, future.result())
         with suppress(ArchlabError):
             self.store.release()

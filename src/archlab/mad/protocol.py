@@ -24,7 +24,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    check_fields,
+    check_value,
+    naming,
+    not_empty,
+    read_fields,
+    read_yaml,
+)
 from archlab.files import read_text
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
@@ -148,8 +159,10 @@ class Protocol:
         chosen = {self._task(name) for name in names}
         return replace(self, tasks={name: plan for name, plan in self.tasks.items() if name in chosen})
 
-    def with_base_settings(self) -> "Protocol":
-        """Only the base setting of each task."""
+    def with_settings(self, settings: str) -> "Protocol":
+        """All settings (``"all"``), or only the base setting of each task (``"base"``)."""
+        if check_value("settings", settings, Literal["all", "base"]) == "all":
+            return self
         return self._each(lambda _, plan: replace(plan, settings=plan.settings[:1]))
 
     def with_grid(self, **values: Sequence[float]) -> "Protocol":

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from archlab.errors import ArchlabError, unknown
+from archlab.fields import check_value
 from archlab.mad.plan import Plan, score_plan
 from archlab.mad.scores import Scores
 from archlab.mad.spending import spending
 from archlab.mad.store import Record, TrialStore
 from archlab.store.ledger import Run
+from archlab.store.record import Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,14 +65,24 @@ class Results:
             architecture: only those of the architecture with this label or spec.
             task: only those of the task with this name or short name.
             status: only those with this status.
+
+        Raises:
+            ArchlabError: the store has no such run, architecture or task, or there is no such status.
         """
         import pandas as pd
 
+        check_value("status", status, Status | None)
         records = self._records()
         if run is not None:
             planned = set(self.plan(run).trials())
             records = [record for record in records if record.job in planned]
         labels = {str(known): known.label for _, plan in self._remembered() for known in plan.architectures}
+        specs = {str(record.job.architecture) for record in records}
+        tasks = {record.job.setting.name: record.job.setting.short for record in records}
+        if architecture is not None and architecture not in specs | {labels.get(spec) for spec in specs}:
+            raise unknown(f"architecture in store {self.where}:", architecture, [labels.get(spec, spec) for spec in specs])
+        if task is not None and task not in (*tasks, *tasks.values()):
+            raise unknown(f"task in store {self.where}:", task, tasks)
         rows = [
             trial_row(record, labels)
             for record in records
@@ -105,8 +117,7 @@ class Results:
         plan = self.plan(run, protocol)
         if tasks is not None:
             plan = replace(plan, protocol=plan.protocol.with_tasks(tasks))
-        if settings == "base":
-            plan = replace(plan, protocol=plan.protocol.with_base_settings())
+        plan = replace(plan, protocol=plan.protocol.with_settings(settings))
         if architectures is not None:
             plan = replace(plan, architectures=tuple(_chosen(plan, name) for name in architectures))
         return score_plan(self._records(), plan)

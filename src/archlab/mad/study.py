@@ -68,8 +68,7 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
         protocol = load_protocol(str(beside) if is_beside else file.protocol)
         if file.tasks is not None:
             protocol = protocol.with_tasks(file.tasks)
-        if file.settings == "base":
-            protocol = protocol.with_base_settings()
+        protocol = protocol.with_settings(file.settings)
         if file.seeds is not None:
             protocol = protocol.with_seeds(range(file.seeds) if isinstance(file.seeds, int) else file.seeds)
         for key, value in file.set.items():

@@ -17,12 +17,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import Count, Natural, Positive, above, at_most, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.scaling.flops import Convention
+from archlab.scaling.training_plan import TOLERANCE
 
 CENTRE_PARAMS, CENTRE_FLOPS, CENTRE_EXPONENT = 1.3e4, 2e11, 0.57
 """A Transformer++ of about 13k parameters was best at 2e11 FLOPs (standard library as ascii, length 128); the exponent leads to
@@ -83,6 +85,9 @@ class Ladder:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for low, high in pairwise(sorted(self.budgets)):
+            if high < low * (1 + TOLERANCE):
+                raise ArchlabError(f"budgets={low:g} and {high:g} are the same within {TOLERANCE:.0%}: give one of them")
 
     @property
     def flops_per_second(self) -> float | None:

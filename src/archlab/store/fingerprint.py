@@ -1,8 +1,8 @@
 """Fingerprint of the code and the libraries that a result is computed with.
 
-Of archlab's own code only the *definitions* count that a training can reach: functions, classes and constants, followed by
-name from the roots that a domain declares (:class:`Numerics`), through the modules that it declares numeric. Of code from
-outside whole modules count.
+archlab's own code counts by *definition*: the functions, classes and constants that a training can reach, followed by name
+from the roots that a domain declares (:class:`Numerics`) through the modules that it declares numeric. Code from outside
+counts by module.
 """
 
 import ast
@@ -116,7 +116,7 @@ MODELS = Numerics(
 def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:
     """Hash of the code that the given modules, and the roots of the numerics, run.
 
-    Of archlab's code every definition counts that they reach by name, without formatting, comments, docstrings, type
+    Every definition of archlab counts that they reach by name, without formatting, comments, docstrings, type
     annotations and the messages of exceptions. A module from outside counts whole but for formatting, comments and
     docstrings, and so do the modules that it imports from its own package, and from beside it unless many packages are
     installed there. Torch counts by its version, which is in the key. The hash is the same under every version of Python.

@@ -11,7 +11,7 @@ from archlab.store.record import RACED, SETTLED
 def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> dict[str, int]:
     """Give results the keys that the present code has for their jobs, all or none; those of running jobs are not touched.
 
-    Of several results of one job the latest gets the key, one that was computed to the end before one that was dropped.
+    If a job has several results, the latest gets the key; one that was computed to the end goes before one that was dropped.
     ``present_key`` gives None, or raises an ArchlabError, if the present code cannot compute a job.
 
     Returns:
