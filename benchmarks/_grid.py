@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import _madlab
 from archlab import architecture
 from archlab.jobs.local import LocalExecutor
-from archlab.mad.data import Examples
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner
 from archlab.mad.programs import Eager
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Trial

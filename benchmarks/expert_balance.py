@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from archlab.architectures import architecture
 from archlab.layers.ops import routing
 from archlab.mad.recipe import Recipe
-from archlab.mad.train import train
+from archlab.mad.train import train_together
 from archlab.mad.trial import Trial
 from archlab.tasks import setting
 
@@ -37,7 +37,7 @@ def uses(seed: int) -> tuple[float, Tensor]:
         seed=seed,
     )
     with nn.modules.module.register_module_forward_hook(record):
-        result = train(trial)
+        ((_, result),) = train_together([trial], lambda *_: None, [{}])
     last = torch.stack(shares[-20:]).mean(0)
     return result.curve[-1].train_loss, last / last.mean()
 

@@ -25,7 +25,7 @@ def covered(rng: np.random.Generator, num_seeds: int, num_settings: int, resampl
         ]
         seed = int(rng.integers(1 << 30))
         rows.append(resampled_means([cell], resamples=resamples, seed=seed, stream=str(setting))[0])
-    interval = percentile_interval(np.mean(rows, axis=0), 0.95)
+    interval = percentile_interval(np.mean(rows, axis=0))
     return interval.low <= TRUTH <= interval.high
 
 

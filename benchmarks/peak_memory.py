@@ -17,7 +17,7 @@ import _results
 from archlab import architecture
 from archlab.mad.memory import peak_bytes
 from archlab.mad.recipe import Recipe
-from archlab.mad.train import train
+from archlab.mad.train import train_together
 from archlab.mad.trial import Trial
 from archlab.tasks import setting
 from archlab.training.memory import FRAGMENTATION
@@ -54,9 +54,9 @@ def growth(spec: str) -> int:
 
     torch.set_num_threads(1)
     first = trial("mlp")
-    train(replace(first, recipe=replace(first.recipe, batch_size=1, steps=1)))
+    list(train_together([replace(first, recipe=replace(first.recipe, batch_size=1, steps=1))], lambda *_: None, [{}]))
     before = _peak()
-    train(trial(spec))
+    list(train_together([trial(spec)], lambda *_: None, [{}]))
     return _peak() - before
 
 

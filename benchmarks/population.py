@@ -12,8 +12,7 @@ import torch
 
 import _results
 from archlab import architecture
-from archlab.mad.data import Examples, split_tensors
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner, split_tensors
 from archlab.mad.programs import Eager, Stacked
 from archlab.mad.recipe import Recipe
 from archlab.mad.train import make_learner

@@ -79,7 +79,7 @@ def agreement(task: int, ours: dict[str, ArchitectureScore]) -> dict[str, str | 
     found = kendalltau([column.score for column in columns], theirs)
     samples = np.stack([column.samples for column in columns], axis=1)
     taus = np.array([kendalltau(sample, theirs).statistic for sample in samples])
-    interval = percentile_interval(taus[np.isfinite(taus)], 0.95)
+    interval = percentile_interval(taus[np.isfinite(taus)])
     return {
         "task": (*TASKS, "mean")[task],
         "tau": f"{found.statistic:.2f}",

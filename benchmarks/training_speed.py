@@ -28,8 +28,7 @@ import _madlab
 import _results
 from archlab import architecture
 from archlab.machine import ceilings
-from archlab.mad.data import Examples
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner
 from archlab.mad.programs import Eager
 from archlab.mad.recipe import Recipe
 from archlab.tasks import sample, setting

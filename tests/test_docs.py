@@ -62,9 +62,9 @@ def option(words: tuple[str, ...], name: str, default: str) -> str:
 @pytest.fixture
 def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The command line for who follows a document: trainings run in this process, nothing is measured."""
-    from archlab.mad.train import train
     from archlab.scaling.estimate import stated_costs
     from archlab.scaling.fits import bootstrap
+    from tests.mad.trials import train
 
     monkeypatch.setattr("archlab.scaling.estimate.measured_costs", lambda runs: stated_costs(runs, 1e9))
     monkeypatch.setattr("archlab.api.make_executor", lambda *_, **__: threads(train, num_workers=1))

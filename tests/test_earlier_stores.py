@@ -17,10 +17,10 @@ from archlab.architectures.stored import is_available
 from archlab.corpora import Corpus, prepare
 from archlab.machine import cpu_name, single_thread
 from archlab.mad.store import Record, TrialStore
-from archlab.mad.train import train
 from archlab.scaling.store import StudyStore
 from archlab.scaling.training_loop import train as train_model
 from archlab.store.fingerprint import chosen_kernels
+from tests.mad.trials import train
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CAPABILITY = "AVX512"

@@ -176,9 +176,9 @@ def report(scores: Scores, path: str | os.PathLike[str] = "report.html", *, prot
     Raises:
         ArchlabError: nothing can be written there.
     """
-    from archlab.reports.html import write_report
+    from archlab.reports.html import render_report, write_page
 
-    write_report(scores, os.fspath(path), protocol)
+    write_page(path, lambda: render_report(scores, protocol))
 
 
 def describe(spec: str | Architecture, *, dim: int = 128, length: int = 128, vocab_size: int = 16) -> pd.DataFrame:
@@ -239,7 +239,7 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     counts: Counter[str] = Counter()
     for ledger in LEDGERS:
         with ledger(store, create=False) as opened:
-            counts.update(vars(rekey(opened, _present_key)))
+            counts.update(rekey(opened, _present_key))
     return dict(counts)
 
 

@@ -52,7 +52,7 @@ def isoflop(fit: StudyFit, architecture: str) -> alt.LayerChart:
 
 def frontier(fit: StudyFit) -> alt.LayerChart:
     """The least loss of a budget: minima, and the parametric law."""
-    return _figure(scaling_charts.frontier_panel(fit))
+    return _figure(scaling_charts.frontier_panel(fit, "loss"))
 
 
 def _figure(spec: Spec | None) -> alt.LayerChart:

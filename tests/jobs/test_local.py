@@ -14,6 +14,7 @@ import pytest
 import torch
 from tests.fake_training import PoliteTraining, make_trials
 from tests.jobs.toys import leave, look_around
+from tests.mad.trials import train
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
@@ -21,7 +22,7 @@ from archlab.jobs.executor import JobError, WorkerDiedError
 from archlab.jobs.local import LocalExecutor
 from archlab.machine import available_cores, process_started
 from archlab.mad.recipe import Recipe
-from archlab.mad.train import train, train_together
+from archlab.mad.train import train_together
 from archlab.mad.trial import Metrics, Trial
 from archlab.tasks import setting
 from archlab.testing.executors import Wish, obey_all, submit

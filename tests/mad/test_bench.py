@@ -32,7 +32,7 @@ def test_speeds_are_medians_over_all_workers(monkeypatch):
     ceilings = [Ceilings(1, 9), Ceilings(2, 8), Ceilings(9, 1)]
     monkeypatch.setattr(module, "measure", lambda job, _: ceilings if job == "cpu" else [5.0, 1.0, 2.0])
     assert bench(["mlp"], ["smoke"], workers=1).ceilings == Ceilings(2, 8)
-    assert set(remembered().speeds.values()) == {2.0}
+    assert set(remembered()[1].values()) == {2.0}
 
 
 def test_every_protocol_has_a_row_for_each_architecture(monkeypatch):
@@ -47,6 +47,6 @@ def test_every_protocol_has_a_row_for_each_architecture(monkeypatch):
     smoke = next(row for row in found.steps if row.protocol == "smoke")
     trials = make_plan(load_protocol("smoke").with_seeds([0]), ["mlp"]).trials()
     assert smoke.seconds == pytest.approx(sum(map(all_flops, trials)) / 4e10 / 2)
-    speeds = remembered().speeds
+    _, speeds = remembered()
     assert set(speeds.values()) == {4e10}
     assert seen == [(number, len(speeds)) for number in range(len(speeds) + 1)]

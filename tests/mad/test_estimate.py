@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import torch
@@ -138,20 +139,21 @@ def test_workers_measure_their_ceilings_and_the_speed_of_a_trial():
 
 
 def test_what_was_measured_is_remembered_until_the_machine_changes(monkeypatch):
-    assert remembered() is None
-    first = remember({"a": 1.0})
-    assert remembered() == first
+    assert remembered() == (None, {})
+    remember({"a": 1.0})
+    when, _ = remembered()
+    assert datetime.now(UTC) - datetime.fromisoformat(when) < timedelta(minutes=2)
     remember({"b": 2.0})
-    assert remembered().speeds == {"a": 1.0, "b": 2.0}
+    assert remembered()[1] == {"a": 1.0, "b": 2.0}
     monkeypatch.setattr(estimate_module, "_machine", lambda: {"cpu": "another"})
-    assert remembered() is None
+    assert remembered() == (None, {})
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "not json", '{"machine": null}'])
 def test_a_broken_memory_is_none(content):
     estimate_module.cache_path().parent.mkdir(parents=True)
     estimate_module.cache_path().write_text(content)
-    assert remembered() is None
+    assert remembered() == (None, {})
     remember({})
     assert json.loads(estimate_module.cache_path().read_text())["speeds"] == {}
 

@@ -6,8 +6,7 @@ import torch
 from tests.mad.trials import COPYING, RECALL, trial
 from torch.nn import functional as F
 
-from archlab.mad.data import Examples
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner
 from archlab.mad.programs import Eager
 from archlab.mad.recipe import Recipe
 from archlab.mad.train import batches, build_model

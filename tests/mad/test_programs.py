@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from tests import fake_fla
-from tests.mad.trials import COPYING, MEMORY, RECALL, trial
+from tests.mad.trials import COPYING, MEMORY, RECALL, train, trial
 
 from archlab.mad import programs
 from archlab.mad import train as train_module
-from archlab.mad.data import Examples, split_tensors
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner, split_tensors
 from archlab.mad.programs import Eager, Stacked, choose_program, undone
-from archlab.mad.train import make_learner, train, train_together
+from archlab.mad.train import make_learner, train_together
 
 SPECS = [
     "mh-attention(heads=2) swiglu",

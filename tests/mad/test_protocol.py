@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -95,7 +95,7 @@ def test_shipped_protocols_fit_every_architecture_of_the_catalogue(name):
     # Some architectures have two names.
     distinct = {architecture(name, layer_defaults=protocol.layer_defaults) for name in CATALOGUE}
     assert len(trials) == protocol.num_trials * len(distinct)
-    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+    assert Protocol.from_dict(json.loads(json.dumps(asdict(protocol)))) == protocol
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick"])
@@ -343,4 +343,4 @@ def test_files_are_read_by_path(tmp_path):
 
 def test_round_trip(small):
     for protocol in (small, small.with_value("recipe.warmup", 0.5).with_seeds([3]), load_protocol("mad-lab")):
-        assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+        assert Protocol.from_dict(json.loads(json.dumps(asdict(protocol)))) == protocol

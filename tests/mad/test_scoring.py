@@ -152,7 +152,7 @@ def test_a_tasks_interval_is_that_of_the_mean_of_its_settings() -> None:
     trials = plan(["mlp"], [RECALL, setting("in-context-recall", vocab_size=32), COMPRESSION])
     (only,) = score(trials, simulate(trials, lambda _: 0.5)).architectures
     for task in only.tasks:
-        assert task.interval == percentile_interval(task.samples, 0.95)
+        assert task.interval == percentile_interval(task.samples)
         assert task.interval.low < task.score < task.interval.high
 
 
@@ -196,14 +196,8 @@ def test_conditions_are_never_mixed() -> None:
 
 
 def test_bad_requests_are_refused() -> None:
-    trials = plan(["mlp"], [RECALL])
     with pytest.raises(ArchlabError, match=r"^there is nothing to score: run a protocol first"):
         score([], {})
-    for confidence in (0, 1, 1.5, -0.1):
-        with pytest.raises(ArchlabError, match=f"confidence={confidence}: must lie between 0 and 1"):
-            score(trials, {}, confidence=confidence)
-    with pytest.raises(ArchlabError, match="resamples=5"):
-        score(trials, {}, resamples=5)
 
 
 def test_same_records_same_intervals_in_any_order_of_architectures() -> None:
@@ -212,7 +206,6 @@ def test_same_records_same_intervals_in_any_order_of_architectures() -> None:
     forward = {a.label: a.interval for a in score(trials, records).architectures}
     backward = {a.label: a.interval for a in score(trials[::-1], records).architectures}
     assert forward == backward
-    assert score(trials, records, seed=0).architectures[0].interval == forward[score(trials, records).architectures[0].label]
     alone = score([t for t in trials if str(t.architecture) == "mlp"], records).architectures[0]
     assert alone.interval == forward["mlp"]
 
@@ -332,7 +325,7 @@ def _coverage(num_seeds: int, spread: float, num_tasks: int, repetitions: int = 
             rates = np.clip(0.6 + rng.normal(0, spread, num_seeds), 0, 1)
             cell = [Units(rng.binomial(4, rate, 100).astype(np.float32), np.full(100, 4, dtype=np.float32)) for rate in rates]
             means.append(resampled_means([cell], resamples=200, seed=repetition, stream=str(task))[0])
-        interval = percentile_interval(np.mean(means, axis=0), 0.95)
+        interval = percentile_interval(np.mean(means, axis=0))
         hits += interval.low <= 0.6 <= interval.high
     return hits / repetitions
 

@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.mad.trials import COPYING, MEMORY, RECALL, trial
+from tests.mad.trials import COPYING, MEMORY, RECALL, train, trial
 
 from archlab.architectures import architecture
 from archlab.mad import train as train_module
 from archlab.mad.programs import Eager
-from archlab.mad.train import train
 from archlab.tasks import setting
 from archlab.training.context import flushed_denormals
 

@@ -2,7 +2,8 @@
 
 from archlab.architectures import architecture
 from archlab.mad.recipe import Recipe
-from archlab.mad.trial import Trial
+from archlab.mad.train import train_together
+from archlab.mad.trial import Trial, TrialResult
 from archlab.tasks import setting
 
 COPYING = setting("selective-copying", length=12, num_tokens_to_copy=2, num_train_examples=64)
@@ -22,3 +23,9 @@ def trial(spec="mh-attention(heads=2) swiglu", task=COPYING, *, seed=0, learning
         weight_decay=weight_decay,
         seed=seed,
     )
+
+
+def train(trial: Trial, on_progress=lambda _: None, thresholds=None) -> TrialResult:
+    """Train and evaluate one trial alone."""
+    ((_, result),) = train_together([trial], lambda _, progress: on_progress(progress), [thresholds or {}])
+    return result

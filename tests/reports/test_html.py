@@ -12,6 +12,7 @@ import altair as alt
 import pytest
 from tests.synthetic_records import plan, record, result, simulate
 
+from archlab.api import report
 from archlab.architectures import Architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
@@ -23,7 +24,7 @@ from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial
 from archlab.reports import findings
 from archlab.reports.charts import difficulty_axes, spec
-from archlab.reports.html import PANELS, render_report, write_report
+from archlab.reports.html import PANELS, render_report
 from archlab.reports.panels import Panel, Spec, Table, draw_sections
 from archlab.reports.provenance import trial_rows
 from archlab.tasks import setting
@@ -280,19 +281,19 @@ def test_one_architecture_is_compared_with_nothing() -> None:
 def test_written_whole_or_not_at_all(scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archlab.reports.html.render_report", lambda *_: "a page")
     target = tmp_path / "report.html"
-    write_report(scores, target)
+    report(scores, target)
     assert target.read_text() == "a page"
     with pytest.raises(ArchlabError, match="is a directory"):
-        write_report(scores, tmp_path)
+        report(scores, tmp_path)
     with pytest.raises(ArchlabError, match="there is no directory"):
-        write_report(scores, tmp_path / "none" / "report.html")
+        report(scores, tmp_path / "none" / "report.html")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ArchlabError, match="No space left on device"):
-        write_report(scores, target)
+        report(scores, target)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert target.read_text() == "a page"
 

@@ -8,7 +8,6 @@ from archlab.errors import ArchlabError
 from archlab.scaling.ladder import (
     HIGHEST_LEARNING_RATE,
     Ladder,
-    Shape,
     central_params,
     default_batch_size,
     default_learning_rate,
@@ -69,4 +68,4 @@ def test_an_unknown_ladder_or_field_is_named():
 
 def test_a_shape_is_positive():
     with pytest.raises(ArchlabError, match="aspect=0: give a number above 0"):
-        Shape(aspect=0)
+        ladder(aspect=0)

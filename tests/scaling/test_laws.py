@@ -78,9 +78,9 @@ def test_one_budget_makes_no_law_and_says_what_is_missing(study):
 def test_a_group_that_is_not_bracketed_is_refused_with_the_sizes_to_add(study):
     cut = [one for one in ladder("a", LAW) if one[0].run.budget < max(BUDGETS) or one[0].run.params > 1.1 * best_of(max(BUDGETS))]
     laws = fit_laws(study(cut).tables["a"], NONE)
-    (reason,) = laws.isoflop.refused.values()
+    (reason,) = laws.by_method["isoflop"].fit.refused.values()
     assert "not bracketed; add sizes from" in reason
-    assert len(laws.isoflop.minima) == len(BUDGETS) - 1
+    assert len(laws.by_method["isoflop"].fit.minima) == len(BUDGETS) - 1
     assert laws.by_method["isoflop"].hold_out.size_ratio is None
 
 
@@ -96,7 +96,7 @@ def test_diverged_runs_are_censored_and_their_group_is_not_bracketed_by_them(stu
     table = study(trainings).tables["a"]
     laws = fit_laws(table, NONE)
     assert (len(table.censored), len(table.loss)) == (3, 7 * len(BUDGETS) - 3)
-    (reason,) = laws.isoflop.refused.values()
+    (reason,) = laws.by_method["isoflop"].fit.refused.values()
     assert "the largest size" in reason
     assert laws.by_method["huber"].largest.size_exponent.value == pytest.approx(LAW.size_exponent, abs=0.01)
 
@@ -140,7 +140,7 @@ def test_of_equal_trials_the_latest_counts(tmp_path):
         store.finish(one, result(3.0), {})
         (record,) = store.records()
     study = read_study([record, replace(record, key="of later code", result=result(2.0))])
-    assert [model.key for model in study.models] == ["of later code"]
+    assert [model.key for model in study.tables["a"].models] == ["of later code"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_training_counts_once_wherever_it_was_repeated(tmp_path):
         one = trial("a", 1e17, 1e6, 1e9)
         store.finish(one, result(3.0), {})
         store.finish(replace(one, device="cuda"), result(2.0), {})
-        (model,) = read_study(store.records()).models
+        (model,) = read_study(store.records()).tables["a"].models
     assert (model.trial.device, model.result.loss) == ("cuda", 2.0)
 
 
@@ -189,7 +189,7 @@ def test_training_runs_of_a_plan_that_are_missing_are_named(tmp_path):
         store.remember_plan("small.yaml", trials[:4])
         assert len(store.runs()) == 3
     study = open_study(tmp_path / "a.db")
-    assert [(plan.name, plan.total, plan.missing) for plan in study.plans] == [
-        ("cut.yaml", 28, tuple(one.run for one in trials[20:])),
-        ("small.yaml", 4, ()),
+    assert [(name, *state) for name, state in study.plans.items()] == [
+        ("cut.yaml", 28, [one.run for one in trials[20:]]),
+        ("small.yaml", 4, []),
     ]

@@ -12,13 +12,12 @@ from archlab.architectures import architecture
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
 from archlab.scaling.flops import training_flops
-from archlab.scaling.ladder import Ladder, Shape, central_params, load_ladder
+from archlab.scaling.ladder import Ladder, central_params, load_ladder
 from archlab.scaling.planner import all_sizes, make_plan, nearest_sizes
 from archlab.scaling.training_plan import Size
 
 SPECS = ["transformer++", "striped-hyena", "mamba"]
 VOCAB, LENGTH = 99, 64
-DEFAULT = Shape()
 
 
 def ladder(**values) -> Ladder:
@@ -128,9 +127,9 @@ def test_the_ladder_of_the_paper_has_its_extent():
     assert 5e9 < max(run.params for run in runs) < 9e9
 
 
-def sizes_of(spec: str, shape: Shape = DEFAULT, below: float = 1e8):
+def sizes_of(spec: str, below: float = 1e8, aspect: float = Ladder.aspect, head_dim: int = Ladder.head_dim):
     found = []
-    for size in all_sizes(spec, shape, vocab_size=VOCAB, length=LENGTH):
+    for size in all_sizes(spec, vocab_size=VOCAB, length=LENGTH, aspect=aspect, head_dim=head_dim):
         if size.params > below:
             break
         found.append(size)
@@ -157,7 +156,7 @@ def test_predictions_are_what_is_built():
     import torch
 
     for spec in ("striped-mh-hyena", "mamba", "3*[mh-gated-linear-attention swiglu] mh-attention swiglu"):
-        (size,) = nearest_sizes(spec, [60_000], Shape(), vocab_size=VOCAB, length=LENGTH)
+        (size,) = nearest_sizes(spec, [60_000], all_sizes(spec, vocab_size=VOCAB, length=LENGTH))
         with torch.device("meta"):
             model = size.architecture.build(vocab_size=VOCAB, max_length=LENGTH, dim=size.dim)
         assert size.params == sum(p.numel() for p in model.parameters())
@@ -166,17 +165,17 @@ def test_predictions_are_what_is_built():
 
 
 def test_depth_follows_from_width_and_aspect():
-    depths = {size.dim: depth(size) for size in sizes_of("transformer++", Shape(aspect=64), below=1e9)}
+    depths = {size.dim: depth(size) for size in sizes_of("transformer++", aspect=64, below=1e9)}
     assert (depths[32], depths[128], depths[256], depths[1024]) == (4, 4, 8, 32)
     # A unit of eight layers is repeated whole.
-    striped = {size.dim: depth(size) for size in sizes_of("3*[mh-hyena swiglu] mh-attention swiglu", Shape(aspect=64), below=1e9)}
+    striped = {size.dim: depth(size) for size in sizes_of("3*[mh-hyena swiglu] mh-attention swiglu", aspect=64, below=1e9)}
     assert (striped[32], striped[256], striped[512], striped[1024]) == (8, 8, 16, 32)
 
 
 def test_heads_follow_from_width_unless_the_spec_gives_them():
-    heads = {size.dim: size.architecture.layers[0].heads for size in sizes_of("transformer++", Shape(head_dim=32))}
+    heads = {size.dim: size.architecture.layers[0].heads for size in sizes_of("transformer++", head_dim=32)}
     assert (heads[16], heads[32], heads[64], heads[72], heads[256]) == (1, 1, 2, 2, 8)
-    size = sizes_of("mh-attention(heads=2) swiglu attention swiglu mh-attention", Shape(head_dim=8))[-1]
+    size = sizes_of("mh-attention(heads=2) swiglu attention swiglu mh-attention", head_dim=8)[-1]
     given, single, by_width = (config.heads for config in size.architecture.layers[:5:2])
     assert (given, single) == (2, 1)
     assert by_width > 2
@@ -185,7 +184,7 @@ def test_heads_follow_from_width_unless_the_spec_gives_them():
 @settings(deadline=None)  # the first example may import torch
 @given(targets=st.lists(st.floats(3e3, 1e7), min_size=1, max_size=6))
 def test_sizes_are_different_and_near_their_targets(targets: list[float]):
-    found = nearest_sizes("transformer++", targets, Shape(), vocab_size=VOCAB, length=LENGTH)
+    found = nearest_sizes("transformer++", targets, all_sizes("transformer++", vocab_size=VOCAB, length=LENGTH))
     assert len(found) == len(targets)
     assert all(one.params < other.params for one, other in pairwise(found))
     if all(other > 2 * one for one, other in pairwise(sorted(targets))) and min(targets) > 6e3:
@@ -203,4 +202,4 @@ def test_sizes_are_different_and_near_their_targets(targets: list[float]):
 )
 def test_what_has_no_size_is_refused(spec: str, target: float, message: str):
     with pytest.raises(ArchlabError, match=message):
-        nearest_sizes(spec, [target], Shape(), vocab_size=VOCAB, length=LENGTH)
+        nearest_sizes(spec, [target], all_sizes(spec, vocab_size=VOCAB, length=LENGTH))

@@ -1,6 +1,9 @@
+from dataclasses import asdict
+
 import pytest
 
 from archlab.errors import ArchlabError
+from archlab.fields import read_fields
 from archlab.scaling.recipe import LMRecipe
 
 
@@ -44,6 +47,6 @@ def test_what_makes_no_sense_is_refused_by_name(values, named):
 
 def test_it_comes_back_from_its_dictionary():
     recipe = LMRecipe(schedule="wsd", precision="bf16", weight_decay=0)
-    assert LMRecipe.from_dict(recipe.to_dict()) == recipe
+    assert read_fields(LMRecipe, asdict(recipe)) == recipe
     with pytest.raises(ArchlabError, match=r"^recipe: unknown field 'wormup': did you mean 'warmup'"):
-        LMRecipe.from_dict({"wormup": 0.1})
+        read_fields(LMRecipe, {"wormup": 0.1}, "recipe")

@@ -9,13 +9,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.mad.trials import COPYING, trial
+from tests.mad.trials import COPYING, train, trial
 from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab import architecture
 from archlab.errors import ArchlabError
-from archlab.mad.data import split_tensors
-from archlab.mad.train import train
+from archlab.mad.learner import split_tensors
 from archlab.mad.trial import NUMERICS, Trial
 from archlab.scaling.training_loop import train as train_model
 from archlab.scaling.trial import NUMERICS as MODEL_NUMERICS
@@ -247,7 +246,7 @@ HARMFUL = [
     ("archlab/tasks/_chunks.py", "1 << 15", "1 << 14", {MAMBA}),
     ("archlab/tasks/splits.py", "digest()[:16]", "digest()[:8]", {MAMBA, COMPRESSION}),
     ("archlab/tasks/contract.py", "IGNORE = -100", "IGNORE = -1", {MAMBA, COMPRESSION}),
-    ("archlab/mad/data.py", "value=IGNORE", "value=0", {MAMBA, COMPRESSION}),
+    ("archlab/mad/learner.py", "value=IGNORE", "value=0", {MAMBA, COMPRESSION}),
     ("archlab/mad/evaluate.py", "BATCH = 128", "BATCH = 64", {MAMBA, COMPRESSION}),
     ("archlab/mad/learner.py", "torch.bfloat16", "torch.float16", {MAMBA, COMPRESSION}),
     ("archlab/mad/programs.py", "loss.backward()", "(2 * loss).backward()", {MAMBA, COMPRESSION}),

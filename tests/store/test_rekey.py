@@ -12,7 +12,7 @@ from archlab import api
 from archlab.errors import ArchlabError
 from archlab.mad.store import TrialStore
 from archlab.mad.trial import Trial
-from archlab.store.rekey import Rekeyed, rekey
+from archlab.store.rekey import rekey
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -51,11 +51,11 @@ def test_results_get_the_present_key_and_are_not_computed_again(store):
     for number, trial in enumerate(trials):
         store.finish(Earlier(trial, f"old{number}"), result(trial, [number]), PROVENANCE)
     expected = [record.result.score for record in store.records()]
-    assert rekey(store, present_key) == Rekeyed(moved=3, current=0, kept=0, left=0)
+    assert rekey(store, present_key) == {"moved": 3, "current": 0, "kept": 0, "left": 0}
     assert [record.key for record in store.records()] == [trial.key for trial in trials]
     assert [record.result.score for record in store.records()] == expected
     assert store.claim(trials, 3) == []
-    assert rekey(store, present_key) == Rekeyed(moved=0, current=3, kept=0, left=0)
+    assert rekey(store, present_key) == {"moved": 0, "current": 3, "kept": 0, "left": 0}
 
 
 def test_a_result_of_the_present_code_stays(store):
@@ -63,7 +63,7 @@ def test_a_result_of_the_present_code_stays(store):
     store.finish(Earlier(trial, "old"), result(trial, [1]), PROVENANCE)
     store.finish(trial, result(trial, [4]), PROVENANCE)
     before = scores(store)
-    assert rekey(store, present_key) == Rekeyed(moved=0, current=1, kept=1, left=0)
+    assert rekey(store, present_key) == {"moved": 0, "current": 1, "kept": 1, "left": 0}
     assert scores(store) == before
 
 
@@ -72,7 +72,7 @@ def test_of_several_results_the_latest_that_was_computed_to_the_end_is_carried(s
     for number, status in enumerate(("finished", "finished", "dropped")):
         store.finish(Earlier(trial, f"old{number}"), result(trial, [number], status=status), PROVENANCE)
     before = scores(store)
-    assert rekey(store, present_key) == Rekeyed(moved=1, current=0, kept=2, left=0)
+    assert rekey(store, present_key) == {"moved": 1, "current": 0, "kept": 2, "left": 0}
     assert scores(store) == {"old0": before["old0"], trial.key: before["old1"], "old2": before["old2"]}
 
 
@@ -83,7 +83,7 @@ def test_a_failure_or_a_dropped_result_gives_way_to_one_that_was_computed_to_the
     store.finish(dropped, result(dropped, [1], status="dropped"), PROVENANCE)
     for number, trial in enumerate((failed, dropped)):
         store.finish(Earlier(trial, f"old{number}"), result(trial, [2]), PROVENANCE)
-    assert rekey(store, present_key).moved == 2
+    assert rekey(store, present_key)["moved"] == 2
     assert {record.key: (record.status, record.error) for record in store.records()} == {
         failed.key: ("finished", None),
         dropped.key: ("finished", None),
@@ -94,7 +94,7 @@ def test_a_job_that_is_running_is_not_taken_from_its_owner(store):
     (trial,) = make_trials(1)
     store.claim([trial], 1)
     store.finish(Earlier(trial, "old"), result(trial, [1]), PROVENANCE)
-    assert rekey(store, present_key) == Rekeyed(moved=0, current=0, kept=1, left=0)
+    assert rekey(store, present_key) == {"moved": 0, "current": 0, "kept": 1, "left": 0}
     assert {record.key: record.status for record in store.records()} == {trial.key: "running", "old": "finished"}
 
 
@@ -108,7 +108,7 @@ def test_a_job_that_cannot_be_computed_keeps_its_key(store):
             raise ArchlabError("its layer is gone")
         return None if trial == third else trial.key
 
-    assert rekey(store, key) == Rekeyed(moved=1, current=0, kept=0, left=2)
+    assert rekey(store, key) == {"moved": 1, "current": 0, "kept": 0, "left": 2}
     assert set(scores(store)) == {one.key, "old1", "old2"}
 
 

@@ -154,6 +154,7 @@ def run(
     from archlab.cli.options import key_value
     from archlab.cli.output import message, print_json
     from archlab.cli.signals import terminable
+    from archlab.fields import read_fields
     from archlab.reports.live import LiveView
     from archlab.scaling.recipe import LMRecipe
     from archlab.scaling.result import Interrupted
@@ -169,7 +170,7 @@ def run(
             summary = scaling.train(
                 plan,
                 store=store,
-                recipe=LMRecipe.from_dict(dict(key_value("--set", change) for change in changes or [])),
+                recipe=read_fields(LMRecipe, dict(key_value("--set", change) for change in changes or []), "recipe"),
                 device=device.value,
                 workers=workers,
                 checkpoints=checkpoints,

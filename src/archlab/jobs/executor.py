@@ -1,12 +1,12 @@
 """The executor contract: where jobs run, and what a scheduler may rely on."""
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-if TYPE_CHECKING:
-    from archlab.machine import Device
+from archlab.errors import unknown
+from archlab.machine import Device
 
 J = TypeVar("J")
 P = TypeVar("P")
@@ -28,9 +28,8 @@ class Executor(Protocol[J, P_co, R]):
     the rest.
     """
 
-    @property
-    def num_workers(self) -> int:
-        """Groups of jobs that run at once."""
+    num_workers: int
+    """Groups of jobs that run at once."""
 
     def submit(
         self, jobs: Sequence[J], on_progress: Callable[[J, P_co], None], thresholds: Sequence[Thresholds] | None = None
@@ -64,7 +63,7 @@ class Executor(Protocol[J, P_co, R]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
 
 
@@ -83,27 +82,17 @@ class WorkerDiedError(Exception):
     """A job's worker died on every attempt; the message says how."""
 
 
-def explained(error: BaseException) -> tuple[str, str]:
-    """Why a future holds no result: the reason in one line, and the same with the end of the traceback where there is one."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return reason, f"{reason}\n{error.traceback}" if isinstance(error, JobError) else reason
-
-
 EXECUTORS = {"local": "archlab.jobs.local:LocalExecutor"}
 """Every executor by the name that ``--executor`` takes: the module and class that implement it."""
 
 
 def make_executor(
-    work: "Work[J, P, R]", num_workers: int | None = None, *, device: "Device" = "cpu", name: str = "local"
-) -> "Executor[J, P, R]":
+    work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu", name: str = "local"
+) -> Executor[J, P, R]:
     """The executor with this name, a key of :data:`EXECUTORS`, with its own choice of ``num_workers`` by default.
 
     Refuses a name that is unknown, and an executor that cannot start here.
     """
-    import importlib
-
-    from archlab.errors import unknown
-
     if name not in EXECUTORS:
         raise unknown("executor", name, EXECUTORS)
     module, _, attribute = EXECUTORS[name].partition(":")

@@ -12,58 +12,6 @@ from typing import Any
 _STARTED = ("the environment's variables", "signal handlers", "running threads", "child processes")
 _SIGNALS = sorted(signal.valid_signals())
 _LOADED = "torch, which was not loaded before"
-_TORCH: dict[str, Callable[[Any], Any]] = {
-    "torch's default dtype": lambda torch: torch.get_default_dtype(),
-    "torch's default device": lambda torch: torch.get_default_device(),
-    "torch's number of threads": lambda torch: torch.get_num_threads(),
-    "torch's grad mode": lambda torch: torch.is_grad_enabled(),
-    "torch's inference mode": lambda torch: torch.is_inference_mode_enabled(),
-    "torch's anomaly mode": lambda torch: torch.is_anomaly_enabled(),
-    "torch's modes": lambda torch: (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()),
-    "torch's deterministic algorithms": lambda torch: (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
-    ),
-    "torch's matmul precision": lambda torch: torch.get_float32_matmul_precision(),
-    "torch's autocast on the CPU": lambda torch: torch.is_autocast_enabled("cpu"),
-    "torch's autocast on the GPU": lambda torch: torch.is_autocast_enabled("cuda"),
-    "torch's autocast dtypes": lambda torch: (torch.get_autocast_dtype("cpu"), torch.get_autocast_dtype("cuda")),
-    "torch's random numbers": lambda torch: torch.default_generator.get_state().numpy().tobytes(),
-    "torch's hooks on all modules": lambda torch: [
-        len(hooks) for name, hooks in vars(torch.nn.modules.module).items() if name.startswith("_global_") and "hooks" in name
-    ],
-    "torch.nn.functional": lambda torch: hash(tuple(map(id, vars(torch.nn.functional).values()))),
-    "torch.backends.fp32_precision": lambda torch: torch.backends.fp32_precision,
-    "torch.backends.mkldnn": lambda torch: (torch.backends.mkldnn.enabled, torch.backends.mkldnn.deterministic),
-    "torch.backends.mkldnn's precision": lambda torch: [
-        getattr(torch.backends.mkldnn, op).fp32_precision for op in ("matmul", "conv", "rnn")
-    ],
-    "torch.backends.nnpack": lambda torch: torch._C._get_nnpack_enabled(),
-    "torch.backends.opt_einsum": lambda torch: (torch.backends.opt_einsum.enabled, torch.backends.opt_einsum.strategy),
-    "torch.backends.cudnn": lambda torch: (
-        torch.backends.cudnn.enabled,
-        torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.deterministic,
-    ),
-    "torch.backends.cudnn's precision": lambda torch: [
-        getattr(torch.backends.cudnn, op).fp32_precision for op in ("conv", "rnn")
-    ],
-    "torch.backends.cudnn.allow_tf32": lambda torch: torch.backends.cudnn.allow_tf32,
-    "torch.backends.cuda.matmul.allow_tf32": lambda torch: torch.backends.cuda.matmul.allow_tf32,
-    "torch.backends.cuda.matmul's precision": lambda torch: (
-        torch.backends.cuda.matmul.fp32_precision,
-        torch.backends.cuda.matmul.allow_fp16_accumulation,
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
-        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
-    ),
-    "torch's attention kernels": lambda torch: (
-        torch.backends.cuda.flash_sdp_enabled(),
-        torch.backends.cuda.math_sdp_enabled(),
-        torch.backends.cuda.mem_efficient_sdp_enabled(),
-        torch.backends.cuda.cudnn_sdp_enabled(),
-    ),
-}
-"""State of torch by words for messages."""
 _ONE, _HALF_A_STEP = 1.0, 2.0**-53
 
 
@@ -81,10 +29,58 @@ def snapshot() -> dict[str, Any]:
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     state[_LOADED] = torch is not None
     if torch is not None:
-        state |= {name: _read(value, torch) for name, value in _TORCH.items()}
+        state |= {name: _read(value) for name, value in _torch_state(torch).items()}
     if numpy is not None:
         state["NumPy's handling of errors"] = numpy.geterr()
     return state
+
+
+def _torch_state(torch: Any) -> dict[str, Callable[[], Any]]:
+    """Functions that read the state of torch, by words for messages."""
+    mkldnn, cudnn, opt_einsum = torch.backends.mkldnn, torch.backends.cudnn, torch.backends.opt_einsum
+    cuda, matmul = torch.backends.cuda, torch.backends.cuda.matmul
+    hooks = [found for name, found in vars(torch.nn.modules.module).items() if name.startswith("_global_") and "hooks" in name]
+    return {
+        "torch's default dtype": torch.get_default_dtype,
+        "torch's default device": torch.get_default_device,
+        "torch's number of threads": torch.get_num_threads,
+        "torch's grad mode": torch.is_grad_enabled,
+        "torch's inference mode": torch.is_inference_mode_enabled,
+        "torch's anomaly mode": torch.is_anomaly_enabled,
+        "torch's modes": lambda: (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()),
+        "torch's deterministic algorithms": lambda: (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,
+        ),
+        "torch's matmul precision": torch.get_float32_matmul_precision,
+        "torch's autocast on the CPU": lambda: torch.is_autocast_enabled("cpu"),
+        "torch's autocast on the GPU": lambda: torch.is_autocast_enabled("cuda"),
+        "torch's autocast dtypes": lambda: (torch.get_autocast_dtype("cpu"), torch.get_autocast_dtype("cuda")),
+        "torch's random numbers": lambda: torch.default_generator.get_state().numpy().tobytes(),
+        "torch's hooks on all modules": lambda: list(map(len, hooks)),
+        "torch.nn.functional": lambda: hash(tuple(map(id, vars(torch.nn.functional).values()))),
+        "torch.backends.fp32_precision": lambda: torch.backends.fp32_precision,
+        "torch.backends.mkldnn": lambda: (mkldnn.enabled, mkldnn.deterministic),
+        "torch.backends.mkldnn's precision": lambda: [getattr(mkldnn, op).fp32_precision for op in ("matmul", "conv", "rnn")],
+        "torch.backends.nnpack": torch._C._get_nnpack_enabled,
+        "torch.backends.opt_einsum": lambda: (opt_einsum.enabled, opt_einsum.strategy),
+        "torch.backends.cudnn": lambda: (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+        "torch.backends.cudnn's precision": lambda: [getattr(cudnn, op).fp32_precision for op in ("conv", "rnn")],
+        "torch.backends.cudnn.allow_tf32": lambda: cudnn.allow_tf32,
+        "torch.backends.cuda.matmul.allow_tf32": lambda: matmul.allow_tf32,
+        "torch.backends.cuda.matmul's precision": lambda: (
+            matmul.fp32_precision,
+            matmul.allow_fp16_accumulation,
+            matmul.allow_fp16_reduced_precision_reduction,
+            matmul.allow_bf16_reduced_precision_reduction,
+        ),
+        "torch's attention kernels": lambda: (
+            cuda.flash_sdp_enabled(),
+            cuda.math_sdp_enabled(),
+            cuda.mem_efficient_sdp_enabled(),
+            cuda.cudnn_sdp_enabled(),
+        ),
+    }
 
 
 def changed(before: dict[str, Any], *, started: bool = True) -> str:
@@ -96,10 +92,10 @@ def changed(before: dict[str, Any], *, started: bool = True) -> str:
     return ", ".join(name for name, value in before.items() if now[name] != value and (started or name not in _STARTED))
 
 
-def _read(value: Callable[..., Any], *owner: Any) -> Any:
+def _read(value: Callable[[], Any]) -> Any:
     """A state, or why it cannot be read: PyTorch refuses to name precisions that were set in two ways."""
     try:
-        return value(*owner)
+        return value()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 

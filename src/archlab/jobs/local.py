@@ -33,8 +33,8 @@ class LocalExecutor(Executor[J, P, R]):
     def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
         """Start no worker yet.
 
-        By default there is one worker a core that this process may use, or one a GPU; the workers of ``"cuda"`` take the visible
-        GPUs in turn. Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
+        By default there is one worker a core that this process may use, or one a GPU; those of ``"cuda"`` take the GPUs in turn.
+        Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
@@ -44,19 +44,14 @@ class LocalExecutor(Executor[J, P, R]):
         self._gpus = visible_gpus() if device == "cuda" else None
         if self._gpus == []:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
-        self._num_workers = num_workers or (len(self._gpus) if self._gpus else available_cores())
+        self.num_workers = num_workers or (len(self._gpus) if self._gpus else available_cores())
         self._work = work
-        self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="archlab-worker")
+        self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="archlab-worker")
         self._lock = threading.Condition()
-        self._workers: list[_Worker[J, P, R] | None] = [None] * self._num_workers
-        self._free_slots = list(reversed(range(self._num_workers)))
+        self._workers: list[_Worker[J, P, R] | None] = [None] * self.num_workers
+        self._free_slots = list(reversed(range(self.num_workers)))
         self._groups: dict[Future[R], _Group[J, P, R]] = {}
         self._closed = False
-
-    @property
-    @override
-    def num_workers(self) -> int:
-        return self._num_workers
 
     @override
     def submit(
@@ -97,7 +92,7 @@ class LocalExecutor(Executor[J, P, R]):
             worker.close()
 
     def _is_idle(self) -> bool:
-        return len(self._free_slots) == self._num_workers
+        return len(self._free_slots) == self.num_workers
 
     def _run(self, group: "_Group[J, P, R]") -> None:
         with self._lock:
@@ -197,9 +192,7 @@ class _Worker(Generic[J, P, R]):
         request = pickle.dumps(([group.jobs[index] for index in left], [dict(group.thresholds[index]) for index in left]))
         done = False
         try:
-            self._send(request)
-            while True:
-                kind, value = self._receive()
+            for kind, value in self._replies_to(request):
                 if kind == "end":
                     done = not value  # else a job has changed the state of the process, which serves no other
                     return
@@ -217,18 +210,14 @@ class _Worker(Generic[J, P, R]):
                 self.kill()
                 self.process.join()
 
-    def _send(self, request: bytes) -> None:
+    def _replies_to(self, request: bytes) -> Iterator[tuple[str, Any]]:
         try:
             self._requests.send_bytes(request)
-        except OSError as error:
-            raise EOFError from error
-
-    def _receive(self) -> tuple[str, Any]:
-        try:
-            while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
-                if not self.process.is_alive() and not self._replies.poll():
-                    raise EOFError
-            return self._replies.recv()  # type: ignore[no-any-return]
+            while True:
+                while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
+                    if not self.process.is_alive() and not self._replies.poll():
+                        raise EOFError
+                yield self._replies.recv()
         except OSError as error:
             raise EOFError from error
 

@@ -13,22 +13,9 @@ from typing import Any, Generic, TypeVar
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.jobs.events import (
-    Event,
-    Job,
-    JobFailed,
-    JobFinished,
-    JobProgressed,
-    JobReused,
-    JobsSkipped,
-    JobStarted,
-    Listener,
-    RunEnded,
-    RunStarted,
-    RunSummary,
-    Waiting,
-)
-from archlab.jobs.executor import Executor, Thresholds, explained
+from archlab.jobs import events
+from archlab.jobs.events import Event, Job, Listener, RunSummary
+from archlab.jobs.executor import Executor, JobError, Thresholds
 from archlab.store.ledger import Ledger
 from archlab.store.provenance import provenance
 from archlab.store.record import RACED, SETTLED, Status
@@ -88,20 +75,12 @@ def run(
 
     As many groups of jobs run at once as the executor has workers. Jobs that another run on the same store computes are
     waited for, and taken over if that run dies. A job that fails does not stop the others; the next run tries it again.
-
-    Args:
-        jobs: those to compute; duplicates count once.
-        store: holds the results. Only jobs that this run has claimed are computed.
-        executor: computes the jobs; shut down if the run ends early.
-        policy: decides what is needed and in which order; by default everything in the given order.
-        listeners: called with every event, in this thread.
-        grace: seconds that running jobs have to end by themselves if the run ends early.
+    Listeners are called with every event, in this thread. If the run ends early, running jobs have ``grace`` seconds to end by
+    themselves, then the executor is shut down, the claims are given back and :class:`events.RunEnded` is sent.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
         ArchlabError: the store can no longer be written, or is gone; what it holds is intact.
-
-    Whatever is raised, the claims are given back and :class:`RunEnded` has been sent.
     """
     pending = {job.key: job for job in jobs}
     return _Run(
@@ -145,7 +124,7 @@ class _Run(Generic[J, R]):
 
     def run(self) -> RunSummary:
         try:
-            self.emit(RunStarted(tuple(self.pending.values()), self.executor.num_workers))
+            self.emit(events.RunStarted(tuple(self.pending.values()), self.executor.num_workers))
             self.reuse()
             while self.pending or self.running:
                 self.submit()
@@ -155,11 +134,11 @@ class _Run(Generic[J, R]):
             self.summary.wall_seconds = time.monotonic() - self.summary.started
             for listener in self.listeners:  # every one is told, even if the error is another's, or its own
                 with suppress(Exception):
-                    listener(RunEnded(self.summary, interrupted=True))
+                    listener(events.RunEnded(self.summary, interrupted=True))
             raise
         self.store.release()
         self.summary.wall_seconds = time.monotonic() - self.summary.started
-        self.emit(RunEnded(self.summary))
+        self.emit(events.RunEnded(self.summary))
         return self.summary
 
     def emit(self, event: Event) -> None:
@@ -176,7 +155,7 @@ class _Run(Generic[J, R]):
                 self.store.describe(job)
             self.summary.reused += 1
             self.summary.results[record.key] = record.result
-            self.emit(JobReused(job, record.result))
+            self.emit(events.JobReused(job, record.result))
             unneeded += self.policy.observe(job, record.result)
         self.skip(unneeded)
 
@@ -185,7 +164,7 @@ class _Run(Generic[J, R]):
         waiting = tuple(job for job in jobs if self.pending.pop(job.key, None))
         if waiting:
             self.summary.skipped += len(waiting)
-            self.emit(JobsSkipped(waiting))
+            self.emit(events.JobsSkipped(waiting))
         for job in jobs:
             if job.key in self.running:
                 self.stopped.add(job.key)
@@ -202,7 +181,7 @@ class _Run(Generic[J, R]):
             group = self.claim_group(first, candidates)
             for job in group:
                 del self.pending[job.key]
-                self.emit(JobStarted(job))
+                self.emit(events.JobStarted(job))
             futures = self.executor.submit(
                 group, lambda job, progress: self.messages.put((job, progress)), [self.policy.thresholds(job) for job in group]
             )
@@ -213,7 +192,7 @@ class _Run(Generic[J, R]):
         held = tuple(self.pending)
         if held and not self.running and held != self.waiting_for:
             self.waiting_for = held
-            self.emit(Waiting(tuple(self.pending.values())))
+            self.emit(events.Waiting(tuple(self.pending.values())))
 
     def claim_group(self, first: J, candidates: Sequence[J]) -> list[J]:
         """A claimed job, and others that are claimed to be computed together with it."""
@@ -231,7 +210,7 @@ class _Run(Generic[J, R]):
             if isinstance(message, Future):
                 self.settle(job, message)
             else:
-                self.emit(JobProgressed(job, message))
+                self.emit(events.JobProgressed(job, message))
         if time.monotonic() - self.last_heartbeat > HEARTBEAT_SECONDS:
             self.store.heartbeat()
             self.last_heartbeat = time.monotonic()
@@ -246,21 +225,22 @@ class _Run(Generic[J, R]):
             self.store.give_back(job)
             del self.running[job.key]
             self.summary.skipped += 1
-            self.emit(JobsSkipped((job,)))
+            self.emit(events.JobsSkipped((job,)))
         except Exception as error:
-            reason, text = explained(error)
-            self.store.fail(job, text, self.provenance(job))
+            reason = " ".join(str(error).split()) or type(error).__name__
+            text = f"{reason}\n{error.traceback}" if isinstance(error, JobError) else reason
+            self.store.fail(job, text, provenance(job.device, self.running[job.key].since))
             del self.running[job.key]
             self.summary.failed[job.key] = reason
-            self.emit(JobFailed(job, text))
+            self.emit(events.JobFailed(job, text))
         else:
             self.keep(job, result)
-            self.emit(JobFinished(job, result))
+            self.emit(events.JobFinished(job, result))
             self.skip(self.policy.observe(job, result))
 
     def keep(self, job: J, result: R) -> None:
         """Store a result."""
-        self.store.finish(job, result, self.provenance(job))
+        self.store.finish(job, result, provenance(job.device, self.running[job.key].since))
         self.count(job, result)
 
     def count(self, job: J, result: R) -> None:
@@ -268,9 +248,6 @@ class _Run(Generic[J, R]):
         del self.running[job.key]
         self.summary.computed += 1
         self.summary.results[job.key] = result
-
-    def provenance(self, job: J) -> dict[str, Any]:
-        return provenance(job.device, self.running[job.key].since)
 
     def stop(self) -> None:
         """End the workers, keep what they have finished, give the rest back."""

@@ -8,13 +8,11 @@ import threading
 import traceback
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from archlab.errors import in_one_line
+from archlab.jobs.executor import Work
 from archlab.jobs.isolation import changed, snapshot
-
-if TYPE_CHECKING:
-    from archlab.jobs.executor import Work
 
 WORKER_VARIABLE = "ARCHLAB_WORKER"
 _TRACEBACK_LINES = 30
@@ -30,7 +28,7 @@ def environment(gpu: str | None) -> dict[str, str]:
     return variables if gpu is None else variables | {"CUDA_VISIBLE_DEVICES": gpu}
 
 
-def serve(requests: Connection, replies: Connection, work: "Work[Any, Any, Any]") -> None:
+def serve(requests: Connection, replies: Connection, work: Work[Any, Any, Any]) -> None:
     """Answer every group of jobs that comes in with progress and results, then with its end or an error."""
     os.setsid()  # so that what a job starts can be ended with the worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
@@ -49,7 +47,7 @@ def serve(requests: Connection, replies: Connection, work: "Work[Any, Any, Any]"
         replies.send(_answer(request, replies, work))
 
 
-def _answer(request: bytes, replies: Connection, work: "Work[Any, Any, Any]") -> tuple[str, Any]:
+def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any]) -> tuple[str, Any]:
     """Compute a group of jobs; the last reply to a request, after the progress and the results of its jobs.
 
     It says what state of the process the jobs have changed, if any: such a process must serve no other job.
@@ -62,11 +60,8 @@ def _answer(request: bytes, replies: Connection, work: "Work[Any, Any, Any]") ->
             replies.send(("result", ended))
         return "end", changed(before, started=outside)
     except Exception as error:
-        return "error", (in_one_line(error), _tail_of_traceback(), changed(before, started=outside))
-
-
-def _tail_of_traceback() -> str:
-    return "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
+        tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
+        return "error", (in_one_line(error), tail, changed(before, started=outside))
 
 
 def _end_with_parent() -> None:

@@ -4,15 +4,17 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from archlab.tasks import Task
+from archlab.tasks import Task
 
 Floats = NDArray[np.float64]
+CONFIDENCE = 0.95
+"""Probability of the intervals of scores."""
+SEED = 0
+"""Seed of their bootstrap samples."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Interval:
     high: float
 
 
-def percentile_interval(samples: Floats, confidence: float) -> Interval:
+def percentile_interval(samples: Floats, confidence: float = CONFIDENCE) -> Interval:
     """The interval that holds the central ``confidence`` fraction of the samples."""
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail])
@@ -64,12 +66,8 @@ def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: i
 
 
 def bootstrap_settings(
-    architectures: Sequence[Mapping["Task", Sequence[Units]]],
-    settings: Mapping[str, Sequence["Task"]],
-    *,
-    resamples: int,
-    seed: int,
-) -> list[dict["Task", Floats]]:
+    architectures: Sequence[Mapping[Task, Sequence[Units]]], settings: Mapping[str, Sequence[Task]], *, resamples: int
+) -> list[dict[Task, Floats]]:
     """Bootstrap samples of every setting's score, for several architectures with the same draws.
 
     ``architectures`` have the test units of every scored seed by setting. The settings of a task share their draws too: they
@@ -83,7 +81,7 @@ def bootstrap_settings(
             for setting in of_task
             if units[setting]
         ]
-        drawn = resampled_means([units for _, _, units in cells], resamples=resamples, seed=seed, stream=task)
+        drawn = resampled_means([units for _, _, units in cells], resamples=resamples, seed=SEED, stream=task)
         for (own, setting, _), row in zip(cells, drawn, strict=True):
             own[setting] = row
     return samples

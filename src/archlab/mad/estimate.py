@@ -4,18 +4,23 @@ import json
 import os
 import socket
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from archlab.files import cache_folder, write_whole
+from archlab.jobs.executor import Executor
 from archlab.machine import Device, ceilings, cpu_name, seconds_of, single_thread
+from archlab.mad.learner import Examples
+from archlab.mad.programs import Eager
+from archlab.mad.train import make_learner
 from archlab.mad.trial import Trial
-
-if TYPE_CHECKING:
-    from archlab.jobs.executor import Executor
+from archlab.tasks import sample
+from archlab.training.context import computing
 
 _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
@@ -57,14 +62,6 @@ def _timed_batch(trial: Trial) -> int:
 
 def step_seconds(trial: Trial) -> list[float]:
     """Seconds of a few real steps in a row; the first compiles, if the recipe says so, and is never like the others."""
-    import torch
-
-    from archlab.mad.data import Examples
-    from archlab.mad.programs import Eager
-    from archlab.mad.train import make_learner
-    from archlab.tasks import sample
-    from archlab.training.context import computing
-
     batch = _timed_batch(trial)
     inputs, targets = (torch.from_numpy(x).to(trial.device) for x in sample(trial.setting, "train", batch, trial.seed))
     recipe = trial.recipe
@@ -74,7 +71,7 @@ def step_seconds(trial: Trial) -> list[float]:
         return seconds_of(lambda: program.step([rows]).tolist(), 4)
 
 
-def measure(job: Trial | Device, executor: "Executor[Any, Any, Any]") -> list[Any]:
+def measure(job: Trial | Device, executor: Executor[Any, Any, Any]) -> list[Any]:
     """The answers of :func:`measure_jobs`, the executor's work, from every worker, all busy with the job at once."""
     submitted = [executor.submit([job], lambda *_: None) for _ in range(executor.num_workers)]
     return [future.result() for (future,) in submitted]
@@ -86,39 +83,28 @@ def measure_jobs(jobs: Sequence[Trial | Device], on_progress: object, thresholds
         yield index, flops_per_second(job) if isinstance(job, Trial) else ceilings(job)
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Speeds measured on this machine."""
-
-    when: str
-    """Time of the last of them (UTC, ISO 8601)."""
-    speeds: dict[str, float]
-    """Training FLOP/s of a worker by :func:`kind`."""
-
-
 def cache_path() -> Path:
     """The file of measurements: ``archlab/bench.json`` in the user's cache folder."""
     return cache_folder() / "bench.json"
 
 
-def remember(speeds: dict[str, float]) -> Measurement:
+def remember(speeds: dict[str, float]) -> None:
     """Keep speeds for later estimates on this machine; those of other kinds that were measured before are kept."""
-    before = remembered()
-    found = Measurement(datetime.now(UTC).isoformat(timespec="minutes"), (before.speeds if before else {}) | speeds)
+    when = datetime.now(UTC).isoformat(timespec="minutes")
+    document = {"machine": _machine(), "when": when, "speeds": remembered()[1] | speeds}
     cache_path().parent.mkdir(parents=True, exist_ok=True)
-    write_whole(cache_path(), json.dumps({"machine": _machine()} | asdict(found), indent=1))
-    return found
+    write_whole(cache_path(), json.dumps(document, indent=1))
 
 
-def remembered() -> Measurement | None:
-    """The last measurement on this machine with this PyTorch; None if there is none that can be read."""
+def remembered() -> tuple[str | None, dict[str, float]]:
+    """The speeds that were measured on this machine with this PyTorch, if any: when (UTC, ISO 8601), and FLOP/s by kind."""
     try:
         document = json.loads(cache_path().read_text(encoding="utf-8"))
-        if document["machine"] != _machine():
-            return None
-        return Measurement(str(document["when"]), {str(name): float(speed) for name, speed in document["speeds"].items()})
+        if document["machine"] == _machine():
+            return str(document["when"]), {str(name): float(speed) for name, speed in document["speeds"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        pass
+    return None, {}
 
 
 def _machine() -> dict[str, Any]:
@@ -146,8 +132,7 @@ def estimate(trials: Sequence[Trial], num_workers: int) -> Estimate:
     are not foreseen, so a run usually takes less.
     """
     timed = cheapest(trials)
-    measurement = remembered()
-    known = measurement.speeds if measurement else {}
+    when, known = remembered()
     with single_thread():
         speeds = {name: known.get(kind(trial)) or flops_per_second(trial) for name, trial in timed.items()}
     seconds = sum(all_flops(trial) / speeds[family(trial)] for trial in trials)
@@ -155,7 +140,7 @@ def estimate(trials: Sequence[Trial], num_workers: int) -> Estimate:
         trials=len(trials),
         flops=sum(trial.flops for trial in trials),
         seconds=seconds / max(min(num_workers, len(trials)), 1),
-        measured=measurement.when if measurement and timed and all(kind(one) in known for one in timed.values()) else None,
+        measured=when if timed and all(kind(one) in known for one in timed.values()) else None,
     )
 
 
@@ -200,14 +185,11 @@ def times_faster_by_kernels(trials: Sequence[Trial]) -> float | None:
 
 
 class _Times(NamedTuple):
-    """Times of the training steps of one family."""
+    """Seconds that the first step of a family takes longer than others; seconds a FLOP; those with other fields of the recipe."""
 
     preparing: float
-    """Seconds that the first step takes longer than others."""
     step: float
-    """Seconds a FLOP."""
     without: float
-    """Seconds a FLOP with the other fields of the recipe."""
 
 
 def _compared(trials: Sequence[Trial], **without: Any) -> dict[Hashable, _Times]:

@@ -1,15 +1,12 @@
 """The leaderboard as rows of text, which the terminal and notebooks show, and its notes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from archlab.format import count, human, percent, percent_interval, short_task, starred
-
-if TYPE_CHECKING:
-    from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
+from archlab.mad.bootstrap import CONFIDENCE
+from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 
 _MAX_GAPS = 4
 UNAVAILABLE = "layer not available"
@@ -23,24 +20,17 @@ class Cell(NamedTuple):
     """Whether it is the best of its column; of one architecture alone nothing is."""
 
 
-class Leaderboard(NamedTuple):
-    """Heads and rows; the first column is text, the others are numbers. The last row is chance."""
-
-    heads: list[str]
-    rows: list[list[Cell]]
-
-
-def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
-    """Test scores in percent by task, the MAD score with its interval, and costs; with shorter heads if narrow."""
+def leaderboard(scores: Scores, *, narrow: bool = False) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows: test scores in percent by task, the MAD score with its interval, and costs; the last row is chance."""
     tasks = [short_task(task, narrow=narrow) for task in scores.tasks]
-    mad, interval = "MAD" if narrow else "MAD score", f"{scores.confidence:.0%} interval"
+    mad, interval = "MAD" if narrow else "MAD score", f"{CONFIDENCE:.0%} interval"
     heads = ["architecture", *tasks, mad, interval, "params", "state", "FLOPs"]
     best = [_best([a.tasks[i].score for a in scores.architectures]) for i in range(len(scores.tasks))]
     best.append(_best([a.score for a in scores.architectures]))
     columns: list[list[TaskScore | ArchitectureScore]] = [[*a.tasks, a] for a in scores.architectures]
     rows = [
         [
-            Cell(row_label(a)),
+            Cell(a.label if a.available else f"{a.label} ({UNAVAILABLE})"),
             *(Cell(starred(x), x.score is not None and percent(x.score) == top) for x, top in zip(found, best, strict=True)),
             Cell(percent_interval(a.interval)),
             *map(Cell, (human(a.costs.num_params), human(a.costs.state_size), human(a.costs.flops))),
@@ -49,12 +39,7 @@ def leaderboard(scores: Scores, *, narrow: bool = False) -> Leaderboard:
     ]
     guessing = [*scores.chance, sum(scores.chance) / len(scores.chance)]
     rows.append([Cell("chance"), *(Cell(percent(chance)) for chance in guessing), *[Cell("")] * 4])
-    return Leaderboard(heads, rows)
-
-
-def row_label(architecture: ArchitectureScore) -> str:
-    """The label of an architecture, marked if its layers are not available."""
-    return architecture.label if architecture.available else f"{architecture.label} ({UNAVAILABLE})"
+    return heads, rows
 
 
 def leaderboard_notes(scores: Scores) -> str:
@@ -85,16 +70,16 @@ def leaderboard_notes(scores: Scores) -> str:
 
 def leaderboard_html(scores: Scores) -> str:
     """The leaderboard as an HTML table, its notes below."""
-    table = leaderboard(scores)
+    heads, rows = leaderboard(scores)
 
     def row(cells: Sequence[Cell]) -> str:
         texts = [f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text) for cell in cells]
         first, *others = texts
         return f'<tr><th style="text-align:left">{first}</th>{"".join(f"<td>{text}</td>" for text in others)}</tr>'
 
-    heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
+    head_row = "".join(f"<th>{escape(head)}</th>" for head in heads)
     notes = "<br>".join(map(escape, leaderboard_notes(scores).splitlines()))
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(map(row, table.rows))}</tbody></table><small>{notes}</small>"
+    return f"<table><thead><tr>{head_row}</tr></thead><tbody>{''.join(map(row, rows))}</tbody></table><small>{notes}</small>"
 
 
 def _best(values: Sequence[float | None]) -> str:

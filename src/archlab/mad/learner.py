@@ -1,17 +1,61 @@
-"""A model in training: its loss, its optimiser, its examples."""
+"""A model in training: its examples, its loss, its optimiser."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archlab.architectures.backbones import Backbone
-from archlab.mad.data import Examples
+from archlab.machine import Device
 from archlab.mad.recipe import Recipe
-from archlab.tasks import IGNORE
+from archlab.tasks import IGNORE, Task, sample
+from archlab.tasks.contract import Split
 from archlab.training.optimiser import update
+
+
+class Examples(NamedTuple):
+    """Input of a training step: the tokens of every sequence, the positions of its answers and the answers.
+
+    The number of answers varies; short rows are padded, so that no step has to wait for the device to say how many.
+    """
+
+    inputs: Tensor
+    """Token ids ``(n, length)``."""
+    positions: Tensor
+    """``(n, answers)``, padded with any position."""
+    labels: Tensor
+    """``(n, answers)``, padded with -100."""
+
+    @classmethod
+    def of(cls, inputs: Tensor, targets: Tensor) -> Self:
+        """From token ids and targets ``(n, length)``, which are -100 where nothing is asked."""
+        unasked = targets == IGNORE
+        most = targets.shape[1] - int(unasked.sum(1).min())
+        positions = unasked.to(torch.int8).argsort(dim=1, stable=True)[:, :most]
+        return cls(inputs, positions, targets.gather(1, positions))
+
+    def padded(self, answers: int) -> "Examples":
+        """The same with rows of so many answers, at least as many as there are."""
+        pad = (0, answers - self.labels.shape[1])
+        return Examples(self.inputs, F.pad(self.positions, pad), F.pad(self.labels, pad, value=IGNORE))
+
+    def take(self, rows: Tensor) -> "Examples":
+        """Those with these indices ``(m,)``."""
+        return Examples(*(x[rows] for x in self))
+
+
+@lru_cache(maxsize=3)
+def split_tensors(setting: Task, split: Split, num_examples: int, seed: int, device: Device) -> tuple[Tensor, Tensor]:
+    """Inputs and targets ``(num_examples, length)`` on the device, as :func:`archlab.tasks.sample` draws them; not to be changed.
+
+    The three splits that were asked for last are kept: the trials of a setting and seed follow each other in a process.
+    """
+    inputs, targets = sample(setting, split, num_examples, seed)
+    return torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
 
 
 class Objective(nn.Module):
@@ -26,7 +70,7 @@ class Objective(nn.Module):
         self.is_half = recipe.precision == "bf16"
 
     def forward(self, ids_bl: Tensor, positions_ba: Tensor, labels_ba: Tensor) -> Tensor:
-        """The mean cross-entropy over all answers, in nats; arguments as :class:`archlab.mad.data.Examples` has them."""
+        """The mean cross-entropy over all answers, in nats; arguments as :class:`Examples` has them."""
         with torch.autocast(ids_bl.device.type, torch.bfloat16, enabled=self.is_half):
             features = self.model.features(ids_bl)
             first = torch.arange(0, ids_bl.numel(), ids_bl.shape[1], device=ids_bl.device)

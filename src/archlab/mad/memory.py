@@ -7,6 +7,7 @@ from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import is_third_party
 from archlab.machine import available_bytes, query_gpus
+from archlab.mad.learner import Examples, Objective, split_tensors
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Trial
 from archlab.tasks import Task
@@ -36,9 +37,6 @@ def peak_bytes(trial: Trial) -> int:
 
 @functools.cache
 def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Recipe) -> int:
-    from archlab.mad.data import Examples, split_tensors
-    from archlab.mad.learner import Objective
-
     examples = Examples.of(*split_tensors(setting, "train", recipe.batch_size, 0, "cpu"))
     shape: dict[str, Any] = {"vocab_size": setting.vocab_size, "dim": dim, "backbone": setting.backbone, "norm": recipe.norm}
     return step_bytes(
@@ -50,11 +48,7 @@ def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Rec
 
 
 def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> int:
-    """The bytes that all workers need at once; the trial that takes the most decides.
-
-    Raises:
-        ArchlabError: they do not fit into this machine's memory; names the trial, and how many workers fit.
-    """
+    """The bytes that all workers need at once, by the trial that takes the most; refuses more than this machine's memory."""
     if not trials:
         return 0
     most, trial = _most_expensive(trials)
@@ -72,10 +66,7 @@ def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> 
 
 
 def fitting_population(trials: list[Trial], num_workers: int) -> int:
-    """How many trials a worker should train together: on a GPU as many as fit its memory, on a CPU one.
-
-    On a CPU core nothing is gained at the shapes of the protocols, see docs/speed.md.
-    """
+    """How many trials a worker should train together: on a GPU as many as fit, on a CPU one (see docs/speed.md)."""
     if not trials or trials[0].device == "cpu":
         return 1
     free = [int(mebibytes) << 20 for mebibytes in query_gpus("memory.free") if mebibytes.isdigit()]

@@ -1,8 +1,8 @@
 """A plan: a protocol and the architectures to put through it; what a run sets out to compute."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
@@ -10,11 +10,10 @@ from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import check_third_party
 from archlab.mad.protocol import Protocol
-
-if TYPE_CHECKING:
-    from archlab.mad.scores import Scores
-    from archlab.mad.store import Record
-    from archlab.mad.trial import Trial
+from archlab.mad.scores import Scores
+from archlab.mad.scoring import score
+from archlab.mad.store import Record
+from archlab.mad.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,14 @@ class Plan:
     architectures: tuple[Architecture, ...]
     device: Literal["cpu", "cuda"] = "cpu"
 
-    def trials(self) -> list["Trial"]:
+    def trials(self) -> list[Trial]:
         """Every training of the plan, see :meth:`Protocol.trials`."""
         return self.protocol.trials(self.architectures, self.device)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
         return {
-            "protocol": self.protocol.to_dict(),
+            "protocol": asdict(self.protocol),
             "architectures": [{"spec": str(a), "name": a.name} for a in self.architectures],
             "device": self.device,
         }
@@ -47,13 +46,9 @@ class Plan:
 def make_plan(
     protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Literal["cpu", "cuda"] = "cpu"
 ) -> Plan:
-    """The plan for architectures, given as values or as text; each counts once.
+    """The plan for architectures, given as values or as text; each counts once. Refuses none, and those that do not fit.
 
     Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
-
-    Raises:
-        ArchlabError: there is no architecture, a spec cannot be read or does not fit the protocol's width, or a layer from
-            outside archlab is unsound.
     """
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
@@ -79,13 +74,8 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
-    """Scores of a plan from stored records; what is missing is marked so.
-
-    A result of an earlier version of the code counts where the present version has none.
-    """
-    from archlab.mad.scoring import score
-
+def score_plan(records: Iterable[Record], plan: Plan) -> Scores:
+    """Scores of a plan from stored records; a result of an earlier version of the code counts where the present has none."""
     trials = plan.trials()
     found: dict[Trial, Record | None] = dict.fromkeys(trials)
     for record in records:
@@ -95,7 +85,7 @@ def score_plan(records: "Iterable[Record]", plan: Plan) -> "Scores":
     return score(trials, scored, protocol=plan.protocol.name)
 
 
-def _counts_before(record: "Record", other: "Record | None") -> bool:
+def _counts_before(record: Record, other: Record | None) -> bool:
     """A result before none, then the present code before an earlier version, then the later of the two."""
     if other is None:
         return True

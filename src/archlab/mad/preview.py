@@ -79,10 +79,7 @@ class Preview:
 
 
 def preview_plan(plan: Plan, left: Sequence[Trial], stored: int, num_workers: int, population: int | None) -> Preview:
-    """Foresee a run of a plan, of whose trials some are ``left`` to be computed and ``stored`` have a result.
-
-    By default a worker trains together as many trials (``population``) as pay and fit. Refuses what cannot be computed here.
-    """
+    """Foresee a run of a plan, of whose trials some are ``left`` to be computed; refuses what cannot be computed here."""
     left = list(left)
     trials = plan.trials()
     check_can_compute(left)

@@ -14,8 +14,7 @@ from torch.func import functional_call, vmap
 from typing_extensions import override
 
 from archlab.machine import seconds_of
-from archlab.mad.data import Examples
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner
 
 
 class Program(Protocol):

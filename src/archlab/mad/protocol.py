@@ -17,7 +17,7 @@ A protocol is a YAML file, in the package or the user's own::
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,6 @@ from archlab.fields import (
     Natural,
     NonNegative,
     Positive,
-    T,
     check_fields,
     check_value,
     naming,
@@ -142,13 +141,9 @@ class Protocol:
             for learning_rate, weight_decay in plan.grid.points()
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, every setting and every field of the recipes written out; :meth:`from_dict` is the inverse."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Protocol":
-        """The protocol that :meth:`to_dict` wrote down; refuses a task, knob or field that is unknown to this archlab."""
+        """The protocol that ``asdict`` wrote down; refuses a task, knob or field that is unknown to this archlab."""
         tasks = {
             name: TaskPlan(
                 settings=tuple(setting(name, **knobs) for knobs in plan["settings"]),
@@ -173,7 +168,7 @@ class Protocol:
     def with_grid(self, **values: Sequence[float]) -> "Protocol":
         """Other learning rates (``learning_rate=``) or weight decays (``weight_decay=``) for every task; refuses other axes."""
         chosen = {name: tuple(numbers) for name, numbers in values.items()}
-        return self._each(lambda _, plan: replace(plan, grid=_changed(plan.grid, chosen, "grid")))
+        return self._each(lambda _, plan: replace(plan, grid=read_fields(Grid, vars(plan.grid) | chosen, "grid")))
 
     def with_seeds(self, seeds: Iterable[int]) -> "Protocol":
         """Other seeds, one at least, each a whole number that is not negative."""
@@ -191,7 +186,9 @@ class Protocol:
             return replace(self, dim=value)
         self._check_home(owner, name)
         if owner == "recipe":
-            return self._each(lambda _, plan: replace(plan, recipe=_changed(plan.recipe, {name: value}, "recipe")))
+            return self._each(
+                lambda _, plan: replace(plan, recipe=read_fields(Recipe, vars(plan.recipe) | {name: value}, "recipe"))
+            )
         owner = owner and self._task(owner)
         concerned = [task for task, plan in self.tasks.items() if owner in ("", task) and name in plan.settings[0].knobs()]
         if not concerned:
@@ -297,11 +294,6 @@ class _TaskFile:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-
-def _changed(values: T, change: dict[str, Any], where: str) -> T:
-    """A recipe or grid with other values; unlike :func:`replace` it refuses names that it does not have."""
-    return read_fields(type(values), vars(values) | change, where)
 
 
 def _folder() -> Any:

@@ -73,10 +73,9 @@ class Recipe:
         """Batches in one pass over the training examples."""
         return -(-num_train_examples // self.batch_size)
 
-    def num_examples(self, num_train_examples: int, steps: int | None = None) -> int:
-        """Sequences that so many steps together train on, by default all, those of earlier epochs counted again."""
-        done = self.num_steps(num_train_examples) if steps is None else steps
-        epochs, rest = divmod(done, self.steps_per_epoch(num_train_examples))
+    def num_examples(self, num_train_examples: int) -> int:
+        """Sequences that all steps together train on, those of earlier epochs counted again."""
+        epochs, rest = divmod(self.num_steps(num_train_examples), self.steps_per_epoch(num_train_examples))
         return epochs * num_train_examples + rest * self.batch_size
 
     def rate(self, step: int, num_steps: int) -> float:

@@ -4,12 +4,12 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import check_value
 from archlab.mad.plan import Plan, score_plan
+from archlab.mad.scores import Scores
 from archlab.mad.spending import spending
 from archlab.mad.store import Record, TrialStore
 from archlab.store.ledger import Run
@@ -17,8 +17,6 @@ from archlab.store.record import Status
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from archlab.mad.scores import Scores
 
 
 class Results:
@@ -34,7 +32,7 @@ class Results:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -86,7 +84,7 @@ class Results:
         if task is not None and task not in (*tasks, *tasks.values()):
             raise unknown(f"task in store {self.where}:", task, tasks)
         rows = [
-            _row(record, labels)
+            trial_row(record, labels)
             for record in records
             if architecture in (None, str(record.job.architecture), labels.get(str(record.job.architecture)))
             and task in (None, record.job.setting.name, record.job.setting.short)
@@ -102,7 +100,7 @@ class Results:
         architectures: Collection[str] | None = None,
         tasks: Sequence[str] | None = None,
         settings: str = "all",
-    ) -> "Scores":
+    ) -> Scores:
         """The scores of a run; what is missing is marked.
 
         Args:
@@ -183,7 +181,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
+def trial_row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
+    """A stored trial as a row of a table; architectures have their ``labels`` by spec."""
     trial, result = record.job, record.result
     spec = str(trial.architecture)
     return {

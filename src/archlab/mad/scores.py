@@ -7,17 +7,16 @@ from importlib.metadata import version
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
+from archlab.architectures import Architecture
 from archlab.architectures.stored import is_available
-from archlab.mad.bootstrap import Floats, Interval, Units
+from archlab.mad.bootstrap import CONFIDENCE, Floats, Interval, Units
 from archlab.mad.spending import Spending
+from archlab.mad.store import Record
 from archlab.mad.trial import Costs
+from archlab.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from archlab.architectures import Architecture
-    from archlab.mad.store import Record
-    from archlab.tasks import Task
 
 IntervalOver = Literal["seeds and test instances", "test instances"]
 
@@ -51,7 +50,7 @@ class SeedScore:
 class SettingScore:
     """An architecture's score on a setting: the mean over seeds."""
 
-    setting: "Task"
+    setting: Task
     seeds: tuple[SeedScore, ...]
     interval: Interval | None
 
@@ -123,7 +122,7 @@ class TaskScore:
 class ArchitectureScore:
     """An architecture's MAD score: the mean over tasks."""
 
-    architecture: "Architecture"
+    architecture: Architecture
     tasks: tuple[TaskScore, ...]
     interval: Interval | None
     samples: Floats | None = field(repr=False, compare=False)
@@ -198,16 +197,14 @@ class Scores:
     """Name of the protocol; None if it is not known."""
     architectures: tuple[ArchitectureScore, ...]
     tasks: tuple[str, ...]
-    confidence: float
     resamples: int
-    bootstrap_seed: int
     interval_over: IntervalOver
     """The variation that intervals cover. With a single seed they say nothing about other initialisations or data."""
-    reference: "Task"
+    reference: Task
     """The setting at which costs are stated."""
     dim: int
     spending: Spending
-    records: tuple["Record", ...] = field(repr=False, compare=False)
+    records: tuple[Record, ...] = field(repr=False, compare=False)
     """Every record that was used, or that stands for what is missing."""
     differences: tuple[Difference, ...]
     """Every other architecture less the best one: paired differences of the MAD score."""
@@ -245,7 +242,7 @@ class Scores:
         return {
             "archlab": version("archlab"),
             "protocol": self.protocol,
-            "confidence": self.confidence,
+            "confidence": CONFIDENCE,
             "resamples": self.resamples,
             "interval_over": self.interval_over,
             "complete": self.complete,

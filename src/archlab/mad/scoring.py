@@ -9,10 +9,10 @@ averaged away in silence: an incomplete score is marked as partial, with the num
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from archlab.architectures import Architecture
 from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import Floats, Interval, Units, bootstrap_settings, percentile_interval
@@ -20,40 +20,25 @@ from archlab.mad.comparison import differences_to_best
 from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
+from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial, TrialResult
+from archlab.tasks import Task
 from archlab.tasks.registry import task_order
 
-if TYPE_CHECKING:
-    from archlab.architectures import Architecture
-    from archlab.mad.store import Record
-    from archlab.tasks import Task
-
-Planned = tuple[Trial, "Record | None"]
-DEFAULT_RESAMPLES = 1000
+Planned = tuple[Trial, Record | None]
 
 
 def score(
-    trials: Iterable[Trial],
-    records: Mapping[str, "Record"],
-    *,
-    protocol: str | None = None,
-    confidence: float = 0.95,
-    resamples: int = DEFAULT_RESAMPLES,
-    seed: int = 0,
+    trials: Iterable[Trial], records: Mapping[str, Record], *, protocol: str | None = None, resamples: int = 1000
 ) -> Scores:
     """Score the trials of a plan: of architectures whose layers are not available as a store describes them.
 
-    ``records`` are found by the keys of the trials; what is missing is named in the scores. Intervals have the probability
-    ``confidence``, from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained under more than
-    one condition.
+    ``records`` are found by the keys of the trials; what is missing is named in the scores. Intervals are from ``resamples``
+    bootstrap samples. Refuses an empty plan, and a setting that is trained under more than one condition.
     """
     planned = [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)]
     if not planned:
         raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
-    if not 0 < confidence < 1:
-        raise ArchlabError(f"confidence={confidence}: must lie between 0 and 1, for example 0.95")
-    if resamples < 100:
-        raise ArchlabError(f"resamples={resamples}: must be at least 100")
     _check_conditions(planned)
     cells: dict[tuple[Architecture, Task, int], list[Planned]] = defaultdict(list)
     grids: dict[Task, set[tuple[float, float]]] = defaultdict(set)
@@ -75,13 +60,13 @@ def score(
         {setting: [seed.units for seed in per_seed if seed.units is not None] for setting, per_seed in own.items()}
         for own in chosen.values()
     ]
-    samples = bootstrap_settings(units, settings, resamples=resamples, seed=seed)
+    samples = bootstrap_settings(units, settings, resamples=resamples)
     # Costs are stated at the first task in the usual order, at its shortest length.
     reference = min(
         (trial for trial, _ in planned), key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size)
     )
     ranked = [
-        _architecture_score(name, chosen[name], settings, own, confidence, _costs(replace(reference, architecture=name), planned))
+        _architecture_score(name, chosen[name], settings, own, _costs(replace(reference, architecture=name), planned))
         for name, own in zip(chosen, samples, strict=True)
     ]
     ranked.sort(key=lambda a: (a.score is None, not a.complete, -(a.score or 0.0)))
@@ -90,9 +75,7 @@ def score(
         protocol=protocol,
         architectures=tuple(ranked),
         tasks=tuple(tasks),
-        confidence=confidence,
         resamples=resamples,
-        bootstrap_seed=seed,
         interval_over="seeds and test instances" if several else "test instances",
         reference=reference.setting,
         dim=reference.dim,
@@ -170,15 +153,14 @@ def learning_curve_area(trial: Trial, result: TrialResult) -> float:
 
 
 def _architecture_score(
-    architecture: "Architecture",
-    chosen: Mapping["Task", tuple[SeedScore, ...]],
-    settings: Mapping[str, Sequence["Task"]],
-    samples: Mapping["Task", Floats],
-    confidence: float,
+    architecture: Architecture,
+    chosen: Mapping[Task, tuple[SeedScore, ...]],
+    settings: Mapping[str, Sequence[Task]],
+    samples: Mapping[Task, Floats],
     costs: Costs,
 ) -> ArchitectureScore:
     def interval(drawn: Floats | None) -> Interval | None:
-        return None if drawn is None else percentile_interval(drawn, confidence)
+        return None if drawn is None else percentile_interval(drawn)
 
     tasks = []
     for task, of_task in settings.items():

@@ -39,8 +39,7 @@ def solves(trial: Trial, result: TrialResult) -> bool:
 def choose(ended: Sequence[Ended | None]) -> Ended | None:
     """The trial of a grid group that is scored, or None as long as another one may still be.
 
-    Args:
-        ended: all trials of the group in grid order, None for those without a result.
+    Takes all trials of the group in grid order, None for those without a result.
     """
     known: list[Ended] = []
     for trial in ended:

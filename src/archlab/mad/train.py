@@ -15,9 +15,8 @@ from archlab.architectures.backbones import Backbone, reinit_as_reference
 from archlab.jobs.executor import Thresholds
 from archlab.layers.ops.kernels import fused
 from archlab.machine import Device
-from archlab.mad.data import Examples, split_tensors
 from archlab.mad.evaluate import BATCH, evaluate
-from archlab.mad.learner import Learner
+from archlab.mad.learner import Examples, Learner, split_tensors
 from archlab.mad.programs import Program, choose_program
 from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
 from archlab.tasks import IGNORE
@@ -29,15 +28,6 @@ from archlab.training.steps import REPORT_SECONDS, diverged_step
 _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
 
 
-def train(
-    trial: Trial, on_progress: Callable[[Progress], None] | None = None, thresholds: Thresholds | None = None
-) -> TrialResult:
-    """Train and evaluate one trial, as :func:`train_together` does with several."""
-    report = on_progress or (lambda _: None)
-    ((_, result),) = train_together([trial], lambda _, progress: report(progress), [thresholds or {}])
-    return result
-
-
 def train_together(
     trials: Sequence[Trial], on_progress: Callable[[int, Progress], None], thresholds: Sequence[Thresholds]
 ) -> Iterator[tuple[int, TrialResult]]:
@@ -46,18 +36,8 @@ def train_together(
     One trial gives the same bits on the same kind of CPU. On a GPU every step is a captured CUDA graph where the layers allow
     it; several trials are one stacked program or run on streams of their own, whichever a few steps show to be faster. A loss
     that is NaN or infinite ends a trial as ``diverged``; its result then holds chance.
-
-    Args:
-        trials: what to train.
-        on_progress: called with the trial's index, after every evaluation and about once a second.
-        thresholds: pruning thresholds of each trial.
-
-    Yields:
-        Each trial's index and result, as soon as it ends; the others go on.
-
-    Raises:
-        ValueError: the trials are not alike.
-        ArchlabError: the recipe's kernels cannot run here.
+    ``on_progress`` is called with a trial's index, after every evaluation and about once a second. Yields each trial's index and
+    result as soon as it ends; the others go on.
     """
     if len({alike(trial) for trial in trials}) > 1:
         raise ValueError("only trials that are alike can be trained together")

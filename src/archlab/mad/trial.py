@@ -1,8 +1,5 @@
 """A trial and its result: the values that travel between the protocol, the workers and the store."""
 
-import hashlib
-import json
-import math
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,24 +15,17 @@ from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, 
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
-from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, library_versions
+from archlab.store.fingerprint import MODELS, Numerics, code_fingerprint, job_key
 from archlab.tasks import Task, setting
 
 NUMERICS = MODELS | Numerics(
     roots=(
-        "archlab.mad.recipe:Recipe.evaluation_steps",
-        "archlab.mad.recipe:Recipe.num_steps",
-        "archlab.mad.recipe:Recipe.rate",
-        "archlab.mad.recipe:Recipe.steps_per_epoch",
+        *(f"archlab.mad.recipe:Recipe.{name}" for name in ("evaluation_steps", "num_steps", "rate", "steps_per_epoch")),
         "archlab.mad.train:train_together",
         "archlab.mad.trial:Trial.num_steps",
     ),
-    modules=(*(f"archlab.mad.{name}" for name in ("data", "evaluate", "learner", "programs", "train")), "archlab.tasks"),
-    idle=(
-        "archlab.mad.programs:_first_line",
-        "archlab.mad.train:_LOSSES_READ_EVERY",
-        "archlab.tasks.registry",
-    ),
+    modules=(*(f"archlab.mad.{name}" for name in ("evaluate", "learner", "programs", "train")), "archlab.tasks"),
+    idle=("archlab.mad.programs:_first_line", "archlab.mad.train:_LOSSES_READ_EVERY", "archlab.tasks.registry"),
 )
 """The code that the number of a trial depends on, beside its task and layers."""
 
@@ -75,19 +65,10 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """Hash (32 hexadecimal digits) of everything that can change the trial's number, and of nothing else.
-
-        That is: every knob of every layer, of the setting and of the recipe, width, grid point, seed, kind of device, the
-        versions of :func:`library_versions`, :func:`chosen_kernels` if there are any, and :attr:`code`.
-        """
-        identity = self.to_dict() | {
-            "layers": [layer.identity() for layer in self.architecture.layers],
-            **library_versions(self.recipe.kernels),
-            **chosen_kernels(),
-            "code": self.code,
-        }
-        del identity["architecture"]  # the text leaves defaults out; the layers above do not
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        """The :func:`job_key` of every knob of layers, setting and recipe, width, grid point, seed and device."""
+        identity = self.to_dict() | {"layers": [layer.identity() for layer in self.architecture.layers]}
+        del identity["architecture"]  # the text leaves defaults out; the layers do not
+        return job_key(identity, self.recipe.kernels, self.code)
 
     @property
     def code(self) -> str:
@@ -173,11 +154,6 @@ class Metrics:
     """The reference code's accuracy: recall averaged over classes, per batch of 128 sequences, averaged over batches."""
     loss: float
     """Mean cross-entropy over all answers, in nats."""
-
-    @property
-    def perplexity(self) -> float:
-        """Exponential of the loss."""
-        return math.exp(min(self.loss, 700.0))
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,7 @@ def heat_map(scores: Scores) -> Spec:
 
 
 def difference_panel(scores: Scores, task: str | None, domain: tuple[float, float]) -> Spec | None:
-    """Distance of every other architecture from the leader, on one task or (None) in the MAD score.
-
-    ``domain`` has the bounds of the axis, in points, so that panels can be compared.
-    """
+    """Distance of every other architecture from the leader, on one task or (None) in the MAD score; the axis has these bounds."""
     rows = difference_rows(scores, task)
     if not rows:
         return None
@@ -148,10 +145,7 @@ def difference_domain(scores: Scores) -> tuple[float, float]:
 
 
 def difficulty_axes(settings: Sequence[Task]) -> Iterator[tuple[str, list[Task]]]:
-    """Each knob of a task with the settings that differ from the base in it alone, the base among them.
-
-    The base is the setting that most others differ from in one knob.
-    """
+    """Each knob of a task with the settings that differ in it alone from the base, which most others differ from in one knob."""
 
     def changed(a: Task, b: Task) -> list[str]:
         return [knob for knob, value in a.knobs().items() if b.knobs()[knob] != value]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from archlab.format import count, human, percent, percent_interval, short_task
+from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.comparison import difference
 from archlab.mad.leaderboard import UNAVAILABLE
-from archlab.mad.scores import ArchitectureScore, Scores
+from archlab.mad.scores import Scores
 from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.reports.provenance import mixed_versions
 
@@ -42,7 +43,7 @@ def reading(scores: Scores) -> str:
     text = (
         "Scores are the fraction of right answers on the test split, in percent: per setting the best grid point, chosen on the "
         "selection split; then the mean over seeds, settings and tasks. Intervals are "
-        f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% bootstrap intervals over {scores.interval_over}."
+        f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}% bootstrap intervals over {scores.interval_over}."
     )
     if scores.one_seed:
         return text
@@ -141,20 +142,16 @@ def warnings(scores: Scores) -> list[str]:
                 f"{architecture.label}: {UNAVAILABLE}; its scores come from the store; costs that are not stored are unknown."
             )
         if not architecture.complete:
-            found.append(_partial(architecture))
+            missing = [short_task(task.task) for task in architecture.tasks if not task.complete]
+            settings = count(architecture.num_settings, "setting")
+            found.append(
+                f"{architecture.label} is partial: {architecture.num_complete} of {settings} complete (incomplete: "
+                f"{_join(missing)}). Its scores, marked *, are means over what has a score; it is ranked after complete ones."
+            )
         if architecture.num_diverged:
             number = count(architecture.num_diverged, "trial")
             found.append(f"{architecture.label}: {number} diverged (the loss became NaN or infinite) and count as chance.")
     return found + mixed_versions(record.provenance for record in scores.records if record.result is not None)
-
-
-def _partial(architecture: ArchitectureScore) -> str:
-    missing = [short_task(task.task) for task in architecture.tasks if not task.complete]
-    return (
-        f"{architecture.label} is partial: {architecture.num_complete} of {count(architecture.num_settings, 'setting')} complete "
-        f"(incomplete: {_join(missing)}). Its scores, marked *, are means over what has a score; "
-        "it is ranked after complete ones."
-    )
 
 
 def _join(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The report: one HTML file that needs nothing but itself, and no network."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Any
 from archlab.errors import ArchlabError
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
+from archlab.mad.bootstrap import CONFIDENCE, SEED
 from archlab.mad.leaderboard import UNAVAILABLE, leaderboard
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
@@ -21,16 +23,8 @@ from archlab.reports.tables import difference_cells
 _FILTERS = {f.__name__: f for f in (count, human, percent, percent_interval, points, probability, short_task, steps)}
 
 
-def write_report(scores: Scores, path: str | Path, protocol: Protocol | None = None) -> None:
-    """Write the report to ``path``, whole or not at all; an ArchlabError says that nothing can be written there."""
-    write_page(path, lambda: render_report(scores, protocol))
-
-
-def write_page(path: str | Path, render: Callable[[], str]) -> None:
-    """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good.
-
-    An ArchlabError says that nothing can be written there.
-    """
+def write_page(path: str | os.PathLike[str], render: Callable[[], str]) -> None:
+    """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good."""
     path = Path(path)
     check_place(path)
     page = render()
@@ -46,19 +40,11 @@ def _differences(scores: Scores) -> dict[str, Spec | None]:
     return {caption: charts.difference_panel(scores, task, domain) for caption, task in shown.items()}
 
 
-def _differences_note(scores: Scores) -> str:
-    leader = scores.architectures[0].label
-    return (
-        f"Paired differences from {leader} in percentage points, with intervals: both architectures are resampled together, the "
-        f"same seeds and the same test instances. Left of the dashed line {leader} is better. All panels have the same scale."
-    )
-
-
 def _differences_table(scores: Scores) -> Table | None:
     if not scores.differences:
         return None
     heads = ["architecture", f"difference from {scores.differences[0].second}, points"]
-    heads += [f"{100 * scores.confidence:.0f}\N{NO-BREAK SPACE}% interval", "probability of being better"]
+    heads += [f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}% interval", "probability of being better"]
     note = "MAD score."
     if not scores.complete:
         note += " Where a score is missing, over the settings and seeds that both architectures have."
@@ -93,14 +79,6 @@ def _learning_table(scores: Scores) -> Table | None:
     return Table(["architecture", *map(short_task, scores.tasks)], rows, note)
 
 
-def _cost_note(scores: Scores) -> str:
-    return (
-        "MAD score with its interval against the costs of an architecture, at "
-        f"{scores.reference.name}, vocabulary {scores.reference.vocab_size}, length {scores.reference.length}. Axes are "
-        "logarithmic where costs span more than a factor of four."
-    )
-
-
 PANELS: list[Panel[Scores]] = [
     Panel(
         "Tasks by architectures",
@@ -109,7 +87,17 @@ PANELS: list[Panel[Scores]] = [
         lambda scores: {"": charts.heat_map(scores)},
         wide=True,
     ),
-    Panel("Differences", findings.separation, _differences_note, _differences, table=_differences_table),
+    Panel(
+        "Differences",
+        findings.separation,
+        lambda scores: (
+            f"Paired differences from {scores.architectures[0].label} in percentage points, with intervals: both "
+            "architectures are resampled together, the same seeds and the same test instances. Left of the dashed line "
+            f"{scores.architectures[0].label} is better. All panels have the same scale."
+        ),
+        _differences,
+        table=_differences_table,
+    ),
     Panel(
         "Difficulty",
         "Accuracy against difficulty",
@@ -130,7 +118,11 @@ PANELS: list[Panel[Scores]] = [
     Panel(
         "Cost",
         findings.frontier,
-        _cost_note,
+        lambda scores: (
+            "MAD score with its interval against the costs of an architecture, at "
+            f"{scores.reference.name}, vocabulary {scores.reference.vocab_size}, length {scores.reference.length}. Axes are "
+            "logarithmic where costs span more than a factor of four."
+        ),
         lambda scores: {caption: charts.cost_panel(scores, cost) for cost, caption in charts.COSTS.items()},
         legend=True,
     ),
@@ -158,12 +150,12 @@ def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequ
         headline=findings.ranking(scores),
         lead=findings.reading(scores),
         warnings=findings.warnings(scores),
-        bootstrap=f"Bootstrap: {scores.resamples:,} resamples, seed {scores.bootstrap_seed}.",
+        bootstrap=f"Bootstrap: {scores.resamples:,} resamples, seed {SEED}.",
         scores=scores,
         protocol=protocol,
         findings=findings,
         unavailable=UNAVAILABLE,
-        board=leaderboard(scores).rows,
+        board=leaderboard(scores)[1],
         recipes=recipes(scores),
         environments=environments(record.provenance for record in scores.records),
         trials=rows,
@@ -172,14 +164,9 @@ def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequ
 
 
 def render_page(template: str, sections: Sequence[Section], labels: Sequence[str], **values: Any) -> str:
-    """A page with charts.
+    """A page from a template that extends ``page.html.jinja``; ``labels`` are the architectures, best first.
 
-    Args:
-        template: one that extends ``page.html.jinja``.
-        sections: the panels of the page.
-        labels: the architectures, best first; each keeps its colour and symbol.
-        values: what the template needs besides; for every page ``title``, ``summary``, ``headline``, ``lead``, ``warnings`` and
-            ``bootstrap`` (empty if there is none).
+    Every page has the values ``title``, ``summary``, ``headline``, ``lead``, ``warnings`` and ``bootstrap`` (empty if none).
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

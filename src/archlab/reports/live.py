@@ -1,6 +1,7 @@
 """The live view of a run of trials or language models: a listener that draws on a terminal and prints lines elsewhere."""
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
@@ -135,7 +136,9 @@ class _Names:
         self.noun, self.unit = ("trial", "examples") if trials or not jobs else ("training run", "tokens")
         self.architectures = list(dict.fromkeys(trial.architecture.label for trial in trials))
         self.tasks = sorted({trial.setting.name for trial in trials}, key=task_order)
-        self._varied = _varied_knobs(trials)
+        knobs = {(x.name, knob, value) for x in {trial.setting for trial in trials} for knob, value in x.knobs().items()}
+        values = Counter((task, knob) for task, knob, _ in knobs)
+        self._varied = {key for key, number in values.items() if number > 1}
 
     def short(self, job: AnyJob) -> tuple[str, str, str]:
         """The architecture; the setting or the width; the grid point or the budget, with the seed."""
@@ -153,17 +156,9 @@ class _Names:
 
     def _setting(self, trial: Trial, name: str) -> str:
         """The task, with the knobs in which its settings differ."""
-        varied = self._varied[trial.setting.name]
-        return " ".join([name, *(f"{knob}={value}" for knob, value in trial.setting.knobs().items() if knob in varied)])
-
-
-def _varied_knobs(trials: Sequence[Trial]) -> dict[str, set[str]]:
-    """By task, the knobs in which its settings differ."""
-    values: dict[str, dict[str, set[object]]] = {}
-    for setting in {trial.setting for trial in trials}:
-        for knob, value in setting.knobs().items():
-            values.setdefault(setting.name, {}).setdefault(knob, set()).add(value)
-    return {task: {knob for knob, found in knobs.items() if len(found) > 1} for task, knobs in values.items()}
+        setting = trial.setting
+        varied = (f"{knob}={value}" for knob, value in setting.knobs().items() if (setting.name, knob) in self._varied)
+        return " ".join([name, *varied])
 
 
 def _reading(progress: AnyProgress) -> str:

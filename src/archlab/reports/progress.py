@@ -25,11 +25,6 @@ def kind(job: AnyJob) -> Kind:
     return job.run.label, str(job.run.dim)
 
 
-def seconds_spent(result: AnyResult) -> float:
-    """Time that a job took; of jobs that were computed together, its part."""
-    return result.wall_seconds if isinstance(result, TrialResult) else result.seconds
-
-
 def speed(progress: AnyProgress) -> float:
     """Training examples of a trial a second, or tokens of a language model."""
     return progress.examples_per_second if isinstance(progress, Progress) else progress.tokens_per_second
@@ -119,7 +114,8 @@ class RunProgress:
                     self.running[job.key].report(self._clock(), progress)
             case events.JobFinished(job, result):
                 self.computed += 1
-                self._finished[self._kinds[job.key]].append(seconds_spent(result) / self._flops[job.key])
+                seconds = result.wall_seconds if isinstance(result, TrialResult) else result.seconds
+                self._finished[self._kinds[job.key]].append(seconds / self._flops[job.key])
                 self._settle(job, result)
             case events.JobFailed(job):
                 self.failed += 1

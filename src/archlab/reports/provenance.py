@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from archlab.mad.results import trial_row
 from archlab.mad.scores import Scores
 from archlab.mad.selection import metric
 from archlab.mad.store import Record
@@ -61,7 +62,7 @@ def recipes(scores: Scores) -> dict[str, Any]:
 
 def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
     """A row for each trial, and the number of trials that the list leaves out."""
-    labels = {architecture.architecture: architecture.label for architecture in scores.architectures}
+    labels = {str(architecture.architecture): architecture.label for architecture in scores.architectures}
     chosen = {
         seed.key
         for architecture in scores.architectures
@@ -77,19 +78,10 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
         if len(scores.records) <= MAX_TRIALS or record.key in chosen or record.status != "finished"
     ]
     rows = [
-        {
-            "key": record.key,
-            "architecture": labels.get(record.job.architecture, record.job.architecture.label),
-            "setting": str(record.job.setting),
-            "learning_rate": record.job.learning_rate,
-            "weight_decay": record.job.weight_decay,
-            "seed": record.job.seed,
-            "status": record.status,
+        trial_row(record, labels)
+        | {
             "program": record.result.program if record.result else None,
-            "error": (record.error or "").partition("\n")[0],
-            "steps": record.result.steps if record.result else None,
             "selection": metric(record.job, record.result.selected) if record.result else None,
-            "test": record.result.score if record.result else None,
             "chosen": record.key in chosen,
             "seconds": record.result.wall_seconds if record.result else None,
             "environment": numbers.get(_environment(record.provenance)),

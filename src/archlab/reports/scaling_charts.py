@@ -49,28 +49,30 @@ def isoflop_panel(laws: Laws) -> Spec:
     return spec(lines + points(chart(runs), 36, 0.9).encode(**shared, tooltip=_TIPS) + best, HEIGHT)
 
 
-def frontier_panel(fit: StudyFit) -> Spec:
-    """The least loss of a budget: minima, and what the parametric law says."""
-    rows, lines = [], []
-    for laws in fit.laws:
-        label = laws.runs.label
-        rows += [{"architecture": label, "flops": m.flops, "value": m.loss} for m in laws.runs.minima.values()]
-        if "huber" in laws.by_method:
-            lines += _line(label, laws.runs, laws.by_method["huber"].frontier.loss)
-    return _over_flops(fit, rows, lines, _loss_axis("value:Q", "least loss"))
+def frontier_panel(fit: StudyFit, what: Literal["loss", "size", "tokens"]) -> Spec:
+    """The least loss of a budget, or its optimal parameters or tokens: minima, and lines of a law.
 
-
-def optimum_panel(fit: StudyFit, what: Literal["size", "tokens"]) -> Spec:
-    """Optimal parameters or tokens over FLOPs: minima, and the power law through them (the parametric law's where none)."""
+    For the loss the law is the parametric one, for the others the power law through the minima (the parametric where none).
+    """
     rows, lines = [], []
     for laws in fit.laws:
         label = laws.runs.label
         rows += [{"architecture": label, "flops": m.flops, "value": getattr(m, what)} for m in laws.runs.minima.values()]
-        law = next((laws.by_method[method] for method in METHODS if method in laws.by_method), None)
+        methods = ("huber",) if what == "loss" else METHODS
+        law = next((laws.by_method[method] for method in methods if method in laws.by_method), None)
         if law is not None:
             lines += _line(label, laws.runs, getattr(law.frontier, what))
-    title = "optimal parameters" if what == "size" else "optimal tokens"
-    return _over_flops(fit, rows, lines, alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_SI))
+    if what == "loss":
+        y = _loss_axis("value:Q", "least loss")
+    else:
+        title = "optimal parameters" if what == "size" else "optimal tokens"
+        y = alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_SI)
+    colour, symbol, _ = encodings([laws.runs.label for laws in fit.laws])
+    dash = alt.StrokeDash("beyond:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 4]]), legend=None)
+    shared: dict[str, Any] = {"x": _FLOPS, "y": y, "color": colour}
+    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(**shared, strokeDash=dash)
+    marks = points(chart(rows), 60).encode(**shared, shape=symbol, tooltip=["architecture:N", "flops:Q", "value:Q"])
+    return spec(drawn + marks, HEIGHT)
 
 
 def residual_panel(laws: Laws) -> Spec | None:
@@ -125,15 +127,6 @@ def state_panel(fit: StudyFit) -> Spec | None:
     shared: dict[str, Any] = {"x": alt.X("state:Q", title="state (scalars)", scale=_LOG, axis=_SI), "y": y, "color": colour}
     drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(**shared)
     return spec(drawn + points(chart(rows), 60).encode(**shared, shape=symbol), HEIGHT)
-
-
-def _over_flops(fit: StudyFit, rows: list[Row], lines: list[Row], y: alt.Y) -> Spec:
-    colour, symbol, _ = encodings([laws.runs.label for laws in fit.laws])
-    dash = alt.StrokeDash("beyond:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 4]]), legend=None)
-    shared: dict[str, Any] = {"x": _FLOPS, "y": y, "color": colour}
-    drawn = chart(lines).mark_line(strokeWidth=1.5, opacity=0.8).encode(**shared, strokeDash=dash)
-    marks = points(chart(rows), 60).encode(**shared, shape=symbol, tooltip=["architecture:N", "flops:Q", "value:Q"])
-    return spec(drawn + marks, HEIGHT)
 
 
 def _line(label: str, table: RunTable, law: Any) -> list[Row]:

@@ -35,10 +35,7 @@ def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
 
 
 def csv_beside(path: str | os.PathLike[str]) -> Path:
-    """Return the CSV file of a page; also a check of the path before there is anything to write.
-
-    An ArchlabError says that no page can be written there, or that it has the name of its table.
-    """
+    """Return the CSV file of a page; refuses a path where no page can be written, before there is anything to write."""
     page = Path(path)
     check_place(page)
     table = page.with_suffix(".csv")
@@ -66,9 +63,9 @@ PANELS: list[Panel[StudyFit]] = [
         "Points: minima of the IsoFLOP curves. Lines: for the loss the parametric law (Huber), for size and tokens the power law "
         "through the minima, or the parametric law where there are fewer than two; dashed beyond the largest budget.",
         lambda fit: {
-            "least loss": charts.frontier_panel(fit),
-            "optimal size": charts.optimum_panel(fit, "size"),
-            "optimal tokens": charts.optimum_panel(fit, "tokens"),
+            "least loss": charts.frontier_panel(fit, "loss"),
+            "optimal size": charts.frontier_panel(fit, "size"),
+            "optimal tokens": charts.frontier_panel(fit, "tokens"),
         },
         legend=True,
     ),
@@ -143,6 +140,7 @@ def render(fit: StudyFit, panels: Sequence[Panel[StudyFit]] = PANELS) -> str:
         bootstrap=bootstrap if resampling.method == "bootstrap" else "",
         environments=environments(model.provenance for model in models),
         first=first,
+        recipe=vars(first.recipe),
         devices=sorted({model.trial.device for model in models}),
         seeds=sorted(seeds),
         runs=[model.row() for model in models],

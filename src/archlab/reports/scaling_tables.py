@@ -186,7 +186,7 @@ def plan_on_terminal(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> RichT
             f"{run.steps}",
             f"{run.learning_rate:g}",
             duration(cost.seconds),
-            _bytes(cost.bytes),
+            f"{cost.bytes / 2**20:.0f} MiB" if cost.bytes < 2**30 else f"{cost.bytes / 2**30:.1f} GiB",
         )
         before = run
     return table
@@ -214,10 +214,6 @@ def _plan_notes(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> str:
     notes.append(f"length {ladder.length}; body: parameters without embedding and unembedding; shape: width x layers")
     notes.append(f"memory: {memory}")
     return "; ".join(notes)
-
-
-def _bytes(number: float) -> str:
-    return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
 def _percent(confidence: float) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 from archlab.architectures import Architecture
 from archlab.architectures.backbone_config import BackboneName
 from archlab.format import human, percent, points, probability, short_task, steps
-from archlab.mad.comparison import differences_to_best
+from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.leaderboard import leaderboard as mad_leaderboard
 from archlab.mad.leaderboard import leaderboard_notes
 from archlab.mad.scores import Difference, Scores
@@ -18,6 +18,8 @@ WIDE = 112
 """Columns from which the leaderboard writes its heads in full."""
 NARROW = 96
 """Columns below which it gives half the interval's width in place of both bounds."""
+BACKBONE: BackboneName = "language-model"
+"""The model around the layers at which an architecture's costs are stated."""
 
 
 def leaderboard(scores: Scores, width: int = 100) -> Table:
@@ -54,20 +56,18 @@ def learning_table(scores: Scores) -> Table:
     return table
 
 
-def differences_table(scores: Scores, task: str | None = None) -> Table:
-    """Each architecture against the best, on a task or (None) in the MAD score: paired difference in percentage points,
-    interval, and with several seeds the probability of being better."""
-    found = scores.differences if task is None else differences_to_best(scores, task)
-    best = found[0].second if found else "–"
+def differences_table(scores: Scores) -> Table:
+    """Each architecture against the best in the MAD score, as :func:`difference_cells`."""
+    best = scores.differences[0].second if scores.differences else "–"
     order = "; one seed: order not established" if scores.one_seed else ""
     table = _table(
-        f"{task or 'MAD score'}: difference from the best, {best}, in percentage points; the same seeds and test instances on "
+        f"MAD score: difference from the best, {best}, in percentage points; the same seeds and test instances on "
         f"both sides{order}"
     )
     table.add_column("architecture", overflow="fold", min_width=12)
-    for head in ("difference", f"{scores.confidence:.0%} interval", *(() if scores.one_seed else ("P(better)",))):
+    for head in ("difference", f"{CONFIDENCE:.0%} interval", *(() if scores.one_seed else ("P(better)",))):
         table.add_column(head, justify="right", no_wrap=True)
-    for one in found:
+    for one in scores.differences:
         table.add_row(*map(Text, difference_cells(scores, one)))
     return table
 
@@ -78,13 +78,10 @@ def difference_cells(scores: Scores, one: Difference) -> list[str]:
     return [one.first, points(one.mean), interval, *(() if scores.one_seed else (probability(one.superiority),))]
 
 
-def architecture_dict(
-    architecture: Architecture, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model"
-) -> dict[str, Any]:
+def architecture_dict(architecture: Architecture, vocab_size: int, length: int, dim: int = 128) -> dict[str, Any]:
     """An architecture layer by layer, JSON-ready: parameters, state and forward FLOPs of one sequence, and the totals.
 
-    ``split`` has the parameters of sequence mixers, channel mixers, and embedding with unembedding. An ArchlabError says that
-    a layer does not fit the width.
+    ``split`` has the parameters of sequence mixers, channel mixers, and embedding with unembedding.
     """
     architecture.validate(dim)
     layers: list[dict[str, Any]] = [
@@ -97,20 +94,20 @@ def architecture_dict(
             "flops": x.flops(dim, seen),
             "active_flops": x.active_flops(dim, seen),
         }
-        for x, seen in zip(architecture.layers, architecture.positions(length, backbone), strict=True)
+        for x, seen in zip(architecture.layers, architecture.positions(length, BACKBONE), strict=True)
     ]
     total: dict[str, Any] = {
         "layer": "total",
-        "parameters": architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone),
+        "parameters": architecture.num_params(vocab_size=vocab_size, length=length, dim=dim),
         "matrix_state": architecture.matrix_state(length=length, dim=dim),
         "state": architecture.state_size(length=length, dim=dim),
-        "flops": architecture.flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
-        "active_flops": architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone),
+        "flops": architecture.flops(length=length, dim=dim, vocab_size=vocab_size),
+        "active_flops": architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size),
     }
     no_state = {"matrix_state": 0, "state": 0}
     around = [
         {"layer": part.name, "parameters": part.params, **no_state, "flops": part.flops, "active_flops": part.flops}
-        for part in architecture.around(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone)
+        for part in architecture.around(vocab_size=vocab_size, length=length, dim=dim, backbone=BACKBONE)
     ]
     mixers = {kind: sum(x["parameters"] for x in layers if x["mixes"] == kind) for kind in ("sequence", "channel")}
     return {
@@ -119,7 +116,7 @@ def architecture_dict(
         "dim": dim,
         "length": length,
         "vocab_size": vocab_size,
-        "backbone": backbone,
+        "backbone": BACKBONE,
         "layers": layers,
         "around": around,
         "total": total,
@@ -128,14 +125,12 @@ def architecture_dict(
     }
 
 
-def architecture_table(
-    architecture: Architecture, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model"
-) -> Table:
+def architecture_table(architecture: Architecture, vocab_size: int, length: int, dim: int = 128) -> Table:
     """An architecture layer by layer, as a table with the values of :func:`architecture_dict`."""
-    found = architecture_dict(architecture, vocab_size, length, dim, backbone)
+    found = architecture_dict(architecture, vocab_size, length, dim)
     split = found["split"]
     table = _table(
-        f"width {dim}, length {length}, vocabulary {vocab_size}, {backbone}; a multiply-add is 2 FLOPs\n"
+        f"width {dim}, length {length}, vocabulary {vocab_size}, {BACKBONE}; a multiply-add is 2 FLOPs\n"
         f"parameters: {split['sequence']:,} in sequence mixers, {split['channel']:,} in channel mixers, "
         f"{split['embedding']:,} in embedding and unembedding\n"
         f"arithmetic intensity: {found['arithmetic_intensity']:.3g} FLOPs a byte, if weights and the inputs and outputs of "

@@ -16,6 +16,7 @@ from archlab.errors import ArchlabError
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.layers.ops.kernels import require
+from archlab.machine import Device
 from archlab.scaling.fits import ParametricFit, Resampling
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
@@ -25,7 +26,7 @@ from archlab.scaling.process_group import ProcessGroupExecutor, follow
 from archlab.scaling.processes import Processes, launched_together
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMProgress, LMResult
-from archlab.scaling.runner import corpus_of, outside_modules, train_all, train_jobs
+from archlab.scaling.runner import corpus_of, train_all, train_jobs
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import Parameters, Study, open_study
 from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study
@@ -34,8 +35,6 @@ from archlab.scaling.trial import LMTrial
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from archlab.machine import Device
 
 STORE = "archlab.db"
 PathLike = str | os.PathLike[str]
@@ -120,7 +119,8 @@ def train(
     corpus = corpus_of(first.corpus, first.tokenizer)
     trials = [LMTrial(run, used, device).on(corpus) for run in planned.runs]
     with _checkpoint_folder(store, checkpoints) as folder, ExitStack() as stack:
-        work = partial(train_jobs, checkpoints=folder, modules=outside_modules(trials))
+        modules = sorted({module for trial in trials for module in trial.origin.split()})
+        work = partial(train_jobs, checkpoints=folder, modules=modules)
         pool: Executor[LMTrial, LMProgress, LMResult]
         if launched_together():
             processes = stack.enter_context(Processes.join(device))

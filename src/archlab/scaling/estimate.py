@@ -3,13 +3,16 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from archlab.machine import seconds_of, single_thread
+from archlab.scaling.objective import NextToken
+from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.training_plan import LMRun
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from archlab.training.memory import FRAGMENTATION, step_bytes
+from archlab.training.optimiser import update
 
 _MOST_EXPENSIVE_STEP = 5e10
 """FLOPs of a step beyond which none is timed: the largest of its architecture that was stands for it."""
@@ -64,39 +67,26 @@ def _step_flops(run: LMRun) -> float:
 
 
 def _peak_bytes(run: LMRun) -> int:
-    import torch
-
-    from archlab.training.memory import FRAGMENTATION, step_bytes
-
     tokens = torch.zeros(run.batch_size, run.length + 1, dtype=torch.int64)
-    step = step_bytes(4 * run.params, lambda: _build(run), lambda model, mode: _loss(model, mode.from_tensor(tokens)))
+    step = step_bytes(4 * run.params, lambda: _objective(run), lambda objective, mode: objective(mode.from_tensor(tokens)))
     return round(FRAGMENTATION * step)
 
 
 def _step_seconds(run: LMRun) -> float:
     """Processor time of a training step on one thread: the machine's other work does not count."""
-    import torch
-
-    from archlab.training.optimiser import update
-
     with single_thread(), torch.random.fork_rng():
         torch.manual_seed(0)
-        model = _build(run)
+        objective = _objective(run)
         tokens = torch.randint(run.vocab_size, (run.batch_size, run.length + 1))
-        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        optimizer = torch.optim.AdamW(objective.parameters(), fused=True)
 
         def step() -> None:
-            torch.autograd.backward(_loss(model, tokens))
-            update(model, optimizer, grad_clip=0.0)
+            torch.autograd.backward(objective(tokens))
+            update(objective, optimizer, grad_clip=0.0)
 
         return min(seconds_of(step, 4, time.process_time)[1:])
 
 
-def _build(run: LMRun) -> "nn.Module":
-    return run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim)
-
-
-def _loss(model: "nn.Module", tokens: "Tensor") -> "Tensor":
-    from torch.nn import functional as F
-
-    return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+def _objective(run: LMRun) -> NextToken:
+    model = run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim)
+    return NextToken(model, LMRecipe())

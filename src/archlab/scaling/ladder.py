@@ -38,19 +38,6 @@ FEWEST_BATCH_TOKENS = 2048
 """A step of fewer tokens takes as long on a CPU."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Rules that give depth and heads for a width."""
-
-    aspect: Positive = 128.0
-    """Width for every two layers (a sequence mixer and a channel mixer); a stack is at least as deep as its spec."""
-    head_dim: Count = 64
-    """Width of a head, as nearly as the heads divide the width into parts of even width."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
     """Budgets, sizes and rules, the same for every architecture; an ArchlabError names the field that is not allowed."""
@@ -83,8 +70,10 @@ class Ladder:
     """Peak learning rate, in place of the rule."""
     seeds: Annotated[tuple[Natural, ...], not_empty] = (0,)
     convention: Convention = "exact"
-    aspect: Positive = Shape.aspect
-    head_dim: Count = Shape.head_dim
+    aspect: Positive = 128.0
+    """Width for every two layers (a sequence mixer and a channel mixer); a stack is at least as deep as its spec."""
+    head_dim: Count = 64
+    """Width of a head, as nearly as the heads divide the width into parts of even width."""
     architectures: Mapping[str, str] = field(default_factory=dict)
     """Specs by label, for a plan without specs of its own."""
     peak_flops: Positive | None = None
@@ -99,11 +88,6 @@ class Ladder:
         for low, high in pairwise(sorted(self.budgets)):
             if high < low * (1 + TOLERANCE):
                 raise ArchlabError(f"budgets={low:g} and {high:g} are the same within {TOLERANCE:.0%}: give one of them")
-
-    @property
-    def shape(self) -> Shape:
-        """Rules that give depth and heads for a width."""
-        return Shape(self.aspect, self.head_dim)
 
     @property
     def flops_per_second(self) -> float | None:
@@ -146,11 +130,7 @@ def default_batch_size(params: float, length: int) -> int:
 
 
 def load_ladder(name: str) -> Ladder:
-    """Load a ladder of the package by name, or the user's own by the path of its YAML file.
-
-    Raises:
-        ArchlabError: it does not exist, or a field is unknown or wrong.
-    """
+    """Load a ladder of the package by name, or the user's own by the path of its YAML file; refuses wrong fields."""
     known = {path.name.removesuffix(".yaml"): path for path in (resources.files("archlab.scaling") / "ladders").iterdir()}
     if name not in known and Path(name).suffix not in (".yaml", ".yml"):
         raise unknown("ladder", name, known)

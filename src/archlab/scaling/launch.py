@@ -5,15 +5,16 @@ from pathlib import Path
 
 RECIPE = "--set precision=bf16 --set recompute=true --set micro_batch=4"
 """Lets the largest size of the paper's ladder train on 8 GPUs of 80 GiB; smaller ones would do without."""
+GPUS_PER_NODE = 8
 
 
-def launch_commands(plan: str, gpus: int, gpus_per_node: int = 8) -> dict[str, str]:
+def launch_commands(plan: str, gpus: int) -> dict[str, str]:
     """Return the commands by what starts them; each trains what the store lacks, so it may be given again.
 
     torchrun is for a single node. Under Slurm all nodes train one model after the other; under Ray every node is a job of its
     own, and the jobs divide the training runs by the claims in their store.
     """
-    nodes, per_node = max(1, -(-gpus // gpus_per_node)), min(gpus, gpus_per_node)
+    nodes, per_node = max(1, -(-gpus // GPUS_PER_NODE)), min(gpus, GPUS_PER_NODE)
     options = f"--device cuda {RECIPE}"
     run = f"archlab scale run {shlex.quote(plan)} {options}"
     alone = f"torchrun --standalone --nproc-per-node {per_node} --no-python"

@@ -9,19 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import (
-    EnvelopeFit,
-    Frontier,
-    IsoFlopFit,
-    ParametricFit,
-    PowerLaw,
-    Resampling,
-    fit_envelope,
-    fit_isoflop,
-    fit_parametric,
-    fit_power_law,
-    isoflop_minimum,
-)
+from archlab.scaling import fits
+from archlab.scaling.fits import EnvelopeFit, Frontier, IsoFlopFit, ParametricFit, PowerLaw, Resampling
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.study import RunTable
 
@@ -96,29 +85,20 @@ class Laws:
     disagreement: str
     """Contradictions between the methods; else empty."""
 
-    @property
-    def isoflop(self) -> IsoFlopFit | None:
-        """The minima and their power laws, if there are two minima."""
-        law = self.by_method.get("isoflop")
-        return law.fit if law is not None and isinstance(law.fit, IsoFlopFit) else None
-
     def state_points(self) -> list[tuple[float, float]]:
         """Return state and perplexity at every minimum; the state of its size follows a power law through the runs."""
         if not self.runs.minima or self.runs.state.min() <= 0:
             return []
-        state_of = fit_power_law(x=self.runs.N, y=self.runs.state)
+        state_of = fits.fit_power_law(x=self.runs.N, y=self.runs.state)
         return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.runs.minima.values()]
 
 
 def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
-    """Fit an architecture's runs by every method; ``on_method`` is called after each.
-
-    An ArchlabError says that it has fewer than two finished training runs of different sizes.
-    """
+    """Fit an architecture's runs by every method; ``on_method`` is called after each. Refuses fewer than two sizes."""
     sizes = len(np.unique(runs.N))
     if sizes < 2:
         raise ArchlabError(f"{runs.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
-    cost = fit_power_law(x=runs.N, y=runs.C / runs.D)
+    cost = fits.fit_power_law(x=runs.N, y=runs.C / runs.D)
     laws: dict[Method, Law] = {}
     refused: dict[Method, str] = {}
     for method in METHODS:
@@ -133,19 +113,16 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
 
 
 def fit_method(runs: RunTable, method: Method, start: Fit | None = None) -> Fit:
-    """Fit an architecture's runs by one method; for resamples, ``start`` is an earlier fit to begin at.
-
-    An ArchlabError says that the runs do not determine the law.
-    """
+    """Fit an architecture's runs by one method; for resamples, ``start`` is an earlier fit to begin at."""
     if method == "isoflop":
-        return fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss)
+        return fits.fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss)
     if method == "envelope":
         rows, fractions, losses = runs.curves()
         flops, tokens = fractions * runs.C[rows], fractions * runs.D[rows]
         group = runs.budget[rows].tolist()
-        return fit_envelope(curve=rows.tolist(), C=flops, N=runs.N[rows], D=tokens, loss=losses, group=group)
+        return fits.fit_envelope(curve=rows.tolist(), C=flops, N=runs.N[rows], D=tokens, loss=losses, group=group)
     from_fit = start if isinstance(start, ParametricFit) else None
-    return fit_parametric(N=runs.N, D=runs.D, loss=runs.loss, method=method, start=from_fit)
+    return fits.fit_parametric(N=runs.N, D=runs.D, loss=runs.loss, method=method, start=from_fit)
 
 
 def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
@@ -165,8 +142,7 @@ def optimum(
 ) -> Optimum:
     """Return the compute-optimal size and tokens of a budget (``flops``), or of the budget that reaches a ``loss``.
 
-    The fit is that of the method to the runs, ``cost`` FLOPs a token over parameters. An ArchlabError says that no budget
-    reaches the loss.
+    The fit is that of the method to the runs, ``cost`` FLOPs a token over parameters. Refuses a loss that no budget reaches.
     """
 
     def numbers(fitted: Fit) -> Floats:
@@ -204,7 +180,7 @@ def _hold_out(runs: RunTable, method: Method, cost: PowerLaw) -> HoldOut | str:
         return str(error)
     rest, flops, size_ratio, loss_error = runs.take(np.flatnonzero(held)), float(np.median(runs.C[held])), None, None
     with suppress(ArchlabError):
-        minimum = isoflop_minimum(flops=flops, N=rest.N, D=rest.D, loss=rest.loss)
+        minimum = fits.isoflop_minimum(flops=flops, N=rest.N, D=rest.D, loss=rest.loss)
         size_ratio = float(frontier.size(flops)) / minimum.size
     if isinstance(fit, ParametricFit):
         loss_error = float(np.mean(np.abs(fit(N=rest.N, D=rest.D) / rest.loss - 1)))

@@ -1,21 +1,18 @@
 """The next-token loss of a language model, and the optimiser that minimises it."""
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from archlab.architectures import Architecture
 from archlab.architectures.backbones import Backbone
 from archlab.scaling.processes import Processes
 from archlab.scaling.recipe import LMRecipe
 from archlab.training.context import initialising
 from archlab.training.optimiser import make_optimizer
-
-if TYPE_CHECKING:
-    from archlab.architectures import Architecture
 
 
 class NextToken(nn.Module):
@@ -39,7 +36,7 @@ class NextToken(nn.Module):
 
 
 def make_objective(
-    architecture: "Architecture", *, vocab_size: int, length: int, dim: int, seed: int, recipe: LMRecipe, processes: Processes
+    architecture: Architecture, *, vocab_size: int, length: int, dim: int, seed: int, recipe: LMRecipe, processes: Processes
 ) -> NextToken:
     """Build a model from its seed on its device, shared by the processes; torch's global generator does not change."""
     with initialising(seed):

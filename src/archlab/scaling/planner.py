@@ -1,7 +1,7 @@
 """Makes plans from ladders: sizes around each budget's optimum, one batch size a group, steps that spend the budget."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -10,7 +10,7 @@ from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
 from archlab.layers import registry
 from archlab.scaling.flops import training_flops
-from archlab.scaling.ladder import Ladder, Shape, central_params, default_batch_size, default_learning_rate
+from archlab.scaling.ladder import Ladder, central_params, default_batch_size, default_learning_rate
 from archlab.scaling.training_plan import TOLERANCE, LMRun, Plan, Size
 
 NARROWEST = 8
@@ -18,15 +18,9 @@ WIDEST = 32_768
 
 
 def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], corpus: Corpus | None = None) -> Plan:
-    """Plan the training runs of a ladder; nothing is built.
+    """Plan the training runs of a ladder for specs, or specs by label; without a corpus for the ladder's ``vocab_size``.
 
-    Args:
-        ladder: budgets, sizes and rules.
-        architectures: specs, or specs by label.
-        corpus: prepared corpus; None plans without it, for the ladder's ``vocab_size``.
-
-    Raises:
-        ArchlabError: a spec cannot be read or has no fitting size, a budget is too small for a size, or the corpus is too small.
+    An ArchlabError says that a spec cannot be read or has no fitting size, or that a budget or the corpus is too small.
     """
     vocab_size = corpus.vocab_size if corpus else ladder.vocab_size
     if vocab_size is None:
@@ -50,10 +44,7 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
 
 
 def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    """Return specs by label, each read once to check it; without labels, equal architectures count once.
-
-    An ArchlabError says that none is given, or that one cannot be read.
-    """
+    """Return specs by label, each read once to check it; without labels, equal architectures count once."""
     if not architectures:
         raise ArchlabError("no architecture: give at least one spec, as in transformer++")
     if isinstance(architectures, Mapping):
@@ -68,7 +59,8 @@ def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, s
 def _group(ladder: Ladder, label: str, spec: str, budget: float, vocab_size: int, corpus: Corpus | None) -> list[LMRun]:
     centre, length = central_params(budget), ladder.length
     targets = ladder.params or [centre * ladder.spread ** (n - (ladder.sizes - 1) / 2) for n in range(ladder.sizes)]
-    sizes = nearest_sizes(spec, targets, ladder.shape, vocab_size=vocab_size, length=length)
+    known = all_sizes(spec, vocab_size=vocab_size, length=length, aspect=ladder.aspect, head_dim=ladder.head_dim)
+    sizes = nearest_sizes(spec, targets, known)
     costs = [
         training_flops(size.architecture, dim=size.dim, length=length, vocab_size=vocab_size, convention=ladder.convention)
         for size in sizes
@@ -111,26 +103,28 @@ def _run(ladder: Ladder, label: str, size: Size, cost: int, budget: float, batch
     )
 
 
-def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Iterator[Size]:
+def all_sizes(
+    spec: str, *, vocab_size: int, length: int, aspect: float = Ladder.aspect, head_dim: int = Ladder.head_dim
+) -> Iterator[Size]:
     """Yield every size of a spec, from narrow to wide; widths grow by at most a sixteenth, or by 4.
 
     The spec's repeating unit is repeated to the depth that belongs to the width; a size without more parameters than all
     narrower ones is left out. Knobs that the spec gives stay as they are; other layers with several heads get the number
-    that the shape gives. An ArchlabError says that the spec cannot be read, or fits no width.
+    that ``head_dim`` gives. Refuses a spec that fits no width.
     """
     several = {name: knob for name, config in registry().items() if (knob := config.head_knob) and getattr(config, knob) > 1}
     written = architecture(spec)
     refused: ArchlabError | None = None
     largest = 0
     for dim in _widths():
-        heads = _heads(dim, shape.head_dim)
+        heads = _heads(dim, head_dim)
         value = architecture(spec, layer_defaults={name: {knob: heads} for name, knob in several.items()})
         try:
             value.validate(dim)
         except ArchlabError as error:
             refused = error
             continue
-        layers = max(len(written.layers), round(2 * dim / shape.aspect / len(value.unit)) * len(value.unit))
+        layers = max(len(written.layers), round(2 * dim / aspect / len(value.unit)) * len(value.unit))
         deep = replace(value, layers=value.unit * (layers // len(value.unit)))
         size = Size(deep, dim, vocab_size, length)
         if size.params > largest:
@@ -140,15 +134,12 @@ def all_sizes(spec: str, shape: Shape, *, vocab_size: int, length: int) -> Itera
         raise ArchlabError(f"{spec} fits no width: {refused}")
 
 
-def nearest_sizes(spec: str, targets: Sequence[float], shape: Shape, *, vocab_size: int, length: int) -> list[Size]:
-    """Return the size nearest to every target in parameters, in ascending order and all different.
-
-    An ArchlabError says that the spec cannot be read, fits no width, or has no size as large.
-    """
+def nearest_sizes(spec: str, targets: Sequence[float], sizes: Iterable[Size]) -> list[Size]:
+    """The sizes of a spec nearest to the targets in parameters, ascending and all different; refuses a target without one."""
     wanted = sorted(targets)
     known: list[Size] = []
     beyond = 0
-    for size in all_sizes(spec, shape, vocab_size=vocab_size, length=length):
+    for size in sizes:
         known.append(size)
         beyond += size.params > wanted[-1]
         if beyond == len(wanted):

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -51,12 +50,12 @@ class ProcessGroupExecutor(Executor[J, P, R]):
         self._queue.put((jobs, on_progress, thresholds or [{}] * len(jobs), futures))
         return futures
 
+    @override
     def stop(self, future: Future[R]) -> None:
-        """Cancel a job; one that runs goes on to its end, and its result is dropped."""
         future.cancel()
 
+    @override
     def shutdown(self, grace: float = 0.0) -> None:
-        """Cancel the jobs that wait, ask the one that runs to end, and leave after ``grace`` seconds at most."""
         self._processes.asked.append(signal.SIGTERM)
         with suppress(queue.Empty):
             while True:
@@ -67,7 +66,7 @@ class ProcessGroupExecutor(Executor[J, P, R]):
             future.cancel()
 
     @override
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown(_IDLE_SECONDS)
 
     def _serve(self) -> None:

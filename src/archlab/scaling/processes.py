@@ -38,9 +38,6 @@ class Processes:
     @contextmanager
     def join(cls, device: Literal["cpu", "cuda"]) -> Iterator["Processes"]:
         """Find the others that ``torchrun`` has started, and part from them at the end; refuses a process without a GPU."""
-        if not launched_together():
-            yield cls(torch.device(device))
-            return
         place = torch.device(device)
         if device == "cuda":
             local = int(os.environ["LOCAL_RANK"])

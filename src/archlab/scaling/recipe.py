@@ -1,19 +1,15 @@
 """The recipe of a language model, beside its size, data, batch and learning rate."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from archlab.fields import Count, Natural, NonNegative, between, check_fields, read_fields
+from archlab.fields import Count, Natural, NonNegative, between, check_fields
 from archlab.training.steps import learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class LMRecipe:
-    """A training recipe of language models. Everything here can change the loss, if by rounding only.
-
-    An ArchlabError names the field that is not allowed, its value and what is.
-    """
+    """A training recipe of language models. Everything here can change the loss, if by rounding only."""
 
     schedule: Literal["cosine", "wsd"] = "cosine"
     """Course of the learning rate after the warm-up: cosine, or warm-up, stable, decay (arXiv 2404.06395)."""
@@ -49,15 +45,6 @@ class LMRecipe:
 
     def __post_init__(self) -> None:
         check_fields(self, "recipe")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-ready."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LMRecipe":
-        """Make the recipe that :meth:`to_dict` wrote down; fields that are left out have their defaults."""
-        return read_fields(cls, values, "recipe")
 
     def rate(self, step: int, num_steps: int) -> float:
         """Learning rate of a step (from 1) as a fraction of the peak."""

@@ -2,7 +2,7 @@
 
 import importlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -51,11 +51,6 @@ def train_jobs(
         yield index, train(trial, corpus, processes, checkpoints=checkpoints / trial.key, on_progress=partial(on_progress, index))
 
 
-def outside_modules(trials: Iterable[LMTrial]) -> list[str]:
-    """The modules from outside archlab that the training runs need."""
-    return sorted({module for trial in trials for module in trial.origin.split()})
-
-
 def train_all(
     trials: Sequence[LMTrial],
     store: StudyStore,
@@ -65,11 +60,7 @@ def train_all(
 ) -> RunSummary:
     """Compute those training runs that the store has no result for by :func:`train_jobs`, the most expensive first.
 
-    Checkpoints are dropped once a result is stored.
-
-    Raises:
-        KeyboardInterrupt: after Ctrl-C; every training run has written a checkpoint, and its claim is given back.
-        ArchlabError: the store can no longer be written.
+    Checkpoints are dropped once a result is stored. After Ctrl-C every training run has written one.
     """
 
     def drop_checkpoints(event: Event) -> None:

@@ -45,10 +45,7 @@ class StudyStore(Ledger[LMTrial, LMResult]):
         return super()._rows(keys, statuses)
 
     def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
-        """Note the training runs of a plan by its file's name, so that fits can name those that are missing.
-
-        A later plan of the same name replaces it; the same plan is noted once.
-        """
+        """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones."""
         descriptions = [trial.to_dict() for trial in trials]
         if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in self.runs()[-1:]):
             self.remember_run({"name": name, "trials": descriptions})

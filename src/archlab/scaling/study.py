@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,15 +76,6 @@ _STEP = 1e-6
 """Step of finite differences in nats: small enough for every fit to be linear in it, large enough for its rounding."""
 
 
-class FiniteDifference(NamedTuple):
-    """The minimum of a budget with the loss of one run a little lower, and a little higher."""
-
-    step: float
-    """Distance of the two losses, in nats; 0 if neither has a minimum."""
-    lower: IsoFlopMinimum
-    higher: IsoFlopMinimum
-
-
 @dataclass(frozen=True)
 class RunTable:
     """The finished training runs of one architecture as columns, and its censored ones."""
@@ -121,8 +112,9 @@ class RunTable:
         return minima
 
     @cached_property
-    def finite_differences(self) -> dict[int, FiniteDifference]:
-        """Change of the minimum with the loss of a run, by row, for every run that a parabola was fitted to."""
+    def finite_differences(self) -> dict[int, tuple[float, IsoFlopMinimum, IsoFlopMinimum]]:
+        """The minimum of a budget with the loss of one run a little lower, and a little higher, behind the distance of the two
+        losses in nats (0 if neither has a minimum): by row, for every run that a parabola was fitted to."""
         differences = {}
         for budget, minimum in self.minima.items():
             fitted = self.fitted(budget)
@@ -134,7 +126,8 @@ class RunTable:
                         sides.append(self._minimum(budget, loss, fitted, window=np.inf))
                     except ArchlabError:  # of two equally good sizes one is an end: there is a minimum on one side only
                         sides.append(minimum)
-                differences[row] = FiniteDifference(_STEP * sum(side is not minimum for side in sides), *sides)
+                lower, higher = sides
+                differences[row] = (_STEP * sum(side is not minimum for side in sides), lower, higher)
         return differences
 
     def fitted(self, budget: float) -> NDArray[np.bool_]:
@@ -160,17 +153,6 @@ class RunTable:
         return RunTable(label=self.label, models=models, censored=self.censored, **columns)
 
 
-class PlanState(NamedTuple):
-    """State of a plan that was trained into the store."""
-
-    name: str
-    """The plan's file."""
-    total: int
-    """Training runs of the plan."""
-    missing: tuple[LMRun, ...]
-    """Training runs that have no result."""
-
-
 @dataclass(frozen=True)
 class Study:
     """Architectures whose losses compare: one corpus, one length, one recipe."""
@@ -178,12 +160,8 @@ class Study:
     tables: Mapping[str, RunTable]
     """By architecture."""
     parameters: Parameters
-    plans: tuple[PlanState, ...] = ()
-
-    @property
-    def models(self) -> Iterator[TrainedModel]:
-        """Every finished training run."""
-        return (model for table in self.tables.values() for model in table.models)
+    plans: Mapping[str, tuple[int, list[LMRun]]] = field(default_factory=dict)
+    """Number of training runs of a plan that was trained into the store, and those without a result, by the plan's file."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each training run, diverged ones included."""
@@ -193,11 +171,7 @@ class Study:
 
 
 def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") -> Study:
-    """Read the study of a store: a file, or an SQLAlchemy URL.
-
-    Raises:
-        ArchlabError: there is no store, it has no trained language model, or its training runs do not compare.
-    """
+    """Read the study of a store, a file or an SQLAlchemy URL; refuses a place without one, and runs that do not compare."""
     with StudyStore(store, create=False) as opened:
         return read_study(opened.records(statuses=SETTLED), parameters, opened.plans())
 
@@ -207,8 +181,7 @@ def read_study(
 ) -> Study:
     """Make a study of the records of a store; of equal training runs the latest counts, wherever it was computed.
 
-    ``plans`` are training runs that were planned, by the plan's name. An ArchlabError says that no training run has a result,
-    or that they are of several studies: naming in what they differ.
+    ``plans`` are training runs that were planned, by the plan's name. Refuses runs whose losses do not compare.
     """
     models: dict[tuple[LMRun, LMRecipe], TrainedModel] = {}
     for record in records:
@@ -218,23 +191,22 @@ def read_study(
             models[trial.run, trial.recipe] = TrainedModel(trial, record.result, record.key, record.provenance)
     if not models:
         raise ArchlabError("the store has no trained language model: `archlab scale run PLAN` trains some")
-    compared = [{name: getattr(run, name) for name in _SAME} | recipe.to_dict() for run, recipe in models]
+    compared = [{name: getattr(run, name) for name in _SAME} | asdict(recipe) for run, recipe in models]
     for name in compared[0]:
         if len(values := {values[name] for values in compared}) > 1:
             shown = " and ".join(sorted(str(value)[:40] for value in values)[:2])
             raise ArchlabError(
                 f"{name}: the store has runs with {shown}, whose losses do not compare: give each study its own --store"
             )
-    states = []
+    states = {}
     for name, trials in (plans or {}).items():
         planned = list(trials)
-        missing = tuple(trial.run for trial in planned if (trial.run, trial.recipe) not in models)
-        states.append(PlanState(name, len(planned), missing))
+        states[name] = len(planned), [trial.run for trial in planned if (trial.run, trial.recipe) not in models]
     by_label: dict[str, list[TrainedModel]] = {}
     for model in models.values():
         by_label.setdefault(model.run.label, []).append(model)
     tables = {label: _table(label, some, parameters) for label, some in by_label.items()}
-    return Study(tables, parameters, tuple(states))
+    return Study(tables, parameters, states)
 
 
 def _table(label: str, models: list[TrainedModel], parameters: Parameters) -> RunTable:

@@ -66,7 +66,7 @@ class StudyFit:
         return [
             *(
                 f"{len(missing)} of {total} training runs of {name} are missing: `archlab scale run {name}` trains them"
-                for name, total, missing in self.study.plans
+                for name, (total, missing) in self.study.plans.items()
                 if missing
             ),
             *self.without_laws.values(),
@@ -130,10 +130,7 @@ class StudyFit:
 
 
 def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> StudyFit:
-    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture.
-
-    An ArchlabError says that no architecture has two finished sizes.
-    """
+    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture."""
     laws, without_laws = fit_architectures(study, resampling, on_method)
     tables = [one.runs for one in laws]
     return StudyFit(
@@ -153,11 +150,7 @@ def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], obje
 def fit_architectures(
     study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None
 ) -> tuple[tuple[Laws, ...], dict[str, str]]:
-    """Fit the laws of every architecture.
-
-    Returns:
-        The laws, and the reasons of the architectures that have none; an ArchlabError says that none has two finished sizes.
-    """
+    """The laws of every architecture, and the reasons of those that have none; refuses a study without two finished sizes."""
     laws, without_laws = [], {}
     for label, table in study.tables.items():
         try:
@@ -173,9 +166,9 @@ def notes(laws: Laws) -> list[str]:
     """List the limits of an architecture's laws, one line each."""
     label = laws.runs.label
     lines = [f"{label}: {method}: {reason}" for method, reason in laws.refused.items()]
-    if laws.isoflop is not None:
-        lines += [f"{label}: {reason}" for reason in laws.isoflop.refused.values()]
-        lines += [f"{label}: {warning}" for minimum in laws.isoflop.minima for warning in minimum.warnings]
+    for fit in (law.fit for law in laws.by_method.values() if isinstance(law.fit, IsoFlopFit)):
+        lines += [f"{label}: {reason}" for reason in fit.refused.values()]
+        lines += [f"{label}: {warning}" for minimum in fit.minima for warning in minimum.warnings]
     if censored := laws.runs.censored:
         runs = ", ".join(f"width {model.run.dim} at {model.run.budget:.3g}" for model in censored)
         number = f"{len(censored)} training run{'s' * (len(censored) > 1)}"

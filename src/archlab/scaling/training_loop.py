@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +22,10 @@ from archlab.scaling.checkpoints import Checkpoints
 from archlab.scaling.objective import make_lm_optimizer, make_objective
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import CurvePoint, Interrupted, LMProgress, LMResult
+from archlab.scaling.trial import LMTrial
 from archlab.training.context import computing
 from archlab.training.optimiser import set_learning_rate, update
 from archlab.training.steps import REPORT_SECONDS, diverged_step, evenly_spaced
-
-if TYPE_CHECKING:
-    from archlab.scaling.trial import LMTrial
 
 CHECKPOINT_SECONDS = 60.0
 CURVE_POINTS = 50
@@ -37,7 +35,7 @@ _READ_EVERY = {"cpu": 1, "cuda": 10}  # steps; reading a loss waits for the devi
 
 
 def train(
-    trial: "LMTrial",
+    trial: LMTrial,
     corpus: Corpus,
     processes: Processes | None = None,
     *,
@@ -49,13 +47,8 @@ def train(
 
     Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
     numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
-
     With a folder of its own for ``checkpoints`` the trial is kept there from time to time and taken up again. ``on_progress``
-    is called about once a second, in the first process.
-
-    Raises:
-        ArchlabError: the recipe's kernels cannot run here.
-        Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written if there is a folder for it.
+    is called about once a second, in the first process. SIGTERM or Ctrl-C raises Interrupted, behind a last checkpoint.
     """
     recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
@@ -93,7 +86,7 @@ class _Log:
 class _Training:
     def __init__(
         self,
-        trial: "LMTrial",
+        trial: LMTrial,
         corpus: Corpus,
         processes: Processes,
         checkpoints: Checkpoints | None,

@@ -129,10 +129,7 @@ class Plan:
     """Version and ladder, for readers of the file."""
 
     def try_layers(self, device: Literal["cpu", "cuda"] = "cpu") -> None:
-        """Try the layers from outside archlab on small inputs, at the smallest width of each architecture.
-
-        An ArchlabError says that a layer fails, or contradicts its declaration.
-        """
+        """Try the layers from outside archlab on small inputs, at the smallest width of each architecture."""
         from archlab.layers.external.check import check_third_party
 
         least: dict[str, LMRun] = {}
@@ -186,11 +183,7 @@ class Plan:
         return f"{_HEAD}{write_yaml({'provenance': dict(self.provenance), 'all': shared})}runs:\n{lines}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all.
-
-        Raises:
-            ArchlabError: the folder does not exist or cannot be written, or another plan is there: it may have been edited.
-        """
+        """Write the file, whole or not at all; refuses a place where another plan is, which may have been edited."""
         place = Path(path)
         text = self.to_yaml()
         try:
@@ -202,11 +195,7 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Plan":
-        """Read a file and check it.
-
-        Raises:
-            ArchlabError: it is missing, no plan, or contradicts itself: one line that names the run and the field.
-        """
+        """Read a file and check it; refuses one that contradicts itself, naming the run and the field."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:

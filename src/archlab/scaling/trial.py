@@ -1,18 +1,17 @@
 """The training run of a language model with its recipe and device, as a value with a key."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
+from archlab.fields import read_fields
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.training_plan import LMRun
-from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, library_versions
+from archlab.store.fingerprint import MODELS, Numerics, code_fingerprint, job_key
 
 NUMERICS = MODELS | Numerics(
     roots=("archlab.corpora.corpus", "archlab.scaling.recipe:LMRecipe.rate", "archlab.scaling.training_loop:train"),
@@ -44,21 +43,15 @@ class LMTrial:
 
     @cached_property
     def key(self) -> str:
-        """Hash (32 hexadecimal digits) of everything that can change the result, and of nothing else, as that of
-        :class:`archlab.mad.trial.Trial`: what the run is called and what group it belongs to does not count.
+        """The :func:`job_key` of the run, its recipe and device: what it is called and what group it belongs to does not count.
 
         How many processes share the model is not in it: it changes the loss by rounding only.
         """
         assert self.run.corpus_hash is not None, "the corpus is prepared before anything is trained on it"
         layers = self.run.architecture.layers
-        identity = self.run.identity() | {
-            "recipe": self.recipe.to_dict(),
-            "device": self.device,
-            **library_versions(self.recipe.kernels),
-            **chosen_kernels(),
-            "code": code_fingerprint(*sorted({module for layer in layers for module in layer.modules()}), numerics=NUMERICS),
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        code = code_fingerprint(*sorted({module for layer in layers for module in layer.modules()}), numerics=NUMERICS)
+        identity = self.run.identity() | {"recipe": asdict(self.recipe), "device": self.device}
+        return job_key(identity, self.recipe.kernels, code)
 
     def on(self, corpus: Corpus) -> "LMTrial":
         """Return the training run with hash and epochs of the prepared corpus.
@@ -98,7 +91,7 @@ class LMTrial:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is the inverse."""
-        return {"run": asdict(self.run), "recipe": self.recipe.to_dict(), "device": self.device}
+        return {"run": asdict(self.run), "recipe": asdict(self.recipe), "device": self.device}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
@@ -107,4 +100,4 @@ class LMTrial:
             run = LMRun(**values["run"])
         except TypeError as error:
             raise ArchlabError(f"a run of another archlab: {error}") from None
-        return cls(run, LMRecipe.from_dict(values["recipe"]), values["device"])
+        return cls(run, read_fields(LMRecipe, values["recipe"], "recipe"), values["device"])

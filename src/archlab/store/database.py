@@ -36,8 +36,9 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
     where = shown(location)
     if path is not None:
         _check_file(path, create=create, filled_by=filled_by)
-        if not create and _is_put_away(path):
-            # SQLite would write files of its own beside it.
+        writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+        if not create and not writable and not path.with_name(f"{path.name}-wal").exists():
+            # Nobody can write to it, so it seems; SQLite would write files of its own beside it.
             url = URL.create("sqlite", database=path.absolute().as_uri(), query={"immutable": "1", "uri": "true"})
     try:
         engine = create_engine(url, json_serializer=dump_json, json_deserializer=load_json, pool_pre_ping=path is None)
@@ -131,12 +132,6 @@ def _look_inside(path: Path) -> tuple[str, set[str]]:
     if state != "ok" and alone and log.exists():  # a run has opened it meanwhile
         return _look_inside(path)
     return state, tables
-
-
-def _is_put_away(path: Path) -> bool:
-    """Whether neither this process nor, so it seems, another one can write to it."""
-    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    return not writable and not path.with_name(f"{path.name}-wal").exists()
 
 
 def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:

@@ -7,6 +7,7 @@ counts by module.
 
 import ast
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from archlab.store.source import EFFECTS, Source, existing_file, file_of, imports
 from archlab.store.syntax import CanonicalText
@@ -54,6 +55,13 @@ def chosen_kernels() -> dict[str, str]:
     """The variables of the environment that choose kernels or their precision, as far as they are set; usually none."""
     found = {name: os.environ.get(name, "") for name in _DEFAULT_KERNELS}
     return {name: value for name, value in found.items() if value and value.upper() != _DEFAULT_KERNELS[name]}
+
+
+def job_key(identity: dict[str, Any], kernels: Literal["torch", "fla"], code: str) -> str:
+    """Hash (32 hexadecimal digits) of everything that can change a job's result, and of nothing else: its identity
+    (JSON-ready), the :func:`library_versions`, the :func:`chosen_kernels` if there are any, and its code's fingerprint."""
+    whole = identity | library_versions(kernels) | chosen_kernels() | {"code": code}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -111,12 +119,9 @@ def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:
     Every definition of archlab counts that they reach by name, without formatting, comments, docstrings, type
     annotations and the messages of exceptions. A module from outside counts whole but for formatting, comments and
     docstrings, and so do the modules that it imports from its own package, and from beside it unless many packages are
-    installed there. Torch counts by its version, which is in the key.
+    installed there. Torch counts by its version, which is in the key. The hash is the same under every version of Python.
 
-    The hash is the same under every version of Python.
-
-    Raises:
-        ArchlabError: a given module has no file to read.
+    Refuses a module without a file.
     """
     found = definitions(*modules, numerics=numerics)
     return hashlib.sha256("".join(found[place] for place in sorted(found)).encode()).hexdigest()[:16]
@@ -162,7 +167,7 @@ def _resolve(path: str, numerics: Numerics) -> tuple[str, list[str]]:
     if path.partition(".")[0] != "archlab":
         return path, []
     module, name = _split(path)
-    if name and (numerics.covers(module) or _is_package(module)):
+    if name and (numerics.covers(module) or existing_file(module).stem == "__init__"):
         source = _source(module)
         if name in source.bound:
             return f"{module}:{name}", [f"{module}:{name}"] if numerics.covers(module) else []
@@ -183,17 +188,14 @@ def _outside(module: str) -> tuple[str, list[str]]:
     paths = dict.fromkeys(path for _, path in imports(tree, package))
     paths |= dict.fromkeys(alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names)
     followed = []
+    own = module.partition(".")[0]
     for imported in paths:
-        if imported.partition(".")[0] == "archlab":
+        root = imported.partition(".")[0]
+        if root == "archlab":
             followed.append(imported)
-        elif _is_followed(imported, module):
+        elif root == own or (_folder(own) is not None and _folder(root) == _folder(own)):
             followed += [each for each in (imported.rpartition(".")[0], imported) if each and file_of(each)]
     return hashlib.sha256(CanonicalText(bare=False).of(tree).encode()).hexdigest(), followed
-
-
-def _is_followed(name: str, module: str) -> bool:
-    root, own = name.partition(".")[0], module.partition(".")[0]
-    return root == own or (_folder(own) is not None and _folder(root) == _folder(own))
 
 
 @cache
@@ -212,10 +214,6 @@ def _split(path: str) -> tuple[str, str]:
     parts = path.split(".")
     length = next(length for length in range(len(parts), 0, -1) if file_of(".".join(parts[:length])))
     return ".".join(parts[:length]), ".".join(parts[length : length + 1])
-
-
-def _is_package(module: str) -> bool:
-    return existing_file(module).stem == "__init__"
 
 
 @cache

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, insert, or_, select, true, update
@@ -89,8 +88,8 @@ class Ledger(ABC, Generic[J, R]):
     def __init__(self, location: str | os.PathLike[str], *, create: bool = True, owner: Owner | None = None) -> None:
         """Open the store at a file, or at a URL such as ``postgresql+psycopg://user@host/database``.
 
-        One that does not exist is made if ``create`` says so; commands that only read pass False. Refuses a place where no store
-        is and none may or can be made; something else that is there is left untouched. By default this process claims.
+        One that does not exist is made if ``create`` says so. Refuses a place where no store is and none may or can be made. By
+        default this process claims.
         """
         self._engine, self.where = open_database(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
@@ -127,7 +126,7 @@ class Ledger(ABC, Generic[J, R]):
         return found
 
     def _record(self, row: AnyRow) -> Record[J, R]:
-        """The one door through which stored values are read: whatever a damaged row holds, the error is one line."""
+        # The one door through which stored values are read: whatever a damaged row holds, the error is one line.
         try:
             return Record(
                 key=row.key,
@@ -174,7 +173,7 @@ class Ledger(ABC, Generic[J, R]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -223,13 +222,9 @@ class Ledger(ABC, Generic[J, R]):
             connection.execute(change.values({self.description: job.to_dict()}))
 
     def rekey(self, keys: Mapping[str, str]) -> list[str]:
-        """Give results other keys, all in one transaction; see :func:`archlab.store.rekey.rekey`.
+        """Give results other keys, new by old ones, all in one transaction; of two that want the same one the first gets it.
 
-        Args:
-            keys: new keys by old ones. Where two want the same one, the first gets it.
-
-        Returns:
-            The old keys of those that got their new one: nothing settled had it, no running job, and no equal result.
+        Returns the old keys of those that got their new one: nothing settled had it, no running job, and no equal result.
         """
         moved = []
         with self._write() as connection:
@@ -275,10 +270,11 @@ class Ledger(ABC, Generic[J, R]):
         with self._read() as connection:
             if keys is None:
                 return list(connection.execute(query))
-            position = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-            chunks = _chunks(list(position))
-            rows = [row for chunk in chunks for row in connection.execute(query.where(self.table.c.key.in_(chunk)))]
-        return sorted(rows, key=lambda row: position[row.key])
+            wanted = list(dict.fromkeys(keys))
+            rows = {
+                row.key: row for some in _chunks(wanted) for row in connection.execute(query.where(self.table.c.key.in_(some)))
+            }
+        return [rows[key] for key in wanted if key in rows]
 
     def _states(self, keys: list[str]) -> tuple[dict[str, AnyRow], set[str]]:
         """Status and owner of each known key, and which of the owners are dead."""

@@ -4,7 +4,7 @@ import platform
 import socket
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "torch": version("torch"),
         "numpy": version("numpy"),
         "archlab": version("archlab"),
-        "fla": _fla_version(),
+        "fla": next((found.version for found in distributions(name="fla-core")), None),
         "kernels": chosen_kernels(),
         "commit": _commit(),
     }
@@ -43,13 +43,6 @@ def provenance(device: str, started: datetime) -> dict[str, Any]:
         "finished": finished.isoformat(timespec="milliseconds"),
         "wall_seconds": round((finished - started).total_seconds(), 3),
     }
-
-
-def _fla_version() -> str | None:
-    try:
-        return version("fla-core")
-    except PackageNotFoundError:
-        return None
 
 
 def _commit(package: Path = Path(__file__).parents[1]) -> str | None:

@@ -1,7 +1,6 @@
 """Carries the results of a store over a change of the code that changes no number."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from archlab.errors import ArchlabError
@@ -9,32 +8,15 @@ from archlab.store.ledger import J, Ledger
 from archlab.store.record import RACED, SETTLED
 
 
-@dataclass(frozen=True)
-class Rekeyed:
-    """Results of a store by what became of their keys."""
-
-    moved: int
-    """Have the key of the present code now."""
-    current: int
-    """Had it already."""
-    kept: int
-    """Have an old key still: another result of the same job has the present one."""
-    left: int
-    """Have an old key still: the present code cannot read or compute their job."""
-
-
-def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> Rekeyed:
-    """Give results the keys that the present code has for their jobs, all or none.
+def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> dict[str, int]:
+    """Give results the keys that the present code has for their jobs, all or none; those of running jobs are not touched.
 
     If a job has several results, the latest gets the key; one that was computed to the end goes before one that was dropped.
-    Results that have the key already, and jobs that are running, are not touched.
+    ``present_key`` gives None, or raises an ArchlabError, if the present code cannot compute a job.
 
-    Args:
-        ledger: the table.
-        present_key: the present key of a job; None, or an ArchlabError, if the present code cannot compute the job.
-
-    Raises:
-        ArchlabError: the store cannot be read or written.
+    Returns:
+        Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
+        same job; and that are ``left`` because the present code cannot read or compute their job.
     """
     unreadable: list[str] = []
     records = [record for record in ledger.records(unreadable=unreadable) if record.status in RACED][::-1]
@@ -49,4 +31,4 @@ def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> Rek
     old = {key: new for key, new in wanted.items() if key != new}
     moved = len(ledger.rekey(old))
     left = len(records) - len(wanted) + len(unreadable)
-    return Rekeyed(moved, len(wanted) - len(old), len(old) - moved, left)
+    return {"moved": moved, "current": len(wanted) - len(old), "kept": len(old) - moved, "left": left}

@@ -49,15 +49,8 @@ class Source:
 
     @cache  # noqa: B019 - sources are kept as long as the process lives
     def definition(self, name: str, idle_members: tuple[str, ...] = ()) -> tuple[str, list[tuple[str, str]]]:
-        """The canonical text of a definition, and the names that it uses with the dotted paths that they stand for.
-
-        Args:
-            name: the definition's, or :data:`EFFECTS`.
-            idle_members: left out of registered classes.
-
-        Raises:
-            ArchlabError: there is no such definition.
-        """
+        """The canonical text of a definition or of :data:`EFFECTS`, and the names that it uses with the dotted paths that they
+        stand for. Idle members are left out of registered classes; refuses a name that is not defined."""
         nodes = self.effects if name == EFFECTS else self._statements(name)
         canonical = CanonicalText(bare=True, idle_members=idle_members)
         text = "\n".join(map(canonical.of, nodes))
@@ -127,11 +120,7 @@ def imports(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:
 
 
 def existing_file(module: str) -> Path:
-    """File of a module.
-
-    Raises:
-        ArchlabError: it has none.
-    """
+    """File of a module; refuses one without."""
     path = file_of(module)
     if path is None:
         raise ArchlabError(f"module {module} has no file, so a change of its code would go unnoticed: move the code to a file")

@@ -12,10 +12,9 @@ from archlab.store.schema import language_models, runs, trials
 
 
 def merge(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, int]:
-    """Copy the results and the runs of a store into another one, which is made if it does not exist; refuses what is no store.
+    """Copy the results and the runs of a store into another one, which is made if it does not exist; how many rows, by table.
 
-    A result that the target has already stays as it is; a run that it has already is not noted twice. Returns how many rows
-    were copied, by table: ``trials``, ``language_models`` and ``runs``.
+    A result that the target has already stays as it is; a run that it has already is not noted twice.
     """
     with ExitStack() as stack:
         origin, where = open_database(source, create=False, filled_by="archlab run SPEC")

@@ -1,6 +1,7 @@
 """Compares architectures at equal compute: the difference of their losses, and the compute that it is worth."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,15 +39,12 @@ def compare_with_best(tables: Sequence[RunTable], resampling: Resampling) -> lis
 
     The first architecture of each comparison is the best, the second ones come by rising loss; none if no budget has two minima.
     """
-    by_budget: dict[float, list[RunTable]] = {}
-    for table in tables:
-        for budget in table.minima:
-            by_budget.setdefault(budget, []).append(table)
-    shared = [budget for budget, some in by_budget.items() if len(some) > 1]
+    minima = Counter(budget for table in tables for budget in table.minima)
+    shared = [budget for budget, number in minima.items() if number > 1]
     if not shared:
         return []
     budget = max(shared)
-    best, *others = sorted(by_budget[budget], key=lambda table: table.minima[budget].loss)
+    best, *others = sorted((table for table in tables if budget in table.minima), key=lambda table: table.minima[budget].loss)
     return [_compare_at(budget, best, other, resampling) for other in others]
 
 

@@ -25,8 +25,6 @@ def estimate(statistic: Statistic, tables: Sequence[RunTable], resampling: Resam
     Errors are taken to have the same size at every budget of an architecture, and the same correlation between runs of two
     architectures with equal budget, size index and seed. The quantile is of Student's distribution, with as many degrees of
     freedom as the least certain of the architectures has runs beyond three for each parabola.
-
-    The statistic gets one mapping of minima for each table, in their order; an ArchlabError of its own is passed on.
     """
     minima = [table.minima for table in tables]
     value = statistic(minima)
@@ -48,7 +46,10 @@ def _variance(tables: Sequence[RunTable], errors: list[Floats], slopes: list[Flo
         variance += scale[-1] ** 2 * float(slope @ slope)
     for one, other in combinations(range(len(tables)), 2):
         rows, other_rows = _paired(tables[one], tables[other])
-        covariance = scale[one] * scale[other] * _correlation(errors[one][rows], errors[other][other_rows])
+        pairs = np.stack([errors[one][rows], errors[other][other_rows]])
+        ours, theirs = pairs[:, np.isfinite(pairs).all(axis=0)]
+        size = np.sqrt((ours**2).sum() * (theirs**2).sum())
+        covariance = scale[one] * scale[other] * (float((ours * theirs).sum() / size) if size > 0 else 0.0)
         variance += 2 * covariance * float(slopes[one][rows] @ slopes[other][other_rows])
     return max(variance, 0.0)
 
@@ -60,10 +61,10 @@ def _slopes(statistic: Statistic, minima: list[Minima], table: RunTable, index: 
         return statistic([*minima[:index], {**minima[index], budget: minimum}, *minima[index + 1 :]])
 
     slopes = np.zeros(len(table.loss))
-    for row, difference in table.finite_differences.items():
+    for row, (step, lower, higher) in table.finite_differences.items():
         budget = float(table.budget[row])
-        if difference.step:
-            slopes[row] = (at(budget, difference.higher) - at(budget, difference.lower)) / difference.step
+        if step:
+            slopes[row] = (at(budget, higher) - at(budget, lower)) / step
     return slopes
 
 
@@ -86,9 +87,3 @@ def _paired(first: RunTable, second: RunTable) -> tuple[list[int], list[int]]:
     ours, theirs = rows(first), rows(second)
     both = [key for key in ours if key in theirs]
     return [ours[key] for key in both], [theirs[key] for key in both]
-
-
-def _correlation(first: Floats, second: Floats) -> float:
-    known = np.isfinite(first) & np.isfinite(second)
-    size = np.sqrt((first[known] ** 2).sum() * (second[known] ** 2).sum())
-    return float((first[known] * second[known]).sum() / size) if size > 0 else 0.0

@@ -12,23 +12,7 @@ from archlab.scaling.fits.resampling import Interval, Resampling, bootstrap, jac
 from archlab.scaling.fits.state import StateFit, fit_state
 
 __all__ = [
-    "EnvelopeFit",
-    "Frontier",
-    "Interval",
-    "IsoFlopFit",
-    "IsoFlopMinimum",
-    "OverTrainingFit",
-    "ParametricFit",
-    "PowerLaw",
-    "Resampling",
-    "StateFit",
-    "bootstrap",
-    "fit_envelope",
-    "fit_isoflop",
-    "fit_over_training",
-    "fit_parametric",
-    "fit_power_law",
-    "fit_state",
-    "isoflop_minimum",
-    "jackknife",
-]
+    "EnvelopeFit", "Frontier", "Interval", "IsoFlopFit", "IsoFlopMinimum", "OverTrainingFit", "ParametricFit", "PowerLaw",
+    "Resampling", "StateFit", "bootstrap", "fit_envelope", "fit_isoflop", "fit_over_training", "fit_parametric",
+    "fit_power_law", "fit_state", "isoflop_minimum", "jackknife",
+]  # fmt: skip

@@ -26,11 +26,7 @@ def array(name: str, values: ArrayLike, dtype: type[np.float64] | None = None) -
 
 
 def positive_columns(**columns: ArrayLike) -> list[Floats]:
-    """Return the columns as float64 vectors, in the given order.
-
-    An ArchlabError names the column that is not a vector, differs in length from the first, or holds a value that is not a
-    positive number within :data:`RANGE`, with its index.
-    """
+    """Return the columns as float64 vectors of one length; refuses a value that is not a positive number within :data:`RANGE`."""
     checked: list[Floats] = []
     for name, values in columns.items():
         column: Floats = array(name, values, np.float64)
@@ -50,10 +46,7 @@ def positive_columns(**columns: ArrayLike) -> list[Floats]:
 
 
 def whole_columns(*columns: ArrayLike) -> list[NDArray[Any]]:
-    """Return columns of any type, a value or a row of values for each run.
-
-    An ArchlabError says that there are none, that one is a scalar or differs in length from the first, or lacks a value.
-    """
+    """Return columns of any type, a value or a row of values for each run; refuses other lengths, and missing values."""
     arrays = [array(f"columns[{index}]", values) for index, values in enumerate(columns)]
     if not arrays:
         raise ArchlabError("columns: none are given: give at least one, with a value for each run")
@@ -68,10 +61,7 @@ def whole_columns(*columns: ArrayLike) -> list[NDArray[Any]]:
 
 
 def numbered(name: str, labels: Any, points: int, column: str = "C") -> NDArray[np.intp]:
-    """Number the labels of points from 0 on. A dictionary tells labels apart that NumPy would turn into equal text.
-
-    An ArchlabError names the argument whose labels are no sequence, more or fewer than the ``points`` of ``column``, or missing.
-    """
+    """Number the labels of points from 0 on. A dictionary tells labels apart that NumPy would turn into equal text."""
     try:
         number, given = len(labels), list(labels)
         numbers = {label: number for number, label in enumerate(dict.fromkeys(given))}

@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linprog, minimize, nnls
+from scipy.optimize import minimize, nnls
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import RANGE, Floats, check_differ, check_enough, positive_columns
 from archlab.scaling.fits.power_law import Frontier, PowerLaw
 
-Method = Literal["huber", "variable-projection", "asymmetric"]
+Method = Literal["huber", "variable-projection"]
 HUBER_DELTA = 1e-3
-OVER_PREDICTION_WEIGHT = 10.0
 CHINCHILLA_COST = PowerLaw(6.0, 1.0)
 """Training FLOPs a token over parameters, by ``C = 6 N D``."""
 POLISHED_STARTS = 12
@@ -84,9 +82,7 @@ def fit_parametric(
         loss: final loss of each run, positive.
         method: ``huber`` minimises the sum of Huber losses (delta 1e-3) of the log loss by L-BFGS with the analytic
             gradient from a grid of starts, as approach 3 does. ``variable-projection`` minimises squared errors of the
-            loss: for every ``(alpha, beta)`` the rest is a non-negative least-squares problem. ``asymmetric`` minimises
-            absolute errors of the loss with predictions that are too high weighted ten times: for every ``(alpha,
-            beta)`` a linear programme.
+            loss: for every ``(alpha, beta)`` the rest is a non-negative least-squares problem.
         start: begin at this fit instead of at a grid, as for the resamples of a bootstrap. Its factors must be finite and not
             negative, its exponents positive.
 
@@ -106,9 +102,7 @@ def fit_parametric(
         value = getattr(start, name)
         if not (RANGE[0] <= value <= RANGE[1] if name in ("alpha", "beta") else 0 <= value < np.inf):
             raise ArchlabError(f"start.{name}={value}: a law that falls has finite positive numbers: begin at another fit")
-    if method == "huber":
-        return _huber(size, tokens, observed, start)
-    return _projected(size, tokens, observed, *_PROJECTIONS[method], start)
+    return (_huber if method == "huber" else _projected)(size, tokens, observed, start)
 
 
 def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | None) -> ParametricFit:
@@ -156,14 +150,8 @@ def _huber_objective(p: Floats, log_n: Floats, log_d: Floats, log_loss: Floats) 
     return value, gradient
 
 
-Inner = Callable[[Floats, Floats], tuple[float, Floats]]
-"""Given columns and losses: the least objective, and the three non-negative coefficients that reach it."""
-
-
-def _projected(
-    size: Floats, tokens: Floats, loss: Floats, inner: Inner, degree: int, start: ParametricFit | None
-) -> ParametricFit:
-    """Minimise over the exponents alone; the coefficients follow from them. The objective goes by that power of the loss."""
+def _projected(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | None) -> ParametricFit:
+    """Minimise over the exponents alone; the coefficients follow from them."""
     # Relative to the geometric means, so that the columns and losses are of one magnitude, whatever their units.
     mid_n, mid_d, unit = (np.exp(np.log(column).mean()) for column in (size, tokens, loss))
     scaled = loss / unit
@@ -174,7 +162,10 @@ def _projected(
             return np.inf, np.zeros(3)
         with np.errstate(over="ignore"):
             columns = np.stack([np.ones_like(size), (size / mid_n) ** -alpha, (tokens / mid_d) ** -beta], axis=1)
-        return inner(columns, scaled) if np.isfinite(columns).all() else (np.inf, np.zeros(3))
+        if not np.isfinite(columns).all():
+            return np.inf, np.zeros(3)
+        coefficients, norm = nnls(columns, scaled)
+        return float(norm**2), coefficients
 
     if start is None:
         grid = [np.array(point) for point in product([0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3], repeat=2)]
@@ -195,21 +186,4 @@ def _projected(
     alpha, beta = map(float, best.x)
     with np.errstate(over="ignore", invalid="ignore"):
         E, A, B = float(unit * e), float(unit * a * mid_n**alpha), float(unit * b * mid_d**beta)  # noqa: N806 - the law's symbols
-    return ParametricFit(E, A, B, alpha, beta, float(value * unit**degree))
-
-
-def _least_squares(columns: Floats, loss: Floats) -> tuple[float, Floats]:
-    coefficients, norm = nnls(columns, loss)
-    return float(norm**2), coefficients
-
-
-def _asymmetric(columns: Floats, loss: Floats) -> tuple[float, Floats]:
-    n = len(loss)
-    weights = np.concatenate([np.zeros(3), np.ones(n), np.full(n, OVER_PREDICTION_WEIGHT)])
-    # loss - prediction = under - over, with both of them not negative
-    solution = linprog(weights, A_eq=np.hstack([columns, np.eye(n), -np.eye(n)]), b_eq=loss, method="highs")
-    return (float(solution.fun), solution.x[:3]) if solution.success else (np.inf, np.zeros(3))
-
-
-_PROJECTIONS: dict[Method, tuple[Inner, int]] = {"variable-projection": (_least_squares, 2), "asymmetric": (_asymmetric, 1)}
-"""Problem that is solved for given exponents, and the power of the loss that its objective is proportional to."""
+    return ParametricFit(E, A, B, alpha, beta, float(value * unit**2))

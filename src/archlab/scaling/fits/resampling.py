@@ -101,10 +101,7 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
 
 
 def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int, ...] | None = None) -> Floats:
-    """Compute the statistic and check its shape, if one is given.
-
-    An ArchlabError says that it refuses the columns, or returns anything but finite numbers of that shape.
-    """
+    """Compute the statistic; refuses anything but finite numbers of the shape, if one is given."""
     numbers: Floats = array("statistic", statistic(*columns), np.float64)
     if shape is not None and numbers.shape != shape:
         raise ArchlabError(f"the statistic gives numbers of shape {numbers.shape} and {shape}: always give as many")

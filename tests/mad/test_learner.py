@@ -3,15 +3,15 @@
 import torch
 from tests.mad.trials import COPYING, RECALL
 
-from archlab.mad import data
-from archlab.mad.data import Examples, split_tensors
+from archlab.mad import learner
+from archlab.mad.learner import Examples, split_tensors
 from archlab.tasks import IGNORE, sample
 
 
 def test_tensors_are_what_the_task_draws_and_are_drawn_once(monkeypatch):
     split_tensors.cache_clear()
     draws = []
-    monkeypatch.setattr(data, "sample", lambda *what: draws.append(what) or sample(*what))
+    monkeypatch.setattr(learner, "sample", lambda *what: draws.append(what) or sample(*what))
     for _ in range(2):
         for split in ("train", "validation", "test"):
             found = split_tensors(COPYING, split, 8, 3, "cpu")
