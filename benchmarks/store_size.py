@@ -2,9 +2,9 @@
 
     python benchmarks/store_size.py --trials 1000 10000 100000
 
-Fills stores with made-up results of the `paper` protocol (66 settings, 6 grid points, 5 seeds, as many architectures as the number of
-trials takes), then runs `archlab scores`, `report`, `runs`, a run with nothing to do and dry runs as processes of their own, and reads their
-CPU seconds and peak memory. The second table is `archlab run --protocol paper --dry-run` for 1, 10 and 100 architectures.
+Fills stores with made-up results of the `paper` protocol (66 settings, 6 grid points, 5 seeds, as many architectures as the number
+of trials takes), then runs `archlab scores`, `report`, `runs` and a run with nothing to do as processes of their own, and reads
+their CPU seconds and peak memory; at the end `archlab run --protocol paper --dry-run` for 1, 10 and 100 architectures.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,9 @@ def made_up(trial: Trial, rng: np.random.Generator) -> TrialResult:
     curve = [CurvePoint(step, 1.0 - rate, Metrics(rate * (i + 1) / 20, rate, 1.0 - rate)) for i, step in enumerate(steps)]
     at_end = Metrics(rate, rate, 1.0 - rate)
     return TrialResult(
-        status="finished", steps=trial.num_steps, solved_step=None, selected_step=steps[-1], selected=at_end, test=at_end, test_last=at_end,
-        curve=tuple(curve), numerators=rng.binomial(8, rate, UNITS).astype(np.float32), denominators=np.full(UNITS, 8, np.float32),
+        status="finished", steps=trial.num_steps, solved_step=None, selected_step=steps[-1], selected=at_end, test=at_end,
+        test_last=at_end, curve=tuple(curve), numerators=rng.binomial(8, rate, UNITS).astype(np.float32),
+        denominators=np.full(UNITS, 8, np.float32),
         examples_per_second=1000.0, wall_seconds=60.0, cpu_seconds=59.0,
     )  # fmt: skip
 
@@ -73,8 +75,6 @@ def fill(path: Path, plan: Plan) -> int:
 
 def measured(*arguments: str) -> tuple[float, float, float]:
     """CPU seconds, wall seconds and peak memory in MiB of a command."""
-    import time
-
     began = time.monotonic()
     process = subprocess.Popen([*ARCHLAB, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

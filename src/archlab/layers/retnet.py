@@ -34,6 +34,9 @@ class RetNetConfig(LayerConfig):
     def num_params(self, dim: int, length: int) -> int:
         return (2 + 3 * self.expand_v) * dim * dim
 
+    def state_size(self, dim: int, length: int) -> int:
+        return self.expand_v * dim * dim // self.heads
+
     def flops(self, dim: int, length: int) -> int:
         head = dim // self.heads, self.expand_v * dim // self.heads, length
         mixing = self.heads * scalar_decayed_linear_attention_flops(*head, chunk_size(*head))
