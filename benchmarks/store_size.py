@@ -2,8 +2,8 @@
 
     python benchmarks/store_size.py --trials 1000 10000 100000
 
-Fills stores with made-up results of the `paper` protocol (66 settings, 6 grid points, 5 seeds, as many architectures as the number
-of trials takes), then runs `archlab scores`, `report`, `runs` and a run with nothing to do as processes of their own, and reads
+Fills stores with made-up results of the `paper` protocol (66 settings, 6 grid points, 5 seeds, as many architectures as the
+number takes), then runs `archlab scores`, `report`, `runs` and a run with nothing to do as processes of their own, and reads
 their CPU seconds and peak memory; at the end `archlab run --protocol paper --dry-run` for 1, 10 and 100 architectures.
 """
 
