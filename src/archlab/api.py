@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from archlab.mad.store import TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
-from archlab.scaling.store import StudyStore
+from archlab.scaling.store import StudyStore, read_plan
 from archlab.scaling.trial import LMTrial
 from archlab.store.database import NoStoreError
 from archlab.store.ledger import Ledger
@@ -47,7 +47,7 @@ class StoreCheck:
     tables: tuple[dict[str, Any], ...]
     """For trials and for training runs: how many there are, by status, and of the present version of the code."""
     unreadable: tuple[str, ...]
-    """One line for every row that cannot be read."""
+    """One line for every row, and every run, that cannot be read."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -65,7 +65,8 @@ class StoreCheck:
 
 Specs = str | Architecture | Sequence[str | Architecture]
 Location = str | os.PathLike[str]
-LEDGERS: tuple[type[Ledger[Any, Any]], ...] = (TrialStore, StudyStore)
+LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {TrialStore: Plan.from_dict, StudyStore: read_plan}
+"""The tables of results, each with what reads the plans of its runs."""
 
 
 def run(
@@ -213,15 +214,15 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
     """
     rows: list[dict[str, Any]] = []
     unreadable: list[str] = []
-    for ledger in LEDGERS:
+    for ledger, read in LEDGERS.items():
         with ledger(store, create=False) as opened:
             records = opened.records(unreadable=unreadable)
             statuses = Counter(record.status for record in records)
             present = sum(record.result is not None and record.key == record.job.key for record in records)
             counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
             what = {"what": ledger.table.name.replace("_", " "), "all": len(records)}
-            rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs())})
-    return StoreCheck(tuple(rows), tuple(unreadable))
+            rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs(read, unreadable=unreadable))})
+    return StoreCheck(tuple(rows), tuple(dict.fromkeys(unreadable)))
 
 
 def rekey_store(store: Location = "archlab.db") -> dict[str, int]:

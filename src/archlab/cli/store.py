@@ -94,14 +94,13 @@ def export(
     """Write the trials of a store as a table, one row a trial."""
     from pathlib import Path
 
-    import archlab
-    from archlab.cli.output import message
+    from archlab.cli.output import message, opened
     from archlab.errors import ArchlabError
     from archlab.files import write_whole
 
     if not output.endswith((".csv", ".jsonl")):
         raise ArchlabError(f"--output {output}: give a name that ends in .csv or .jsonl")
-    with archlab.open(store) as results:
+    with opened(store) as results:
         frame = results.trials(run=run)
     text = frame.to_csv(index=False) if output.endswith(".csv") else frame.to_json(orient="records", lines=True)
     try:

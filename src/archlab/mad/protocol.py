@@ -68,9 +68,13 @@ class Grid:
 class TaskPlan:
     """One task of a protocol: its settings, the base first, and how they are trained."""
 
-    settings: tuple[Task, ...]
+    settings: Annotated[tuple[Task, ...], not_empty]
     recipe: Recipe
     grid: Grid
+
+    def __post_init__(self) -> None:
+        """Refuse a task without a setting."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -159,13 +159,7 @@ class Results:
 
     def _remembered(self) -> list[tuple[Run, Plan]]:
         """The runs and their plans."""
-        found = []
-        for run in self._store.runs():
-            try:
-                found.append((run, Plan.from_dict(run.plan)))
-            except ArchlabError as error:
-                self.unreadable.append(f"store {self.where}: run {run.number} cannot be read: {error}")
-        return found
+        return [(run, run.plan) for run in self._store.runs(Plan.from_dict, unreadable=self.unreadable)]
 
 
 def _chosen(plan: Plan, name: str) -> Any:
