@@ -49,7 +49,9 @@ def scores(
 
 
 def report(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "report.html",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write; - for standard output.")
+    ] = "report.html",
     store: Store = DEFAULT_STORE,
     run: RunName = None,
     protocol: ProtocolName = None,
