@@ -33,6 +33,7 @@ from archlab.store.database import NoStoreError
 from archlab.store.ledger import Ledger
 from archlab.store.rekey import rekey
 from archlab.store.transfer import merge
+from archlab.tasks.stored import is_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,7 +233,7 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
 
     Returns:
         Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
-        present code; and that are ``left`` because a layer is not available, or they cannot be read.
+        present code; and that are ``left`` because a layer or a task is not available, or they cannot be read.
 
     Raises:
         ArchlabError: there is no store, or it cannot be written.
@@ -245,9 +246,10 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
 
 
 def _present_key(job: Trial | LMTrial) -> str | None:
-    """Key of a job; None if a layer of it is not available."""
+    """Key of a job; None if a layer or the task of it is not available."""
     architecture = job.architecture if isinstance(job, Trial) else job.run.architecture
-    return job.key if is_available(architecture) else None
+    known = is_available(architecture) and not (isinstance(job, Trial) and not is_known(job.setting))
+    return job.key if known else None
 
 
 def merge_stores(sources: Location | Sequence[Location], store: Location = "archlab.db") -> dict[str, int]:

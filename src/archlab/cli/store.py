@@ -63,7 +63,7 @@ def rekey(
     if counts["kept"]:
         message(f"{counts['kept']} keep their old key: the present code has a result of its own for the same job")
     if counts["left"]:
-        message(f"{counts['left']} keep their old key: they cannot be read, or a layer is not available")
+        message(f"{counts['left']} keep their old key: they cannot be read, or a layer or task is not available")
 
 
 @app.command()

@@ -142,7 +142,7 @@ class Results:
         if not plans:
             reason = f"`archlab run SPEC --store {self.where}` adds one"
             if self.unreadable:
-                reason = f"{self.unreadable[0]}; give the file of a task of your own by --tasks-file"
+                reason = self.unreadable[0]
             raise ArchlabError(f"store {self.where} has no runs that can be shown: {reason}")
         latest = plans[-1]
         wider = [plan for plan in plans if plan.device == latest.device and plan.protocol.covers(latest.protocol)]

@@ -24,6 +24,7 @@ from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial, TrialResult
 from archlab.tasks import Task
 from archlab.tasks.registry import task_order
+from archlab.tasks.stored import is_known
 
 Planned = tuple[Trial, Record | None]
 
@@ -31,7 +32,7 @@ Planned = tuple[Trial, Record | None]
 def score(
     trials: Iterable[Trial], records: Mapping[str, Record], *, protocol: str | None = None, resamples: int = 1000
 ) -> Scores:
-    """Score the trials of a plan: of architectures whose layers are not available as a store describes them.
+    """Score the trials of a plan: layers and tasks that are not available as a store describes them.
 
     ``records`` are found by the keys of the trials; what is missing is named in the scores. Intervals are from ``resamples``
     bootstrap samples. Refuses an empty plan, and a setting that is trained under more than one condition.
@@ -61,9 +62,10 @@ def score(
         for own in chosen.values()
     ]
     samples = bootstrap_settings(units, settings, resamples=resamples)
-    # Costs are stated at the first task in the usual order, at its shortest length.
+    # Costs are stated at the first known task in the usual order, at its shortest length.
     reference = min(
-        (trial for trial, _ in planned), key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size)
+        (trial for trial, _ in planned),
+        key=lambda t: (not is_known(t.setting), task_order(t.setting.name), t.setting.length, t.setting.vocab_size),
     )
     ranked = [
         _architecture_score(name, chosen[name], settings, own, _costs(replace(reference, architecture=name), planned))
@@ -113,7 +115,7 @@ def _seed_score(seed: int, planned: Sequence[Planned], grid_size: int) -> SeedSc
         key=next(record.key for other, record in planned if other == trial and record is not None),
         learning_rate=trial.learning_rate,
         weight_decay=trial.weight_decay,
-        learning_curve_area=learning_curve_area(trial, result),
+        learning_curve_area=learning_curve_area(trial, result) if is_known(trial.setting) else None,
         solved_step=result.solved_step,
         diverged=sum(result.status == "diverged" for result in results.values()),
         units=Units(result.numerators, result.denominators),
@@ -176,8 +178,8 @@ def _mean(samples: Sequence[Floats]) -> Floats | None:
 
 
 def _costs(reference: Trial, planned: Sequence[Planned]) -> Costs:
-    """Costs at the reference setting: of an architecture whose layers are not available those that were stored, if any."""
-    if is_available(reference.architecture):
+    """Costs at the reference setting: where layers or task are not available those that were stored, if any."""
+    if is_available(reference.architecture) and is_known(reference.setting):
         return reference.costs
     for trial, record in planned:
         same = (trial.architecture, trial.setting, trial.dim) == (reference.architecture, reference.setting, reference.dim)

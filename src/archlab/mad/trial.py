@@ -16,7 +16,8 @@ from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
 from archlab.store.fingerprint import MODELS, Numerics, code_fingerprint, job_key
-from archlab.tasks import Task, setting
+from archlab.tasks import Task
+from archlab.tasks.stored import stored_setting
 
 NUMERICS = MODELS | Numerics(
     roots=(
@@ -115,16 +116,16 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down; refuses fields, tasks, knobs and values that are unknown to this archlab.
+        """The trial that :meth:`to_dict` wrote down; refuses fields, knobs and values that are unknown to this archlab.
 
-        With layers that are not available it has scores and cannot be trained.
+        With layers or a task that are not available it has scores and cannot be trained.
         """
         rest = dict(values)
         try:
             spec, task, knobs, recipe = (rest.pop(name) for name in ("architecture", "task", "knobs", "recipe"))
         except KeyError as missing:
             raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
-        rest |= {"architecture": stored_architecture(spec), "setting": setting(task, **knobs)}
+        rest |= {"architecture": stored_architecture(spec), "setting": stored_setting(task, knobs)}
         return read_fields(cls, rest | {"recipe": read_fields(Recipe, recipe, "recipe")}, "trial")
 
 
