@@ -127,7 +127,7 @@ def run(
         with TrialStore(store) as results:
             results.remember_run(plan.to_dict(), label=label)
             scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
-            return score_plan(results.records(unreadable=[]), plan)
+            return score_plan(results, plan, [])
 
 
 def preview(
@@ -297,7 +297,7 @@ def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list
     left = {trial.key: trial for trial in trials}
     records = []
     with suppress(NoStoreError), TrialStore(location, create=False) as store:
-        records = store.records(keys=left, statuses=racing.settled)
+        records = store.outcomes(keys=left, statuses=racing.settled)
     for record in records:
         assert record.result is not None
         for trial in (record.job, *racing.observe(record.job, record.result)):

@@ -14,7 +14,6 @@ from archlab.format import percent_interval, short_task, starred
 from archlab.format import points as signed_points
 from archlab.mad.comparison import difference
 from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
-from archlab.mad.scoring import learning_curve
 from archlab.reports.panels import Spec
 from archlab.tasks import Task
 
@@ -180,17 +179,15 @@ def difficulty_panel(scores: Scores, knob: str, settings: Sequence[Task]) -> Spe
 
 def learning_panel(scores: Scores, task: str) -> Spec | None:
     """Score on the selection split against step at the task's first setting: the mean over seeds, and every seed."""
-    results = {record.key: record for record in scores.records}
     seeds: list[Row] = []
     means: list[Row] = []
     for architecture in scores.architectures:
         first = next(x for x in architecture.tasks if x.task == task).settings[0]
-        chosen = [results[seed.key] for seed in first.seeds if seed.key is not None]
-        curves = [learning_curve(record.job, record.result) for record in chosen if record.result is not None]
+        curves = [seed.curve for seed in first.seeds if seed.curve is not None]
         if not curves:
             continue
-        steps = sorted({step for curve in curves for step, _ in curve})
-        held = np.array([np.interp(steps, [step for step, _ in curve], [100 * y for _, y in curve]) for curve in curves])
+        steps = sorted({int(step) for curve in curves for step in curve[:, 0]})
+        held = np.array([np.interp(steps, curve[:, 0], 100 * curve[:, 1]) for curve in curves])
         named = {"architecture": architecture.label}
         for number, values in enumerate(held.tolist()):
             seeds += [{**named, "seed": number, "step": s, "score": v} for s, v in zip(steps, values, strict=True)]

@@ -1,6 +1,6 @@
 """The store of the training runs of language models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ class StudyStore(Ledger[LMTrial, LMResult]):
     kind: ClassVar[str] = "scaling"
 
     @override
-    def read_job(self, description: dict[str, Any]) -> LMTrial:
+    def read_job(self, description: dict[str, Any], known: dict[Any, Any]) -> LMTrial:
         return LMTrial.from_dict(description)
 
     @override
@@ -39,10 +39,10 @@ class StudyStore(Ledger[LMTrial, LMResult]):
         return LMResult.from_dict(read_non_finite(row.result))
 
     @override
-    def _rows(self, keys: Any, statuses: Any) -> list[AnyRow]:
+    def _rows(self, columns: Any, keys: Any, statuses: Any) -> Iterator[AnyRow]:
         if not inspect_database(self._engine).has_table(self.table.name):  # a store from before there were any
-            return []
-        return super()._rows(keys, statuses)
+            return iter(())
+        return super()._rows(columns, keys, statuses)
 
     def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
         """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones."""

@@ -3,7 +3,7 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -97,8 +97,11 @@ class Ledger(ABC, Generic[J, R]):
         self._inode = self._file.stat().st_ino if self._file else 0
 
     @abstractmethod
-    def read_job(self, description: dict[str, Any]) -> J:
-        """The job that ``to_dict`` wrote down; refuses fields and values that are unknown to this archlab."""
+    def read_job(self, description: dict[str, Any], known: dict[Any, Any]) -> J:
+        """The job that ``to_dict`` wrote down; refuses fields and values that are unknown to this archlab.
+
+        ``known`` is empty at first, and keeps what jobs that are read together have in common.
+        """
 
     @abstractmethod
     def read_result(self, row: AnyRow) -> R:
@@ -115,24 +118,41 @@ class Ledger(ABC, Generic[J, R]):
 
         A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each.
         """
+        return self._read_rows([self.table], self.read_result, keys, statuses, unreadable)
+
+    def outcomes(
+        self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None, *, unreadable: list[str] | None = None
+    ) -> list[Record[J, Any]]:
+        """As :meth:`records`, but a result may lack what only it itself needs, such as its curve: read fast by the thousand."""
+        return self.records(keys, statuses, unreadable=unreadable)
+
+    def _read_rows(
+        self,
+        columns: Sequence[Any],
+        read_result: Callable[[AnyRow], Any],
+        keys: Iterable[str] | None,
+        statuses: Iterable[Status] | None,
+        unreadable: list[str] | None,
+    ) -> list[Record[J, Any]]:
         found = []
-        for row in self._rows(keys, statuses):
+        known: dict[Any, Any] = {}
+        for row in self._rows(columns, keys, statuses):
             try:
-                found.append(self._record(row))
+                found.append(self._record(row, read_result, known))
             except ArchlabError as error:
                 if unreadable is None:
                     raise
                 unreadable.append(str(error))
         return found
 
-    def _record(self, row: AnyRow) -> Record[J, R]:
+    def _record(self, row: AnyRow, read_result: Callable[[AnyRow], Any], known: dict[Any, Any]) -> Record[J, Any]:
         # The one door through which stored values are read: whatever a damaged row holds, the error is one line.
         try:
             return Record(
                 key=row.key,
-                job=self.read_job(getattr(row, self.description)),
+                job=self.read_job(getattr(row, self.description), known),
                 status=row.status,
-                result=self.read_result(row) if row.result is not None and row.status not in ("running", "failed") else None,
+                result=read_result(row) if row.result is not None and row.status not in ("running", "failed") else None,
                 error=row.error,
                 provenance=row.provenance if isinstance(row.provenance, dict) else {},
             )
@@ -263,18 +283,18 @@ class Ledger(ABC, Generic[J, R]):
         connection.execute(update(self.table).where(mine, known).values(status=earlier, owner=None))
         connection.execute(delete(self.table).where(mine))
 
-    def _rows(self, keys: Iterable[str] | None, statuses: Iterable[Status] | None) -> list[AnyRow]:
-        query = select(self.table).order_by(self.table.c.id)
+    def _rows(self, columns: Sequence[Any], keys: Iterable[str] | None, statuses: Iterable[Status] | None) -> Iterator[AnyRow]:
+        query = select(*columns).order_by(self.table.c.id)
         if statuses is not None:
             query = query.where(self.table.c.status.in_(list(statuses)))
         with self._read() as connection:
             if keys is None:
-                return list(connection.execute(query))
-            wanted = list(dict.fromkeys(keys))
-            rows = {
-                row.key: row for some in _chunks(wanted) for row in connection.execute(query.where(self.table.c.key.in_(some)))
-            }
-        return [rows[key] for key in wanted if key in rows]
+                yield from connection.execute(query)
+                return
+            for chunk in _chunks(list(dict.fromkeys(keys))):
+                position = {key: index for index, key in enumerate(chunk)}
+                rows = connection.execute(query.where(self.table.c.key.in_(chunk)))
+                yield from sorted(rows, key=lambda row: position[row.key])
 
     def _states(self, keys: list[str]) -> tuple[dict[str, AnyRow], set[str]]:
         """Status and owner of each known key, and which of the owners are dead."""
