@@ -77,6 +77,9 @@ NonNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, above(0)]
 
 
+_SIMPLE = {bool, int, float, str}
+
+
 def check_fields(instance: "DataclassInstance", where: str = "", only: Collection[str] | None = None) -> None:
     """Check the fields of a dataclass by their type hints, and store each value as its hint has it.
 
@@ -90,10 +93,12 @@ def check_fields(instance: "DataclassInstance", where: str = "", only: Collectio
         for number, (name, hint) in enumerate(hints(cls)):
             if only is None or name in only:
                 value = getattr(instance, name)
-                simple = type(value) in (bool, int, float, str)
                 kind: Any = type(value)
-                found = _checked(cls, number, kind, value) if simple else check_value(name, value, hint)
-                object.__setattr__(instance, name, found)
+                if kind in _SIMPLE:
+                    value = _checked(cls, number, kind, value)
+                elif hint is Any or not isinstance(hint, type) or not isinstance(value, hint):
+                    value = check_value(name, value, hint)
+                object.__setattr__(instance, name, value)
 
 
 @lru_cache(maxsize=1 << 14)

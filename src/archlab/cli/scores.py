@@ -114,5 +114,5 @@ def _tell_unreadable(results: "Results") -> None:
     """Name every row that could not be read, on standard error."""
     from archlab.cli.output import message
 
-    for line in dict.fromkeys(results.unreadable):
+    for line in results.unreadable.values():
         message(f"warning: {line}")

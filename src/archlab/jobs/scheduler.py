@@ -151,7 +151,8 @@ class _Run(Generic[J, R]):
         """Take over the results that the store has, from before or from other runs, and leave out what they make unnecessary."""
         unneeded: list[J] = []
         read = self.store.records if self.policy.whole_results else self.store.outcomes
-        for record in read(keys=self.pending, statuses=self.policy.settled):
+        damaged: dict[str, str] = {}
+        for record in read(keys=self.pending, statuses=self.policy.settled, unreadable=damaged):
             assert record.result is not None
             job = self.pending.pop(record.key)
             if record.job.to_dict() != job.to_dict():  # they differ in what the key leaves out
@@ -160,6 +161,9 @@ class _Run(Generic[J, R]):
             self.summary.results[record.key] = record.result
             self.emit(events.JobReused(job, record.result))
             unneeded += self.policy.observe(job, record.result)
+        if damaged:
+            self.store.discard(damaged)
+            self.emit(events.ResultsDamaged(damaged))
         self.skip(unneeded)
 
     def skip(self, jobs: Sequence[J]) -> None:

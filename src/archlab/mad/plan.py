@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from archlab.architectures import Architecture, architecture
@@ -74,18 +75,16 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def score_plan(store: TrialStore, plan: Plan, unreadable: list[str]) -> Scores:
+def score_plan(store: TrialStore, plan: Plan, unreadable: dict[str, str]) -> Scores:
     """Scores of a plan from a store; a result of an earlier version of the code counts where the present has none.
 
     ``unreadable`` takes a line for every row that cannot be read.
     """
-    trials = plan.trials()
-    found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(trials)
+    found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(plan.trials())
     for record in store.outcomes(unreadable=unreadable):
         if record.job in found and _counts_before(record, found[record.job]):
             found[record.job] = record
-    scored = {trial.key: record for trial, record in found.items() if record is not None}
-    return score(trials, scored, store.records, protocol=plan.protocol.name)
+    return score(found.items(), partial(store.records, unreadable=unreadable), protocol=plan.protocol.name)
 
 
 def _counts_before(record: OutcomeRecord, other: OutcomeRecord | None) -> bool:

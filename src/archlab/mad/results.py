@@ -26,7 +26,7 @@ class Results:
         """Open the store at a path or database URL; refuses a place without one."""
         self._store = TrialStore(location, create=False)
         self.where = self._store.where
-        self.unreadable: list[str] = []
+        self.unreadable: dict[str, str] = {}
         """One line for every row and run that this archlab could not read so far."""
 
     def __enter__(self) -> Self:
@@ -144,7 +144,7 @@ class Results:
         if not plans:
             reason = f"`archlab run SPEC --store {self.where}` adds one"
             if self.unreadable:
-                reason = f"{self.unreadable[0]}; give the file of a task of your own by --tasks-file"
+                reason = f"{next(iter(self.unreadable.values()))}; give the file of a task of your own by --tasks-file"
             raise ArchlabError(f"store {self.where} has no runs that can be shown: {reason}")
         latest = plans[-1]
         wider = [plan for plan in plans if plan.device == latest.device and plan.protocol.covers(latest.protocol)]
@@ -166,7 +166,7 @@ class Results:
             try:
                 found.append((run, Plan.from_dict(run.plan)))
             except ArchlabError as error:
-                self.unreadable.append(f"store {self.where}: run {run.number} cannot be read: {error}")
+                self.unreadable[f"run {run.number}"] = f"store {self.where}: run {run.number} cannot be read: {error}"
         return found
 
 

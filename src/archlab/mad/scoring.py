@@ -33,20 +33,19 @@ _WHOLE = 1000
 
 
 def score(
-    trials: Iterable[Trial],
-    records: Mapping[str, OutcomeRecord],
+    planned: Iterable[Planned],
     read: Callable[[Sequence[str]], Iterable[Record]] | None = None,
     *,
     protocol: str | None = None,
     resamples: int = 1000,
 ) -> Scores:
-    """Score the trials of a plan: of architectures whose layers are not available as a store describes them.
+    """Score the trials of a plan, each with its record; architectures whose layers are not available as a store describes them.
 
-    ``records`` are found by the keys of the trials; what is missing is named in the scores. ``read`` gives the whole records of
-    chosen grid points by their own keys, by default those given. Intervals are from ``resamples`` bootstrap samples. Refuses an
-    empty plan, and a setting that is trained under more than one condition.
+    What is missing is named in the scores. ``read`` gives the whole records of chosen grid points by their keys; by default the
+    records are whole. Intervals are from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained
+    under more than one condition.
     """
-    planned = [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)]
+    planned = list(dict(planned).items())
     if not planned:
         raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
     _check_conditions(planned)
@@ -59,7 +58,7 @@ def score(
         seeds[trial.setting].add(trial.seed)
     names = list(dict.fromkeys(trial.architecture for trial, _ in planned))
     asked = [(name, setting, seed) for name in names for setting in grids for seed in sorted(seeds[setting])]
-    given = {record.key: record for record in records.values()}
+    given = {record.key: record for _, record in planned if record is not None}
     scored = _seed_scores(
         {cell: (cells[cell], len(grids[cell[1]])) for cell in asked}, read or (lambda keys: [given[key] for key in keys])
     )
@@ -126,7 +125,8 @@ def _seed_scores(
         if record is None:
             found[cell] = SeedScore(seed=cell[2], missing=_why_missing(planned, grid_size))
         else:
-            found[cell] = SeedScore(seed=cell[2], missing="the result of the chosen grid point cannot be read")
+            fix = f"`archlab trials delete {record.key}`, then run again"
+            found[cell] = SeedScore(seed=cell[2], missing=f"the chosen result cannot be read: {fix}")
             chosen[record.key] = cell
     keys = list(chosen)
     for start in range(0, len(keys), _WHOLE):

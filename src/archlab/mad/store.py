@@ -13,8 +13,8 @@ from typing_extensions import override
 from archlab.errors import ArchlabError
 from archlab.mad.trial import Metrics, Outcome, Trial, TrialResult
 from archlab.store import ledger
-from archlab.store.ledger import AnyRow, Ledger
-from archlab.store.record import Status, read_non_finite, spell_non_finite
+from archlab.store.ledger import AnyRow, Ledger, Lines
+from archlab.store.record import NON_FINITE, Status, read_non_finite, spell_non_finite
 from archlab.store.schema import trials
 
 Record = ledger.Record[Trial, TrialResult]
@@ -36,16 +36,21 @@ class TrialStore(Ledger[Trial, TrialResult]):
 
     @override
     def outcomes(
-        self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None, *, unreadable: list[str] | None = None
+        self,
+        keys: Iterable[str] | None = None,
+        statuses: Iterable[Status] | None = None,
+        *,
+        unreadable: Lines | None = None,
     ) -> list[OutcomeRecord]:
-        keys, lines = None if keys is None else list(keys), list[str]()
+        keys, lines = None if keys is None else list(keys), dict[str, str]()
         try:
             found = self._read_rows(_OUTCOME, _read_outcome, keys, statuses, lines)
         except ArchlabError:  # text that is no JSON ends the query: read row by row, it can be named
             return [*self.records(keys, statuses, unreadable=unreadable)]
-        if unreadable is None and lines:
-            raise ArchlabError(lines[0])
-        (unreadable if unreadable is not None else []).extend(lines)
+        if unreadable is not None:
+            unreadable.update(lines)
+        elif lines:
+            raise ArchlabError(next(iter(lines.values())))
         return found
 
     @override
@@ -83,8 +88,8 @@ _OUTCOME = [
 
 
 def _read_outcome(row: AnyRow) -> Outcome:
-    selected, test = (Metrics(**read_non_finite(values)) for values in (row.result, row.test))
-    scored = row.score
+    selected, test = (Metrics(**{name: NON_FINITE.get(x, x) for name, x in found.items()}) for found in (row.result, row.test))
+    scored = None if row.score is None else float(row.score)  # which SQLite gives as the word, if it is no number
     if scored is None:  # of an earlier version, which stored it by its parts only
         scored = test.accuracy if row.trial["recipe"]["metric"] == "accuracy" else test.macro_accuracy
     return Outcome(row.status, row.steps, row.solved_step, selected, test, scored, row.wall_seconds, row.cpu_seconds, row.program)

@@ -72,7 +72,7 @@ class Trial:
         return self._hash  # found once: stores are joined with plans of a hundred thousand trials
 
     def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # hashes of texts hold in one process only
+        return {name: getattr(self, name) for name in _FIELDS}  # hashes of texts hold in one process only
 
     @property
     def grid_point(self) -> tuple[float, float]:
@@ -151,7 +151,10 @@ class Trial:
             if (name, text) not in known:
                 known[name, text] = read()
             rest[name] = known[name, text]
-        return read_fields(cls, rest, "trial")
+        return cls(**rest) if rest.keys() == _FIELDS else read_fields(cls, rest, "trial")
+
+
+_FIELDS = {field.name for field in fields(Trial)}
 
 
 def _shape(setting: Task, dim: int) -> dict[str, Any]:
@@ -275,7 +278,8 @@ class TrialResult:
     @property
     def score(self) -> float:
         """The recipe's metric on the test split at the selected step, in [0, 1]."""
-        return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, the two arrays as lists; :meth:`from_dict` is the inverse."""

@@ -19,6 +19,8 @@ from archlab.tasks import Task
 
 Row = dict[str, Any]
 
+MAX_WITH_SEEDS = 12
+"""Architectures up to which learning curves show every seed: the lines of more could not be told apart."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
 """Distinguishable with any colour vision: Okabe and Ito's palette without black and yellow, and a grey."""
 SYMBOLS = {
@@ -202,11 +204,13 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
         color=colour,
         tooltip=["architecture:N", "step:Q", "score:Q"],
     )
-    thin = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3)
-    each = thin.encode(x="step:Q", y="score:Q", color=colour, detail=["architecture:N", "seed:N"])
     lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=dash)
     at_the_end = alt.FieldEqualPredicate(field="step", equal=last)
-    return spec(each + lines + points(mean, size=60).encode(shape=symbol).transform_filter(at_the_end), height=190)
+    drawn = lines + points(mean, size=60).encode(shape=symbol).transform_filter(at_the_end)
+    if len(scores.architectures) <= MAX_WITH_SEEDS:
+        thin = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3)
+        drawn = thin.encode(x="step:Q", y="score:Q", color=colour, detail=["architecture:N", "seed:N"]) + drawn
+    return spec(drawn, height=190)
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:

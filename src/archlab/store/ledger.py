@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from archlab.errors import ArchlabError, in_one_line
 from archlab.store.database import open_database, plain_errors
 from archlab.store.owner import Owner
-from archlab.store.record import SETTLED, Status
+from archlab.store.record import RACED, SETTLED, Status
 from archlab.store.schema import owners, runs
 
 
@@ -33,6 +33,8 @@ class Described(Protocol):
 J = TypeVar("J", bound=Described)
 R = TypeVar("R")
 Item = TypeVar("Item")
+Lines = dict[str, str]
+"""Why rows cannot be read: one line for each, by its key."""
 AnyRow = Row[*tuple[Any, ...]]
 
 _CHUNK = 500  # keys in one statement; databases limit the number of parameters
@@ -112,16 +114,24 @@ class Ledger(ABC, Generic[J, R]):
         """The result as columns, its ``status`` among them."""
 
     def records(
-        self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None, *, unreadable: list[str] | None = None
+        self,
+        keys: Iterable[str] | None = None,
+        statuses: Iterable[Status] | None = None,
+        *,
+        unreadable: Lines | None = None,
     ) -> list[Record[J, R]]:
         """All jobs that the store knows, oldest first, or those with the given keys, in that order; those with given statuses.
 
-        A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each.
+        A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each, by its key.
         """
         return self._read_rows([self.table], self.read_result, keys, statuses, unreadable)
 
     def outcomes(
-        self, keys: Iterable[str] | None = None, statuses: Iterable[Status] | None = None, *, unreadable: list[str] | None = None
+        self,
+        keys: Iterable[str] | None = None,
+        statuses: Iterable[Status] | None = None,
+        *,
+        unreadable: Lines | None = None,
     ) -> list[Record[J, Any]]:
         """As :meth:`records`, but a result may lack what only it itself needs, such as its curve: read fast by the thousand."""
         return self.records(keys, statuses, unreadable=unreadable)
@@ -132,7 +142,7 @@ class Ledger(ABC, Generic[J, R]):
         read_result: Callable[[AnyRow], Any],
         keys: Iterable[str] | None,
         statuses: Iterable[Status] | None,
-        unreadable: list[str] | None,
+        unreadable: Lines | None,
     ) -> list[Record[J, Any]]:
         found = []
         known: dict[Any, Any] = {}
@@ -142,7 +152,7 @@ class Ledger(ABC, Generic[J, R]):
             except ArchlabError as error:
                 if unreadable is None:
                     raise
-                unreadable.append(str(error))
+                unreadable[row.key] = str(error)
         return found
 
     def _record(self, row: AnyRow, read_result: Callable[[AnyRow], Any], known: dict[Any, Any]) -> Record[J, Any]:
@@ -152,7 +162,7 @@ class Ledger(ABC, Generic[J, R]):
                 key=row.key,
                 job=self.read_job(getattr(row, self.description), known),
                 status=row.status,
-                result=read_result(row) if row.result is not None and row.status not in ("running", "failed") else None,
+                result=None if row.status in ("running", "failed") else read_result(row),
                 error=row.error,
                 provenance=row.provenance if isinstance(row.provenance, dict) else {},
             )
@@ -165,7 +175,8 @@ class Ledger(ABC, Generic[J, R]):
 
         A result that another owner has stored meanwhile stays.
         """
-        columns = {"owner": None, "error": None, "provenance": provenance} | self.result_columns(result)
+        columns = {"owner": None, "error": None, "provenance": provenance, self.description: job.to_dict()}
+        columns |= self.result_columns(result)
         with self._write() as connection:
             known = connection.execute(
                 update(self.table).where(self.table.c.key == job.key, self.table.c.status.not_in(SETTLED)).values(columns)
@@ -234,6 +245,13 @@ class Ledger(ABC, Generic[J, R]):
         mine = update(self.table).where(self.table.c.key == job.key, self.table.c.owner == self.owner.id)
         with self._write() as connection:
             connection.execute(mine.values(status="failed", owner=None, error=readable, provenance=provenance))
+
+    def discard(self, damaged: Mapping[str, str]) -> None:
+        """Give up results that cannot be read, by key and reason, so that they can be claimed and computed again."""
+        with self._write() as connection:
+            for key, reason in damaged.items():
+                lost = update(self.table).where(self.table.c.key == key, self.table.c.status.in_(RACED))
+                connection.execute(lost.values(status="failed", error=reason, result=None))
 
     def describe(self, job: J) -> None:
         """Replace the stored description of a job: it may differ in fields that its key leaves out."""
