@@ -155,7 +155,7 @@ class _Run(Generic[J, R]):
         for record in read(keys=self.pending, statuses=self.policy.settled, unreadable=damaged):
             assert record.result is not None
             job = self.pending.pop(record.key)
-            if record.job.to_dict() != job.to_dict():  # they differ in what the key leaves out
+            if record.job != job:  # they differ in what the key leaves out
                 self.store.describe(job)
             self.summary.reused += 1
             self.summary.results[record.key] = record.result
