@@ -88,7 +88,7 @@ def replay(trials: list[Trial], results: Mapping[str, TrialResult], race: Race) 
 
 def ranking(trials: list[Trial], records: list[Record]) -> list[str]:
     """The architectures, best first; those without a score last, by name."""
-    scores = score(trials, {record.key: record for record in records}, resamples=100)
+    scores = score([(record.job, record) for record in records], resamples=100)
     ranked = sorted(scores.architectures, key=lambda a: (-(a.score if a.score is not None else -1.0), a.label))
     return [architecture.label for architecture in ranked]
 

@@ -20,6 +20,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     from archlab.layers import registry as layers
     from archlab.layers.external import dotted
     from archlab.layers.registry import _REGISTRY as LAYERS
+    from archlab.mad import trial as trials
     from archlab.store import fingerprint
     from archlab.tasks import registry as tasks
     from archlab.tasks.registry import _REGISTRY as TASKS
@@ -37,6 +38,8 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
     if imported:
         for cached in (
+            trials._key_of_alike,
+            trials._validate,
             dotted._config,
             dotted._num_params,
             dotted._flops,

@@ -1,11 +1,14 @@
 """Records as a store would hold them, made up: nothing is trained."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from archlab.architectures import Architecture, architecture
 from archlab.mad.recipe import Recipe
+from archlab.mad.scores import Scores
+from archlab.mad.scoring import score as score_records
 from archlab.mad.store import Record
 from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
 from archlab.tasks import Task
@@ -111,3 +114,8 @@ def simulate(
         curve = [point for point in curve if solved is None or point[0] <= solved]
         records[trial.key] = record(trial, result(trial, numerators.tolist(), curve=curve, solved_step=solved, loss=1.0 - rate))
     return records
+
+
+def score(trials: Iterable[Trial], records: Mapping[str, Record], **options: Any) -> Scores:
+    """Score trials by the records with their keys."""
+    return score_records([(trial, records.get(trial.key)) for trial in trials], **options)

@@ -69,10 +69,10 @@ def skip_elsewhere(provenance: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "number"), [("smoke.db", 36), ("demo.db", 24), ("lost.db", 4)])
 def test_every_record_is_read(opened, name, number):
-    unreadable: list[str] = []
+    unreadable: dict[str, str] = {}
     with opened(name) as store:
         records = store.records(unreadable=unreadable)
-    assert (len(records), unreadable) == (number, [])
+    assert (len(records), unreadable) == (number, {})
     for record in records:
         assert record.status == record.result.status == "finished"
         assert record.result.curve[-1].step == record.result.steps

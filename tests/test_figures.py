@@ -8,11 +8,10 @@ import pytest
 
 from archlab import ArchlabError, figures, scaling
 from archlab.mad.scores import Scores
-from archlab.mad.scoring import score
 from archlab.tasks import setting
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import fill, ladder
-from tests.synthetic_records import plan, simulate
+from tests.synthetic_records import plan, score, simulate
 
 LABELS = ["mlp swiglu", "mamba swiglu"]
 

@@ -129,7 +129,7 @@ def run(
         with TrialStore(store) as results:
             results.remember_run(plan.to_dict(), label=label)
             scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
-            return score_plan(results.records(unreadable=[]), plan)
+            return score_plan(results, plan, {})
 
 
 def preview(
@@ -214,7 +214,7 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
         ArchlabError: there is no store.
     """
     rows: list[dict[str, Any]] = []
-    unreadable: list[str] = []
+    unreadable: dict[str, str] = {}
     for ledger, read in LEDGERS.items():
         with ledger(store, create=False) as opened:
             records = opened.records(unreadable=unreadable)
@@ -223,7 +223,7 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
             counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
             what = {"what": ledger.table.name.replace("_", " "), "all": len(records)}
             rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs(read, unreadable=unreadable))})
-    return StoreCheck(tuple(rows), tuple(dict.fromkeys(unreadable)))
+    return StoreCheck(tuple(rows), tuple(unreadable.values()))
 
 
 def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
@@ -300,7 +300,7 @@ def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list
     left = {trial.key: trial for trial in trials}
     records = []
     with suppress(NoStoreError), TrialStore(location, create=False) as store:
-        records = store.records(keys=left, statuses=racing.settled)
+        records = store.outcomes(keys=left, statuses=racing.settled, unreadable={})
     for record in records:
         assert record.result is not None
         for trial in (record.job, *racing.observe(record.job, record.result)):

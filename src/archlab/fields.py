@@ -16,10 +16,10 @@ Every refusal is one line: ``recipe: warmup=2.0: give a number from 0 to 1``.
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
-from functools import cache
+from functools import cache, lru_cache
 from inspect import get_annotations
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -77,6 +77,9 @@ NonNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, above(0)]
 
 
+_SIMPLE = {bool, int, float, str}
+
+
 def check_fields(instance: "DataclassInstance", where: str = "", only: Collection[str] | None = None) -> None:
     """Check the fields of a dataclass by their type hints, and store each value as its hint has it.
 
@@ -85,10 +88,24 @@ def check_fields(instance: "DataclassInstance", where: str = "", only: Collectio
     declares a field again, the hint of the base class holds as well. A refusal names ``where``, such as "recipe", the field, its
     value and what is allowed. With ``only`` the fields of these names are checked.
     """
+    cls: Any = type(instance)
     with naming(where):
-        for name, hint in hints(type(instance)):
+        for number, (name, hint) in enumerate(hints(cls)):
             if only is None or name in only:
-                object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
+                value = getattr(instance, name)
+                kind: Any = type(value)
+                if kind in _SIMPLE:
+                    value = _checked(cls, number, kind, value)
+                elif hint is Any or not isinstance(hint, type) or not isinstance(value, hint):
+                    value = check_value(name, value, hint)
+                object.__setattr__(instance, name, value)
+
+
+@lru_cache(maxsize=1 << 14)
+def _checked(cls: Hashable, number: int, kind: Hashable, value: Hashable) -> Any:
+    """The value as a field's hint has it. Kept: stores and protocols make a hundred thousand trials of few values."""
+    name, hint = hints(cls)[number]
+    return check_value(name, value, hint)
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:
@@ -126,7 +143,7 @@ class _NotAllowedError(Exception):
 
 
 @cache
-def hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+def hints(cls: Any) -> tuple[tuple[str, Any], ...]:
     """The name and hint of every field, in the order of declaration, those of base classes first."""
     names = {f.name for f in fields(cls)}
     found = []

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-from tests.synthetic_records import plan, record, result, simulate
+from tests.synthetic_records import plan, record, result, score, simulate
 
 from archlab.errors import ArchlabError
 from archlab.mad.comparison import difference, differences_to_best
 from archlab.mad.scores import Scores
-from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
 from archlab.tasks import setting
 

@@ -74,7 +74,7 @@ def finish(store: TrialStore, trial: Trial, right: int) -> None:
 
 
 def seed_score(store: TrialStore, plan: Plan) -> SeedScore:
-    return score_plan(store.records(), plan).architectures[0].tasks[0].settings[0].seeds[0]
+    return score_plan(store, plan, {}).architectures[0].tasks[0].settings[0].seeds[0]
 
 
 @pytest.mark.parametrize("present_first", [True, False])
@@ -110,6 +110,6 @@ def test_an_earlier_versions_result_counts_though_the_present_version_was_stored
 def test_what_else_a_store_holds_is_left_out(store, protocol):
     for trial in make_plan(protocol.with_seeds([0, 1]), ["mlp", "swiglu"]).trials():
         finish(store, trial, 2)
-    scores = score_plan(store.records(), make_plan(protocol, ["mlp"]))
+    scores = score_plan(store, make_plan(protocol, ["mlp"]), {})
     assert [record.job.seed for record in scores.records] == [0]
     assert [a.label for a in scores.architectures] == ["mlp"]

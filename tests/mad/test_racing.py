@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fake_training import threads
-from tests.synthetic_records import RECIPE, plan, record, result
+from tests.synthetic_records import RECIPE, plan, record, result, score
 
 from archlab.jobs import scheduler
 from archlab.jobs.events import JobFinished, JobsSkipped, RunSummary
 from archlab.mad.racing import Racing, rungs
-from archlab.mad.scoring import score
 from archlab.mad.store import TrialStore
 from archlab.tasks import setting
 

@@ -163,7 +163,7 @@ def test_results_outlive_the_layers_that_gave_them(path, protocol, specs):
     connection.close()
     with archlab.open(path) as results:
         scores = results.scores()
-        assert results.unreadable == []
+        assert results.unreadable == {}
     assert {a.label: (a.available, a.score) for a in scores.architectures} == {
         "swiglu": (True, 0.375),
         specs[0]: (False, 0.375),

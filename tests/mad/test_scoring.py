@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.synthetic_records import RECIPE, plan, record, result, simulate
+from tests.synthetic_records import RECIPE, plan, record, result, score, simulate
 
 from archlab.architectures import Architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.mad import scoring
 from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
-from archlab.mad.scoring import learning_curve_area, score
 from archlab.tasks import setting
 
 SPECS = ["mh-attention swiglu", "swiglu", "mlp"]
@@ -145,7 +144,7 @@ def test_a_seeds_score_says_which_trial_it_is_and_how_it_learned() -> None:
     scores = score(trials, {t.key: record(t, outcome) for t, outcome in zip(trials, outcomes, strict=True)})
     (seed,) = scores.architectures[0].tasks[0].settings[0].seeds
     assert (seed.key, seed.learning_rate, seed.weight_decay) == (trials[1].key, 1e-3, 0.1)
-    assert seed.learning_curve_area == learning_curve_area(trials[1], outcomes[1])
+    assert seed.learning_curve_area == pytest.approx((500 * (RECALL.chance + 0.6) / 2 + 500 * 0.6) / 1000)
 
 
 def test_a_tasks_interval_is_that_of_the_mean_of_its_settings() -> None:
@@ -157,19 +156,23 @@ def test_a_tasks_interval_is_that_of_the_mean_of_its_settings() -> None:
 
 
 def test_learning_curve_area() -> None:
+    def area(trial, outcome):
+        (only,) = score([trial], {trial.key: record(trial, outcome)}).architectures
+        return only.tasks[0].settings[0].learning_curve_area
+
     (trial,) = plan(["mlp"], [RECALL], seeds=(0,))  # 1000 steps, chance 1/8
     chance = RECALL.chance
     solved = result(trial, [4], curve=[(200, 0.5), (400, 1.0)], solved_step=400)
     by_hand = (200 * (chance + 0.5) / 2 + 200 * 0.75 + 600 * 1.0) / 1000
-    assert learning_curve_area(trial, solved) == pytest.approx(by_hand)
+    assert area(trial, solved) == pytest.approx(by_hand)
     diverged = result(trial, [4], curve=[(200, 0.5)], status="diverged")
     by_hand = (200 * (chance + 0.5) / 2 + 800 * chance) / 1000
-    assert learning_curve_area(trial, diverged) == pytest.approx(by_hand)
+    assert area(trial, diverged) == pytest.approx(by_hand)
     later = dataclasses.replace(diverged, steps=300)  # between two evaluations
     by_hand = (200 * (chance + 0.5) / 2 + 100 * (0.5 + chance) / 2 + 700 * chance) / 1000
-    assert learning_curve_area(trial, later) == pytest.approx(by_hand)
+    assert area(trial, later) == pytest.approx(by_hand)
     before_any = dataclasses.replace(diverged, steps=0, curve=())
-    assert learning_curve_area(trial, before_any) == pytest.approx(chance)
+    assert area(trial, before_any) == pytest.approx(chance)
 
 
 @pytest.mark.parametrize(

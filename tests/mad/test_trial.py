@@ -18,10 +18,11 @@ from tests.mad.trials import COPYING, MEMORY, RECALL, trial
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
+from archlab.mad import trial as trial_module
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
 from archlab.sources import import_file
-from archlab.store import fingerprint as trial_module
+from archlab.store import fingerprint
 from archlab.tasks import registry, setting
 
 DIM = 64
@@ -161,7 +162,9 @@ def test_every_field_of_the_recipe_counts():
 def test_the_version_of_the_kernels_counts_where_they_are_asked_for(monkeypatch):
     keys = []
     for installed in ("0.6.0", "0.6.1", "0.7.0"):
-        monkeypatch.setattr(trial_module, "version", lambda name, fla=installed: fla if name == "fla-core" else version(name))
+        monkeypatch.setattr(fingerprint, "version", lambda name, fla=installed: fla if name == "fla-core" else version(name))
+        for kept in (fingerprint.library_versions, trial_module._key_of_alike):
+            kept.cache_clear()
         keys.append([trial().key, trial(kernels="fla").key])
     (plain, first), (plain_again, patch), (plain_still, minor) = keys
     assert plain == plain_again == plain_still

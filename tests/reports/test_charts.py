@@ -1,10 +1,9 @@
 """What the charts draw, as rows."""
 
 import pytest
-from tests.synthetic_records import plan, record, result
+from tests.synthetic_records import plan, record, result, score
 
 from archlab.mad.scores import Scores
-from archlab.mad.scoring import score
 from archlab.reports.charts import difference_domain, difference_rows
 from archlab.tasks import setting
 

@@ -2,9 +2,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from tests.synthetic_records import plan, simulate
+from tests.synthetic_records import plan, score, simulate
 
-from archlab.mad.scoring import score
 from archlab.mad.spending import Spending
 from archlab.reports.charts import cost_panel
 from archlab.reports.findings import frontier, ranking, reading, separation, spent

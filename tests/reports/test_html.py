@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 import pytest
-from tests.synthetic_records import plan, record, result, simulate
+from tests.synthetic_records import plan, record, result, score, simulate
 
 from archlab.api import report
 from archlab.architectures import Architecture
@@ -19,7 +19,6 @@ from archlab.errors import ArchlabError
 from archlab.format import percent
 from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import Scores
-from archlab.mad.scoring import score
 from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial
 from archlab.reports import findings

@@ -2,14 +2,13 @@ import io
 
 import pytest
 from rich.console import Console, RenderableType
-from tests.synthetic_records import plan, record, simulate
+from tests.synthetic_records import plan, record, score, simulate
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.format import human, percent, points, probability
 from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import Scores
-from archlab.mad.scoring import score
 from archlab.mad.trial import Trial
 from archlab.reports.tables import (
     architecture_dict,

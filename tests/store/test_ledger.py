@@ -11,7 +11,7 @@ from tests.synthetic_records import PROVENANCE, result
 
 from archlab.errors import ArchlabError
 from archlab.jobs import scheduler
-from archlab.jobs.events import JobFinished, JobStarted
+from archlab.jobs.events import JobFinished, JobStarted, ResultsDamaged
 from archlab.mad.store import TrialStore
 from archlab.scaling.store import StudyStore
 
@@ -19,6 +19,11 @@ from archlab.scaling.store import StudyStore
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "archlab.db"
+
+
+@pytest.fixture
+def train(tmp_path):
+    return LoggedTraining(tmp_path / "log", seconds=0.01)
 
 
 def remove(path):
@@ -82,18 +87,35 @@ def test_a_damaged_row_is_named_and_the_rest_is_shown(path, column, value):
         with sqlite3.connect(path) as connection:
             connection.execute(f"UPDATE trials SET {column} = ? WHERE key = ?", (value, trials[0].key))
         connection.close()
-        unreadable = []
+        unreadable = {}
         records = store.records(unreadable=unreadable)
         if column == "provenance":
             assert records[0].provenance == {}
             assert PROVENANCE.items() <= records[1].provenance.items()
             return
         assert [record.job for record in records] == [trials[1]]
-        (line,) = unreadable
+        (line,) = unreadable.values()
         assert "\n" not in line
         assert f"store {path}: trial {trials[0].key} cannot be read: " in line
         with pytest.raises(ArchlabError, match=trials[0].key):
             store.records()
+        if column != "numerators":  # which outcomes leave out
+            assert [record.job for record in store.outcomes(unreadable={})] == [trials[1]]
+
+
+@pytest.mark.parametrize(("column", "value"), [("trial", "not json"), ("result", "{"), ("result", "{}"), ("result", None)])
+def test_a_damaged_result_is_computed_again(path, train, column, value):
+    trials, told = make_trials(2), []
+    with TrialStore(path) as store, threads(train, 1) as executor:
+        scheduler.run(trials, store, executor)
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE trials SET {column} = ? WHERE key = ?", (value, trials[0].key))
+        connection.close()
+        summary = scheduler.run(trials, store, executor, listeners=[told.append])
+        assert (summary.computed, summary.reused) == (1, 1)
+        (damaged,) = [event.reasons for event in told if isinstance(event, ResultsDamaged)]
+        assert list(damaged) == [trials[0].key]
+        assert [record.status for record in store.records()] == ["finished", "finished"]
 
 
 def test_runs_of_before_runs_had_a_kind_are_the_benchmarks(path):

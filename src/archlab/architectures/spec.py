@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from archlab.architectures.backbone_config import BACKBONES, BackboneName, Norm, Part
 from archlab.architectures.catalogue import CATALOGUE
@@ -33,7 +34,21 @@ class Architecture:
         if not self.layers:
             raise ArchlabError("an architecture needs at least one layer, for example 'mh-attention swiglu'")
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.layers)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"layers": self.layers, "name": self.name}  # hashes of texts hold in one process only
+
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         """The spec, with the shortest repeating unit of a purely periodic stack written once."""
         texts = [str(x) for x in self.unit]
         times = len(self.layers) // len(texts)

@@ -3,6 +3,7 @@
 Every import of weight stands inside a command, so that ``--help`` answers at once.
 """
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -57,6 +58,7 @@ def archlab(
 
 def main() -> None:
     """Run the command line; a request that cannot be met is one line on standard error and status 2."""
+    gc.set_threshold(100_000, 50, 50)  # a large store is many small objects, none of them garbage
     try:
         status = app(prog_name="archlab", standalone_mode=False)
         sys.stdout.flush()

@@ -56,7 +56,7 @@ def opened(store: str) -> "Iterator[Results]":
 
     with archlab.open(store) as results:
         yield results
-        for line in dict.fromkeys(results.unreadable):
+        for line in results.unreadable.values():
             message(f"warning: {line}")
 
 

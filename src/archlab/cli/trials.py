@@ -79,6 +79,7 @@ def delete(
 
     Without keys: those that the options choose. Trials that are being computed are left alone.
     """
+    import archlab
     from archlab.cli.output import message
     from archlab.errors import ArchlabError
     from archlab.format import count
@@ -86,7 +87,10 @@ def delete(
 
     if not keys and not any((run, architecture, task, status)):
         raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --task or --status")
-    chosen = [row["key"] for row in _chosen(store, run, architecture, task, status)]
+    with archlab.open(store) as results:
+        chosen = [*results.trials(run=run, architecture=architecture, task=task, status=status).key]
+        if not any((run, architecture, task, status)):
+            chosen += results.unreadable  # by their keys, damaged rows can be deleted too
     for key in keys or []:
         if not any(one.startswith(key) for one in chosen):
             raise ArchlabError(f"no trial that is chosen has a key that begins with {key!r}: `archlab trials` lists them")

@@ -45,6 +45,14 @@ class JobReused:
 
 
 @dataclass(frozen=True)
+class ResultsDamaged:
+    """Results in the store cannot be read: their jobs are computed again."""
+
+    reasons: dict[str, str]
+    """One line for each, by the key of the job."""
+
+
+@dataclass(frozen=True)
 class JobStarted:
     """A worker has been given the job."""
 
@@ -103,7 +111,18 @@ class RunEnded:
     interrupted: bool = False
 
 
-Event = RunStarted | JobReused | JobStarted | JobProgressed | JobFinished | JobFailed | JobsSkipped | Waiting | RunEnded
+Event = (
+    RunStarted
+    | JobReused
+    | ResultsDamaged
+    | JobStarted
+    | JobProgressed
+    | JobFinished
+    | JobFailed
+    | JobsSkipped
+    | Waiting
+    | RunEnded
+)
 Listener = Callable[[Event], None]
 
 

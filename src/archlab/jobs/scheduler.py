@@ -34,6 +34,8 @@ class Policy(Generic[J, R]):
 
     settled: tuple[Status, ...] = SETTLED
     """Statuses of jobs that need no more computing."""
+    whole_results: bool = False
+    """Whether :meth:`observe` needs results with what only they themselves need, such as their curves."""
     group_size: int = 1
     """Largest number of jobs that a worker computes together."""
 
@@ -148,15 +150,20 @@ class _Run(Generic[J, R]):
     def reuse(self) -> None:
         """Take over the results that the store has, from before or from other runs, and leave out what they make unnecessary."""
         unneeded: list[J] = []
-        for record in self.store.records(keys=self.pending, statuses=self.policy.settled):
+        read = self.store.records if self.policy.whole_results else self.store.outcomes
+        damaged: dict[str, str] = {}
+        for record in read(keys=self.pending, statuses=self.policy.settled, unreadable=damaged):
             assert record.result is not None
             job = self.pending.pop(record.key)
-            if record.job.to_dict() != job.to_dict():  # they differ in what the key leaves out
+            if record.job != job:  # they differ in what the key leaves out
                 self.store.describe(job)
             self.summary.reused += 1
             self.summary.results[record.key] = record.result
             self.emit(events.JobReused(job, record.result))
             unneeded += self.policy.observe(job, record.result)
+        if damaged:
+            self.store.discard(damaged)
+            self.emit(events.ResultsDamaged(damaged))
         self.skip(unneeded)
 
     def skip(self, jobs: Sequence[J]) -> None:

@@ -1,7 +1,8 @@
 """A plan: a protocol and the architectures to put through it; what a run sets out to compute."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 from archlab.architectures import Architecture, architecture
@@ -14,7 +15,7 @@ from archlab.machine import Device
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
-from archlab.mad.store import Record
+from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.trial import Trial
 
 
@@ -79,21 +80,22 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def score_plan(records: Iterable[Record], plan: Plan) -> Scores:
-    """Scores of a plan from stored records; a result of an earlier version of the code counts where the present has none."""
-    trials = plan.trials()
-    found: dict[Trial, Record | None] = dict.fromkeys(trials)
-    for record in records:
+def score_plan(store: TrialStore, plan: Plan, unreadable: dict[str, str]) -> Scores:
+    """Scores of a plan from a store; a result of an earlier version of the code counts where the present has none.
+
+    ``unreadable`` takes a line for every row that cannot be read.
+    """
+    found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(plan.trials())
+    for record in store.outcomes(unreadable=unreadable):
         if record.job in found and _counts_before(record, found[record.job]):
             found[record.job] = record
-    scored = {trial.key: record for trial, record in found.items() if record is not None}
-    return score(trials, scored, protocol=plan.protocol.name)
+    return score(found.items(), partial(store.records, unreadable=unreadable), protocol=plan.protocol.name)
 
 
-def _counts_before(record: Record, other: Record | None) -> bool:
+def _counts_before(record: OutcomeRecord, other: OutcomeRecord | None) -> bool:
     """A result before none, then the present code before an earlier version, then the later of the two."""
     if other is None:
         return True
     if (record.result is None) != (other.result is None):
         return record.result is not None
-    return record.key == record.job.key or other.key != other.job.key
+    return bool(record.key == record.job.key or other.key != other.job.key)

@@ -7,14 +7,14 @@ points of a group one after the other, so that which are dropped does not depend
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from typing_extensions import override
 
 from archlab.jobs.executor import Thresholds
 from archlab.jobs.scheduler import Policy
 from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
-from archlab.mad.trial import Trial, TrialResult, alike
+from archlab.mad.trial import AnyResult, Trial, TrialResult, alike
 from archlab.store.record import RACED, SETTLED
 
 Race = Literal["exact", "halving", "off"]
@@ -31,16 +31,17 @@ class Racing(Policy[Trial, TrialResult]):
         """Prepare for a run of these trials, the stored ones included, of which a worker trains up to ``population`` together."""
         self.race = race
         self.settled = RACED if race == "halving" else SETTLED
+        self.whole_results = race == "halving"  # whose rungs are points of the curves
         self.group_size = population
         self._groups: dict[GridGroup, list[Trial]] = defaultdict(list)
         for trial in trials:
             self._groups[grid_group(trial)].append(trial)
         for group in self._groups.values():
             group.sort(key=grid_order)
-        self._results: dict[str, TrialResult] = {}
+        self._results: dict[str, Any] = {}
 
     @override
-    def observe(self, job: Trial, result: TrialResult) -> list[Trial]:
+    def observe(self, job: Trial, result: AnyResult) -> list[Trial]:
         self._results[job.key] = result
         if self.race == "off" or not solves(job, result):
             return []

@@ -26,7 +26,7 @@ class Results:
         """Open the store at a path or database URL; refuses a place without one."""
         self._store = TrialStore(location, create=False)
         self.where = self._store.where
-        self.unreadable: list[str] = []
+        self.unreadable: dict[str, str] = {}
         """One line for every row and run that this archlab could not read so far."""
 
     def __enter__(self) -> Self:
@@ -44,7 +44,9 @@ class Results:
         ``seeds``, ``trials``, and how many of these are ``done``. A trial that a race left out counts as done."""
         import pandas as pd
 
-        results = {record.job: record.result for record in self._records() if record.result is not None}
+        results = {
+            record.job: record.result for record in self._store.outcomes(unreadable=self.unreadable) if record.result is not None
+        }
         rows = []
         for run, plan in self._remembered():
             started = None if run.started is None else datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
@@ -120,7 +122,7 @@ class Results:
         plan = replace(plan, protocol=plan.protocol.with_settings(settings))
         if architectures is not None:
             plan = replace(plan, architectures=tuple(_chosen(plan, name) for name in architectures))
-        return score_plan(self._records(), plan)
+        return score_plan(self._store, plan, self.unreadable)
 
     def plan(self, run: int | str | None = None, protocol: str | None = None) -> Plan:
         """The plan of a run, chosen as :meth:`scores` says.
@@ -142,7 +144,7 @@ class Results:
         if not plans:
             reason = f"`archlab run SPEC --store {self.where}` adds one"
             if self.unreadable:
-                reason = self.unreadable[0]
+                reason = next(iter(self.unreadable.values()))
             raise ArchlabError(f"store {self.where} has no runs that can be shown: {reason}")
         latest = plans[-1]
         wider = [plan for plan in plans if plan.device == latest.device and plan.protocol.covers(latest.protocol)]

@@ -45,6 +45,8 @@ class SeedScore:
     diverged: int = 0
     """Grid points that diverged: they count as chance."""
     units: Units | None = field(default=None, repr=False, compare=False)
+    curve: Floats | None = field(default=None, repr=False, compare=False)
+    """Step and score on the selection split, see :func:`archlab.mad.scoring.learning_curve`: ``(points, 2)``."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ averaged away in silence: an incomplete score is marked as partial, with the num
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -20,42 +20,54 @@ from archlab.mad.comparison import differences_to_best
 from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
-from archlab.mad.store import Record
+from archlab.mad.store import OutcomeRecord, Record
 from archlab.mad.trial import Costs, Trial, TrialResult
 from archlab.tasks import Task
 from archlab.tasks.registry import task_order
 from archlab.tasks.stored import is_known
 
-Planned = tuple[Trial, Record | None]
+Planned = tuple[Trial, OutcomeRecord | None]
+Cell = tuple[Architecture, Task, int]
+"""Architecture, setting and seed."""
+_WHOLE = 1000
+"""Results that are held whole at once."""
 
 
 def score(
-    trials: Iterable[Trial], records: Mapping[str, Record], *, protocol: str | None = None, resamples: int = 1000
+    planned: Iterable[Planned],
+    read: Callable[[Sequence[str]], Iterable[Record]] | None = None,
+    *,
+    protocol: str | None = None,
+    resamples: int = 1000,
 ) -> Scores:
-    """Score the trials of a plan: layers and tasks that are not available as a store describes them.
+    """Score the trials of a plan, each with its record; layers and tasks that are not available as a store describes them.
 
-    ``records`` are found by the keys of the trials; what is missing is named in the scores. Intervals are from ``resamples``
-    bootstrap samples. Refuses an empty plan, and a setting that is trained under more than one condition.
+    What is missing is named in the scores. ``read`` gives the whole records of chosen grid points by their keys; by default the
+    records are whole. Intervals are from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained
+    under more than one condition.
     """
-    planned = [(trial, records.get(trial.key)) for trial in dict.fromkeys(trials)]
+    planned = list(dict(planned).items())
     if not planned:
         raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
     _check_conditions(planned)
-    cells: dict[tuple[Architecture, Task, int], list[Planned]] = defaultdict(list)
+    cells: dict[Cell, list[Planned]] = defaultdict(list)
     grids: dict[Task, set[tuple[float, float]]] = defaultdict(set)
     seeds: dict[Task, set[int]] = defaultdict(set)
     for trial, record in planned:
         cells[trial.architecture, trial.setting, trial.seed].append((trial, record))
-        grids[trial.setting].add((trial.learning_rate, trial.weight_decay))
+        grids[trial.setting].add(trial.grid_point)
         seeds[trial.setting].add(trial.seed)
+    names = list(dict.fromkeys(trial.architecture for trial, _ in planned))
+    asked = [(name, setting, seed) for name in names for setting in grids for seed in sorted(seeds[setting])]
+    given = {record.key: record for _, record in planned if record is not None}
+    scored = _seed_scores(
+        {cell: (cells[cell], len(grids[cell[1]])) for cell in asked}, read or (lambda keys: [given[key] for key in keys])
+    )
     tasks = sorted({setting.name for setting in grids}, key=task_order)
     settings = {task: [setting for setting in grids if setting.name == task] for task in tasks}
     chosen = {
-        name: {
-            setting: tuple(_seed_score(seed, cells[name, setting, seed], len(grids[setting])) for seed in sorted(seeds[setting]))
-            for setting in grids
-        }
-        for name in dict.fromkeys(trial.architecture for trial, _ in planned)
+        name: {setting: tuple(scored[name, setting, seed] for seed in sorted(seeds[setting])) for setting in grids}
+        for name in names
     }
     units = [
         {setting: [seed.units for seed in per_seed if seed.units is not None] for setting, per_seed in own.items()}
@@ -90,35 +102,68 @@ def score(
 
 def _check_conditions(planned: Sequence[Planned]) -> None:
     """Refuse to mix: a setting is trained with one recipe, at one width, on one kind of device."""
-    seen: dict[Task, dict[str, object]] = {}
+    seen: dict[Task, Trial] = {}
     for trial, _ in planned:
-        condition = {"dim": trial.dim, "device": trial.device, **{f"recipe.{k}": v for k, v in asdict(trial.recipe).items()}}
-        first = seen.setdefault(trial.setting, condition)
-        if first != condition:
-            differing = ", ".join(f"{k}={first[k]} and {k}={condition[k]}" for k in condition if first[k] != condition[k])
+        first = seen.setdefault(trial.setting, trial)
+        if (first.dim, first.device, first.recipe) != (trial.dim, trial.device, trial.recipe):
+            a, b = (
+                {"dim": one.dim, "device": one.device} | {f"recipe.{name}": value for name, value in asdict(one.recipe).items()}
+                for one in (first, trial)
+            )
+            differing = ", ".join(f"{name}={a[name]} and {name}={b[name]}" for name in a if a[name] != b[name])
             raise ArchlabError(
                 f"{trial.setting} was trained under different conditions ({differing}): score one protocol at a time"
             )
 
 
-def _seed_score(seed: int, planned: Sequence[Planned], grid_size: int) -> SeedScore:
-    """The chosen grid point of one architecture, setting and seed, or why there is none."""
-    results = {trial: record.result for trial, record in planned if record is not None and record.result is not None}
-    in_order = sorted((trial for trial, _ in planned), key=grid_order)
-    chosen = choose([(trial, results[trial]) if trial in results else None for trial in in_order])
+def _seed_scores(
+    cells: Mapping[Cell, tuple[Sequence[Planned], int]], read: Callable[[Sequence[str]], Iterable[Record]]
+) -> dict[Cell, SeedScore]:
+    """The score of each cell, from its trials and the number of its grid points: that of the chosen one, or why there is none."""
+    found: dict[Cell, SeedScore] = {}
+    chosen: dict[str, Cell] = {}
+    for cell, (planned, grid_size) in cells.items():
+        record = _choose(planned, grid_size)
+        if record is None:
+            found[cell] = SeedScore(seed=cell[2], missing=_why_missing(planned, grid_size))
+        else:
+            fix = f"`archlab trials delete {record.key}`, then run again"
+            found[cell] = SeedScore(seed=cell[2], missing=f"the chosen result cannot be read: {fix}")
+            chosen[record.key] = cell
+    keys = list(chosen)
+    for start in range(0, len(keys), _WHOLE):
+        for whole in read(keys[start : start + _WHOLE]):
+            cell = chosen[whole.key]
+            diverged = sum(record is not None and record.status == "diverged" for _, record in cells[cell][0])
+            found[cell] = _seed_score(whole, diverged)
+    return found
+
+
+def _choose(planned: Sequence[Planned], grid_size: int) -> OutcomeRecord | None:
+    """The record of the chosen grid point of one architecture, setting and seed, or None if another may still be chosen."""
+    in_order = sorted(planned, key=lambda one: grid_order(one[0]))
+    results = [None if record is None or record.result is None else (trial, record.result) for trial, record in in_order]
+    chosen = choose(results)
     if chosen is None or (len(planned) < grid_size and not solves(*chosen)):
-        return SeedScore(seed=seed, missing=_why_missing(planned, grid_size))
-    trial, result = chosen
+        return None
+    return next(record for trial, record in in_order if trial is chosen[0])
+
+
+def _seed_score(record: Record, diverged: int) -> SeedScore:
+    trial, result = record.job, record.result
+    assert result is not None
+    curve = np.array(learning_curve(trial, result))
     return SeedScore(
-        seed=seed,
+        seed=trial.seed,
         score=result.score,
-        key=next(record.key for other, record in planned if other == trial and record is not None),
+        key=record.key,
         learning_rate=trial.learning_rate,
         weight_decay=trial.weight_decay,
-        learning_curve_area=learning_curve_area(trial, result) if is_known(trial.setting) else None,
+        learning_curve_area=float(np.trapezoid(curve[:, 1], curve[:, 0]) / curve[-1, 0]) if is_known(trial.setting) else None,
         solved_step=result.solved_step,
-        diverged=sum(result.status == "diverged" for result in results.values()),
+        diverged=diverged,
         units=Units(result.numerators, result.denominators),
+        curve=curve,
     )
 
 
@@ -146,12 +191,6 @@ def learning_curve(trial: Trial, result: TrialResult) -> list[tuple[int, float]]
         curve.append((max(result.steps, curve[-1][0]), chance))
     curve.append((max(trial.num_steps, curve[-1][0]), curve[-1][1]))
     return curve
-
-
-def learning_curve_area(trial: Trial, result: TrialResult) -> float:
-    """Mean of :func:`learning_curve` over the planned steps, by trapezoids, in [0, 1]."""
-    steps, values = zip(*learning_curve(trial, result), strict=True)
-    return float(np.trapezoid(values, steps) / steps[-1])
 
 
 def _architecture_score(

@@ -8,11 +8,11 @@ there. So nothing that comes after a trial that solved can change a score, and n
 import math
 from collections.abc import Sequence
 
-from archlab.mad.trial import Metrics, Trial, TrialResult
+from archlab.mad.trial import AnyResult, Metrics, Trial
 
 GridGroup = tuple[object, ...]
 """Equal for the trials of one grid group, and for no others."""
-Ended = tuple[Trial, TrialResult]
+Ended = tuple[Trial, AnyResult]
 
 
 def grid_group(trial: Trial) -> GridGroup:
@@ -31,7 +31,7 @@ def metric(trial: Trial, metrics: Metrics) -> float:
     return value if math.isfinite(value) else trial.setting.chance
 
 
-def solves(trial: Trial, result: TrialResult) -> bool:
+def solves(trial: Trial, result: AnyResult) -> bool:
     """Whether the weights that are scored reach the recipe's ``stop_accuracy`` on the selection split."""
     return result.status == "finished" and metric(trial, result.selected) >= trial.recipe.stop_accuracy
 

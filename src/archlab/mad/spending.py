@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from archlab.architectures.stored import is_available
 from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
-from archlab.mad.trial import Trial, TrialResult
+from archlab.mad.trial import AnyResult, Trial
 from archlab.tasks.stored import is_known
 
 HALVING_ERROR = 0.001
@@ -38,12 +38,12 @@ class Spending:
         return 1 - self.flops_spent / self.flops if self.flops else 0.0
 
 
-def spending(results: Iterable[tuple[Trial, TrialResult | None]]) -> Spending:
+def spending(results: Iterable[tuple[Trial, AnyResult | None]]) -> Spending:
     """The compute that trials have cost, from those with a result; those that cannot be built here have no FLOPs."""
-    groups: dict[GridGroup, list[tuple[Trial, TrialResult | None]]] = defaultdict(list)
+    groups: dict[GridGroup, list[tuple[Trial, AnyResult | None]]] = defaultdict(list)
     for trial, result in results:
         groups[grid_group(trial)].append((trial, result))
-    through: list[tuple[Trial, TrialResult | None]] = []
+    through: list[tuple[Trial, AnyResult | None]] = []
     for group in groups.values():
         solved = False
         for trial, result in sorted(group, key=lambda one: grid_order(one[0])):

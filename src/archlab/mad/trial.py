@@ -1,8 +1,9 @@
 """A trial and its result: the values that travel between the protocol, the workers and the store."""
 
-from collections.abc import Hashable
-from dataclasses import asdict, dataclass
-from functools import cached_property
+import hashlib
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, fields
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, 
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
-from archlab.store.fingerprint import MODELS, Numerics, code_fingerprint, job_key
+from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, job_key
 from archlab.tasks import Task
 from archlab.tasks.stored import stored_setting
 
@@ -62,20 +63,36 @@ class Trial:
     def __post_init__(self) -> None:
         """Check the grid point and the seed, and that the architecture fits the width."""
         check_fields(self)
-        self.architecture.validate(self.dim)
+        _validate(self.architecture, self.dim)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.architecture, self.setting, self.recipe, self.dim, self.grid_point, self.seed, self.device))
+
+    def __hash__(self) -> int:
+        return self._hash  # found once: stores are joined with plans of a hundred thousand trials
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FIELDS}  # hashes of texts hold in one process only
+
+    @property
+    def grid_point(self) -> tuple[float, float]:
+        """Learning rate and weight decay."""
+        return self.learning_rate, self.weight_decay
 
     @cached_property
     def key(self) -> str:
-        """The :func:`job_key` of every knob of layers, setting and recipe, width, grid point, seed and device."""
-        identity = self.to_dict() | {"layers": [layer.identity() for layer in self.architecture.layers]}
-        del identity["architecture"]  # the text leaves defaults out; the layers do not
-        return job_key(identity, self.recipe.kernels, self.code)
+        """Hash (32 hexadecimal digits) of grid point and seed, and the :func:`job_key` of every knob of layers, setting and
+        recipe, width and device."""
+        alike = _key_of_alike(
+            self.architecture, self.setting, self.recipe, self.dim, self.device, tuple(chosen_kernels().items())
+        )
+        return hashlib.sha256(f"{alike} {self.grid_point} {self.seed}".encode()).hexdigest()[:32]
 
     @property
     def code(self) -> str:
         """Fingerprint of the code that computes it; refuses a layer or task that was not defined in a file."""
-        modules = {module for layer in self.architecture.layers for module in layer.modules()}
-        return code_fingerprint(*sorted({*modules, type(self.setting).__module__}), numerics=NUMERICS)
+        return _code(self.architecture, self.setting)
 
     @property
     def num_steps(self) -> int:
@@ -85,18 +102,18 @@ class Trial:
     @property
     def costs(self) -> Costs:
         """The costs of its architecture at its setting and width; refuses a layer that is not available."""
-        model, length = self.architecture, self.setting.input_length
-        return Costs(model.num_params(**self._shape), model.state_size(length=length, dim=self.dim), model.flops(**self._shape))
+        shape = _shape(self.setting, self.dim)
+        state = self.architecture.state_size(length=self.setting.input_length, dim=self.dim)
+        return Costs(self.architecture.num_params(**shape), state, _forward_flops(self.architecture, self.setting, self.dim))
 
     @property
     def flops(self) -> float:
         """FLOPs of the whole training (3 x forward) without early stopping and evaluation."""
-        return 3.0 * self.architecture.flops(**self._shape) * self.recipe.num_examples(self.setting.num_train_examples)
-
-    @property
-    def _shape(self) -> dict[str, Any]:
-        setting = self.setting
-        return {"length": setting.input_length, "dim": self.dim, "vocab_size": setting.vocab_size, "backbone": setting.backbone}
+        return (
+            3.0
+            * _forward_flops(self.architecture, self.setting, self.dim)
+            * self.recipe.num_examples(self.setting.num_train_examples)
+        )
 
     @property
     def origin(self) -> str:
@@ -115,18 +132,65 @@ class Trial:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Trial":
+    def from_dict(cls, values: dict[str, Any], known: dict[Any, Any] | None = None) -> "Trial":
         """The trial that :meth:`to_dict` wrote down; refuses fields, knobs and values that are unknown to this archlab.
 
-        With layers or a task that are not available it has scores and cannot be trained.
+        With layers or a task that are not available it has scores and cannot be trained. ``known`` keeps architectures,
+        settings and recipes for the trials that are read next.
         """
-        rest = dict(values)
+        rest, known = dict(values), {} if known is None else known
         try:
             spec, task, knobs, recipe = (rest.pop(name) for name in ("architecture", "task", "knobs", "recipe"))
         except KeyError as missing:
             raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
-        rest |= {"architecture": stored_architecture(spec), "setting": stored_setting(task, knobs)}
-        return read_fields(cls, rest | {"recipe": read_fields(Recipe, recipe, "recipe")}, "trial")
+        parts: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
+            ("architecture", spec, lambda: stored_architecture(spec)),
+            ("setting", (task, repr(knobs)), lambda: stored_setting(task, knobs)),
+            ("recipe", tuple(recipe.items()), lambda: read_fields(Recipe, recipe, "recipe")),
+        )
+        for name, text, read in parts:
+            if (name, text) not in known:
+                known[name, text] = read()
+            rest[name] = known[name, text]
+        return cls(**rest) if rest.keys() == _FIELDS else read_fields(cls, rest, "trial")
+
+
+_FIELDS = {field.name for field in fields(Trial)}
+
+
+def _shape(setting: Task, dim: int) -> dict[str, Any]:
+    return {"length": setting.input_length, "dim": dim, "vocab_size": setting.vocab_size, "backbone": setting.backbone}
+
+
+@cache
+def _forward_flops(architecture: Architecture, setting: Task, dim: int) -> int:
+    return architecture.flops(**_shape(setting, dim))
+
+
+@cache
+def _validate(architecture: Architecture, dim: int) -> None:
+    architecture.validate(dim)
+
+
+def _code(architecture: Architecture, setting: Task) -> str:
+    modules = {module for layer in architecture.layers for module in layer.modules()}
+    return code_fingerprint(*sorted({*modules, type(setting).__module__}), numerics=NUMERICS)
+
+
+@cache
+def _key_of_alike(
+    architecture: Architecture, setting: Task, recipe: Recipe, dim: int, device: Device, kernels: tuple[tuple[str, str], ...]
+) -> str:
+    """The :func:`job_key` of what trials of one grid group have in common, seeds aside; ``kernels`` are the chosen ones."""
+    identity = {
+        "layers": [layer.identity() for layer in architecture.layers],
+        "task": setting.name,
+        "knobs": setting.knobs(),
+        "recipe": asdict(recipe),
+        "dim": dim,
+        "device": device,
+    }
+    return job_key(identity, recipe.kernels, _code(architecture, setting))
 
 
 def alike(trial: Trial) -> Hashable:
@@ -167,6 +231,21 @@ class CurvePoint:
     metrics: Metrics
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The part of a :class:`TrialResult` by which a grid point is chosen and a table filled: without curve and test units."""
+
+    status: Literal["finished", "diverged", "dropped"]
+    steps: int
+    solved_step: int | None
+    selected: Metrics
+    test: Metrics
+    score: float
+    wall_seconds: float
+    cpu_seconds: float
+    program: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """The outcome of a trial. A diverged one (its loss became NaN or infinite) scores chance, never nothing; one that
@@ -200,7 +279,8 @@ class TrialResult:
     @property
     def score(self) -> float:
         """The recipe's metric on the test split at the selected step, in [0, 1]."""
-        return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, the two arrays as lists; :meth:`from_dict` is the inverse."""
@@ -216,3 +296,6 @@ class TrialResult:
         for name in ("numerators", "denominators"):
             values[name] = np.asarray(values[name], dtype=np.float32)
         return cls(**values)
+
+
+AnyResult = Outcome | TrialResult

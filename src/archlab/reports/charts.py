@@ -14,12 +14,13 @@ from archlab.format import percent_interval, short_task, starred
 from archlab.format import points as signed_points
 from archlab.mad.comparison import difference
 from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
-from archlab.mad.scoring import learning_curve
 from archlab.reports.panels import Spec
 from archlab.tasks import Task
 
 Row = dict[str, Any]
 
+MAX_WITH_SEEDS = 12
+"""Architectures up to which learning curves show every seed: the lines of more could not be told apart."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
 """Distinguishable with any colour vision: Okabe and Ito's palette without black and yellow, and a grey."""
 SYMBOLS = {
@@ -180,17 +181,15 @@ def difficulty_panel(scores: Scores, knob: str, settings: Sequence[Task]) -> Spe
 
 def learning_panel(scores: Scores, task: str) -> Spec | None:
     """Score on the selection split against step at the task's first setting: the mean over seeds, and every seed."""
-    results = {record.key: record for record in scores.records}
     seeds: list[Row] = []
     means: list[Row] = []
     for architecture in scores.architectures:
         first = next(x for x in architecture.tasks if x.task == task).settings[0]
-        chosen = [results[seed.key] for seed in first.seeds if seed.key is not None]
-        curves = [learning_curve(record.job, record.result) for record in chosen if record.result is not None]
+        curves = [seed.curve for seed in first.seeds if seed.curve is not None]
         if not curves:
             continue
-        steps = sorted({step for curve in curves for step, _ in curve})
-        held = np.array([np.interp(steps, [step for step, _ in curve], [100 * y for _, y in curve]) for curve in curves])
+        steps = sorted({int(step) for curve in curves for step in curve[:, 0]})
+        held = np.array([np.interp(steps, curve[:, 0], 100 * curve[:, 1]) for curve in curves])
         named = {"architecture": architecture.label}
         for number, values in enumerate(held.tolist()):
             seeds += [{**named, "seed": number, "step": s, "score": v} for s, v in zip(steps, values, strict=True)]
@@ -205,11 +204,13 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
         color=colour,
         tooltip=["architecture:N", "step:Q", "score:Q"],
     )
-    thin = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3)
-    each = thin.encode(x="step:Q", y="score:Q", color=colour, detail=["architecture:N", "seed:N"])
     lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=dash)
     at_the_end = alt.FieldEqualPredicate(field="step", equal=last)
-    return spec(each + lines + points(mean, size=60).encode(shape=symbol).transform_filter(at_the_end), height=190)
+    drawn = lines + points(mean, size=60).encode(shape=symbol).transform_filter(at_the_end)
+    if len(scores.architectures) <= MAX_WITH_SEEDS:
+        thin = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3)
+        drawn = thin.encode(x="step:Q", y="score:Q", color=colour, detail=["architecture:N", "seed:N"]) + drawn
+    return spec(drawn, height=190)
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:

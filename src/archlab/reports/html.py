@@ -104,8 +104,8 @@ PANELS: list[Panel[Scores]] = [
         "Learning curves",
         findings.solved,
         "Score on the selection split in percent against optimiser step, from chance at step 0, at the first setting of each "
-        "task: the mean over seeds, and each seed as a thin line. The chosen grid point of each seed; a line stays level after "
-        "training stopped because the task was solved.",
+        "task: the mean over seeds, and, of up to 12 architectures, each seed as a thin line. The chosen grid point of each "
+        "seed; a line stays level after training stopped because the task was solved.",
         lambda scores: {str(x.settings[0].setting): charts.learning_panel(scores, x.task) for x in scores.architectures[0].tasks},
         table=_learning_table,
         legend=True,

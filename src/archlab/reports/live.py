@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archlab.format import count, duration, human, percent, short_task
-from archlab.jobs.events import Event, JobFailed, JobFinished, JobStarted, RunEnded, RunStarted, Waiting
+from archlab.jobs.events import Event, JobFailed, JobFinished, JobStarted, ResultsDamaged, RunEnded, RunStarted, Waiting
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.reports.progress import AnyJob, AnyProgress, AnyResult, RunProgress, speed
 from archlab.tasks.registry import task_order
@@ -118,6 +118,8 @@ class LiveView:
                 return f"{progress.done}/{progress.total}  {names.full(job)}: {_outcome(result)}{left}"
             case JobFailed(job):
                 self._note = f"failed: {names.full(job)}: {event.reason}"
+            case ResultsDamaged(reasons):
+                return "\n".join(f"{reason}; it is computed again" for reason in reasons.values())
             case Waiting(jobs):
                 self._note = f"waiting for {count(len(jobs), names.noun)} that another run on this store computes"
             case RunEnded(interrupted=True):

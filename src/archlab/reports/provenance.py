@@ -10,8 +10,8 @@ from archlab.mad.scores import Scores
 from archlab.mad.selection import metric
 from archlab.mad.store import Record
 
-MAX_TRIALS = 4000
-"""Above this, the list keeps the trials that gave a score or gave none, so that the page stays small."""
+MAX_TRIALS = 1000
+"""Above this, the list keeps so many of the trials that did not finish, then of those that gave a score: the page stays small."""
 _ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "archlab", "fla", "commit")
 
 
@@ -72,11 +72,10 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
     }
     found = environments(record.provenance for record in scores.records)
     numbers = {tuple(e[name] for name in _ENVIRONMENT): e["number"] for e in found}
-    listed = [
-        record
-        for record in scores.records
-        if len(scores.records) <= MAX_TRIALS or record.key in chosen or record.status != "finished"
-    ]
+    listed = list(scores.records)
+    if len(listed) > MAX_TRIALS:
+        listed = [record for record in listed if record.key in chosen or record.status != "finished"]
+        listed = sorted(listed, key=lambda record: record.status == "finished")[:MAX_TRIALS]
     rows = [
         trial_row(record, labels)
         | {

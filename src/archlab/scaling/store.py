@@ -1,6 +1,6 @@
 """The store of the training runs of language models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy import inspect as inspect_database
@@ -10,7 +10,7 @@ from archlab.fields import check_value
 from archlab.scaling.result import LMResult
 from archlab.scaling.trial import LMTrial
 from archlab.store import ledger
-from archlab.store.ledger import AnyRow, Ledger
+from archlab.store.ledger import AnyRow, Ledger, Lines
 from archlab.store.record import read_non_finite, spell_non_finite
 from archlab.store.schema import language_models
 
@@ -26,7 +26,7 @@ class StudyStore(Ledger[LMTrial, LMResult]):
     kind: ClassVar[str] = "scaling"
 
     @override
-    def read_job(self, description: dict[str, Any]) -> LMTrial:
+    def read_job(self, description: dict[str, Any], known: dict[Any, Any]) -> LMTrial:
         return LMTrial.from_dict(description)
 
     @override
@@ -38,19 +38,19 @@ class StudyStore(Ledger[LMTrial, LMResult]):
         return LMResult.from_dict(read_non_finite(row.result))
 
     @override
-    def _rows(self, keys: Any, statuses: Any) -> list[AnyRow]:
+    def _rows(self, columns: Any, keys: Any, statuses: Any) -> Iterator[AnyRow]:
         if not inspect_database(self._engine).has_table(self.table.name):  # a store from before there were any
-            return []
-        return super()._rows(keys, statuses)
+            return iter(())
+        return super()._rows(columns, keys, statuses)
 
     def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
         """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones."""
         descriptions = [trial.to_dict() for trial in trials]
-        latest = self.runs(unreadable=[])[-1:]
+        latest = self.runs(unreadable={})[-1:]
         if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in latest):
             self.remember_run({"name": name, "trials": descriptions})
 
-    def plans(self, unreadable: list[str]) -> dict[str, list[LMTrial]]:
+    def plans(self, unreadable: Lines) -> dict[str, list[LMTrial]]:
         """The training runs of the latest plan of every name; ``unreadable`` takes a line for each that cannot be read."""
         return dict(run.plan for run in self.runs(read_plan, unreadable=unreadable))
 

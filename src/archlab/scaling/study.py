@@ -175,9 +175,9 @@ class Study:
 def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") -> Study:
     """Read the study of a store, a file or an SQLAlchemy URL; refuses a place without one, and runs that do not compare."""
     with StudyStore(store, create=False) as opened:
-        unreadable: list[str] = []
+        unreadable: dict[str, str] = {}
         study = read_study(opened.records(statuses=SETTLED), parameters, opened.plans(unreadable))
-        return replace(study, unreadable=tuple(unreadable))
+        return replace(study, unreadable=tuple(unreadable.values()))
 
 
 def read_study(

@@ -21,6 +21,7 @@ from archlab.store.source import EFFECTS, Source, existing_file, file_of, import
 from archlab.store.syntax import CanonicalText
 
 
+@cache
 def library_versions(kernels: Literal["torch", "fla"]) -> dict[str, str]:
     """Versions, up to the minor, of the libraries that compute with a recipe's kernels, by the name of their module.
 

@@ -24,7 +24,7 @@ def load_json(text: str) -> Any:
         return text
 
 
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def spell_non_finite(value: Any) -> Any:
@@ -44,4 +44,4 @@ def read_non_finite(value: Any) -> Any:
         return {name: read_non_finite(item) for name, item in value.items()}
     if isinstance(value, list):
         return [read_non_finite(item) for item in value]
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+    return NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -18,7 +18,7 @@ def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> dic
         Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
         same job; and that are ``left`` because the present code cannot read or compute their job.
     """
-    unreadable: list[str] = []
+    unreadable: dict[str, str] = {}
     records = [record for record in ledger.records(unreadable=unreadable) if record.status in RACED][::-1]
     wanted: dict[str, str] = {}
     for record in sorted(records, key=lambda record: record.status not in SETTLED):

@@ -225,6 +225,7 @@ class StoreContract(ABC):
         assert [record.key for record in store.records([*keys, keys[-1], "unknown"])] == [jobs[i].key for i in (600, 2, 1, 0)]
         assert [record.key for record in store.records(keys, ["finished"])] == [jobs[i].key for i in (600, 2, 0)]
         assert [record.key for record in store.records(statuses=["running", "failed"])] == [jobs[1].key]
+        assert [(record.key, record.job) for record in store.outcomes(keys)] == [(jobs[i].key, jobs[i]) for i in (600, 2, 1, 0)]
 
     def test_what_is_deleted_can_be_computed_again_and_what_is_computed_stays(self, store: AnyStore, other: AnyStore) -> None:
         finished, failed, held, kept = jobs = self.jobs(4)
