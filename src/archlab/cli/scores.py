@@ -76,7 +76,7 @@ def report(
     message(f"wrote {output}")
 
 
-def runs(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def runs(store: Store = DEFAULT_STORE, files: LayerFiles = None, task_files: TaskFiles = None, as_json: Json = False) -> None:
     """List the runs of a store: number, label, date, protocol, architectures, and how many of their trials are done."""
     from archlab.cli.output import message, opened, print_json, print_table
     from archlab.reports.tables import plain_table

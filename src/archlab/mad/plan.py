@@ -17,6 +17,7 @@ from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.trial import Trial
+from archlab.tasks.check import check_outside
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Plan:
 def make_plan(protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Device = "cpu") -> Plan:
     """The plan for architectures, given as values or as text; each counts once. Refuses none, and those that do not fit.
 
-    Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
+    Tasks from outside archlab are tried on a few sequences, layers on small inputs, as long as the shortest and the longest
+    sequences of the protocol.
     """
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
@@ -64,7 +66,9 @@ def make_plan(protocol: Protocol, specs: str | Architecture | Sequence[str | Arc
     if not architectures:
         raise ArchlabError("architectures are empty: give at least one, for example 'mh-attention swiglu'")
     plan = Plan(protocol, tuple(architectures), device)
-    lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]
+    settings = [setting for task in protocol.tasks.values() for setting in task.settings]
+    check_outside(settings)
+    lengths = [setting.input_length for setting in settings]
     layers = (config for value in architectures for config in value.layers)
     check_third_party(layers, protocol.dim, (min(lengths), max(lengths)), device)
     return plan
