@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import check_value
+from archlab.fields import check_value, checked
 from archlab.mad.plan import Plan, score_plan
 from archlab.mad.scores import Scores
 from archlab.mad.spending import spending
@@ -57,6 +57,7 @@ class Results:
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
         return pd.DataFrame(rows, columns=columns)
 
+    @checked
     def trials(
         self, *, run: int | str | None = None, architecture: str | None = None, task: str | None = None, status: str | None = None
     ) -> "pd.DataFrame":
@@ -94,6 +95,7 @@ class Results:
         ]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
+    @checked
     def scores(
         self,
         run: int | str | None = None,
@@ -124,6 +126,7 @@ class Results:
             plan = replace(plan, architectures=tuple(_chosen(plan, name) for name in architectures))
         return score_plan(self._store, plan, self.unreadable)
 
+    @checked
     def plan(self, run: int | str | None = None, protocol: str | None = None) -> Plan:
         """The plan of a run, chosen as :meth:`scores` says.
 

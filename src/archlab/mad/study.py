@@ -14,6 +14,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,7 +41,7 @@ class _StudyFile:
 
 
 def read_specs(
-    specs: str | Architecture | Sequence[str | Architecture], protocol: str | Protocol | None = None
+    specs: str | Architecture | Sequence[str | Architecture], protocol: str | PathLike[str] | Protocol | None = None
 ) -> tuple[Protocol, list[str | Architecture]]:
     """The protocol and the architectures that a run is asked for.
 
@@ -48,13 +49,15 @@ def read_specs(
     is a name, the path of a YAML file or a value, by default ``quick``. Refuses files that are wrong, and two protocols.
     """
     given = [specs] if isinstance(specs, str | Architecture) else list(specs)
-    path = given[0] if len(given) == 1 else None
-    if isinstance(path, str) and path.endswith((".yaml", ".yml")):
+    path = next((one for one in given if isinstance(one, str) and one.endswith((".yaml", ".yml"))), None)
+    if path is not None:
+        if len(given) > 1:
+            raise ArchlabError(f"study {path}: stands alone, it names its architectures: add yours to the file")
         if protocol is not None:
             raise ArchlabError(f"protocol: the study {path} names its own: change it there")
         chosen, architectures = read_study(path)
         return chosen, [*architectures]
-    return protocol if isinstance(protocol, Protocol) else load_protocol(protocol or "quick"), given
+    return protocol if isinstance(protocol, Protocol) else load_protocol(fspath(protocol or "quick")), given
 
 
 def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
