@@ -1,5 +1,7 @@
 """A study in a file: every field counts, and a wrong one is named."""
 
+import re
+
 import pytest
 
 import archlab
@@ -82,3 +84,18 @@ def test_a_study_stands_alone(tmp_path, monkeypatch, specs, protocol, reason):
     for ask in (archlab.preview, archlab.run):
         with pytest.raises(ArchlabError, match=reason):
             ask(specs, protocol)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "reason"),
+    [
+        ("{a: mamba, b: mamba}", "architectures: a and b are the same, 4*mamba: leave one out"),
+        ("{a: 4*mamba, b: '4*[mamba]'}", "architectures: a and b are the same, 4*mamba"),
+        ("{'': mamba}", "architectures: label '' of 4*mamba: give it a name"),
+        ("{' ': mamba}", "architectures: label ' ' of"),
+        ("{hyena: mamba, b: hyena}", "architectures: label 'hyena' is the catalogue's name of another architecture"),
+    ],
+)
+def test_labels_that_would_mislead_are_refused(tmp_path, architectures, reason):
+    with pytest.raises(ArchlabError, match=re.escape(reason)):
+        read_study(write(tmp_path / "study.yaml", f"protocol: smoke\narchitectures: {architectures}"))
