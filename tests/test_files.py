@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,29 @@ def test_a_file_keeps_its_mode(tmp_path: Path, mode: int):
 def test_a_page_with_the_name_of_a_pdf_is_refused(tmp_path: Path, name: str):
     with pytest.raises(ArchlabError, match=r"(?i)page\.pdf: the page is HTML: give .*page\.html and print it to PDF"):
         check_place(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.write_bytes(b"SQLite format 3\0 and more"), "is a database, perhaps a store"),
+        (lambda path: path.symlink_to(path), "cannot be written: Too many levels of symbolic links"),
+        (lambda path: path.mkdir(), "is a directory"),
+    ],
+)
+def test_what_must_not_be_replaced_is_refused_and_stays(tmp_path: Path, make: Callable[[Path], object], reason: str):
+    path = tmp_path / "page.html"
+    make(path)
+    before = path.lstat()
+    for write in (check_place, lambda path: write_whole(path, "new")):
+        with pytest.raises(ArchlabError, match=reason):
+            write(path)
+    assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_dash_is_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    write_whole(Path("-"), "a page")
+    assert capsys.readouterr().out == "a page"
+    assert list(tmp_path.iterdir()) == []

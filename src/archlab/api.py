@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,13 @@ from archlab.mad.store import TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
-from archlab.scaling.store import StudyStore
+from archlab.scaling.store import StudyStore, read_plan
 from archlab.scaling.trial import LMTrial
 from archlab.store.database import NoStoreError
 from archlab.store.ledger import Ledger
 from archlab.store.rekey import rekey
 from archlab.store.transfer import merge
+from archlab.tasks.stored import is_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ class StoreCheck:
     tables: tuple[dict[str, Any], ...]
     """For trials and for training runs: how many there are, by status, and of the present version of the code."""
     unreadable: tuple[str, ...]
-    """One line for every row that cannot be read."""
+    """One line for every row, and every run, that cannot be read."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -65,7 +66,8 @@ class StoreCheck:
 
 Specs = str | Architecture | Sequence[str | Architecture]
 Location = str | os.PathLike[str]
-LEDGERS: tuple[type[Ledger[Any, Any]], ...] = (TrialStore, StudyStore)
+LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {TrialStore: Plan.from_dict, StudyStore: read_plan}
+"""The tables of results, each with what reads the plans of its runs."""
 
 
 def run(
@@ -213,14 +215,14 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
     """
     rows: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
-    for ledger in LEDGERS:
+    for ledger, read in LEDGERS.items():
         with ledger(store, create=False) as opened:
             records = opened.records(unreadable=unreadable)
             statuses = Counter(record.status for record in records)
             present = sum(record.result is not None and record.key == record.job.key for record in records)
             counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
             what = {"what": ledger.table.name.replace("_", " "), "all": len(records)}
-            rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs())})
+            rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs(read, unreadable=unreadable))})
     return StoreCheck(tuple(rows), tuple(unreadable.values()))
 
 
@@ -231,7 +233,7 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
 
     Returns:
         Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
-        present code; and that are ``left`` because a layer is not available, or they cannot be read.
+        present code; and that are ``left`` because a layer or a task is not available, or they cannot be read.
 
     Raises:
         ArchlabError: there is no store, or it cannot be written.
@@ -244,9 +246,10 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
 
 
 def _present_key(job: Trial | LMTrial) -> str | None:
-    """Key of a job; None if a layer of it is not available."""
+    """Key of a job; None if a layer or the task of it is not available."""
     architecture = job.architecture if isinstance(job, Trial) else job.run.architecture
-    return job.key if is_available(architecture) else None
+    known = is_available(architecture) and not (isinstance(job, Trial) and not is_known(job.setting))
+    return job.key if known else None
 
 
 def merge_stores(sources: Location | Sequence[Location], store: Location = "archlab.db") -> dict[str, int]:

@@ -2,10 +2,15 @@
 
 import os
 import shutil
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from archlab.errors import ArchlabError
+
+SQLITE_HEADER = b"SQLite format 3\0"
+"""The first bytes of a store in a file."""
 
 
 def cache_folder() -> Path:
@@ -22,49 +27,71 @@ def read_text(path: Path, what: str) -> str:
         raise ArchlabError(f"{what} {path}: cannot be read: {reason}") from None
 
 
-def check_place(path: Path) -> None:
-    """Refuse a path that no page can be written to.
+def check_place(path: Path, what: str = "report") -> None:
+    """Refuse a path that no file can be written to; ``-`` is standard output.
 
     Raises:
-        ArchlabError: it is a directory, there is none to write into, or the name is that of another format.
+        ArchlabError: it is a directory, a database or a link that leads nowhere, there is no directory to write into, or a
+            report has the name of another format.
     """
     if path.is_dir():
-        raise ArchlabError(f"report {path}: is a directory: give a file, for example {path / 'report.html'}")
+        raise ArchlabError(f"{what} {path}: is a directory: give a file, for example {path / 'report.html'}")
     if not path.parent.is_dir():
-        raise ArchlabError(f"report {path}: there is no directory {path.parent}: create it first")
-    if path.suffix.lower() == ".pdf":
+        raise ArchlabError(f"{what} {path}: there is no directory {path.parent}: create it first")
+    if what == "report" and path.suffix.lower() == ".pdf":
         raise ArchlabError(
             f"report {path}: the page is HTML: give {path.with_suffix('.html')} and print it to PDF from a browser"
         )
+    if is_stream(path):
+        return
+    with _refusing(path, what), suppress(FileNotFoundError), path.open("rb") as present:
+        if present.read(16) == SQLITE_HEADER:
+            raise ArchlabError(f"{what} {path}: is a database, perhaps a store: it is left as it is; give another name")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, what: str = "file") -> None:
     """Write a file in place of the present one; if that fails or is interrupted, the present one stays.
 
-    A symbolic link and the mode of the file are kept. What is no regular file (``/dev/null``, ``/dev/stdout``, a pipe) is
-    written through.
+    A symbolic link and the mode of the file are kept. Standard output (``-``) and what is no regular file (``/dev/null``, a
+    pipe) are written through.
 
     Raises:
-        OSError: it cannot be written.
+        ArchlabError: it cannot be written, see :func:`check_place`; ``what`` is what the message calls it.
     """
-    if _is_special(path):
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
+    check_place(path, what)
+    if str(path) == "-":
+        sys.stdout.write(text)
         return
-    target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        if target.exists():
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    finally:
-        with suppress(OSError):  # it has been renamed
-            temporary.unlink()
+    with _refusing(path, what):
+        if is_stream(path):
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+            return
+        target = path.resolve()
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        finally:
+            with suppress(OSError):  # it has been renamed
+                temporary.unlink()
 
 
-def _is_special(path: Path) -> bool:
-    """Whether a path leads to a device, a pipe or an open stream (``/dev/stdout``, also where it is a regular file)."""
+def is_stream(path: Path) -> bool:
+    """Whether a path leads to standard output (``-``), a device, a pipe or an open stream (also where that is a regular file)."""
     places = {path.parent, path.readlink().parent} if path.is_symlink() else {path.parent}
     streams = {Path("/dev/fd"), Path("/proc/self/fd")}
-    return bool(places & streams) or (path.exists() and not path.is_file())
+    return str(path) == "-" or bool(places & streams) or (path.exists() and not path.is_file())
+
+
+@contextmanager
+def _refusing(path: Path, what: str) -> Iterator[None]:
+    """Turn the errors of the system into one line; a reader that has gone away is not one."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ArchlabError(f"{what} {path}: cannot be written: {error.strerror}") from None

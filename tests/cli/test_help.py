@@ -39,6 +39,18 @@ def test_every_command_is_found():
     assert {("run",), ("scores",), ("report",), ("describe",), ("normalise",), ("tasks", "show"), ("protocols",)} < set(COMMANDS)
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_files_of_layers_and_tasks_are_taken_wherever_they_may_be_needed(path: tuple[str, ...]):
+    command = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in parameter.opts}
+    if options & {"--protocol", "--store"} and path[0] != "scale" and path != ("store", "merge"):
+        assert {"--layers", "--tasks-file"} - options <= ({"--layers"} if path[0] == "tasks" else set())
+    if {"--workers"} & options:
+        assert "--executor" in options
+
+
 def ask(arguments: list[str]) -> tuple[str, float, list[str]]:
     """What is printed, the CPU seconds it took, and the heavy modules that it loaded."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)

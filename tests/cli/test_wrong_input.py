@@ -104,6 +104,9 @@ WRONG = [
     (["store", "merge", "none.db", "--store", "new.db"], "store none.db does not exist"),
     (["store", "rekey", "--store", "none.db"], "store none.db does not exist"),
     (["store", "export", "--store", "small.db", "--output", "trials.pdf"], "give a name that ends in .csv or .jsonl"),
+    (["report", "--store", "small.db", "-o", "small.db"], "report small.db: is a database, perhaps a store"),
+    (["report", "--store", "small.db", "-o", "loop"], "report loop: cannot be written: Too many levels of symbolic links"),
+    (["scale", "report", "--store", "small.db", "-o", "-"], "the runs go to the .csv file of the page's name"),
     (["scale", "plan", "mamba", "--budgets", "2e11,2.01e11"], "budgets=2e+11 and 2.01e+11 are the same within 1%"),
     (["scroes"], "No such command 'scroes'"),
 ]
@@ -112,6 +115,7 @@ WRONG = [
 @pytest.fixture
 def folder(tmp_path: Path, smoke_run) -> Path:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "text.db").write_text("not a database")
     shutil.copy(smoke_run[0], tmp_path / "small.db")
     (tmp_path / "damaged.db").write_bytes(smoke_run[0].read_bytes()[:5000])

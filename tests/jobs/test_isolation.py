@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from archlab.jobs.isolation import changed, snapshot
 from archlab.jobs.local import LocalExecutor
+from archlab.training import optimiser
 
 
 def set_signal(handler):
@@ -267,3 +268,59 @@ def test_a_forked_child_that_holds_the_pipe_does_not_hold_up_the_run(executor):
     with pytest.raises(Exception, match="ended with status 1"):
         run(executor, "forks and dies").result(240)
     assert run(executor, "answers").result(240)
+
+
+def compute(jobs, on_progress, thresholds):
+    """Answer with what a training would compute with."""
+    functions = (torch.nn.functional.silu, torch.optim.AdamW.step, optimiser.update)
+    for index, _ in enumerate(jobs):
+        yield index, [str(torch.get_default_dtype()), torch.get_float32_matmul_precision(), *(f.__name__ for f in functions)]
+
+
+SCRIPT = """
+import os, sys
+from dataclasses import dataclass
+import archlab.training.optimiser as ours
+import torch
+from archlab.jobs.local import LocalExecutor
+from archlab.testing.executors import Wish
+from tests.jobs.test_isolation import compute
+
+exec(os.environ.get("CHANGE", ""))
+
+@dataclass(frozen=True)
+class Mine(Wish):
+    origin: str = "__main__"
+
+if __name__ == "__main__":
+    with LocalExecutor(compute, 1) as executor:
+        for change in sys.argv[1:]:
+            os.environ["CHANGE"] = change
+            for job in (Wish("answer"), Mine("answer")):
+                (future,) = executor.submit([job], lambda *_: None)
+                print(future.exception() or future.result())
+"""
+CLEAN = "['torch.float32', 'highest', 'silu', 'step', 'update']"
+OF_A_SCRIPT = {
+    "torch.set_default_dtype(torch.float64)": "torch's default dtype",
+    "torch.set_float32_matmul_precision('medium')": "torch's matmul precision",
+    "torch.nn.functional.silu = torch.relu": "torch.nn.functional",
+    "torch.optim.AdamW.step = print": "torch.optim.adamw.AdamW.step",
+    "ours.update = print": "archlab.training.optimiser.update",
+    "torch.manual_seed(5), torch.set_num_threads(2), os.environ.update(MINE='1')": None,
+}
+
+
+def test_what_a_script_sets_reaches_no_job_and_is_refused_where_a_job_needs_the_script(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py", *OF_A_SCRIPT],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours, theirs = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
+    assert ours == [CLEAN] * len(OF_A_SCRIPT)
+    for line, found in zip(theirs, OF_A_SCRIPT.values(), strict=True):
+        assert line.startswith(f"the script changes {found}, " if found else CLEAN)

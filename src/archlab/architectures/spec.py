@@ -9,6 +9,7 @@ from archlab.architectures.backbone_config import BACKBONES, BackboneName, Norm,
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.architectures.parser import LayerDefaults, parse
 from archlab.errors import ArchlabError, in_one_line
+from archlab.fields import check_fields
 from archlab.layers import LayerConfig
 from archlab.layers.contract import total
 
@@ -28,7 +29,8 @@ class Architecture:
     """Its name in the catalogue, if it was asked for by that name."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty stack by an ArchlabError."""
+        """Refuse an empty stack, and a name that is no text, by an ArchlabError."""
+        check_fields(self, "architecture", only=("name",))
         if not self.layers:
             raise ArchlabError("an architecture needs at least one layer, for example 'mh-attention swiglu'")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.options import Executor, LayerFiles, Workers
+from archlab.cli.options import Executor, LayerFiles, TaskFiles, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def bench(
         list[str] | None, typer.Argument(metavar="[SPEC...]", help="Catalogue names or specs; by default those of the demo.")
     ] = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="What to measure.")] = Device.cpu,
     protocols: Annotated[

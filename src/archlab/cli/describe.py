@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.options import Dim, LayerFiles, Length, SizesOf
+from archlab.cli.options import Dim, LayerFiles, Length, SizesOf, TaskFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +24,7 @@ def describe(
     dim: Dim = None,
     vocab_size: Annotated[int, typer.Option(help="Size of the vocabulary, for embedding and unembedding.")] = 16,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """Show an architecture layer by layer: parameters, state, forward FLOPs, and the totals.

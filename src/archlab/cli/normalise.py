@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archlab.cli.describe import Json
-from archlab.cli.options import Dim, LayerFiles, Length, SizesOf
+from archlab.cli.options import Dim, LayerFiles, Length, SizesOf, TaskFiles
 
 if TYPE_CHECKING:
     from archlab.architectures.normalise import Normalised
@@ -23,6 +23,7 @@ def normalise(
     dim: Dim = None,
     length: Length = None,
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """Set the knobs of an architecture so that it has a given state, a given number of parameters, or both.

@@ -3,6 +3,8 @@
 import json
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from archlab.mad.results import Results
     from archlab.mad.scores import Scores
 
 
@@ -44,6 +47,17 @@ def print_scores(scores: "Scores") -> None:
 def message(text: str) -> None:
     """One line for the person, on standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@contextmanager
+def opened(store: str) -> "Iterator[Results]":
+    """A store, opened for reading; in the end what could not be read of it is named on standard error."""
+    import archlab
+
+    with archlab.open(store) as results:
+        yield results
+        for line in results.unreadable.values():
+            message(f"warning: {line}")
 
 
 def store_option(location: str) -> str:

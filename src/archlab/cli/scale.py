@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Seeds, Store, Workers
+from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Seeds, Store, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def run(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
+    executor: Executor = "local",
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     changes: Annotated[
@@ -172,6 +173,7 @@ def run(
                 store=store,
                 recipe=read_fields(LMRecipe, dict(key_value("--set", change) for change in changes or []), "recipe"),
                 device=device.value,
+                executor=executor,
                 workers=workers,
                 checkpoints=checkpoints,
                 listeners=[note_trials, LiveView(Console(stderr=True))],

@@ -1,13 +1,10 @@
 """archlab scores, report, runs and trials: what a store holds."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from archlab.cli.options import DEFAULT_STORE, LayerFiles, Settings, Store, TaskFiles, Tasks
-
-if TYPE_CHECKING:
-    from archlab.mad.results import Results
 
 RunName = Annotated[
     str | None,
@@ -40,21 +37,21 @@ def scores(
     By default: the widest run that is comparable with the latest one, with the architectures of all runs comparable with it.
     Intervals come from a bootstrap over seeds and test sequences; differences between architectures are paired.
     """
-    import archlab
     from archlab.cli.options import task_names
-    from archlab.cli.output import print_json, print_scores
+    from archlab.cli.output import opened, print_json, print_scores
 
-    with archlab.open(store) as results:
+    with opened(store) as results:
         found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
         if as_json:
             print_json(found.to_dict())
         else:
             print_scores(found)
-        _tell_unreadable(results)
 
 
 def report(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "report.html",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write; - for standard output.")
+    ] = "report.html",
     store: Store = DEFAULT_STORE,
     run: RunName = None,
     protocol: ProtocolName = None,
@@ -70,23 +67,21 @@ def report(
     """
     import archlab
     from archlab.cli.options import task_names
-    from archlab.cli.output import message
+    from archlab.cli.output import message, opened
 
-    with archlab.open(store) as results:
+    with opened(store) as results:
         plan = results.plan(run, protocol)
         found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
         archlab.report(found, output, protocol=plan.protocol)
-        _tell_unreadable(results)
     message(f"wrote {output}")
 
 
-def runs(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def runs(store: Store = DEFAULT_STORE, files: LayerFiles = None, task_files: TaskFiles = None, as_json: Json = False) -> None:
     """List the runs of a store: number, label, date, protocol, architectures, and how many of their trials are done."""
-    import archlab
-    from archlab.cli.output import message, print_json, print_table
+    from archlab.cli.output import message, opened, print_json, print_table
     from archlab.reports.tables import plain_table
 
-    with archlab.open(store) as results:
+    with opened(store) as results:
         rows = results.runs().to_dict("records")
         if as_json:
             print_json(rows)
@@ -106,13 +101,6 @@ def runs(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
             ]
             if shown:
                 print_table(plain_table(shown))
-            message("`archlab scores --run N` shows one" if shown else f"store {results.where} has no runs")
-        _tell_unreadable(results)
-
-
-def _tell_unreadable(results: "Results") -> None:
-    """Name every row that could not be read, on standard error."""
-    from archlab.cli.output import message
-
-    for line in results.unreadable.values():
-        message(f"warning: {line}")
+                message("`archlab scores --run N` shows one")
+            elif not results.unreadable:
+                message(f"store {results.where} has no runs")

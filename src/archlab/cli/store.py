@@ -63,7 +63,7 @@ def rekey(
     if counts["kept"]:
         message(f"{counts['kept']} keep their old key: the present code has a result of its own for the same job")
     if counts["left"]:
-        message(f"{counts['left']} keep their old key: they cannot be read, or a layer is not available")
+        message(f"{counts['left']} keep their old key: they cannot be read, or a layer or task is not available")
 
 
 @app.command()
@@ -85,27 +85,29 @@ def merge(
 
 @app.command()
 def export(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="A .csv or .jsonl file.")] = "trials.csv",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="A .csv or .jsonl file; - for standard output.")
+    ] = "trials.csv",
     store: Store = DEFAULT_STORE,
     run: Annotated[str | None, typer.Option("--run", metavar="N|LABEL", help="Only the trials of this run.")] = None,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
 ) -> None:
-    """Write the trials of a store as a table, one row a trial."""
+    """Write the trials of a store as a table, one row a trial.
+
+    For example: `archlab store export -o - | head`
+    """
     from pathlib import Path
 
-    import archlab
-    from archlab.cli.output import message
+    from archlab.cli.output import message, opened
     from archlab.errors import ArchlabError
-    from archlab.files import write_whole
+    from archlab.files import is_stream, write_whole
 
-    if not output.endswith((".csv", ".jsonl")):
+    place = Path(output)
+    if not (is_stream(place) or output.endswith((".csv", ".jsonl"))):
         raise ArchlabError(f"--output {output}: give a name that ends in .csv or .jsonl")
-    with archlab.open(store) as results:
+    with opened(store) as results:
         frame = results.trials(run=run)
-    text = frame.to_csv(index=False) if output.endswith(".csv") else frame.to_json(orient="records", lines=True)
-    try:
-        write_whole(Path(output), text)
-    except OSError as error:
-        raise ArchlabError(f"--output {output}: cannot be written: {error.strerror}") from None
+    text = frame.to_json(orient="records", lines=True) if output.endswith(".jsonl") else frame.to_csv(index=False)
+    write_whole(place, text, "--output")
     message(f"wrote {len(frame)} trials to {output}")

@@ -105,8 +105,8 @@ def delete(
 
 
 def _chosen(store: str, run: str | None, architecture: str | None, task: str | None, status: str | None) -> list[dict[str, Any]]:
-    import archlab
+    from archlab.cli.output import opened
 
-    with archlab.open(store) as results:
+    with opened(store) as results:
         frame = results.trials(run=run, architecture=architecture, task=task, status=status)
     return [{str(name): None if value != value else value for name, value in row.items()} for row in frame.to_dict("records")]

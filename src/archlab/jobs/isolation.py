@@ -1,4 +1,4 @@
-"""The state of a process that one job could leave changed for the next: what it computes with, and what it has started."""
+"""The state of a process that a job, or a script, could leave changed: what it computes with, and what it has started."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _STARTED = ("the environment's variables", "signal handlers", "running threads", "child processes")
+_COMPUTES = ("archlab", "torch.nn", "torch.optim", "torch.autograd", "torch.functional", "torch._tensor")
 _SIGNALS = sorted(signal.valid_signals())
 _LOADED = "torch, which was not loaded before"
 _ONE, _HALF_A_STEP = 1.0, 2.0**-53
@@ -90,6 +91,25 @@ def changed(before: dict[str, Any], *, started: bool = True) -> str:
     """
     now = snapshot()
     return ", ".join(name for name, value in before.items() if now[name] != value and (started or name not in _STARTED))
+
+
+def definitions() -> dict[str, Any]:
+    """The functions, classes and constants that numbers come from, by their full names: those of archlab and torch."""
+    found: dict[str, Any] = {}
+    for name, module in list(sys.modules.items()):
+        if name == "torch" or name.startswith(_COMPUTES):
+            for key, value in list(vars(module).items()):
+                found[f"{name}.{key}"] = value
+                if isinstance(value, type) and value.__module__ == name:
+                    for base in reversed(value.__mro__):
+                        found |= {f"{name}.{key}.{attribute}": held for attribute, held in list(vars(base).items())}
+    return found
+
+
+def replaced(before: dict[str, Any]) -> str:
+    """The name of a definition that is no longer that of before; empty if there is none."""
+    now = definitions()
+    return next((name for name, value in before.items() if now.get(name) is not value), "")
 
 
 def _read(value: Callable[[], Any]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import spawn
 from typing import Any, Generic
 
 from typing_extensions import override
@@ -179,9 +180,9 @@ class _Worker(Generic[J, P, R]):
         context = multiprocessing.get_context("spawn")
         requests, self._requests = context.Pipe(duplex=False)
         self._replies, replies = context.Pipe(duplex=False)
-        self.process = context.Process(target=serve, args=(requests, replies, work), daemon=True)
         self._killed = False
-        with _inherited(environment(gpu)):
+        with _inherited(environment(gpu)), _without_script() as script:
+            self.process = context.Process(target=serve, args=(requests, replies, pickle.dumps(work), script), daemon=True)
             self.process.start()
         requests.close()
         replies.close()
@@ -266,3 +267,18 @@ def _inherited(variables: dict[str, str]) -> Iterator[None]:
                 else:
                     os.environ[name] = value
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _without_script() -> Iterator[dict[str, Any]]:
+    """A process that starts here does not import the script of this one, which may change what all jobs compute with.
+
+    Gives what ``multiprocessing`` needs to import it there later.
+    """
+    prepare = spawn.get_preparation_data
+    script = {name: value for name, value in prepare("").items() if name.startswith("init_main")}
+    spawn.get_preparation_data = lambda name: {key: value for key, value in prepare(name).items() if key not in script}
+    try:
+        yield script
+    finally:
+        spawn.get_preparation_data = prepare

@@ -6,13 +6,13 @@ import signal
 import sys
 import threading
 import traceback
-from multiprocessing import parent_process
+from multiprocessing import parent_process, spawn
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from archlab.errors import in_one_line
+from archlab.errors import ArchlabError, in_one_line
 from archlab.jobs.executor import Work
-from archlab.jobs.isolation import changed, snapshot
+from archlab.jobs.isolation import changed, definitions, replaced, snapshot
 
 WORKER_VARIABLE = "ARCHLAB_WORKER"
 _TRACEBACK_LINES = 30
@@ -28,12 +28,18 @@ def environment(gpu: str | None) -> dict[str, str]:
     return variables if gpu is None else variables | {"CUDA_VISIBLE_DEVICES": gpu}
 
 
-def serve(requests: Connection, replies: Connection, work: Work[Any, Any, Any]) -> None:
-    """Answer every group of jobs that comes in with progress and results, then with its end or an error."""
+def serve(requests: Connection, replies: Connection, pickled: bytes, script: dict[str, Any]) -> None:
+    """Answer every group of jobs that comes in with progress and results, then with its end or an error.
+
+    The work comes pickled; ``script`` is what ``multiprocessing`` needs to import the script of the parent.
+    """
     os.setsid()  # so that what a job starts can be ended with the worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if _needs_script(pickled):
+        _import_script(script)
+    work = pickle.loads(pickled)
     if "torch" in sys.modules:
         import torch
 
@@ -44,16 +50,43 @@ def serve(requests: Connection, replies: Connection, work: Work[Any, Any, Any]) 
             request = requests.recv_bytes()
         except EOFError:
             return
-        replies.send(_answer(request, replies, work))
+        replies.send(_answer(request, replies, work, script))
 
 
-def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any]) -> tuple[str, Any]:
+def _needs_script(pickled: bytes) -> bool:
+    """Whether something names a definition of the parent's script, which is not imported yet."""
+    return b"__main__" in pickled and not spawn.old_main_modules
+
+
+def _import_script(script: dict[str, Any]) -> None:
+    """Import the parent's script, which defines what a job needs; refuse one that changes what all jobs compute with.
+
+    Keys hash the code of layers and tasks, not what their script sets beside. What it draws at random does no harm.
+    """
+    import torch
+
+    before, defined, drawn = snapshot(), definitions(), torch.get_rng_state()
+    spawn.prepare(script)
+    torch.set_rng_state(drawn)
+    torch.set_num_threads(1)
+    if found := changed(before, started=False) or replaced(defined):
+        raise ArchlabError(
+            f"the script changes {found}, and with it the scores: do that under `if __name__ == '__main__':`, "
+            "or move its layers and tasks into a file of their own and import that"
+        )
+
+
+def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any], script: dict[str, Any]) -> tuple[str, Any]:
     """Compute a group of jobs; the last reply to a request, after the progress and the results of its jobs.
 
     It says what state of the process the jobs have changed, if any: such a process must serve no other job.
     """
-    before, outside = snapshot(), True
+    before, outside, spoilt = snapshot(), True, ""
     try:
+        if _needs_script(request):
+            spoilt = "what it imports"  # if that fails half-way
+            _import_script(script)
+            before, spoilt = snapshot(), ""
         jobs, thresholds = pickle.loads(request)
         outside = bool(getattr(jobs[0], "origin", ""))
         for ended in work(jobs, lambda index, progress: replies.send(("progress", (index, progress))), thresholds):
@@ -61,7 +94,7 @@ def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any]) -> t
         return "end", changed(before, started=outside)
     except Exception as error:
         tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
-        return "error", (in_one_line(error), tail, changed(before, started=outside))
+        return "error", (in_one_line(error), tail, spoilt or changed(before, started=outside))
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from archlab.format import count, human, percent, percent_interval, short_task, starred
 from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
+from archlab.tasks.stored import UNAVAILABLE as NO_TASK
 
 _MAX_GAPS = 4
 UNAVAILABLE = "layer not available"
@@ -37,7 +38,8 @@ def leaderboard(scores: Scores, *, narrow: bool = False) -> tuple[list[str], lis
         ]
         for a, found in zip(scores.architectures, columns, strict=True)
     ]
-    guessing = [*scores.chance, sum(scores.chance) / len(scores.chance)]
+    chances = [chance for chance in scores.chance if chance is not None]
+    guessing = [*scores.chance, sum(chances) / len(chances) if len(chances) == len(scores.chance) else None]
     rows.append([Cell("chance"), *(Cell(percent(chance)) for chance in guessing), *[Cell("")] * 4])
     return heads, rows
 
@@ -53,6 +55,9 @@ def leaderboard_notes(scores: Scores) -> str:
         notes.append("state ?: a layer does not say what it carries")
     if not all(a.available for a in scores.architectures):
         notes.append(f"{UNAVAILABLE}: scores are from the store; give the layer's file to see unknown costs or to train it again")
+    if scores.unavailable:
+        names = ", ".join(scores.unavailable)
+        notes.append(f"{NO_TASK}: {names}: scores are from the store, chance is not known; give the task's file by --tasks-file")
     if scores.one_seed:
         notes.append("one seed: order not established; the interval says nothing about other initialisations or data")
     diverged = sum(a.num_diverged for a in scores.architectures)

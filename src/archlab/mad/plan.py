@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
 from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
+from archlab.fields import check_fields, not_empty
 from archlab.layers.external.check import check_third_party
+from archlab.machine import Device
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
 from archlab.mad.scoring import score
 from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.trial import Trial
+from archlab.tasks.check import check_outside
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,14 @@ class Plan:
     """The trials that a run sets out to compute."""
 
     protocol: Protocol
-    architectures: tuple[Architecture, ...]
-    device: Literal["cpu", "cuda"] = "cpu"
+    architectures: Annotated[tuple[Architecture, ...], not_empty]
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check that there are architectures, each of which counts once, and that they fit the width."""
+        check_fields(self)
+        for value in self.architectures:
+            value.validate(self.protocol.dim)
 
     def trials(self) -> list[Trial]:
         """Every training of the plan, see :meth:`Protocol.trials`."""
@@ -44,12 +53,11 @@ class Plan:
         return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
 
 
-def make_plan(
-    protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Literal["cpu", "cuda"] = "cpu"
-) -> Plan:
+def make_plan(protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Device = "cpu") -> Plan:
     """The plan for architectures, given as values or as text; each counts once. Refuses none, and those that do not fit.
 
-    Layers from outside archlab are tried on small inputs, as long as the shortest and the longest sequences of the protocol.
+    Tasks from outside archlab are tried on a few sequences, layers on small inputs, as long as the shortest and the longest
+    sequences of the protocol.
     """
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
@@ -57,12 +65,13 @@ def make_plan(
     )
     if not architectures:
         raise ArchlabError("architectures are empty: give at least one, for example 'mh-attention swiglu'")
-    for value in architectures:
-        value.validate(protocol.dim)
-    lengths = [setting.input_length for task in protocol.tasks.values() for setting in task.settings]
+    plan = Plan(protocol, tuple(architectures), device)
+    settings = [setting for task in protocol.tasks.values() for setting in task.settings]
+    check_outside(settings)
+    lengths = [setting.input_length for setting in settings]
     layers = (config for value in architectures for config in value.layers)
     check_third_party(layers, protocol.dim, (min(lengths), max(lengths)), device)
-    return Plan(protocol, tuple(architectures), device)
+    return plan
 
 
 def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]]:

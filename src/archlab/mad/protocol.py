@@ -40,6 +40,7 @@ from archlab.files import read_text
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe
 from archlab.tasks import Task, registry, setting
+from archlab.tasks.stored import stored_setting
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture
@@ -68,9 +69,13 @@ class Grid:
 class TaskPlan:
     """One task of a protocol: its settings, the base first, and how they are trained."""
 
-    settings: tuple[Task, ...]
+    settings: Annotated[tuple[Task, ...], not_empty]
     recipe: Recipe
     grid: Grid
+
+    def __post_init__(self) -> None:
+        """Refuse a task without a setting."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -143,10 +148,10 @@ class Protocol:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Protocol":
-        """The protocol that ``asdict`` wrote down; refuses a task, knob or field that is unknown to this archlab."""
+        """The protocol that ``asdict`` wrote down; refuses a knob or field that is unknown to this archlab."""
         tasks = {
             name: TaskPlan(
-                settings=tuple(setting(name, **knobs) for knobs in plan["settings"]),
+                settings=tuple(stored_setting(name, knobs) for knobs in plan["settings"]),
                 recipe=read_fields(Recipe, plan["recipe"], "recipe"),
                 grid=read_fields(Grid, plan["grid"], "grid"),
             )

@@ -144,7 +144,7 @@ class Results:
         if not plans:
             reason = f"`archlab run SPEC --store {self.where}` adds one"
             if self.unreadable:
-                reason = f"{next(iter(self.unreadable.values()))}; give the file of a task of your own by --tasks-file"
+                reason = next(iter(self.unreadable.values()))
             raise ArchlabError(f"store {self.where} has no runs that can be shown: {reason}")
         latest = plans[-1]
         wider = [plan for plan in plans if plan.device == latest.device and plan.protocol.covers(latest.protocol)]
@@ -161,13 +161,7 @@ class Results:
 
     def _remembered(self) -> list[tuple[Run, Plan]]:
         """The runs and their plans."""
-        found = []
-        for run in self._store.runs():
-            try:
-                found.append((run, Plan.from_dict(run.plan)))
-            except ArchlabError as error:
-                self.unreadable[f"run {run.number}"] = f"store {self.where}: run {run.number} cannot be read: {error}"
-        return found
+        return [(run, run.plan) for run in self._store.runs(Plan.from_dict, unreadable=self.unreadable)]
 
 
 def _chosen(plan: Plan, name: str) -> Any:

@@ -14,6 +14,7 @@ from archlab.mad.spending import Spending
 from archlab.mad.store import Record
 from archlab.mad.trial import Costs
 from archlab.tasks import Task
+from archlab.tasks.stored import is_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,9 +101,14 @@ class TaskScore:
         return _mean(setting.score for setting in self.settings)
 
     @property
-    def chance(self) -> float:
-        """The score of guessing: mean over the settings."""
-        return statistics.fmean(setting.setting.chance for setting in self.settings)
+    def available(self) -> bool:
+        """Whether the task is known."""
+        return all(is_known(setting.setting) for setting in self.settings)
+
+    @property
+    def chance(self) -> float | None:
+        """The score of guessing: mean over the settings; None of a task that is not known."""
+        return statistics.fmean(setting.setting.chance for setting in self.settings) if self.available else None
 
     @property
     def num_complete(self) -> int:
@@ -222,8 +228,13 @@ class Scores:
         return self.interval_over == "test instances"
 
     @property
-    def chance(self) -> tuple[float, ...]:
-        """The score of guessing on each task."""
+    def unavailable(self) -> list[str]:
+        """The tasks that are not known: their scores are those of the store."""
+        return [task.task for task in self.architectures[0].tasks if not task.available]
+
+    @property
+    def chance(self) -> tuple[float | None, ...]:
+        """The score of guessing on each task; None where the task is not known."""
         return tuple(task.chance for task in self.architectures[0].tasks)
 
     def to_frame(self) -> "pd.DataFrame":

@@ -24,6 +24,7 @@ from archlab.mad.store import OutcomeRecord, Record
 from archlab.mad.trial import Costs, Trial, TrialResult
 from archlab.tasks import Task
 from archlab.tasks.registry import task_order
+from archlab.tasks.stored import is_known
 
 Planned = tuple[Trial, OutcomeRecord | None]
 Cell = tuple[Architecture, Task, int]
@@ -39,7 +40,7 @@ def score(
     protocol: str | None = None,
     resamples: int = 1000,
 ) -> Scores:
-    """Score the trials of a plan, each with its record; architectures whose layers are not available as a store describes them.
+    """Score the trials of a plan, each with its record; layers and tasks that are not available as a store describes them.
 
     What is missing is named in the scores. ``read`` gives the whole records of chosen grid points by their keys; by default the
     records are whole. Intervals are from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained
@@ -73,9 +74,10 @@ def score(
         for own in chosen.values()
     ]
     samples = bootstrap_settings(units, settings, resamples=resamples)
-    # Costs are stated at the first task in the usual order, at its shortest length.
+    # Costs are stated at the first known task in the usual order, at its shortest length.
     reference = min(
-        (trial for trial, _ in planned), key=lambda t: (task_order(t.setting.name), t.setting.length, t.setting.vocab_size)
+        (trial for trial, _ in planned),
+        key=lambda t: (not is_known(t.setting), task_order(t.setting.name), t.setting.length, t.setting.vocab_size),
     )
     ranked = [
         _architecture_score(name, chosen[name], settings, own, _costs(replace(reference, architecture=name), planned))
@@ -157,7 +159,7 @@ def _seed_score(record: Record, diverged: int) -> SeedScore:
         key=record.key,
         learning_rate=trial.learning_rate,
         weight_decay=trial.weight_decay,
-        learning_curve_area=float(np.trapezoid(curve[:, 1], curve[:, 0]) / curve[-1, 0]),
+        learning_curve_area=float(np.trapezoid(curve[:, 1], curve[:, 0]) / curve[-1, 0]) if is_known(trial.setting) else None,
         solved_step=result.solved_step,
         diverged=diverged,
         units=Units(result.numerators, result.denominators),
@@ -215,8 +217,8 @@ def _mean(samples: Sequence[Floats]) -> Floats | None:
 
 
 def _costs(reference: Trial, planned: Sequence[Planned]) -> Costs:
-    """Costs at the reference setting: of an architecture whose layers are not available those that were stored, if any."""
-    if is_available(reference.architecture):
+    """Costs at the reference setting: where layers or task are not available those that were stored, if any."""
+    if is_available(reference.architecture) and is_known(reference.setting):
         return reference.costs
     for trial, record in planned:
         same = (trial.architecture, trial.setting, trial.dim) == (reference.architecture, reference.setting, reference.dim)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from archlab.architectures.stored import is_available
 from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
 from archlab.mad.trial import AnyResult, Trial
+from archlab.tasks.stored import is_known
 
 HALVING_ERROR = 0.001
 HALVING_LARGEST_ERROR = 0.022
@@ -38,11 +39,10 @@ class Spending:
 
 
 def spending(results: Iterable[tuple[Trial, AnyResult | None]]) -> Spending:
-    """The compute that trials have cost, from those with a result; without architectures whose layers are not available."""
+    """The compute that trials have cost, from those with a result; those that cannot be built here have no FLOPs."""
     groups: dict[GridGroup, list[tuple[Trial, AnyResult | None]]] = defaultdict(list)
     for trial, result in results:
-        if is_available(trial.architecture):
-            groups[grid_group(trial)].append((trial, result))
+        groups[grid_group(trial)].append((trial, result))
     through: list[tuple[Trial, AnyResult | None]] = []
     for group in groups.values():
         solved = False
@@ -57,6 +57,10 @@ def spending(results: Iterable[tuple[Trial, AnyResult | None]]) -> Spending:
         dropped=sum(result.status == "dropped" for _, result in run),
         steps=sum(trial.num_steps for trial, _ in through),
         steps_spent=sum(result.steps for _, result in run),
-        flops=sum(trial.flops for trial, _ in through),
-        flops_spent=sum(trial.flops * result.steps / trial.num_steps for trial, result in run),
+        flops=sum(_flops(trial) for trial, _ in through),
+        flops_spent=sum(_flops(trial) * result.steps / trial.num_steps for trial, result in run),
     )
+
+
+def _flops(trial: Trial) -> float:
+    return trial.flops if is_available(trial.architecture) and is_known(trial.setting) else 0.0

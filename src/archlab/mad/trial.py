@@ -17,7 +17,8 @@ from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
 from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, job_key
-from archlab.tasks import Task, setting
+from archlab.tasks import Task
+from archlab.tasks.stored import stored_setting
 
 NUMERICS = MODELS | Numerics(
     roots=(
@@ -132,10 +133,10 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], known: dict[Any, Any] | None = None) -> "Trial":
-        """The trial that :meth:`to_dict` wrote down; refuses fields, tasks, knobs and values that are unknown to this archlab.
+        """The trial that :meth:`to_dict` wrote down; refuses fields, knobs and values that are unknown to this archlab.
 
-        With layers that are not available it has scores and cannot be trained. ``known`` keeps architectures, settings and
-        recipes for the trials that are read next.
+        With layers or a task that are not available it has scores and cannot be trained. ``known`` keeps architectures,
+        settings and recipes for the trials that are read next.
         """
         rest, known = dict(values), {} if known is None else known
         try:
@@ -144,7 +145,7 @@ class Trial:
             raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
         parts: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
             ("architecture", spec, lambda: stored_architecture(spec)),
-            ("setting", (task, *knobs.items()), lambda: setting(task, **knobs)),
+            ("setting", (task, repr(knobs)), lambda: stored_setting(task, knobs)),
             ("recipe", tuple(recipe.items()), lambda: read_fields(Recipe, recipe, "recipe")),
         )
         for name, text, read in parts:

@@ -9,6 +9,7 @@ from archlab.mad.leaderboard import UNAVAILABLE
 from archlab.mad.scores import Scores
 from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.reports.provenance import mixed_versions
+from archlab.tasks.stored import UNAVAILABLE as NO_TASK
 
 
 def ranking(scores: Scores) -> str:
@@ -136,6 +137,8 @@ def warnings(scores: Scores) -> list[str]:
             "One seed: the intervals cover test instances only. They say nothing about other initialisations or training data, "
             "which on these tasks can change a score by more than the interval's width."
         )
+    if scores.unavailable:
+        found.append(f"{_join(scores.unavailable)}: {NO_TASK}; scores come from the store, and chance is not known.")
     for architecture in scores.architectures:
         if not architecture.available:
             found.append(

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from archlab.errors import ArchlabError
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
 from archlab.mad.bootstrap import CONFIDENCE, SEED
@@ -27,11 +26,7 @@ def write_page(path: str | os.PathLike[str], render: Callable[[], str]) -> None:
     """Write a page to ``path``, whole or not at all; it is rendered once the path is known to be good."""
     path = Path(path)
     check_place(path)
-    page = render()
-    try:
-        write_whole(path, page)
-    except OSError as error:
-        raise ArchlabError(f"report {path}: cannot be written: {error.strerror}") from None
+    write_whole(path, render(), "report")
 
 
 def _differences(scores: Scores) -> dict[str, Spec | None]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archlab.errors import ArchlabError
-from archlab.files import check_place
+from archlab.files import check_place, is_stream
 from archlab.format import count
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_tables as tables
@@ -39,7 +39,7 @@ def csv_beside(path: str | os.PathLike[str]) -> Path:
     page = Path(path)
     check_place(page)
     table = page.with_suffix(".csv")
-    if table == page:
+    if table == page or is_stream(page):
         raise ArchlabError(f"report {page}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
     return table
 

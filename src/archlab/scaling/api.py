@@ -249,7 +249,7 @@ def predict(
     resampling = Resampling(resamples, confidence, method=intervals)
     opened = study if isinstance(study, Study) else open_study(study, parameters)
     fitted, without_laws = fit_architectures(opened, Resampling(0))
-    warnings = list(without_laws.values())
+    warnings = [*opened.unreadable, *without_laws.values()]
     rows = []
     for laws in fitted:
         for law in laws.by_method.values():

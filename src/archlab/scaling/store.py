@@ -1,17 +1,16 @@
 """The store of the training runs of language models."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from sqlalchemy import inspect as inspect_database
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
+from archlab.fields import check_value
 from archlab.scaling.result import LMResult
 from archlab.scaling.trial import LMTrial
 from archlab.store import ledger
-from archlab.store.ledger import AnyRow, Ledger
+from archlab.store.ledger import AnyRow, Ledger, Lines
 from archlab.store.record import read_non_finite, spell_non_finite
 from archlab.store.schema import language_models
 
@@ -47,13 +46,15 @@ class StudyStore(Ledger[LMTrial, LMResult]):
     def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
         """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones."""
         descriptions = [trial.to_dict() for trial in trials]
-        if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in self.runs()[-1:]):
+        latest = self.runs(unreadable={})[-1:]
+        if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in latest):
             self.remember_run({"name": name, "trials": descriptions})
 
-    def plans(self) -> dict[str, list[LMTrial]]:
-        """The training runs of the latest plan of every name; plans that this archlab cannot read are left out."""
-        plans: dict[str, list[LMTrial]] = {}
-        for run in self.runs():
-            with suppress(ArchlabError, KeyError, TypeError):
-                plans[run.plan["name"]] = [LMTrial.from_dict(trial) for trial in run.plan["trials"]]
-        return plans
+    def plans(self, unreadable: Lines) -> dict[str, list[LMTrial]]:
+        """The training runs of the latest plan of every name; ``unreadable`` takes a line for each that cannot be read."""
+        return dict(run.plan for run in self.runs(read_plan, unreadable=unreadable))
+
+
+def read_plan(plan: dict[str, Any]) -> tuple[str, list[LMTrial]]:
+    """The name and the training runs that :meth:`StudyStore.remember_plan` wrote down."""
+    return check_value("name", plan["name"], str), [LMTrial.from_dict(trial) for trial in plan["trials"]]

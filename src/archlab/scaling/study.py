@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,6 +162,8 @@ class Study:
     parameters: Parameters
     plans: Mapping[str, tuple[int, list[LMRun]]] = field(default_factory=dict)
     """Number of training runs of a plan that was trained into the store, and those without a result, by the plan's file."""
+    unreadable: tuple[str, ...] = ()
+    """A line for each plan of the store that cannot be read."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each training run, diverged ones included."""
@@ -173,7 +175,9 @@ class Study:
 def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") -> Study:
     """Read the study of a store, a file or an SQLAlchemy URL; refuses a place without one, and runs that do not compare."""
     with StudyStore(store, create=False) as opened:
-        return read_study(opened.records(statuses=SETTLED), parameters, opened.plans())
+        unreadable: dict[str, str] = {}
+        study = read_study(opened.records(statuses=SETTLED), parameters, opened.plans(unreadable))
+        return replace(study, unreadable=tuple(unreadable.values()))
 
 
 def read_study(

@@ -64,6 +64,7 @@ class StudyFit:
     def warnings(self) -> list[str]:
         """Everything that limits the fits, one line each; what is missing comes first."""
         return [
+            *self.study.unreadable,
             *(
                 f"{len(missing)} of {total} training runs of {name} are missing: `archlab scale run {name}` trains them"
                 for name, (total, missing) in self.study.plans.items()

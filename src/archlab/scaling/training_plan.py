@@ -189,9 +189,9 @@ class Plan:
         try:
             if place.exists() and place.read_text(encoding="utf-8") != text:
                 raise ArchlabError(f"plan {place}: another plan is there: choose another name or remove it")
-            write_whole(place, text)
         except (OSError, UnicodeDecodeError) as error:
             raise ArchlabError(f"plan {place} cannot be written: {error}") from None
+        write_whole(place, text, "plan")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Plan":

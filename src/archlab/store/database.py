@@ -14,6 +14,7 @@ from sqlalchemy import inspect as inspect_database
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from archlab.errors import ArchlabError
+from archlab.files import SQLITE_HEADER
 from archlab.store.record import dump_json, load_json
 from archlab.store.schema import SCHEMA_VERSION, meta, metadata
 
@@ -105,7 +106,7 @@ def _check_file(path: Path, *, create: bool, filled_by: str) -> None:
             header = file.read(16)
     except OSError as error:
         raise ArchlabError(f"store {path} cannot be read: {error.strerror}") from None
-    if header and header != b"SQLite format 3\0":
+    if header and header != SQLITE_HEADER:
         raise ArchlabError(f"store {path} is not an SQLite database: it is left as it is; choose another file")
     state, tables = _look_inside(path)
     if state != "ok":

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.fields import between, check_fields, check_value
 from archlab.store.database import open_database, plain_errors
 from archlab.store.owner import Owner
 from archlab.store.record import RACED, SETTLED, Status
@@ -37,6 +38,7 @@ Lines = dict[str, str]
 """Why rows cannot be read: one line for each, by its key."""
 AnyRow = Row[*tuple[Any, ...]]
 
+_YEAR_9999 = 253_402_300_799  # no calendar goes further
 _CHUNK = 500  # keys in one statement; databases limit the number of parameters
 
 
@@ -64,10 +66,14 @@ class Run:
     number: int
     label: str
     """The user's name for it; empty if it has none."""
-    started: float | None
+    started: Annotated[float, between(0, _YEAR_9999)] | None
     """Unix time; None for a run of an earlier version of archlab."""
-    plan: dict[str, Any]
+    plan: Any
     """The jobs that it set out to compute."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that are not of their types."""
+        check_fields(self)
 
 
 class Ledger(ABC, Generic[J, R]):
@@ -191,15 +197,27 @@ class Ledger(ABC, Generic[J, R]):
             number: int = connection.execute(insert(runs).values(plan=note).returning(runs.c.id)).scalar_one()
             return number
 
-    def runs(self) -> list[Run]:
-        """The runs of this kind on the store, oldest first."""
+    def runs(self, read: Callable[[dict[str, Any]], Any] = dict, *, unreadable: Lines | None = None) -> list[Run]:
+        """The runs of this kind on the store, oldest first, each with its plan as ``read`` gives it.
+
+        A row that cannot be read is refused; or ``unreadable`` takes a line for each, also for those of no kind.
+        """
         with self._read() as connection:
             rows = connection.execute(select(runs).order_by(runs.c.id)).all()
-        return [
-            Run(number=row.id, label=row.plan.get("label") or "", started=row.plan.get("started"), plan=row.plan)
-            for row in rows
-            if isinstance(row.plan, dict) and row.plan.get("kind", "mad") == self.kind
-        ]
+        found = []
+        for row in rows:
+            try:
+                note = check_value("plan", row.plan, Mapping[str, Any])
+                if check_value("kind", note.get("kind", "mad"), str) == self.kind:
+                    label, started = note.get("label") or "", note.get("started")
+                    found.append(Run(number=row.id, label=label, started=started, plan=read(note)))
+            except Exception as error:
+                what = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({in_one_line(error)})"
+                line = f"store {self.where}: run {row.id} cannot be read: {what}"
+                if unreadable is None:
+                    raise ArchlabError(line) from error
+                unreadable[f"run {row.id}"] = line
+        return found
 
     def __enter__(self) -> Self:
         return self

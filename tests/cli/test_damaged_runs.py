@@ -1,0 +1,67 @@
+"""A damaged row of the table of runs is named in one line by every command that reads it; the rest is shown."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import CommandLine
+
+from archlab.scaling.study import open_study
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+DAMAGES = {
+    "'{bad'": "plan='{bad': give",
+    "x'ff'": "plan=b'\\xff': give",
+    "'{}'": "it is damaged (KeyError: 'architectures')",
+    "json_set(plan, '$.kind', 5)": "kind=5: give text",
+    "json_remove(plan, '$.protocol')": "it is damaged (KeyError: 'protocol')",
+    "json_remove(plan, '$.device')": "it is damaged (KeyError: 'device')",
+    "json_set(plan, '$.device', 'tpu')": "device='tpu': give one of cpu, cuda",
+    "json_set(plan, '$.label', 5)": "label=5: give text",
+    "json_set(plan, '$.started', 'x')": "started='x': give a number",
+    "json_set(plan, '$.started', 1e300)": "started=1e+300: give a number",
+    "json_set(plan, '$.architectures', 5)": "it is damaged (TypeError: ",
+    "json_set(plan, '$.architectures', json('[]'))": "architectures=(): give a list",
+    "json_set(plan, '$.architectures[0].name', 5)": "architecture: name=5: give text",
+    "json_set(plan, '$.protocol.dim', 30)": "mh-attention(heads=2): width 30 does not split",
+    "json_set(plan, '$.protocol.name', 5)": "protocol 5: name=5: give text",
+    "json_set(plan, '$.protocol.tasks', json('[]'))": "it is damaged (AttributeError: ",
+    "json_set(plan, '$.protocol.tasks.compression.settings', 5)": "it is damaged (TypeError: ",
+    "json_set(plan, '$.protocol.tasks.compression.settings', json('[]'))": "settings=(): give a list",
+}
+READERS = [
+    ["runs"],
+    ["runs", "--json"],
+    ["scores"],
+    ["report"],
+    ["trials", "--task", "copy"],
+    ["store", "export"],
+    ["store", "check"],
+]
+
+
+@pytest.mark.parametrize("value", DAMAGES)
+def test_a_damaged_run_is_named_and_the_rest_is_shown(archlab: CommandLine, value: str):
+    shutil.copy(FIXTURES / "smoke.db", "archlab.db")
+    with closing(sqlite3.connect("archlab.db")) as store, store:
+        store.execute("INSERT INTO runs (plan) SELECT plan FROM runs")
+        store.execute(f"UPDATE runs SET plan = {value} WHERE id = 2")
+    for command in READERS if value == "'{}'" else (["runs"], ["store", "check"]):
+        outcome = archlab(*command)
+        assert outcome.status == (command == ["store", "check"]), outcome.err
+        (line,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+        assert line.startswith(f"warning: store archlab.db: run 2 cannot be read: {DAMAGES[value]}")
+        assert outcome.out or command in (["report"], ["store", "export"])
+
+
+@pytest.mark.parametrize("plan", ['{"kind": "scaling"}', "[1]", '{"kind": "scaling", "name": "p", "trials": [5]}'])
+def test_a_damaged_plan_of_language_models_is_named(archlab: CommandLine, plan: str):
+    shutil.copy(FIXTURES / "lm.db", "archlab.db")
+    with closing(sqlite3.connect("archlab.db")) as store, store:
+        store.execute("INSERT INTO runs (plan) VALUES (?)", [plan])
+    (line,) = open_study("archlab.db").unreadable
+    assert line.startswith("store archlab.db: run 1 cannot be read: ")
+    assert archlab("scale", "fit", "--resamples", "0").err.startswith(line)
+    assert line in archlab("store", "check").err
