@@ -30,15 +30,15 @@ def _contract(config: LayerConfig) -> type[LayerContract]:
 
 @pytest.mark.slow
 def _compiles(self: LayerContract) -> None:
-    """Tracing takes as long as all other checks together: by default only of layers at their defaults."""
+    """Tracing takes as long as all other checks together: by default only of an attention, a scan and a delta rule."""
     LayerContract.test_compiles(self)
 
 
 _FURTHER = [*(layer(n, **knobs) for n, knobs in CONFIGS), *(architecture(f"1*{spec}").layers[0] for spec in SPECS)]
 for _config in [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *_FURTHER]:
     globals()[f"Test[{_config}]"] = _contract(_config)
-for _config in _FURTHER:
-    globals()[f"Test[{_config}]"].test_compiles = _compiles
+    if str(_config) not in ("mh-attention", "mamba", "gated-deltanet"):
+        globals()[f"Test[{_config}]"].test_compiles = _compiles
 
 
 @pytest.mark.slow

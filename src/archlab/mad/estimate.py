@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import statistics
+import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +24,8 @@ from archlab.mad.trial import Trial
 from archlab.tasks import sample
 from archlab.training.context import computing
 
+TIMING_SECONDS = 6.0
+"""How long steps are timed for an estimate."""
 _TIMED_TOKENS = 4096
 """Tokens of a timed batch: enough to reach the usual speed, few enough to be quick at any width."""
 
@@ -127,14 +131,21 @@ class Estimate:
 def estimate(trials: Sequence[Trial], num_workers: int) -> Estimate:
     """Estimate the cost of trials from the speed of each architecture on its cheapest setting of each task.
 
-    Speeds are those that `archlab bench` has measured on this machine; where it has none, a few steps are timed now.
+    Speeds are those that `archlab bench` has measured on this machine; where it has none, a few steps are timed now, as long as
+    :data:`TIMING_SECONDS` allow; the families left over get the median speed of the others.
     Times scale with FLOPs from the timed setting to the others, and include the evaluations. Early stopping and racing
     are not foreseen, so a run usually takes less.
     """
     timed = cheapest(trials)
     when, known = remembered()
     with single_thread():
-        speeds = {name: known.get(kind(trial)) or flops_per_second(trial) for name, trial in timed.items()}
+        until = time.monotonic() + TIMING_SECONDS
+        speeds: dict[Hashable, float] = {}
+        for name, trial in timed.items():
+            if speed := known.get(kind(trial)) or (flops_per_second(trial) if time.monotonic() < until else None):
+                speeds[name] = speed
+        usual = statistics.median(speeds.values()) if speeds else 1.0
+        speeds = {name: speeds.get(name, usual) for name in timed}
     seconds = sum(all_flops(trial) / speeds[family(trial)] for trial in trials)
     return Estimate(
         trials=len(trials),

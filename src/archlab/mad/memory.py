@@ -19,6 +19,10 @@ MOST_TOGETHER = 8
 """Trials that a GPU worker trains together unless told otherwise: more than a grid has, or less where memory is short."""
 
 
+MOST_LOOKED_AT = 8
+"""Trials whose step is run without data to find the one that takes most."""
+
+
 def peak_bytes(trial: Trial) -> int:
     """Bytes that a worker needs for the trial, its process aside.
 
@@ -75,14 +79,22 @@ def fitting_population(trials: list[Trial], num_workers: int) -> int:
 
 
 def _most_expensive(trials: list[Trial]) -> tuple[int, Trial]:
-    """The highest peak in bytes, and its trial; of each architecture the trial is looked at that by and large keeps most."""
+    """The highest peak in bytes, and its trial, among the few that by and large keep most: one of each architecture, of
+    architectures of the same kinds of layers the one with the most FLOPs, and of these the :data:`MOST_LOOKED_AT` first."""
 
     def kept(trial: Trial) -> int:  # of each token some 24 widths a layer, and the logits
         setting = trial.setting
         batch = min(trial.recipe.batch_size, setting.num_train_examples)
         return batch * setting.input_length * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)
 
+    def flops(trial: Trial) -> float:
+        return trial.flops / trial.num_steps
+
     largest: dict[str, Trial] = {}
     for trial in sorted(trials, key=kept, reverse=True):
         largest.setdefault(str(trial.architecture), trial)
-    return max(((peak_bytes(trial), trial) for trial in largest.values()), key=lambda found: found[0])
+    of_kind: dict[tuple[str, ...], Trial] = {}
+    for trial in sorted(largest.values(), key=flops, reverse=True):
+        of_kind.setdefault(tuple(sorted({layer.name for layer in trial.architecture.layers})), trial)
+    few = list(of_kind.values())[:MOST_LOOKED_AT]
+    return max(((peak_bytes(trial), trial) for trial in few), key=lambda found: found[0])
