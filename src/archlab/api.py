@@ -111,8 +111,9 @@ def run(
         ArchlabError: something cannot be met as asked; nothing has been computed or written.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
     """
-    if label.isdigit():
-        raise ArchlabError(f"label={label!r}: a number could be mistaken for that of another run: give a name")
+    if label.isdigit() or label != label.strip():
+        why = "a number could be mistaken for that of another run" if label.isdigit() else "it begins or ends with a space"
+        raise ArchlabError(f"label={label!r} (--as): {why}: give a name")
     plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
     if listeners is None:
@@ -128,6 +129,7 @@ def run(
         population = population or fitting_population(left, workplace.num_workers)
         check_memory(left, workplace.num_workers, population)
         with TrialStore(store) as results:
+            _check_label(results, label, plan)
             results.remember_run(plan.to_dict(), label=label)
             scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
             return score_plan(results, plan, {})
@@ -293,6 +295,13 @@ def plan_of(
     if seeds is not None:
         chosen = chosen.with_seeds(range(seeds) if isinstance(seeds, int) else seeds)
     return make_plan(chosen, architectures, device)
+
+
+def _check_label(store: TrialStore, label: str, plan: Plan) -> None:
+    """Refuse the label of an earlier run that set out to compute something else."""
+    for earlier in store.runs(Plan.from_dict, unreadable={}) if label else ():
+        if earlier.label == label and earlier.plan != plan:
+            raise ArchlabError(f"label={label!r} (--as): run {earlier.number} of {store.where} has it: give another")
 
 
 def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], int]:

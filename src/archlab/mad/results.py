@@ -137,6 +137,8 @@ class Results:
         if run is not None:
             for noted, plan in reversed(remembered):
                 if run in (noted.number, str(noted.number)) or (noted.label and run == noted.label):
+                    if protocol not in (None, plan.protocol.name):
+                        raise ArchlabError(f"store {self.where}: run {run} is of protocol {plan.protocol.name}, not {protocol}")
                     return plan
             names = [noted.label or str(noted.number) for noted, _ in remembered]
             raise ArchlabError(f"store {self.where}: {unknown('run', str(run), names)}; `archlab runs` lists them")
