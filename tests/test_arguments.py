@@ -53,6 +53,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "device='tpu': give one of cpu, cuda": lambda: archlab.run("mamba", "smoke", device="tpu"),
     "store=5: give text, or a path": lambda: archlab.open(5),
     "scores='x.html': give a value of type Scores": lambda: archlab.report("x.html", None),
+    "sources=[]: give text, or a path, or a list": lambda: archlab.merge_stores([]),
     "sources=5: give text": lambda: archlab.merge_stores(5),
     "specs='mamba': give a list": lambda: archlab.bench("mamba"),
     "study=5: give a value of type Study, or text, or a path": lambda: scaling.fit(5),

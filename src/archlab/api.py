@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
-from archlab.fields import Count, checked
+from archlab.fields import Count, checked, not_empty
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener
 from archlab.jobs.executor import Executor, make_executor
@@ -261,7 +261,7 @@ def _present_key(job: Trial | LMTrial) -> str | None:
 
 
 @checked
-def merge_stores(sources: Location | Sequence[Location], store: Location = "archlab.db") -> dict[str, int]:
+def merge_stores(sources: Location | Annotated[Sequence[Location], not_empty], store: Location = "archlab.db") -> dict[str, int]:
     """Copy the results and runs of other stores into one. Results that it has already stay as they are.
 
     Returns:

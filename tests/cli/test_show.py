@@ -167,3 +167,9 @@ def test_a_reader_that_leaves_early_is_no_error(smoke_run, command: list[str]):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=60) == 1
+
+
+def test_normalise_says_by_its_status_that_the_parameters_are_not_reached(archlab: CommandLine):
+    outcome = archlab("normalise", "mamba", "--params", "100000")
+    assert (outcome.status, outcome.out) == (1, "4*mamba\n")
+    assert "not reached: 100,000 parameters" in outcome.err

@@ -128,3 +128,11 @@ def test_runs_of_before_runs_had_a_kind_are_the_benchmarks(path):
         assert [run.plan["protocol"] for run in store.runs()] == ["smoke", "quick"]
         assert store.runs()[1].number == number
         assert studies.runs() == []
+
+
+def test_a_closed_store_is_not_read_any_more(path):
+    with TrialStore(path) as store:
+        assert store.records() == []
+    for read in (store.records, store.runs):
+        with pytest.raises(ArchlabError, match="is closed: open it again"):
+            read()

@@ -34,7 +34,8 @@ def normalise(
     length (attention, Hyena) stays, and its share is not given to others. `--params` then sets the inner widths of the
     channel mixers, all by one factor.
 
-    The spec goes to standard output, and what was done or could not be reached to standard error:
+    The spec goes to standard output, and what was done or could not be reached to standard error; status 1 says
+    that the parameters could not be reached:
 
     `archlab run "$(archlab normalise '2*[mamba swiglu]' --state 4096 --protocol quick)" --dry-run`
 
@@ -65,6 +66,8 @@ def normalise(
     else:
         tell(spec, found)
         typer.echo(str(found.architecture))
+    if params is not None and abs(found.params - params) > params / 100:
+        raise typer.Exit(1)
 
 
 def tell(label: str, found: "Normalised") -> None:

@@ -102,6 +102,7 @@ class Ledger(ABC, Generic[J, R]):
         self._engine, self.where = open_database(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
         self._file = Path(self.where).absolute() if self._engine.url.get_backend_name() == "sqlite" else None
+        self._closed = False
         self._inode = self._file.stat().st_ino if self._file else 0
 
     @abstractmethod
@@ -226,7 +227,8 @@ class Ledger(ABC, Generic[J, R]):
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Claims stay: :meth:`release` gives them back."""
+        """Close the connections, for good. Claims stay: :meth:`release` gives them back."""
+        self._closed = True
         self._engine.dispose()
 
     def claim(self, wanted: Sequence[J], limit: int, settled: Sequence[Status] = SETTLED) -> list[J]:
@@ -354,7 +356,9 @@ class Ledger(ABC, Generic[J, R]):
             return connection.execute(change.values(status="running", owner=self.owner.id)).rowcount == 1
 
     def check_present(self) -> None:
-        """Refuse to go on with a store whose file was deleted or moved away: whatever is written to it would be lost."""
+        """Refuse to go on with a store that is closed, or whose file was deleted or moved away: what is written would be lost."""
+        if self._closed:
+            raise ArchlabError(f"store {self.where}: is closed: open it again")
         try:
             present = self._file is None or self._file.stat().st_ino == self._inode
         except OSError:
