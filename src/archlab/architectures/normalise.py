@@ -1,5 +1,7 @@
 """Architectures at equal state and equal parameters: solves for the knobs that make them so."""
 
+from __future__ import annotations
+
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,5 +1,7 @@
 """The architecture as a value: its layers, its costs, and its text form; :mod:`archlab.architectures.parser` reads it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -107,7 +109,7 @@ class Architecture:
         backbone: BackboneName = "language-model",
         norm: Norm = "rmsnorm",
         embedding_std: float = 0.02,
-    ) -> "Backbone":
+    ) -> Backbone:
         """An initialised model: token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``.
 
         Initialisation draws from torch's global generator: seed it for a reproducible model.
