@@ -78,7 +78,7 @@ def test_a_preview_counts_what_is_stored_and_writes_nothing(stored: tuple[Path, 
         ({"protocol": "smok"}, "unknown protocol 'smok': did you mean 'smoke'"),
         ({"tasks": ["compresion"]}, "did you mean 'compression'"),
         ({"tasks": []}, "tasks"),
-        ({"workers": 0, "executor": "local"}, "workers=0: must be at least 1"),
+        ({"workers": 0, "executor": "local"}, "workers=0: give a whole number of at least 1"),
         ({"population": 0}, "population=0: give a whole number of at least 1"),
         ({"seeds": -1}, "seeds=-1: give a whole number of at least 1"),
         ({"seeds": [-1]}, "seeds=-1: give a whole number of at least 0"),
@@ -141,3 +141,13 @@ def test_what_is_not_there_is_not_made(tmp_path: Path):
         with pytest.raises(archlab.ArchlabError, match=r"none\.db does not exist"):
             read("none.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_names_one_plan(tmp_path: Path):
+    store, asked = tmp_path / "a.db", {"tasks": ["compression"], "seeds": 1, "workers": 1, "listeners": []}
+    for _ in range(2):  # the same again, as after Ctrl-C
+        archlab.run("mlp", "smoke", store=store, label="first", **asked)
+    with pytest.raises(archlab.ArchlabError, match=r"label='first' \(--as\): run 1 of .* has it: give another"):
+        archlab.run("swiglu", "smoke", store=store, label="first", **asked)
+    with archlab.open(store) as results:
+        assert len(results.runs()) == 2

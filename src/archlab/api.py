@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
-from archlab.fields import Count, check_value
+from archlab.fields import Count, checked
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener
 from archlab.jobs.executor import Executor, make_executor
@@ -23,6 +23,7 @@ from archlab.mad.preview import Preview, check_can_compute, preview_plan
 from archlab.mad.protocol import Protocol
 from archlab.mad.racing import Race, Racing
 from archlab.mad.results import Results
+from archlab.mad.scores import Scores
 from archlab.mad.store import TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.train import train_together
@@ -37,8 +38,6 @@ from archlab.tasks.stored import is_known
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from archlab.mad.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -65,24 +64,26 @@ class StoreCheck:
 
 
 Specs = str | Architecture | Sequence[str | Architecture]
+ProtocolLike = str | os.PathLike[str] | Protocol
 Location = str | os.PathLike[str]
 LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {TrialStore: Plan.from_dict, StudyStore: read_plan}
 """The tables of results, each with what reads the plans of its runs."""
 
 
+@checked
 def run(
     specs: Specs,
-    protocol: str | Protocol = "quick",
+    protocol: ProtocolLike | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    seeds: int | Sequence[int] | None = None,
+    seeds: Count | Sequence[int] | None = None,
     store: Location = "archlab.db",
     label: str = "",
     race: Race = "exact",
     device: Device = "cpu",
     executor: str = "local",
-    workers: int | None = None,
-    population: int | None = None,
+    workers: Count | None = None,
+    population: Count | None = None,
     listeners: Sequence[Listener] | None = None,
 ) -> Scores:
     """Train architectures on the tasks of a protocol, and score them.
@@ -93,7 +94,8 @@ def run(
     Args:
         specs: one or several architectures: catalogue names, specs or values; or the path of a study's YAML file, see
             :mod:`archlab.mad.study`.
-        protocol: a protocol of the package by name, the path of a YAML file, or a value.
+        protocol: a protocol of the package by name, the path of a YAML file, or a value; by default ``"quick"``, or what the
+            study says.
         tasks: only these tasks of the protocol.
         seeds: how many seeds, or which; by default the protocol's.
         store: where results are and go: a path or a database URL.
@@ -109,9 +111,9 @@ def run(
         ArchlabError: something cannot be met as asked; nothing has been computed or written.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
     """
-    _check(race, population)
-    if label.isdigit():
-        raise ArchlabError(f"label={label!r}: a number could be mistaken for that of another run: give a name")
+    if label.isdigit() or label != label.strip():
+        why = "a number could be mistaken for that of another run" if label.isdigit() else "it begins or ends with a space"
+        raise ArchlabError(f"label={label!r} (--as): {why}: give a name")
     plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
     if listeners is None:
@@ -127,30 +129,31 @@ def run(
         population = population or fitting_population(left, workplace.num_workers)
         check_memory(left, workplace.num_workers, population)
         with TrialStore(store) as results:
+            _check_label(results, label, plan)
             results.remember_run(plan.to_dict(), label=label)
             scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
             return score_plan(results, plan, {})
 
 
+@checked
 def preview(
     specs: Specs,
-    protocol: str | Protocol = "quick",
+    protocol: ProtocolLike | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    seeds: int | Sequence[int] | None = None,
+    seeds: Count | Sequence[int] | None = None,
     store: Location = "archlab.db",
     race: Race = "exact",
     device: Device = "cpu",
     executor: str = "local",
-    workers: int | None = None,
-    population: int | None = None,
+    workers: Count | None = None,
+    population: Count | None = None,
 ) -> Preview:
     """Foresee what :func:`run` would take with the same arguments: trials, FLOPs, seconds and memory. Writes nothing.
 
     Raises:
         ArchlabError: as :func:`run`.
     """
-    _check(race, population)
     plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
         num_workers = workplace.num_workers
@@ -158,6 +161,7 @@ def preview(
     return preview_plan(plan, left, stored, num_workers, population)
 
 
+@checked
 def open(store: Location = "archlab.db") -> Results:
     """Open a store for reading: its runs, trials and scores.
 
@@ -167,6 +171,7 @@ def open(store: Location = "archlab.db") -> Results:
     return Results(store)
 
 
+@checked
 def report(scores: Scores, path: str | os.PathLike[str] = "report.html", *, protocol: Protocol | None = None) -> None:
     """Write scores as a page: one HTML file that needs nothing but itself, and no network.
 
@@ -183,7 +188,8 @@ def report(scores: Scores, path: str | os.PathLike[str] = "report.html", *, prot
     write_page(path, lambda: render_report(scores, protocol))
 
 
-def describe(spec: str | Architecture, *, dim: int = 128, length: int = 128, vocab_size: int = 16) -> pd.DataFrame:
+@checked
+def describe(spec: str | Architecture, *, dim: Count = 128, length: Count = 128, vocab_size: Count = 16) -> pd.DataFrame:
     """The costs of an architecture layer by layer, then in all: parameters, state and forward FLOPs, without building it.
 
     Args:
@@ -207,6 +213,7 @@ def describe(spec: str | Architecture, *, dim: int = 128, length: int = 128, voc
     return pd.DataFrame([*document["layers"], {"layer": "total", **document["total"]}])
 
 
+@checked
 def check_store(store: Location = "archlab.db") -> StoreCheck:
     """Read everything in a store, and count it.
 
@@ -226,6 +233,7 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
     return StoreCheck(tuple(rows), tuple(unreadable.values()))
 
 
+@checked
 def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     """Carry the results of a store over a change of the code that is known to change no number.
 
@@ -252,6 +260,7 @@ def _present_key(job: Trial | LMTrial) -> str | None:
     return job.key if known else None
 
 
+@checked
 def merge_stores(sources: Location | Sequence[Location], store: Location = "archlab.db") -> dict[str, int]:
     """Copy the results and runs of other stores into one. Results that it has already stay as they are.
 
@@ -269,10 +278,10 @@ def merge_stores(sources: Location | Sequence[Location], store: Location = "arch
 
 def plan_of(
     specs: Specs,
-    protocol: str | Protocol,
+    protocol: ProtocolLike | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    seeds: int | Sequence[int] | None = None,
+    seeds: Count | Sequence[int] | None = None,
     device: Device = "cpu",
 ) -> Plan:
     """The plan of a run; ``specs`` may be the path of a study's file, which names protocol and architectures.
@@ -280,18 +289,19 @@ def plan_of(
     Raises:
         ArchlabError: something cannot be met as asked.
     """
-    check_value("device", device, Device)
-    chosen, architectures = read_specs(specs, None if protocol == "quick" else protocol)
+    chosen, architectures = read_specs(specs, protocol)
     if tasks is not None:
         chosen = chosen.with_tasks(tasks)
     if seeds is not None:
-        chosen = chosen.with_seeds(range(check_value("seeds", seeds, Count)) if isinstance(seeds, int) else seeds)
+        chosen = chosen.with_seeds(range(seeds) if isinstance(seeds, int) else seeds)
     return make_plan(chosen, architectures, device)
 
 
-def _check(race: str, population: int | None) -> None:
-    check_value("race", race, Race)
-    check_value("population", population, Count | None)
+def _check_label(store: TrialStore, label: str, plan: Plan) -> None:
+    """Refuse the label of an earlier run that set out to compute something else."""
+    for earlier in store.runs(Plan.from_dict, unreadable={}) if label else ():
+        if earlier.label == label and earlier.plan != plan:
+            raise ArchlabError(f"label={label!r} (--as): run {earlier.number} of {store.where} has it: give another")
 
 
 def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], int]:

@@ -15,15 +15,28 @@ Every refusal is one line: ``recipe: warmup=2.0: give a number from 0 to 1``.
 """
 
 import math
+import os
 import re
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
-from functools import cache, lru_cache
-from inspect import get_annotations
+from functools import cache, lru_cache, wraps
+from inspect import Parameter, get_annotations, signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import yaml
 
@@ -33,6 +46,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class Bound(NamedTuple):
@@ -119,6 +134,26 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
         raise ArchlabError(f"{name}={_shown(value)}: give {allowed}") from None
 
 
+def checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Function decorator: the arguments of a call are checked by their type hints, as fields are, before the function runs."""
+    taken = signature(function)
+    unchecked = {name for name, one in taken.parameters.items() if name == "self" or one.kind is Parameter.VAR_KEYWORD}
+    hints: dict[str, Any] = {}
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        if not hints:  # what it returns may have a type that only type checkers import
+            for name in taken.parameters.keys() - unchecked:
+                hint = taken.parameters[name].annotation
+                hints[name] = eval(hint, function.__globals__) if isinstance(hint, str) else hint
+        bound = taken.bind(*args, **kwargs)
+        for name in [name for name in bound.arguments if name in hints]:
+            bound.arguments[name] = check_value(name, bound.arguments[name], hints[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
 def read_fields(cls: type[T], values: Any, where: str = "") -> T:
     """Make a dataclass of the fields that a file or a store gives; the class itself checks the values.
 
@@ -177,6 +212,9 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
                 number = float(value)
                 if math.isfinite(number):
                     return number or 0.0  # -0.0 is 0.0: equal values have equal texts
+    elif kind in (Iterable, Sequence):
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+            return [check_value(name, one, arguments[0]) for one in value]
     elif kind in (list, tuple):
         if isinstance(value, list | tuple):
             found = [check_value(name, one, arguments[0]) for one in value]
@@ -197,6 +235,8 @@ _WORDS = {
     float: ("a number", "numbers"),
     str: ("text", "texts"),
     list: ("a list", "lists"),
+    os.PathLike: ("a path", "paths"),
+    Callable: ("a function", "functions"),
     Mapping: ("a mapping of names to values", "mappings of names to values"),
 }
 """Words for a type: one value of it, and several."""
@@ -211,7 +251,7 @@ def _described(hint: Any, *, several: bool = False) -> str:
         return ", or ".join(_described(one, several=several) for one in arguments if one is not NoneType)
     if kind is Literal:
         return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
-    if kind in (list, tuple) and arguments[0] is not Any:
+    if kind in (list, tuple, Iterable, Sequence) and arguments[0] is not Any:
         return f"{_WORDS[list][several]} of {_described(arguments[0], several=True)}"
     return _WORDS.get(kind, (f"a value of type {kind.__name__}", f"values of type {kind.__name__}"))[several]
 

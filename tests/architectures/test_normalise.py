@@ -134,10 +134,10 @@ def test_whatever_comes_out_fits_and_is_no_further_off_than_before(value, state)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"state": 0}, "state 0: must be at least 1"),
-        ({"state": 1, "params": -1}, "params -1: must be at least 1"),
-        ({"state": 10**12 + 1}, "state 1000000000001: must be at most 1,000,000,000,000"),
-        ({"state": 1, "length": 10**400}, ".*: must be at most 1,000,000,000,000"),
+        ({"state": 0}, "state=0: give a whole number from 1 to 1000000000000"),
+        ({"state": 1, "params": -1}, "params=-1: give a whole number from 1 to 1000000000000"),
+        ({"state": 10**12 + 1}, "state=1000000000001: give a whole number from 1 to 1000000000000"),
+        ({"state": 1, "length": 10**400}, ".*: give a whole number from 1 to 1000000000000"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments, message):

@@ -206,7 +206,7 @@ def test_knobs_that_do_not_fit_the_width_are_refused_where_the_width_is_known():
     value.validate(96)
     with pytest.raises(ArchlabError, match="width 128"):
         value.build(vocab_size=16, max_length=8)
-    with pytest.raises(ArchlabError, match="width 0: must be at least 1"):
+    with pytest.raises(ArchlabError, match="dim=0: give a whole number of at least 1"):
         value.validate(0)
 
 

@@ -121,7 +121,7 @@ def test_predictions_say_how_far_beyond_the_data_they_are(archlab: CommandLine, 
     [
         (("predict",), "give --flops"),
         (("predict", "--flops", "1e20", "--loss", "2"), "give --flops"),
-        (("predict", "--flops", "-1"), "flops=-1: give a positive finite number"),
+        (("predict", "--flops", "-1"), "flops=-1.0: give a number above 0"),
         (("predict", "--loss", "1.0"), "no budget reaches it"),
         (("fit", "--resamples", "5"), "resamples=5"),
         (("fit", "--confidence", "95"), "confidence=95"),

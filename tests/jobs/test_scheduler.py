@@ -30,7 +30,7 @@ from archlab.jobs.scheduler import MostExpensiveFirst, Policy, run
 from archlab.machine import process_started
 from archlab.mad.racing import Racing
 from archlab.mad.store import TrialStore
-from archlab.mad.trial import Progress
+from archlab.mad.trial import Progress, Trial
 from archlab.store.owner import Owner
 
 ROOT = Path(__file__).parents[2]
@@ -58,11 +58,24 @@ def executor(train):
         yield opened
 
 
+class ByParity(Trial):
+    """Trials of even and of odd seeds come from different modules."""
+
+    origin = property(lambda self: "theirs" if self.seed % 2 else "")
+
+
 def of(kind, events):
     return [event for event in events if isinstance(event, kind)]
 
 
 # One run
+
+
+def test_a_free_worker_goes_on_with_the_origin_that_it_serves(store, train):
+    trials, events = [ByParity(**vars(trial)) for trial in make_trials(8)], []
+    with threads(train, 1) as executor:
+        run(trials, store, executor, listeners=[events.append])
+    assert [event.job.seed for event in of(JobStarted, events)] == [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def test_all_trials_are_computed_in_order_and_told_of(store, executor, train):

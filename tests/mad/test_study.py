@@ -1,7 +1,10 @@
 """A study in a file: every field counts, and a wrong one is named."""
 
+import re
+
 import pytest
 
+import archlab
 from archlab.errors import ArchlabError
 from archlab.mad.protocol import load_protocol
 from archlab.mad.study import read_study
@@ -65,3 +68,34 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, text, message):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ArchlabError, match=r"study .*none\.yaml: cannot be read: no such file"):
         read_study(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("specs", "protocol", "reason"),
+    [
+        ("st.yaml", "quick", "protocol: the study st.yaml names its own: change it there"),
+        (["st.yaml", "mamba"], None, "study st.yaml: stands alone, it names its architectures: add yours to the file"),
+        (["mamba", "st.yaml"], None, "study st.yaml: stands alone"),
+    ],
+)
+def test_a_study_stands_alone(tmp_path, monkeypatch, specs, protocol, reason):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "st.yaml", FULL)
+    for ask in (archlab.preview, archlab.run):
+        with pytest.raises(ArchlabError, match=reason):
+            ask(specs, protocol)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "reason"),
+    [
+        ("{a: mamba, b: mamba}", "architectures: a and b are the same, 4*mamba: leave one out"),
+        ("{a: 4*mamba, b: '4*[mamba]'}", "architectures: a and b are the same, 4*mamba"),
+        ("{'': mamba}", "architectures: label '' of 4*mamba: give it a name"),
+        ("{' ': mamba}", "architectures: label ' ' of"),
+        ("{hyena: mamba, b: hyena}", "architectures: label 'hyena' is the catalogue's name of another architecture"),
+    ],
+)
+def test_labels_that_would_mislead_are_refused(tmp_path, architectures, reason):
+    with pytest.raises(ArchlabError, match=re.escape(reason)):
+        read_study(write(tmp_path / "study.yaml", f"protocol: smoke\narchitectures: {architectures}"))

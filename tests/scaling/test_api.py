@@ -84,9 +84,9 @@ def test_laws_are_fitted_predicted_and_reported(tmp_path):
     [
         ({}, "give flops .* or loss"),
         ({"flops": 1e20, "loss": 2.0}, "give flops .* or loss"),
-        ({"flops": -1.0}, "flops=-1: give a positive finite number"),
-        ({"loss": float("nan")}, "loss=nan: give a positive finite number"),
-        ({"flops": 1e20, "intervals": "guess"}, "method='guess': give one of bootstrap, jackknife"),
+        ({"flops": -1.0}, "flops=-1.0: give a number above 0"),
+        ({"loss": float("nan")}, "loss=nan: give a finite number above 0"),
+        ({"flops": 1e20, "intervals": "guess"}, "intervals='guess': give one of bootstrap, jackknife"),
     ],
 )
 def test_predictions_of_nothing_are_refused(tmp_path, asked, reason):

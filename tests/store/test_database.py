@@ -131,6 +131,10 @@ def test_a_url_that_names_no_store_is_refused(url, message):
         "postgresql+psycopg://user:hunter2@127.0.0.1:1/db",
         "postgresql+psycopg://127.0.0.1:1/db?user=u&password=hunter2",
         "oracel://host/db?password=hunter2&user=u",
+        "mssql+nothing:///?odbc_connect=DRIVER%3D%7Bx%7D%3BUID%3Du%3BPWD%3Dhunter2",
+        "oracel://host/db?options=-cpassword%3Dhunter2",
+        "postgres:u:hunter2@h",
+        "mysql+pymysql:u:hunter2@h/db",
         "postgresql+nothing://u@host/db?sslpassword=hunter2",
     ],
 )

@@ -4,13 +4,17 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from archlab.architectures.spec import Architecture
+from archlab.architectures.spec import architecture as read
 from archlab.errors import ArchlabError
+from archlab.fields import between, checked
 from archlab.layers import Composite, LayerConfig
 from archlab.layers.external.check import check_accounting
 from archlab.layers.knobs import LARGEST
 
+Size = Annotated[int, between(1, LARGEST)]
 _MOST_SUMS = 10_000
 """Sums of states that are kept while layers are chosen one after the other."""
 _ALL_TRIED = 128
@@ -36,8 +40,14 @@ class Normalised:
     """The targets that could not be reached and why, a sentence each."""
 
 
+@checked
 def normalise(
-    architecture: Architecture, *, state: int | None = None, params: int | None = None, dim: int = 128, length: int = 128
+    architecture: str | Architecture,
+    *,
+    state: Size | None = None,
+    params: Size | None = None,
+    dim: Size = 128,
+    length: Size = 128,
 ) -> Normalised:
     """The architecture with ``state`` scalars of matrix state in all, and ``params`` parameters, as near as its knobs allow.
 
@@ -49,7 +59,7 @@ def normalise(
     the inner widths of all channel mixers sets them.
 
     Args:
-        architecture: layers with any knobs.
+        architecture: a catalogue name, a spec or a value, with any knobs.
         state: total matrix state, in scalars; by default it is as it comes.
         params: parameters of the layers; by default they are as they come.
         dim: width.
@@ -61,13 +71,11 @@ def normalise(
     """
     if state is None and params is None:
         raise ArchlabError("give a state, a number of parameters, or both")
-    for name, number in {"state": state, "params": params, "length": length}.items():
-        if number is not None and not 1 <= number <= LARGEST:
-            raise ArchlabError(f"{name} {number}: must be {'at least 1' if number < 1 else f'at most {LARGEST:,}'}")
-    architecture.validate(dim)
-    check_accounting(architecture.layers, dim, length)
-    chosen, unreached = ({}, []) if state is None else _choose_states(architecture.layers, state, dim, length)
-    layers = tuple(_replaced(x, chosen) for x in architecture.layers)
+    value = read(architecture) if isinstance(architecture, str) else architecture
+    value.validate(dim)
+    check_accounting(value.layers, dim, length)
+    chosen, unreached = ({}, []) if state is None else _choose_states(value.layers, state, dim, length)
+    layers = tuple(_replaced(x, chosen) for x in value.layers)
     if params is not None:
         layers, resized = _sized(layers, params, dim, length), layers
         reached = _num_params(layers, dim, length)
@@ -75,10 +83,10 @@ def normalise(
             why = "are the nearest that inner widths give" if layers != resized else "are left, no inner width can be set"
             unreached.append(f"{params:,} parameters: {reached:,} {why}")
     found = Architecture(layers)
-    pairs = zip(_leaves(architecture.layers), _leaves(layers), strict=True)
+    pairs = zip(_leaves(value.layers), _leaves(layers), strict=True)
     changes = dict.fromkeys((str(old), str(new)) for (old, _), (new, _) in pairs if old != new)
     return Normalised(
-        found if changes else architecture,
+        found if changes else value,
         sum(copies * _state(leaf, dim, length) for leaf, copies in _leaves(found.layers)),
         found.layer_params(length=length, dim=dim),
         tuple(changes),

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from archlab.architectures.backbone_config import BACKBONES, BackboneName, Norm, Part
+from archlab.architectures.backbone_config import BACKBONES, BackboneName, LanguageModelConfig, Norm, Part
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.architectures.parser import LayerDefaults, parse
 from archlab.errors import ArchlabError, in_one_line
-from archlab.fields import check_fields
+from archlab.fields import Count, Natural, check_fields, check_value, checked
 from archlab.layers import LayerConfig
 from archlab.layers.contract import total
 
@@ -89,8 +89,7 @@ class Architecture:
         Raises:
             ArchlabError: naming the layer, the knob, the width and what would fit.
         """
-        if dim < 1:
-            raise ArchlabError(f"width {dim}: must be at least 1")
+        _check(Count, dim=dim)
         for config in self.layers:
             try:
                 config.validate(dim)
@@ -102,9 +101,9 @@ class Architecture:
     def build(
         self,
         *,
-        vocab_size: int,
-        max_length: int,
-        dim: int = 128,
+        vocab_size: Count,
+        max_length: Count,
+        dim: Count = 128,
         backbone: BackboneName = "language-model",
         norm: Norm = "rmsnorm",
         embedding_std: float = 0.02,
@@ -131,11 +130,12 @@ class Architecture:
         self, *, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model", norm: Norm = "rmsnorm"
     ) -> list[Part]:
         """Name, trainable scalars and FLOPs of one sequence of every part of the model around its layers."""
-        return BACKBONES[backbone].around(len(self.layers), vocab_size=vocab_size, length=length, dim=dim, norm=norm)
+        _check(Natural, vocab_size=vocab_size)
+        return _backbone(backbone).around(len(self.layers), vocab_size=vocab_size, length=length, dim=dim, norm=norm)
 
     def positions(self, length: int, backbone: BackboneName = "language-model") -> list[int]:
         """Positions of a sequence that each layer runs at."""
-        return BACKBONES[backbone].positions(len(self.layers), self.num_mixing, length)
+        return _backbone(backbone).positions(len(self.layers), self.num_mixing, length)
 
     def num_params(
         self, *, vocab_size: int, length: int, dim: int = 128, backbone: BackboneName = "language-model", norm: Norm = "rmsnorm"
@@ -146,14 +146,17 @@ class Architecture:
 
     def layer_params(self, *, length: int, dim: int = 128) -> int:
         """Trainable scalars of the layers, without norms, embedding and unembedding."""
+        _check(Count, length=length, dim=dim)
         return sum(config.num_params(dim, length) for config in self.layers)
 
     def state_size(self, *, length: int, dim: int = 128) -> int | None:
         """Scalars carried from token to token at inference once ``length`` tokens can be held; None if a layer's is unknown."""
+        _check(Count, length=length, dim=dim)
         return total([config.state_size(dim, length) for config in self.layers])
 
     def matrix_state(self, *, length: int, dim: int = 128) -> int | None:
         """The part of :meth:`state_size` that holds content, as :meth:`archlab.layers.LayerConfig.matrix_state` defines it."""
+        _check(Count, length=length, dim=dim)
         return total([config.matrix_state(dim, length) for config in self.layers])
 
     def flops(self, *, length: int, dim: int = 128, vocab_size: int = 0, backbone: BackboneName = "language-model") -> int:
@@ -171,6 +174,7 @@ class Architecture:
     def _flops(
         self, cost: Callable[[LayerConfig, int], int], length: int, dim: int, vocab_size: int, backbone: BackboneName
     ) -> int:
+        _check(Count, length=length, dim=dim)
         layers = sum(cost(config, at) for config, at in zip(self.layers, self.positions(length, backbone), strict=True))
         around = self.around(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone)
         return layers + sum(part.flops for part in around)
@@ -187,6 +191,7 @@ class Architecture:
         return self.flops(length=length, dim=dim, vocab_size=vocab_size) / (4 * (weights + moved))
 
 
+@checked
 def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> Architecture:
     """Read a spec: ``architecture("3*[mh-hyena swiglu] mh-attention swiglu")``.
 
@@ -201,3 +206,19 @@ def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> A
     if name in CATALOGUE:
         return Architecture(parse(CATALOGUE[name].spec, layer_defaults or {}), name=name)
     return Architecture(parse(spec, layer_defaults or {}))
+
+
+Architecture.build = checked(Architecture.build)  # type: ignore[method-assign]  # no decorator: keys hash the definition
+
+
+def _backbone(name: BackboneName) -> LanguageModelConfig:
+    if name not in BACKBONES:
+        check_value("backbone", name, BackboneName)
+    return BACKBONES[name]
+
+
+def _check(hint: Any, **sizes: int) -> None:
+    """Refuse sizes that the hint does not allow; costs next to nothing where all is right."""
+    for name, value in sizes.items():
+        if type(value) is not int or value < 1:
+            check_value(name, value, hint)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
+from archlab.cli.trials import Architecture, Run, Status, Task
 
 app = typer.Typer(help="Look after a store: check, merge, export, rekey.")
 
@@ -89,7 +90,10 @@ def export(
         str, typer.Option("--output", "-o", metavar="FILE", help="A .csv or .jsonl file; - for standard output.")
     ] = "trials.csv",
     store: Store = DEFAULT_STORE,
-    run: Annotated[str | None, typer.Option("--run", metavar="N|LABEL", help="Only the trials of this run.")] = None,
+    run: Run = None,
+    architecture: Architecture = None,
+    task: Task = None,
+    status: Status = None,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
 ) -> None:
@@ -107,7 +111,7 @@ def export(
     if not (is_stream(place) or output.endswith((".csv", ".jsonl"))):
         raise ArchlabError(f"--output {output}: give a name that ends in .csv or .jsonl")
     with opened(store) as results:
-        frame = results.trials(run=run)
+        frame = results.trials(run=run, architecture=architecture, task=task, status=status)
     text = frame.to_json(orient="records", lines=True) if output.endswith(".jsonl") else frame.to_csv(index=False)
     write_whole(place, text, "--output")
     message(f"wrote {len(frame)} trials to {output}")

@@ -123,6 +123,11 @@ class _Run(Generic[J, R]):
     messages: queue.SimpleQueue[tuple[J, Any]] = field(default_factory=queue.SimpleQueue)
     last_heartbeat: float = field(default_factory=time.monotonic)
     waiting_for: tuple[str, ...] = ()
+    latest_origin: str = ""
+    """That of the job which has ended last."""
+
+    def __post_init__(self) -> None:
+        self.origins = {key: job.origin for key, job in self.pending.items()}
 
     def run(self) -> RunSummary:
         try:
@@ -184,6 +189,8 @@ class _Run(Generic[J, R]):
             return
         self.reuse()
         candidates = self.policy.order(self.pending, [one.job for one in self.running.values()])
+        if len(set(self.origins.values())) > 1:  # the worker that is free serves the origin of its last job without a restart
+            candidates.sort(key=lambda job: self.origins[job.key] != self.latest_origin)
         for first in self.store.claim(candidates, free, self.policy.settled):
             group = self.claim_group(first, candidates)
             for job in group:
@@ -224,6 +231,7 @@ class _Run(Generic[J, R]):
 
     def settle(self, job: J, future: Future[R]) -> None:
         """Store how a job has ended."""
+        self.latest_origin = self.origins[job.key]
         try:
             result = future.result()
         except CancelledError:

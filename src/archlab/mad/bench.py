@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture
+from archlab.fields import Count, checked
 from archlab.jobs.executor import Executor, make_executor
 from archlab.machine import Ceilings, Device
 from archlab.mad.estimate import all_flops, cheapest, family, kind, measure, measure_jobs, remember
@@ -64,13 +65,14 @@ class Bench:
         return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
 
 
+@checked
 def bench(
     specs: Sequence[str | Architecture] = DEMO,
     protocols: Sequence[str] | None = None,
     *,
     device: Device = "cpu",
     executor: str = "local",
-    workers: int | None = None,
+    workers: Count | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bench:
     """Measure this machine's ceilings and the training steps of architectures, and remember these; medians over all workers.

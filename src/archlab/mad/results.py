@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import check_value
+from archlab.fields import check_value, checked
 from archlab.mad.plan import Plan, score_plan
 from archlab.mad.scores import Scores
 from archlab.mad.spending import spending
@@ -57,6 +57,7 @@ class Results:
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
         return pd.DataFrame(rows, columns=columns)
 
+    @checked
     def trials(
         self, *, run: int | str | None = None, architecture: str | None = None, task: str | None = None, status: str | None = None
     ) -> "pd.DataFrame":
@@ -94,6 +95,7 @@ class Results:
         ]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
+    @checked
     def scores(
         self,
         run: int | str | None = None,
@@ -124,6 +126,7 @@ class Results:
             plan = replace(plan, architectures=tuple(_chosen(plan, name) for name in architectures))
         return score_plan(self._store, plan, self.unreadable)
 
+    @checked
     def plan(self, run: int | str | None = None, protocol: str | None = None) -> Plan:
         """The plan of a run, chosen as :meth:`scores` says.
 
@@ -134,6 +137,8 @@ class Results:
         if run is not None:
             for noted, plan in reversed(remembered):
                 if run in (noted.number, str(noted.number)) or (noted.label and run == noted.label):
+                    if protocol not in (None, plan.protocol.name):
+                        raise ArchlabError(f"store {self.where}: run {run} is of protocol {plan.protocol.name}, not {protocol}")
                     return plan
             names = [noted.label or str(noted.number) for noted, _ in remembered]
             raise ArchlabError(f"store {self.where}: {unknown('run', str(run), names)}; `archlab runs` lists them")

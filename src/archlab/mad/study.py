@@ -14,10 +14,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from archlab.architectures import Architecture, architecture
+from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
@@ -40,7 +42,7 @@ class _StudyFile:
 
 
 def read_specs(
-    specs: str | Architecture | Sequence[str | Architecture], protocol: str | Protocol | None = None
+    specs: str | Architecture | Sequence[str | Architecture], protocol: str | PathLike[str] | Protocol | None = None
 ) -> tuple[Protocol, list[str | Architecture]]:
     """The protocol and the architectures that a run is asked for.
 
@@ -48,13 +50,15 @@ def read_specs(
     is a name, the path of a YAML file or a value, by default ``quick``. Refuses files that are wrong, and two protocols.
     """
     given = [specs] if isinstance(specs, str | Architecture) else list(specs)
-    path = given[0] if len(given) == 1 else None
-    if isinstance(path, str) and path.endswith((".yaml", ".yml")):
+    path = next((one for one in given if isinstance(one, str) and one.endswith((".yaml", ".yml"))), None)
+    if path is not None:
+        if len(given) > 1:
+            raise ArchlabError(f"study {path}: stands alone, it names its architectures: add yours to the file")
         if protocol is not None:
             raise ArchlabError(f"protocol: the study {path} names its own: change it there")
         chosen, architectures = read_study(path)
         return chosen, [*architectures]
-    return protocol if isinstance(protocol, Protocol) else load_protocol(protocol or "quick"), given
+    return protocol if isinstance(protocol, Protocol) else load_protocol(fspath(protocol or "quick")), given
 
 
 def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
@@ -77,5 +81,19 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
         specs = given.values() if isinstance(given, Mapping) else given
         found = [architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs]
         if isinstance(given, Mapping):
+            _check_labels(dict(zip(given, found, strict=True)))
             found = [replace(value, name=label) for label, value in zip(given, found, strict=True)]
     return protocol, found
+
+
+def _check_labels(named: Mapping[str, Architecture]) -> None:
+    """Refuse labels that are empty or the name of another architecture, and architectures with two labels."""
+    first: dict[Architecture, str] = {}
+    for label, value in named.items():
+        if not label.strip():
+            raise ArchlabError(f"architectures: label {label!r} of {value}: give it a name")
+        if label in CATALOGUE and value != architecture(label):
+            raise ArchlabError(f"architectures: label {label!r} is the catalogue's name of another architecture: give another")
+        if value in first:
+            raise ArchlabError(f"architectures: {first[value]} and {label} are the same, {value}: leave one out")
+        first[value] = label

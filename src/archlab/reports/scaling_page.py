@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archlab.errors import ArchlabError
+from archlab.fields import checked
 from archlab.files import check_place, is_stream
 from archlab.format import count
 from archlab.reports import scaling_charts as charts
@@ -18,6 +19,7 @@ from archlab.scaling.study import TrainedModel
 from archlab.scaling.study_fit import StudyFit
 
 
+@checked
 def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
     """Write the page to ``path``, and the training runs to a CSV file of the same name; each whole or not at all.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.corpora import prepare
 from archlab.errors import ArchlabError
+from archlab.fields import Count, Positive, checked
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.layers.ops.kernels import require
@@ -40,6 +40,7 @@ STORE = "archlab.db"
 PathLike = str | os.PathLike[str]
 
 
+@checked
 def plan(
     specs: str | Sequence[str] | Mapping[str, str] = (),
     ladder: str | Ladder = "quick",
@@ -49,7 +50,7 @@ def plan(
     data: str | None = None,
     tokenizer: str | None = None,
     length: int | None = None,
-    seeds: Sequence[int] | None = None,
+    seeds: Count | Sequence[int] | None = None,
     **values: Any,
 ) -> Plan:
     """Plan an IsoFLOP study: budgets, sizes around each optimum, and the steps that spend each budget.
@@ -64,12 +65,13 @@ def plan(
         data: source of the corpus: ``"stdlib"``, a file or folder, or ``"hf:NAME"``.
         tokenizer: ``"bytes"``, ``"ascii"``, ``"dna"``, ``"bpe:SIZE"`` or ``"hf:NAME"``.
         length: tokens of a sequence.
-        seeds: seeds of each size.
+        seeds: how many seeds of each size, or which.
         values: other fields of the ladder, such as ``spread`` or ``learning_rate``.
 
     Raises:
         ArchlabError: a spec, ladder or value is wrong, a budget is too small for a size, or the corpus is too small.
     """
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
     options = {"budgets": budgets, "sizes": sizes, "data": data, "tokenizer": tokenizer, "length": length, "seeds": seeds}
     used = (load_ladder(ladder) if isinstance(ladder, str) else ladder).with_values(**options, **values)
     named = named_specs(([specs] if isinstance(specs, str) else specs) or used.architectures)  # before a corpus is read
@@ -79,13 +81,14 @@ def plan(
     return planned
 
 
+@checked
 def train(
     plan: Plan | PathLike,
     *,
     store: PathLike = STORE,
     recipe: LMRecipe | None = None,
     device: Device = "cpu",
-    workers: int | None = None,
+    workers: Count | None = None,
     executor: str = "local",
     checkpoints: PathLike | None = None,
     listeners: Sequence[Listener] = (),
@@ -153,6 +156,7 @@ def _checkpoint_folder(store: PathLike, checkpoints: PathLike | None) -> Iterato
             folder.rmdir()
 
 
+@checked
 def fit(
     study: Study | PathLike = STORE,
     *,
@@ -219,11 +223,12 @@ class Predictions:
         return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
 
 
+@checked
 def predict(
     study: Study | PathLike = STORE,
     *,
-    flops: float | None = None,
-    loss: float | None = None,
+    flops: Positive | None = None,
+    loss: Positive | None = None,
     intervals: IntervalMethod = "bootstrap",
     resamples: int = 300,
     confidence: float = 0.95,
@@ -243,9 +248,6 @@ def predict(
     """
     if (flops is None) == (loss is None):
         raise ArchlabError("give flops (as in 1e21) or loss (as in 2.0), and not both")
-    for name, value in (("flops", flops), ("loss", loss)):
-        if value is not None and not 0 < value < math.inf:
-            raise ArchlabError(f"{name}={value:g}: give a positive finite number")
     resampling = Resampling(resamples, confidence, method=intervals)
     opened = study if isinstance(study, Study) else open_study(study, parameters)
     fitted, without_laws = fit_architectures(opened, Resampling(0))

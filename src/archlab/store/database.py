@@ -65,15 +65,17 @@ def shown(location: str | os.PathLike[str]) -> str:
 
 
 def without_password(text: str) -> str:
-    """The text with every password in it masked: between ``user:`` and ``@host`` of a URL, and behind ``password=``."""
-    masked = re.sub(r"(://[^:/?#\s]*:)\S*@", r"\1***@", text)
-    return re.sub(
-        r"((?:password|passwd|pwd|sslpassword|passfile)\s*=\s*)('[^']*'|[^&\s'\"]+)", r"\1***", masked, flags=re.IGNORECASE
-    )
+    """The text with every password in it masked: between ``user:`` and ``@host`` of a URL, and behind ``password=``, also where
+    the sign is written ``%3D``."""
+    masked = re.sub(r"((?:://|^[\w+]+:)[^:/?#\s]*:)\S*@", r"\1***@", text)
+    assigned = r"((?:password|passwd|pwd|sslpassword|passfile)(?:\s|%20|\+)*(?:=|%3D)\s*)('[^']*'|[^&\s'\"]+)"
+    return re.sub(assigned, r"\1***", masked, flags=re.IGNORECASE)
 
 
 def _parse(location: str | os.PathLike[str]) -> URL:
     text = os.fspath(location)
+    if re.match(r"(postgres|postgresql|mysql|mariadb|mssql|oracle)(\+\w+)?:(?!//)", text):
+        raise ArchlabError(f"store {without_password(text)!r}: no URL: write //, as in postgresql+psycopg://user@host/database")
     if "://" not in text:
         return URL.create("sqlite", database=text)
     try:
