@@ -10,7 +10,7 @@ from torch import Tensor
 from archlab.layers.ops.members import apply
 from archlab.layers.ops.scan import accumulate
 
-TILE_STATES = 1 << 17
+TILE_STATES = 1 << 18
 """States of a tile on a CPU, all its positions, sequences, channels together: a few tiles fit a core's cache."""
 TILE_LENGTH = 8
 """Positions of a tile."""
