@@ -44,6 +44,7 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
     aten.linalg_lu_solve: lambda lu, pivots, b, **__: 2 * lu.shape[-1] * b.numel(),
     aten.linalg_solve_triangular: lambda a, b, *_, **__: a.shape[-1] * b.numel(),
     aten.mv: lambda matrix, *_, **__: 2 * matrix.numel(),
+    aten.baddbmm_: lambda _, a, b, **__: 2 * a.numel() * b.shape[-1],
     aten.addcmul: lambda *_, out_val, **__: 2 * out_val.numel(),
     aten.lerp: lambda *_, out_val, **__: 2 * out_val.numel(),
     aten.addcmul_: lambda *_, out_val, **__: 2 * out_val.numel(),
