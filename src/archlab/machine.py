@@ -133,6 +133,15 @@ def seconds_of(call: Callable[[], object], times: int, clock: Callable[[], float
 
 
 @contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Multiply and factor matrices on one thread: for those of a few numbers, several only wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+@contextmanager
 def single_thread() -> Iterator[None]:
     """Compute on one thread, as a worker does."""
     import torch

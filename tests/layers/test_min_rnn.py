@@ -25,9 +25,8 @@ def test_states_are_means_of_positive_candidates(name):
 
 
 def test_two_closed_gates_of_min_lstm_share_by_their_logits():
-    keep, take, _ = layer("min-lstm").build(1, 1)._mix(torch.tensor([[-300.0, -300.0, 0.0], [-500.0, -499.0, 0.0]]))
-    torch.testing.assert_close(take, 1 - keep)
-    torch.testing.assert_close(keep, torch.sigmoid(torch.tensor([[0.0], [-1.0]])))
+    logits = layer("min-lstm").build(1, 1)._logits(torch.tensor([-300.0, -500.0]), torch.tensor([-300.0, -499.0]))
+    torch.testing.assert_close(logits, torch.tensor([0.0, 1.0]))
 
 
 def test_an_expansion_below_one_is_refused():

@@ -35,6 +35,8 @@ def test_a_closed_recurrence_gate_keeps_the_state_and_writes_nothing(rg_lru):
     assert inputs.abs().max() < 1e-14
     gradients = torch.autograd.grad((decay + inputs).sum(), [u, rg_lru.gates_weight, rg_lru.gates_bias, rg_lru.Lambda])
     assert all(g.isfinite().all() for g in gradients)
+    x_bld = torch.randn(1, 5, rg_lru.in_proj.in_features)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(rg_lru(x_bld).sum(), list(rg_lru.parameters())))
 
 
 def test_what_slow_channels_write_keeps_its_digits(rg_lru):

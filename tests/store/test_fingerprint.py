@@ -228,7 +228,7 @@ HARMFUL = [
     ("archlab/architectures/spec.py", "embedding_std: float = 0.02", "embedding_std: float = 0.03", {0, 1, 2}),
     ("archlab/architectures/spec.py", 'config.kind == "sequence"', 'config.kind != "sequence"', {0, 1, 2}),
     ("archlab/layers/ops/rms_norm.py", ".square()).div_", ".square()).mul_", {0, 1, 2}),
-    ("archlab/layers/mamba.py", "+ self.D * x_lbc", "- self.D * x_lbc", {MAMBA}),
+    ("archlab/layers/mamba.py", "c_lbn, self.D)", "c_lbn, -self.D)", {MAMBA}),
     ("archlab/layers/mamba.py", "d_state: Count = 4", "d_state: Count = 8", {MAMBA}),
     ("archlab/layers/mamba.py", "(self.dt_bias, self.A_log, self.D):", "(self.dt_bias, self.A_log):", {MAMBA}),
     ("archlab/layers/mamba.py", "import ShortConv", "import _ShiftedMultiplyAdd as ShortConv", {MAMBA}),

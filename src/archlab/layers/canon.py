@@ -69,7 +69,7 @@ class Canon(nn.Module):
         self.conv = ShortConv(dim, d_conv, bias=False)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        return x_bld + self.conv(x_bld)
+        return self.conv(x_bld, skip=1)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         return {"conv": self.conv.init_state(batch_size)}

@@ -80,7 +80,7 @@ class H3(nn.Module):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         q_bld, k_bld, v_bld = self.qkv_proj(x_bld).chunk(3, -1)
-        k_bld = self.shift(k_bld) + self.shift_skip * k_bld
+        k_bld = self.shift(k_bld, self.shift_skip)
         q_blhd, k_blhd, v_blhe = (t.view(*t.shape[:2], -1, self.head_dim) for t in (q_bld, k_bld, v_bld))
         mix = self._by_states if _through_states(self.ssm.d_state, x_bld.shape[1]) else self._by_kernel
         return self.out_proj(mix(q_blhd, k_blhd, v_blhe).flatten(2))

@@ -152,13 +152,14 @@ class Mamba(nn.Module):
         return dt, b, c
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        x_blc, z_blc = self.in_proj(x_bld).chunk(2, dim=-1)
-        x_blc = F.silu(self.conv(x_blc))
-        dt_blc, b_bln, c_bln = self._selection(x_blc)
+        x_lbd = x_bld.transpose(0, 1).contiguous()  # time first: a step of the scan and a lag of the convolution are in one piece
+        x_lbc, z_lbc = (F.linear(x_lbd, weight) for weight in self.in_proj.weight.chunk(2))
+        x_lbc = F.silu(self.conv(x_lbc.transpose(0, 1)).transpose(0, 1))
+        dt_lbc, b_lbn, c_lbn = self._selection(x_lbc)
         with no_autocast(x_bld):
-            x_lbc, dt_lbc, b_lbn, c_lbn = (at_least_float32(t).transpose(0, 1) for t in (x_blc, dt_blc, b_bln, c_bln))
-            y_lbc = selective_scan(x_lbc, dt_lbc, -self.A_log.exp().t(), b_lbn, c_lbn) + self.D * x_lbc
-        return self.out_proj(y_lbc.transpose(0, 1).to(z_blc.dtype) * F.silu(z_blc))
+            x_lbc, b_lbn, c_lbn = (at_least_float32(t) for t in (x_lbc, b_lbn, c_lbn))
+            y_lbc = selective_scan(x_lbc, dt_lbc, -self.A_log.exp().t(), b_lbn, c_lbn, self.D)
+        return self.out_proj(y_lbc.to(z_lbc.dtype) * F.silu(z_lbc)).transpose(0, 1)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         inner, d_state = self.A_log.shape

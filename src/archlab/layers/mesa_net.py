@@ -49,7 +49,7 @@ class MesaNetConfig(LayerConfig):
 
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
-        systems = 2 * (length - 1) * width**2 + length * (2 * width**3 // 3 + 2 * width**2)
+        systems = 2 * (length - 1) * width**2 + length * width * (width - 1) * (2 * width + 5) // 3
         read_out = scalar_decayed_linear_attention_flops(width, width, length, chunk_size(width, width, length))
         return 2 * length * (self._weights(dim) + 2 * self.d_conv * dim) + self.heads * (systems + read_out)
 

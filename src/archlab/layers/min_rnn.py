@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from archlab.fields import Count
 from archlab.layers.contract import LayerConfig
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.ops.scan import diagonal_scan
+from archlab.layers.ops.scan import mixing_scan
 from archlab.layers.registry import register
 
 
@@ -66,28 +66,28 @@ class MinGRU(nn.Module):
         self.in_proj = nn.Linear(dim, maps * inner, bias=False)
         self.out_proj = nn.Linear(inner, dim, bias=False) if inner != dim else nn.Identity()
 
-    def _mix(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Factors of the state and of the candidate, and the candidate, each (..., W)."""
-        gate, candidate = projected.chunk(2, -1)
-        return torch.sigmoid(-gate), torch.sigmoid(gate), candidate
+    def _logits(self, *gates: Tensor) -> Tensor:
+        """Logits of the candidate's share of the new state."""
+        return gates[0]
 
     def _recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Decays and what is added to the state, each (..., W)."""
-        keep, take, candidate = self._mix(at_least_float32(self.in_proj(x)))
-        return keep, take * torch.where(candidate >= 0, candidate + 0.5, torch.sigmoid(candidate))
+        """Logits of the candidates' shares, and the candidates, each (..., W)."""
+        maps = torch.split(self.in_proj.weight, self.inner)
+        *gates, candidates = (at_least_float32(F.linear(x, weight)) for weight in maps)
+        return self._logits(*gates), torch.sigmoid(candidates.clamp(max=0)) + F.relu(candidates)
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        decay_blw, inputs_blw = self._recurrence(x_bld)
+        logits_lbw, candidates_lbw = self._recurrence(x_bld.transpose(0, 1).contiguous())
         with no_autocast(x_bld):
-            h_lbw = diagonal_scan(decay_blw.transpose(0, 1), inputs_blw.transpose(0, 1))
-        return self.out_proj(h_lbw.transpose(0, 1).to(x_bld.dtype))
+            h_lbw = mixing_scan(logits_lbw, candidates_lbw)
+        return self.out_proj(h_lbw.to(x_bld.dtype)).transpose(0, 1)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         return {"h": self.in_proj.weight.new_zeros(batch_size, self.inner)}
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        decay_bw, inputs_bw = self._recurrence(x_bd)
-        h_bw = decay_bw * state["h"] + inputs_bw
+        logits_bw, candidates_bw = self._recurrence(x_bd)
+        h_bw = torch.lerp(state["h"], candidates_bw, torch.sigmoid(logits_bw))
         return self.out_proj(h_bw), {"h": h_bw}
 
 
@@ -97,8 +97,7 @@ class MinLSTM(MinGRU):
     All else as :class:`MinGRU`.
     """
 
-    def _mix(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        forget, write, candidate = projected.chunk(3, -1)
-        # f / (f + i) without the quotient, which is 0 / 0 where both gates are closed.
-        logit = F.logsigmoid(forget) - F.logsigmoid(write)
-        return torch.sigmoid(logit), torch.sigmoid(-logit), candidate
+    def _logits(self, *gates: Tensor) -> Tensor:
+        # i / (f + i) without the quotient, which is 0 / 0 where both gates are closed.
+        forget, write = gates
+        return F.logsigmoid(write) - F.logsigmoid(forget)

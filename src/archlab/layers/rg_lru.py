@@ -1,16 +1,19 @@
 """RG-LRU: the gated diagonal recurrence of Griffin and Hawk, in their recurrent block."""
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural
 from archlab.layers.contract import LayerConfig
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.ops.scan import diagonal_scan
+from archlab.layers.ops.scan import accumulate
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.registry import register
 
@@ -20,6 +23,8 @@ SLOWEST, FASTEST = 0.999, 0.9
 """Between these a channel's decay under an open gate starts."""
 NO_DECAY = -1e-30
 """Log decays above this are taken as this: at zero the square root has no derivative."""
+
+_LOG2_E = math.log2(math.e)
 
 
 @register("rg-lru")
@@ -92,14 +97,16 @@ class RGLRU(nn.Module):
         for parameter in (self.gates_bias, self.Lambda):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def _recurrence(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Decays and what is added to the state, each (..., W), of the convolved tokens ``u`` (..., W)."""
+    def _logits(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both gates (..., 2, W) and the log decays under an open one (W), of the convolved tokens ``u`` (..., W)."""
         in_blocks = u.view(*u.shape[:-1], self.gates_weight.shape[1], -1)
         gates = torch.einsum("...hi,ghio->...gho", in_blocks, self.gates_weight).flatten(-2)
-        r, i = torch.sigmoid(at_least_float32(gates) + self.gates_bias).unbind(-2)
-        log_decay = (RATE * r * F.logsigmoid(self.Lambda)).clamp(max=NO_DECAY)
-        # 1 - a^2 as a difference is zero for the slow channels, whose decays round to 1.
-        return log_decay.exp(), torch.sqrt(-torch.expm1(2 * log_decay)) * i * at_least_float32(u)
+        return at_least_float32(gates) + self.gates_bias, RATE * F.logsigmoid(self.Lambda)
+
+    def _recurrence(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Decays and what is added to the state, each (..., W), of the convolved tokens ``u`` (..., W)."""
+        _, i, decay, scale = _gates(*self._logits(u))
+        return decay, scale * i * at_least_float32(u)
 
     def _read_out(self, x: Tensor, h: Tensor) -> Tensor:
         """The gate and the last projection of the states ``h`` (..., W), given the tokens ``x`` (..., D)."""
@@ -107,10 +114,12 @@ class RGLRU(nn.Module):
         return self.out_proj(gate * h.to(gate.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        decay_blw, inputs_blw = self._recurrence(self.conv(self.in_proj(x_bld)))
+        x_lbd = x_bld.transpose(0, 1).contiguous()
+        u_lbw = self.conv(self.in_proj(x_lbd).transpose(0, 1)).transpose(0, 1)
+        logits = self._logits(u_lbw)
         with no_autocast(x_bld):
-            h_lbw = diagonal_scan(decay_blw.transpose(0, 1), inputs_blw.transpose(0, 1))
-        return self._read_out(x_bld, h_lbw.transpose(0, 1))
+            h_lbw = apply(_GatedRecurrence, at_least_float32(u_lbw), *logits)
+        return self._read_out(x_lbd, h_lbw).transpose(0, 1)
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         return {"h": self.Lambda.new_zeros(batch_size, len(self.Lambda)), "conv": self.conv.init_state(batch_size)}
@@ -120,3 +129,40 @@ class RGLRU(nn.Module):
         decay_bw, inputs_bw = self._recurrence(u_bw)
         h_bw = decay_bw * state["h"] + inputs_bw
         return self._read_out(x_bd, h_bw), {"h": h_bw, "conv": conv}
+
+
+def _gates(logits: Tensor, rates_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The two gates, decays ``a`` and factors ``sqrt(1 - a^2)``, each (..., W)."""
+    r, i = torch.sigmoid(logits).unbind(-2)
+    log_decay = (r * rates_w).clamp(max=NO_DECAY)
+    # 1 - a^2 as a difference is zero for the slow channels, whose decays round to 1.
+    return r, i, torch.exp2(_LOG2_E * log_decay), torch.sqrt(-torch.expm1(2 * log_decay))
+
+
+class _GatedRecurrence(Function):
+    """States (L, B, W) from ``u`` (L, B, W), the gates' logits (L, B, 2, W) and log decays (W): few passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, logits: Tensor, rates_w: Tensor) -> Tensor:
+        r, i, decay, scale = _gates(logits, rates_w)
+        h = (scale * i).mul_(u)
+        accumulate(decay.unbind(0)[1:], h.unbind(0))
+        ctx.save_for_backward(u, r, i, decay, scale, h, rates_w)
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u, r, i, decay, scale, h, rates_w = ctx.saved_tensors
+        dh = grads[0].clone(memory_format=torch.contiguous_format)
+        accumulate(decay.unbind(0)[:0:-1], dh.unbind(0)[::-1])
+        du = dh * i
+        # The log decay's, over the decay: what it does to the state, less what it does to the input's factor.
+        dlog = (du * u).mul_(decay).div_(scale).neg_()
+        dlog[1:].addcmul_(dh[1:], h[:-1])
+        dlog.mul_(decay).mul_(r)
+        dscaled = dh.mul_(scale)
+        dlogits = u.new_empty(*u.shape[:2], 2, u.shape[2])
+        dr, di = dlogits.unbind(2)
+        torch.mul(dlog, rates_w, out=dr).addcmul_(dr, r, value=-1)
+        torch.mul(dscaled, u, out=di).mul_(i).addcmul_(di, i, value=-1)
+        return du.mul_(scale), dlogits, dlog.sum((0, 1))

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from archlab.errors import ArchlabError
+from archlab.machine import one_blas_thread
 from archlab.scaling import fits
 from archlab.scaling.fits import EnvelopeFit, Frontier, IsoFlopFit, ParametricFit, PowerLaw, Resampling
 from archlab.scaling.fits.columns import Floats
@@ -93,6 +94,7 @@ class Laws:
         return [(float(state_of(minimum.size)), float(np.exp(minimum.loss))) for minimum in self.runs.minima.values()]
 
 
+@one_blas_thread()
 def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
     """Fit an architecture's runs by every method; ``on_method`` is called after each. Refuses fewer than two sizes."""
     sizes = len(np.unique(runs.N))

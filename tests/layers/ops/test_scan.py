@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from archlab.layers.ops.scan import accumulate, diagonal_scan
+from archlab.layers.ops.scan import accumulate, diagonal_scan, mixing_scan
 
 
 def recurrence(decay: Tensor, inputs: Tensor) -> Tensor:
@@ -57,3 +57,11 @@ def test_accumulate_runs_in_either_direction():
     steps = torch.tensor([1.0, 2.0, 3.0])
     accumulate([torch.tensor(10.0), torch.tensor(100.0)], steps.unbind(0)[::-1])
     assert steps.tolist() == [3201.0, 32.0, 3.0]
+
+
+def test_mixing_scan_equals_the_diagonal_one_in_values_and_gradients():
+    torch.manual_seed(0)
+    logits, candidates = (torch.randn(9, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert gradcheck(mixing_scan, (logits, candidates))
+    expected = diagonal_scan(torch.sigmoid(-logits), torch.sigmoid(logits) * candidates)
+    torch.testing.assert_close(mixing_scan(logits, candidates), expected)

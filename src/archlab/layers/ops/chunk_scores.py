@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.decayed_chunks import decays, decays_within, sizes
+from archlab.layers.ops.decayed_chunks import decays, decays_within, sizes, without_future
 
 
 def scores(readers: Tensor, writers: Tensor, b: Tensor, block: int) -> Tensor:
@@ -29,10 +29,10 @@ def scores(readers: Tensor, writers: Tensor, b: Tensor, block: int) -> Tensor:
     if b.shape[-1] == 1:
         found = _products(readers[:, None], writers[:, None])[:, 0].mul_(decays_within(b)[:, None, :, None])
     else:
-        found = (b.new_empty if block >= chunk else b.new_zeros)(len(b), stack, chunk, writers.shape[1], chunk)
-        for size, since, until in _levels(b, block):
-            pairs = _products(_scaled(readers, since, size, block, 1), _scaled(writers, until, size, block, 0))
-            _squares(found, size, block).copy_(_past(pairs) if size <= block else pairs)
+        found = b.new_zeros(len(b), stack, chunk, writers.shape[1], chunk)
+        for size, halved, since, until in _levels(b, block):
+            pairs = _products(_scaled(readers, since, size, halved, 1), _scaled(writers, until, size, halved, 0))
+            _squares(found, size, halved).copy_(pairs if halved else without_future(pairs, block))
     return _without_own(found).view(*leading, *found.shape[1:])
 
 
@@ -47,37 +47,51 @@ def scores_gradients(dscores: Tensor, readers: Tensor, writers: Tensor, b: Tenso
         torch.bmm(pairs, writers.flatten(1, 2), out=into[0].flatten(1, 2))
         torch.bmm(pairs.transpose(1, 2), readers.flatten(1, 2), out=into[1].flatten(1, 2))
         return dreaders, dwriters
-    for size, since, until in _levels(b, block):
-        pairs = _squares(dscores, size, block)
-        pairs = (_past(pairs.contiguous()) if size <= block else pairs).flatten(4, 5).flatten(2, 3)
-        of_readers = pairs @ _scaled(writers, until, size, block, 0).flatten(2, 3)
-        of_writers = pairs.transpose(2, 3) @ _scaled(readers, since, size, block, 1).flatten(2, 3)
+    for size, halved, since, until in _levels(b, block):
+        pairs = _squares(dscores, size, halved)
+        pairs = (
+            (pairs if halved else without_future(pairs.clone(memory_format=torch.contiguous_format), block))
+            .flatten(4, 5)
+            .flatten(2, 3)
+        )
+        of_readers = pairs @ _scaled(writers, until, size, halved, 0).flatten(2, 3)
+        of_writers = pairs.transpose(2, 3) @ _scaled(readers, since, size, halved, 1).flatten(2, 3)
         for target, found, scale, half in zip(into, (of_readers, of_writers), (since, until), (1, 0), strict=True):
-            rows = _rows(target, size, block, half)
-            if size <= block:
-                torch.mul(found.view(rows.shape), scale, out=rows)
-            else:
+            rows = _rows(target, size, halved, half)
+            if halved:
                 rows.addcmul_(found.view(rows.shape), scale)
+            else:
+                torch.mul(found.view(rows.shape), scale, out=rows)
     return dreaders, dwriters
 
 
-def _levels(b: Tensor, block: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Sizes of stretches, and the decays (N, stretches, 1, rows, K) of what is read and written in them."""
+def tile_size(block: int, chunk: int) -> int:
+    """Positions over which the scores within blocks are computed, those between its blocks in vain: small products are slow."""
+    return max(block, min(16, chunk))
+
+
+def _levels(b: Tensor, block: int) -> Iterator[tuple[int, bool, Tensor, Tensor]]:
+    """Sizes of stretches, whether they are halved, and the decays (N, stretches, 1, rows, K) of what is read and written.
+
+    First tiles, for their blocks, then what is halved.
+    """
     for size in sizes(b.shape[1], block):
-        since, until = (x.view(len(b), -1, 1, *x.shape[1:]) for x in decays(b, size, block))
-        yield size, since, until
+        since, until = decays(b, size, block)
+        size, rows = (size, size // 2) if size > block else (tile_size(block, b.shape[1]),) * 2
+        shape = len(b), -1, 1, rows, b.shape[-1]
+        yield size, rows < size, since.view(shape), until.view(shape)
 
 
-def _rows(x: Tensor, size: int, block: int, half: int) -> Tensor:
-    """View (N, stretches, stack, rows, K) of (N, stack, chunk, K): a half of every stretch, or all of a block."""
+def _rows(x: Tensor, size: int, halved: bool, half: int) -> Tensor:
+    """View (N, stretches, stack, rows, K) of (N, stack, chunk, K): every stretch, or a half of it."""
     count, stack, _, width = x.shape
-    if size <= block:
-        return x.view(count, stack, -1, size, width).transpose(1, 2)
-    return x.view(count, stack, -1, 2, size // 2, width)[:, :, :, half].transpose(1, 2)
+    if halved:
+        return x.view(count, stack, -1, 2, size // 2, width)[:, :, :, half].transpose(1, 2)
+    return x.view(count, stack, -1, size, width).transpose(1, 2)
 
 
-def _scaled(x: Tensor, scale: Tensor, size: int, block: int, half: int) -> Tensor:
-    rows = _rows(x, size, block, half)
+def _scaled(x: Tensor, scale: Tensor, size: int, halved: bool, half: int) -> Tensor:
+    rows = _rows(x, size, halved, half)
     return torch.mul(rows, scale, out=x.new_empty(rows.shape))
 
 
@@ -87,19 +101,12 @@ def _products(readers: Tensor, writers: Tensor) -> Tensor:
     return pairs.view(*readers.shape[:-1], *writers.shape[2:-1])
 
 
-def _squares(pairs: Tensor, size: int, block: int) -> Tensor:
-    """The scores of each stretch's second half with its first, of blocks all: (N, stretches, R, rows, W, columns)."""
+def _squares(pairs: Tensor, size: int, halved: bool) -> Tensor:
+    """The scores within each stretch, or of its second half with its first: (N, stretches, R, rows, W, columns)."""
     count, readers, chunk, writers, _ = pairs.shape
     stretches = chunk // size
     squares = pairs.view(count, readers, stretches, size, writers, stretches, size).diagonal(dim1=2, dim2=5).movedim(-1, 1)
-    return squares if size <= block else squares[:, :, :, size // 2 :, :, : size // 2]
-
-
-def _past(pairs: Tensor) -> Tensor:
-    """(..., rows, W, columns) with 0 where a column is after its row, in place."""
-    size = pairs.shape[-1]
-    future = torch.ones(size, size, dtype=torch.bool, device=pairs.device).triu_(1)
-    return pairs.masked_fill_(future[:, None], 0)
+    return squares[:, :, :, size // 2 :, :, : size // 2] if halved else squares
 
 
 def _without_own(pairs: Tensor) -> Tensor:

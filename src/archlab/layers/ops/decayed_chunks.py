@@ -12,8 +12,7 @@ accumulated from the beginning of each chunk.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -41,11 +40,17 @@ def cumulate(log_decay_blhk: Tensor, chunk: int) -> Tensor:
 
 def cut(x_blhd: Tensor, chunk: int) -> Tensor:
     """(B, L, H, D) to (chunks, B * H, chunk, D), zeros after the last position."""
-    batch, length, heads, dim = x_blhd.shape
-    chunks = x_blhd.new_empty(num_chunks(length, chunk), batch, heads, chunk, dim)
-    chunks[-1, :, :, (length - 1) % chunk + 1 :] = 0
-    for inside, outside in _parts(chunks, x_blhd):
-        inside.copy_(outside)
+    return cut_all([x_blhd], chunk)[:, :, 0]
+
+
+def cut_all(given: Sequence[Tensor], chunk: int) -> Tensor:
+    """(B, L, H, D) each to (chunks, B * H, stack, chunk, D) together, zeros after the last position."""
+    batch, length, heads, dim = given[0].shape
+    chunks = given[0].new_empty(num_chunks(length, chunk), batch, heads, len(given), chunk, dim)
+    chunks[-1, ..., (length - 1) % chunk + 1 :, :] = 0
+    for index, x_blhd in enumerate(given):
+        for inside, outside in _parts(chunks[:, :, :, index], x_blhd):
+            inside.copy_(outside)
     return chunks.flatten(1, 2)
 
 
@@ -90,9 +95,21 @@ def decays_within(b: Tensor) -> Tensor:
 
     ``b``: logarithms of the decays up to each position of a chunk, (..., chunk, 1).
     """
-    future = torch.ones(b.shape[-2], b.shape[-2], dtype=torch.bool, device=b.device).triu_(1)
-    # Masked before the exponential, which could overflow there.
-    return (b - b.mT).masked_fill_(future, -torch.inf).exp_()
+    # Clamped before the exponential, which could overflow for later positions.
+    return (b - b.mT).clamp_(max=0).exp_().mul_(b.new_ones(b.shape[-2], b.shape[-2]).tril_())
+
+
+def without_future(pairs: Tensor, block: int) -> Tensor:
+    """(..., rows, W, columns), in place with 0 where a column is after its row or in another block, whatever was there.
+
+    By bits: on a CPU ten times faster than :meth:`torch.Tensor.masked_fill_`.
+    """
+    writers, columns = pairs.shape[-2:]
+    bits = torch.int32 if pairs.dtype == torch.float32 else torch.int64
+    past = torch.full((block, block), -1, dtype=bits, device=pairs.device).tril_()
+    kept = torch.kron(torch.eye(columns // block, dtype=bits, device=pairs.device), past)[:, None].expand(-1, writers, -1)
+    pairs.view(bits).bitwise_and_(kept.contiguous())
+    return pairs
 
 
 def scored_pairs(chunk: int, block: int = BLOCK) -> int:
@@ -201,8 +218,10 @@ def add_gradients_across(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tenso
 
 def gradients_of_log_decays(db: Tensor) -> Tensor:
     """From gradients of the accumulated log decays, ``q * dq - k * dk``, in place."""
-    for after, step in pairwise([step for one in db.unbind(0) for step in one.unbind(1)][:0:-1]):
+    for after, step in zip(db.unbind(2)[:0:-1], db.unbind(2)[-2::-1], strict=True):
         step += after
+    for after, chunk in zip(db.unbind(0)[:0:-1], db.unbind(0)[-2::-1], strict=True):
+        chunk += after[:, :1]
     db[0, :, 0] = 0  # nothing is there to decay
     return db
 

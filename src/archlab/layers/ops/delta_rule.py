@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archlab.layers.ops.chunk_scores import scores, scores_gradients
+from archlab.layers.ops.chunk_scores import scores, scores_gradients, tile_size
 from archlab.layers.ops.decayed_chunks import (
     block_size,
     cumulate,
-    cut,
+    cut_all,
     gradients_of_log_decays,
     join,
     num_chunks,
@@ -39,60 +39,62 @@ class _DeltaRule(torch.autograd.Function):
     ) -> Tensor:
         log_decay, chunk, ctx.block = rest
         decay = cumulate(log_decay, chunk)
-        cut_r, cut_k, cut_v = (None if x is None else cut(x, chunk) for x in (r, k, v))
         # Queries read what their token writes, reads only what was there before.
-        reads = torch.stack([cut(q, chunk), cut(a, chunk)], 2)
-        writes = torch.stack([cut(b, chunk), *([] if cut_k is None else [cut_k])], 2)
+        reads, writes = cut_all([q, a], chunk), cut_all([b] if k is None else [b, k], chunk)
+        values = cut_all([x for x in (r, v) if x is not None] * (1 + (v is not None)), chunk)
         weights = scores(reads, writes, decay, ctx.block)
         inverse = _inverse(weights[..., 1, :, 0, :].contiguous())
-        given = cut_r if cut_v is None else weights[..., 1, :, 1, :] @ cut_v
-        assert given is not None
-        values = torch.stack([given, *([] if cut_v is None else [cut_v])], 2)
-        states = _forward_states(inverse, reads, writes, values, decay)
+        if v is not None:
+            values[:, :, 0] = weights[..., 1, :, 1, :] @ values[:, :, 1]
+        since = reads[1:] * decay[1:].exp()[:, :, None]
+        states, passed = _forward_states(inverse, since[:, :, 1], writes, values, decay)
         out = weights[:, :, 0].flatten(3, 4) @ values.flatten(2, 3)
         if len(states):
-            out[1:] += (reads[1:, :, 0] * decay[1:].exp()) @ states
-        ctx.save_for_backward(reads, writes, values, decay, weights, inverse, states)
+            out[1:].flatten(0, 1).baddbmm_(since[:, :, 0].flatten(0, 1), states.flatten(0, 1))
+        ctx.save_for_backward(reads, writes, values, decay, weights, inverse, states, passed)
         return join(out, out.new_empty(*q.shape[:3], out.shape[-1]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        reads, writes, values, decay, weights, inverse, states = ctx.saved_tensors
-        with no_autocast(decay):
-            found = _gradients(reads, writes, values, decay, weights, inverse, states, cut(grads[0], reads.shape[3]), ctx.block)
+        reads, *saved = ctx.saved_tensors
+        with no_autocast(reads):
+            found = _gradients(cut_all([grads[0]] * 2, reads.shape[3]), ctx.block, reads, *saved)
         dq, da, db, dr, dk, dv, ddecay = (
             None if x is None else join(x, x.new_empty(*grads[0].shape[:3], x.shape[-1])) for x in found
         )
         return (dq, da, db, *((dr, None, None) if dk is None else (None, dk, dv)), ddecay, None, None)
 
 
-def _forward_states(inverse: Tensor, reads: Tensor, writes: Tensor, values: Tensor, decay: Tensor) -> Tensor:
-    """Solve for the writes, in place of the right-hand sides in ``values``; the states at the end of each chunk but the last."""
-    given = values[:, :, 0]
-    chunks, width = len(given), given.shape[-1]
-    if chunks == 1:
-        values[:, :, 0] = inverse @ given
-        return given[:0]
-    solved = inverse @ torch.cat([given, reads[:, :, 1] * decay.exp()], -1)
-    given.copy_(solved[..., :width])
+def _forward_states(inverse: Tensor, since: Tensor, writes: Tensor, values: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve for the writes, in place of the right-hand sides in ``values``.
+
+    ``since`` are the reads of all chunks but the first, decayed since these began. A chunk passes a state on through a matrix
+    and adds to it what it writes of its own, so that one product is left from chunk to chunk. Returned are the states at the
+    end of each chunk but the last, and the matrices of those after the first.
+    """
+    values[:, :, 0] = inverse @ values[:, :, 0]
+    if len(values) == 1:
+        return values[:0], values[:0]
+    of_states = inverse[1:] @ since
     written, whole = _until_the_end(writes, decay)
-    states = decay.new_empty(chunks - 1, decay.shape[1], reads.shape[-1], width)
-    for c in range(chunks):
-        if c:
-            given[c] += solved[c, ..., width:] @ states[c - 1]
-        if c < chunks - 1:
-            torch.matmul(written[c].flatten(1, 2).transpose(1, 2), values[c].flatten(1, 2), out=states[c])
-            if c:
-                states[c].addcmul_(whole[c], states[c - 1])
-    return states
+    states = written.flatten(2, 3).mT @ values[:-1].flatten(2, 3)
+    passed = written[1:, :, 0].mT @ of_states[:-1]
+    passed.diagonal(dim1=2, dim2=3).add_(whole[1:])
+    for through, before, state in zip(passed, states, states[1:], strict=False):
+        state.baddbmm_(through, before)
+    values[1:, :, 0] += of_states @ states
+    return states, passed
 
 
 def _until_the_end(writes: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
-    """Writes decayed until their chunk ends, and the decays of states over whole chunks."""
-    return writes * (decay[:, :, -1:] - decay).exp_()[:, :, None], decay[:, :, -1, :, None].exp()
+    """Writes decayed until their chunk ends, and the decays of states over whole chunks, for all chunks but the last."""
+    decay = decay[:-1]
+    return writes[:-1] * (decay[:, :, -1:] - decay).exp_()[:, :, None], decay[:, :, -1].exp()
 
 
 def _gradients(
+    dread: Tensor,
+    block: int,
     reads: Tensor,
     writes: Tensor,
     values: Tensor,
@@ -100,42 +102,37 @@ def _gradients(
     weights: Tensor,
     inverse: Tensor,
     states: Tensor,
-    dout: Tensor,
-    block: int,
+    passed: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of queries, reads, writes, ``r``, the keys and values beside (or None), and log decays."""
-    chunks, width = len(reads), dout.shape[-1]
-    pulled = (weights[:, :, 0].flatten(3, 4).transpose(2, 3) @ dout).view_as(values)
-    since = decay.exp()
-    written, whole = _until_the_end(writes, decay)
-    dread = torch.stack([dout, dout], 2)
+    """Gradients of queries, reads, writes, ``r``, the keys and values beside (or None), and log decays.
+
+    ``dread`` are those of the outputs, twice; the second become those of ``r``.
+    """
+    across = len(reads) > 1
+    pulled = (weights[:, :, 0].flatten(3, 4).mT @ dread[:, :, 0]).view_as(values)
     du = dread[:, :, 1]
-    if chunks == 1:
-        du.copy_(inverse.transpose(2, 3) @ pulled[:, :, 0])
-    else:
-        solved = inverse.transpose(2, 3) @ torch.cat([pulled[:, :, 0], written[:, :, 0]], -1)
-        du.copy_(solved[..., :width])
-        scaled = reads * since[:, :, None]
-        dstates = torch.empty_like(states)
-        for c in range(chunks - 1, 0, -1):
-            torch.matmul(scaled[c].flatten(1, 2).transpose(1, 2), dread[c].flatten(1, 2), out=dstates[c - 1])
-            if c < chunks - 1:
-                dstates[c - 1].addcmul_(whole[c], dstates[c])
-            du[c - 1] += solved[c - 1, ..., width:] @ dstates[c - 1]
-    dscores = (dread.flatten(2, 3) @ values.flatten(2, 3).transpose(2, 3)).view_as(weights)
+    du.copy_(inverse.mT @ pulled[:, :, 0])
+    if across:
+        since = decay[1:].exp()[:, :, None]
+        written, _ = _until_the_end(writes, decay)
+        dstates = (reads[1:] * since).flatten(2, 3).mT @ dread[1:].flatten(2, 3)
+        for through, after, state in zip(passed.unbind()[::-1], dstates.unbind()[::-1], dstates.unbind()[-2::-1], strict=False):
+            state.baddbmm_(through.mT, after)
+        du[:-1] += inverse[:-1].mT @ (written[:, :, 0] @ dstates)
+    dscores = (dread.flatten(2, 3) @ values.flatten(2, 3).mT).view_as(weights)
     dreads, dwrites = scores_gradients(dscores, reads, writes, decay, block)
-    if chunks > 1:
-        dreads[1:].addcmul_((dread[1:].flatten(2, 3) @ states.transpose(2, 3)).view_as(dreads[1:]), since[1:, :, None])
+    if across:
+        dreads[1:].addcmul_((dread[1:].flatten(2, 3) @ states.mT).view_as(dreads[1:]), since)
         until = (decay[:-1, :, -1:] - decay[:-1]).exp_()[:, :, None]
-        dwrites[:-1].addcmul_((values[:-1].flatten(2, 3) @ dstates.transpose(2, 3)).view_as(dwrites[:-1]), until)
+        dwrites[:-1].addcmul_((values[:-1].flatten(2, 3) @ dstates.mT).view_as(dwrites[:-1]), until)
     ddecay = (reads * dreads).sum(2) - (writes * dwrites).sum(2)
     ddecay = gradients_of_log_decays(ddecay if decay.shape[-1] > 1 else ddecay.sum(-1, keepdim=True))
     dk, dv = None, None
     if writes.shape[2] == 2:
         dk = dwrites[:, :, 1]
-        dv = pulled[:, :, 1] + weights[..., 1, :, 1, :].transpose(2, 3) @ du
-        if chunks > 1:
-            dv[:-1] += written[:-1, :, 1] @ dstates
+        dv = pulled[:, :, 1] + weights[..., 1, :, 1, :].mT @ du
+        if across:
+            dv[:-1] += written[:, :, 1] @ dstates
     return dreads[:, :, 0], dreads[:, :, 1], dwrites[:, :, 0], du, dk, dv, ddecay
 
 
@@ -197,12 +194,12 @@ def delta_rule_flops(
 ) -> int:
     """Floating-point operations of :func:`delta_rule` for one sequence and head; ``beside`` with ``kv``."""
     chunks, writers, block = num_chunks(length, chunk), 1 + beside, block_size(least_log_decay, chunk)
-    pairs = chunk * chunk if decay_dim == 1 else scored_pairs(chunk, block)
+    pairs = chunk * chunk if decay_dim == 1 else scored_pairs(chunk, block) + chunk * (tile_size(block, chunk) - block)
     inverse = sum(2 * chunk * half**2 for half in sizes(chunk // 2, 2))
-    right = value_dim + (key_dim if chunks > 1 else 0)
-    within = 4 * writers * pairs * key_dim + inverse + 2 * chunk * chunk * (beside * value_dim + right + writers * value_dim)
-    across = 2 * (chunks - 1) * (2 + writers) * chunk + 2 * max(0, chunks - 2)
-    return chunks * within + across * key_dim * value_dim
+    within = 4 * writers * pairs * key_dim + inverse + 2 * chunk * chunk * (beside + 1 + writers) * value_dim
+    across = (chunks - 1) * chunk * key_dim * (chunk + (2 + writers) * value_dim)
+    passed_on = max(0, chunks - 2) * key_dim * key_dim * (chunk + value_dim)
+    return chunks * within + 2 * (across + passed_on)
 
 
 def _inverse(system: Tensor) -> Tensor:

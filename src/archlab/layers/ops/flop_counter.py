@@ -18,7 +18,7 @@ def count_flops(module: nn.Module, *inputs: Tensor) -> int:
 
     PyTorch's counter covers matrix products, convolutions and attention on a GPU; added here are
     transforms (2.5 n log2 n for a real one), attention on a CPU, linear systems (2/3 n^3 and
-    2 n^2 a column; triangular ones n^2 a column), matrix-vector products and ``addcmul``, of
+    2 n^2 a column; triangular ones n^2 a column), matrix-vector products, ``lerp`` and ``addcmul``, of
     which scans and short convolutions are made (2 an element).
     """
     with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
@@ -44,7 +44,9 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
     aten.linalg_lu_solve: lambda lu, pivots, b, **__: 2 * lu.shape[-1] * b.numel(),
     aten.linalg_solve_triangular: lambda a, b, *_, **__: a.shape[-1] * b.numel(),
     aten.mv: lambda matrix, *_, **__: 2 * matrix.numel(),
+    aten.baddbmm_: lambda _, a, b, **__: 2 * a.numel() * b.shape[-1],
     aten.addcmul: lambda *_, out_val, **__: 2 * out_val.numel(),
+    aten.lerp: lambda *_, out_val, **__: 2 * out_val.numel(),
     aten.addcmul_: lambda *_, out_val, **__: 2 * out_val.numel(),
 }
 for formula in _FORMULAS.values():

@@ -77,9 +77,9 @@ def toeplitz(h_cl: Tensor) -> Tensor:
 def sum_diagonals(grad_cll: Tensor) -> Tensor:
     """The adjoint of :func:`toeplitz`: (C, L, L) to the sums (C, L) over ``t - s = 0 ... L - 1``."""
     length = grad_cll.shape[-1]
-    # Rows one longer than they were: each starts one step further left, so diagonals become columns.
-    skewed = F.pad(grad_cll.triu().flatten(-2), (0, length)).view(-1, length, length + 1)
-    return skewed.sum(-2)[:, :length]
+    # Rows of twice the length, the second half zero: read with a stride of one more, diagonals are columns.
+    rows = F.pad(grad_cll, (0, length))
+    return rows.as_strided(grad_cll.shape, (rows.stride(0), rows.stride(1) + 1, 1)).sum(-2)
 
 
 def band(h_ck: Tensor, block: int) -> Tensor:
@@ -219,7 +219,7 @@ class _CausalConv(torch.autograd.Function):
         ctx.save_for_backward(x_cbl, h_ck)
         y_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
         for c in blocks(len(x_cbl), 2 * x_cbl[0].numel(), x_cbl):
-            y_cbl[c] = convolve(x_cbl[c], h_ck[c])[0]
+            y_cbl[c] = convolve(x_cbl[c].contiguous(), h_ck[c])[0]
         return y_cbl
 
     @staticmethod
@@ -229,8 +229,8 @@ class _CausalConv(torch.autograd.Function):
         dx_cbl = torch.empty(x_cbl.shape, dtype=x_cbl.dtype, device=x_cbl.device)
         dh_ck = torch.empty_like(h_ck)
         for c in blocks(len(x_cbl), 2 * x_cbl[0].numel(), x_cbl):
-            _, adjoint = convolve(x_cbl[c], h_ck[c])
-            dx_cbl[c], dh_ck[c] = adjoint(dy_cbl[c])
+            _, adjoint = convolve(x_cbl[c].contiguous(), h_ck[c])
+            dx_cbl[c], dh_ck[c] = adjoint(dy_cbl[c].contiguous())
         return dx_cbl, dh_ck
 
 

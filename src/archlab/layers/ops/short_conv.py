@@ -57,9 +57,12 @@ class ShortConv(nn.Module):
         taps_kc = self.weight[:, 0].flip(-1).t().contiguous().to(dtype)
         return taps_kc, None if self.bias is None else self.bias.to(dtype)
 
-    def forward(self, x_blc: Tensor) -> Tensor:
-        """Convolve along the length: (B, L, C) to (B, L, C)."""
-        return apply(_ShiftedMultiplyAdd, x_blc, *self._taps(x_blc.dtype))
+    def forward(self, x_blc: Tensor, skip: Tensor | float | None = None) -> Tensor:
+        """Convolve along the length: (B, L, C) to (B, L, C), plus ``skip * x`` if given."""
+        taps_kc, bias_c = self._taps(x_blc.dtype)
+        if skip is not None:
+            taps_kc = torch.cat([taps_kc[:1] + skip, taps_kc[1:]]).to(x_blc.dtype)
+        return apply(_ShiftedMultiplyAdd, x_blc, taps_kc, bias_c)
 
     def init_state(self, batch_size: int) -> Tensor:
         """The K - 1 inputs before the first token, all zero: (B, K - 1, C)."""

@@ -12,6 +12,7 @@ from scipy.stats import t
 
 from archlab.errors import ArchlabError
 from archlab.fields import Natural, above, at_least, below, check_fields, check_value
+from archlab.machine import one_blas_thread
 from archlab.scaling.fits.columns import Floats, array, check_enough, numbered, whole_columns
 
 Confidence = Annotated[float, above(0), below(1)]
@@ -33,6 +34,7 @@ class Interval:
     """Resamples that the fit succeeded on; the others are left out. For a jackknife, the number of runs."""
 
 
+@one_blas_thread()
 def bootstrap(
     statistic: Statistic,
     *columns: ArrayLike,
@@ -83,6 +85,7 @@ def bootstrap(
     return Interval(low, high, confidence, len(values))
 
 
+@one_blas_thread()
 def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
     """Standard error of a statistic from leaving out one run after the other (the delete-one jackknife).
 
