@@ -106,6 +106,11 @@ def test_the_tutorial_shows_the_example():
     assert blocks(ROOT / "docs" / "write-a-layer.md", "python")[0] == (ROOT / "examples" / "custom_layer.py").read_text()
 
 
+def test_what_the_first_command_prints_is_what_the_page_shows(archlab: CommandLine):
+    page = ROOT / "docs" / "architectures.md"
+    assert archlab(*commands(page)[0].words[1:]).out == blocks(page, "text")[0]
+
+
 def test_the_readme_shows_how_to_start():
     first = [command.words[0] for command in commands(ROOT / "README.md") if command.words]
     assert "make" in first

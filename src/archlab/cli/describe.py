@@ -29,7 +29,7 @@ def describe(
 ) -> None:
     """Show an architecture layer by layer: parameters, state, forward FLOPs, and the totals.
 
-    State is all that is carried from token to token at inference, in scalars; matrices are the part of it that holds
+    State is all that is carried from token to token at inference, in scalars; the matrix state is the part of it that holds
     content: matrix and state-space states, keys and values, without what convolutions look back on and sums that
     normalise. `archlab normalise` makes that part equal.
 

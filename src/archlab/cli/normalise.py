@@ -29,9 +29,9 @@ def normalise(
     """Set the knobs of an architecture so that it has a given state, a given number of parameters, or both.
 
     What is made equal is the matrix state of `archlab describe`: matrix and state-space states and windows of keys and
-    values, without what convolutions look back on and sums that normalise. Every sequence mixer has an equal share, set by
+    values, without what convolutions look back on and sums that normalise. Every sequence mixer gets an equal part, set by
     its own knob: `d_state` of mamba, `window` of sliding attention, `heads` of most others. A state that grows with the
-    length (attention, Hyena) stays, and its share is not given to others. `--params` then sets the inner widths of the
+    length (attention, Hyena) stays, and its part is not given to others. `--params` then sets the inner widths of the
     channel mixers, all by one factor.
 
     The spec goes to standard output, and what was done or could not be reached to standard error; status 1 says

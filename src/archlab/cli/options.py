@@ -57,7 +57,7 @@ Dim = Annotated[int | None, typer.Option(help="Width of the model.", show_defaul
 Length = Annotated[
     int | None,
     typer.Option(
-        help="Positions of a sequence, at which costs are counted; a window is no longer.",
+        help="Positions of a sequence, at which costs are counted; longer windows are cut to it.",
         show_default="128, or the longest of the protocol",
     ),
 ]
@@ -81,7 +81,9 @@ GridValues = Annotated[
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option(metavar="N|A,B,...", help="How many seeds (`3` means 0, 1 and 2), or which: `0,7`; one of them: `7,`."),
+    typer.Option(
+        metavar="N|A,B,...", help="Number of seeds (`3`: 0, 1 and 2), or a list (`0,7`); a list of one ends with a comma."
+    ),
 ]
 Set = Annotated[
     list[str] | None,

@@ -20,10 +20,10 @@ app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language mo
 
 IntervalMethod = Annotated[
     Literal["bootstrap", "jackknife"],
-    typer.Option("--intervals", help="Intervals of laws: draw the training runs again, or leave out one after the other."),
+    typer.Option("--intervals", help="Intervals of laws: from resampled training runs, or leaving out one at a time."),
 ]
 Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap; 0 for no intervals.")]
-Confidence = Annotated[float, typer.Option(help="Fraction of intervals that should hold the truth.")]
+Confidence = Annotated[float, typer.Option(help="Confidence level of the intervals, as in 0.95.")]
 NonEmbedding = Annotated[bool, typer.Option("--non-embedding", help="Count parameters without embedding and unembedding.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
