@@ -15,34 +15,6 @@ def accumulate(decays: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
         current.addcmul_(decay, previous)
 
 
-class _DiagonalScan(torch.autograd.Function):
-    """Forward and reversed loops of in-place multiply-adds: no intermediate but the states is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, decay: Tensor, inputs: Tensor) -> Tensor:
-        states = inputs.clone()
-        accumulate(decay.unbind(0)[1:], states.unbind(0))
-        ctx.save_for_backward(decay, states)
-        return states
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        decay, states = ctx.saved_tensors
-        dinputs = grads[0].clone(memory_format=torch.contiguous_format)
-        accumulate(decay.unbind(0)[:0:-1], dinputs.unbind(0)[::-1])
-        ddecay = torch.zeros_like(decay)
-        ddecay[1:] = (dinputs[1:] * states[:-1]).sum_to_size(decay[1:].shape)
-        return ddecay, dinputs
-
-
-def diagonal_scan(decay: Tensor, inputs: Tensor) -> Tensor:
-    """``h[t] = decay[t] * h[t-1] + inputs[t]`` along the first axis of (L, ...), from ``h[-1] = 0``.
-
-    Stable for every decay: products of decays are never divided by one another. Their other axes broadcast to the inputs'.
-    """
-    return apply(_DiagonalScan, decay, inputs)
-
-
 class _MixingScan(torch.autograd.Function):
     """One interpolation a step; the gradient of a gate is the difference that it weighs."""
 
