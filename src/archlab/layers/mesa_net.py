@@ -11,7 +11,7 @@ from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
-from archlab.layers.ops.recursive_ridge import recursive_ridge
+from archlab.layers.ops.recursive_ridge import recursive_ridge, recursive_ridge_flops
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import inverse_softplus
@@ -49,7 +49,7 @@ class MesaNetConfig(LayerConfig):
 
     def flops(self, dim: int, length: int) -> int:
         width = dim // self.heads
-        systems = 2 * (length - 1) * width**2 + length * width * (width - 1) * (2 * width + 5) // 3
+        systems = recursive_ridge_flops(width, length)
         read_out = scalar_decayed_linear_attention_flops(width, width, length, chunk_size(width, width, length))
         return 2 * length * (self._weights(dim) + 2 * self.d_conv * dim) + self.heads * (systems + read_out)
 

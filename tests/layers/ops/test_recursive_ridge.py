@@ -23,9 +23,10 @@ def recurrence(q: Tensor, k: Tensor, w: Tensor, log_decay: Tensor, ridge: Tensor
     return torch.stack(solutions, 1)
 
 
-@pytest.mark.parametrize("length", [1, 8, 21])
-def test_equals_the_recurrence(length):
-    args = arguments(length)
+@pytest.mark.parametrize("width", [5, 40])
+@pytest.mark.parametrize("length", [1, 21, 70])
+def test_equals_the_recurrence(length, width):
+    args = arguments(length, width=width)
     exact, found = recurrence(*args), recursive_ridge(*args, 8)
     torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-11)
     cotangent = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

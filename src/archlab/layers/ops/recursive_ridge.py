@@ -1,5 +1,6 @@
 """Linear systems of decaying sums of outer products of keys, one a token: what recursive least squares solves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from archlab.layers.ops.scan import accumulate
 
 _TOGETHER = 64
 """Tokens whose matrices are computed together: about as many as a core's caches hold."""
+_ELIMINATED = 32
+"""The widest matrices that are eliminated step by step, all at once; LAPACK, one at a time, is faster for wider ones."""
 
 
 class _RecursiveRidge(torch.autograd.Function):
@@ -25,61 +28,69 @@ class _RecursiveRidge(torch.autograd.Function):
     def forward(
         ctx: Any, q_blhk: Tensor, k_blhk: Tensor, w_blhk: Tensor, log_decay_blh: Tensor, ridge_bhk: Tensor, chunk: int
     ) -> Tensor:
-        x, k, w = (_last(t) for t in (q_blhk, k_blhk, w_blhk))
-        decay, ridge = log_decay_blh.exp().transpose(0, 1).flatten(1), ridge_bhk.flatten(0, 1)
-        lu, last = x.new_empty(len(x), *x.shape), x.new_zeros(len(x), len(x), x.shape[2])
-        for start in range(0, x.shape[1], _TOGETHER):
-            some = slice(start, start + _TOGETHER)
-            matrices = torch.mul(w[:, None, some], k[None, :, some], out=lu[:, :, some])
-            steps = [last, *matrices.unbind(2)]
-            accumulate(decay[some].unbind(0), steps)
-            last = steps[-1].clone()
-            matrices.diagonal(dim1=0, dim2=1).add_(ridge)
-            _factorise(matrices)
-            _solve(matrices, x[:, some])
-        x_blhk = _first(x, q_blhk)
-        ctx.save_for_backward(x_blhk, k_blhk, w_blhk, log_decay_blh, lu)
+        factorise = _eliminate if q_blhk.shape[-1] <= _ELIMINATED else _decompose
+        factors = factorise(k_blhk, w_blhk, log_decay_blh.exp(), ridge_bhk)
+        x_blhk = _solve(factors, q_blhk)
+        ctx.save_for_backward(x_blhk, k_blhk, w_blhk, log_decay_blh, *factors)
         ctx.chunk = chunk
         return x_blhk
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x_blhk, k_blhk, w_blhk, log_decay_blh, lu = ctx.saved_tensors
+        x_blhk, k_blhk, w_blhk, log_decay_blh, *factors = ctx.saved_tensors
         with no_autocast(x_blhk):
-            dq = _last(grads[0])
-            for start in range(0, dq.shape[1], _TOGETHER):
-                some = slice(start, start + _TOGETHER)
-                _solve(lu[:, :, some], dq[:, some])
-            dq_blhk = _first(dq, x_blhk)
+            dq_blhk = _solve(factors, grads[0])  # the matrices are symmetric
             _, dk, dw, ddecay = scalar_decay_gradients(x_blhk, k_blhk, w_blhk, log_decay_blh, -dq_blhk, ctx.chunk)
         return dq_blhk, dk, dw, ddecay, -(dq_blhk * x_blhk).sum(1), None
+
+
+def _eliminate(k_blhk: Tensor, w_blhk: Tensor, decay_blh: Tensor, ridge_bhk: Tensor) -> tuple[Tensor, ...]:
+    """Factors (K, K, L, B * H) of the matrices, which are positive definite and need no pivots."""
+    k, w = _last(k_blhk), _last(w_blhk)
+    decay, ridge = decay_blh.transpose(0, 1).flatten(1), ridge_bhk.flatten(0, 1)
+    lu, last = k.new_empty(len(k), *k.shape), k.new_zeros(len(k), len(k), k.shape[2])
+    for start in range(0, k.shape[1], _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        matrices = torch.mul(w[:, None, some], k[None, :, some], out=lu[:, :, some])
+        steps = [last, *matrices.unbind(2)]
+        accumulate(decay[some].unbind(0), steps)
+        last = steps[-1].clone()
+        matrices.diagonal(dim1=0, dim2=1).add_(ridge)
+        for j in range(len(k) - 1):
+            below = matrices[j + 1 :, j].div_(matrices[j, j])
+            matrices[j + 1 :, j + 1 :].addcmul_(below[:, None], matrices[j, j + 1 :], value=-1)
+    return (lu,)
+
+
+def _decompose(k_blhk: Tensor, w_blhk: Tensor, decay_blh: Tensor, ridge_bhk: Tensor) -> tuple[Tensor, ...]:
+    """Factors (L, B, H, K, K) of the matrices, and their pivots."""
+    k, w, decay = (t.transpose(0, 1) for t in (k_blhk, w_blhk, decay_blh))
+    matrices = w[..., None] * k[..., None, :]
+    accumulate(decay[1:, ..., None, None].unbind(0), matrices.unbind(0))
+    matrices.diagonal(dim1=-2, dim2=-1).add_(ridge_bhk)
+    return torch.linalg.lu_factor(matrices)
+
+
+def _solve(factors: Sequence[Tensor], b_blhk: Tensor) -> Tensor:
+    """Solutions for the right-hand sides ``b``."""
+    if len(factors) == 2:
+        solved: Tensor = torch.linalg.lu_solve(*factors, b_blhk.transpose(0, 1)[..., None])
+        return solved[..., 0].transpose(0, 1)
+    batch, length, heads, width = b_blhk.shape
+    x = _last(b_blhk)
+    for start in range(0, length, _TOGETHER):
+        some, lu = x[:, start : start + _TOGETHER], factors[0][:, :, start : start + _TOGETHER]
+        for j in range(width - 1):
+            some[j + 1 :].addcmul_(lu[j + 1 :, j], some[j], value=-1)
+        for j in reversed(range(width)):
+            some[j].div_(lu[j, j])
+            some[:j].addcmul_(lu[:j, j], some[j], value=-1)
+    return x.view(width, length, batch, heads).permute(2, 1, 3, 0).contiguous()
 
 
 def _last(x_blhk: Tensor) -> Tensor:
     """(K, L, B * H), a copy."""
     return x_blhk.permute(3, 1, 0, 2).clone(memory_format=torch.contiguous_format).flatten(2)
-
-
-def _first(x: Tensor, like_blhk: Tensor) -> Tensor:
-    """(B, L, H, K) from (K, L, B * H), a copy."""
-    batch, length, heads, _ = like_blhk.shape
-    return x.view(-1, length, batch, heads).permute(2, 1, 3, 0).contiguous()
-
-
-def _factorise(matrices: Tensor) -> None:
-    """Gaussian elimination in place, of (K, K, ...): of positive definite matrices, without pivots."""
-    for j in range(len(matrices) - 1):
-        below = matrices[j + 1 :, j].div_(matrices[j, j])
-        matrices[j + 1 :, j + 1 :].addcmul_(below[:, None], matrices[j, j + 1 :], value=-1)
-
-
-def _solve(lu: Tensor, x: Tensor) -> None:
-    """Solve for right-hand sides (K, ...) in place."""
-    for j in range(len(x) - 1):
-        x[j + 1 :].addcmul_(lu[j + 1 :, j], x[j], value=-1)
-    for j in reversed(range(len(x))):
-        x[j].div_(lu[j, j])
-        x[:j].addcmul_(lu[:j, j], x[j], value=-1)
 
 
 def recursive_ridge(
@@ -92,3 +103,9 @@ def recursive_ridge(
     """
     ridge_bhk = ridge_hk.expand(len(q_blhk), *ridge_hk.shape)
     return apply_by_sequences(_RecursiveRidge, q_blhk, k_blhk, w_blhk, log_decay_blh, ridge_bhk, chunk)
+
+
+def recursive_ridge_flops(width: int, length: int) -> int:
+    """Floating-point operations of :func:`recursive_ridge` for one sequence and head."""
+    eliminated, decomposed = width * (width - 1) * (2 * width + 5) // 3, 2 * width**3 // 3 + 2 * width**2
+    return 2 * length * width**2 + length * (eliminated if width <= _ELIMINATED else decomposed)
