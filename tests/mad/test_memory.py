@@ -23,7 +23,7 @@ def wide(spec, **recipe):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("spec", ["mh-attention(heads=2) swiglu", "deltanet mlp"])
+@pytest.mark.parametrize("spec", ["mh-attention(heads=2) swiglu", pytest.param("deltanet mlp", marks=pytest.mark.slow)])
 def test_the_peak_of_tensors_is_as_predicted(spec):
     found = subprocess.run(
         [sys.executable, Path(__file__).parents[2] / "benchmarks" / "peak_memory.py", "--one", spec],
@@ -36,7 +36,14 @@ def test_the_peak_of_tensors_is_as_predicted(spec):
 
 
 @pytest.mark.parametrize(
-    "spec", ["mamba-2 mlp", "hyena swiglu", "mh-hyena(heads=8) mlp", "gated-linear-attention mlp", "attention mlp"]
+    "spec",
+    [
+        "attention mlp",
+        *(
+            pytest.param(spec, marks=pytest.mark.slow)
+            for spec in ("mamba-2 mlp", "hyena swiglu", "mh-hyena(heads=8) mlp", "gated-linear-attention mlp")
+        ),
+    ],
 )
 def test_activations_grow_with_the_batch_and_weights_do_not(spec):
     small, double, deep = (peak_bytes(wide(s, batch_size=b)) for s, b in ((spec, 32), (spec, 64), (f"{spec} {spec}", 32)))

@@ -97,6 +97,7 @@ print(code_fingerprint(*modules, numerics=Numerics(modules=("archlab",))), *(_ou
 """
 
 
+@pytest.mark.slow
 def test_the_hash_of_all_code_is_the_same_under_every_version_of_python():
     others = pythons()
     if not others:
