@@ -322,17 +322,18 @@ class Ledger(ABC, Generic[J, R]):
         connection.execute(delete(self.table).where(mine))
 
     def _rows(self, columns: Sequence[Any], keys: Iterable[str] | None, statuses: Iterable[Status] | None) -> Iterator[AnyRow]:
-        query = select(*columns).order_by(self.table.c.id)
-        if statuses is not None:
-            query = query.where(self.table.c.status.in_(list(statuses)))
+        wanted = None if statuses is None else list(statuses)
         with self._read() as connection:
             if keys is None:
-                yield from connection.execute(query)
+                query = select(*columns).order_by(self.table.c.id)
+                yield from connection.execute(query if wanted is None else query.where(self.table.c.status.in_(wanted)))
                 return
             for chunk in _chunks(list(dict.fromkeys(keys))):
                 position = {key: index for index, key in enumerate(chunk)}
-                rows = connection.execute(query.where(self.table.c.key.in_(chunk)))
-                yield from sorted(rows, key=lambda row: position[row.key])
+                # By key alone: with the status in the condition, SQLite reads its index, and so the whole table, for every chunk.
+                rows = connection.execute(select(*columns).where(self.table.c.key.in_(chunk)))
+                found = [row for row in rows if wanted is None or row.status in wanted]
+                yield from sorted(found, key=lambda row: position[row.key])
 
     def _states(self, keys: list[str]) -> tuple[dict[str, AnyRow], set[str]]:
         """Status and owner of each known key, and which of the owners are dead."""
