@@ -123,16 +123,16 @@ class _Run(Generic[J, R]):
     messages: queue.SimpleQueue[tuple[J, Any]] = field(default_factory=queue.SimpleQueue)
     last_heartbeat: float = field(default_factory=time.monotonic)
     waiting_for: tuple[str, ...] = ()
+    origins: dict[str, str] = field(default_factory=dict)
+    """By the keys of the jobs that have no result when the run starts."""
     latest_origin: str = ""
     """That of the job which has ended last."""
-
-    def __post_init__(self) -> None:
-        self.origins = {key: job.origin for key, job in self.pending.items()}
 
     def run(self) -> RunSummary:
         try:
             self.emit(events.RunStarted(tuple(self.pending.values()), self.executor.num_workers))
             self.reuse()
+            self.origins = {key: job.origin for key, job in self.pending.items()}
             while self.pending or self.running:
                 self.submit()
                 self.listen()
@@ -269,10 +269,10 @@ class _Run(Generic[J, R]):
         self.executor.shutdown(self.grace)
         with suppress(ArchlabError):
             stored = {record.key: record.result for record in self.store.records(keys=self.running, statuses=RACED)}
-            for key, (job, future) in {key: (one.job, one.future) for key, one in self.running.items()}.items():
+            for key, one in list(self.running.items()):
                 if (result := stored.get(key)) is not None:  # the interruption came between storing and counting it
-                    self.count(job, result)
-                elif future.done() and not future.cancelled() and future.exception() is None:
-                    self.keep(job, future.result())
+                    self.count(one.job, result)
+                elif one.future.done() and not one.future.cancelled() and one.future.exception() is None:
+                    self.keep(one.job, one.future.result())
         with suppress(ArchlabError):
             self.store.release()

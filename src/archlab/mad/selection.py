@@ -8,7 +8,7 @@ there. So nothing that comes after a trial that solved can change a score, and n
 import math
 from collections.abc import Sequence
 
-from archlab.mad.trial import AnyResult, Metrics, Trial
+from archlab.mad.trial import AnyResult, Metrics, Trial, alike
 
 GridGroup = tuple[object, ...]
 """Equal for the trials of one grid group, and for no others."""
@@ -17,7 +17,7 @@ Ended = tuple[Trial, AnyResult]
 
 def grid_group(trial: Trial) -> GridGroup:
     """The grid group that a trial belongs to."""
-    return (trial.architecture, trial.setting, trial.recipe, trial.dim, trial.seed, trial.device)
+    return (*alike(trial), trial.seed)
 
 
 def grid_order(trial: Trial) -> tuple[float, float]:

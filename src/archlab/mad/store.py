@@ -89,9 +89,10 @@ _OUTCOME = [
 
 def _read_outcome(row: AnyRow) -> Outcome:
     selected, test = (Metrics(**{name: NON_FINITE.get(x, x) for name, x in found.items()}) for found in (row.result, row.test))
-    scored = None if row.score is None else float(row.score)  # which SQLite gives as the word, if it is no number
-    if scored is None:  # of an earlier version, which stored it by its parts only
+    if row.score is None:  # an earlier version stored it by its parts only
         scored = test.accuracy if row.trial["recipe"]["metric"] == "accuracy" else test.macro_accuracy
+    else:
+        scored = float(row.score)  # SQLite gives the word, if it is no number
     return Outcome(row.status, row.steps, row.solved_step, selected, test, scored, row.wall_seconds, row.cpu_seconds, row.program)
 
 

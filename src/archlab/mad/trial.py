@@ -1,7 +1,7 @@
 """A trial and its result: the values that travel between the protocol, the workers and the store."""
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property
 from typing import Any, Literal
@@ -67,7 +67,7 @@ class Trial:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.architecture, self.setting, self.recipe, self.dim, self.grid_point, self.seed, self.device))
+        return hash((*alike(self), self.grid_point, self.seed))
 
     def __hash__(self) -> int:
         return self._hash  # found once: stores are joined with plans of a hundred thousand trials
@@ -84,10 +84,8 @@ class Trial:
     def key(self) -> str:
         """Hash (32 hexadecimal digits) of grid point and seed, and the :func:`job_key` of every knob of layers, setting and
         recipe, width and device."""
-        alike = _key_of_alike(
-            self.architecture, self.setting, self.recipe, self.dim, self.device, tuple(chosen_kernels().items())
-        )
-        return hashlib.sha256(f"{alike} {self.grid_point} {self.seed}".encode()).hexdigest()[:32]
+        common = _key_of_alike(*alike(self), tuple(chosen_kernels().items()))
+        return hashlib.sha256(f"{common} {self.grid_point} {self.seed}".encode()).hexdigest()[:32]
 
     @property
     def code(self) -> str:
@@ -109,11 +107,8 @@ class Trial:
     @property
     def flops(self) -> float:
         """FLOPs of the whole training (3 x forward) without early stopping and evaluation."""
-        return (
-            3.0
-            * _forward_flops(self.architecture, self.setting, self.dim)
-            * self.recipe.num_examples(self.setting.num_train_examples)
-        )
+        forward = _forward_flops(self.architecture, self.setting, self.dim)
+        return 3.0 * forward * self.recipe.num_examples(self.setting.num_train_examples)
 
     @property
     def origin(self) -> str:
@@ -193,7 +188,7 @@ def _key_of_alike(
     return job_key(identity, recipe.kernels, _code(architecture, setting))
 
 
-def alike(trial: Trial) -> Hashable:
+def alike(trial: Trial) -> tuple[Architecture, Task, Recipe, int, Device]:
     """Equal for trials that can be trained together: all but learning rate, weight decay and seed."""
     return trial.architecture, trial.setting, trial.recipe, trial.dim, trial.device
 
