@@ -30,7 +30,7 @@ _HOMES = {
     "sample": "tasks",
     "task": "tasks",
 }
-_ROOMS = ("figures", "layers", "scaling", "tasks", "testing")
+_MODULES = ("figures", "layers", "scaling", "tasks", "testing")
 __all__ = [
     "Architecture",
     "ArchlabError",
@@ -59,10 +59,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("archlab")
     if name in _HOMES:
         return getattr(importlib.import_module(f"archlab.{_HOMES[name]}"), "setting" if name == "task" else name)
-    if name in _ROOMS:
+    if name in _MODULES:
         return importlib.import_module(f"archlab.{name}")
     raise AttributeError(f"module 'archlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS, "__version__"})
+    return sorted({*__all__, *_MODULES, "__version__"})

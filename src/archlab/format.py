@@ -8,10 +8,10 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def short_task(task: str, *, narrow: bool = False) -> str:
-    """The short name of a task at the head of a column, cut in a narrow table; the name itself of a task that is not known."""
+    """The head of a task's column: its short name, abbreviated in a narrow table; the name of a task that is not known."""
     known = registry()
     short = known[task].short if task in known else task
-    return short[:4] if narrow and len(short) > 6 else short
+    return f"{short[:4]}." if narrow and len(short) > 6 else short
 
 
 def human(number: float | None) -> str:

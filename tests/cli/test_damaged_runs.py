@@ -36,7 +36,7 @@ READERS = [
     ["runs", "--json"],
     ["scores"],
     ["report"],
-    ["trials", "--task", "copy"],
+    ["trials", "--tasks", "copy"],
     ["store", "export"],
     ["store", "check"],
 ]

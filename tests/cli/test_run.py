@@ -58,7 +58,7 @@ def test_a_run_ends_with_tables_and_what_to_do_next(archlab: CommandLine, smoke_
     outcome = archlab(*SMOKE_RUN, "--store", str(smoke_run[0]))
     assert outcome.status == 0
     head, *rows = outcome.out.splitlines()
-    assert head.split()[:4] == ["architecture", "recall", "comp", "MAD"]
+    assert head.split()[:4] == ["architecture", "recall", "comp.", "MAD"]
     assert {row.split()[0] for row in rows[:2]} == {"transformer++", "mamba"}
     assert max(map(len, outcome.out.splitlines())) <= 100
     assert outcome.err.splitlines()[-1].startswith(f"`archlab report --store {smoke_run[0]}` ")

@@ -133,7 +133,7 @@ def test_trials_are_rows_that_can_be_filtered(path, protocol):
     with archlab.open(path) as results:
         assert len(results.trials()) == 24 + 6
         assert set(results.trials(run="b")["architecture"]) == {"hyena"}
-        frame = results.trials(architecture="mlp", task="memorization", status="finished")
+        frame = results.trials(architectures=["mlp"], tasks=["memorization"], status="finished")
         assert frame[["architecture", "task", "learning_rate", "seed", "score"]].values.tolist() == [
             ["mlp", "memorization", rate, seed, 0.375] for seed in (0, 1) for rate in (2e-3, 1e-3)
         ]

@@ -89,7 +89,7 @@ def test_the_view_shows_it_all_within_the_terminal(trials: list[Trial], width: i
     assert "seed 0" in running
     assert running.endswith("45.6 %")
     head = next(line for line in lines if line.startswith("best test score so far, %"))
-    last = ["comp", "memo"] if width == 80 else ["compression", "memorization"]
+    last = ["comp.", "memo."] if width == 80 else ["compression", "memorization"]
     assert head.split()[-6:] == ["recall", "noisy", "fuzzy", "copy", *last]
     (mamba,) = [line for line in lines if line.startswith("mamba")]
     assert mamba.split() == ["mamba", "·", "·", "·", "·", "·", "100"]

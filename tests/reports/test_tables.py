@@ -142,7 +142,7 @@ def test_chance_is_the_last_row(scores: Scores) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "heads"), [(80, ["comp", "memo", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
+    ("width", "heads"), [(80, ["comp.", "memo.", "MAD", "±"]), (120, ["compression", "memorization", "MAD", "score"])]
 )
 def test_heads_fit_the_terminal(scores: Scores, width: int, heads: list[str]) -> None:
     assert text(leaderboard(scores, width), width).splitlines()[0].split()[5:9] == heads

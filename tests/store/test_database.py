@@ -89,14 +89,15 @@ def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_a_newer_schema_is_left_as_it_is(tmp_path):
+@pytest.mark.parametrize("version", ["2", "x"])
+def test_another_schema_is_left_as_it_is(tmp_path, version):
     path = tmp_path / "archlab.db"
     TrialStore(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (version,))
     connection.close()
     before = path.read_bytes()
-    assert "has schema version 2, this archlab reads 1: upgrade archlab" in refusal(path)
+    assert f"has schema version {version}, this archlab reads 1: upgrade archlab" in refusal(path)
     assert path.read_bytes() == before
 
 

@@ -100,6 +100,7 @@ class Architecture:
             except (Exception, SystemExit) as error:  # the config of someone else
                 raise ArchlabError(f"{config}: validate fails at width {dim}: {in_one_line(error)}") from error
 
+    @checked
     def build(
         self,
         *,
@@ -208,9 +209,6 @@ def architecture(spec: str, *, layer_defaults: LayerDefaults | None = None) -> A
     if name in CATALOGUE:
         return Architecture(parse(CATALOGUE[name].spec, layer_defaults or {}), name=name)
     return Architecture(parse(spec, layer_defaults or {}))
-
-
-Architecture.build = checked(Architecture.build)  # type: ignore[method-assign]  # no decorator: keys hash the definition
 
 
 def _backbone(name: BackboneName) -> LanguageModelConfig:

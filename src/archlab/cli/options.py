@@ -70,6 +70,9 @@ SizesOf = Annotated[
 Tasks = Annotated[
     str | None, typer.Option(metavar="A,B,...", help="Only these tasks, by name or short name, as in `recall,copy`.")
 ]
+Architectures = Annotated[
+    list[str] | None, typer.Option("--architecture", metavar="LABEL", help="Only this architecture; repeatable.")
+]
 Settings = Annotated[str, typer.Option(metavar="base|all", help="All settings, or each task's base setting only.")]
 GridValues = Annotated[
     list[str] | None,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Settings, Store, TaskFiles, Tasks
+from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Settings, Store, TaskFiles, Tasks
 
 RunName = Annotated[
     str | None,
@@ -15,9 +15,6 @@ RunName = Annotated[
     ),
 ]
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="The latest run of this protocol; by default, of any.")]
-Architectures = Annotated[
-    list[str] | None, typer.Option("--architecture", metavar="LABEL", help="Only this architecture; repeatable.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
 
 

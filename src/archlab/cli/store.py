@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
-from archlab.cli.trials import Architecture, Run, Status, Task
+from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Store, TaskFiles, Tasks
+from archlab.cli.trials import Run, Status
 
 app = typer.Typer(help="Look after a store: check, merge, export, rekey.")
 
@@ -91,8 +91,8 @@ def export(
     ] = "trials.csv",
     store: Store = DEFAULT_STORE,
     run: Run = None,
-    architecture: Architecture = None,
-    task: Task = None,
+    architectures: Architectures = None,
+    tasks: Tasks = None,
     status: Status = None,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
@@ -103,6 +103,7 @@ def export(
     """
     from pathlib import Path
 
+    from archlab.cli.options import task_names
     from archlab.cli.output import message, opened
     from archlab.errors import ArchlabError
     from archlab.files import is_stream, write_whole
@@ -111,7 +112,7 @@ def export(
     if not (is_stream(place) or output.endswith((".csv", ".jsonl"))):
         raise ArchlabError(f"--output {output}: give a name that ends in .csv or .jsonl")
     with opened(store) as results:
-        frame = results.trials(run=run, architecture=architecture, task=task, status=status)
+        frame = results.trials(run=run, architectures=architectures, tasks=task_names(tasks), status=status)
     text = frame.to_json(orient="records", lines=True) if output.endswith(".jsonl") else frame.to_csv(index=False)
     write_whole(place, text, "--output")
     message(f"wrote {len(frame)} trials to {output}")

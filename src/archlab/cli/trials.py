@@ -4,13 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles, refuse_options_before_command
+from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Store, TaskFiles, Tasks, refuse_options_before_command
 
 app = typer.Typer(help="The trials of a store: list, delete, run again.")
 
 Run = Annotated[str | None, typer.Option("--run", metavar="N|LABEL", help="Only trials of this run.")]
-Architecture = Annotated[str | None, typer.Option("--architecture", metavar="LABEL", help="Only trials of this architecture.")]
-Task = Annotated[str | None, typer.Option("--task", help="Only trials of this task.")]
 Status = Annotated[
     str | None, typer.Option("--status", help="Only trials with this status: finished, diverged, dropped, failed or running.")
 ]
@@ -21,8 +19,8 @@ def trials(
     context: typer.Context,
     store: Store = DEFAULT_STORE,
     run: Run = None,
-    architecture: Architecture = None,
-    task: Task = None,
+    architectures: Architectures = None,
+    tasks: Tasks = None,
     status: Status = None,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
@@ -39,7 +37,7 @@ def trials(
     from archlab.format import percent
     from archlab.reports.tables import plain_table
 
-    rows = _chosen(store, run, architecture, task, status)
+    rows = _chosen(store, run, architectures, tasks, status)
     if as_json:
         print_json(rows)
     elif rows:
@@ -68,8 +66,8 @@ def delete(
     keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY...]", help="Keys, or their first letters.")] = None,
     store: Store = DEFAULT_STORE,
     run: Run = None,
-    architecture: Architecture = None,
-    task: Task = None,
+    architectures: Architectures = None,
+    tasks: Tasks = None,
     status: Status = None,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
@@ -80,16 +78,17 @@ def delete(
     Without keys: those that the options choose. Trials that are being computed are left alone.
     """
     import archlab
+    from archlab.cli.options import task_names
     from archlab.cli.output import message
     from archlab.errors import ArchlabError
     from archlab.format import count
     from archlab.mad.store import TrialStore
 
-    if not keys and not any((run, architecture, task, status)):
-        raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --task or --status")
+    if not keys and not any((run, architectures, tasks, status)):
+        raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --tasks or --status")
     with archlab.open(store) as results:
-        chosen = [*results.trials(run=run, architecture=architecture, task=task, status=status).key]
-        if not any((run, architecture, task, status)):
+        chosen = [*results.trials(run=run, architectures=architectures, tasks=task_names(tasks), status=status).key]
+        if not any((run, architectures, tasks, status)):
             chosen += results.unreadable  # by their keys, damaged rows can be deleted too
     for key in keys or []:
         if not any(one.startswith(key) for one in chosen):
@@ -104,9 +103,12 @@ def delete(
         message(f"deleted {count(results.delete(doomed), 'trial')}; the next run computes what it needs of them again")
 
 
-def _chosen(store: str, run: str | None, architecture: str | None, task: str | None, status: str | None) -> list[dict[str, Any]]:
+def _chosen(
+    store: str, run: str | None, architectures: list[str] | None, tasks: str | None, status: str | None
+) -> list[dict[str, Any]]:
+    from archlab.cli.options import task_names
     from archlab.cli.output import opened
 
     with opened(store) as results:
-        frame = results.trials(run=run, architecture=architecture, task=task, status=status)
+        frame = results.trials(run=run, architectures=architectures, tasks=task_names(tasks), status=status)
     return [{str(name): None if value != value else value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from typing_extensions import dataclass_transform
 
 from archlab.errors import ArchlabError, in_one_line, unknown
+from archlab.fields import check_value
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
 from archlab.layers.knobs import check_number, converted
@@ -105,6 +106,7 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
         ArchlabError: the name or a knob is unknown, a knob's value has the wrong type or is no finite number, the layer is
             made of no others, or its config cannot be made.
     """
+    name = check_value("name", name, str)
     known = {**registry(), **composites()}
     if name not in known and is_path(name):
         from archlab.layers.external.dotted import module_layer

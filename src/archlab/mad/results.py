@@ -59,14 +59,19 @@ class Results:
 
     @checked
     def trials(
-        self, *, run: int | str | None = None, architecture: str | None = None, task: str | None = None, status: str | None = None
+        self,
+        *,
+        run: int | str | None = None,
+        architectures: Collection[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        status: str | None = None,
     ) -> "pd.DataFrame":
         """One row for each stored trial, oldest first.
 
         Args:
             run: only the trials of this run: its number or label.
-            architecture: only those of the architecture with this label or spec.
-            task: only those of the task with this name or short name.
+            architectures: only those of these architectures, by label or spec.
+            tasks: only those of these tasks, by name or short name.
             status: only those with this status.
 
         Raises:
@@ -81,16 +86,18 @@ class Results:
             records = [record for record in records if record.job in planned]
         labels = {str(known): known.label for _, plan in self._remembered() for known in plan.architectures}
         specs = {str(record.job.architecture) for record in records}
-        tasks = {record.job.setting.name: record.job.setting.short for record in records}
-        if architecture is not None and architecture not in specs | {labels.get(spec) for spec in specs}:
-            raise unknown(f"architecture in store {self.where}:", architecture, [labels.get(spec, spec) for spec in specs])
-        if task is not None and task not in (*tasks, *tasks.values()):
-            raise unknown(f"task in store {self.where}:", task, tasks)
+        known = {record.job.setting.name: record.job.setting.short for record in records}
+        for name in architectures or ():
+            if name not in specs | {labels.get(spec) for spec in specs}:
+                raise unknown(f"architecture in store {self.where}:", name, [labels.get(spec, spec) for spec in specs])
+        for name in tasks or ():
+            if name not in (*known, *known.values()):
+                raise unknown(f"task in store {self.where}:", name, known)
         rows = [
             trial_row(record, labels)
             for record in records
-            if architecture in (None, str(record.job.architecture), labels.get(str(record.job.architecture)))
-            and task in (None, record.job.setting.name, record.job.setting.short)
+            if (architectures is None or {(spec := str(record.job.architecture)), labels.get(spec)} & {*architectures})
+            and (tasks is None or {record.job.setting.name, record.job.setting.short} & {*tasks})
             and status in (None, record.status)
         ]
         return pd.DataFrame(rows, columns=list(_COLUMNS))

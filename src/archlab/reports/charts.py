@@ -19,6 +19,8 @@ from archlab.tasks import Task
 
 Row = dict[str, Any]
 
+_HEAD_WIDTH = 80
+"""Pixels that the longest head of a heat map takes; where columns are narrower, heads are slanted."""
 MAX_WITH_SEEDS = 12
 """Architectures up to which learning curves show every seed: the lines of more could not be told apart."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
@@ -90,8 +92,17 @@ def heat_map(scores: Scores) -> Spec:
             ink = "currentColor" if found.score is None else "#111" if found.score > 0.55 else "#fff"
             row = {"architecture": architecture.label, "task": head, "score": score, "text": starred(found)}
             rows.append(row | {"interval": percent_interval(found.interval), "ink": ink})
+    narrow = f"width < {_HEAD_WIDTH * len(heads)}"
+    heads_axis = alt.Axis(
+        orient="top",
+        labelAngle=alt.ExprRef(f"{narrow} ? -45 : 0"),
+        labelAlign=alt.ExprRef(f"{narrow} ? 'left' : 'center'"),
+        labelOverlap=False,
+        domain=False,
+        ticks=False,
+    )
     base = chart(rows).encode(
-        x=alt.X("task:N", sort=heads, title=None, axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)),
+        x=alt.X("task:N", sort=heads, title=None, axis=heads_axis),
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(domain=False, ticks=False)),
         tooltip=["architecture:N", "task:N", alt.Tooltip("text:N", title="score (%)"), "interval:N"],
     )

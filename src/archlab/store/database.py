@@ -176,7 +176,7 @@ def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str) -
     version = _schema_version(engine)
     if version is None and not create:
         raise NoStoreError(f"store {where} is empty: `{filled_by} --store {where}` fills it")
-    if version is None or (create and version == SCHEMA_VERSION and not _is_complete(engine)):
+    if version is None or (create and version == str(SCHEMA_VERSION) and not _is_complete(engine)):
         try:
             with engine.connect().execution_options(writes=True) as connection, connection.begin():
                 metadata.create_all(connection)
@@ -186,7 +186,7 @@ def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str) -
             if _schema_version(engine) is None or not _is_complete(engine):  # not another run that created it first
                 raise
         version = _schema_version(engine)
-    if version != SCHEMA_VERSION:
+    if version != str(SCHEMA_VERSION):
         raise ArchlabError(
             f"store {where} has schema version {version}, this archlab reads {SCHEMA_VERSION}: "
             "upgrade archlab or choose another store"
@@ -197,12 +197,11 @@ def _is_complete(engine: Engine) -> bool:
     return set(metadata.tables) <= set(inspect_database(engine).get_table_names())
 
 
-def _schema_version(engine: Engine) -> int | None:
+def _schema_version(engine: Engine) -> str | None:
     with engine.connect() as connection:
         if not inspect_database(connection).has_table("meta"):
             return None
-        value = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version"))
-        return int(value) if value is not None and value.isdigit() else None
+        return connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version"))
 
 
 _REASONS = {

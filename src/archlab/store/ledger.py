@@ -163,7 +163,7 @@ class Ledger(ABC, Generic[J, R]):
         return found
 
     def _record(self, row: AnyRow, read_result: Callable[[AnyRow], Any], known: dict[Any, Any]) -> Record[J, Any]:
-        # The one door through which stored values are read: whatever a damaged row holds, the error is one line.
+        # All stored values are read here: whatever a damaged row holds, the error is one line.
         try:
             return Record(
                 key=row.key,

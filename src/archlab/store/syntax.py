@@ -12,6 +12,8 @@ from typing import Any
 
 _MEANINGLESS = frozenset({"ctx", "kind", "simple", "type_comment", "type_ignores"})
 _TYPES = frozenset({"annotation", "returns", "type_params"})
+_WITHOUT_EFFECT = frozenset({"checked", "override"})
+"""Decorators that change no number."""
 
 
 @dataclass
@@ -19,7 +21,7 @@ class CanonicalText:
     """Writes trees down, and collects the names that they use."""
 
     bare: bool
-    """Leave out, beside docstrings, what no number depends on: type annotations, messages of exceptions, ``@override``."""
+    """Leave out what no number depends on, as type annotations, messages of exceptions and ``@override``; docstrings always."""
     idle_members: tuple[str, ...] = ()
     """Names of members that are left out of registered classes."""
     names: set[str] = field(default_factory=set)
@@ -61,7 +63,7 @@ class CanonicalText:
             return ast.Assign(targets=[node.target], value=node.value)
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             node = copy(node)
-            node.decorator_list = [each for each in node.decorator_list if dotted(each) != "override"]
+            node.decorator_list = [each for each in node.decorator_list if dotted(each) not in _WITHOUT_EFFECT]
         if isinstance(node, ast.ClassDef):
             idle = self.idle_members if any(called(each) == "register" for each in node.decorator_list) else ()
             members = [each for each in node.body if _member(each) not in idle]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from typing_extensions import dataclass_transform
 
 from archlab.errors import ArchlabError, unknown
+from archlab.fields import check_value
 from archlab.sources import import_installed, import_modules
 from archlab.tasks.contract import Task
 
@@ -60,6 +61,7 @@ def find_task(name: str) -> type[Task]:
     Raises:
         ArchlabError: there is no such task.
     """
+    check_value("task", name, str)
     known = registry()
     by_short = {task.short: task for task in known.values()}
     if name not in known and name not in by_short:

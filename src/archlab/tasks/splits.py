@@ -5,14 +5,16 @@ from typing import Any, get_args
 
 import numpy as np
 
-from archlab.errors import ArchlabError, unknown
+from archlab.errors import ArchlabError
+from archlab.fields import Natural, checked
 from archlab.tasks.contract import Arrays, Split, Task
 from archlab.tasks.registry import setting
 
 _SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def sample(task: Task | str, split: Split = "train", n: int | None = None, seed: int = 0, **knobs: Any) -> Arrays:
+@checked
+def sample(task: Task | str, split: Split = "train", n: Natural | None = None, seed: Natural = 0, **knobs: Any) -> Arrays:
     """Draws a split of a setting: the same arguments give the same arrays on every machine with the same NumPy.
 
     Each split has its own generator, an independent child of a :class:`numpy.random.SeedSequence` over
@@ -35,12 +37,8 @@ def sample(task: Task | str, split: Split = "train", n: int | None = None, seed:
         task = setting(task, **knobs)
     elif knobs:
         raise ArchlabError(f"knobs {sorted(knobs)} given beside a setting: change the setting instead")
-    if split not in _SPLITS:
-        raise unknown("split", split, _SPLITS)
     if n is None:
         n = task.num_train_examples if split == "train" else 1280
-    if n < 0 or seed < 0:
-        raise ArchlabError(f"n={n}, seed={seed}: neither may be negative")
     # num_train_examples is left out: a smaller training set shares its evaluation data with the larger one.
     identity = repr((task.name, sorted((k, v) for k, v in task.knobs().items() if k != "num_train_examples")))
     entropy = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:16], "little")
