@@ -1,5 +1,7 @@
 """Draws the splits of a setting, each from a generator of its own."""
 
+from __future__ import annotations
+
 import hashlib
 from typing import Any, get_args
 
