@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, run
     from archlab.architectures import Architecture, architecture
     from archlab.architectures.normalise import normalise
+    from archlab.design.correlation import correlate
     from archlab.errors import ArchlabError
     from archlab.layers import layer
     from archlab.mad.bench import bench
@@ -18,6 +19,7 @@ _HOMES = {
     "architecture": "architectures",
     "bench": "mad.bench",
     "check_store": "api",
+    "correlate": "design.correlation",
     "describe": "api",
     "layer": "layers",
     "merge_stores": "api",
@@ -37,6 +39,7 @@ __all__ = [
     "architecture",
     "bench",
     "check_store",
+    "correlate",
     "describe",
     "layer",
     "merge_stores",

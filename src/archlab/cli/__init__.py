@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli import bench, describe, layers, normalise, run, scale, scores, store, tasks, trials
+from archlab.cli import bench, correlate, describe, layers, normalise, run, scale, scores, store, tasks, trials
 from archlab.errors import ArchlabError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command()(bench.bench)
 app.command()(scores.scores)
 app.command()(scores.report)
 app.command()(scores.runs)
+app.command()(correlate.correlate)
+app.command("check-table")(correlate.check_table)
 app.command()(describe.describe)
 app.command()(normalise.normalise)
 app.command()(describe.architectures)

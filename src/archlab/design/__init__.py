@@ -1,1 +1,1 @@
-"""What brings both halves together: MAD scores and the losses of language models."""
+"""MAD scores and the losses of language models together."""

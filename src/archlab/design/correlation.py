@@ -82,9 +82,9 @@ class Correlation:
     p_holm: float | None
     """The same after Holm's correction for all tasks of the outcome; None of the mean."""
     spearman: float | None
-    """Of the columns as they stand: negative where a better score goes with a lower loss."""
+    """Spearman's correlation of the columns as they stand: negative where a better score goes with a lower loss."""
     pearson: float | None
-    """Of the columns as they stand."""
+    """Pearson's correlation of the columns as they stand."""
     decisions: Pairs
     """Pairs of architectures that the score puts into the order of the outcome."""
     influence: Influence | None
@@ -107,7 +107,7 @@ class Correlation:
 
     @property
     def verdict(self) -> str:
-        """What the numbers allow to say, in a few words."""
+        """The conclusion that the numbers allow, in a few words."""
         if self.tau is None:
             return "one value only"
         significant = self.p if self.p_holm is None else self.p_holm
@@ -130,7 +130,7 @@ class Correlations:
     unmatched: tuple[str, ...]
     """Architectures that one side has and the other lacks."""
     notes: tuple[str, ...]
-    """What limits the comparison, as the source says."""
+    """Limits of the comparison, as the source states them."""
 
     @property
     def headline(self) -> str:
@@ -147,7 +147,7 @@ class Correlations:
 
     @property
     def power(self) -> str:
-        """What so many architectures can show."""
+        """A sentence on how much so many architectures can show."""
         n = len(self.rows[0].architectures)
         if n < 4:
             return f"{n} points say nothing about the order of other architectures."

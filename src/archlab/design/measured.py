@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy as np
 from archlab.design.published import Outcome, Published
 from archlab.design.rank_statistics import Floats
 from archlab.errors import ArchlabError, unknown
-from archlab.mad.scores import Scores
+from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import Resampling
-from archlab.scaling.study import RunTable, Study
+from archlab.scaling.study import Minima, RunTable, Study
 
 MEAN = "mean"
 """Name of the mean over tasks."""
@@ -52,14 +53,13 @@ class Measured:
 def scores_of(scores: Scores) -> list[Measured]:
     """The mean over tasks, then every task, in percent; architectures without a complete score are left out."""
     complete = [one for one in scores.architectures if one.complete]
-    columns = [(MEAN, [*complete])] + [(task, [one.tasks[i] for one in complete]) for i, task in enumerate(scores.tasks)]
+    columns: list[tuple[str, list[ArchitectureScore | TaskScore]]] = [(MEAN, [*complete])]
+    columns += [(task, [one.tasks[i] for one in complete]) for i, task in enumerate(scores.tasks)]
     return [
         Measured(
             name=name,
             values={one.label: 100 * cell.score for one, cell in zip(complete, cells, strict=True) if cell.score is not None},
-            draws={
-                one.label: 100 * cell.samples for one, cell in zip(complete, cells, strict=True) if cell.samples is not None
-            },
+            draws={one.label: 100 * cell.samples for one, cell in zip(complete, cells, strict=True) if cell.samples is not None},
             is_mean=name == MEAN,
         )
         for name, cells in columns
@@ -116,7 +116,7 @@ def study_outcomes(study: Study) -> list[Measured]:
     for budget, tables in sorted(found.items()):
         draws = {}
         for number, (label, table) in enumerate(tables.items()):
-            loss = estimate(lambda minima, at=budget: minima[0][at].loss, [table], Resampling())
+            loss = estimate(partial(_least_loss, budget), [table], Resampling())
             if loss.low is not None and loss.high is not None:
                 spread = (loss.high - loss.low) / (2 * 1.96)
                 draws[label] = loss.value + spread * np.random.default_rng([7, number]).standard_normal(1000)
@@ -126,6 +126,10 @@ def study_outcomes(study: Study) -> list[Measured]:
     if not any(len(outcome.values) > 1 for outcome in outcomes):
         raise ArchlabError("the study has no budget at which the best size of two architectures is bracketed")
     return outcomes
+
+
+def _least_loss(budget: float, minima: list[Minima]) -> float:
+    return minima[0][budget].loss
 
 
 def under_common_names(measured: Iterable[Measured], targets: Iterable[str], aliases: Mapping[str, str]) -> list[Measured]:

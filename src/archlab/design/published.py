@@ -58,7 +58,7 @@ class Published:
     outcomes: list[Outcome]
     scores: PublishedScores | None = None
     notes: tuple[str, ...] = ()
-    """What limits a comparison."""
+    """Limits of a comparison."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Names of archlab for its architectures, where they differ by more than case and punctuation."""
 
