@@ -1,5 +1,6 @@
 import json
 import math
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -41,6 +42,14 @@ def test_global_generators_are_left_as_they_were():
     train(trial())
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_training_does_not_import_the_compiler():
+    specs = ["mh-attention(heads=2) swiglu", "hyena mlp", "mamba swiglu"]
+    code = f"import sys; from tests.mad.trials import train, trial; [train(trial(s)) for s in {specs}]; "
+    code += "print('torch._dynamo' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
 
 
 def test_the_processor_is_left_as_it_was():

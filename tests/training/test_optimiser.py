@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from archlab.training.optimiser import make_optimizer, set_learning_rate, update
+from archlab.training.optimiser import FusedAdamW, make_optimizer, set_learning_rate, update
 
 
 def model_with_gradients() -> nn.Linear:
@@ -32,3 +32,36 @@ def test_gradients_are_clipped_used_and_cleared(grad_clip: float, norm: float):
     steps = torch.cat([(before[name] - parameter).flatten() for name, parameter in model.named_parameters()])
     assert steps.norm().item() == pytest.approx(norm, rel=1e-5)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def trained(optimizer: type[torch.optim.AdamW], dtype: torch.dtype) -> tuple[list[torch.Tensor], dict]:
+    """Weights and the optimiser's state after steps at several rates, and after a state was saved and loaded in between."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 16), nn.Linear(16, 33), nn.GELU(), nn.Linear(33, 5).to(dtype), nn.Linear(5, 5))
+    embedding, *others = model.parameters()
+    unused = others.pop()  # has no gradient
+    groups = [{"params": [*others, unused], "weight_decay": 0.1}, {"params": [embedding], "weight_decay": 0.0}]
+    one = optimizer(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
+    for step in range(12):
+        if step == 6:
+            state, one = one.state_dict(), optimizer(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
+            one.load_state_dict(state)
+        for parameter in (embedding, *others):
+            parameter.grad = torch.randn_like(parameter)
+        set_learning_rate(one, 0.01 * step)
+        update(model, one, grad_clip=1.0)
+    return list(model.parameters()), one.state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_are_those_of_pytorch_to_the_last_bit(dtype: torch.dtype):
+    weights, state = trained(FusedAdamW, dtype)
+    expected_weights, expected_state = trained(torch.optim.AdamW, dtype)
+    torch.testing.assert_close(weights, expected_weights, rtol=0, atol=0)
+    torch.testing.assert_close(state["state"], expected_state["state"], rtol=0, atol=0)
+    assert state["param_groups"] == expected_state["param_groups"]
+
+
+def test_a_closure_is_refused():
+    with pytest.raises(ValueError, match="takes no closure"):
+        FusedAdamW([nn.Parameter(torch.ones(2))], fused=True).step(lambda: 0.0)
