@@ -10,6 +10,7 @@ import pytest
 import archlab
 from archlab.jobs.events import Event, JobFinished, RunEnded, RunStarted
 from archlab.jobs.executor import EXECUTORS
+from archlab.mad.store import TrialStore
 
 HALF = {"protocol": "smoke", "tasks": ["compression"], "executor": "threads", "workers": 1, "listeners": []}
 
@@ -44,14 +45,25 @@ def test_a_run_returns_the_scores_that_the_store_gives(stored: tuple[Path, Any])
         assert "first" in results._repr_html_()
 
 
-def test_a_second_call_computes_nothing_and_says_so_to_its_listeners(stored: tuple[Path, Any], tmp_path: Path):
+def test_a_second_call_computes_nothing_and_says_so_to_its_listeners(
+    stored: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path, scores = Path(copy(stored[0], tmp_path)), stored[1]
     events: list[Event] = []
+    outcomes, read = TrialStore.outcomes, []
+
+    def noted(self: TrialStore, *args: Any, **options: Any) -> Any:
+        found = outcomes(self, *args, **options)
+        read.extend(record.key for record in found)
+        return found
+
+    monkeypatch.setattr(TrialStore, "outcomes", noted)
     again = archlab.run(["mlp swiglu", "mh-attention(heads=2)"], store=path, **HALF | {"listeners": [events.append]})
     assert again == scores
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], RunEnded)
     assert (events[-1].summary.computed, events[-1].summary.reused) == (0, 2)
+    assert len(read) == 2, "every row is read once"
 
 
 def test_listeners_are_called_with_every_event():

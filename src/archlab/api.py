@@ -24,7 +24,7 @@ from archlab.mad.protocol import Protocol
 from archlab.mad.racing import Race, Racing
 from archlab.mad.results import Results
 from archlab.mad.scores import Scores
-from archlab.mad.store import TrialStore
+from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
@@ -124,15 +124,18 @@ def run(
         listeners = [LiveView(Console(stderr=True))]
     workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
     with workplace:
-        left, _ = _left(trials, store, race)
+        left, stored = _left(trials, store, race)
         check_can_compute(left)
         population = population or fitting_population(left, workplace.num_workers)
         check_memory(left, workplace.num_workers, population)
         with TrialStore(store) as results:
             _check_label(results, label, plan)
             results.remember_run(plan.to_dict(), label=label)
-            scheduler.run(trials, results, workplace, policy=Racing(trials, race, population), listeners=listeners)
-            return score_plan(results, plan, {})
+            policy = Racing(trials, race, population)
+            scheduler.run(
+                trials, results, workplace, policy=policy, listeners=listeners, known=[] if policy.whole_results else stored
+            )
+            return score_plan(results, plan, {}, stored)
 
 
 @checked
@@ -158,7 +161,7 @@ def preview(
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
         num_workers = workplace.num_workers
     left, stored = _left(plan.trials(), store, race)
-    return preview_plan(plan, left, stored, num_workers, population)
+    return preview_plan(plan, left, len(stored), num_workers, population)
 
 
 @checked
@@ -304,15 +307,17 @@ def _check_label(store: TrialStore, label: str, plan: Plan) -> None:
             raise ArchlabError(f"label={label!r} (--as): run {earlier.number} of {store.where} has it: give another")
 
 
-def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], int]:
-    """The trials that have to be computed as far as is known, and how many have a result in the store, if there is one."""
+def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], list[OutcomeRecord]]:
+    """The trials that have to be computed as far as is known, and the records of those that have a result in the store."""
     racing = Racing(trials, race)
-    left = {trial.key: trial for trial in trials}
-    records = []
+    planned = {trial.key: trial for trial in trials}
+    left = dict(planned)
+    records: list[OutcomeRecord] = []
     with suppress(NoStoreError), TrialStore(location, create=False) as store:
         records = store.outcomes(keys=left, statuses=racing.settled, unreadable={})
     for record in records:
         assert record.result is not None
-        for trial in (record.job, *racing.observe(record.job, record.result)):
-            left.pop(trial.key, None)
-    return list(left.values()), len(records)
+        trial = planned[record.key]  # whose key is known
+        for done in (trial, *racing.observe(trial, record.result)):
+            left.pop(done.key, None)
+    return list(left.values()), records

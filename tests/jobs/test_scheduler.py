@@ -133,6 +133,17 @@ def test_what_is_stored_is_reused_and_never_computed_again(store, executor, trai
     assert events[0] == RunStarted(tuple(trials[::-1]), 2)
 
 
+def test_what_the_caller_has_read_is_reused_and_not_read_again(store, executor, train, monkeypatch):
+    trials = make_trials(3)
+    run(trials[:2], store, executor)
+    known, read, asked = store.outcomes(), store.outcomes, []
+    monkeypatch.setattr(store, "outcomes", lambda keys, **more: asked.append([*keys]) or read(keys, **more))
+    summary = run(trials, store, executor, known=known)
+    assert (summary.reused, summary.computed) == (2, 1)
+    assert asked[0] == [trials[2].key]
+    assert sorted(train.seeds()) == [0, 1, 2]
+
+
 def test_an_interruption_between_storing_and_counting_miscounts_nothing(store, executor, monkeypatch):
     finish, events = store.finish, []
 

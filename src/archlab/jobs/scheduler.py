@@ -16,7 +16,7 @@ from archlab.errors import ArchlabError
 from archlab.jobs import events
 from archlab.jobs.events import Event, Job, Listener, RunSummary
 from archlab.jobs.executor import Executor, JobError, Thresholds
-from archlab.store.ledger import Ledger
+from archlab.store.ledger import Ledger, Record
 from archlab.store.provenance import provenance
 from archlab.store.record import RACED, SETTLED, Status
 
@@ -72,13 +72,15 @@ def run(
     policy: Policy[J, R] | None = None,
     listeners: Sequence[Listener] = (),
     grace: float = 0.0,
+    known: Sequence[Record[J, Any]] = (),
 ) -> RunSummary:
     """Compute those of the jobs that the store has no result for, and store every result as it comes.
 
     As many groups of jobs run at once as the executor has workers. Jobs that another run on the same store computes are
     waited for, and taken over if that run dies. A job that fails does not stop the others; the next run tries it again.
     Listeners are called with every event, in this thread. If the run ends early, running jobs have ``grace`` seconds to end by
-    themselves, then the executor is shut down, the claims are given back and :class:`events.RunEnded` is sent.
+    themselves, then the executor is shut down, the claims are given back and :class:`events.RunEnded` is sent. ``known`` are
+    records of settled jobs that the caller has just read from the store, as whole as the policy needs them.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
@@ -93,7 +95,7 @@ def run(
         grace=grace,
         pending=pending,
         summary=RunSummary(total=len(pending)),
-    ).run()
+    ).run(known)
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,10 @@ class _Run(Generic[J, R]):
     latest_origin: str = ""
     """That of the job which has ended last."""
 
-    def run(self) -> RunSummary:
+    def run(self, known: Sequence[Record[J, Any]]) -> RunSummary:
         try:
             self.emit(events.RunStarted(tuple(self.pending.values()), self.executor.num_workers))
-            self.reuse()
+            self.reuse(known)
             self.origins = {key: job.origin for key, job in self.pending.items()}
             while self.pending or self.running:
                 self.submit()
@@ -152,12 +154,14 @@ class _Run(Generic[J, R]):
         for listener in self.listeners:
             listener(event)
 
-    def reuse(self) -> None:
+    def reuse(self, known: Sequence[Record[J, Any]] = ()) -> None:
         """Take over the results that the store has, from before or from other runs, and leave out what they make unnecessary."""
         unneeded: list[J] = []
         read = self.store.records if self.policy.whole_results else self.store.outcomes
         damaged: dict[str, str] = {}
-        for record in read(keys=self.pending, statuses=self.policy.settled, unreadable=damaged):
+        unread = self.pending.keys() - {record.key for record in known}
+        keys = [key for key in self.pending if key in unread]
+        for record in (*known, *read(keys=keys, statuses=self.policy.settled, unreadable=damaged)):
             assert record.result is not None
             job = self.pending.pop(record.key)
             if record.job != job:  # they differ in what the key leaves out

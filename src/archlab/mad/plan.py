@@ -84,13 +84,15 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def score_plan(store: TrialStore, plan: Plan, unreadable: dict[str, str]) -> Scores:
+def score_plan(store: TrialStore, plan: Plan, unreadable: dict[str, str], settled: Sequence[OutcomeRecord] = ()) -> Scores:
     """Scores of a plan from a store; a result of an earlier version of the code counts where the present has none.
 
-    ``unreadable`` takes a line for every row that cannot be read.
+    ``unreadable`` takes a line for every row that cannot be read. ``settled`` are results of the present code that have been
+    read already: the store is read for others only if they are not all.
     """
     found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(plan.trials())
-    for record in store.outcomes(unreadable=unreadable):
+    found |= {record.job: record for record in settled if record.job in found}
+    for record in store.outcomes(unreadable=unreadable) if None in found.values() else ():
         if record.job in found and _counts_before(record, found[record.job]):
             found[record.job] = record
     return score(found.items(), partial(store.records, unreadable=unreadable), protocol=plan.protocol.name)
@@ -102,4 +104,4 @@ def _counts_before(record: OutcomeRecord, other: OutcomeRecord | None) -> bool:
         return True
     if (record.result is None) != (other.result is None):
         return record.result is not None
-    return bool(record.key == record.job.key or other.key != other.job.key)
+    return bool(record.key == other.key or record.key == record.job.key or other.key != other.job.key)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import JSON, func
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
@@ -45,7 +46,7 @@ class TrialStore(Ledger[Trial, TrialResult]):
         keys, lines = None if keys is None else list(keys), dict[str, str]()
         try:
             found = self._read_rows(_OUTCOME, _read_outcome, keys, statuses, lines)
-        except ArchlabError:  # text that is no JSON ends the query: read row by row, it can be named
+        except ArchlabError:  # text that is no JSON ends the query: read row by row, it can be named; so on other databases
             return [*self.records(keys, statuses, unreadable=unreadable)]
         if unreadable is not None:
             unreadable.update(lines)
@@ -79,21 +80,25 @@ class TrialStore(Ledger[Trial, TrialResult]):
 
 _OUTCOME = [
     *(trials.c[name] for name in ("key", "status", "trial", "error", "provenance")),
-    trials.c.result["selected"].label("result"),
-    trials.c.result["test"].label("test"),
-    *(trials.c.result[name].as_integer().label(name) for name in ("steps", "solved_step")),
-    *(trials.c.result[name].as_float().label(name) for name in ("score", "wall_seconds", "cpu_seconds")),
-    trials.c.result["program"].as_string().label("program"),
+    # All in one list: SQLite reads the text once.
+    func.json_extract(
+        trials.c.result,
+        *(
+            f"$.{name}"
+            for name in ("selected", "test", "score", "steps", "solved_step", "wall_seconds", "cpu_seconds", "program")
+        ),
+        type_=JSON,
+    ).label("result"),
 ]
 
 
 def _read_outcome(row: AnyRow) -> Outcome:
-    selected, test = (Metrics(**{name: NON_FINITE.get(x, x) for name, x in found.items()}) for found in (row.result, row.test))
-    if row.score is None:  # an earlier version stored it by its parts only
-        scored = test.accuracy if row.trial["recipe"]["metric"] == "accuracy" else test.macro_accuracy
-    else:
-        scored = float(row.score)  # SQLite gives the word, if it is no number
-    return Outcome(row.status, row.steps, row.solved_step, selected, test, scored, row.wall_seconds, row.cpu_seconds, row.program)
+    (*both, score, steps, solved_step, wall_seconds, cpu_seconds, program) = row.result
+    selected, test = (Metrics(**{name: NON_FINITE.get(x, x) for name, x in found.items()}) for found in both)
+    if score is None:  # an earlier version stored it by its parts only
+        score = test.accuracy if row.trial["recipe"]["metric"] == "accuracy" else test.macro_accuracy
+    score, wall_seconds, cpu_seconds = (float(NON_FINITE.get(x, x)) for x in (score, wall_seconds, cpu_seconds))
+    return Outcome(row.status, steps, solved_step, selected, test, score, wall_seconds, cpu_seconds, program)
 
 
 def _compress(array: NDArray[np.float32]) -> bytes:

@@ -41,7 +41,7 @@ def spell_non_finite(value: Any) -> Any:
 def read_non_finite(value: Any) -> Any:
     """The inverse of :func:`spell_non_finite`."""
     if isinstance(value, dict):
-        return {name: read_non_finite(item) for name, item in value.items()}
+        return {name: item if isinstance(item, float) else read_non_finite(item) for name, item in value.items()}
     if isinstance(value, list):
         return [read_non_finite(item) for item in value]
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
