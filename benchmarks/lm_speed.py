@@ -26,7 +26,7 @@ import _results
 from archlab.corpora import Corpus, prepare
 from archlab.scaling.flops import training_flops
 from archlab.scaling.objective import make_lm_optimizer, make_objective
-from archlab.scaling.planner import all_sizes, nearest_sizes
+from archlab.scaling.planner import all_sizes, matched_sizes, up_to
 from archlab.scaling.processes import Processes
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.training_plan import Size
@@ -161,7 +161,8 @@ def main() -> None:
     for params in args.params:
         for name, spec in SPECS.items():
             print(f"{name}, {params:.0e} parameters ...", file=sys.stderr, flush=True)
-            (size,) = nearest_sizes(spec, [params], all_sizes(spec, vocab_size=corpus.vocab_size, length=LENGTH))
+            sizes = up_to(all_sizes(spec, vocab_size=corpus.vocab_size, length=LENGTH), params)
+            (size,) = matched_sizes({spec: sizes}, [params])[spec]
             rows.append(compare(name, size, corpus, args.batch, args.rounds))
     print(_results.table(rows))
     settings = {"shapes": f"length {LENGTH}, bytes, batch {args.batch}, float32, one thread", "rounds": args.rounds}

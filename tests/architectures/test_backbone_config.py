@@ -22,6 +22,7 @@ def test_every_backbone_is_built_as_its_own_module():
     built = {name: type(architecture("swiglu").build(vocab_size=5, max_length=4, dim=8, backbone=name)) for name in BACKBONES}
     assert {name: module.__name__ for name, module in built.items()} == {
         "language-model": "LanguageModel",
+        "tied-language-model": "TiedLanguageModel",
         "auto-encoder": "AutoEncoder",
     }
 

@@ -6,8 +6,9 @@ import torch
 from archlab.architectures import CATALOGUE, architecture
 from archlab.architectures.backbones import reinit_as_reference, sin_cos_positions
 from archlab.layers.ops.flop_counter import count_flops
+from archlab.training.optimiser import make_optimizer
 
-BACKBONES = ("language-model", "auto-encoder")
+BACKBONES = ("language-model", "tied-language-model", "auto-encoder")
 NORMS = ("rmsnorm", "layernorm")
 SHAPE = {"vocab_size": 11, "dim": 64}
 
@@ -130,7 +131,8 @@ def test_positions_follow_the_formula(length, dim):
 def test_the_embedding_has_the_spread_that_was_asked_for(backbone, std):
     model = build("transformer++", backbone, vocab_size=2000, embedding_std=std)
     assert model.embedding.weight.std().item() == pytest.approx(std, rel=0.02)
-    assert torch.all(model.unembedding.bias == 0)
+    if backbone != "tied-language-model":
+        assert torch.all(model.unembedding.bias == 0)
 
 
 def test_models_of_one_seed_are_equal_and_of_two_are_not():
@@ -167,3 +169,20 @@ def test_the_references_initialisation_draws_an_auto_encoders_linear_layers_anew
             assert torch.all(parameter == 0)
         else:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.15)
+
+
+def test_tied_embeddings_are_one_table_that_is_not_decayed():
+    shape = {"vocab_size": 50, "dim": 32, "backbone": "tied-language-model"}
+    torch.manual_seed(0)
+    model = architecture("mh-attention swiglu").build(max_length=16, embedding_std=0.05, **shape)
+    tables = [parameter for parameter in model.parameters() if 50 in parameter.shape]
+    assert [table.shape for table in tables] == [(50, 32)]
+    assert tables[0].std().item() == pytest.approx(0.05, rel=0.1)
+    decayed, exempt = make_optimizer(model, learning_rate=1e-3, weight_decay=0.1, betas=(0.9, 0.95)).param_groups
+    assert any(parameter is tables[0] for parameter in exempt["params"])
+    assert not any(parameter is tables[0] for parameter in decayed["params"])
+    ids_bl = torch.arange(16)[None]
+    model.norm.weight.data.zero_()
+    assert torch.equal(model(ids_bl), torch.zeros(1, 16, 50))  # no bias
+    untied = architecture("mh-attention swiglu")
+    assert untied.flops(length=16, **shape) == untied.flops(length=16, **shape | {"backbone": "language-model"})

@@ -24,7 +24,20 @@ def texts(tmp_path: Path) -> str:
 
 
 def small(texts: str) -> tuple[str, ...]:
-    return ("--data", texts, "--tokenizer", "ascii", "--budgets", "5e9, 1e10", "--sizes", "3", "--set", "spread=1.5")
+    return (
+        "--data",
+        texts,
+        "--tokenizer",
+        "ascii",
+        "--budgets",
+        "5e9, 1e10",
+        "--sizes",
+        "3",
+        "--set",
+        "spread=1.5",
+        "--allow",
+        "tokens-per-param",
+    )
 
 
 def test_a_plan_is_shown_and_written(archlab: CommandLine, texts: str):
@@ -82,6 +95,8 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
             "seeds=1: give a list of whole numbers of at least 0 that is not empty",
         ),
         ([], "no architecture: give at least one spec"),
+        (["mamba", "--allow", "size"], "allow='size': give one of corpus, tokens-per-param"),
+        (["mamba", "--set", "vocab_size=99", "--set", "params=1e3,2e3"], "params: 1,000 became 4,603 (mamba), 2,000 became"),
         (["transformer++", "--set", "vocab_size=99", "--budgets", "1e6"], "budget 1e+06 is too small for transformer++"),
     ],
 )

@@ -42,7 +42,9 @@ def test_an_own_ladder_is_read(tmp_path: Path):
     [
         ("sizes: 3", "budgets is missing"),
         ("budgets: 2e11", "budgets=200000000000.0: give a list"),
-        ("budgets: []", r"budgets=\[\]: give a list of numbers above 0 that is not empty"),
+        ("budgets: []", "budgets is missing"),
+        ("tokens_per_param: [20]", "params is missing: tokens_per_param trains the sizes that it gives"),
+        ("budgets: [2e11]\nallow: [sise]", "allow='sise': give one of corpus"),
         ("budgets: [-1]", "budgets=-1: give a number above 0"),
         ("budgets: [2e11]\nsize: 3", "unknown field 'size': did you mean 'sizes'"),
         ("budgets: [2e11]\nsizes: many", "sizes='many': give a whole number of at least 1"),

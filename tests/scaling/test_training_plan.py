@@ -88,7 +88,7 @@ def test_runs_that_do_not_belong_together_are_refused(plan: Plan):
     first = plan.runs[0]
     half = {"batch_size": first.batch_size // 2, "steps": 2 * first.steps}
     for change, message in [
-        (half, r"batch_size: transformer\+\+ at 2e\+11 FLOPs has 8 and 16: a budget's runs need the same"),
+        (half, r"batch_size: budget 2e\+11 has 8 \(transformer.* and 16 \(.*: all architectures of a budget need the same"),
         ({"corpus": "other"}, r"corpus: .*other.*: losses compare only if it is the same in all runs"),
         ({"corpus_hash": "abc"}, "corpus_hash: None, abc: losses compare only"),
         ({"seed": 2**63}, "seed=9223372036854775808: give a whole number from 0 to 9223372036854775807"),

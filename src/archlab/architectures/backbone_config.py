@@ -11,7 +11,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from archlab.architectures.backbones import Backbone
 
-BackboneName = Literal["language-model", "auto-encoder"]
+BackboneName = Literal["language-model", "tied-language-model", "auto-encoder"]
 Norm = Literal["rmsnorm", "layernorm"]
 
 
@@ -52,6 +52,21 @@ class LanguageModelConfig:
         ]
 
 
+class TiedLanguageModelConfig(LanguageModelConfig):
+    """Accounting of :class:`archlab.architectures.backbones.TiedLanguageModel`."""
+
+    @override
+    def module(self) -> "type[Backbone]":
+        from archlab.architectures.backbones import TiedLanguageModel
+
+        return TiedLanguageModel
+
+    @override
+    def around(self, num_layers: int, *, vocab_size: int, length: int, dim: int, norm: Norm) -> list[Part]:
+        embedding, norms, unembedding = super().around(num_layers, vocab_size=vocab_size, length=length, dim=dim, norm=norm)
+        return [embedding, norms, Part("unembedding", 0, unembedding.flops)]
+
+
 class AutoEncoderConfig(LanguageModelConfig):
     """Accounting of :class:`archlab.architectures.backbones.AutoEncoder`."""
 
@@ -74,5 +89,6 @@ class AutoEncoderConfig(LanguageModelConfig):
 
 BACKBONES: Mapping[BackboneName, LanguageModelConfig] = {
     "language-model": LanguageModelConfig(),
+    "tied-language-model": TiedLanguageModelConfig(),
     "auto-encoder": AutoEncoderConfig(),
 }

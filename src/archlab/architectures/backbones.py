@@ -1,4 +1,4 @@
-"""The two models that a stack of layers is put into: a language model and an auto-encoder."""
+"""The models that a stack of layers is put into: a language model, with tied embeddings or not, and an auto-encoder."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -101,6 +101,18 @@ class Backbone(nn.Module):
 
 class LanguageModel(Backbone):
     """Predicts a target at every position from the tokens up to it (arXiv 2403.17844, App. B)."""
+
+
+class TiedLanguageModel(LanguageModel):
+    """A language model whose unembedding is its embedding (arXiv 1608.05859), without a bias; weight decay exempts it."""
+
+    def __init__(self, layers: "Sequence[LayerConfig]", **options: Any) -> None:
+        super().__init__(layers, **options)
+        del self.unembedding
+
+    @override
+    def logits(self, features_bld: Tensor) -> Tensor:
+        return nn.functional.linear(self.norm(self.mix_channels(features_bld)), self.embedding.weight)
 
 
 class AutoEncoder(Backbone):

@@ -59,13 +59,20 @@ def plan(
     seeds: Seeds = None,
     files: LayerFiles = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Read the corpus more than once where a run needs it.")] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Accept an objection: corpus, tokens-per-param, gpus, sizes or embeddings; repeatable.",
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Any other field of the ladder: spread, params, batch_size, learning_rate, min_steps, aspect, head_dim, "
-            "convention (exact, paper, 6nd), vocab_size, peak_flops, utilisation, gpus; repeatable.",
+            help="Any other field of the ladder: spread, params, tokens_per_param, batch_size, learning_rate, min_steps, aspect, "
+            "head_dim, convention (exact, paper, 6nd), vocab_size, corpus_tokens, peak_flops, utilisation, gpus; repeatable.",
         ),
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The plan's file.")] = "plan.yaml",
@@ -100,8 +107,9 @@ def plan(
         "seeds": None if seeds is None else seed_list(seeds),
     }
     for field, value in (key_value("--set", change) for change in changes or []):
-        values[field] = _numbers(f"--set {field}=", str(value)) if field == "params" else value
-    narrowed = load_ladder(ladder).with_values(**values)
+        values[field] = _numbers(f"--set {field}=", str(value)) if field in ("params", "tokens_per_param") else value
+    loaded = load_ladder(ladder)
+    narrowed = loaded.with_values(**values, allow=(*loaded.allow, *(allow or ())))
     planned = scaling.plan(specs or (), narrowed)
     if not dry_run:
         planned.save(output)

@@ -21,6 +21,7 @@ from archlab.scaling.fits import ParametricFit, Resampling
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.laws import Law, Laws, Optimum, extrapolation, optimum
+from archlab.scaling.objections import refuse
 from archlab.scaling.planner import make_plan, named_specs
 from archlab.scaling.process_group import ProcessGroupExecutor, follow
 from archlab.scaling.processes import Processes, launched_together
@@ -69,7 +70,8 @@ def plan(
         values: other fields of the ladder, such as ``spread`` or ``learning_rate``.
 
     Raises:
-        ArchlabError: a spec, ladder or value is wrong, a budget is too small for a size, or the corpus is too small.
+        ArchlabError: a spec, ladder or value is wrong, a budget is too small for a size, or there is an objection to the plan
+            (:mod:`archlab.scaling.objections`) that ``allow`` does not name.
     """
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     options = {"budgets": budgets, "sizes": sizes, "data": data, "tokenizer": tokenizer, "length": length, "seeds": seeds}
@@ -77,6 +79,7 @@ def plan(
     named = named_specs(([specs] if isinstance(specs, str) else specs) or used.architectures)  # before a corpus is read
     corpus = prepare(used.data, used.tokenizer) if used.vocab_size is None else None
     planned = make_plan(used, named, corpus)
+    refuse(planned, used, corpus)
     planned.try_layers()
     return planned
 

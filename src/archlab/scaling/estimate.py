@@ -59,7 +59,7 @@ def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
 
 
 def _kind(run: LMRun) -> tuple[Any, ...]:
-    return run.label, run.spec, run.dim, run.batch_size, run.length, run.vocab_size
+    return run.label, run.spec, run.dim, run.batch_size, run.length, run.vocab_size, run.backbone
 
 
 def _step_flops(run: LMRun) -> float:
@@ -88,5 +88,5 @@ def _step_seconds(run: LMRun) -> float:
 
 
 def _objective(run: LMRun) -> NextToken:
-    model = run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim)
+    model = run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim, backbone=run.backbone)
     return NextToken(model, LMRecipe())

@@ -3,13 +3,22 @@
 from typing import Literal, get_args
 
 from archlab.architectures import Architecture
+from archlab.architectures.backbone_config import BackboneName
 from archlab.errors import ArchlabError, unknown
 from archlab.layers import registry
 
 Convention = Literal["exact", "paper", "6nd"]
 
 
-def training_flops(architecture: Architecture, *, dim: int, length: int, vocab_size: int, convention: Convention) -> int:
+def training_flops(
+    architecture: Architecture,
+    *,
+    dim: int,
+    length: int,
+    vocab_size: int,
+    convention: Convention,
+    backbone: BackboneName = "language-model",
+) -> int:
     """FLOPs of one training sequence: forward and backward, three forward passes.
 
     - ``exact``: what the outputs need, by the layers' own counts (of experts, those that a token is routed to), and the
@@ -21,9 +30,9 @@ def training_flops(architecture: Architecture, *, dim: int, length: int, vocab_s
     An ArchlabError says that the convention is unknown, or has no formula for a layer.
     """
     if convention == "exact":
-        return 3 * architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size)
+        return 3 * architecture.active_flops(length=length, dim=dim, vocab_size=vocab_size, backbone=backbone)
     if convention == "6nd":
-        return 6 * length * architecture.num_params(vocab_size=vocab_size, length=length, dim=dim)
+        return 6 * length * architecture.num_params(vocab_size=vocab_size, length=length, dim=dim, backbone=backbone)
     if convention != "paper":
         raise unknown("FLOP convention", convention, get_args(Convention))
     layers = 0.0

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import Count, Natural, Positive, above, at_most, check_fields, naming, not_empty, read_fields, read_yaml
@@ -37,6 +37,9 @@ HIGHEST_LEARNING_RATE = 2e-2
 FEWEST_BATCH_TOKENS = 2048
 """A step of fewer tokens takes as long on a CPU."""
 
+ObjectionName = Literal["corpus", "tokens-per-param", "gpus", "sizes", "embeddings"]
+"""Names of :mod:`archlab.scaling.objections`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
@@ -45,8 +48,10 @@ class Ladder:
     name: str
     """Name of the file unless that gives one."""
     summary: str = ""
-    budgets: Annotated[tuple[Positive, ...], not_empty]
+    budgets: tuple[Positive, ...] = ()
     """Training FLOPs of each IsoFLOP group."""
+    tokens_per_param: tuple[Positive, ...] = ()
+    """Train each size of ``params`` on so many tokens a parameter, in place of budgets."""
     sizes: Count = 5
     """Number of sizes in each group."""
     spread: Annotated[float, above(1)] = 2.0
@@ -60,8 +65,16 @@ class Ladder:
     tokenizer: str | None = None
     vocab_size: Count | None = None
     """Plan for a vocabulary of this size, without the corpus."""
+    corpus_tokens: Positive | None = None
+    """Tokens for training that the corpus has, to plan without it."""
+    vocab_multiple: Count = 1
+    """The embedding gets more rows than there are tokens, up to a multiple of this, as matrix units like it (128)."""
+    tied: bool = False
+    """One table embeds and unembeds tokens."""
     repeat: bool = False
     """Allow training runs that need more tokens than the corpus has."""
+    allow: tuple[ObjectionName, ...] = ()
+    """Objections that are accepted: :mod:`archlab.scaling.objections`."""
     min_steps: Count = 150
     """Fewest steps of a training run; batches are made smaller to reach it."""
     batch_size: Count | None = None
@@ -73,7 +86,10 @@ class Ladder:
     aspect: Positive = 128.0
     """Width for every two layers (a sequence mixer and a channel mixer); a stack is at least as deep as its spec."""
     head_dim: Count = 64
-    """Width of a head, as nearly as the heads divide the width into parts of even width."""
+    """Width of a head: with ``width_multiple`` exactly this or half of it where the width is a multiple of that, else as nearly
+    as heads of even width divide the width."""
+    width_multiple: Count | None = None
+    """Every width is a multiple of this, as in 64; by default of 4, and of a sixteenth of the power of two below it."""
     architectures: Mapping[str, str] = field(default_factory=dict)
     """Specs by label, for a plan without specs of its own."""
     peak_flops: Positive | None = None
@@ -85,6 +101,10 @@ class Ladder:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.budgets and not self.tokens_per_param:
+            raise ArchlabError("budgets is missing: give training FLOPs of each group, or tokens_per_param and params")
+        if self.tokens_per_param and not self.params:
+            raise ArchlabError("params is missing: tokens_per_param trains the sizes that it gives, as in params=1e8,3e8")
         for low, high in pairwise(sorted(self.budgets)):
             if high < low * (1 + TOLERANCE):
                 raise ArchlabError(f"budgets={low:g} and {high:g} are the same within {TOLERANCE:.0%}: give one of them")

@@ -11,6 +11,7 @@ from archlab.architectures import Architecture
 from archlab.architectures.backbones import Backbone
 from archlab.scaling.processes import Processes
 from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.training_plan import LMBackbone
 from archlab.training.context import initialising
 from archlab.training.optimiser import make_optimizer
 
@@ -36,11 +37,20 @@ class NextToken(nn.Module):
 
 
 def make_objective(
-    architecture: Architecture, *, vocab_size: int, length: int, dim: int, seed: int, recipe: LMRecipe, processes: Processes
+    architecture: Architecture,
+    *,
+    vocab_size: int,
+    length: int,
+    dim: int,
+    seed: int,
+    recipe: LMRecipe,
+    processes: Processes,
+    backbone: LMBackbone = "language-model",
 ) -> NextToken:
     """Build a model from its seed on its device, shared by the processes; torch's global generator does not change."""
     with initialising(seed):
-        model = architecture.build(vocab_size=vocab_size, max_length=length, dim=dim, embedding_std=recipe.embedding_std)
+        std = recipe.embedding_std
+        model = architecture.build(vocab_size=vocab_size, max_length=length, dim=dim, backbone=backbone, embedding_std=std)
     objective = NextToken(model, recipe).to(processes.device)
     processes.shard(objective)
     return objective

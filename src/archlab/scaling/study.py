@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Parameters = Literal["all", "non-embedding"]
-_SAME = ("corpus_hash", "tokenizer", "vocab_size", "length", "convention")
+_SAME = ("corpus_hash", "tokenizer", "vocab_size", "backbone", "length", "convention")
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class _Training:
         self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
         self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
         _forget_peak(processes.device)
-        shape = {"vocab_size": corpus.vocab_size, "length": run.length, "dim": run.dim, "seed": run.seed}
+        shape: dict[str, Any] = {name: getattr(run, name) for name in ("vocab_size", "length", "dim", "backbone", "seed")}
         self.objective = make_objective(run.architecture, **shape, recipe=recipe, processes=processes)
         self.optimizer = make_lm_optimizer(self.objective, recipe)
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
@@ -191,7 +191,7 @@ class _Training:
     def _result(self, status: Any, reason: str) -> LMResult:
         device = self.processes.device
         gemm = self.processes.sum(torch.tensor([gemm_peak(device.type)], dtype=torch.float64, device=device))[0]
-        flops = 3 * self.run.architecture.flops(length=self.run.length, dim=self.run.dim, vocab_size=self.corpus.vocab_size)
+        flops = 3 * self.run.architecture.flops(length=self.run.length, dim=self.run.dim, vocab_size=self.run.vocab_size)
         rate = self._tokens_per_second()
         return LMResult(
             status=status,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.01
 """Largest relative distance between the FLOPs of a training run and its budget."""
-_COMPUTED = ("dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
+LMBackbone: TypeAlias = Literal["language-model", "tied-language-model"]
+"""The backbones that are language models."""
+_COMPUTED = ("backbone", "dim", "steps", "batch_size", "length", "learning_rate", "seed", "corpus_hash", "vocab_size")
 _HEAD = "# A plan of archlab: edit it, or delete runs; what contradicts itself is refused when it is read.\n"
+
+
+def padded(vocab_size: int, multiple: int) -> int:
+    """Return the rows of the embedding of so many tokens: the next multiple."""
+    return -(-vocab_size // multiple) * multiple
 
 
 @dataclass(frozen=True)
@@ -31,16 +38,23 @@ class Size:
     dim: int
     vocab_size: int
     length: int
+    backbone: LMBackbone = "language-model"
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What counts parameters and FLOPs, beside the layers."""
+        return {name: getattr(self, name) for name in ("dim", "vocab_size", "length", "backbone")}
 
     @property
     def params(self) -> int:
-        """Trainable scalars, embeddings included."""
-        return self.architecture.num_params(vocab_size=self.vocab_size, length=self.length, dim=self.dim)
+        """Trainable scalars, embeddings included; a table that embeds and unembeds counts once."""
+        return self.architecture.num_params(**self.shape)
 
     @property
     def params_non_embedding(self) -> int:
         """Trainable scalars without the embedding, the unembedding and its bias."""
-        return self.params - self.vocab_size * (2 * self.dim + 1)
+        ends = [part for part in self.architecture.around(**self.shape) if part.name in ("embedding", "unembedding")]
+        return self.params - sum(part.params for part in ends)
 
     @property
     def state(self) -> int:
@@ -83,6 +97,9 @@ class LMRun:
     corpus_hash: str | None = None
     """Hash of the tokens; None if the corpus is not prepared yet."""
     vocab_size: Count
+    """Rows of the model's embedding: the tokens of the corpus, up to a multiple of ``vocab_multiple``."""
+    vocab_multiple: Count = 1
+    backbone: LMBackbone = "language-model"
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -101,14 +118,14 @@ class LMRun:
     def check(self) -> None:
         """Check that the fields do not contradict each other; an ArchlabError names field, value and what the others ask for."""
         check_fields(self)
+        self._expect("vocab_size", padded(self.vocab_size, self.vocab_multiple), "of a multiple of vocab_multiple")
         self.architecture.validate(self.dim)
-        size = Size(self.architecture, self.dim, self.vocab_size, self.length)
+        size = Size(self.architecture, self.dim, self.vocab_size, self.length, self.backbone)
         for name in ("params", "params_non_embedding", "state"):
             self._expect(name, getattr(size, name), f"of the spec at width {self.dim}")
         sequences = self.steps * self.batch_size
         self._expect("tokens", sequences * self.length, "of steps x batch_size x length")
-        sizes = {name: getattr(self, name) for name in ("dim", "length", "vocab_size", "convention")}
-        per_sequence = training_flops(self.architecture, **sizes)
+        per_sequence = training_flops(self.architecture, **size.shape, convention=self.convention)
         self._expect("flops", per_sequence * sequences, f"of its tokens by the convention {self.convention}")
         if abs(self.flops / self.budget - 1) > TOLERANCE:
             best = max(1, round(self.budget / per_sequence / self.batch_size))
@@ -145,16 +162,19 @@ class Plan:
         for number, run in enumerate(self.runs, start=1):
             with naming(f"run {number} ({run.label}, width {run.dim})"):
                 run.check()
-        for name in ("corpus", "tokenizer", "corpus_hash", "vocab_size", "length", "convention"):
+        for name in ("corpus", "tokenizer", "corpus_hash", "vocab_size", "backbone", "length", "convention"):
             if len(values := {getattr(run, name) for run in self.runs}) > 1:
                 shown = ", ".join(sorted(map(str, values)))
                 raise ArchlabError(f"{name}: {shown}: losses compare only if it is the same in all runs: make a plan for each")
-        batches: dict[tuple[str, float], int] = {}
+        first_of: dict[float, LMRun] = {}
         for run in self.runs:
-            batch = batches.setdefault((run.label, run.budget), run.batch_size)
-            if run.batch_size != batch:
-                where = f"{run.label} at {run.budget:.3g} FLOPs"
-                raise ArchlabError(f"batch_size: {where} has {batch} and {run.batch_size}: a budget's runs need the same")
+            first = first_of.setdefault(run.budget, run)
+            if run.batch_size != first.batch_size:
+                one, other = (f"{each.batch_size} ({each.label}, width {each.dim})" for each in (first, run))
+                raise ArchlabError(
+                    f"batch_size: budget {run.budget:.3g} has {one} and {other}: all architectures of a budget need the same, "
+                    "so that they read the same data in the same order"
+                )
         known: dict[str, LMRun] = {}
         for run in self.runs:
             first = known.setdefault(json.dumps(run.identity(), sort_keys=True), run)

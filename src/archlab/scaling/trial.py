@@ -10,7 +10,7 @@ from archlab.fields import read_fields
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.scaling.recipe import LMRecipe
-from archlab.scaling.training_plan import LMRun
+from archlab.scaling.training_plan import LMRun, padded
 from archlab.store.fingerprint import MODELS, Numerics, code_fingerprint, job_key
 
 NUMERICS = MODELS | Numerics(
@@ -59,8 +59,8 @@ class LMTrial:
         An ArchlabError says that it was planned for another corpus, or that the corpus is too small for it.
         """
         run = self.run
-        for name in ("corpus_hash", "vocab_size"):
-            given, found = getattr(run, name), getattr(corpus, name.removeprefix("corpus_"))
+        for name, found in (("corpus_hash", corpus.hash), ("vocab_size", padded(corpus.vocab_size, run.vocab_multiple))):
+            given = getattr(run, name)
             if given is not None and given != found:
                 raise ArchlabError(
                     f"{name}: the plan is for {str(given)[:16]}, corpus {run.corpus} with tokenizer {run.tokenizer} has "

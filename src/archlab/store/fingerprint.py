@@ -91,6 +91,7 @@ MODELS = Numerics(
     roots=(
         "archlab.architectures.backbone_config:AutoEncoderConfig.module",
         "archlab.architectures.backbone_config:LanguageModelConfig.module",
+        "archlab.architectures.backbone_config:TiedLanguageModelConfig.module",
         "archlab.architectures.backbones",
         "archlab.architectures.spec:Architecture.build",
         "archlab.architectures.spec:Architecture.num_mixing",
