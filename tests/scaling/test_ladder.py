@@ -23,8 +23,9 @@ def test_rules_pass_through_what_is_known():
     assert central_params(2e11) == pytest.approx(13_000)
     params = central_params(4e18)
     assert 15 < 4e18 / (6 * params) / params < 25  # tokens a parameter
-    assert default_learning_rate(108e6) == 4.7e-3
-    assert default_learning_rate(13_000) == HIGHEST_LEARNING_RATE
+    assert default_learning_rate(108e6, 1e3) == 4.7e-3
+    assert default_learning_rate(13_000, 1e3) == HIGHEST_LEARNING_RATE
+    assert default_learning_rate(1e9, 108e6, "olmo-core") == 2.4e-3  # half of 4.7e-3
     assert default_batch_size(108e6, 2048) * 2048 == pytest.approx(2048 * 160, rel=0.3)
     assert default_batch_size(13_000, 128) * 128 == 2048
 

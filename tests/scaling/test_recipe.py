@@ -50,3 +50,13 @@ def test_it_comes_back_from_its_dictionary():
     assert read_fields(LMRecipe, asdict(recipe)) == recipe
     with pytest.raises(ArchlabError, match=r"^recipe: unknown field 'wormup': did you mean 'warmup'"):
         read_fields(LMRecipe, {"wormup": 0.1}, "recipe")
+
+
+def test_warmup_and_beta2_follow_the_run_where_they_are_asked_to():
+    recipe = LMRecipe(warmup="params", beta2="batch")
+    small = recipe.resolved(params=1_000_000, tokens=20_000_000, batch_tokens=512 * 1024 - 1)
+    assert (small.warmup, small.beta2) == (0.05, 0.99)
+    large = recipe.resolved(params=1_000_000, tokens=500_000, batch_tokens=512 * 1024)
+    assert (large.warmup, large.beta2) == (0.5, 0.95)
+    assert LMRecipe().resolved(params=1, tokens=10, batch_tokens=1) == LMRecipe()
+    assert LMRecipe(**asdict(recipe)) == recipe

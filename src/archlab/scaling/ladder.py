@@ -32,6 +32,7 @@ CENTRE_PARAMS, CENTRE_FLOPS, CENTRE_EXPONENT = 1.3e4, 2e11, 0.57
 REFERENCE_PARAMS = 108e6
 REFERENCE_LEARNING_RATE = 4.7e-3
 REFERENCE_BATCH_TOKENS = 2048 * 160
+LearningRateRule = Literal["measured", "olmo-core"]
 HIGHEST_LEARNING_RATE = 2e-2
 """The best of 5e-3, 1e-2, 2e-2 and 4e-2 at 6k and 15k parameters; the rule alone would give five times as much."""
 FEWEST_BATCH_TOKENS = 2048
@@ -81,6 +82,8 @@ class Ladder:
     """Sequences of a step, in place of the rule."""
     learning_rate: Positive | None = None
     """Peak learning rate, in place of the rule."""
+    learning_rate_rule: LearningRateRule = "measured"
+    """``olmo-core`` is half of OLMo's rate, for parameters without embeddings: :func:`default_learning_rate`."""
     seeds: Annotated[tuple[Natural, ...], not_empty] = (0,)
     convention: Convention = "exact"
     aspect: Positive = 128.0
@@ -137,9 +140,15 @@ def central_params(flops: float) -> float:
     return CENTRE_PARAMS * math.exp(CENTRE_EXPONENT * math.log(flops / CENTRE_FLOPS))
 
 
-def default_learning_rate(params: float) -> float:
-    """Return the peak learning rate of a size, to two digits: OLMo's ``4.7e-3 (N / 108M)^(-1/3)``, at most 2e-2."""
-    rate = min(HIGHEST_LEARNING_RATE, REFERENCE_LEARNING_RATE * (params / REFERENCE_PARAMS) ** (-1 / 3))
+def default_learning_rate(params: float, non_embedding: float, rule: LearningRateRule = "measured") -> float:
+    """Return the peak learning rate of a size, to two digits.
+
+    - ``measured``: OLMo's ``4.7e-3 (N / 108M)^(-1/3)`` of all parameters, at most 2e-2, which was measured on a CPU.
+    - ``olmo-core``: half of that, of parameters without embeddings, as OLMo-core has it at commit 03a3e2e, after
+      arXiv 2406.19146; its ``warmup`` and ``beta2`` are those of ``LMRecipe(warmup="params", beta2="batch")``.
+    """
+    half, size = (0.5, non_embedding) if rule == "olmo-core" else (1.0, params)
+    rate = min(HIGHEST_LEARNING_RATE, half * REFERENCE_LEARNING_RATE * (size / REFERENCE_PARAMS) ** (-1 / 3))
     return float(f"{rate:.2g}")
 
 

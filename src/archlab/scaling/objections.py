@@ -124,5 +124,5 @@ CHECKS: Mapping[ObjectionName, Callable[[Plan, Ladder, Corpus | None], _Reason]]
     "sizes": _sizes,
     "embeddings": _embeddings,
 }
-"""What is checked, by name: more tokens than there are, far too few or many tokens a parameter, a batch that GPUs cannot
+"""The checks by name: more tokens than there are, far too few or many tokens a parameter, a batch that GPUs cannot
 share, sizes that are not what was asked for, and models that are mostly embeddings."""

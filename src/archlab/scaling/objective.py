@@ -58,5 +58,6 @@ def make_objective(
 
 def make_lm_optimizer(objective: NextToken, recipe: LMRecipe) -> torch.optim.AdamW:
     """Make a fused AdamW optimiser; its learning rate is set for every step."""
+    assert recipe.beta2 != "batch", "resolved before"
     betas = (recipe.beta1, recipe.beta2)
     return make_optimizer(objective, learning_rate=0.0, weight_decay=recipe.weight_decay, betas=betas)

@@ -140,7 +140,8 @@ def _run(
         length=size.length,
         tokens=tokens,
         epochs=float(f"{corpus.epochs(tokens, size.length):.4g}") if corpus else None,
-        learning_rate=ladder.learning_rate or default_learning_rate(size.params),
+        learning_rate=ladder.learning_rate
+        or default_learning_rate(size.params, size.params_non_embedding, ladder.learning_rate_rule),
         seed=seed,
         corpus=ladder.data,
         tokenizer=corpus.tokenizer if corpus else ladder.tokenizer or "bytes",

@@ -1,10 +1,12 @@
 """The recipe of a language model, beside its size, data, batch and learning rate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from archlab.fields import Count, Natural, NonNegative, between, check_fields
 from archlab.training.steps import learning_rate
+
+LARGE_BATCH_TOKENS = 512 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +15,9 @@ class LMRecipe:
 
     schedule: Literal["cosine", "wsd"] = "cosine"
     """Course of the learning rate after the warm-up: cosine, or warm-up, stable, decay (arXiv 2404.06395)."""
-    warmup: Annotated[float, between(0, 0.999)] = 0.05
-    """Fraction of the steps with linear warm-up, in [0, 1)."""
+    warmup: Annotated[float, between(0, 0.999)] | Literal["params"] = 0.05
+    """Fraction of the steps with linear warm-up, in [0, 1); ``params`` is as many tokens as there are parameters without
+    embeddings, at most half of the steps (OLMo-core, commit 03a3e2e)."""
     decay: Annotated[float, between(0, 1)] = 0.2
     """Fraction of the steps over which ``wsd`` decays linearly at the end."""
     final_lr: Annotated[float, between(0, 1)] = 0.1
@@ -22,7 +25,8 @@ class LMRecipe:
     weight_decay: NonNegative = 0.1
     """On matrices only, and never on embeddings or on parameters that a layer exempts."""
     beta1: Annotated[float, between(0, 0.9999)] = 0.9
-    beta2: Annotated[float, between(0, 0.99999)] = 0.95
+    beta2: Annotated[float, between(0, 0.99999)] | Literal["batch"] = 0.95
+    """``batch`` is 0.99 for batches below 512k tokens, else 0.95 (OLMo-core, commit 03a3e2e)."""
     grad_clip: NonNegative = 1.0
     """Largest gradient norm; 0 does not clip."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -46,6 +50,13 @@ class LMRecipe:
     def __post_init__(self) -> None:
         check_fields(self, "recipe")
 
+    def resolved(self, *, params: int, tokens: int, batch_tokens: int) -> "LMRecipe":
+        """Return the recipe with numbers for ``warmup`` and ``beta2``, for a run of so many parameters without embeddings."""
+        warmup = min(0.5, params / tokens) if self.warmup == "params" else self.warmup
+        beta2 = (0.99 if batch_tokens < LARGE_BATCH_TOKENS else 0.95) if self.beta2 == "batch" else self.beta2
+        return replace(self, warmup=warmup, beta2=beta2)
+
     def rate(self, step: int, num_steps: int) -> float:
         """Learning rate of a step (from 1) as a fraction of the peak."""
+        assert self.warmup != "params", "resolved before"
         return learning_rate(step, num_steps, self.schedule, warmup=self.warmup, final=self.final_lr, decay=self.decay)

@@ -93,12 +93,14 @@ class _Training:
         checkpoint_seconds: float,
         on_progress: Callable[[LMProgress], None],
     ) -> None:
-        self.run, self.recipe = run, recipe = trial.run, trial.recipe
+        self.run = run = trial.run
+        shape = {"params": run.params_non_embedding, "tokens": run.tokens, "batch_tokens": run.batch_size * run.length}
+        self.recipe = recipe = trial.recipe.resolved(**shape)
         self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
         self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
         _forget_peak(processes.device)
-        shape: dict[str, Any] = {name: getattr(run, name) for name in ("vocab_size", "length", "dim", "backbone", "seed")}
-        self.objective = make_objective(run.architecture, **shape, recipe=recipe, processes=processes)
+        built: dict[str, Any] = {name: getattr(run, name) for name in ("vocab_size", "length", "dim", "backbone", "seed")}
+        self.objective = make_objective(run.architecture, **built, recipe=recipe, processes=processes)
         self.optimizer = make_lm_optimizer(self.objective, recipe)
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
         self.log = _Log(**kept) if kept is not None else _Log()

@@ -42,7 +42,7 @@ class Size:
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What counts parameters and FLOPs, beside the layers."""
+        """The arguments that count parameters and FLOPs, beside the layers."""
         return {name: getattr(self, name) for name in ("dim", "vocab_size", "length", "backbone")}
 
     @property

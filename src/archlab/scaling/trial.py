@@ -14,7 +14,12 @@ from archlab.scaling.training_plan import LMRun, padded
 from archlab.store.fingerprint import MODELS, Numerics, code_fingerprint, job_key
 
 NUMERICS = MODELS | Numerics(
-    roots=("archlab.corpora.corpus", "archlab.scaling.recipe:LMRecipe.rate", "archlab.scaling.training_loop:train"),
+    roots=(
+        "archlab.corpora.corpus",
+        "archlab.scaling.recipe:LMRecipe.rate",
+        "archlab.scaling.recipe:LMRecipe.resolved",
+        "archlab.scaling.training_loop:train",
+    ),
     modules=(
         "archlab.corpora.corpus",
         "archlab.corpora.order",
