@@ -28,7 +28,8 @@ from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
-from archlab.scaling.store import StudyStore, read_plan
+from archlab.scaling.imported_run import ImportedRun
+from archlab.scaling.store import ImportStore, StudyStore, read_plan
 from archlab.scaling.trial import LMTrial
 from archlab.store.database import NoStoreError
 from archlab.store.ledger import Ledger
@@ -66,7 +67,11 @@ class StoreCheck:
 Specs = str | Architecture | Sequence[str | Architecture]
 ProtocolLike = str | os.PathLike[str] | Protocol
 Location = str | os.PathLike[str]
-LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {TrialStore: Plan.from_dict, StudyStore: read_plan}
+LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {
+    TrialStore: Plan.from_dict,
+    StudyStore: read_plan,
+    ImportStore: dict,
+}
 """The tables of results, each with what reads the plans of its runs."""
 
 
@@ -256,8 +261,10 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     return dict(counts)
 
 
-def _present_key(job: Trial | LMTrial) -> str | None:
+def _present_key(job: Trial | LMTrial | ImportedRun) -> str | None:
     """Key of a job; None if a layer or the task of it is not available."""
+    if isinstance(job, ImportedRun):  # no code computed it
+        return job.key
     architecture = job.architecture if isinstance(job, Trial) else job.run.architecture
     known = is_available(architecture) and not (isinstance(job, Trial) and not is_known(job.setting))
     return job.key if known else None

@@ -201,6 +201,44 @@ def run(
         sys.exit(1)
 
 
+@app.command(name="import")
+def import_table(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A .csv, .jsonl or .parquet file with a row a training run.")],
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=COLUMN,...",
+            help="Columns of N (parameters), D (tokens), C (FLOPs), loss, architecture, seed, budget; usual names are found.",
+        ),
+    ] = None,
+    loss_unit: Annotated[
+        Literal["nats", "bits", "perplexity"], typer.Option(help="Unit of the losses: nats or bits a token, or perplexity.")
+    ] = "nats",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The store to write to.")] = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Import training runs of others into a store, for `fit`, `predict` and `report`.
+
+    Of N, D and C two are needed: the third follows from C = 6 N D. FLOPs within 5 % of the next are of one budget.
+
+    For example: `archlab scale import runs.csv --columns N=params,D=tokens,loss=val_loss,architecture=model -o study.db`
+    """
+    from archlab.cli.options import key_value
+    from archlab.cli.output import message, print_json, store_option
+    from archlab.format import count
+    from archlab.scaling.imports import import_runs
+
+    given = {name: str(column) for name, column in (key_value("--columns", part) for part in (columns or "").split(",") if part)}
+    found = import_runs(table, output, given, loss_unit=loss_unit)
+    if as_json:
+        print_json(found)
+        return
+    message("columns: " + ", ".join(f"{name}={column}" for name, column in found["columns"].items()))
+    message("budgets: " + ", ".join(f"{budget:.3g} ({number})" for budget, number in found["budgets"].items()))
+    message(f"{count(found['runs'], 'training run')} in {output}, {found['without_loss']} without a loss")
+    message(f"`archlab scale fit{store_option(output)}` fits the laws")
+
+
 @app.command()
 def fit(
     store: Store = DEFAULT_STORE,

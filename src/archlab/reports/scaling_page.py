@@ -15,7 +15,7 @@ from archlab.reports.html import render_page, write_page
 from archlab.reports.panels import Panel, draw_sections
 from archlab.reports.provenance import environments, mixed_versions
 from archlab.scaling.fits import StateFit
-from archlab.scaling.study import TrainedModel
+from archlab.scaling.study import StudyRun, TrainedModel
 from archlab.scaling.study_fit import StudyFit
 
 
@@ -48,7 +48,12 @@ def csv_beside(path: str | os.PathLike[str]) -> Path:
 
 def _state_note(fit: StudyFit) -> str:
     law = f"{tables.state_text(fit.state)}. " if isinstance(fit.state, StateFit) else ""
-    return f"{law}State: scalars carried from token to token at length {_models(fit)[0].run.length}."
+    own = _trained(_models(fit))
+    return (
+        f"{law}State: scalars carried from token to token at length {own[0].run.length}."
+        if own
+        else "Imported runs have no state."
+    )
 
 
 PANELS: list[Panel[StudyFit]] = [
@@ -115,16 +120,17 @@ PANELS: list[Panel[StudyFit]] = [
 def render(fit: StudyFit, panels: Sequence[Panel[StudyFit]] = PANELS) -> str:
     """Return the text of the page."""
     models = _models(fit)
+    own, rows = _trained(models), [model.row() for model in models]
     labels = [laws.runs.label for laws in fit.laws]
-    budgets, seeds = ({getattr(model.run, name) for model in models} for name in ("budget", "seed"))
-    first, resampling = models[0].trial, fit.resampling
+    budgets, seeds = ({row[name] for row in rows} for name in ("budget", "seed"))
+    first, resampling = own[0].trial if own else None, fit.resampling
     bootstrap = f"Bootstrap: {resampling.resamples:,} resamples, seed {resampling.seed}."
     parts = (
         "Scaling laws",
         count(len(labels), "architecture"),
         count(len(budgets), "budget"),
         count(len(models), "training run"),
-        f"corpus {first.run.corpus}",
+        f"corpus {first.run.corpus}" if first else "imported runs",
     )
     return render_page(
         "scaling.html.jinja",
@@ -137,22 +143,22 @@ def render(fit: StudyFit, panels: Sequence[Panel[StudyFit]] = PANELS) -> str:
         warnings=[
             *fit.warnings,
             *(["one seed: differences between architectures may be those of the seed"] if len(seeds) == 1 else []),
-            *mixed_versions(model.provenance for model in models),
+            *mixed_versions(model.provenance for model in own),
         ],
         bootstrap=bootstrap if resampling.method == "bootstrap" else "",
-        environments=environments(model.provenance for model in models),
+        environments=environments(model.provenance for model in own),
         first=first,
-        recipe=vars(first.recipe),
-        devices=sorted({model.trial.device for model in models}),
+        recipe=vars(first.recipe) if first else {},
+        devices=sorted({model.trial.device for model in own}),
         seeds=sorted(seeds),
-        runs=[model.row() for model in models],
-        statuses=Counter(model.result.status for model in models),
+        runs=rows,
+        statuses=Counter(row["status"] for row in rows),
     )
 
 
 def _lead(fit: StudyFit, largest: float) -> str:
     counted = "count embeddings" if fit.study.parameters == "all" else "do not count embedding and unembedding"
-    seeds = len({model.run.seed for model in _models(fit)})
+    seeds = len({model.row()["seed"] for model in _models(fit)})
     drawn = "seeds of each size" if seeds > 1 else "training runs of each budget"
     method = "a jackknife over the training runs" if fit.resampling.method == "jackknife" else f"a bootstrap over the {drawn}"
     sentences = [
@@ -167,6 +173,10 @@ def _lead(fit: StudyFit, largest: float) -> str:
     return " ".join(sentences)
 
 
-def _models(fit: StudyFit) -> list[TrainedModel]:
+def _models(fit: StudyFit) -> list[StudyRun]:
     """List all training runs with a result, diverged ones included."""
     return [model for laws in fit.laws for model in (*laws.runs.models, *laws.runs.censored)]
+
+
+def _trained(models: Sequence[StudyRun]) -> list[TrainedModel]:
+    return [model for model in models if isinstance(model, TrainedModel)]

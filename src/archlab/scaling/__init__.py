@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from archlab.scaling import fits
     from archlab.scaling.api import fit, plan, predict, train
+    from archlab.scaling.imports import read_runs
 
 _HOMES = {
     "fit": "archlab.scaling.api",
     "plan": "archlab.scaling.api",
     "predict": "archlab.scaling.api",
+    "read_runs": "archlab.scaling.imports",
     "report": "archlab.reports.scaling_page",
     "train": "archlab.scaling.api",
 }
-__all__ = ["fit", "fits", "plan", "predict", "report", "train"]
+__all__ = ["fit", "fits", "plan", "predict", "read_runs", "report", "train"]
 
 
 def __getattr__(name: str) -> Any:

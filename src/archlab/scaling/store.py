@@ -7,12 +7,13 @@ from sqlalchemy import inspect as inspect_database
 from typing_extensions import override
 
 from archlab.fields import check_value
+from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.result import LMResult
 from archlab.scaling.trial import LMTrial
 from archlab.store import ledger
 from archlab.store.ledger import AnyRow, Ledger, Lines
 from archlab.store.record import read_non_finite, spell_non_finite
-from archlab.store.schema import language_models
+from archlab.store.schema import imported_runs, language_models
 
 Record = ledger.Record[LMTrial, LMResult]
 
@@ -39,9 +40,7 @@ class StudyStore(Ledger[LMTrial, LMResult]):
 
     @override
     def _rows(self, columns: Any, keys: Any, statuses: Any) -> Iterator[AnyRow]:
-        if not inspect_database(self._engine).has_table(self.table.name):  # a store from before there were any
-            return iter(())
-        return super()._rows(columns, keys, statuses)
+        return super()._rows(columns, keys, statuses) if _has_table(self) else iter(())
 
     def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
         """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones."""
@@ -58,3 +57,34 @@ class StudyStore(Ledger[LMTrial, LMResult]):
 def read_plan(plan: dict[str, Any]) -> tuple[str, list[LMTrial]]:
     """The name and the training runs that :meth:`StudyStore.remember_plan` wrote down."""
     return check_value("name", plan["name"], str), [LMTrial.from_dict(trial) for trial in plan["trials"]]
+
+
+class ImportStore(Ledger[ImportedRun, float | None]):
+    """The results database as imported training runs see it; the result of one is its loss."""
+
+    table = imported_runs
+    description: ClassVar[str] = "run"
+    filled_by: ClassVar[str] = "archlab scale import TABLE"
+    kind: ClassVar[str] = "import"
+
+    @override
+    def read_job(self, description: dict[str, Any], known: dict[Any, Any]) -> ImportedRun:
+        return ImportedRun.from_dict(description)
+
+    @override
+    def result_columns(self, result: float | None) -> dict[str, Any]:
+        return {"status": "finished" if result is not None else "diverged", "result": {"loss": result}}
+
+    @override
+    def read_result(self, row: AnyRow) -> float | None:
+        loss: float | None = row.result["loss"]
+        return loss
+
+    @override
+    def _rows(self, columns: Any, keys: Any, statuses: Any) -> Iterator[AnyRow]:
+        return super()._rows(columns, keys, statuses) if _has_table(self) else iter(())
+
+
+def _has_table(ledger: Ledger[Any, Any]) -> bool:
+    """Whether the table is there: a store of an earlier version has fewer."""
+    return inspect_database(ledger._engine).has_table(ledger.table.name)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import IsoFlopMinimum, isoflop_minimum
 from archlab.scaling.fits.columns import Floats
+from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMResult
-from archlab.scaling.store import Record, StudyStore
+from archlab.scaling.store import ImportStore, Record, StudyStore
 from archlab.scaling.training_plan import LMRun
 from archlab.scaling.trial import LMTrial
 from archlab.store.record import SETTLED
@@ -27,6 +29,25 @@ if TYPE_CHECKING:
 
 Parameters = Literal["all", "non-embedding"]
 _SAME = ("corpus_hash", "tokenizer", "vocab_size", "backbone", "length", "convention")
+
+
+class StudyRun(Protocol):
+    """A training run as fits and tables see it: one of archlab's own, or an imported one."""
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The architecture; None where only its name is known."""
+
+    @property
+    def curve(self) -> tuple[Floats, Floats]:
+        """Fractions of the training run and the training loss there; both empty without a curve."""
+
+    @property
+    def reason(self) -> str:
+        """The reason why there is no loss; else empty."""
+
+    def row(self) -> dict[str, Any]:
+        """Return the training run as a row of a table; the loss is None if it has none."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,16 @@ class TrainedModel:
     def run(self) -> LMRun:
         """The training run as it was planned."""
         return self.trial.run
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture that was trained."""
+        return self.run.architecture
+
+    @property
+    def reason(self) -> str:
+        """The reason why it diverged; else empty."""
+        return self.result.reason
 
     @cached_property
     def curve(self) -> tuple[Floats, Floats]:
@@ -91,8 +122,8 @@ class RunTable:
     D: Floats
     loss: Floats
     state: Floats
-    models: tuple[TrainedModel, ...]
-    censored: tuple[TrainedModel, ...]
+    models: tuple[StudyRun, ...]
+    censored: tuple[StudyRun, ...]
     """Training runs that diverged: their loss is unknown, and no fit may take it for large. A group whose best size stands
     next to them is not bracketed, for they may have been better with a smaller learning rate."""
 
@@ -174,10 +205,26 @@ class Study:
 
 def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") -> Study:
     """Read the study of a store, a file or an SQLAlchemy URL; refuses a place without one, and runs that do not compare."""
+    with ImportStore(store, create=False) as opened:
+        imported = [record.job for record in opened.records(statuses=SETTLED)]
     with StudyStore(store, create=False) as opened:
         unreadable: dict[str, str] = {}
+        if imported and opened.records(statuses=SETTLED):
+            raise ArchlabError(
+                "the store has imported runs and own ones, whose losses need not compare: give each study its own --store"
+            )
+        if imported:
+            return imported_study(imported, parameters)
         study = read_study(opened.records(statuses=SETTLED), parameters, opened.plans(unreadable))
         return replace(study, unreadable=tuple(unreadable.values()))
+
+
+def imported_study(runs: Iterable[ImportedRun], parameters: Parameters = "all") -> Study:
+    """Make a study of imported runs."""
+    by_label: dict[str, list[ImportedRun]] = {}
+    for run in runs:
+        by_label.setdefault(run.label, []).append(run)
+    return Study({label: make_table(label, some, parameters) for label, some in by_label.items()}, parameters)
 
 
 def read_study(
@@ -209,24 +256,27 @@ def read_study(
     by_label: dict[str, list[TrainedModel]] = {}
     for model in models.values():
         by_label.setdefault(model.run.label, []).append(model)
-    tables = {label: _table(label, some, parameters) for label, some in by_label.items()}
+    tables = {label: make_table(label, some, parameters) for label, some in by_label.items()}
     return Study(tables, parameters, states)
 
 
-def _table(label: str, models: list[TrainedModel], parameters: Parameters) -> RunTable:
-    def size(model: TrainedModel) -> int:
-        return model.run.params if parameters == "all" else model.run.params_non_embedding
-
-    sizes = {budget: sorted({size(m) for m in models if m.run.budget == budget}) for budget in {m.run.budget for m in models}}
-    finished = [model for model in models if model.result.loss is not None]
-    finished.sort(key=lambda m: (m.run.budget, size(m), m.run.seed))
-    rows = [(m.run.budget, m.run.flops, size(m), m.run.tokens, m.result.loss, m.run.state) for m in finished]
-    columns: Floats = np.array(rows, dtype=np.float64).reshape(-1, 6).T
+def make_table(label: str, runs: Sequence[StudyRun], parameters: Parameters) -> RunTable:
+    """Make the columns of an architecture's training runs."""
+    size = "params" if parameters == "all" else "params_non_embedding"
+    rows = [(run, run.row()) for run in runs]
+    sizes: dict[float, set[float]] = {}
+    for _, row in rows:
+        sizes.setdefault(row["budget"], set()).add(row[size])
+    finished = sorted(
+        (pair for pair in rows if pair[1]["loss"] is not None), key=lambda p: (p[1]["budget"], p[1][size], p[1]["seed"])
+    )
+    names = ("budget", "flops", size, "tokens", "loss", "state")
+    columns: Floats = np.array([[row[name] for name in names] for _, row in finished], dtype=np.float64).reshape(-1, 6).T
     return RunTable(
         label=label,
-        size_index=np.array([sizes[m.run.budget].index(size(m)) for m in finished], dtype=np.int64),
-        seed=np.array([m.run.seed for m in finished], dtype=np.int64),
-        models=tuple(finished),
-        censored=tuple(model for model in models if model.result.loss is None),
+        size_index=np.array([sorted(sizes[row["budget"]]).index(row[size]) for _, row in finished], dtype=np.int64),
+        seed=np.array([row["seed"] for _, row in finished], dtype=np.int64),
+        models=tuple(run for run, _ in finished),
+        censored=tuple(run for run, row in rows if row["loss"] is None),
         **dict(zip(("budget", "C", "N", "D", "loss", "state"), map(np.ascontiguousarray, columns), strict=True)),
     )

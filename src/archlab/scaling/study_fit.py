@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from archlab.errors import ArchlabError
 from archlab.scaling.analysis.comparison import Comparison, compare, compare_with_best, state_law
 from archlab.scaling.analysis.hybridisation import Sweep, sweeps
 from archlab.scaling.analysis.off_optimal import OffOptimal, OverTraining, off_optimal, over_training
 from archlab.scaling.fits import IsoFlopFit, Resampling, StateFit
+from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.laws import Law, Laws, fit_laws
-from archlab.scaling.study import Study, TrainedModel
+from archlab.scaling.study import Study, StudyRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +50,7 @@ class StudyFit:
         """The result in a sentence: the best architecture at the largest budget, and the compute that the others need."""
         if not self.best:
             minima = sum(len(laws.runs.minima) for laws in self.laws)
-            groups = sum(len({model.run.budget for model in laws.runs.models}) for laws in self.laws)
+            groups = sum(len(np.unique(laws.runs.budget)) for laws in self.laws)
             return f"{minima} of {groups} IsoFLOP groups have their best size bracketed"
         nearest, last = self.best[0], self.best[-1]
         low, high = nearest.difference.low, nearest.difference.high
@@ -171,9 +174,11 @@ def notes(laws: Laws) -> list[str]:
         lines += [f"{label}: {reason}" for reason in fit.refused.values()]
         lines += [f"{label}: {warning}" for minimum in fit.minima for warning in minimum.warnings]
     if censored := laws.runs.censored:
-        runs = ", ".join(f"width {model.run.dim} at {model.run.budget:.3g}" for model in censored)
+        runs = ", ".join(f"{_size(row)} at {row['budget']:.3g}" for row in (run.row() for run in censored))
         number = f"{len(censored)} training run{'s' * (len(censored) > 1)}"
-        lines.append(f"{label}: {number} diverged and left out, whatever the loss: {runs}")
+        imported = isinstance(censored[0], ImportedRun)
+        why = "without a loss left out" if imported else "diverged and left out, whatever the loss"
+        lines.append(f"{label}: {number} {why}: {runs}")
     if laws.disagreement:
         lines.append(f"{label}: methods disagree: {laws.disagreement}: trust none before you know why")
     return lines
@@ -210,7 +215,11 @@ def _or_refused(found: Any) -> dict[str, Any]:
     return {"refused": found} if isinstance(found, str) else asdict(found)
 
 
-def _model_dict(model: TrainedModel) -> dict[str, Any]:
+def _size(row: dict[str, Any]) -> str:
+    return f"width {row['dim']}" if row["dim"] is not None else f"{row['params']:.3g} parameters"
+
+
+def _model_dict(model: StudyRun) -> dict[str, Any]:
     names = ("key", "dim", "budget", "flops", "params", "params_non_embedding", "tokens", "state", "seed", "loss")
     row = model.row()
-    return {name: row[name] for name in names} | {"reason": model.result.reason}
+    return {name: row[name] for name in names} | {"reason": model.reason}

@@ -46,4 +46,6 @@ trials = _claimed(
 
 language_models = _claimed("language_models", "run")
 
+imported_runs = _claimed("imported_runs", "run")
+
 runs = Table("runs", metadata, Column("id", Integer, primary_key=True), Column("plan", JSON, nullable=False))

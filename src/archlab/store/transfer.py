@@ -8,7 +8,7 @@ from sqlalchemy import inspect as inspect_database
 
 from archlab.store.database import open_database, plain_errors
 from archlab.store.record import RACED
-from archlab.store.schema import language_models, runs, trials
+from archlab.store.schema import imported_runs, language_models, runs, trials
 
 
 def merge(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, int]:
@@ -27,7 +27,11 @@ def merge(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dic
         writer = stack.enter_context(goal.connect().execution_options(writes=True))
         stack.enter_context(writer.begin())
         present = inspect_database(reader).get_table_names()
-        copied = {table.name: _copy(reader, writer, table) for table in (trials, language_models) if table.name in present}
+        copied = {
+            table.name: _copy(reader, writer, table)
+            for table in (trials, language_models, imported_runs)
+            if table.name in present
+        }
         known = [row.plan for row in writer.execute(select(runs))]
         new = [row.plan for row in reader.execute(select(runs).order_by(runs.c.id)) if row.plan not in known]
         for plan in new:

@@ -55,7 +55,9 @@ def sweeps(tables: Iterable[RunTable], resampling: Resampling) -> tuple[Sweep, .
 def _describe(table: RunTable) -> tuple[float, frozenset[str]] | None:
     """Return fraction of attention and the other layers; None where the sizes differ in them or nothing mixes the sequence."""
     descriptions = set()
-    for architecture in {model.run.architecture for model in table.models}:
+    for architecture in {model.architecture for model in table.models}:
+        if architecture is None:
+            return None
         others = [layer for layer in architecture.layers if not layer.is_attention]
         attention = len(architecture.layers) - len(others)
         mixing = attention + sum(layer.kind == "sequence" for layer in others)

@@ -1,0 +1,190 @@
+"""Training runs of others, from a table: CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from archlab.errors import ArchlabError
+from archlab.fields import checked
+from archlab.scaling.fits.columns import Floats
+from archlab.scaling.imported_run import ImportedRun
+from archlab.scaling.store import ImportStore
+from archlab.scaling.study import Parameters, Study, imported_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LossUnit = Literal["nats", "bits", "perplexity"]
+GUESSES = {
+    "N": ("n", "params", "n_params", "parameters", "num_params"),
+    "D": ("d", "tokens", "n_tokens", "num_tokens"),
+    "C": ("c", "flops", "compute"),
+    "loss": ("loss", "val_loss", "eval/loss", "eval_loss", "validation_loss"),
+    "architecture": ("architecture", "arch", "model"),
+    "seed": ("seed",),
+    "budget": ("budget",),
+}
+"""Usual names of each column in lower case, the first that a table has is taken."""
+NEAR = 0.05
+"""FLOPs that follow each other by less than this, relative, are of one budget."""
+_LARGEST_LOSS = 30.0
+"""Nats a token above which no language model's loss is plausible: three times a uniform guess among 22,000 tokens."""
+
+
+@checked
+def read_runs(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, str] | None = None,
+    *,
+    loss_unit: LossUnit = "nats",
+    parameters: Parameters = "all",
+) -> Study:
+    """Read training runs from a table into a study, which fit, predict and report take.
+
+    Of parameters N, tokens D and FLOPs C two are needed; the third follows from C = 6 N D. Rows without a loss are kept as
+    runs without one. Runs whose FLOPs are nearly equal are of one budget, unless the table has a column of budgets.
+
+    Args:
+        path: a .csv, .jsonl or .parquet file.
+        columns: names of the table's columns by N, D, C, loss, architecture, seed, budget; usual names are found without.
+        loss_unit: of the column of losses: nats or bits a token, or perplexity.
+        parameters: what the column of N counts.
+
+    Raises:
+        ArchlabError: a column is missing, a value is no positive number, or a row comes twice.
+    """
+    frame = _read(Path(path))
+    names = find_columns(list(frame.columns), columns or {})
+    labels = frame[names["architecture"]].astype(str) if "architecture" in names else [Path(path).stem] * len(frame)
+    numbers = {name: _numbers(frame, names[name], name) for name in ("N", "D", "C", "budget") if name in names}
+    if "N" not in numbers:
+        numbers["N"] = numbers["C"] / (6 * numbers["D"])
+    if "D" not in numbers:
+        numbers["D"] = numbers["C"] / (6 * numbers["N"])
+    if "C" not in numbers:
+        numbers["C"] = 6 * numbers["N"] * numbers["D"]
+    losses = _numbers(frame, names["loss"], "loss", missing=True)
+    losses = {"nats": losses, "bits": losses * math.log(2), "perplexity": np.log(losses)}[loss_unit]
+    implausible = np.flatnonzero((losses > _LARGEST_LOSS) | (losses <= 0))
+    if len(implausible):
+        row = implausible[0]
+        raise ArchlabError(
+            f"row {row + 1}: {names['loss']}={frame[names['loss']].iloc[row]}: as {loss_unit} this is {losses[row]:.4g} nats a "
+            "token, which no language model has: is the unit (nats, bits, perplexity) right?"
+        )
+    seeds = _seeds(frame, names["seed"]) if "seed" in names else [0] * len(frame)
+    budgets = numbers["budget"] if "budget" in numbers else group_budgets(numbers["C"])
+    runs = []
+    seen: dict[tuple[Any, ...], int] = {}
+    for row, label in enumerate(labels):
+        n, d, c, loss = (float(column[row]) for column in (numbers["N"], numbers["D"], numbers["C"], losses))
+        found = None if math.isnan(loss) else loss
+        first = seen.setdefault((label, n, d, c, found, seeds[row]), row)
+        if first != row:
+            raise ArchlabError(f"rows {first + 1} and {row + 1} are the same run: leave out one, or add a column of seeds")
+        runs.append(ImportedRun(label, float(budgets[row]), c, n, d, found, seeds[row]))
+    return imported_study(runs, parameters)
+
+
+def import_runs(
+    path: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    columns: Mapping[str, str] | None = None,
+    *,
+    loss_unit: LossUnit = "nats",
+) -> dict[str, Any]:
+    """Read a table of training runs into a store; returns what was found: columns, runs by budget, runs without a loss."""
+    study = read_runs(path, columns, loss_unit=loss_unit)
+    runs = [run for table in study.tables.values() for run in (*table.models, *table.censored) if isinstance(run, ImportedRun)]
+    with ImportStore(store) as opened:
+        for run in runs:
+            opened.finish(run, run.loss, {"table": Path(path).name})
+    budgets = Counter(run.budget for run in runs)
+    return {
+        "columns": find_columns(list(_read(Path(path)).columns), columns or {}),
+        "budgets": dict(sorted(budgets.items())),
+        "runs": len(runs),
+        "without_loss": sum(run.loss is None for run in runs),
+    }
+
+
+def find_columns(there: list[str], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the table's columns by N, D, C, loss, architecture, seed and budget: those given, and usual names."""
+    for name, column in given.items():
+        if name not in GUESSES:
+            raise ArchlabError(f"columns: {name}={column}: give {', '.join(GUESSES)}")
+        if column not in there:
+            raise ArchlabError(f"columns: {name}={column}: the table has {', '.join(there)}")
+    lower = {column.lower(): column for column in reversed(there)}
+    guessed = {
+        name: next(lower[usual] for usual in usual_names if usual in lower)
+        for name, usual_names in GUESSES.items()
+        if name not in given and any(usual in lower for usual in usual_names)
+    }
+    names = {**{name: column for name, column in guessed.items() if column not in given.values()}, **given}
+    if "loss" not in names:
+        raise ArchlabError(f"columns: no column of losses: give loss=COLUMN; the table has {', '.join(there)}")
+    if len({"N", "D", "C"} & set(names)) < 2:
+        raise ArchlabError(f"columns: give two of N (parameters), D (tokens), C (FLOPs); the table has {', '.join(there)}")
+    return names
+
+
+def group_budgets(flops: Floats) -> Floats:
+    """Return the budget of each run: the median of the FLOPs that follow each other by less than :data:`NEAR`."""
+    order = np.argsort(flops, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(flops[order]) > NEAR * flops[order][:-1]) + 1)
+    budgets = np.empty(len(flops))
+    for group in groups:
+        budgets[group] = np.median(flops[group])
+    return budgets
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    readers: dict[str, Any] = {
+        ".csv": lambda: pd.read_csv(path, dtype=str, keep_default_na=False),
+        ".jsonl": lambda: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
+        ".parquet": lambda: pd.read_parquet(path),
+    }
+    if path.suffix not in readers:
+        raise ArchlabError(f"{path}: give a .csv, .jsonl or .parquet file")
+    try:
+        frame: pd.DataFrame = readers[path.suffix]()
+    except (OSError, ValueError, ImportError) as error:
+        raise ArchlabError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if frame.empty:
+        raise ArchlabError(f"{path}: the table has no rows")
+    return frame
+
+
+def _numbers(frame: pd.DataFrame, column: str, name: str, missing: bool = False) -> Floats:
+    """The column as positive numbers; NaN for an empty cell if it may be missing. Refuses others by row and column."""
+    numbers = np.full(len(frame), np.nan)
+    for row, value in enumerate(frame[column]):
+        if missing and (value is None or value == "" or (isinstance(value, str) and value.lower() == "nan") or value != value):
+            continue
+        try:
+            numbers[row] = float(value)
+        except (TypeError, ValueError):
+            numbers[row] = math.nan
+        if not 0 < numbers[row] < math.inf:
+            raise ArchlabError(f"row {row + 1}: {column}={value}: {name} takes positive numbers: correct the row or leave it out")
+    return numbers
+
+
+def _seeds(frame: pd.DataFrame, column: str) -> list[int]:
+    seeds = []
+    for row, value in enumerate(frame[column]):
+        try:
+            seeds.append(int(float(value)))
+        except (TypeError, ValueError, OverflowError):
+            raise ArchlabError(f"row {row + 1}: {column}={value}: a seed is a whole number") from None
+    return seeds
