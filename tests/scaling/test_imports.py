@@ -65,15 +65,18 @@ def test_rows_without_a_loss_are_kept_apart(tmp_path):
     assert any("1 training run without a loss" in line for line in scaling.fit(study, resamples=0).warnings)
 
 
-def test_jsonl_and_parquet_and_counts_beyond_64_bits(tmp_path):
+def test_whole_numbers_beyond_64_bits(tmp_path):
+    (tmp_path / "b.csv").write_text("C,N,loss\n100000000000000000000,1000000,3.0\n")
+    assert pytest.approx([1e20 / 6e6]) == scaling.read_runs(tmp_path / "b.csv").tables["b"].D
+
+
+def test_jsonl_and_parquet(tmp_path):
     frame = pd.DataFrame(rows())
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True, double_precision=15)
     pytest.importorskip("pyarrow")
     frame.to_parquet(tmp_path / "a.parquet")
     for name in ("a.jsonl", "a.parquet"):
         assert len(scaling.read_runs(tmp_path / name).tables["x"].loss) == 28
-    (tmp_path / "b.csv").write_text("C,N,loss\n100000000000000000000,1000000,3.0\n")
-    assert pytest.approx([1e20 / 6e6]) == scaling.read_runs(tmp_path / "b.csv").tables["b"].D
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "many", "nan", "inf", ""])
