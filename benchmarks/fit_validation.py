@@ -19,7 +19,7 @@ import pandas as pd
 
 import _results
 from archlab.errors import ArchlabError
-from archlab.scaling.analysis.comparison import compare
+from archlab.scaling.analysis.comparison import compare_study
 from archlab.scaling.fits import (
     Resampling,
     bootstrap,
@@ -197,9 +197,10 @@ def differences(simulations: int) -> Iterator[Check]:
                 RunTable(label, flops, size_index, seed, flops, size, tokens, observed, size, models=(), censored=())
                 for label, observed in (("better", losses[0]), ("worse", losses[1] + truth))
             )
-            held += [c.difference.low <= truth <= c.difference.high for c in compare(better, worse, Resampling())]
+            found = compare_study({"better": better, "worse": worse}, Resampling(), reference="better")
+            held += [c.difference.low <= truth <= c.difference.high for c in found.rows]
         where = f"{sizes} sizes, {seeds} seed{'s' * (seeds > 1)}, noise {noise:g} of which {shared:.0%} shared"
-        yield Check(f"95% intervals hold a difference: {where}, {len(held)} minima", 0.95, float(np.mean(held)), 0.03)
+        yield Check(f"95% intervals hold a difference: {where}, {len(held)} budgets", 0.95, float(np.mean(held)), 0.03)
 
 
 def speed() -> Iterator[Check]:

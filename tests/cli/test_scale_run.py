@@ -72,10 +72,10 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
     for architecture in document["architectures"].values():
         assert architecture["methods"].keys() == set(METHODS)
         assert len(architecture["training_runs"]) == 28
-    assert len(document["comparisons"]) == 4
+    assert len(document["comparison"]["rows"]) == 4
     assert len(document["off_optimal"]) == 16
     assert document["over_training"].keys() == {"good", "bad"}
-    assert all(c["difference"]["value"] > 0 and c["multiplier"]["value"] > 1 for c in document["comparisons"])
+    assert all(c["difference"]["value"] > 0 and c["multiplier"]["value"] > 1 for c in document["comparison"]["rows"])
     shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
     assert shown.status == 0, shown.err
     assert "over-training law" in shown.out
@@ -84,7 +84,7 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
         "variable-projection",
         "minima in 4 of 4 groups",
         "loss difference compute multiplier",
-        "negative where the second is better",
+        "negative where good is worse",
         "excess loss at 0.25 N*",
     ):
         assert words in " ".join(shown.out.split())

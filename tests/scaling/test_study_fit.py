@@ -36,11 +36,10 @@ def fitted(tmp_path):
 def test_the_headline_names_the_best_architecture_and_the_compute_of_the_others(fitted):
     laws = {"worst": worse(1.4), "good": LAW, "middle": worse(1.2)}
     one_more = fitted(*(ladder(label, law, **THREE) for label, law in laws.items()))
-    middle, worst = (c.multiplier.value for c in one_more.best)
+    middle, worst = (c.multiplier.value for c in one_more.comparison.nearest)
     assert one_more.headline == (
-        "At 4e+17 FLOPs good has the lowest loss of 3 architectures, "
-        f"before middle, which needs {middle:.3g} times the compute, and worst, which needs {worst:.3g} times the compute"
-        "; whether by chance, these runs do not tell"
+        f"At 4e+17 FLOPs good has the lowest loss of 3 architectures; middle needs {middle:.3g} times the compute; "
+        f"worst needs {worst:.3g} times the compute; whether by chance, these runs do not tell"
     )
     assert 1.5 < middle < worst
 

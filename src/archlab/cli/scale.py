@@ -267,17 +267,62 @@ def fit(
     if as_json:
         print_json(result.to_dict())
         return
+    if result.comparison is not None:
+        print_table(tables.comparison_on_terminal(result.comparison))
     for warning in result.warnings:
         message(warning)
     for laws in result.laws:
         print_table(tables.laws_on_terminal(laws))
     others = (tables.over_training_table(result), tables.off_optimal_table(result))
-    for table in (*others, tables.sweep_table(result.sweeps), tables.comparison_table(result)):
+    for table in (*others, tables.sweep_table(result.sweeps)):
         if table is not None:
             print_table(tables.terminal_table(table))
     if isinstance(result.state, StateFit):
         message(tables.state_text(result.state))
-    message(result.headline)
+
+
+@app.command()
+def compare(
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="ARCH", help="Compare with this architecture; by default with the best at the largest budget."),
+    ] = None,
+    flops: Annotated[
+        str | None, typer.Option(metavar="C,C,...", help="Budgets beside those that were trained, as in `1e20,1e21`.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+    resamples: Annotated[int, typer.Option(help="Resamples of the laws; 0 for no intervals.")] = 1000,
+    confidence: Confidence = 0.95,
+    non_embedding: NonEmbedding = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare architectures at equal compute: which is better, by how much, and how surely.
+
+    At every trained budget, and at those of --flops: the loss of each architecture minus that of the reference, and the compute
+    that it needs for the reference's loss, over the budget. Both follow from laws with a floor, at the best size of each budget;
+    intervals from joint resamples of the laws. If two architectures cross near the budgets, it says where.
+
+    For example: `archlab scale compare --reference transformer++ --flops 1e21 --store scaling.db`
+    """
+    from archlab import scaling
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.reports.scaling_tables import comparison_on_terminal
+
+    found = scaling.compare(
+        store,
+        reference=reference,
+        flops=() if flops is None else _numbers("--flops", flops),
+        resamples=resamples,
+        confidence=confidence,
+        parameters="non-embedding" if non_embedding else "all",
+    )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(comparison_on_terminal(found))
+    for note in found.notes:
+        message(note)
 
 
 @app.command()

@@ -92,19 +92,21 @@ def residual_panel(laws: Laws) -> Spec | None:
 
 
 def difference_panel(fit: StudyFit, second: str) -> Spec | None:
-    """Loss of an architecture over that of the first one, by budget."""
-    first = fit.laws[0].runs.label
+    """Loss of an architecture over that of the reference, by budget."""
+    if fit.comparison is None:
+        return None
     rows = [
         {"flops": c.budget, "value": c.difference.value, "low": c.difference.low, "high": c.difference.high}
-        for c in fit.comparisons
-        if (c.first, c.second) == (first, second)
+        for c in fit.comparison.rows
+        if c.architecture == second
     ]
     if not rows:
         return None
     base = chart(rows).encode(x=_FLOPS)
     colour = style([laws.runs.label for laws in fit.laws].index(second)).colour
     marks = base.mark_point(filled=True, size=60, opacity=1, color=colour).encode(
-        y=alt.Y("value:Q", title=f"loss minus that of {first}"), tooltip=["flops:Q", "value:Q", "low:Q", "high:Q"]
+        y=alt.Y("value:Q", title=f"loss minus that of {fit.comparison.reference}"),
+        tooltip=["flops:Q", "value:Q", "low:Q", "high:Q"],
     )
     bars = base.mark_rule(strokeWidth=2, color=colour).encode(y="low:Q", y2="high:Q")
     return spec(zero_line("y") + bars + marks, HEIGHT)

@@ -58,6 +58,17 @@ def _state_note(fit: StudyFit) -> str:
 
 PANELS: list[Panel[StudyFit]] = [
     Panel(
+        "Comparison",
+        "Comparison at equal compute",
+        lambda fit: (
+            "Loss of each architecture minus that of the reference, by laws with a floor at the best size of each budget. "
+            "Intervals by joint resamples; what runs of equal budget, size index and seed share of their errors cancels. "
+            + "".join(f"{line}. " for line in (() if fit.comparison is None else tables.crossing_lines(fit.comparison)))
+        ),
+        lambda fit: {laws.runs.label: charts.difference_panel(fit, laws.runs.label) for laws in fit.laws},
+        table=lambda fit: tables.comparison_table(fit.comparison),
+    ),
+    Panel(
         "IsoFLOP curves",
         "Loss over parameters at equal compute",
         "Loss of every training run over its parameters, a colour for each budget. Curves are parabolas in log N around the best "
@@ -78,14 +89,6 @@ PANELS: list[Panel[StudyFit]] = [
     ),
     Panel(
         "Laws", "The laws, by four methods", "Compute-optimal parameters N* and tokens D* over FLOPs C.", table=tables.laws_table
-    ),
-    Panel(
-        "Comparison",
-        "Comparison at equal compute",
-        "Loss of each architecture minus that of the first one. Errors are judged by the scatter of the runs about their "
-        "parabolas; what runs of equal budget, size index and seed share of them cancels.",
-        lambda fit: {laws.runs.label: charts.difference_panel(fit, laws.runs.label) for laws in fit.laws[1:]},
-        table=tables.comparison_table,
     ),
     Panel(
         "Attention",
@@ -164,8 +167,8 @@ def _lead(fit: StudyFit, largest: float) -> str:
     sentences = [
         "Losses are nats a token on the validation split.",
         f"Parameters {counted}.",
-        f"Intervals are {100 * fit.resampling.confidence:.0f}\N{NO-BREAK SPACE}% intervals: of laws by {method}, of numbers at "
-        "single budgets by the scatter about their parabolas.",
+        f"Intervals are {100 * fit.resampling.confidence:.0f}\N{NO-BREAK SPACE}% intervals: of laws by {method}, of comparisons "
+        "by joint resamples of their errors, of other numbers at single budgets by the scatter about their parabolas.",
         "They tell how far these runs determine a law, not whether it holds beyond them.",
     ]
     if largest < 1e15:

@@ -10,11 +10,13 @@ from rich.text import Text
 
 from archlab.format import count, duration, human
 from archlab.reports.panels import Table
+from archlab.scaling.analysis.comparison import StudyComparison, multiplier_text
 from archlab.scaling.analysis.hybridisation import Sweep
 from archlab.scaling.analysis.off_optimal import FRACTIONS, OverTraining
 from archlab.scaling.api import Prediction, Predictions
 from archlab.scaling.estimate import Cost
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
+from archlab.scaling.fits.isoflop import SAME_BUDGET
 from archlab.scaling.ladder import Ladder
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 from archlab.scaling.study_fit import StudyFit
@@ -74,18 +76,45 @@ def laws_on_terminal(laws: Laws) -> RenderableType:
     return Group(head, terminal_table(table, whole=("method",)), formulas, Text())
 
 
-def comparison_table(fit: StudyFit) -> Table | None:
-    """Every pair of architectures at every budget; None if there is no pair."""
+def comparison_table(comparison: StudyComparison | None) -> Table | None:
+    """Every architecture beside the reference at every budget; None if there is nothing to compare."""
+    if comparison is None or not comparison.rows:
+        return None
     rows = []
-    for c in fit.comparisons:
-        multiplier = "–" if c.multiplier is None else interval(c.multiplier, ".2f")
-        rows.append([f"{c.budget:.3g}", c.first, c.second, interval(c.difference, ".4f"), multiplier])
+    for row in comparison.rows:
+        multiplier = "–" if row.multiplier is None else multiplier_text(row.multiplier, ".2f")
+        beyond = "" if row.extrapolation <= SAME_BUDGET else f"{row.extrapolation:.3g} x beyond"
+        rows.append([row.architecture, f"{row.budget:.3g}", beyond, interval(row.difference, ".4f"), multiplier])
+    reference = comparison.reference
     note = (
-        f"Each architecture at its own best size; intervals of {_percent(fit.resampling.confidence)}. Loss difference: second "
-        "minus first, in nats a token; negative where the second is better. Compute multiplier: the compute that the second "
-        "needs for the loss of the first, over the budget."
+        f"Each architecture at its own best size, beside {reference}; intervals of {_percent(comparison.confidence)}, from laws "
+        f"with a floor. Loss difference: in nats a token, negative where {reference} is worse. Compute multiplier: the compute "
+        f"that the architecture needs for the loss of {reference}, over the budget. Beyond the runs, intervals do not tell "
+        "whether a law holds."
     )
-    return Table(["budget", "first", "second", "loss difference", "compute multiplier"], rows, note, "rllrr") if rows else None
+    return Table(["architecture", "budget", "", "loss difference", "compute multiplier"], rows, note, "lrlrr")
+
+
+def crossing_lines(comparison: StudyComparison) -> list[str]:
+    """Write where architectures cross the reference, one line each."""
+    lines = []
+    for one in comparison.crossings:
+        low, high = one.budget.low, one.budget.high
+        doubt = ""
+        if low is not None or high is not None:
+            doubt = f" ({'below' if low is None else f'{low:.2g}'} to {'above' if high is None else f'{high:.2g}'})"
+        other = one.architecture if one.better_below == one.reference else one.reference
+        lines.append(f"{one.better_below} is better below {one.budget.value:.2g} FLOPs{doubt}, {other} above")
+    return lines
+
+
+def comparison_on_terminal(comparison: StudyComparison) -> RenderableType:
+    """The comparison: its sentence, where architectures cross, and the table."""
+    table = comparison_table(comparison)
+    parts: list[RenderableType] = [
+        Text(line, style="bold") for line in (comparison.headline, *crossing_lines(comparison)) if line
+    ]
+    return Group(*parts, Text(), *([] if table is None else [terminal_table(table, whole=("architecture", "budget"))]), Text())
 
 
 def sweep_table(sweeps: Iterable[Sweep]) -> Table | None:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archlab.scaling import fits
-    from archlab.scaling.api import fit, plan, predict, train
+    from archlab.scaling.api import compare, fit, plan, predict, train
     from archlab.scaling.imports import read_runs
 
 _HOMES = {
+    "compare": "archlab.scaling.api",
     "fit": "archlab.scaling.api",
     "plan": "archlab.scaling.api",
     "predict": "archlab.scaling.api",
@@ -16,7 +17,7 @@ _HOMES = {
     "report": "archlab.reports.scaling_page",
     "train": "archlab.scaling.api",
 }
-__all__ = ["fit", "fits", "plan", "predict", "read_runs", "report", "train"]
+__all__ = ["compare", "fit", "fits", "plan", "predict", "read_runs", "report", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The functions of :mod:`archlab.scaling`: plan a study, train it, fit its losses, predict from the fits."""
+"""The functions of :mod:`archlab.scaling`: plan a study, train it, fit and compare its losses, predict from the fits."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.layers.ops.kernels import require
 from archlab.machine import Device
+from archlab.scaling.analysis.comparison import StudyComparison, compare_study
 from archlab.scaling.fits import ParametricFit, Resampling
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
@@ -184,6 +185,37 @@ def fit(
     """
     resampling = Resampling(resamples, confidence, method=intervals)
     return fit_study(study if isinstance(study, Study) else open_study(study, parameters), resampling, on_method)
+
+
+@checked
+def compare(
+    study: Study | PathLike = STORE,
+    *,
+    reference: str | None = None,
+    flops: Sequence[Positive] = (),
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    parameters: Parameters = "all",
+) -> StudyComparison:
+    """Compare the architectures of a store with one of them: loss difference, compute multiplier, and where they cross.
+
+    Numbers are those of laws with a floor, each architecture at the best size of a budget; intervals come from joint resamples
+    of all laws, with errors judged budget by budget and without outliers.
+
+    Args:
+        study: a store (file or SQLAlchemy URL), or a study that was read from one.
+        reference: label of an architecture; by default the one of least loss at the largest budget that several share.
+        flops: budgets beside those that were trained; each row says how far it lies beyond them.
+        resamples: resamples of the laws; 0 for no intervals.
+        confidence: fraction of intervals that should hold the truth.
+        parameters: for a store: ``"all"``, or ``"non-embedding"`` to leave out embedding and unembedding.
+
+    Raises:
+        ArchlabError: there is no such store, its training runs do not compare, it has a single architecture, the reference is
+            none of them, or ``flops`` are asked for and the runs determine no two laws.
+    """
+    opened = study if isinstance(study, Study) else open_study(study, parameters)
+    return compare_study(opened.tables, Resampling(resamples, confidence), reference=reference, flops=flops)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.scaling.analysis.comparison import Comparison, compare, compare_with_best, state_law
+from archlab.scaling.analysis.comparison import StudyComparison, compare_study, state_law
 from archlab.scaling.analysis.hybridisation import Sweep, sweeps
 from archlab.scaling.analysis.off_optimal import OffOptimal, OverTraining, off_optimal, over_training
 from archlab.scaling.fits import IsoFlopFit, Resampling, StateFit
@@ -32,10 +31,8 @@ class StudyFit:
     """By architecture, in the study's order."""
     without_laws: dict[str, str]
     """Reasons by architecture that has too few finished training runs for any law."""
-    comparisons: tuple[Comparison, ...]
-    """Every pair of architectures at every budget."""
-    best: tuple[Comparison, ...]
-    """The best architecture at the largest shared budget against every other, the next best first."""
+    comparison: StudyComparison | None
+    """Every architecture beside the best one at the largest shared budget; None if there is one architecture."""
     state: StateFit | str
     """The state-optimal law, or the reason why there is none."""
     off_optimal: tuple[OffOptimal, ...]
@@ -48,20 +45,11 @@ class StudyFit:
     @property
     def headline(self) -> str:
         """The result in a sentence: the best architecture at the largest budget, and the compute that the others need."""
-        if not self.best:
-            minima = sum(len(laws.runs.minima) for laws in self.laws)
-            groups = sum(len(np.unique(laws.runs.budget)) for laws in self.laws)
-            return f"{minima} of {groups} IsoFLOP groups have their best size bracketed"
-        nearest, last = self.best[0], self.best[-1]
-        low, high = nearest.difference.low, nearest.difference.high
-        start = f"At {nearest.budget:.3g} FLOPs {nearest.first}"
-        if low is not None and high is not None and low <= 0 <= high:
-            return f"{start} has the lowest loss, but is not clearly better than {nearest.second}"
-        doubt = "" if low is not None else "; whether by chance, these runs do not tell"
-        if len(self.best) == 1:
-            return f"{start} has a lower loss than {_behind(nearest)}{doubt}"
-        others = f"before {_behind(nearest)}, and {_behind(last)}"
-        return f"{start} has the lowest loss of {len(self.best) + 1} architectures, {others}{doubt}"
+        if self.comparison is not None and self.comparison.headline:
+            return self.comparison.headline
+        minima = sum(len(laws.runs.minima) for laws in self.laws)
+        groups = sum(len(np.unique(laws.runs.budget)) for laws in self.laws)
+        return f"{minima} of {groups} IsoFLOP groups have their best size bracketed"
 
     @property
     def warnings(self) -> list[str]:
@@ -75,6 +63,7 @@ class StudyFit:
             ),
             *self.without_laws.values(),
             *self._without_intervals(),
+            *(() if self.comparison is None else self.comparison.notes),
             *(note for laws in self.laws for note in notes(laws)),
         ]
 
@@ -125,7 +114,7 @@ class StudyFit:
             "warnings": self.warnings,
             "architectures": {one.runs.label: _laws_dict(one) for one in self.laws},
             "without_laws": self.without_laws,
-            "comparisons": [asdict(one) for one in self.comparisons],
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "sweeps": [asdict(sweep) for sweep in self.sweeps],
             "off_optimal": [asdict(model) for model in self.off_optimal],
             "over_training": {label: _or_refused(law) for label, law in self.over_training.items()},
@@ -142,8 +131,7 @@ def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], obje
         resampling=resampling,
         laws=laws,
         without_laws=without_laws,
-        comparisons=tuple(one for first, second in combinations(tables, 2) for one in compare(first, second, resampling)),
-        best=tuple(compare_with_best(tables, resampling)),
+        comparison=compare_study({table.label: table for table in tables}, resampling) if len(tables) > 1 else None,
         state=state_law(laws, resampling),
         off_optimal=tuple(model for table in tables for model in off_optimal(table, resampling)),
         over_training={table.label: over_training(table) for table in tables},
@@ -182,13 +170,6 @@ def notes(laws: Laws) -> list[str]:
     if laws.disagreement:
         lines.append(f"{label}: methods disagree: {laws.disagreement}: trust none before you know why")
     return lines
-
-
-def _behind(comparison: Comparison) -> str:
-    """The second architecture, with the compute that it needs for the loss of the first."""
-    if comparison.multiplier is None:
-        return f"{comparison.second}, {comparison.difference.value:.3g} nats behind"
-    return f"{comparison.second}, which needs {comparison.multiplier.value:.3g} times the compute"
 
 
 def _laws_dict(laws: Laws) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Intervals of statistics of IsoFLOP minima: the errors of the runs, propagated to first order (the delta method).
 
 A bootstrap needs more runs than a budget has: of five sizes drawn anew many samples have no minimum. Here the scatter of the
-runs about the parabolas of all budgets tells how large errors are, and how correlated those of two architectures.
+runs about the parabolas tells how large errors are at each budget, and how correlated those of two architectures.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import t
 
 from archlab.scaling.fits import IsoFlopMinimum, Resampling
 from archlab.scaling.fits.columns import Floats
+from archlab.scaling.fits.noise import FLOOR, error_scales, first_scales, outlier_limit
 from archlab.scaling.laws import Estimate
 from archlab.scaling.study import Minima, RunTable
 
@@ -19,39 +21,73 @@ Statistic = Callable[[list[Minima]], float]
 """A function of the minima of some architectures."""
 
 
+@dataclass(frozen=True)
+class _Errors:
+    """The errors of an architecture's runs about its parabolas, a value for each run."""
+
+    scale: Floats
+    """Standard deviations; 0 for runs that no parabola was fitted to."""
+    standard: Floats
+    """Residuals in standard deviations; NaN for outliers and runs that no parabola was fitted to."""
+    freedom: float
+
+
 def estimate(statistic: Statistic, tables: Sequence[RunTable], resampling: Resampling) -> Estimate:
     """Compute a statistic of the minima of some architectures, with an interval if there are runs to judge errors by.
 
-    Errors are taken to have the same size at every budget of an architecture, and the same correlation between runs of two
-    architectures with equal budget, size index and seed. The quantile is of Student's distribution, with as many degrees of
-    freedom as the least certain of the architectures has runs beyond three for each parabola.
+    The size of errors is judged for each budget, with what others tell about its change with FLOPs, and without outliers; the
+    correlation between runs of two architectures with equal budget, size index and seed is taken to be the same everywhere.
+    The quantile is of Student's distribution, with as many degrees of freedom as the least certain of the architectures has
+    runs beyond three for each parabola.
     """
     minima = [table.minima for table in tables]
     value = statistic(minima)
-    errors = [_residuals(table) for table in tables]
-    freedom = min(np.isfinite(some).sum() - 3 * len(table.minima) for some, table in zip(errors, tables, strict=True))
-    if freedom < 1 or not resampling.resamples:
+    errors = [found for table in tables if (found := _errors(table)) is not None] if resampling.resamples else []
+    if not errors or len(errors) < len(tables):
         return Estimate(value, None, None)
     slopes = [_slopes(statistic, minima, table, index) for index, table in enumerate(tables)]
+    freedom = min(one.freedom for one in errors)
     deviation = float(t.ppf((1 + resampling.confidence) / 2, freedom)) * _variance(tables, errors, slopes) ** 0.5
     return Estimate(value, value - deviation, value + deviation)
 
 
-def _variance(tables: Sequence[RunTable], errors: list[Floats], slopes: list[Floats]) -> float:
+def _variance(tables: Sequence[RunTable], errors: list[_Errors], slopes: list[Floats]) -> float:
     """Sum the variances of all tables and the covariances of their pairs."""
-    variance, scale = 0.0, []
-    for table, residual, slope in zip(tables, errors, slopes, strict=True):
-        known = residual[np.isfinite(residual)]
-        scale.append(np.sqrt((known**2).sum() / (len(known) - 3 * len(table.minima))))
-        variance += scale[-1] ** 2 * float(slope @ slope)
+    weighted = [slope * one.scale for slope, one in zip(slopes, errors, strict=True)]
+    variance = sum(float(one @ one) for one in weighted)
     for one, other in combinations(range(len(tables)), 2):
         rows, other_rows = _paired(tables[one], tables[other])
-        pairs = np.stack([errors[one][rows], errors[other][other_rows]])
+        pairs = np.stack([errors[one].standard[rows], errors[other].standard[other_rows]])
         ours, theirs = pairs[:, np.isfinite(pairs).all(axis=0)]
         size = np.sqrt((ours**2).sum() * (theirs**2).sum())
-        covariance = scale[one] * scale[other] * (float((ours * theirs).sum() / size) if size > 0 else 0.0)
-        variance += 2 * covariance * float(slopes[one][rows] @ slopes[other][other_rows])
+        correlation = float((ours * theirs).sum() / size) if size > 0 else 0.0
+        variance += 2 * correlation * float(weighted[one][rows] @ weighted[other][other_rows])
     return max(variance, 0.0)
+
+
+def _errors(table: RunTable) -> _Errors | None:
+    """Judge the errors of a table; None without a run to spare."""
+    residual, leverage = np.full(len(table.loss), np.nan), np.zeros(len(table.loss))
+    for budget, minimum in table.minima.items():
+        rows = table.fitted(budget)
+        residual[rows] = table.loss[rows] - minimum(table.N[rows])
+        orthogonal, _ = np.linalg.qr(np.vander(np.log(table.N[rows] / minimum.size), 3))
+        leverage[rows] = np.minimum((orthogonal**2).sum(axis=1), 0.95)
+    fitted = np.isfinite(residual)
+    freedom = fitted.sum() - 3 * len(table.minima)
+    if freedom < 1:
+        return None
+    away, budgets, floor = residual[fitted] / np.sqrt(1 - leverage[fitted]), table.budget[fitted], FLOOR * table.loss[fitted]
+    limit = outlier_limit(freedom)
+    first = np.maximum(first_scales(away, budgets, 3 * len(table.minima)), floor)
+    kept = np.abs(away) <= limit * first
+    freedom -= int((~kept).sum())
+    if freedom < 1:
+        return None
+    scale, standard = np.zeros(len(table.loss)), np.full(len(table.loss), np.nan)
+    scale[fitted] = np.maximum(error_scales(away[kept] ** 2, budgets[kept], budgets), floor)
+    standard[fitted] = np.where(kept, away, np.nan) / scale[fitted]
+    return _Errors(scale, standard, float(freedom))
 
 
 def _slopes(statistic: Statistic, minima: list[Minima], table: RunTable, index: int) -> Floats:
@@ -66,15 +102,6 @@ def _slopes(statistic: Statistic, minima: list[Minima], table: RunTable, index: 
         if step:
             slopes[row] = (at(budget, higher) - at(budget, lower)) / step
     return slopes
-
-
-def _residuals(table: RunTable) -> Floats:
-    """Return the residuals of the runs that a parabola was fitted to; NaN for the others."""
-    residuals = np.full(len(table.loss), np.nan)
-    for budget, minimum in table.minima.items():
-        fitted = table.fitted(budget)
-        residuals[fitted] = table.loss[fitted] - minimum(table.N[fitted])
-    return residuals
 
 
 def _paired(first: RunTable, second: RunTable) -> tuple[list[int], list[int]]:

@@ -19,6 +19,10 @@ Method = Literal["huber", "variable-projection"]
 HUBER_DELTA = 1e-3
 CHINCHILLA_COST = PowerLaw(6.0, 1.0)
 """Training FLOPs a token over parameters, by ``C = 6 N D``."""
+STEEPEST = 3.0
+"""Largest exponent of a law; published ones are below 1, and a fit beyond bends round a single run."""
+COLLINEAR = 30.0
+"""Condition number of the logarithms of N and D from which on their effects cannot be told apart."""
 POLISHED_STARTS = 12
 """Starts of the grid that are polished: those with the lowest objective."""
 
@@ -55,6 +59,7 @@ class ParametricFit:
         for what, factor, exponent in (("size", self.A, self.alpha), ("data", self.B, self.beta)):
             if min(factor, exponent) <= 0:
                 raise ArchlabError(f"the fit sees no effect of {what} on the loss: add runs that differ more in it")
+        check_exponents(self.alpha, self.beta)
         k, p = np.float64(cost.coefficient), cost.exponent
         total = self.alpha + p * self.beta
         with np.errstate(all="ignore"):
@@ -87,8 +92,9 @@ def fit_parametric(
             negative, its exponents positive.
 
     Raises:
-        ArchlabError: fewer than six runs or than three sizes and amounts of data, losses that are all equal, a value that is
-            not positive, an unknown method, or a start that is no law or from which none is found.
+        ArchlabError: fewer than six runs or than three sizes and amounts of data, losses that are all equal, tokens in
+            proportion to the size or runs of one budget alone, a value that is not positive, an unknown method, or a start that
+            is no law or from which none is found.
     """
     if method not in get_args(Method):
         raise ArchlabError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
@@ -98,11 +104,35 @@ def fit_parametric(
     check_enough(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
     check_enough(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
     check_differ(observed)
+    check_design(size, tokens)
     for name in ("E", "A", "B", "alpha", "beta") if start is not None else ():
         value = getattr(start, name)
         if not (RANGE[0] <= value <= RANGE[1] if name in ("alpha", "beta") else 0 <= value < np.inf):
             raise ArchlabError(f"start.{name}={value}: a law that falls has finite positive numbers: begin at another fit")
     return (_huber if method == "huber" else _projected)(size, tokens, observed, start)
+
+
+def check_design(size: Floats, tokens: Floats) -> None:
+    """Refuse sizes and tokens on one line in logarithms; the ArchlabError names the condition number and what to add."""
+    spread = np.cov(np.log(size), np.log(tokens))
+    small, large = np.linalg.eigvalsh(spread)
+    condition = float(np.sqrt(large / max(small, 1e-300)))
+    if condition > COLLINEAR:
+        rising = "tokens rise with the size: add runs of the same sizes on more or fewer tokens"
+        falling = "all runs take about the same compute: add another budget"
+        raise ArchlabError(
+            f"N and D: the condition number of their logarithms is {condition:.2g}, more than {COLLINEAR:g}, so that their "
+            f"effects cannot be told apart; {rising if spread[0, 1] > 0 else falling}"
+        )
+
+
+def check_exponents(alpha: float, beta: float) -> None:
+    """Refuse exponents that no law of a loss has."""
+    if not (0 < alpha <= STEEPEST and 0 < beta <= STEEPEST):
+        raise ArchlabError(
+            f"the runs do not determine the exponents (alpha {alpha:.3g}, beta {beta:.3g}; a law has 0 to {STEEPEST:g}): add "
+            "budgets, sizes or seeds"
+        )
 
 
 def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | None) -> ParametricFit:
