@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 REACH = 10.0
 """Crossings are looked for up to this factor below the smallest and above the largest budget of two architectures."""
+UNKNOWN_NOISE = 1.12
+"""Widening of intervals for weights that are estimated too, calibrated on simulated studies (benchmarks/coverage.py)."""
 FURTHEST = 1e5
 """Multipliers are looked for up to this factor beyond the budgets of an architecture."""
 
@@ -223,7 +225,7 @@ def _interval(values: Floats, first: JointLaw, second: JointLaw, resampling: Res
     if not len(resamples) or freedom < 1 or not np.isfinite(value):
         return Estimate(value, None, None)
     upper = (1 + resampling.confidence) / 2
-    widening = float(t.ppf(upper, freedom) / norm.ppf(upper))
+    widening = UNKNOWN_NOISE * float(t.ppf(upper, freedom) / norm.ppf(upper))
     ends = np.quantile(resamples, [1 - upper, upper], method="nearest")
     low, high = (value + widening * (float(end) - value) for end in ends)
     return Estimate(value, low, high)
