@@ -6,8 +6,8 @@ Simulated studies of three architectures whose laws differ in floor, factors and
 seven sizes within four times the best, one seed. The standard deviation of the errors is equal at all budgets (0.005 nats), falls
 as C^-0.5 (from 0.009) or as C^-1 (from 0.04); a smaller ladder has three budgets and five sizes. The oracle knows the noise: its
 intervals are those of the delta method at the true laws with the true weights. Then three of the 105 runs fail, at a loss of
-6 to 11, and the intervals are compared with those of the whole study and of the study without the three. Finished studies are kept in
-the JSON file's `.part`, so that the same command goes on after an interruption.
+6 to 11, and the intervals are compared with those of the whole study and of the study without the three. Finished studies are
+kept in the JSON file's `.part`, so that the same command goes on after an interruption.
 """
 
 import argparse

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
 from archlab.machine import one_blas_thread
 from archlab.scaling import fits
 from archlab.scaling.fits import EnvelopeFit, Frontier, IsoFlopFit, ParametricFit, PowerLaw, Resampling
 from archlab.scaling.fits.columns import Floats
+from archlab.scaling.fits.parametric import fit_resamples
 from archlab.scaling.study import RunTable
 
 Method = Literal["isoflop", "huber", "variable-projection", "envelope"]
@@ -114,8 +117,8 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
     return Laws(runs, cost, laws, refused, _disagreement(laws))
 
 
-def fit_method(runs: RunTable, method: Method, start: Fit | None = None) -> Fit:
-    """Fit an architecture's runs by one method; for resamples, ``start`` is an earlier fit to begin at."""
+def fit_method(runs: RunTable, method: Method) -> Fit:
+    """Fit an architecture's runs by one method."""
     if method == "isoflop":
         return fits.fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss)
     if method == "envelope":
@@ -123,8 +126,7 @@ def fit_method(runs: RunTable, method: Method, start: Fit | None = None) -> Fit:
         flops, tokens = fractions * runs.C[rows], fractions * runs.D[rows]
         group = runs.budget[rows].tolist()
         return fits.fit_envelope(curve=rows.tolist(), C=flops, N=runs.N[rows], D=tokens, loss=losses, group=group)
-    from_fit = start if isinstance(start, ParametricFit) else None
-    return fits.fit_parametric(N=runs.N, D=runs.D, loss=runs.loss, method=method, start=from_fit)
+    return fits.fit_parametric(N=runs.N, D=runs.D, loss=runs.loss, method=method)
 
 
 def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
@@ -158,9 +160,13 @@ def optimum(
     low = high = np.full(len(values), np.nan)
     no_interval = ""
     try:
-        interval = resampling.interval(
-            lambda rows: numbers(fit_method(runs.take(rows), method, fit)), np.arange(len(runs.C)), strata=runs.strata()
-        )
+        rows, strata = np.arange(len(runs.C)), runs.strata()
+        if isinstance(fit, ParametricFit):
+            interval = resampling.interval(
+                partial(_of_resamples, runs, method, fit, numbers), rows, strata=strata, vectorized=True
+            )
+        else:
+            interval = resampling.interval(lambda some: numbers(fit_method(runs.take(some), method)), rows, strata=strata)
         low, high = interval.low, interval.high
     except ArchlabError as error:
         no_interval = str(error)
@@ -170,6 +176,20 @@ def optimum(
     size_exponent, tokens_exponent, budget, size, tokens, reached = estimates
     floor = isinstance(fit, ParametricFit)
     return Optimum(size_exponent, tokens_exponent, budget, size, tokens, reached if floor else None, no_interval)
+
+
+def _of_resamples(
+    runs: RunTable, method: Method, fit: ParametricFit, numbers: Callable[[Fit], Floats], rows: NDArray[np.intp]
+) -> Floats:
+    """Compute the numbers (K, m) of the fits to resamples (K, n); NaN where there is none."""
+    found = np.full((len(rows), len(numbers(fit))), np.nan)
+    assert method in ("huber", "variable-projection")
+    fitted = fit_resamples(rows, N=runs.N, D=runs.D, loss=runs.loss, method=method, start=fit)
+    for row, one in zip(found, fitted, strict=True):
+        with suppress(ArchlabError):
+            if one is not None:
+                row[:] = numbers(one)
+    return found
 
 
 def _hold_out(runs: RunTable, method: Method, cost: PowerLaw) -> HoldOut | str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from archlab.scaling.fits import fit_parametric
 from archlab.scaling.fits.columns import Floats, check_enough
 from archlab.scaling.fits.noise import FLOOR, error_scales, first_scales, outlier_limit
-from archlab.scaling.fits.parametric import check_exponents
+from archlab.scaling.fits.parametric import centred, check_exponents
 from archlab.scaling.fits.together import fit_together, jacobian, predicted
 from archlab.scaling.study import RunTable
 
@@ -63,9 +63,7 @@ def joint_law(table: RunTable) -> JointLaw:
     check_enough(len(table.loss), "runs", 8, "to determine five numbers and the size of errors")
     start = fit_parametric(N=table.N, D=table.D, loss=table.loss)
     centre = float(np.log(table.N).mean()), float(np.log(table.D).mean())
-    with np.errstate(divide="ignore"):
-        logs = np.log([start.A, start.B, max(start.E, 1e-3 * table.loss.min())])
-    p = np.array([logs[0] - start.alpha * centre[0], logs[1] - start.beta * centre[1], logs[2], start.alpha, start.beta])
+    p = centred(start, table.N, table.D, table.loss)
     law = JointLaw(table, centre, p, np.ones_like(table.loss), np.zeros_like(table.loss), 1, np.empty((0, 5)))
     x, y, floor = law.x, law.y, FLOOR * table.loss
     residual = table.loss - predicted(p[None], x, y)[0]

@@ -173,9 +173,11 @@ def _robust_parabola(x: Floats, y: Floats) -> Floats:
         curve: Floats = np.linalg.lstsq(powers * weights[:, None], y * weights, rcond=None)[0].astype(np.float64)
         return curve
 
-    absolute = np.ones_like(x)
+    absolute, residual = np.ones_like(x), np.full_like(x, np.inf)
     for _ in range(50 if len(x) > 4 else 1):
-        residual = np.abs(y - powers @ fitted(absolute))
+        before, residual = residual, np.abs(y - powers @ fitted(absolute))
+        if np.abs(residual - before).max() <= 1e-6 * residual.max():
+            break
         absolute = 1 / np.sqrt(np.maximum(residual, 1e-9 * np.abs(y).max()))
     if len(x) <= 4 or residual.max() <= 1e-9 * np.abs(y).max():  # three sizes, drawn again and again, are met exactly
         return fitted(np.ones_like(x))

@@ -1,5 +1,5 @@
 """``L(N, D) = E + A / N**alpha + B / D**beta``: the parametric law (arXiv 2203.15556, section 3.3)."""
-# ruff: noqa: N803 - the field's symbols
+# ruff: noqa: N803, N806 - the field's symbols
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, nnls
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import RANGE, Floats, check_differ, check_enough, positive_columns
 from archlab.scaling.fits.power_law import Frontier, PowerLaw
+from archlab.scaling.fits.together import fit_together
 
 Method = Literal["huber", "variable-projection"]
 HUBER_DELTA = 1e-3
@@ -21,6 +22,7 @@ CHINCHILLA_COST = PowerLaw(6.0, 1.0)
 """Training FLOPs a token over parameters, by ``C = 6 N D``."""
 STEEPEST = 3.0
 """Largest exponent of a law; published ones are below 1, and a fit beyond bends round a single run."""
+SMALLEST_TERM = 1e-4
 COLLINEAR = 30.0
 """Condition number of the logarithms of N and D from which on their effects cannot be told apart."""
 POLISHED_STARTS = 12
@@ -99,17 +101,62 @@ def fit_parametric(
     if method not in get_args(Method):
         raise ArchlabError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
     size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
-    different = np.unique(np.stack([size, tokens]), axis=1).shape[1]
-    check_enough(different, "different runs", 6, "to determine five numbers and an error")
-    check_enough(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
-    check_enough(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
-    check_differ(observed)
-    check_design(size, tokens)
+    _check_runs(size, tokens, observed)
     for name in ("E", "A", "B", "alpha", "beta") if start is not None else ():
         value = getattr(start, name)
         if not (RANGE[0] <= value <= RANGE[1] if name in ("alpha", "beta") else 0 <= value < np.inf):
             raise ArchlabError(f"start.{name}={value}: a law that falls has finite positive numbers: begin at another fit")
     return (_huber if method == "huber" else _projected)(size, tokens, observed, start)
+
+
+def fit_resamples(
+    rows: NDArray[np.intp], *, N: Floats, D: Floats, loss: Floats, method: Method, start: ParametricFit
+) -> list[ParametricFit | None]:
+    """Fit the law to resamples together, each from the fit to all runs; None for those that :func:`fit_parametric` refuses.
+
+    ``rows`` (K, n) are the runs of each resample. The optima are those of :func:`fit_parametric`: what has not settled there is
+    given to it.
+    """
+    x, y = np.log(N) - np.log(N).mean(), np.log(D) - np.log(D).mean()
+    drawn = np.zeros((len(rows), len(N)))
+    np.add.at(drawn, (np.arange(len(rows))[:, None], rows), 1)
+    huber = method == "huber"
+    p, value, settled = fit_together(centred(start, N, D, loss), x, y, loss, drawn, HUBER_DELTA if huber else None)
+    found: list[ParametricFit | None] = []
+    for row, one, objective, done in zip(rows, p, value, settled, strict=True):
+        try:
+            _check_runs(N[row], D[row], loss[row])
+            if done:
+                found.append(_law(one, N, D, float(objective) * (1 if huber else 2)))
+            else:
+                found.append(fit_parametric(N=N[row], D=D[row], loss=loss[row], method=method, start=start))
+        except ArchlabError:
+            found.append(None)
+    return found
+
+
+def centred(fit: ParametricFit, N: Floats, D: Floats, loss: Floats) -> Floats:
+    """Return a law as :mod:`archlab.scaling.fits.together` takes it; terms that vanish begin at a small share of the loss."""
+    with np.errstate(divide="ignore"):
+        a, b, e = np.log([fit.A, fit.B, fit.E])
+    terms = np.array([a - fit.alpha * np.log(N).mean(), b - fit.beta * np.log(D).mean(), e])
+    return np.append(np.maximum(terms, np.log(SMALLEST_TERM * loss.min())), [fit.alpha, fit.beta])
+
+
+def _law(p: Floats, N: Floats, D: Floats, objective: float) -> ParametricFit:
+    a, b, e, alpha, beta = map(float, p)
+    with np.errstate(over="ignore"):
+        E, A, B = (float(np.exp(x)) for x in (e, a + alpha * np.log(N).mean(), b + beta * np.log(D).mean()))
+    return ParametricFit(E, A, B, alpha, beta, objective)
+
+
+def _check_runs(size: Floats, tokens: Floats, loss: Floats) -> None:
+    different = np.unique(np.stack([size, tokens]), axis=1).shape[1]
+    check_enough(different, "different runs", 6, "to determine five numbers and an error")
+    check_enough(len(np.unique(size)), "sizes N", 3, "to tell a power law from a constant")
+    check_enough(len(np.unique(tokens)), "amounts of data D", 3, "to tell a power law from a constant")
+    check_differ(loss)
+    check_design(size, tokens)
 
 
 def check_design(size: Floats, tokens: Floats) -> None:
@@ -159,7 +206,7 @@ def _huber(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | No
     best = min(results, key=lambda result: float(result.fun))
     a, b, e, alpha, beta = map(float, best.x)
     with np.errstate(over="ignore"):  # what the runs do not determine may be infinite
-        floor, A, B = (float(np.exp(x)) for x in (e, a + alpha * mid_n, b + beta * mid_d))  # noqa: N806 - the law's symbols
+        floor, A, B = (float(np.exp(x)) for x in (e, a + alpha * mid_n, b + beta * mid_d))
     return ParametricFit(floor, A, B, alpha, beta, float(best.fun))
 
 
@@ -215,5 +262,5 @@ def _projected(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit 
     value, (e, a, b) = solve(best.x)
     alpha, beta = map(float, best.x)
     with np.errstate(over="ignore", invalid="ignore"):
-        E, A, B = float(unit * e), float(unit * a * mid_n**alpha), float(unit * b * mid_d**beta)  # noqa: N806 - the law's symbols
+        E, A, B = float(unit * e), float(unit * a * mid_n**alpha), float(unit * b * mid_d**beta)
     return ParametricFit(E, A, B, alpha, beta, float(value * unit**2))

@@ -42,6 +42,7 @@ def bootstrap(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    vectorized: bool = False,
 ) -> Interval:
     """Percentile interval of a statistic over runs drawn with replacement (the case bootstrap).
 
@@ -56,6 +57,8 @@ def bootstrap(
         resamples: number of resamples, at least 20.
         confidence: fraction of the resamples within the bounds, between 0 and 1.
         seed: seed of the draws, a whole number from 0 on.
+        vectorized: the statistic takes all resamples at once, columns of shape ``(samples, runs)``, and returns a row of numbers
+            for each; NaN for those that it refuses.
 
     Raises:
         ArchlabError: the statistic refuses the runs or more than half of the resamples, or returns no finite number; the columns
@@ -69,25 +72,32 @@ def bootstrap(
     labels = np.zeros(runs) if strata is None else numbered("strata", strata, runs, "columns[0]")
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     check_enough(runs, "runs", len(groups) + 1, "for as many strata, or every resample is the same")
-    value = _numbers(statistic, arrays)
     rng = np.random.Generator(np.random.PCG64(seed))
-    values = []
-    for _ in range(resamples):
-        drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
-        try:
-            values.append(_numbers(statistic, [column[drawn] for column in arrays], value.shape))
-        except ArchlabError as error:
-            refused = error
+    draws = np.stack([np.concatenate([rng.choice(group, len(group)) for group in groups]) for _ in range(resamples)])
+    value, values = _value(statistic, arrays, vectorized), []
+    refused: ArchlabError | str = "no fit to them is a law"
+    if vectorized:
+        found = np.asarray(statistic(*(column[draws] for column in arrays)), np.float64)
+        values = [one for one in found if np.isfinite(one).all()]
+    else:
+        for drawn in draws:
+            try:
+                values.append(_numbers(statistic, [column[drawn] for column in arrays], value.shape))
+            except ArchlabError as error:
+                refused = error
     if len(values) < resamples / 2:
         raise ArchlabError(f"{resamples - len(values)} of {resamples} resamples cannot be fitted ({refused}): add runs")
     widening = np.sqrt(runs / (runs - len(groups)))
     low, high = value + widening * (np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) - value)
+    low = np.where(np.min(values, axis=0) >= 0, np.maximum(low, 0), low)  # what no resample has below zero is not negative
     return Interval(low, high, confidence, len(values))
 
 
 @one_blas_thread()
-def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
+def jackknife(statistic: Statistic, *columns: ArrayLike, vectorized: bool = False) -> Floats:
     """Standard error of a statistic from leaving out one run after the other (the delete-one jackknife).
+
+    A ``vectorized`` statistic is that of :func:`bootstrap`.
 
     Raises:
         ArchlabError: fewer than three runs, columns that differ in length or lack a value, or the statistic refuses a sample
@@ -96,11 +106,26 @@ def jackknife(statistic: Statistic, *columns: ArrayLike) -> Floats:
     arrays = whole_columns(*columns)
     n = len(arrays[0])
     check_enough(n, "runs", 3, "to leave one out")
+    if vectorized:
+        rows = np.stack([np.delete(np.arange(n), i) for i in range(n)])
+        values = _numbers(statistic, [column[rows] for column in arrays])
+        return _spread(values)
     first = _numbers(statistic, [column[1:] for column in arrays])
     others = [_numbers(statistic, [np.delete(column, i, axis=0) for column in arrays], first.shape) for i in range(1, n)]
-    values = np.array([first, *others])
+    return _spread(np.array([first, *others]))
+
+
+def _spread(values: Floats) -> Floats:
+    n = len(values)
     error: Floats = np.sqrt((n - 1) / n * ((values - values.mean(axis=0)) ** 2).sum(axis=0))
     return error
+
+
+def _value(statistic: Statistic, columns: list[NDArray[Any]], vectorized: bool) -> Floats:
+    """Compute the statistic of all runs."""
+    if not vectorized:
+        return _numbers(statistic, columns)
+    return np.asarray(_numbers(statistic, [column[None] for column in columns])[0])
 
 
 def _numbers(statistic: Statistic, columns: list[NDArray[Any]], shape: tuple[int, ...] | None = None) -> Floats:
@@ -129,8 +154,10 @@ class Resampling:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def interval(self, statistic: Statistic, *columns: ArrayLike, strata: ArrayLike | None = None) -> Interval:
-        """Return the interval of a statistic of the columns; ``strata`` are for the bootstrap.
+    def interval(
+        self, statistic: Statistic, *columns: ArrayLike, strata: ArrayLike | None = None, vectorized: bool = False
+    ) -> Interval:
+        """Return the interval of a statistic of the columns; ``strata`` are for the bootstrap, whose ``vectorized`` this has.
 
         Raises:
             ArchlabError: no intervals are asked for, or too many samples cannot be fitted.
@@ -138,10 +165,9 @@ class Resampling:
         if not self.resamples:
             raise ArchlabError("none were asked for")
         if self.method == "bootstrap":
-            return bootstrap(
-                statistic, *columns, strata=strata, resamples=self.resamples, confidence=self.confidence, seed=self.seed
-            )
-        error, arrays = jackknife(statistic, *columns), whole_columns(*columns)
-        value, runs = _numbers(statistic, arrays), len(arrays[0])
+            options: Any = {"resamples": self.resamples, "confidence": self.confidence, "seed": self.seed}
+            return bootstrap(statistic, *columns, strata=strata, vectorized=vectorized, **options)
+        error, arrays = jackknife(statistic, *columns, vectorized=vectorized), whole_columns(*columns)
+        value, runs = _value(statistic, arrays, vectorized), len(arrays[0])
         reach = float(t.ppf((1 + self.confidence) / 2, runs - 1)) * error
         return Interval(value - reach, value + reach, self.confidence, runs)
