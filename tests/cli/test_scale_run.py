@@ -64,6 +64,20 @@ def store(tmp_path: Path) -> str:
     return str(fill(tmp_path / "archlab.db", ladder("good", good) + ladder("bad", bad)))
 
 
+def test_architectures_are_compared_at_trained_and_other_budgets(archlab: CommandLine, store: str):
+    command = ("scale", "compare", "--store", store, "--resamples", "100", "--reference", "bad", "--flops", "1e19,2e19")
+    document = json.loads(archlab(*command, "--json").out)
+    assert document["reference"] == "bad"
+    assert [row["extrapolation"] for row in document["rows"][-2:]] == [12.5, 25]
+    assert all(row["difference"]["high"] < 0 and row["multiplier"]["high"] < 1 for row in document["rows"])
+    shown = archlab(*command)
+    assert shown.out.startswith("At 8e+17 FLOPs, against bad: good needs 0.")
+    assert "12.5 x beyond" in shown.out
+    refused = archlab("scale", "compare", "--store", store, "--reference", "god")
+    assert refused.status == 2
+    assert "unknown architecture 'god': did you mean 'good'?" in refused.err
+
+
 def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
     outcome = archlab("scale", "fit", "--store", store, "--resamples", "20", "--json")
     assert outcome.status == 0, outcome.err

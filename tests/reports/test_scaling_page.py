@@ -45,6 +45,7 @@ def test_the_page_draws_every_chart_and_needs_no_network(findings, tmp_path):
         panel.section.lower().replace(" ", "-") for panel in PANELS if any(panel.draw(found).values())
     }
     assert len(specs) == 9
+    assert page.index("Comparison at equal compute") < page.index("Loss over parameters at equal compute")
     assert all(f'id="{name}"' in page for name in specs)
     curves, runs, minima = values_of(specs["isoflop-curves-0"])
     assert (len(runs), len(minima)) == (15, 3)

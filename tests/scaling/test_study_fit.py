@@ -7,6 +7,8 @@ import pytest
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder
 
+from archlab.errors import ArchlabError
+from archlab.reports.scaling_tables import law_text
 from archlab.scaling.fits import Resampling
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import open_study
@@ -86,3 +88,15 @@ def test_values_leave_as_frames_json_and_html(fitted):
     runs = found.study.to_frame()
     assert len(runs) == 30
     assert set(runs.status) == {"finished"}
+
+
+def test_the_window_of_the_parabolas_and_what_it_changes_are_said(fitted, tmp_path):
+    ladders = ladder("a", Law(alpha=0.5, beta=0.2), budgets=BUDGETS, sizes=9, reach=16)
+    (laws,) = fitted(ladders).laws
+    found = laws.by_method["isoflop"].by_window
+    assert list(found) == [3, 6, float("inf")]
+    assert "; a 0." in law_text(laws.by_method["isoflop"])
+    (other,) = fit_study(open_study(tmp_path / "archlab.db").with_window(3), NONE).laws
+    assert other.by_method["isoflop"].fit.size_law.exponent == found[3]
+    with pytest.raises(ArchlabError, match="window=1"):
+        open_study(tmp_path / "archlab.db").with_window(1)

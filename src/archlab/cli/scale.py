@@ -25,6 +25,10 @@ IntervalMethod = Annotated[
 Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap; 0 for no intervals.")]
 Confidence = Annotated[float, typer.Option(help="Confidence level of the intervals, as in 0.95.")]
 NonEmbedding = Annotated[bool, typer.Option("--non-embedding", help="Count parameters without embedding and unembedding.")]
+Window = Annotated[
+    float,
+    typer.Option(metavar="FACTOR", help="Parabolas go through sizes within this factor of the best of a budget; inf for all."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -247,6 +251,7 @@ def fit(
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
+    window: Window = 6.0,
     as_json: AsJson = False,
 ) -> None:
     """Fit scaling laws to the language models of a store, and compare their architectures.
@@ -263,7 +268,9 @@ def fit(
     from archlab.scaling.fits import StateFit
 
     with _opened(store, non_embedding) as (study, advance):
-        result = scaling.fit(study, intervals=intervals, resamples=resamples, confidence=confidence, on_method=advance)
+        result = scaling.fit(
+            study, intervals=intervals, resamples=resamples, confidence=confidence, window=window, on_method=advance
+        )
     if as_json:
         print_json(result.to_dict())
         return
@@ -335,6 +342,7 @@ def predict(
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
+    window: Window = 6.0,
     as_json: AsJson = False,
 ) -> None:
     """Predict the best model of a budget, or the budget that reaches a loss: size, tokens, loss, and how far beyond the data.
@@ -349,7 +357,7 @@ def predict(
     if (flops is None) == (loss is None):
         raise ArchlabError("give --flops (as in --flops 1e21) or --loss (as in --loss 2.0), one of them")
     with _opened(store, non_embedding) as (study, advance):
-        how: dict[str, Any] = {"intervals": intervals, "resamples": resamples, "confidence": confidence}
+        how: dict[str, Any] = {"intervals": intervals, "resamples": resamples, "confidence": confidence, "window": window}
         predictions = scaling.predict(study, flops=flops, loss=loss, **how, on_method=advance)
     for warning in predictions.warnings:
         message(warning)
@@ -368,6 +376,7 @@ def report(
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
+    window: Window = 6.0,
 ) -> None:
     """Write the report of a study: one HTML file that works offline, and its training runs as CSV beside it.
 
@@ -380,7 +389,9 @@ def report(
 
     csv_beside(output)  # a wrong path is refused before anything is fitted
     with _opened(store, non_embedding) as (study, advance):
-        result = scaling.fit(study, intervals=intervals, resamples=resamples, confidence=confidence, on_method=advance)
+        result = scaling.fit(
+            study, intervals=intervals, resamples=resamples, confidence=confidence, window=window, on_method=advance
+        )
     table = scaling.report(result, output)
     message(f"wrote {output} and {table}")
 

@@ -264,7 +264,9 @@ def law_text(law: Law) -> str:
         return f"loss = {f.E:.3f} + {f.A:.4g} / N^{f.alpha:.3f} + {f.B:.4g} / D^{f.beta:.3f}"
     if isinstance(law.fit, IsoFlopFit):
         minima = len(law.fit.minima)
-        return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}"
+        low, high = min(law.by_window.values()), max(law.by_window.values())
+        windows = f"a {low:.3f} to {high:.3f} for windows {', '.join(f'{window:g}' for window in law.by_window)}"
+        return f"minima in {minima} of {count(minima + len(law.fit.refused), 'group')}; {windows}"
     return f"minima between the curves from {min(law.fit.flops):.3g} to {max(law.fit.flops):.3g} FLOPs"
 
 

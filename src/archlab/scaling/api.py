@@ -19,6 +19,7 @@ from archlab.layers.ops.kernels import require
 from archlab.machine import Device
 from archlab.scaling.analysis.comparison import StudyComparison, compare_study
 from archlab.scaling.fits import ParametricFit, Resampling
+from archlab.scaling.fits.isoflop import WINDOW
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.laws import Law, Laws, Optimum, extrapolation, optimum
@@ -168,6 +169,7 @@ def fit(
     resamples: int = 300,
     confidence: float = 0.95,
     parameters: Parameters = "all",
+    window: float = WINDOW,
     on_method: Callable[[], object] = lambda: None,
 ) -> StudyFit:
     """Fit scaling laws to the language models of a store, and compare their architectures.
@@ -178,13 +180,15 @@ def fit(
         resamples: resamples of the bootstrap; 0 for no intervals.
         confidence: fraction of intervals that should hold the truth.
         parameters: for a store: ``"all"``, or ``"non-embedding"`` to leave out embedding and unembedding.
+        window: parabolas go through the sizes within this factor of the best one of a budget; ``inf`` for all.
         on_method: called after each method of each architecture.
 
     Raises:
         ArchlabError: there is no such store, its training runs do not compare, or no architecture has two finished sizes.
     """
     resampling = Resampling(resamples, confidence, method=intervals)
-    return fit_study(study if isinstance(study, Study) else open_study(study, parameters), resampling, on_method)
+    opened = study if isinstance(study, Study) else open_study(study, parameters)
+    return fit_study(opened.with_window(window), resampling, on_method)
 
 
 @checked
@@ -268,6 +272,7 @@ def predict(
     resamples: int = 300,
     confidence: float = 0.95,
     parameters: Parameters = "all",
+    window: float = WINDOW,
     on_method: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Predict the compute-optimal size, tokens and loss of a budget, or of the budget that reaches a loss.
@@ -276,7 +281,7 @@ def predict(
         study: a store (file or SQLAlchemy URL), or a study that was read from one.
         flops: the budget.
         loss: the loss to reach, in nats a token, in place of a budget.
-        intervals, resamples, confidence, parameters, on_method: the same as for :func:`fit`.
+        intervals, resamples, confidence, parameters, window, on_method: the same as for :func:`fit`.
 
     Raises:
         ArchlabError: not exactly one of ``flops`` and ``loss`` is given, or no method predicts anything.
@@ -284,7 +289,7 @@ def predict(
     if (flops is None) == (loss is None):
         raise ArchlabError("give flops (as in 1e21) or loss (as in 2.0), and not both")
     resampling = Resampling(resamples, confidence, method=intervals)
-    opened = study if isinstance(study, Study) else open_study(study, parameters)
+    opened = (study if isinstance(study, Study) else open_study(study, parameters)).with_window(window)
     fitted, without_laws = fit_architectures(opened, Resampling(0))
     warnings = [*opened.unreadable, *without_laws.values()]
     rows = []

@@ -23,6 +23,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 """Approach 2, approach 3, the same law by least squares, approach 1 (:mod:`archlab.scaling.fits`)."""
 AGREE = 1.5
 """Methods whose optimal sizes at the largest budget differ by more than this factor disagree."""
+WINDOWS = (3.0, 6.0, np.inf)
+"""Windows of the parabolas for which the exponent of N* is given beside that of the fit."""
 Fit = IsoFlopFit | ParametricFit | EnvelopeFit
 
 
@@ -74,6 +76,8 @@ class Law:
     """Optimum at the largest budget."""
     hold_out: HoldOut | str
     """Error at the largest budget held out, or the reason why there is none."""
+    by_window: dict[float, float]
+    """Exponent of N* by window of the parabolas, for windows at which there is one; empty for other methods."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
         try:
             fit = fit_method(runs, method)
             largest = optimum(runs, method, fit, cost, resampling, flops=float(runs.C.max()))
-            laws[method] = Law(method, fit, frontier_of(fit, cost), largest, _hold_out(runs, method, cost))
+            laws[method] = Law(
+                method, fit, frontier_of(fit, cost), largest, _hold_out(runs, method, cost), _by_window(runs, method)
+            )
         except ArchlabError as error:
             refused[method] = str(error)
         on_method()
@@ -120,7 +126,7 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
 def fit_method(runs: RunTable, method: Method) -> Fit:
     """Fit an architecture's runs by one method."""
     if method == "isoflop":
-        return fits.fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss)
+        return fits.fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss, window=runs.window)
     if method == "envelope":
         rows, fractions, losses = runs.curves()
         flops, tokens = fractions * runs.C[rows], fractions * runs.D[rows]
@@ -176,6 +182,15 @@ def optimum(
     size_exponent, tokens_exponent, budget, size, tokens, reached = estimates
     floor = isinstance(fit, ParametricFit)
     return Optimum(size_exponent, tokens_exponent, budget, size, tokens, reached if floor else None, no_interval)
+
+
+def _by_window(runs: RunTable, method: Method) -> dict[float, float]:
+    found = {}
+    for window in sorted({*WINDOWS, runs.window}) if method == "isoflop" else ():
+        with suppress(ArchlabError):
+            fit = fits.fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss, window=window)
+            found[window] = fit.size_law.exponent
+    return found
 
 
 def _of_resamples(

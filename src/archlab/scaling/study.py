@@ -16,6 +16,7 @@ from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import IsoFlopMinimum, isoflop_minimum
 from archlab.scaling.fits.columns import Floats
+from archlab.scaling.fits.isoflop import WINDOW, check_window
 from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMResult
@@ -126,6 +127,8 @@ class RunTable:
     censored: tuple[StudyRun, ...]
     """Training runs that diverged: their loss is unknown, and no fit may take it for large. A group whose best size stands
     next to them is not bracketed, for they may have been better with a smaller learning rate."""
+    window: float = WINDOW
+    """Sizes within this factor of the best one of a budget determine its parabola."""
 
     def strata(self) -> NDArray[np.int64]:
         """Return the strata of a bootstrap: budget and size if every size has several seeds, else the budget."""
@@ -169,7 +172,7 @@ class RunTable:
 
     def _minimum(self, budget: float, loss: Floats, rows: NDArray[np.bool_], **options: float) -> IsoFlopMinimum:
         flops = float(np.median(self.C[self.budget == budget]))
-        return isoflop_minimum(flops=flops, N=self.N[rows], D=self.D[rows], loss=loss[rows], **options)
+        return isoflop_minimum(flops=flops, N=self.N[rows], D=self.D[rows], loss=loss[rows], **{"window": self.window, **options})
 
     def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Return row, fraction of the training run and training loss of every point of every training curve."""
@@ -181,7 +184,7 @@ class RunTable:
         """Return the finished training runs of these rows, in this order; a row may come several times."""
         columns = {name: getattr(self, name)[rows] for name in ("budget", "size_index", "seed", "C", "N", "D", "loss", "state")}
         models = tuple(self.models[row] for row in rows)
-        return RunTable(label=self.label, models=models, censored=self.censored, **columns)
+        return replace(self, models=models, **columns)
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,11 @@ class Study:
     """Number of training runs of a plan that was trained into the store, and those without a result, by the plan's file."""
     unreadable: tuple[str, ...] = ()
     """A line for each plan of the store that cannot be read."""
+
+    def with_window(self, window: float) -> Study:
+        """Return the study with parabolas through the sizes within this factor of the best one of a budget."""
+        check_window(window)
+        return replace(self, tables={label: replace(table, window=window) for label, table in self.tables.items()})
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each training run, diverged ones included."""
@@ -278,5 +286,6 @@ def make_table(label: str, runs: Sequence[StudyRun], parameters: Parameters) -> 
         seed=np.array([row["seed"] for _, row in finished], dtype=np.int64),
         models=tuple(run for run, _ in finished),
         censored=tuple(run for run, row in rows if row["loss"] is None),
+        window=WINDOW,
         **dict(zip(("budget", "C", "N", "D", "loss", "state"), map(np.ascontiguousarray, columns), strict=True)),
     )

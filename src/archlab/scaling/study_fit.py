@@ -187,6 +187,7 @@ def _laws_dict(laws: Laws) -> dict[str, Any]:
 def _law_dict(law: Law) -> dict[str, Any]:
     values = {name: _or_refused(getattr(law, name)) for name in ("fit", "frontier", "largest", "hold_out")}
     if isinstance(law.fit, IsoFlopFit):
+        values["by_window"] = {f"{window:g}": exponent for window, exponent in law.by_window.items()}
         values["fit"]["refused"] = {f"{budget:.6g}": reason for budget, reason in law.fit.refused.items()}
     return values
 

@@ -184,3 +184,23 @@ def test_a_start_beyond_what_can_be_computed_is_refused():
     start = ParametricFit(1.7, 400, 400, 1000.0, 0.3, 0.0)
     with pytest.raises(ArchlabError, match=r"^exponents alpha 1e\+03, beta 0.3 of start: .*: begin at another fit"):
         fit_parametric(N=size, D=tokens, loss=loss, method="variable-projection", start=start)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "fix"),
+    [
+        (lambda size: 20 * size, "tokens rise with the size: add runs of the same sizes on more or fewer tokens"),
+        (lambda size: 1e18 / 6 / size, "all runs take about the same compute: add another budget"),
+    ],
+)
+def test_sizes_and_tokens_on_one_line_are_refused_with_what_to_add(tokens, fix):
+    size = np.geomspace(1e7, 1e9, 12)
+    loss = 1.7 + 400 / size**0.34 + 410 / tokens(size) ** 0.28
+    with pytest.raises(ArchlabError, match=r"condition number of their logarithms is .*, more than 30, .*" + fix):
+        fit_parametric(N=size, D=tokens(size), loss=loss)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(73.2, 0.3), (0.3, 5.0)])
+def test_a_law_with_impossible_exponents_has_no_frontier(alpha, beta):
+    with pytest.raises(ArchlabError, match="do not determine the exponents"):
+        ParametricFit(1.0, 3e61, 400.0, alpha, beta, 0.1).frontier()

@@ -14,6 +14,8 @@ from archlab.scaling.fits.power_law import Frontier, PowerLaw, fit_power_law
 
 SAME_BUDGET = 1.05
 """Runs whose FLOPs lie within this factor of the next smaller ones belong to one budget."""
+WINDOW = 6.0
+"""Sizes within this factor of the best one determine a parabola, by default."""
 OUTLIER = 10.0
 """Robust standard deviations beyond which a run weighs less; what a parabola misses of a wide grid reaches eight."""
 WIDE = 8.0
@@ -62,7 +64,7 @@ class IsoFlopFit:
         return Frontier(self.size_law, self.tokens_law, 0.0, loss)
 
 
-def fit_isoflop(*, C: ArrayLike, N: ArrayLike, loss: ArrayLike, D: ArrayLike | None = None, window: float = 6.0) -> IsoFlopFit:
+def fit_isoflop(*, C: ArrayLike, N: ArrayLike, loss: ArrayLike, D: ArrayLike | None = None, window: float = WINDOW) -> IsoFlopFit:
     """Fit parabolas to groups of runs of equal compute, and power laws to their minima.
 
     Args:
@@ -80,7 +82,7 @@ def fit_isoflop(*, C: ArrayLike, N: ArrayLike, loss: ArrayLike, D: ArrayLike | N
     compute, size, observed = positive_columns(C=C, N=N, loss=loss)
     check_enough(len(compute), "runs", 1, "to find a minimum")
     _, tokens = positive_columns(C=compute, D=compute / (6 * size) if D is None else D)
-    _check_window(window)
+    check_window(window)
     minima: list[IsoFlopMinimum] = []
     refused: dict[float, str] = {}
     order = np.argsort(compute, kind="stable")
@@ -102,7 +104,7 @@ def fit_isoflop(*, C: ArrayLike, N: ArrayLike, loss: ArrayLike, D: ArrayLike | N
     )
 
 
-def isoflop_minimum(*, flops: float, N: ArrayLike, D: ArrayLike, loss: ArrayLike, window: float = 6.0) -> IsoFlopMinimum:
+def isoflop_minimum(*, flops: float, N: ArrayLike, D: ArrayLike, loss: ArrayLike, window: float = WINDOW) -> IsoFlopMinimum:
     """Find the minimum of one group of runs.
 
     Args:
@@ -117,12 +119,13 @@ def isoflop_minimum(*, flops: float, N: ArrayLike, D: ArrayLike, loss: ArrayLike
             sizes to add; the columns differ in length, a value is not positive, or the window is no factor above 1.
     """
     (budget,) = positive_columns(flops=[flops])
-    _check_window(window)
+    check_window(window)
     size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
     return _minimum(float(budget[0]), size, tokens, observed, window)
 
 
-def _check_window(window: float) -> None:
+def check_window(window: float) -> None:
+    """Refuse a window that is no factor above 1."""
     if not is_real(window) or not window > 1:
         raise ArchlabError(f"window={window!r}: give a factor above 1, or inf for all sizes")
 
