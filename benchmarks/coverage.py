@@ -195,7 +195,7 @@ def main() -> None:
         "studies of each kind": args.studies,
         "resamples": how,
         "error of a coverage": f"about {np.sqrt(0.95 * 0.05 / args.studies):.3f} (two pairs a study share an architecture)",
-        "three failed runs, all of them named": f"{np.mean([one['named'] == 3 for one in broken]):.1%} of studies",
+        "three failed runs, exactly three runs named": f"{np.mean([one['named'] == 3 for one in broken]):.1%} of studies",
         **{
             f"three failed runs, {text}": f"at most {100 * max(one[name] for one in broken):.0f} % in any study, "
             f"{100 * np.median([one[name] for one in broken]):.0f} % in the median study; "
