@@ -4,7 +4,8 @@ A measurement is one forward pass and the gradients of the input and of every pa
 loop is the step form under autograd, which computes the same. Every step takes equally long, so on long sequences the loop
 runs only as many tokens as fit into memory, and its time is multiplied. Layer, loop and mh-attention run in turns in one
 process, and so does the layer with flash-linear-attention's kernels under ``--kernels fla``. Times are medians; on a CPU they
-are processor time on one thread.
+are processor time on one thread, with the allocator set as in the workers of a training. ``--against`` has the same layer of
+another source tree make its passes in turns instead, in a second process.
 
 The limit is the higher of two floors. Arithmetic: three times the FLOPs of the forward pass at the speed of a product of square
 matrices (float32, on a GPU bfloat16). Memory: input, output, parameters and their gradients, each moved once at the speed of a
@@ -12,9 +13,11 @@ copy, 4 bytes a scalar. What a layer moves inside is not counted.
 """
 
 import argparse
+import os
 import shlex
+import subprocess
 import sys
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,49 +25,40 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
+import _layer_pass
 import _results
+from _layer_pass import BATCH, DIM, clock_of, environment, inputs, seconds
 from archlab import architecture
 from archlab.errors import ArchlabError
+from archlab.jobs import worker
 from archlab.layers import LayerConfig, layer, registry
 from archlab.layers.ops.kernels import fused, kernels, require
 from archlab.machine import Ceilings, ceilings
 from archlab.testing.comparison import step_through
-from archlab.training.context import flushed_denormals
 
-BATCH, DIM = 32, 128
 LOOP_TOKENS = 128
 LOOP_STATES = 1 << 28
 """Scalars of the states that the loop may keep, all its tokens together; with what else autograd keeps, some 4 GB."""
 REFERENCE = layer("mh-attention")
-
-
-@contextmanager
-def environment(device: str, bf16: bool) -> Iterator[None]:
-    with flushed_denormals(), torch.autocast(device, torch.bfloat16, enabled=bf16):
-        yield
-
-
-def clock_of(device: str) -> Callable[[], float]:
-    return time.perf_counter if device == "cuda" else time.process_time
-
-
-def seconds(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x_bld: Tensor, device: str) -> float:
-    """One forward and backward pass."""
-    clock = clock_of(device)
-    wanted = [x_bld, *module.parameters()]
-    dy_bld = torch.ones_like(x_bld)
-    _synchronize(device)
-    started = clock()
-    y_bld = run(module, x_bld)
-    torch.autograd.grad(y_bld, wanted, dy_bld.to(y_bld.dtype), allow_unused=True)
-    _synchronize(device)
-    return clock() - started
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+WARM_UP = 3
+"""Passes until the allocator holds all memory that a pass needs."""
+PROFILED = 3
+"""Passes of which a profile is the sum."""
+KINDS = {
+    "products": {"mm", "addmm", "addmm_", "mv", "dot"},
+    "batched": {"bmm", "baddbmm", "baddbmm_"},
+    "attention": {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"},
+    "transforms": {"_fft_r2c", "_fft_c2r", "_fft_c2c"},
+    "copies": {"copy_", "cat", "fill_", "zero_", "index", "index_select", "gather", "scatter", "_to_copy", "clone"},
+    "reductions": {"sum", "cumsum", "linalg_vector_norm", "mean", "max", "amax", "logsumexp", "native_group_norm"},
+}
+"""Operators of a kind, as PyTorch's profiler names them; views and allocations count as Python, all others as elementwise."""
+FREE = {"empty", "empty_like", "empty_strided", "as_strided", "view", "reshape", "transpose", "t", "slice", "select", "expand",
+        "permute", "unsqueeze", "squeeze", "alias", "detach", "unbind", "split", "chunk", "narrow", "unfold", "diagonal", "movedim",
+        "_unsafe_view", "_reshape_alias", "resolve_conj", "linear", "matmul", "contiguous", "result_type", "to", "flatten",
+        "split_with_sizes", "new_empty", "resize_", "item", "_local_scalar_dense", "is_nonzero"}  # fmt: skip
 
 
 def floors(config: LayerConfig, length: int, found: Ceilings) -> tuple[float, float]:
@@ -91,12 +85,27 @@ class ByKernels:
         return y_bld
 
 
+@contextmanager
+def passes_of(tree: Path, config: LayerConfig, length: int, device: str, bf16: bool) -> Iterator[Callable[[], float]]:
+    """A function that has another source tree's layer make one pass, in a process of its own, and gives its seconds."""
+    command = [sys.executable, _layer_pass.__file__, str(config), str(length), device, "bf16" if bf16 else ""]
+    variables = os.environ | {"PYTHONPATH": str(tree / "src")}
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+
+        def run() -> float:
+            assert process.stdin and process.stdout
+            print(file=process.stdin, flush=True)
+            return float(process.stdout.readline())
+
+        yield run
+
+
 def measure(
     config: LayerConfig, length: int, rounds: int, device: str, bf16: bool, found: Ceilings, by_kernels: ByKernels | None
 ) -> Mapping[str, str | float]:
     torch.manual_seed(0)
     module, reference = (one.build(DIM, length).to(device) for one in (config, REFERENCE))
-    x_bld = torch.randn(BATCH, length, DIM, device=device, requires_grad=True)
+    x_bld = inputs(length, device)
     tokens = loop_tokens(config, length)
     start_bld = x_bld.detach()[:, :tokens].clone().requires_grad_()
     runs: tuple[tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor], Tensor, int], ...] = (
@@ -114,7 +123,6 @@ def measure(
                     taken.append(seconds(what, run, x, device))
     ours, attention, loop, *fla = (median(taken[1:]) for taken in times)  # the first is not like the others
     loop *= length / tokens
-    gemm, memory = floors(config, length, found)
     columns: dict[str, str | float] = {
         "layer": str(config),
         "length": str(length),
@@ -122,9 +130,7 @@ def measure(
         "loop, ms": round(1e3 * loop, 1),
         "tokens looped": tokens,
         "times faster": round(loop / ours, 2),
-        "GEMM floor, ms": round(1e3 * gemm, 2),
-        "memory floor, ms": round(1e3 * memory, 2),
-        "fraction of floor": round(max(gemm, memory) / ours, 3),
+        **fractions(config, length, found, ours),
         "times mh-attention": round(ours / attention, 2),
     }
     if by_kernels:
@@ -136,6 +142,65 @@ def measure(
     return columns
 
 
+def fractions(config: LayerConfig, length: int, found: Ceilings, taken: float) -> dict[str, float]:
+    gemm, memory = floors(config, length, found)
+    return {
+        "GEMM floor, ms": round(1e3 * gemm, 2),
+        "memory floor, ms": round(1e3 * memory, 2),
+        "fraction of floor": round(max(gemm, memory) / taken, 3),
+    }
+
+
+def measure_against(
+    tree: Path, config: LayerConfig, length: int, rounds: int, device: str, bf16: bool, found: Ceilings
+) -> Mapping[str, str | float]:
+    """The layer of this source tree and that of another, in turns."""
+    torch.manual_seed(0)
+    module, x_bld = config.build(DIM, length).to(device), inputs(length, device)
+    with environment(device, bf16), passes_of(tree, config, length, device, bf16) as before:
+
+        def now() -> float:
+            return seconds(module, nn.Module.__call__, x_bld, device)
+
+        for _ in range(WARM_UP):
+            now(), before()
+        turns = [(before(), now()) if turn % 2 else (now(), before())[::-1] for turn in range(rounds)]
+    old, new = (median(taken) for taken in zip(*turns, strict=True))
+    return {
+        "layer": str(config),
+        "length": str(length),
+        "before, ms": round(1e3 * old, 2),
+        "ms": round(1e3 * new, 2),
+        "time over before": round(median(after / before for before, after in turns), 3),
+        **fractions(config, length, found, new),
+        "fraction before": round(max(floors(config, length, found)) / old, 3),
+    }
+
+
+def measure_profile(config: LayerConfig, length: int, bf16: bool) -> Mapping[str, str | float]:
+    """Percent of a pass by kinds of operators; what the profiler itself takes counts as Python."""
+    torch.manual_seed(0)
+    module, x_bld = config.build(DIM, length), inputs(length, "cpu")
+    with environment("cpu", bf16):
+        for _ in range(WARM_UP):
+            seconds(module, nn.Module.__call__, x_bld, "cpu")
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            total = sum(seconds(module, nn.Module.__call__, x_bld, "cpu") for _ in range(PROFILED))
+    taken: Counter[str] = Counter()
+    for event in found.key_averages():
+        name = event.key.removeprefix("aten::")
+        if event.key != name and name not in FREE:
+            taken[next((kind for kind, names in KINDS.items() if name in names), "elementwise")] += event.self_cpu_time_total
+    percents = {kind: round(1e-4 * taken[kind] / total, 1) for kind in (*KINDS, "elementwise")}
+    return {
+        "layer": str(config),
+        "length": str(length),
+        "ms": round(1e3 * total / PROFILED, 2),
+        **percents,
+        "Python": round(max(0.0, 100 - sum(percents.values())), 1),
+    }
+
+
 def parse_layers(texts: list[str] | None) -> list[LayerConfig]:
     """What was asked for, or every sequence mixer with its default knobs.
 
@@ -143,7 +208,7 @@ def parse_layers(texts: list[str] | None) -> list[LayerConfig]:
         ArchlabError: a spec is wrong or names a channel mixer, which has no step form.
     """
     if texts is None:
-        return [config() for _, config in sorted(registry().items()) if config.kind == "sequence"]
+        return [config for _, kind in sorted(registry().items()) if (config := kind()).kind == "sequence"]
     configs = [config for text in texts for config in architecture(f"1*{text}").layers]
     for config in configs:
         if config.kind == "channel":
@@ -160,6 +225,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--bf16", action="store_true", help="under bfloat16 autocast")
     parser.add_argument("--kernels", choices=("torch", "fla"), default="torch", help="fla: its kernels too, on a GPU")
+    parser.add_argument("--against", type=Path, metavar="TREE", help="in turns with the layers of another source tree, no loop")
+    parser.add_argument("--profile", action="store_true", help="percent of the time by kinds of operators, on a CPU; writes no file")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
     try:
@@ -169,27 +236,41 @@ def main() -> None:
         parser.error(str(error))
     if min(args.rounds, *args.lengths) < 1:
         parser.error("--rounds and --lengths must be at least 1")
+    if args.against and not (args.against / "src" / "archlab").is_dir():
+        parser.error(f"--against {args.against}: holds no src/archlab")
+    if any(os.environ.get(name) != value for name, value in worker.environment(None).items()):
+        os.execve(sys.executable, sys.orig_argv, os.environ | worker.environment(None))  # the allocator reads them at its start
     torch.set_num_threads(1)
     found = ceilings(args.device, clock_of(args.device))
     rows = []
     for length in args.lengths:
         for config in configs:
             print(f"{config} {length} ...", file=sys.stderr, flush=True)
-            by_kernels = ByKernels(args.device, args.bf16) if args.kernels == "fla" else None
-            rows.append(measure(config, length, args.rounds, args.device, args.bf16, found, by_kernels))
+            if args.profile:
+                rows.append(measure_profile(config, length, args.bf16))
+            elif args.against:
+                rows.append(measure_against(args.against, config, length, args.rounds, args.device, args.bf16, found))
+            else:
+                by_kernels = ByKernels(args.device, args.bf16) if args.kernels == "fla" else None
+                rows.append(measure(config, length, args.rounds, args.device, args.bf16, found, by_kernels))
     print(_results.table(rows))
+    if args.profile:
+        return
     settings = {
         "batch": BATCH,
         "width": DIM,
         "dtype": "bfloat16 autocast" if args.bf16 else "float32",
-        "time": "wall time, synchronised" if args.device == "cuda" else "CPU time, one thread",
+        "time": "wall time, synchronised" if args.device == "cuda" else "CPU time, one thread, in the environment of a worker",
         "GEMM peak, GFLOP/s": round(found.gemm / 1e9, 1),
         "copy bandwidth, GB/s": round(found.copy / 1e9, 2),
-        "tokens looped": "the loop's time is that of so many tokens, times length over tokens",
         "GEMM floor": "3 x forward FLOPs x batch over the GEMM peak",
         "memory floor": "input, output, parameters and their gradients, moved once, 4 bytes a scalar, over the copy bandwidth",
         "fraction of floor": "the higher of the two over the time",
     }
+    if args.against:
+        settings["time over before"] = "median of the ratios of neighbouring passes, this source tree's over the other's"
+    else:
+        settings["tokens looped"] = "the loop's time is that of so many tokens, times length over tokens"
     command = shlex.join(["python", "benchmarks/layer_speed.py", *sys.argv[1:]])
     written = _results.write(f"layer-speed-{args.device}", "Speed of the sequence mixers", command, settings, rows, args.json)
     print(f"written to {written} and {written.with_suffix('.md').name}", file=sys.stderr)
