@@ -17,8 +17,9 @@ from archlab.jobs.isolation import changed, definitions, replaced, snapshot
 WORKER_VARIABLE = "ARCHLAB_WORKER"
 _TRACEBACK_LINES = 30
 # A training step frees what the next one allocates. Given back to the system in between, every page of it is cleared
-# again: a tenth of the time of a step at width 128. 32 MiB is the most that glibc keeps; other systems ignore these.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+# again: up to a quarter of the time of a step at width 128. glibc maps no tensor apart, whatever its size; other systems
+# ignore these.
+_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
 
 
 def environment(gpu: str | None) -> dict[str, str]:

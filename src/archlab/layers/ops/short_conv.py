@@ -1,6 +1,7 @@
 """Depthwise causal convolution with a kernel of a few taps."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,6 +9,11 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from archlab.layers.ops.members import apply
+from archlab.layers.ops.precision import at_least_float32
+
+
+_PIECE = 1 << 18
+"""Entries that are convolved together on a CPU: what is read and written for them stays in a core's cache from tap to tap."""
 
 
 class _ShiftedMultiplyAdd(torch.autograd.Function):
@@ -17,10 +23,16 @@ class _ShiftedMultiplyAdd(torch.autograd.Function):
     def forward(ctx: Any, x_blc: Tensor, taps_kc: Tensor, bias_c: Tensor | None) -> Tensor:
         ctx.save_for_backward(x_blc, taps_kc)
         ctx.has_bias = bias_c is not None
-        length = x_blc.shape[1]
-        y_blc = x_blc * taps_kc[0] if bias_c is None else torch.addcmul(bias_c, x_blc, taps_kc[0])
-        for lag in range(1, min(len(taps_kc), length)):
-            y_blc[:, lag:].addcmul_(x_blc[:, : length - lag], taps_kc[lag])
+        y_blc = torch.empty_like(x_blc)
+        for some, start, stop in _pieces(x_blc):
+            x, y = x_blc[some], y_blc[some]
+            if bias_c is None:
+                torch.mul(x[:, start:stop], taps_kc[0], out=y[:, start:stop])
+            else:
+                torch.addcmul(bias_c, x[:, start:stop], taps_kc[0], out=y[:, start:stop])
+            for lag in range(1, len(taps_kc)):
+                first = min(max(start, lag), stop)
+                y[:, first:stop].addcmul_(x[:, first - lag : stop - lag], taps_kc[lag])
         return y_blc
 
     @staticmethod
@@ -28,13 +40,34 @@ class _ShiftedMultiplyAdd(torch.autograd.Function):
         (dy_blc,) = grads
         x_blc, taps_kc = ctx.saved_tensors  # type: ignore[attr-defined]
         length = x_blc.shape[1]
-        dx_blc = dy_blc * taps_kc[0]
-        dtaps_kc = torch.zeros_like(taps_kc)
-        dtaps_kc[0] = (dy_blc * x_blc).sum((0, 1))
-        for lag in range(1, min(len(taps_kc), length)):
-            dx_blc[:, : length - lag].addcmul_(dy_blc[:, lag:], taps_kc[lag])
-            dtaps_kc[lag] = (dy_blc[:, lag:] * x_blc[:, : length - lag]).sum((0, 1))
+        dx_blc = torch.empty_like(x_blc)
+        pieces = list(_pieces(x_blc))
+        some, _, most = pieces[0]
+        dtaps_kblc = at_least_float32(taps_kc).new_zeros(len(taps_kc), *x_blc[some, :most].shape)
+        for some, start, stop in pieces:
+            x, dy, dx = x_blc[some], dy_blc[some], dx_blc[some]
+            torch.mul(dy[:, start:stop], taps_kc[0], out=dx[:, start:stop])
+            for lag in range(len(taps_kc)):
+                last = max(start, min(stop, length - lag))
+                later = dy[:, start + lag : last + lag]
+                if lag:
+                    dx[:, start:last].addcmul_(later, taps_kc[lag])
+                dtaps_kblc[lag, : len(x), : last - start].addcmul_(later, x[:, start:last])
+        dtaps_kc = dtaps_kblc.sum((1, 2)).to(taps_kc.dtype)
         return dx_blc, dtaps_kc, dy_blc.sum((0, 1)) if ctx.has_bias else None  # type: ignore[attr-defined]
+
+
+def _pieces(x_blc: Tensor) -> Iterator[tuple[slice, int, int]]:
+    """Sequences and the span of positions of each piece, the first the largest, along memory; elsewhere than on a CPU all is one."""
+    batch, length, channels = x_blc.shape
+    if not x_blc.is_cpu or torch.compiler.is_compiling():
+        yield slice(batch), 0, length
+        return
+    together = batch if x_blc.stride(0) < x_blc.stride(1) else min(batch, max(1, _PIECE // (length * channels)))
+    span = max(1, _PIECE // (together * channels))
+    for first in range(0, batch, together):
+        for start in range(0, length, span):
+            yield slice(first, first + together), start, min(start + span, length)
 
 
 class ShortConv(nn.Module):
