@@ -1,5 +1,6 @@
 """One forward and backward pass of a layer; as a script, a pass for every line that comes in, by the source tree on the path."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from archlab import architecture
+from archlab.jobs import worker
 from archlab.training.context import flushed_denormals
 
 BATCH, DIM = 32, 128
+
+
+def start_as_worker() -> None:
+    """Start this script again with the variables of a training's worker, unless they are set: the allocator reads them once."""
+    wanted = worker.environment(None)
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, sys.orig_argv, os.environ | wanted)
+    torch.set_num_threads(1)
 
 
 @contextmanager
@@ -47,7 +57,7 @@ def _synchronize(device: str) -> None:
 
 
 def main(spec: str, length: str, device: str, bf16: str) -> None:
-    torch.set_num_threads(1)
+    start_as_worker()
     torch.manual_seed(0)
     (config,) = architecture(f"1*{spec}").layers
     module, x_bld = config.build(DIM, int(length)).to(device), inputs(int(length), device)

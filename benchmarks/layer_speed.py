@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import _layer_pass
 import _results
-from _layer_pass import BATCH, DIM, clock_of, environment, inputs, seconds
+from _layer_pass import BATCH, DIM, clock_of, environment, inputs, seconds, start_as_worker
 from archlab import architecture
 from archlab.errors import ArchlabError
 from archlab.jobs import worker
@@ -55,10 +55,48 @@ KINDS = {
     "reductions": {"sum", "cumsum", "linalg_vector_norm", "mean", "max", "amax", "logsumexp", "native_group_norm"},
 }
 """Operators of a kind, as PyTorch's profiler names them; views and allocations count as Python, all others as elementwise."""
-FREE = {"empty", "empty_like", "empty_strided", "as_strided", "view", "reshape", "transpose", "t", "slice", "select", "expand",
-        "permute", "unsqueeze", "squeeze", "alias", "detach", "unbind", "split", "chunk", "narrow", "unfold", "diagonal", "movedim",
-        "_unsafe_view", "_reshape_alias", "resolve_conj", "linear", "matmul", "contiguous", "result_type", "to", "flatten",
-        "split_with_sizes", "new_empty", "resize_", "item", "_local_scalar_dense", "is_nonzero"}  # fmt: skip
+FREE = set(
+    [
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "new_empty",
+        "resize_",
+        "as_strided",
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "_reshape_alias",
+        "alias",
+        "detach",
+        "transpose",
+        "t",
+        "permute",
+        "movedim",
+        "slice",
+        "select",
+        "narrow",
+        "unfold",
+        "diagonal",
+        "expand",
+        "unsqueeze",
+        "squeeze",
+        "flatten",
+        "unbind",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "resolve_conj",
+        "contiguous",
+        "to",
+        "result_type",
+        "item",
+        "_local_scalar_dense",
+        "is_nonzero",
+        "linear",
+        "matmul",
+    ]
+)
 
 
 def floors(config: LayerConfig, length: int, found: Ceilings) -> tuple[float, float]:
@@ -89,11 +127,13 @@ class ByKernels:
 def passes_of(tree: Path, config: LayerConfig, length: int, device: str, bf16: bool) -> Iterator[Callable[[], float]]:
     """A function that has another source tree's layer make one pass, in a process of its own, and gives its seconds."""
     command = [sys.executable, _layer_pass.__file__, str(config), str(length), device, "bf16" if bf16 else ""]
-    variables = os.environ | {"PYTHONPATH": str(tree / "src")}
+    outside = {name: value for name, value in os.environ.items() if name not in worker.environment(None)}
+    variables = outside | {"PYTHONPATH": str(tree.resolve() / "src")}  # its workers' variables are its own
     with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
 
         def run() -> float:
-            assert process.stdin and process.stdout
+            assert process.stdin
+            assert process.stdout
             print(file=process.stdin, flush=True)
             return float(process.stdout.readline())
 
@@ -226,7 +266,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="under bfloat16 autocast")
     parser.add_argument("--kernels", choices=("torch", "fla"), default="torch", help="fla: its kernels too, on a GPU")
     parser.add_argument("--against", type=Path, metavar="TREE", help="in turns with the layers of another source tree, no loop")
-    parser.add_argument("--profile", action="store_true", help="percent of the time by kinds of operators, on a CPU; writes no file")
+    parser.add_argument("--profile", action="store_true", help="percent of the time by kinds of operators, on a CPU; no file")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
     try:
@@ -238,9 +278,7 @@ def main() -> None:
         parser.error("--rounds and --lengths must be at least 1")
     if args.against and not (args.against / "src" / "archlab").is_dir():
         parser.error(f"--against {args.against}: holds no src/archlab")
-    if any(os.environ.get(name) != value for name, value in worker.environment(None).items()):
-        os.execve(sys.executable, sys.orig_argv, os.environ | worker.environment(None))  # the allocator reads them at its start
-    torch.set_num_threads(1)
+    start_as_worker()
     found = ceilings(args.device, clock_of(args.device))
     rows = []
     for length in args.lengths:

@@ -8,27 +8,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from archlab.layers.ops.rms_norm import rms_norm
+from archlab.layers.ops.rms_norm import RMSNorm
 
 if TYPE_CHECKING:
     from archlab.layers.contract import LayerConfig
-
-_RMS_EPS = 1e-5
-
-
-class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm (arXiv 1910.07467), computed in the precision of its weight also under autocast."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=_RMS_EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., dim)`` to the same shape."""
-        x = x.to(self.weight.dtype)
-        if x.is_cpu and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
-            return rms_norm(x, self.weight, _RMS_EPS)
-        return super().forward(x)
-
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"rmsnorm": RMSNorm, "layernorm": nn.LayerNorm}
 

@@ -12,6 +12,7 @@ from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule_flops, gated_delta_rule, unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.rms_norm import RMSNorm
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import step_size_bias
 from archlab.layers.registry import register
@@ -145,7 +146,7 @@ class DeltaNet(nn.Module):
         self.qkv_proj = nn.Linear(dim, sum(self.split), bias=False)
         self.conv = ShortConv(sum(self.split), d_conv, bias=False)
         self.beta_proj = nn.Linear(dim, heads, bias=False)
-        self.norm = nn.RMSNorm(values // heads, eps=NORM_EPS)
+        self.norm = RMSNorm(values // heads, eps=NORM_EPS)
         self.out_proj = nn.Linear(values, dim, bias=False)
 
     def _log_decay(self, x: Tensor) -> Tensor:

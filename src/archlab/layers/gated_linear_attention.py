@@ -14,6 +14,7 @@ from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.knobs import Factor
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.rms_norm import RMSNorm
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
@@ -155,7 +156,7 @@ class GatedLinearAttention(DecayingStates):
         self.q_proj, self.k_proj = nn.Linear(dim, keys, bias=False), nn.Linear(dim, keys, bias=False)
         self.v_proj, self.g_proj = nn.Linear(dim, values, bias=False), nn.Linear(dim, values, bias=False)
         self.decay_proj = nn.Sequential(nn.Linear(dim, gate_low_rank, bias=False), nn.Linear(gate_low_rank, keys))
-        self.norm = nn.RMSNorm(values // heads, eps=NORM_EPS)
+        self.norm = RMSNorm(values // heads, eps=NORM_EPS)
         self.out_proj = nn.Linear(values, dim, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -182,7 +183,7 @@ class HGRN2(DecayingStates):
         self.head_dim = head_dim
         self.lower_bound = lower_bound
         self.q_proj, self.f_proj, self.i_proj, self.out_proj = (nn.Linear(dim, dim, bias=False) for _ in range(4))
-        self.norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.norm = RMSNorm(dim, eps=NORM_EPS)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         projected = (at_least_float32(proj(x)) for proj in (self.q_proj, self.f_proj, self.i_proj))

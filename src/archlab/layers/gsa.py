@@ -15,6 +15,7 @@ from archlab.layers.ops.decay import (
     value_decayed_linear_attention,
 )
 from archlab.layers.ops.precision import at_least_float32, no_autocast
+from archlab.layers.ops.rms_norm import RMSNorm
 from archlab.layers.registry import register
 
 NORM_EPS = 1e-5
@@ -68,7 +69,7 @@ class GSA(nn.Module):
         self.gate_logit_normalizer = gate_logit_normalizer
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(dim, dim, bias=False) for _ in range(4))
         self.decay_proj = nn.Linear(dim, heads * num_slots, bias=False)
-        self.norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.norm = RMSNorm(dim, eps=NORM_EPS)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Queries, keys, values, what slots take and their log decays, each (..., heads, width), in at least float32."""

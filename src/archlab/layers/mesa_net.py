@@ -12,6 +12,7 @@ from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import unit_length
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.recursive_ridge import recursive_ridge, recursive_ridge_flops
+from archlab.layers.ops.rms_norm import RMSNorm
 from archlab.layers.ops.scalar_decay import scalar_decayed_linear_attention, scalar_decayed_linear_attention_flops
 from archlab.layers.ops.short_conv import ShortConv
 from archlab.layers.ops.step_size import inverse_softplus
@@ -77,7 +78,7 @@ class MesaNet(nn.Module):
         above = torch.full((heads, dim // heads), FIRST_RIDGE - LEAST_RIDGE)
         self.ridge = nn.Parameter(inverse_softplus(above))
         self.ridge._no_weight_decay = True  # type: ignore[attr-defined]
-        self.norm = nn.RMSNorm(dim // heads, eps=NORM_EPS)
+        self.norm = RMSNorm(dim // heads, eps=NORM_EPS)
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
     def _project(self, x: Tensor, qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Scores of readers against writers within chunks, decayed from the writer's position to the reader's.
 
-Readers and writers are stacked, so that all their scores are one product. ``b`` is the log decay accumulated from the
-beginning of each chunk. If it has width 1, the decay is a factor of the score (structured masked attention, arXiv
+Readers and writers are stacked, so that all their scores are one product. ``b`` is the log decay, to base two, accumulated from
+the beginning of each chunk. If it has width 1, the decay is a factor of the score (structured masked attention, arXiv
 2405.21060, section 4); else :mod:`archlab.layers.ops.decayed_chunks` says why nothing overflows.
 """
 

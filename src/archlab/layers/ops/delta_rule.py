@@ -46,7 +46,7 @@ class _DeltaRule(torch.autograd.Function):
         inverse = _inverse(weights[..., 1, :, 0, :].contiguous())
         if v is not None:
             values[:, :, 0] = weights[..., 1, :, 1, :] @ values[:, :, 1]
-        since = reads[1:] * decay[1:].exp()[:, :, None]
+        since = reads[1:] * decay[1:].exp2()[:, :, None]
         states, passed = _forward_states(inverse, since[:, :, 1], writes, values, decay)
         out = weights[:, :, 0].flatten(3, 4) @ values.flatten(2, 3)
         if len(states):
@@ -89,7 +89,7 @@ def _forward_states(inverse: Tensor, since: Tensor, writes: Tensor, values: Tens
 def _until_the_end(writes: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     """Writes decayed until their chunk ends, and the decays of states over whole chunks, for all chunks but the last."""
     decay = decay[:-1]
-    return writes[:-1] * (decay[:, :, -1:] - decay).exp_()[:, :, None], decay[:, :, -1].exp()
+    return writes[:-1] * (decay[:, :, -1:] - decay).exp2_()[:, :, None], decay[:, :, -1].exp2()
 
 
 def _gradients(
@@ -113,7 +113,7 @@ def _gradients(
     du = dread[:, :, 1]
     du.copy_(inverse.mT @ pulled[:, :, 0])
     if across:
-        since = decay[1:].exp()[:, :, None]
+        since = decay[1:].exp2()[:, :, None]
         written, _ = _until_the_end(writes, decay)
         dstates = (reads[1:] * since).flatten(2, 3).mT @ dread[1:].flatten(2, 3)
         for through, after, state in zip(passed.unbind()[::-1], dstates.unbind()[::-1], dstates.unbind()[-2::-1], strict=False):
@@ -123,7 +123,7 @@ def _gradients(
     dreads, dwrites = scores_gradients(dscores, reads, writes, decay, block)
     if across:
         dreads[1:].addcmul_((dread[1:].flatten(2, 3) @ states.mT).view_as(dreads[1:]), since)
-        until = (decay[:-1, :, -1:] - decay[:-1]).exp_()[:, :, None]
+        until = (decay[:-1, :, -1:] - decay[:-1]).exp2_()[:, :, None]
         dwrites[:-1].addcmul_((values[:-1].flatten(2, 3) @ dstates.mT).view_as(dwrites[:-1]), until)
     ddecay = (reads * dreads).sum(2) - (writes * dwrites).sum(2)
     ddecay = gradients_of_log_decays(ddecay if decay.shape[-1] > 1 else ddecay.sum(-1, keepdim=True))

@@ -3,10 +3,24 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from archlab.layers.ops.members import apply
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (arXiv 1910.07467), computed in the precision of its weight also under autocast."""
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        super().__init__(dim, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., dim)`` to the same shape."""
+        x = x.to(self.weight.dtype)
+        if x.is_cpu and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
+            return rms_norm(x, self.weight, self.eps or 0.0)
+        return super().forward(x)
 
 
 def rms_norm(x: Tensor, weight_d: Tensor, eps: float) -> Tensor:

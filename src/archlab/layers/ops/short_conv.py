@@ -11,7 +11,6 @@ from torch.autograd.function import FunctionCtx
 from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import at_least_float32
 
-
 _PIECE = 1 << 18
 """Entries that are convolved together on a CPU: what is read and written for them stays in a core's cache from tap to tap."""
 
@@ -58,7 +57,7 @@ class _ShiftedMultiplyAdd(torch.autograd.Function):
 
 
 def _pieces(x_blc: Tensor) -> Iterator[tuple[slice, int, int]]:
-    """Sequences and the span of positions of each piece, the first the largest, along memory; elsewhere than on a CPU all is one."""
+    """Sequences and the span of positions of each piece, the first the largest; one piece elsewhere than on a CPU."""
     batch, length, channels = x_blc.shape
     if not x_blc.is_cpu or torch.compiler.is_compiling():
         yield slice(batch), 0, length
