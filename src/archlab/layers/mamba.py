@@ -149,7 +149,7 @@ class Mamba(nn.Module):
     def _selection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step sizes (..., C), input maps (..., N) and read-outs (..., N) of the tokens ``x`` (..., C)."""
         low_rank, b, c = self.x_proj(x).split(self.split, dim=-1)
-        # Laid out so that the weight's gradient is a product of (rank, tokens) by (tokens, C): nine times faster than its transpose.
+        # Laid out so that the weight's gradient is (rank, tokens) times (tokens, C), nine times faster than its transpose.
         dt = F.softplus(at_least_float32(low_rank @ self.dt_proj.weight.t().contiguous()) + self.dt_bias)
         return dt, b, c
 

@@ -40,6 +40,8 @@ class _ShiftedMultiplyAdd(torch.autograd.Function):
         x_blc, taps_kc = ctx.saved_tensors  # type: ignore[attr-defined]
         length = x_blc.shape[1]
         dx_blc = torch.empty_like(x_blc)
+        if dy_blc.stride() != dx_blc.stride():
+            dy_blc = torch.empty_like(dx_blc).copy_(dy_blc)  # once, not once a tap
         pieces = list(_pieces(x_blc))
         some, _, most = pieces[0]
         dtaps_kblc = at_least_float32(taps_kc).new_zeros(len(taps_kc), *x_blc[some, :most].shape)
