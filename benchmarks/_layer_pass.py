@@ -56,13 +56,18 @@ def _synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def main(spec: str, length: str, device: str, bf16: str) -> None:
+def main(device: str, bf16: str) -> None:
+    """Make a pass of the layer and at the length that each line names, and print its seconds."""
     start_as_worker()
-    torch.manual_seed(0)
-    (config,) = architecture(f"1*{spec}").layers
-    module, x_bld = config.build(DIM, int(length)).to(device), inputs(int(length), device)
+    named = ""
     with environment(device, bool(bf16)):
-        for _ in sys.stdin:
+        for line in sys.stdin:
+            if line != named:
+                spec, length = line.split("\t")
+                torch.manual_seed(0)
+                (config,) = architecture(f"1*{spec}").layers
+                module, x_bld = config.build(DIM, int(length)).to(device), inputs(int(length), device)
+                named = line
             print(seconds(module, nn.Module.__call__, x_bld, device), flush=True)
 
 

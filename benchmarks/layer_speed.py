@@ -21,7 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 
@@ -44,7 +44,7 @@ LOOP_TOKENS = 128
 LOOP_STATES = 1 << 28
 """Scalars of the states that the loop may keep, all its tokens together; with what else autograd keeps, some 4 GB."""
 REFERENCE = layer("mh-attention")
-WARM_UP = 2
+WARM_UP = 3
 """Passes until the allocator holds all memory that a pass needs."""
 PROFILED = 3
 """Passes of which a profile is the sum."""
@@ -86,17 +86,17 @@ class ByKernels:
 
 
 @contextmanager
-def passes_of(tree: Path, config: LayerConfig, length: int, device: str, bf16: bool) -> Iterator[Callable[[], float]]:
+def passes_of(tree: Path, device: str, bf16: bool) -> Iterator[Callable[[LayerConfig, int], float]]:
     """A function that has another source tree's layer make one pass, in a process of its own, and gives its seconds."""
-    command = [sys.executable, _layer_pass.__file__, str(config), str(length), device, "bf16" if bf16 else ""]
+    command = [sys.executable, _layer_pass.__file__, device, "bf16" if bf16 else ""]
     outside = {name: value for name, value in os.environ.items() if name not in worker.environment(None)}
     variables = outside | {"PYTHONPATH": str(tree.resolve() / "src")}  # its workers' variables are its own
     with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
 
-        def run() -> float:
+        def run(config: LayerConfig, length: int) -> float:
             assert process.stdin
             assert process.stdout
-            print(file=process.stdin, flush=True)
+            print(config, length, sep="\t", file=process.stdin, flush=True)
             return float(process.stdout.readline())
 
         yield run
@@ -154,19 +154,28 @@ def fractions(config: LayerConfig, length: int, found: Ceilings, taken: float) -
 
 
 def measure_against(
-    tree: Path, config: LayerConfig, length: int, rounds: int, device: str, bf16: bool, found: Ceilings
+    other: Callable[[LayerConfig, int], float],
+    config: LayerConfig,
+    length: int,
+    rounds: int,
+    device: str,
+    bf16: bool,
+    found: Ceilings,
 ) -> Mapping[str, str | float]:
     """The layer of this source tree and that of another, in turns."""
     torch.manual_seed(0)
     module, x_bld = config.build(DIM, length).to(device), inputs(length, device)
-    with environment(device, bf16), passes_of(tree, config, length, device, bf16) as before:
 
-        def now() -> float:
+    def before() -> float:
+        return other(config, length)
+
+    def now() -> float:
+        with environment(device, bf16):
             return seconds(module, nn.Module.__call__, x_bld, device)
 
-        for _ in range(WARM_UP):
-            now(), before()
-        turns = [(before(), now()) if turn % 2 else (now(), before())[::-1] for turn in range(rounds)]
+    for _ in range(WARM_UP):
+        now(), before()
+    turns = [(before(), now()) if turn % 2 else (now(), before())[::-1] for turn in range(rounds)]
     old, new = (median(taken) for taken in zip(*turns, strict=True))
     return {
         "layer": str(config),
@@ -247,16 +256,17 @@ def main() -> None:
     start_as_worker()
     found = ceilings(args.device, clock_of(args.device))
     rows = []
-    for length in args.lengths:
-        for config in configs:
-            print(f"{config} {length} ...", file=sys.stderr, flush=True)
-            if args.profile:
-                rows.append(measure_profile(config, length, args.bf16))
-            elif args.against:
-                rows.append(measure_against(args.against, config, length, args.rounds, args.device, args.bf16, found))
-            else:
-                by_kernels = ByKernels(args.device, args.bf16) if args.kernels == "fla" else None
-                rows.append(measure(config, length, args.rounds, args.device, args.bf16, found, by_kernels))
+    with passes_of(args.against, args.device, args.bf16) if args.against else nullcontext() as before:
+        for length in args.lengths:
+            for config in configs:
+                print(f"{config} {length} ...", file=sys.stderr, flush=True)
+                if args.profile:
+                    rows.append(measure_profile(config, length, args.bf16))
+                elif before:
+                    rows.append(measure_against(before, config, length, args.rounds, args.device, args.bf16, found))
+                else:
+                    by_kernels = ByKernels(args.device, args.bf16) if args.kernels == "fla" else None
+                    rows.append(measure(config, length, args.rounds, args.device, args.bf16, found, by_kernels))
     print(_results.table(rows))
     if args.profile:
         return

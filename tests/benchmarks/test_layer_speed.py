@@ -31,6 +31,36 @@ def test_columns_and_floors(tmp_path):
     assert row["memory floor, ms"] == pytest.approx(1e-6 * moved / settings["copy bandwidth, GB/s"], abs=0.006, rel=0.01)
 
 
+def test_the_same_tree_takes_as_long_and_columns_fit(tmp_path):
+    tree = BENCHMARKS.parent
+    finished = run("--layers", "canon", "mh-linear-attention(heads=4)", "--against", tree, "--json", tmp_path / "speed.json")
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert [row["layer"] for row in rows] == ["canon", "mh-linear-attention(heads=4)"]
+    for row in rows:
+        assert row["ms"] / row["before, ms"] == pytest.approx(row["time over before"], rel=0.1)
+
+
+def test_a_profile_accounts_for_all_time():
+    finished = run("--layers", "mamba", "--profile")
+    assert finished.returncode == 0, finished.stderr
+    header, _, row = (line for line in finished.stdout.splitlines() if line.startswith("|"))
+    columns = dict(zip((c.strip() for c in header.split("|")), (c.strip() for c in row.split("|")), strict=True))
+    assert sum(float(columns[kind]) for kind in columns if kind not in ("", "layer", "length", "ms")) == pytest.approx(100, abs=1)
+    assert float(columns["products"]) > 0 < float(columns["elementwise"])
+
+
+def test_all_sequence_mixers_are_measured_by_default():
+    names = subprocess.run(
+        [sys.executable, "-c", "import layer_speed; print(*layer_speed.parse_layers(None))"],
+        cwd=BENCHMARKS,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert {"mamba", "mh-attention", "canon"} < set(names)
+    assert "swiglu" not in names
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -39,6 +69,7 @@ def test_columns_and_floors(tmp_path):
         (["--layers", "mh-attention(heads=3)"], "the nearest that fits"),
         (["--layers", "mamba", "--lengths", "0"], "must be at least 1"),
         (["--layers", "mamba-2", "--kernels", "fla"], "they need a GPU"),
+        (["--layers", "mamba-2", "--against", "elsewhere"], "holds no src/archlab"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(tmp_path, arguments, reason):

@@ -4,6 +4,7 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
+from archlab.layers.ops import short_conv
 from archlab.layers.ops.short_conv import ShortConv
 
 
@@ -38,6 +39,27 @@ def test_time_major_memory_is_taken_and_kept():
     y_blc = conv(x_lbc.transpose(0, 1))
     assert y_blc.transpose(0, 1).is_contiguous()
     assert torch.equal(y_blc, conv(x_lbc.transpose(0, 1).contiguous()))
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("entries", [1, 24, 50, 10_000])
+def test_pieces_do_not_show(entries, time_major, monkeypatch):
+    monkeypatch.setattr(short_conv, "_PIECE", entries)
+    conv = ShortConv(6, 4).double()
+    x = torch.randn(3, 9, 6, dtype=torch.float64)
+    x = (x.transpose(0, 1).contiguous().transpose(0, 1) if time_major else x).requires_grad_()
+    cotangent = torch.randn(6, 3, 9, dtype=torch.float64).permute(1, 2, 0)
+    wanted = (x, *conv.parameters())
+    torch.testing.assert_close(conv(x), conv1d(conv, x))
+    found, exact = (torch.autograd.grad(y, wanted, cotangent) for y in (conv(x), conv1d(conv, x)))
+    torch.testing.assert_close(found, exact)
+
+
+def test_gradients_of_taps_are_summed_in_float32():
+    conv = ShortConv(1, 1, bias=False).bfloat16()
+    x = torch.ones(512, 4, 1, dtype=torch.bfloat16)
+    (dweight,) = torch.autograd.grad(conv(x).sum(), conv.weight)
+    assert dweight.item() == 2048
 
 
 def test_steps_equal_the_whole():
