@@ -80,6 +80,7 @@ def run(
     specs: Specs,
     protocol: ProtocolLike | None = None,
     *,
+    suite: str | None = None,
     tasks: Sequence[str] | None = None,
     seeds: Count | Sequence[int] | None = None,
     store: Location = "archlab.db",
@@ -101,7 +102,8 @@ def run(
             :mod:`archlab.mad.study`.
         protocol: a protocol of the package by name, the path of a YAML file, or a value; by default ``"quick"``, or what the
             study says.
-        tasks: only these tasks of the protocol.
+        suite: the group of the protocol's tasks: ``"mad"`` (the default), ``"recall"``, ``"state"`` or ``"all"``.
+        tasks: only these tasks of the suite.
         seeds: how many seeds, or which; by default the protocol's.
         store: where results are and go: a path or a database URL.
         label: a name for the run; not a number, by which runs are found too.
@@ -119,7 +121,7 @@ def run(
     if label.isdigit() or label != label.strip():
         why = "a number could be mistaken for that of another run" if label.isdigit() else "it begins or ends with a space"
         raise ArchlabError(f"label={label!r} (--as): {why}: give a name")
-    plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
+    plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
     if listeners is None:
         from rich.console import Console
@@ -148,6 +150,7 @@ def preview(
     specs: Specs,
     protocol: ProtocolLike | None = None,
     *,
+    suite: str | None = None,
     tasks: Sequence[str] | None = None,
     seeds: Count | Sequence[int] | None = None,
     store: Location = "archlab.db",
@@ -162,7 +165,7 @@ def preview(
     Raises:
         ArchlabError: as :func:`run`.
     """
-    plan = plan_of(specs, protocol, tasks=tasks, seeds=seeds, device=device)
+    plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
         num_workers = workplace.num_workers
     left, stored = _left(plan.trials(), store, race)
@@ -290,6 +293,7 @@ def plan_of(
     specs: Specs,
     protocol: ProtocolLike | None = None,
     *,
+    suite: str | None = None,
     tasks: Sequence[str] | None = None,
     seeds: Count | Sequence[int] | None = None,
     device: Device = "cpu",
@@ -299,7 +303,7 @@ def plan_of(
     Raises:
         ArchlabError: something cannot be met as asked.
     """
-    chosen, architectures = read_specs(specs, protocol)
+    chosen, architectures = read_specs(specs, protocol, suite)
     if tasks is not None:
         chosen = chosen.with_tasks(tasks)
     if seeds is not None:

@@ -29,11 +29,11 @@ def print_table(table: "RenderableType") -> None:
 
 def print_scores(scores: "Scores") -> None:
     """Leaderboard, learning and differences on standard output."""
-    from archlab.reports.tables import differences_table, leaderboard, learning_table
+    from archlab.reports.tables import differences_table, further_tables, leaderboard, learning_table
 
     console = output_console()
     scored = sum(architecture.score is not None for architecture in scores.architectures)
-    tables = [leaderboard(scores, console.width)]
+    tables = [leaderboard(scores, console.width), *further_tables(scores)]
     if scored:
         tables.append(learning_table(scores))
     if scored > 1:

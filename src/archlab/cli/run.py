@@ -58,6 +58,14 @@ def run(
             help="smoke, quick, paper, mad-lab (see `archlab protocols`), or the path of a YAML file.", show_default="quick"
         ),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Which tasks of the protocol: mad, the six whose mean is the MAD score; recall or state, further tasks that do "
+            "not count in it; all.",
+            show_default="mad",
+        ),
+    ] = None,
     tasks: Tasks = None,
     settings: Settings = "all",
     grid: GridValues = None,
@@ -121,7 +129,7 @@ def run(
     from archlab.reports.live import LiveView
     from archlab.store.database import shown
 
-    unchanged, architectures = read_specs(specs, protocol)
+    unchanged, architectures = read_specs(specs, protocol, suite)
     chosen = narrowed(unchanged, tasks, settings, grid, seeds, changes)
     if iso_state is not None:
         plan = make_plan(chosen, architectures, device.value)

@@ -23,7 +23,7 @@ def difference(scores: Scores, first: str, second: str, task: str | None = None)
         raise unknown("task", task, scores.tasks)
     pair = _find(scores, first), _find(scores, second)
     common = _common(*pair)
-    of_task = {name: [x for x in common[0] if x.name == name] for name in ([task] if task else scores.tasks)}
+    of_task = {name: [x for x in common[0] if x.name == name] for name in ([task] if task else scores.counted)}
     settings = {name: found for name, found in of_task.items() if found}
     if not settings:
         return None

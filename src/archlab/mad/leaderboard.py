@@ -23,12 +23,13 @@ class Cell(NamedTuple):
 
 def leaderboard(scores: Scores, *, narrow: bool = False) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows: test scores in percent by task, the MAD score with its interval, and costs; the last row is chance."""
-    tasks = [short_task(task, narrow=narrow) for task in scores.tasks]
-    mad, interval = "MAD" if narrow else "MAD score", f"{CONFIDENCE:.0%} interval"
-    heads = ["architecture", *tasks, mad, interval, "params", "state", "FLOPs"]
-    best = [_best([a.tasks[i].score for a in scores.architectures]) for i in range(len(scores.tasks))]
+    tasks = [short_task(task, narrow=narrow) for task in scores.counted]
+    mean = "MAD" if narrow and scores.mean_name == "MAD score" else scores.mean_name
+    interval = f"{CONFIDENCE:.0%} interval"
+    heads = ["architecture", *tasks, mean, interval, "params", "state", "FLOPs"]
+    best = [_best([a.in_mean[i].score for a in scores.architectures]) for i in range(len(scores.counted))]
     best.append(_best([a.score for a in scores.architectures]))
-    columns: list[list[TaskScore | ArchitectureScore]] = [[*a.tasks, a] for a in scores.architectures]
+    columns: list[list[TaskScore | ArchitectureScore]] = [[*a.in_mean, a] for a in scores.architectures]
     rows = [
         [
             Cell(a.label if a.available else f"{a.label} ({UNAVAILABLE})"),
@@ -38,10 +39,46 @@ def leaderboard(scores: Scores, *, narrow: bool = False) -> tuple[list[str], lis
         ]
         for a, found in zip(scores.architectures, columns, strict=True)
     ]
-    chances = [chance for chance in scores.chance if chance is not None]
-    guessing = [*scores.chance, sum(chances) / len(chances) if len(chances) == len(scores.chance) else None]
+    chance = dict(zip(scores.tasks, scores.chance, strict=True))
+    guessing = [chance[task] for task in scores.counted]
+    known = [one for one in guessing if one is not None]
+    guessing.append(sum(known) / len(known) if len(known) == len(guessing) else None)
     rows.append([Cell("chance"), *(Cell(percent(chance)) for chance in guessing), *[Cell("")] * 4])
     return heads, rows
+
+
+def other_tasks(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of the tasks that do not count: test scores in percent; the last row is chance. No heads if all count."""
+    tasks = [(i, task) for i, task in enumerate(scores.tasks) if task not in scores.counted]
+    if not tasks:
+        return [], []
+    best = {i: _best([a.tasks[i].score for a in scores.architectures]) for i, _ in tasks}
+    rows = [
+        [
+            Cell(a.label),
+            *(Cell(starred(a.tasks[i]), a.tasks[i].score is not None and percent(a.tasks[i].score) == best[i]) for i, _ in tasks),
+        ]
+        for a in scores.architectures
+    ]
+    rows.append([Cell("chance"), *(Cell(percent(scores.chance[i])) for i, _ in tasks)])
+    return ["architecture", *(short_task(task) for _, task in tasks)], rows
+
+
+def lengths_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of settings that were tested at several lengths: test scores in percent by length. No heads if none was."""
+    found = [
+        (one.setting, a.label, one.by_length)
+        for i, _ in enumerate(scores.tasks)
+        for a in scores.architectures
+        for one in a.tasks[i].settings
+        if one.by_length
+    ]
+    lengths = sorted({length for _, _, by_length in found for length in by_length})
+    rows = [
+        [Cell(str(setting)), Cell(label), *(Cell(percent(by[length]) if length in by else "") for length in lengths)]
+        for setting, label, by in found
+    ]
+    return (["setting", "architecture", *map(str, lengths)] if found else []), rows
 
 
 def leaderboard_notes(scores: Scores) -> str:

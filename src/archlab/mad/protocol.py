@@ -14,6 +14,8 @@ A protocol is a YAML file, in the package or the user's own::
         vary: {num_tokens_to_copy: [32, 64]}       # settings with one knob changed from base
         recipe: {epochs: 100}                      # this task's own
         grid: {learning_rate: [2.0e-3]}
+    suites:                                        # further groups of tasks, run by --suite
+      state: {parity: {base: {length: 40}}}
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -236,9 +238,13 @@ def protocol_names() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
-def load_protocol(name: str) -> Protocol:
-    """A protocol of the package by name, or of the user's YAML file by path; refuses one that is not there, or wrong fields."""
-    return parse_protocol(Path(name).stem, protocol_text(name))
+def load_protocol(name: str, suite: str = "mad") -> Protocol:
+    """A protocol of the package by name, or of the user's YAML file by path, with the tasks of a suite.
+
+    The suite ``mad`` are the file's ``tasks``, ``all`` those and all of its ``suites``. Refuses a protocol or suite that is not
+    there, and wrong fields.
+    """
+    return parse_protocol(Path(name).stem, protocol_text(name), suite)
 
 
 def protocol_text(name: str) -> str:
@@ -250,12 +256,17 @@ def protocol_text(name: str) -> str:
     return str((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def parse_protocol(name: str, text: str) -> Protocol:
-    """The protocol that a YAML text describes; refusals name the protocol, the field and what is wrong with it."""
+def parse_protocol(name: str, text: str, suite: str = "mad") -> Protocol:
+    """The protocol that a YAML text describes, with the tasks of a suite; refusals name the protocol, the field and what is wrong
+    with it."""
     with naming(f"protocol {name}"):
         file = read_fields(_ProtocolFile, read_yaml(text))
+        suites = {"mad": file.tasks, **file.suites}
+        if suite not in (*suites, "all"):
+            raise unknown("suite", suite, (*suites, "all"))
         tasks = {}
-        for task, values in file.tasks.items():
+        chosen = [item for group in ([suite] if suite != "all" else suites) for item in suites[group].items()]
+        for task, values in chosen:
             with naming(f"tasks.{task}"):
                 own = read_fields(_TaskFile, values)
                 changes = ({knob: value} for knob, values in own.vary.items() for value in values)
@@ -283,6 +294,7 @@ class _ProtocolFile:
     grid: Mapping[str, Any]
     recipe: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]]
+    suites: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)

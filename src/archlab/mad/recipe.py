@@ -61,6 +61,10 @@ class Recipe:
     """The score: token accuracy over all answers, or the reference code's: macro accuracy over classes per batch
     of 128 sequences, averaged over batches."""
 
+    test_lengths: tuple[Count, ...] = ()
+    """Lengths at which the final weights are tested too, beside that of the training: longer ones show what a model makes of
+    sequences beyond those that it has seen. Tasks that pose nothing new at another length leave them out."""
+
     def __post_init__(self) -> None:
         """Check every field; refusals name field, value and what is allowed."""
         check_fields(self, "recipe")

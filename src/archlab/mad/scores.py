@@ -14,6 +14,7 @@ from archlab.mad.spending import Spending
 from archlab.mad.store import Record
 from archlab.mad.trial import Costs
 from archlab.tasks import Task
+from archlab.tasks.registry import counted, suite_of
 from archlab.tasks.stored import is_known
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class SeedScore:
     diverged: int = 0
     """Grid points that diverged: they count as chance."""
     units: Units | None = field(default=None, repr=False, compare=False)
+    by_length: tuple[tuple[int, float], ...] = ()
+    """Length and score of the recipe's ``test_lengths``."""
     curve: Floats | None = field(default=None, repr=False, compare=False)
     """Step and score on the selection split, see :func:`archlab.mad.scoring.learning_curve`: ``(points, 2)``."""
 
@@ -61,6 +64,16 @@ class SettingScore:
     def score(self) -> float | None:
         """Mean over the seeds that have a score."""
         return _mean(seed.score for seed in self.seeds)
+
+    @property
+    def by_length(self) -> dict[int, float]:
+        """Mean score over seeds at every length at which the final weights were tested, that of the training included."""
+        found: dict[int, list[float]] = {}
+        for seed in self.seeds:
+            if seed.score is not None and seed.by_length:
+                for length, score in ((self.setting.length, seed.score), *seed.by_length):
+                    found.setdefault(length, []).append(score)
+        return {length: statistics.fmean(scores) for length, scores in sorted(found.items())}
 
     @property
     def complete(self) -> bool:
@@ -128,7 +141,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class ArchitectureScore:
-    """An architecture's MAD score: the mean over tasks."""
+    """An architecture's MAD score: the mean over the tasks of MAD, or over all tasks if none of them is of MAD."""
 
     architecture: Architecture
     tasks: tuple[TaskScore, ...]
@@ -148,8 +161,14 @@ class ArchitectureScore:
 
     @property
     def score(self) -> float | None:
-        """Mean over the tasks that have a score."""
-        return _mean(task.score for task in self.tasks)
+        """Mean over the tasks that count and have a score."""
+        return _mean(task.score for task in self.in_mean)
+
+    @property
+    def in_mean(self) -> tuple[TaskScore, ...]:
+        """The tasks that count."""
+        names = counted([task.task for task in self.tasks])
+        return tuple(task for task in self.tasks if task.task in names)
 
     @property
     def num_complete(self) -> int:
@@ -233,6 +252,16 @@ class Scores:
         return [task.task for task in self.architectures[0].tasks if not task.available]
 
     @property
+    def counted(self) -> tuple[str, ...]:
+        """The tasks whose mean is the score of an architecture."""
+        return counted(self.tasks)
+
+    @property
+    def mean_name(self) -> str:
+        """Name of that mean: the MAD score, unless no task is of MAD."""
+        return "MAD score" if suite_of(self.counted[0]) == "mad" else "mean"
+
+    @property
     def chance(self) -> tuple[float | None, ...]:
         """The score of guessing on each task; None where the task is not known."""
         return tuple(task.chance for task in self.architectures[0].tasks)
@@ -290,7 +319,8 @@ def _scored(score: Any, *names: str) -> dict[str, Any]:
 
 def _setting(score: SettingScore) -> dict[str, Any]:
     rest = _values(score, "learning_curve_area", "steps_to_solve", "num_solved")
-    return _scored(score) | {"num_seeds": len(score.seeds)} | rest
+    by_length = {"by_length": {str(length): value for length, value in score.by_length.items()}} if score.by_length else {}
+    return _scored(score) | {"num_seeds": len(score.seeds)} | rest | by_length
 
 
 def _architecture(score: ArchitectureScore) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 The score of a setting for one seed is that of the grid point that was chosen on the selection split, see
 :mod:`archlab.mad.selection`, read on the test split. A setting's score is the mean over seeds, a task's the mean over
-its settings, the MAD score the mean over tasks (arXiv 2403.17844, sec. 3). What is missing is named and never
+its settings, the MAD score the mean over the tasks of MAD (arXiv 2403.17844, sec. 3). What is missing is named and never
 averaged away in silence: an incomplete score is marked as partial, with the number of settings that it has.
 """
 
@@ -23,7 +23,7 @@ from archlab.mad.spending import spending
 from archlab.mad.store import OutcomeRecord, Record
 from archlab.mad.trial import Costs, Trial, TrialResult
 from archlab.tasks import Task
-from archlab.tasks.registry import task_order
+from archlab.tasks.registry import counted, task_order
 from archlab.tasks.stored import is_known
 
 Planned = tuple[Trial, OutcomeRecord | None]
@@ -162,6 +162,7 @@ def _seed_score(record: Record, diverged: int) -> SeedScore:
         learning_curve_area=float(np.trapezoid(curve[:, 1], curve[:, 0]) / curve[-1, 0]) if is_known(trial.setting) else None,
         solved_step=result.solved_step,
         diverged=diverged,
+        by_length=result.by_length,
         units=Units(result.numerators, result.denominators),
         curve=curve,
     )
@@ -208,7 +209,8 @@ def _architecture_score(
         scored = tuple(SettingScore(setting, chosen[setting], interval(samples.get(setting))) for setting in of_task)
         drawn = _mean([samples[setting] for setting in of_task if setting in samples])
         tasks.append(TaskScore(task, scored, interval(drawn), drawn))
-    drawn = _mean([task.samples for task in tasks if task.samples is not None])
+    names = counted([task.task for task in tasks])
+    drawn = _mean([task.samples for task in tasks if task.samples is not None and task.task in names])
     return ArchitectureScore(architecture, tuple(tasks), interval(drawn), drawn, costs)
 
 

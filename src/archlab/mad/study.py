@@ -3,6 +3,7 @@
 ::
 
     protocol: quick            # a protocol of the package, or the path of a YAML file beside this one
+    suite: all                 # mad, recall, state or all; by default mad
     seeds: 3                   # how many, or a list; by default the protocol's
     tasks: [in-context-recall, selective-copying]   # by default all of the protocol
     settings: base             # base or all, the default
@@ -31,6 +32,7 @@ class _StudyFile:
     """A study as its file has it."""
 
     protocol: str
+    suite: str = "mad"
     seeds: Count | list[Natural] | None = None
     tasks: list[str] | None = None
     settings: Literal["all", "base"] = "all"
@@ -42,7 +44,9 @@ class _StudyFile:
 
 
 def read_specs(
-    specs: str | Architecture | Sequence[str | Architecture], protocol: str | PathLike[str] | Protocol | None = None
+    specs: str | Architecture | Sequence[str | Architecture],
+    protocol: str | PathLike[str] | Protocol | None = None,
+    suite: str | None = None,
 ) -> tuple[Protocol, list[str | Architecture]]:
     """The protocol and the architectures that a run is asked for.
 
@@ -54,11 +58,16 @@ def read_specs(
     if path is not None:
         if len(given) > 1:
             raise ArchlabError(f"study {path}: stands alone, it names its architectures: add yours to the file")
-        if protocol is not None:
-            raise ArchlabError(f"protocol: the study {path} names its own: change it there")
+        for name, value in (("protocol", protocol), ("suite", suite)):
+            if value is not None:
+                raise ArchlabError(f"{name}: the study {path} names its own: change it there")
         chosen, architectures = read_study(path)
         return chosen, [*architectures]
-    return protocol if isinstance(protocol, Protocol) else load_protocol(fspath(protocol or "quick")), given
+    if isinstance(protocol, Protocol):
+        if suite is not None:
+            raise ArchlabError(f"suite={suite!r}: the protocol {protocol.name} is given with its tasks: load it with the suite")
+        return protocol, given
+    return load_protocol(fspath(protocol or "quick"), suite or "mad"), given
 
 
 def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
@@ -69,7 +78,7 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
         file = read_fields(_StudyFile, read_yaml(text))
         beside = path.parent / file.protocol
         is_beside = beside.suffix in (".yaml", ".yml") and beside.exists()
-        protocol = load_protocol(str(beside) if is_beside else file.protocol)
+        protocol = load_protocol(str(beside) if is_beside else file.protocol, file.suite)
         if file.tasks is not None:
             protocol = protocol.with_tasks(file.tasks)
         protocol = protocol.with_settings(file.settings)

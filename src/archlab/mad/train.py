@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from archlab.mad.evaluate import BATCH, evaluate
 from archlab.mad.learner import Examples, Learner, split_tensors
 from archlab.mad.programs import Program, choose_program
 from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
-from archlab.tasks import IGNORE
+from archlab.tasks import IGNORE, Task
 from archlab.tasks.contract import Split
 from archlab.training.context import computing, initialising
 from archlab.training.optimiser import make_optimizer, set_learning_rate
@@ -158,7 +159,13 @@ class _Training:
             test_last=last.metrics,
             numerators=selected.numerators,
             denominators=selected.denominators,
+            by_length=tuple((one.length, self.score_at(one)) for one in other_lengths(self.trial)),
         )
+
+    def score_at(self, setting: Task) -> float:
+        """The score on the test split of the same task at another length."""
+        split = split_tensors(setting, "test", self.recipe.num_evaluation, self.trial.seed, self.trial.device)
+        return evaluate(self.model, *split, self.recipe.metric).score
 
     def diverged(self, step: int) -> TrialResult:
         """Chance accuracy, and the loss of a uniform guess over the vocabulary."""
@@ -212,7 +219,7 @@ def build_model(trial: Trial) -> Backbone:
     with initialising(trial.seed):
         model = trial.architecture.build(
             vocab_size=trial.setting.vocab_size,
-            max_length=trial.setting.length,
+            max_length=max(one.length for one in (trial.setting, *other_lengths(trial))),
             dim=trial.dim,
             backbone=trial.setting.backbone,
             norm=trial.recipe.norm,
@@ -221,6 +228,12 @@ def build_model(trial: Trial) -> Backbone:
         if trial.recipe.reference_init:
             reinit_as_reference(model)
     return model.to(trial.device)
+
+
+def other_lengths(trial: Trial) -> list[Task]:
+    """The trial's setting at the recipe's ``test_lengths``; none for a task that cannot be tested at another length."""
+    setting = trial.setting
+    return [replace(setting, length=length) for length in trial.recipe.test_lengths] if setting.any_length else []
 
 
 def make_learner(trial: Trial, examples: Examples) -> Learner:

@@ -141,7 +141,7 @@ class Trial:
         parts: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
             ("architecture", spec, lambda: stored_architecture(spec)),
             ("setting", (task, repr(knobs)), lambda: stored_setting(task, knobs)),
-            ("recipe", tuple(recipe.items()), lambda: read_fields(Recipe, recipe, "recipe")),
+            ("recipe", repr(recipe), lambda: read_fields(Recipe, recipe, "recipe")),
         )
         for name, text, read in parts:
             if (name, text) not in known:
@@ -270,6 +270,8 @@ class TrialResult:
     cpu_seconds: float
     program: str = "eager"
     """How its steps ran at the end: eager, captured, stacked or overlapped, why not faster, and by which kernels."""
+    by_length: tuple[tuple[int, float], ...] = ()
+    """Length and score of the recipe's ``test_lengths``."""
 
     @property
     def score(self) -> float:
@@ -290,6 +292,7 @@ class TrialResult:
         values["curve"] = tuple(CurvePoint(p["step"], p["train_loss"], Metrics(**p["metrics"])) for p in values["curve"])
         for name in ("numerators", "denominators"):
             values[name] = np.asarray(values[name], dtype=np.float32)
+        values["by_length"] = tuple((length, score) for length, score in values.get("by_length", ()))
         return cls(**values)
 
 

@@ -83,7 +83,7 @@ def style(rank: int) -> Style:
 
 def heat_map(scores: Scores) -> Spec:
     """Every score, tasks across and architectures down."""
-    heads = [*map(short_task, scores.tasks), "MAD score"]
+    heads = [*map(short_task, scores.tasks), scores.mean_name]
     rows = []
     for architecture in scores.architectures:
         cells: list[TaskScore | ArchitectureScore] = [*architecture.tasks, architecture]
@@ -239,7 +239,7 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
         color=colour,
         tooltip=["architecture:N", alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",d"), "text:N", "interval:N"],
     )
-    low = alt.Y("low:Q", title="MAD score (%)", scale=alt.Scale(zero=False))
+    low = alt.Y("low:Q", title=f"{scores.mean_name} (%)", scale=alt.Scale(zero=False))
     bars = base.mark_rule(strokeWidth=2).encode(y=low, y2="high:Q")
     return spec(bars + points(base, size=80).encode(y="score:Q", shape=symbol), height=230)
 

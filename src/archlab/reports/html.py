@@ -11,7 +11,7 @@ from typing import Any
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
 from archlab.mad.bootstrap import CONFIDENCE, SEED
-from archlab.mad.leaderboard import UNAVAILABLE, leaderboard
+from archlab.mad.leaderboard import UNAVAILABLE, Cell, leaderboard, lengths_table, other_tasks
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
 from archlab.reports import charts, findings
@@ -31,7 +31,8 @@ def write_page(path: str | os.PathLike[str], render: Callable[[], str]) -> None:
 
 def _differences(scores: Scores) -> dict[str, Spec | None]:
     domain = charts.difference_domain(scores)
-    shown = {"MAD score (mean over tasks)": None, **{task: task for task in scores.tasks}}
+    mean = "mean over tasks" if scores.mean_name == "mean" else f"{scores.mean_name} (mean over tasks)"
+    shown = {mean: None, **{task: task for task in scores.tasks}}
     return {caption: charts.difference_panel(scores, task, domain) for caption, task in shown.items()}
 
 
@@ -74,7 +75,28 @@ def _learning_table(scores: Scores) -> Table | None:
     return Table(["architecture", *map(short_task, scores.tasks)], rows, note)
 
 
+def _cells_table(found: tuple[list[str], list[list[Cell]]], columns: str = "") -> Table | None:
+    heads, rows = found
+    return (
+        Table(heads, [[cell.text for cell in row] for row in rows], columns=columns and columns.ljust(len(heads), "r"))
+        if heads
+        else None
+    )
+
+
 PANELS: list[Panel[Scores]] = [
+    Panel(
+        "Other tasks",
+        "Tasks that do not count in the mean",
+        "Right answers on the test split in percent.",
+        table=lambda scores: _cells_table(other_tasks(scores)),
+    ),
+    Panel(
+        "Other tasks",
+        "Scores by length",
+        "Right answers in percent by the length of the test sequences, after training at the setting's own length.",
+        table=lambda scores: _cells_table(lengths_table(scores), "ll"),
+    ),
     Panel(
         "Tasks by architectures",
         findings.best_of_tasks,

@@ -1,6 +1,6 @@
 """Tables for the terminal: leaderboard, learning speed, paired differences, an architecture layer by layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +11,7 @@ from archlab.architectures.backbone_config import BackboneName
 from archlab.format import human, percent, points, probability, short_task, steps
 from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.leaderboard import leaderboard as mad_leaderboard
-from archlab.mad.leaderboard import leaderboard_notes
+from archlab.mad.leaderboard import leaderboard_notes, lengths_table, other_tasks
 from archlab.mad.scores import Difference, Scores
 
 WIDE = 112
@@ -25,7 +25,7 @@ BACKBONE: BackboneName = "language-model"
 def leaderboard(scores: Scores, width: int = 100) -> Table:
     """Test scores in percent by task, the MAD score with its interval, and costs; ``width`` is the terminal's, in columns."""
     heads, rows = mad_leaderboard(scores, narrow=width < WIDE)
-    interval = len(scores.tasks) + 2
+    interval = len(scores.counted) + 2
     if width < NARROW:
         heads[interval] = "±"
     table = _table(leaderboard_notes(scores))
@@ -41,6 +41,21 @@ def leaderboard(scores: Scores, width: int = 100) -> Table:
     return table
 
 
+def further_tables(scores: Scores) -> Iterator[Table]:
+    """The tasks that do not count in the mean, and scores by length, where there are such."""
+    for (heads, rows), note, texts in (
+        (other_tasks(scores), f"tasks that do not count in the {scores.mean_name}: right answers in %", 1),
+        (lengths_table(scores), "right answers in % by the length of the test sequences, after training at the setting's own", 2),
+    ):
+        if heads:
+            table = _table(note)
+            for i, head in enumerate(heads):
+                table.add_column(head, justify="left" if i < texts else "right", overflow="fold" if i < texts else "ellipsis")
+            for row in rows:
+                table.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
+            yield table
+
+
 def learning_table(scores: Scores) -> Table:
     """Speed of learning by task: area under the learning curve in percent, and steps until the first setting is solved."""
     table = _table(
@@ -48,10 +63,10 @@ def learning_table(scores: Scores) -> Table:
         "steps until the first setting of the task is solved (median over seeds; – if the median seed does not solve it)"
     )
     table.add_column("architecture", overflow="fold", min_width=12)
-    for task in scores.tasks:
+    for task in scores.counted:
         table.add_column(short_task(task), justify="right")
     for architecture in scores.architectures:
-        cells = [f"{percent(t.learning_curve_area)} / {steps(t.settings[0].steps_to_solve)}" for t in architecture.tasks]
+        cells = [f"{percent(t.learning_curve_area)} / {steps(t.settings[0].steps_to_solve)}" for t in architecture.in_mean]
         table.add_row(Text(architecture.label), *cells)
     return table
 
@@ -61,7 +76,7 @@ def differences_table(scores: Scores) -> Table:
     best = scores.differences[0].second if scores.differences else "–"
     order = "; one seed: order not established" if scores.one_seed else ""
     table = _table(
-        f"MAD score: difference from the best, {best}, in percentage points; the same seeds and test instances on "
+        f"{scores.mean_name}: difference from the best, {best}, in percentage points; the same seeds and test instances on "
         f"both sides{order}"
     )
     table.add_column("architecture", overflow="fold", min_width=12)

@@ -108,7 +108,7 @@ MODELS = Numerics(
     ),
     idle_members=(
         *("active_flops", "flops", "matrix_state", "num_params", "paper_flops", "resized", "state_knob", "state_size"),
-        *("background", "describe_tokens", "head_knob", "is_attention", "order", "paper", "short", "signs", "summary"),
+        *("background", "describe_tokens", "head_knob", "is_attention", "order", "paper", "short", "signs", "suite", "summary"),
         *("check", "validate"),
     ),
 )

@@ -22,6 +22,8 @@ class Compression(Task):
     """
 
     order = 5
+    any_length = False
+    suite = "mad"
     summary = "rebuild a sequence of random tokens from the one state at its end"
     backbone = "auto-encoder"
     signs: ClassVar[dict[str, str]] = {"compress": "#"}

@@ -39,6 +39,10 @@ class Task(ABC):
     """Head of a column, and a second name on the command line; the name itself unless the class gives one."""
     order: ClassVar[int] = 100
     """Rank in tables; tasks of equal rank stand by name."""
+    suite: ClassVar[str] = "other"
+    """Group of tasks: ``mad`` for the six whose mean is the MAD score, ``recall`` or ``state``; others stand alone."""
+    any_length: ClassVar[bool] = True
+    """Whether a model that was trained at one length can be tested at another."""
     summary: ClassVar[str]
     """One line: what a model must be able to do."""
     backbone: ClassVar[Literal["language-model", "auto-encoder"]] = "language-model"

@@ -42,6 +42,7 @@ class FuzzyInContextRecall(Task):
     """
 
     short = "fuzzy"
+    suite = "mad"
     order = 3
     summary = "recall values of several tokens by keys of several tokens"
     signs: ClassVar[dict[str, str]] = {"pad": "·", "copy": ">"}

@@ -32,6 +32,7 @@ class InContextRecall(Task):
     """
 
     short = "recall"
+    suite = "mad"
     order = 1
     summary = "recall the value that followed a key earlier in the sequence"
     signs: ClassVar[dict[str, str]] = {"copy": ">"}

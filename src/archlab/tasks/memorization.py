@@ -24,6 +24,8 @@ class Memorization(Task):
     """
 
     order = 6
+    any_length = False
+    suite = "mad"
     summary = "know the values of keys by heart; they are nowhere in the sequence"
     signs: ClassVar[dict[str, str]] = {"insert": "?"}
 

@@ -4,7 +4,7 @@ Every module of :mod:`archlab.tasks` is imported on the first look-up, so a new 
 those that installed packages name as entry points.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
@@ -72,6 +72,16 @@ def find_task(name: str) -> type[Task]:
 def task_order(name: str) -> tuple[int, str]:
     """Sort key of tables: a task's rank, then its name; a task that is not known has the rank of a task that states none."""
     return registry().get(name, Task).order, name
+
+
+def counted(names: Sequence[str]) -> tuple[str, ...]:
+    """The tasks whose mean is the score of an architecture: those of MAD, or all if none of them is."""
+    return tuple(name for name in names if suite_of(name) == "mad") or tuple(names)
+
+
+def suite_of(name: str) -> str:
+    """The suite of a task by its name; ``other`` of a task that is not known."""
+    return registry().get(name, Task).suite
 
 
 def setting(name: str, **knobs: Any) -> Task:

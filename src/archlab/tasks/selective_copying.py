@@ -26,6 +26,7 @@ class SelectiveCopying(Task):
     """
 
     short = "copy"
+    suite = "mad"
     order = 4
     summary = "copy the data tokens in order, leaving out the blanks between them"
     signs: ClassVar[dict[str, str]] = {"blank": "_", "copy": ">"}
