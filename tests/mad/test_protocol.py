@@ -101,7 +101,8 @@ def test_shipped_protocols_fit_every_architecture_of_the_catalogue(name):
 @pytest.mark.parametrize("name", ["smoke", "quick"])
 def test_the_small_protocols_have_every_task_of_the_package(name):
     own = {name for name, task in registry().items() if task.__module__.startswith("archlab.")}
-    assert set(load_protocol(name).tasks) == own
+    assert set(load_protocol(name, "all").tasks) == own
+    assert set(load_protocol(name).tasks) == set(PAPER_SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["paper", "mad-lab"])
