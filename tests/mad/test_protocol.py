@@ -345,3 +345,14 @@ def test_files_are_read_by_path(tmp_path):
 def test_round_trip(small):
     for protocol in (small, small.with_value("recipe.warmup", 0.5).with_seeds([3]), load_protocol("mad-lab")):
         assert Protocol.from_dict(json.loads(json.dumps(asdict(protocol)))) == protocol
+
+
+def test_a_suite_chooses_the_tasks():
+    assert set(load_protocol("quick", "state").tasks) == {"parity", "modular-addition", "permutation-words", "mano", "stack"}
+    everything = load_protocol("quick", "all")
+    assert set(everything.tasks) == {name for suite in ("mad", "recall", "state") for name in load_protocol("quick", suite).tasks}
+    assert everything.covers(load_protocol("quick"))
+    with pytest.raises(ArchlabError, match="unknown suite 'stat': did you mean 'state'"):
+        load_protocol("quick", "stat")
+    with pytest.raises(ArchlabError, match="unknown suite 'state': known: all, mad"):
+        load_protocol("paper", "state")

@@ -393,3 +393,34 @@ def test_the_html_of_an_architecture_is_escaped() -> None:
     gone = Architecture((UnavailableLayers("<script>", "unknown"),))
     trials = plan([gone], [RECALL])
     assert "<script>" not in score(trials, simulate(trials, lambda _: 0.6))._repr_html_()
+
+
+def test_tasks_outside_mad_do_not_count():
+    """The MAD score is the mean over MAD's tasks; without any of them it is the mean over all, and is called so."""
+    posed = [setting("compression"), setting("parity", length=8), setting("selective-copying")]
+    trials = plan(["mlp", "swiglu"], posed)
+    found = score(trials, simulate(trials, lambda trial: 0.9 if trial.setting.name == "parity" else 0.5))
+    assert (found.counted, found.mean_name) == (("selective-copying", "compression"), "MAD score")
+    for one in found.architectures:
+        assert one.score == pytest.approx(np.mean([task.score for task in one.tasks if task.task != "parity"]))
+        assert one.interval.low < one.score < one.interval.high < 0.7
+    assert all(abs(one.mean) < 0.1 for one in found.differences)
+    alone = [trial for trial in trials if trial.setting.name == "parity"]
+    only = score(alone, simulate(alone, lambda trial: 0.9))
+    assert (only.counted, only.mean_name) == (("parity",), "mean")
+    assert only.architectures[0].score > 0.8
+
+
+def test_scores_by_length_are_means_over_seeds():
+    trials = plan(["mlp"], [setting("parity", length=8)])
+    records = simulate(trials, lambda trial: 0.9)
+    scored = {
+        key: dataclasses.replace(
+            one, result=dataclasses.replace(one.result, by_length=((16, 0.5 + 0.1 * one.job.seed), (32, 0.5)))
+        )
+        for key, one in records.items()
+    }
+    (found,) = score(trials, scored).architectures[0].tasks[0].settings
+    assert list(found.by_length) == [8, 16, 32]
+    assert found.by_length[16] == pytest.approx(0.6)
+    assert found.by_length[8] == pytest.approx(found.score)

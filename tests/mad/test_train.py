@@ -12,6 +12,7 @@ from tests.mad.trials import COPYING, MEMORY, RECALL, train, trial
 from archlab.architectures import architecture
 from archlab.mad import train as train_module
 from archlab.mad.programs import Eager
+from archlab.mad.trial import TrialResult
 from archlab.tasks import setting
 from archlab.training.context import flushed_denormals
 
@@ -258,3 +259,14 @@ def test_a_training_over_a_threshold_is_dropped_with_its_scores_so_far():
     assert dropped.test == dropped.test_last
     assert dropped.denominators.sum() == whole.denominators.sum()
     assert train(trial(), thresholds={first.step: first.metrics.loss}).status == "finished"
+
+
+def test_the_final_weights_are_tested_at_other_lengths_too():
+    """At the training's own length the score is that of the test split; a task that poses nothing new there has none."""
+    parity = trial(task=setting("parity", length=8, num_train_examples=64), test_lengths=(8, 32))
+    found = train(parity)
+    assert [length for length, _ in found.by_length] == [8, 32]
+    assert found.by_length[0][1] == found.score
+    assert json.loads(json.dumps(found.to_dict()))["by_length"] == [list(pair) for pair in found.by_length]
+    assert TrialResult.from_dict(json.loads(json.dumps(found.to_dict()))).by_length == found.by_length
+    assert train(trial(task=MEMORY, test_lengths=(64,))).by_length == ()
