@@ -26,7 +26,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "max_length=0: give": lambda: MAMBA.build(vocab_size=8, max_length=0),
     "vocab_size=0: give a whole number of at least 1": lambda: MAMBA.build(vocab_size=0, max_length=8),
     "dim=0: give": lambda: MAMBA.validate(0),
-    "backbone='x': give one of language-model, auto-encoder": lambda: MAMBA.flops(length=8, backbone="x"),
+    "backbone='x': give one of language-model, tied-language-model, auto-encoder": lambda: MAMBA.flops(length=8, backbone="x"),
     "backbone='y': give one of": lambda: MAMBA.build(vocab_size=8, max_length=8, backbone="y"),
     "state=True: give a whole number": lambda: archlab.normalise("mamba", state=True),
     "state=1.5: give a whole number": lambda: archlab.normalise("mamba", state=1.5),

@@ -205,7 +205,11 @@ HARMLESS = [
     ("archlab/layers/ops/kernels.py", "def _library", "def unused() -> int:\n    return 1\n\n\ndef _library"),
     ("archlab/layers/mamba.py", "class Mamba(", "UNUSED = 3\n\n\nclass Mamba("),
     ("archlab/architectures/backbones.py", "import math\n", "import os\nimport math\n"),
-    ("archlab/layers/ops/rms_norm.py", "import torch\nfrom torch import Tensor", "from torch import Tensor\nimport torch"),
+    (
+        "archlab/layers/ops/rms_norm.py",
+        "import torch\nfrom torch import Tensor, nn",
+        "from torch import Tensor, nn\nimport torch",
+    ),
     ("archlab/architectures/backbones.py", "-> Tensor:", '-> "Tensor":'),
     ("archlab/architectures/backbones.py", "x_bld: Tensor = self", "x_bld = self"),
     ("archlab/tasks/selective_copying.py", "copy the data tokens", "copy all data tokens"),
@@ -225,7 +229,7 @@ def test_an_edit_that_changes_no_number_changes_no_key(edited, file, old, new):
 
 MAMBA, COMPRESSION, ATTENTION_MODEL = range(3)
 HARMFUL = [
-    ("archlab/architectures/backbones.py", "_RMS_EPS = 1e-5", "_RMS_EPS = 1e-6", {0, 1, 2}),
+    ("archlab/layers/ops/rms_norm.py", "eps: float = 1e-5", "eps: float = 1e-6", {0, 1, 2}),
     ("archlab/architectures/backbones.py", "return x_bld + y_bld", "return x_bld - y_bld", {0, 1, 2}),
     ("archlab/architectures/backbones.py", "10_000", "1_000", {0, 1, 2}),
     ("archlab/architectures/spec.py", "embedding_std: float = 0.02", "embedding_std: float = 0.03", {0, 1, 2}),

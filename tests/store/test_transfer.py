@@ -26,8 +26,8 @@ def test_results_and_runs_are_copied_and_nothing_twice(stores):
         store.finish(trials[1], result(trials[1], [1], status="diverged"), PROVENANCE)
         store.claim(trials[2:3], 1)
         studies.finish(run, lm_result(2.0), {})
-        assert merge(source, target) == {"trials": 2, "language_models": 1, "runs": 1}
-    assert merge(source, target) == {"trials": 0, "language_models": 0, "runs": 0}
+        assert merge(source, target) == {"trials": 2, "language_models": 1, "imported_runs": 0, "runs": 1}
+    assert merge(source, target) == {"trials": 0, "language_models": 0, "imported_runs": 0, "runs": 0}
     with TrialStore(target, create=False) as store, StudyStore(target, create=False) as studies:
         assert [(record.job, record.status) for record in store.records()] == [(trials[0], "finished"), (trials[1], "diverged")]
         assert store.records()[0].result.to_dict() == result(trials[0], [1]).to_dict()

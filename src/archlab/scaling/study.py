@@ -213,17 +213,17 @@ class Study:
 
 def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") -> Study:
     """Read the study of a store, a file or an SQLAlchemy URL; refuses a place without one, and runs that do not compare."""
-    with ImportStore(store, create=False) as opened:
-        imported = [record.job for record in opened.records(statuses=SETTLED)]
-    with StudyStore(store, create=False) as opened:
+    with StudyStore(store, create=False) as opened, ImportStore(store, create=False) as beside:
         unreadable: dict[str, str] = {}
-        if imported and opened.records(statuses=SETTLED):
+        trained = opened.records(statuses=SETTLED)
+        imported = [record.job for record in beside.records(statuses=SETTLED)]
+        if imported and trained:
             raise ArchlabError(
                 "the store has imported runs and own ones, whose losses need not compare: give each study its own --store"
             )
         if imported:
             return imported_study(imported, parameters)
-        study = read_study(opened.records(statuses=SETTLED), parameters, opened.plans(unreadable))
+        study = read_study(trained, parameters, opened.plans(unreadable))
         return replace(study, unreadable=tuple(unreadable.values()))
 
 

@@ -28,6 +28,7 @@ NUMERICS = MODELS | Numerics(
         "archlab.scaling.training_loop",
     ),
     idle=(
+        "archlab.scaling.recipe:LMRecipe.__post_init__",
         "archlab.scaling.training_loop:CHECKPOINT_SECONDS",
         "archlab.scaling.training_loop:_forget_peak",
         "archlab.scaling.training_loop:_peak_bytes",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, insert, or_, select, true, update
+from sqlalchemy import inspect as inspect_database
 from sqlalchemy.exc import IntegrityError
 
 from archlab.errors import ArchlabError, in_one_line
@@ -324,6 +325,8 @@ class Ledger(ABC, Generic[J, R]):
     def _rows(self, columns: Sequence[Any], keys: Iterable[str] | None, statuses: Iterable[Status] | None) -> Iterator[AnyRow]:
         wanted = None if statuses is None else list(statuses)
         with self._read() as connection:
+            if not inspect_database(connection).has_table(self.table.name):  # the store of an earlier archlab
+                return
             if keys is None:
                 query = select(*columns).order_by(self.table.c.id)
                 yield from connection.execute(query if wanted is None else query.where(self.table.c.status.in_(wanted)))

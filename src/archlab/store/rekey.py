@@ -29,6 +29,6 @@ def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> dic
         if key is not None:
             wanted[record.key] = key
     old = {key: new for key, new in wanted.items() if key != new}
-    moved = len(ledger.rekey(old))
+    moved = len(ledger.rekey(old)) if old else 0
     left = len(records) - len(wanted) + len(unreadable)
     return {"moved": moved, "current": len(wanted) - len(old), "kept": len(old) - moved, "left": left}
