@@ -243,6 +243,24 @@ def test_byte_pair_encoding_is_trained_on_the_training_documents(folder: Path, t
     assert corpus.dtype == "uint16"
 
 
+def test_a_tokenizer_from_elsewhere_neither_pads_nor_cuts_nor_reads_ends_in_text(tmp_path: Path):
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = {letter: number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz <>|/")}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({**letters, "</s>": 300}, []))  # ids with a gap
+    made.add_special_tokens(["</s>"])
+    made.enable_truncation(8)
+    made.enable_padding(length=64)
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "texts").mkdir()
+    texts = ["one </s> two", "x", "a text of more than eight letters", "y z"]
+    for number, text in enumerate(texts):
+        (tmp_path / "texts" / str(number)).write_text(text)
+    corpus = prepare(str(tmp_path / "texts"), f"hf:{tmp_path / 'tokenizer.json'}", tmp_path / "cache")
+    assert corpus.vocab_size == 301
+    assert corpus.num_tokens("train") + corpus.num_tokens("validation") == sum(len(text) + 1 for text in texts)
+    assert sum(int((corpus.tokens(split) == 300).sum()) for split in ("train", "validation")) == len(texts)
+
+
 def test_parquet(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -23,7 +23,7 @@ from archlab.files import cache_folder
 Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
-_FORMAT = 2
+_FORMAT = 3
 """Version of the files and of tokenizers and splits: with another number a corpus is prepared again."""
 
 

@@ -84,11 +84,17 @@ class DNATokenizer(TableTokenizer):
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """A tokenizer of the package ``tokenizers``; documents are read as UTF-8, bytes that are not are replaced."""
+    """A tokenizer of the package ``tokenizers``; documents are read as UTF-8, bytes that are not are replaced.
+
+    Padding and truncation of its own are switched off; text that spells a special token stays text.
+    """
 
     def __init__(self, tokenizer: Any, end: int) -> None:
         self.tokenizer, self.end = tokenizer, end
-        self.vocab_size: int = tokenizer.get_vocab_size()
+        self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1  # ids may have gaps
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True  # a document that spells one does not end there
 
     @override
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
