@@ -41,7 +41,7 @@ def test_splits_share_no_document_and_lose_none(corpus: Corpus):
     train, held = documents(corpus, "train"), documents(corpus, "validation")
     assert sorted(train + held) == sorted(text.encode() for text in TEXTS)
     assert not set(train) & set(held)
-    assert 0 < corpus.num_bytes("validation") <= 0.05 * sum(map(len, TEXTS))
+    assert 1 <= len(held) <= 1 + 2 * 0.05 * len(TEXTS)
     assert corpus.num_tokens("train") == len(corpus.tokens("train")) == corpus.num_bytes("train") + len(train)
     assert (corpus.vocab_size, corpus.tokenizer) == (256, "bytes")
 
@@ -208,9 +208,9 @@ def test_a_path_may_hold_what_begins_options(name: str, tmp_path: Path, monkeypa
 
 def test_half_of_a_surrogate_pair_is_replaced(tmp_path: Path):
     path = tmp_path / "texts.jsonl"
-    path.write_text('{"text": "a\\ud800b"}\n{"text": "cd"}\n')
+    path.write_text('{"text": "a\\ud800b"}\n{"text": "cde"}\n')
     corpus = prepare(str(path), folder=tmp_path / "cache")
-    assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == [b"a?b", b"cd"]
+    assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == [b"a?b", b"cde"]
 
 
 @pytest.mark.parametrize(
@@ -225,12 +225,12 @@ def test_a_damaged_archive_is_refused_by_name(harm, tmp_path: Path):
 
 def test_ascii_keeps_what_it_can_say(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x = 1\t\n~")
-    (tmp_path / "b.txt").write_text("é")
+    (tmp_path / "b.txt").write_text("é" * 4)
     corpus = prepare(str(tmp_path), "ascii", folder=tmp_path / ".cache")
     table = ["|", "\n", "\t", *map(chr, range(32, 127)), "?"]
     assert len(table) == corpus.vocab_size == 99
     texts = {"".join(table[t] for t in corpus.tokens(split)) for split in ("train", "validation")}
-    assert texts == {"x = 1\t\n~|", "??|"}
+    assert texts == {"x = 1\t\n~|", "????????|"}
 
 
 def test_byte_pair_encoding_is_trained_on_the_training_documents(folder: Path, tmp_path: Path):
@@ -252,7 +252,7 @@ def test_a_tokenizer_from_elsewhere_neither_pads_nor_cuts_nor_reads_ends_in_text
     made.enable_padding(length=64)
     made.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "texts").mkdir()
-    texts = ["one </s> two", "x", "a text of more than eight letters", "y z"]
+    texts = ["one </s> two", "x", "a text of more than eight", "y z one two three"]
     for number, text in enumerate(texts):
         (tmp_path / "texts" / str(number)).write_text(text)
     corpus = prepare(str(tmp_path / "texts"), f"hf:{tmp_path / 'tokenizer.json'}", tmp_path / "cache")
@@ -267,7 +267,7 @@ def test_parquet(tmp_path: Path):
     parquet.write_table(pyarrow.table({"text": TEXTS, "id": list(range(60))}), tmp_path / "texts.parquet")
     corpus = prepare(str(tmp_path / "texts.parquet"), folder=tmp_path / "cache")
     assert sorted(documents(corpus, "train") + documents(corpus, "validation")) == sorted(text.encode() for text in TEXTS)
-    with pytest.raises(ArchlabError, match=r"unknown column of .*'txt': did you mean 'text'"):
+    with pytest.raises(ArchlabError, match=r"no field 'txt': it has text, id: choose one by #field="):
         prepare(f"{tmp_path / 'texts.parquet'}#field=txt", folder=tmp_path / "cache")
 
 
@@ -280,8 +280,8 @@ def test_parquet(tmp_path: Path):
         ("blank.txt", None, "corpus blank.txt is empty"),
         ("one.txt", None, "corpus one.txt has one document only"),
         ("one.jsonl", None, r"one.jsonl, line 2: not JSON"),
-        ("one.jsonl#field=txt", None, r"unknown field of one.jsonl, line 1: 'txt': did you mean 'text'\?"),
-        ("one.fa", None, "one.fa, line 1: not FASTA"),
+        ("one.jsonl#field=txt", None, "one.jsonl, line 1: no field 'txt': it has text: choose"),
+        ("one.fa", None, "one.fa: not FASTA"),
         ("deep.jsonl", None, "deep.jsonl, line 1: not JSON that can be read: maximum recursion depth"),
         ("x" * 5000, None, "x: no such file or folder"),
         ("~nobody-of-that-name/x", None, "x: no such file or folder"),

@@ -5,34 +5,26 @@ A source is written ``PLACE`` or ``PLACE#option=value,option=value``::
     stdlib                                      the running Python's standard library, one module a document
     books/                                      a folder: one file a document
     shakespeare.txt                             a text: pieces of 16 KiB, cut at line ends, are its documents
-    pile.jsonl.gz#field=text                    one object a line; also .parquet
-    genome.fa, proteins.faa                     FASTA: one record a document, letters in upper case
+    pile.jsonl.zst#field=text                   rows of a table; also .json, .csv, .tsv, .parquet
+    genome.fa, proteins.faa                     FASTA: records, cut after 100,000 letters, in upper case
     hf:roneneldan/TinyStories#max_bytes=1e9     streamed from Hugging Face (config=..., split=...)
 
 ``max_bytes`` stops at so many bytes, anywhere. A path that holds ``#`` is taken for one if it exists.
 """
 
-import gzip
 import hashlib
-import importlib
-import json
 import os
 import sysconfig
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from archlab.corpora.formats import DNA, NotTextError, file_documents, optional_module, suffix_of, text_of
+from archlab.corpora.notes import Notes
 from archlab.errors import ArchlabError, unknown
 
-PIECE = 16 << 10
-"""Bytes of a document of a single text, at least; at most twice as many, if its lines are longer."""
 _OPTIONS = {"field": "text", "max_bytes": "", "config": "", "split": "train"}
-_DNA = {".fa", ".fasta", ".fna", ".ffn"}
-_FASTA = {*_DNA, ".faa"}
 
 
 @dataclass(frozen=True)
@@ -84,23 +76,29 @@ class Source:
     @property
     def is_dna(self) -> bool:
         """All its documents are records of FASTA files whose names do not say proteins."""
-        return not self.is_remote and all(_suffix(path) in _DNA for path in self.files)
+        return not self.is_remote and all(suffix_of(path) in DNA for path in self.files)
 
-    @cached_property
+    @property
     def files(self) -> list[Path]:
         """The files of a local source, in order; an ArchlabError says that there is none."""
+        return [path for path, left_out in self._found if not left_out]
+
+    @cached_property
+    def _found(self) -> list[tuple[Path, str]]:
+        """Paths in order, with the reason why one is left out."""
         root = Path(os.path.expanduser(sysconfig.get_path("stdlib") if self.place == "stdlib" else self.place))
         if os.path.isfile(root):
-            return [root]
+            return [(root, "")]
         if not os.path.isdir(root):
             raise ArchlabError(f"corpus {self.place}: no such file or folder: give one, stdlib, or hf:NAME")
         if self.place == "stdlib":
-            found = (path for path in root.rglob("*.py") if not {"site-packages", "dist-packages"} & set(path.parts))
-        else:
-            found = (p for p in root.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(root).parts))
-        if not (files := sorted(found)):
-            raise ArchlabError(f"corpus {self.place}: the folder has no files: it is empty")
-        return files
+            modules = (path for path in root.rglob("*.py") if not {"site-packages", "dist-packages"} & set(path.parts))
+            return [(path, "") for path in sorted(modules)]
+        found = sorted(_walked(root, self.place))
+        if all(left_out for _, left_out in found):
+            hidden = f" but {len(found)} that are hidden or links" if found else ""
+            raise ArchlabError(f"corpus {self.place}: the folder has no files{hidden}: it is empty")
+        return found
 
     def fingerprint(self) -> str:
         """Changes when the source does, as far as names, sizes and times of files tell."""
@@ -109,119 +107,73 @@ class Source:
         facts = [f"{path.absolute()} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in self.files]
         return hashlib.sha256("\n".join([self.text, *facts]).encode()).hexdigest()
 
-    def documents(self) -> Iterator[bytes]:
+    def documents(self, notes: Notes | None = None) -> Iterator[bytes]:
         """Every document that is not empty, until ``max_bytes`` are read; the last is cut there.
 
-        An ArchlabError says that a file or dataset cannot be read, or lacks the field.
+        Documents with NUL bytes are left out: NUL ends a document in the tokenizers ``bytes`` and ``ascii``. ``notes`` takes
+        what is left out or changed. An ArchlabError says that a file or dataset cannot be read, or lacks the field.
         """
+        notes = Notes() if notes is None else notes
         left = self.max_bytes
-        for document in filter(None, _hugging_face(self) if self.is_remote else self._local_documents()):
-            yield document if len(document) <= left else document[: int(left)]
-            left -= len(document)
-            if left < 1:
-                return
+        for where, document in _hugging_face(self, notes) if self.is_remote else self._local_documents(notes):
+            if b"\0" in document:
+                notes.add("documents with NUL bytes left out", where)
+            elif document:
+                yield document if len(document) <= left else document[: int(left)]
+                left -= len(document)
+                if left < 1:
+                    return
 
-    def _local_documents(self) -> Iterator[bytes]:
-        for path in self.files:
+    def _local_documents(self, notes: Notes) -> Iterator[tuple[str, bytes]]:
+        for path, left_out in self._found:
+            if left_out:
+                notes.add(left_out, path)
+        files = self.files
+        refused: NotTextError | None = None
+        taken = 0
+        for path in files:
             try:
-                yield from _file_documents(path, self.field, alone=len(self.files) == 1)
-            except (OSError, EOFError, zlib.error) as error:
-                raise ArchlabError(f"corpus {self.place}: {path} cannot be read: {error}") from None
+                for document in file_documents(path, self.field, notes, alone=len(files) == 1):
+                    yield str(path), document
+                taken += 1
+            except NotTextError as reason:
+                refused = reason
+                notes.add(f"{reason.kind} left out ({reason.fix})", path)
+        if refused and not taken:
+            raise ArchlabError(f"corpus {self.place} has no text: {refused.kind} are not read: {refused.fix}")
 
 
-def _file_documents(path: Path, field: str, *, alone: bool) -> Iterator[bytes]:
-    suffix = _suffix(path)
-    if suffix == ".parquet":
-        yield from _parquet(path, field)
-        return
-    with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
-        if suffix in _FASTA:
-            yield from _fasta(file, path)
-        elif suffix == ".jsonl":
-            yield from _json_lines(file, path, field)
-        elif alone:
-            while piece := file.read(PIECE):
-                yield piece + file.readline(PIECE)
-        else:
-            yield file.read()
+def _walked(root: Path, place: str) -> Iterator[tuple[Path, str]]:
+    """Every file below a folder, with the reason why it is left out."""
+
+    def fail(error: OSError) -> None:
+        raise ArchlabError(f"corpus {place}: {error.filename} cannot be read: {error.strerror}")
+
+    for folder, inner, files in os.walk(root, onerror=fail):
+        for name in [*files, *inner]:
+            path = Path(folder, name)
+            if name.startswith("."):
+                yield path, "hidden files and folders left out"
+            elif path.is_dir():
+                if path.is_symlink():
+                    yield path, "links to folders left out (give the folder itself)"
+            elif not path.exists():
+                yield path, "links that lead nowhere left out"
+            elif path.is_file():
+                yield path, ""
+        inner[:] = [name for name in inner if not name.startswith(".")]
 
 
-def _suffix(path: Path) -> str:
-    return Path(path.stem if _is_packed(path) else path.name).suffix.lower()
-
-
-def _is_packed(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
-
-
-def _fasta(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
-    record: list[bytes] | None = None
-    # lines may end by carriage returns alone
-    for number, line in enumerate(chain.from_iterable(map(bytes.splitlines, lines)), start=1):
-        line = line.strip()
-        if line.startswith(b">"):
-            if record is not None:
-                yield b"".join(record)
-            record = []
-        elif line and record is None:
-            raise ArchlabError(f"{path}, line {number}: not FASTA: a record begins with a line that starts with >")
-        elif record is not None:
-            record.append(line.upper())
-    yield b"".join(record or [])
-
-
-def _json_lines(lines: Iterable[bytes], path: Path, field: str) -> Iterator[bytes]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ArchlabError(f"{path}, line {number}: not JSON that can be read: {error}") from None
-        if not isinstance(row, dict):
-            raise ArchlabError(f"{path}, line {number}: give an object a line, as in {{{field!r}: '...'}}")
-        yield _text_of(row, field, f"{path}, line {number}")
-
-
-def _parquet(path: Path, field: str) -> Iterator[bytes]:
-    parquet = optional_module("pyarrow.parquet", f"{path}: Parquet")
-    try:
-        file = parquet.ParquetFile(path)
-    except ValueError as error:  # pyarrow's errors are ValueErrors
-        raise ArchlabError(f"{path}: not Parquet: {error}") from None
-    with file:
-        if field not in file.schema_arrow.names:
-            raise unknown(f"column of {path}:", field, file.schema_arrow.names)
-        for rows in file.iter_batches(columns=[field]):
-            for row in rows.to_pylist():
-                yield _text_of(row, field, str(path))
-
-
-def _hugging_face(source: Source) -> Iterator[bytes]:
+def _hugging_face(source: Source, notes: Notes) -> Iterator[tuple[str, bytes]]:
     datasets = optional_module("datasets", source.place)
     name = source.place.removeprefix("hf:")
     try:
         rows = datasets.load_dataset(name, source.config or None, split=source.split, streaming=True)
-        for row in rows:
-            yield _text_of(row, source.field, source.place)
+        for number, row in enumerate(rows):
+            where = f"{source.place}, row {number}"
+            for document in text_of(row, source.field, where, notes):
+                yield where, document
     except ArchlabError:
         raise
     except Exception as error:  # the package raises whatever its many readers and the network do
         raise ArchlabError(f"corpus {source.text}: {type(error).__name__}: {error}") from error
-
-
-def _text_of(row: dict[str, Any], field: str, where: str) -> bytes:
-    if field not in row:
-        raise unknown(f"field of {where}:", field, map(str, row))
-    text = row[field]
-    if not isinstance(text, str):
-        raise ArchlabError(f"{where}: field {field!r} holds {type(text).__name__}, not text: choose another one by #field=")
-    return text.encode(errors="replace")  # JSON can hold half of a surrogate pair, which UTF-8 cannot
-
-
-def optional_module(name: str, what: str) -> Any:
-    """A module of the ``hf`` extra; an ArchlabError says what needs one that is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ArchlabError(f"{what} needs the package {name.partition('.')[0]}: pip install 'archlab[hf]'") from None

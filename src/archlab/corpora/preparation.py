@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from archlab.corpora.corpus import SPLITS, Corpus, stream_path
 from archlab.corpora.documents import Source
+from archlab.corpora.notes import Notes
+from archlab.corpora.split import held_out
 from archlab.corpora.tokenizers import Tokens, tokenizer_maker
 from archlab.errors import ArchlabError
 from archlab.files import cache_folder
@@ -23,7 +26,7 @@ from archlab.files import cache_folder
 Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
-_FORMAT = 3
+_FORMAT = 4
 """Version of the files and of tokenizers and splits: with another number a corpus is prepared again."""
 
 
@@ -32,19 +35,19 @@ def prepare(
 ) -> Corpus:
     """The corpus of a source, tokenised on the first call and memory-mapped from then on.
 
-    A killed preparation leaves nothing that is taken for whole; of several processes that ask at once, one prepares.
+    A killed preparation leaves nothing that is taken for whole; of several processes that ask at once, one prepares. What was
+    left out or changed is said on standard error, and kept in the folder's ``manifest.json``.
 
     Args:
         source: ``stdlib``, a path, or ``hf:NAME``, with options; see :mod:`archlab.corpora.documents`.
         tokenizer: see :mod:`archlab.corpora.tokenizers`; by default ``dna`` for FASTA that is not of
             proteins (``.faa``), and ``bytes`` for all else.
         folder: where corpora are kept; by default ``archlab/corpora`` in the user's cache folder.
-        validation_fraction: of the bytes, held out by document. Which documents follows from their content alone, and
-            equal documents stay together.
+        validation_fraction: of the documents, held out by their content alone, whatever their size; equal ones stay together.
 
     Raises:
-        ArchlabError: the source is missing, empty, or has one document only; a package is missing; no such tokenizer, or
-            ``dna`` for what is none.
+        ArchlabError: the source is missing, empty, holds no text, or has one document, or one that is more than half of it; a
+            package is missing; no such tokenizer, or ``dna`` for what is none.
     """
     if not 0 < validation_fraction < 1:
         raise ArchlabError(f"validation_fraction={validation_fraction}: give a number between 0 and 1")
@@ -86,7 +89,9 @@ def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: f
 def _whole(place: Path) -> Corpus | None:
     """The corpus at a place, if it is there with all its bytes."""
     try:
-        corpus = Corpus(place, **json.loads((place / "manifest.json").read_text(encoding="utf-8")))
+        manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+        del manifest["notes"]  # said when it was prepared
+        corpus = Corpus(place, **manifest)
         size = np.dtype(corpus.dtype).itemsize
         whole = all(stream_path(place, split).stat().st_size == size * corpus.num_tokens(split) for split in SPLITS)
     except (OSError, ValueError, KeyError, TypeError):
@@ -97,9 +102,14 @@ def _whole(place: Path) -> Corpus | None:
 def _write(folder: Path, source: Source, tokenizer_name: str, validation_fraction: float) -> None:
     make_tokenizer = tokenizer_maker(tokenizer_name)  # a wrong name is told before anything is read
     with ExitStack() as stack:
-        documents = stack.enter_context(_spooled(source, folder)) if source.is_remote else source.documents
-        held_out = _held_out(documents, source.text, validation_fraction)
-        training = (document for document, held in zip(documents(), held_out, strict=True) if not held)
+        notes = Notes()
+        documents: Documents = source.documents
+        first = source.documents(notes)
+        if source.is_remote:
+            documents = stack.enter_context(_spooled(first, folder))
+            first = documents()
+        is_held = _split(first, source.text, validation_fraction)
+        training = (document for document, held in zip(documents(), is_held, strict=True) if not held)
         tokenizer = make_tokenizer(training)
         dtype = next(np.dtype(x) for x in (np.uint8, np.uint16, np.uint32) if tokenizer.vocab_size <= np.iinfo(x).max + 1)
         streams = {split: stack.enter_context(_Stream(stream_path(folder, split), dtype)) for split in SPLITS}
@@ -111,7 +121,7 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
                 yield document
 
         for number, tokens in enumerate(tokenizer.encode(measured())):
-            streams["validation" if held_out[number] else "train"].add(tokens, sizes[number])
+            streams["validation" if is_held[number] else "train"].add(tokens, sizes[number])
     digest = hashlib.sha256(f"{tokenizer.vocab_size} {dtype.name}".encode())
     for split in SPLITS:
         digest.update(streams[split].digest.digest())
@@ -122,42 +132,31 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
         "dtype": dtype.name,
         "hash": digest.hexdigest(),
         "splits": {split: streams[split].counts for split in SPLITS},
+        "notes": notes.lines(),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for line in notes.lines() if source.place != "stdlib" else ():  # nobody mends that
+        print(f"corpus {source.text}: {line}", file=sys.stderr)
 
 
-def _held_out(documents: Documents, where: str, fraction: float) -> NDArray[np.bool_]:
-    """Which documents are for validation: in the order of their hashes, those that still fit into the fraction."""
+def _split(documents: Iterator[bytes], where: str, fraction: float) -> NDArray[np.bool_]:
+    """Which documents are for validation."""
     size_of: dict[bytes, int] = {}
     digests: list[bytes] = []
-    for document in documents():
+    for document in documents:
         digest = hashlib.blake2b(document, digest_size=16).digest()
         size_of[digest] = size_of.get(digest, 0) + len(document)
         digests.append(digest)
-    if not digests:
-        raise ArchlabError(f"corpus {where} is empty: it has no text")
-    if len(size_of) == 1:
-        raise ArchlabError(
-            f"corpus {where} has one document only: validation needs another one; a single text file is cut into documents at "
-            "line ends, once it is longer than 16 KiB"
-        )
-    room = fraction * sum(size_of.values())
-    chosen: set[bytes] = set()
-    for digest in sorted(size_of):
-        if size_of[digest] <= room:
-            chosen.add(digest)
-            room -= size_of[digest]
-    if not chosen:
-        chosen = {min(size_of, key=lambda digest: (size_of[digest], digest))}
+    chosen = held_out(size_of, fraction, where)
     return np.array([digest in chosen for digest in digests])
 
 
 @contextmanager
-def _spooled(source: Source, folder: Path) -> Iterator[Documents]:
+def _spooled(documents: Iterator[bytes], folder: Path) -> Iterator[Documents]:
     """The documents of a remote source, kept on disk to be read again."""
     with tempfile.TemporaryFile(dir=folder) as file:
         sizes = []
-        for document in source.documents():
+        for document in documents:
             file.write(document)
             sizes.append(len(document))
 

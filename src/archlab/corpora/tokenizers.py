@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from archlab.corpora.documents import optional_module
+from archlab.corpora.formats import optional_module
 from archlab.errors import ArchlabError, unknown
 
 Tokens = NDArray[np.unsignedinteger[Any]]
