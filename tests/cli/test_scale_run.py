@@ -159,7 +159,7 @@ def test_a_recipe_or_corpus_that_does_not_fit_is_refused_before_anything_is_writ
     outcome = archlab("scale", "run", tiny_plan, "--set", "kernels=fla")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "recipe: kernels='fla': they need a GPU: choose device='cuda'" in outcome.err
-    (tmp_path / "text.txt").write_text("another text\n" * 5000 + "and a line that differs\n" * 5000)
+    (tmp_path / "text.txt").write_text("".join(f"another text, line {n}\n" for n in range(5000)))
     outcome = archlab("scale", "run", tiny_plan)
     assert (outcome.status, "corpus_hash: the plan is for" in outcome.err) == (2, True)
     assert not (tmp_path / "archlab.db").exists()

@@ -17,6 +17,7 @@ from archlab.scaling.launch import launch_commands
 def test_a_plan_is_found_wherever_the_command_runs(plan: str, shown: str, in_job: str):
     commands = launch_commands(plan, gpus=8)
     assert commands.keys() == {"torchrun", "Slurm", "Ray"}
+    assert all(f"validation_tokens={8 * 2**20}" in command for command in commands.values())
     assert shown in commands["torchrun"]
     assert shown in commands["Slurm"]
     assert in_job in commands["Ray"]

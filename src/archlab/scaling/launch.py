@@ -6,6 +6,8 @@ from pathlib import Path
 RECIPE = "--set warmup=params --set beta2=batch --set precision=bf16 --set recompute=true --set micro_batch=4"
 """OLMo-core's warm-up and beta2, and what lets billions of parameters train on 8 GPUs of 80 GiB."""
 GPUS_PER_NODE = 8
+VALIDATION_TOKENS = 1 << 23
+"""4,096 sequences of 2048; the recipe's default is 64 of them."""
 
 
 def launch_commands(plan: str, gpus: int) -> dict[str, str]:
@@ -15,7 +17,7 @@ def launch_commands(plan: str, gpus: int) -> dict[str, str]:
     own, and the jobs divide the training runs by the claims in their store.
     """
     nodes, per_node = max(1, -(-gpus // GPUS_PER_NODE)), min(gpus, GPUS_PER_NODE)
-    options = f"--device cuda {RECIPE}"
+    options = f"--device cuda {RECIPE} --set validation_tokens={VALIDATION_TOKENS}"
     run = f"archlab scale run {shlex.quote(plan)} {options}"
     alone = f"torchrun --standalone --nproc-per-node {per_node} --no-python"
     rendezvous = "--rdzv-backend c10d --rdzv-endpoint \\$(scontrol show hostnames \\$SLURM_JOB_NODELIST | head -n1):29500"
