@@ -69,6 +69,37 @@ def test_it_is_prepared_once_and_again_when_files_change(folder: Path, corpus: C
     assert prepare(str(folder), folder=tmp_path / "cache").hash != corpus.hash
 
 
+def test_a_corpus_of_an_earlier_version_is_prepared_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as context:
+        context.setattr(preparing, "_FORMAT", preparing._FORMAT - 1)
+        earlier = prepare(str(folder), folder=tmp_path / "cache")
+    (earlier.folder / "train.bin").write_bytes(bytes(earlier.num_tokens("train")))
+    now = prepare(str(folder), folder=tmp_path / "cache")
+    assert now.folder != earlier.folder
+    assert any(now.tokens("train"))
+
+
+@pytest.mark.parametrize("number", [1, 59, 61])
+def test_a_folder_that_changes_while_it_is_read_is_refused(number: int, folder: Path, tmp_path: Path, monkeypatch):
+    split = preparing._split
+
+    def change(*args):
+        found = split(*args)
+        monkeypatch.setattr(preparing.Source, "_local_documents", lambda self, notes: (("x", b"another") for _ in range(number)))
+        return found
+
+    monkeypatch.setattr(preparing, "_split", change)
+    with pytest.raises(ArchlabError, match="changed while it was read: try again"):
+        prepare(str(folder), folder=tmp_path / "cache")
+    assert [left for left in (tmp_path / "cache").glob("*") if left.suffix != ".lock"] == []
+
+
+def test_names_of_files_may_be_any_bytes(folder: Path, tmp_path: Path):
+    with open(os.fsencode(folder) + b"/\xff.txt", "w") as file:
+        file.write("one more\n" * 9)
+    assert len(documents(prepare(str(folder), folder=tmp_path / "cache"), "train")) > len(TEXTS) / 2
+
+
 def test_an_epoch_reads_every_sequence_once(corpus: Corpus):
     length, size = 16, 8
     number = corpus.num_sequences("train", length)

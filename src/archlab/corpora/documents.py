@@ -105,7 +105,7 @@ class Source:
         if self.is_remote:
             return self.text
         facts = [f"{path.absolute()} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in self.files]
-        return hashlib.sha256("\n".join([self.text, *facts]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([self.text, *facts]).encode(errors="surrogateescape")).hexdigest()
 
     def documents(self, notes: Notes | None = None) -> Iterator[bytes]:
         """Every document that is not empty, until ``max_bytes`` are read; the last is cut there.

@@ -1,6 +1,6 @@
 """Formats of files: from the bytes of a file to its documents, by the ending of its name; ``.gz`` and ``.zst`` may follow.
 
-Whatever the file holds, no more than :data:`LONGEST` bytes of it are in memory at once, but for ``.json``, which is parsed whole.
+A file is read in pieces, however long it, its lines or what it unpacks to are. Only ``.json`` is parsed whole, up to 512 MiB.
 """
 
 import codecs

@@ -109,7 +109,7 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
             documents = stack.enter_context(_spooled(first, folder))
             first = documents()
         is_held = _split(first, source.text, validation_fraction)
-        training = (document for document, held in zip(documents(), is_held, strict=True) if not held)
+        training = (document for document, held in zip(documents(), is_held, strict=False) if not held)
         tokenizer = make_tokenizer(training)
         dtype = next(np.dtype(x) for x in (np.uint8, np.uint16, np.uint32) if tokenizer.vocab_size <= np.iinfo(x).max + 1)
         streams = {split: stack.enter_context(_Stream(stream_path(folder, split), dtype)) for split in SPLITS}
@@ -118,10 +118,13 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
         def measured() -> Iterator[bytes]:
             for document in documents():
                 sizes.append(len(document))
-                yield document
+                if len(sizes) <= len(is_held):
+                    yield document
 
         for number, tokens in enumerate(tokenizer.encode(measured())):
             streams["validation" if is_held[number] else "train"].add(tokens, sizes[number])
+        if len(sizes) != len(is_held):
+            raise ArchlabError(f"corpus {source.text}: changed while it was read: try again")
     digest = hashlib.sha256(f"{tokenizer.vocab_size} {dtype.name}".encode())
     for split in SPLITS:
         digest.update(streams[split].digest.digest())

@@ -33,8 +33,9 @@ def held_out(size_of: Mapping[bytes, int], fraction: float, where: str) -> set[b
     total, largest = sum(size_of.values()), max(size_of.values())
     if largest > total / 2:
         raise ArchlabError(
-            f"corpus {where}: one of its {len(size_of):,} documents, equal ones counted as one, has {largest / total:.0%} of all bytes, so training and "
-            "validation would be of different kinds: cut it into several, or give it alone as a text file, which is cut"
+            f"corpus {where}: one of its {len(size_of):,} documents, equal ones counted as one, has {largest / total:.0%} of all "
+            "bytes, so training and validation would differ in kind: cut it into several, or give it alone as a text file, "
+            "which is cut"
         )
     order = sorted(size_of)
     number = sum(int.from_bytes(digest, "big") < fraction * _HASHES for digest in order)

@@ -28,6 +28,7 @@ Tokens = NDArray[np.unsignedinteger[Any]]
 _END = "<|endoftext|>"
 _KNOWN_ENDS = (_END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _BATCH = 256
+_BATCH_BYTES = 16 << 20
 _MOST_STRANGE = 0.1
 """Largest fraction of letters that DNA has besides A, C, G and T: gaps and ambiguous bases are fewer, proteins have more."""
 _SMALLEST_BPE = 257
@@ -163,10 +164,12 @@ def _from_hugging_face(name: str) -> HuggingFaceTokenizer:
 
 def _batches(documents: Iterable[bytes]) -> Iterator[list[str]]:
     batch: list[str] = []
+    size = 0
     for document in documents:
         batch.append(document.decode(errors="replace"))
-        if len(batch) == _BATCH:
+        size += len(document)
+        if len(batch) == _BATCH or size >= _BATCH_BYTES:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
