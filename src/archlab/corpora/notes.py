@@ -18,8 +18,5 @@ class Notes:
             places.append(str(place))
 
     def lines(self) -> list[str]:
-        """Return a line for each kind, as ``"12 images left out: a.png, b.png, c.png, ..."``."""
-        return [
-            f"{self._counts[what]:,} {what}: {', '.join(places)}{', ...' if self._counts[what] > len(places) else ''}"
-            for what, places in self._places.items()
-        ]
+        """Return a line for each kind, as ``"images left out: 12, first a.png, b.png, c.png"``."""
+        return [f"{what}: {self._counts[what]:,}, first {', '.join(places)}" for what, places in self._places.items()]
