@@ -301,7 +301,6 @@ def test_notes_are_said_once_and_kept(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_every_reader_takes_an_empty_file(tmp_path: Path):
-    pytest.importorskip("pyarrow")
     for suffix in itertools.chain(formats.READERS, ["", ".txt"]):
         if suffix != ".parquet":
             (tmp_path / f"x{suffix}").write_bytes(b"")
