@@ -151,6 +151,10 @@ def run(
     checkpoints: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Unfinished training runs; by default beside the store.")
     ] = None,
+    keep: Annotated[
+        Literal["weights", "checkpoints", "none"],
+        typer.Option(help="What stays of a finished model, beside the store: its weights, its last checkpoint too, or nothing."),
+    ] = "weights",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
 ) -> None:
     """Train the language models of a plan that the store lacks.
@@ -188,6 +192,7 @@ def run(
                 executor=executor,
                 workers=workers,
                 checkpoints=checkpoints,
+                keep=keep,
                 listeners=[note_trials, LiveView(Console(stderr=True))],
             )
     except KeyboardInterrupt:
@@ -436,6 +441,9 @@ def _report(summary: "RunSummary", trials: "dict[str, LMTrial]", store: str) -> 
     message("; ".join(parts))
     for key, reason in summary.failed.items():
         message(f"failed: {trials[key]}: {reason}")
+    for key, result in summary.results.items():
+        if result.not_kept:
+            message(f"warning: the weights of {trials[key]} were not kept: {result.not_kept}")
     if not summary.failed:
         message(f"`archlab scale fit{store_option(store)}` fits the laws")
 

@@ -26,7 +26,7 @@ from archlab.files import cache_folder
 Documents = Callable[[], Iterator[bytes]]
 
 VALIDATION_FRACTION = 0.05
-_FORMAT = 4
+_FORMAT = 5
 """Version of the files and of tokenizers and splits: with another number a corpus is prepared again."""
 
 
@@ -111,6 +111,7 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
         is_held = _split(first, source.text, validation_fraction)
         training = (document for document, held in zip(documents(), is_held, strict=False) if not held)
         tokenizer = make_tokenizer(training)
+        tokenizer.save(folder)
         dtype = next(np.dtype(x) for x in (np.uint8, np.uint16, np.uint32) if tokenizer.vocab_size <= np.iinfo(x).max + 1)
         streams = {split: stack.enter_context(_Stream(stream_path(folder, split), dtype)) for split in SPLITS}
         sizes: list[int] = []

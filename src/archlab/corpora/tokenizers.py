@@ -12,7 +12,7 @@ hf:NAME    a tokenizer of Hugging Face, or a tokenizer.json              its own
 ========== ============================================================= ==========
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ from archlab.errors import ArchlabError, unknown
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 
+TOKENIZER_FILE = "tokenizer.json"
+"""Holds, in the folder of a corpus or model, a tokenizer whose name does not say all: that of ``bpe`` or ``hf``."""
+
 _END = "<|endoftext|>"
 _KNOWN_ENDS = (_END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _BATCH = 256
@@ -36,25 +39,41 @@ _SMALLEST_BPE = 257
 
 
 class Tokenizer(Protocol):
-    """Cuts documents into tokens."""
+    """Cuts documents into tokens, and puts them together again."""
 
     vocab_size: int
+    end: int
+    """The token that ends a document."""
 
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
         """For every document its tokens, with the one that ends it."""
         ...
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; bytes that are not UTF-8 are replaced."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write :data:`TOKENIZER_FILE`, unless the name says all."""
+        return
+
 
 class TableTokenizer(Tokenizer):
-    """A token a byte, by a table of 256."""
+    """A token a byte, by a table of 256; ``spellings`` are the bytes of every token."""
 
-    def __init__(self, table: Tokens, vocab_size: int) -> None:
-        self.table, self.vocab_size = table, vocab_size
+    end = 0
+
+    def __init__(self, table: Tokens, spellings: Sequence[bytes]) -> None:
+        self.table, self.spellings, self.vocab_size = table, spellings, len(spellings)
 
     @override
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
         for document in documents:
             yield self.table[np.frombuffer(document + b"\0", np.uint8)]
+
+    @override
+    def decode(self, tokens: Sequence[int]) -> str:
+        return b"".join(self.spellings[token] for token in tokens).decode(errors="replace")
 
 
 class DNATokenizer(TableTokenizer):
@@ -67,7 +86,7 @@ class DNATokenizer(TableTokenizer):
         table = np.zeros(256, np.uint8)
         for letters in (b"ACGT", b"acgt"):
             table[list(letters)] = np.arange(1, 5)
-        super().__init__(table, 5)
+        super().__init__(table, [b"N", b"A", b"C", b"G", b"T"])
 
     @override
     def encode(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
@@ -103,6 +122,15 @@ class HuggingFaceTokenizer(Tokenizer):
             for encoded in self.tokenizer.encode_batch(texts, add_special_tokens=False):
                 yield np.array([*encoded.ids, self.end], np.uint32)
 
+    @override
+    def decode(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(tokens))
+        return text
+
+    @override
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save(str(folder / TOKENIZER_FILE))
+
 
 def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
     """The function that makes the tokenizer of a name from the training documents; only ``bpe`` reads them.
@@ -113,12 +141,12 @@ def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
     if kind == "bpe":
         return _bpe(name, value)
     if name == "bytes":
-        tokenizer: Tokenizer = TableTokenizer(np.arange(256, dtype=np.uint8), 256)
+        tokenizer: Tokenizer = TableTokenizer(np.arange(256, dtype=np.uint8), [b"", *(bytes([byte]) for byte in range(1, 256))])
     elif name == "ascii":
         letters = [*b"\n\t", *range(32, 127)]
         table = np.full(256, len(letters) + 1, np.uint8)
         table[[0, *letters]] = np.arange(len(letters) + 1)
-        tokenizer = TableTokenizer(table, len(letters) + 2)
+        tokenizer = TableTokenizer(table, [b"", *(bytes([letter]) for letter in letters), "\ufffd".encode()])
     elif name == "dna":
         tokenizer = DNATokenizer()
     elif kind == "hf" and value:
@@ -126,6 +154,18 @@ def tokenizer_maker(name: str) -> Callable[[Iterable[bytes]], Tokenizer]:
     else:
         raise unknown("tokenizer", name, ["bytes", "ascii", "dna", "bpe:SIZE", "hf:NAME"])
     return lambda _: tokenizer
+
+
+def load_tokenizer(name: str, folder: Path) -> Tokenizer:
+    """The tokenizer of a corpus or model, from its folder where its name does not say all.
+
+    An ArchlabError says that its file is missing or cannot be read, or that a package is.
+    """
+    if (folder / TOKENIZER_FILE).is_file():
+        return _from_hugging_face(str(folder / TOKENIZER_FILE))
+    if name.startswith("bpe:"):
+        raise ArchlabError(f"tokenizer {name}: {folder / TOKENIZER_FILE} is missing, and without it tokens have no meaning")
+    return tokenizer_maker(name)(())
 
 
 def _bpe(name: str, size: str) -> Callable[[Iterable[bytes]], HuggingFaceTokenizer]:

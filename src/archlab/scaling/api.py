@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,7 @@ from archlab.scaling.fits.isoflop import WINDOW
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.laws import Law, Laws, Optimum, extrapolation, optimum
+from archlab.scaling.models import Keep, beside
 from archlab.scaling.objections import refuse
 from archlab.scaling.planner import make_plan, named_specs
 from archlab.scaling.process_group import ProcessGroupExecutor, follow
@@ -96,6 +98,7 @@ def train(
     workers: Count | None = None,
     executor: str = "local",
     checkpoints: PathLike | None = None,
+    keep: Keep = "weights",
     listeners: Sequence[Listener] = (),
 ) -> RunSummary:
     """Train the language models of a plan that the store lacks.
@@ -112,6 +115,8 @@ def train(
         workers: models that train at once; by default one a core, or one a GPU.
         executor: where they train, by name.
         checkpoints: folder of unfinished training runs; by default beside the store.
+        keep: what stays of a finished training run beside its result, in a folder beside the store: ``"weights"``,
+            ``"checkpoints"`` (these too), or ``"none"``. It changes no result.
         listeners: called with every event of the run.
 
     Raises:
@@ -126,9 +131,11 @@ def train(
     first = planned.runs[0]
     corpus = corpus_of(first.corpus, first.tokenizer)
     trials = [LMTrial(run, used, device).on(corpus) for run in planned.runs]
-    with _checkpoint_folder(store, checkpoints) as folder, ExitStack() as stack:
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(store, "checkpoints", "by --checkpoints", checkpoints))
+        models = None if keep == "none" else stack.enter_context(_folder(store, "models", "for the store, or --keep none"))
         modules = sorted({module for trial in trials for module in trial.origin.split()})
-        work = partial(train_jobs, checkpoints=folder, modules=modules)
+        work = partial(train_jobs, checkpoints=folder, models=models, keep=keep, modules=modules)
         pool: Executor[LMTrial, LMProgress, LMResult]
         if launched_together():
             processes = stack.enter_context(Processes.join(device))
@@ -141,23 +148,24 @@ def train(
             pool = stack.enter_context(make_executor(work, workers, device=device, name=executor))
         opened = stack.enter_context(StudyStore(store))
         opened.remember_plan(name, trials)
-        return train_all(trials, opened, pool, folder, listeners)
+        return train_all(trials, opened, pool, folder, listeners, keep)
 
 
 @contextmanager
-def _checkpoint_folder(store: PathLike, checkpoints: PathLike | None) -> Iterator[Path]:
-    """Make the folder of the checkpoints; it is removed at the end if it is empty."""
-    location = os.fspath(store)
-    folder = Path(checkpoints or ("archlab.checkpoints" if "://" in location else f"{location}.checkpoints"))
+def _folder(store: PathLike, what: str, fix: str, given: PathLike | None = None) -> Iterator[Path]:
+    """Make a folder beside the store, unless another is given; it is removed at the end if it is empty."""
+    folder = Path(given or beside(store, what))
     try:
-        if checkpoints or folder.parent.is_dir():  # else there is no directory for the store either, which says so
+        if given or folder.parent.is_dir():  # else there is no directory for the store either, which says so
             folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise ArchlabError(f"checkpoints {folder}: {error.strerror}: give another folder by --checkpoints") from None
+        raise ArchlabError(f"{what} {folder}: {error.strerror}: give another folder {fix}") from None
     try:
         yield folder
     finally:
-        with suppress(OSError):  # checkpoints are in it
+        with suppress(OSError):  # something is in it
             folder.rmdir()
 
 

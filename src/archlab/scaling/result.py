@@ -71,6 +71,8 @@ class LMResult:
     """Time of training, without evaluation and checkpoints; over all parts of a training run that was interrupted."""
     processes: int
     """That shared the model at the end."""
+    not_kept: str = ""
+    """Why its weights, which were to be kept, could not be written; else empty."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready but for numbers that are not finite."""

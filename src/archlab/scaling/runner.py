@@ -12,6 +12,7 @@ from archlab.corpora import Corpus, prepare
 from archlab.jobs.events import Event, JobFinished, JobReused, Listener, RunSummary
 from archlab.jobs.executor import Executor, Thresholds
 from archlab.jobs.scheduler import MostExpensiveFirst, run
+from archlab.scaling.models import Keep
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMProgress, LMResult
 from archlab.scaling.store import StudyStore
@@ -33,13 +34,16 @@ def train_jobs(
     thresholds: Sequence[Thresholds],
     *,
     checkpoints: Path,
+    models: Path | None = None,
+    keep: Keep = "weights",
     modules: Sequence[str] = (),
     processes: Processes | None = None,
 ) -> Iterator[tuple[int, LMResult]]:
     """Train one language model after the other; the work of an executor, which prunes no training run.
 
     ``on_progress`` is called with a job's index, about once a second. Each training run has a folder of its own among the
-    ``checkpoints``; ``modules`` make layers from outside archlab known; ``processes`` share each model.
+    ``checkpoints``; the folder of ``models`` takes what is to be kept; ``modules`` make layers from outside archlab known;
+    ``processes`` share each model.
     """
     from archlab.scaling.training_loop import train
 
@@ -48,7 +52,9 @@ def train_jobs(
     for index, trial in enumerate(jobs):
         corpus = corpus_of(trial.run.corpus, trial.run.tokenizer)
         trial.on(corpus)
-        yield index, train(trial, corpus, processes, checkpoints=checkpoints / trial.key, on_progress=partial(on_progress, index))
+        kept: dict[str, Any] = {"last_checkpoint": keep == "checkpoints", "models": None if keep == "none" else models}
+        place, report = checkpoints / trial.key, partial(on_progress, index)
+        yield index, train(trial, corpus, processes, checkpoints=place, **kept, on_progress=report)
 
 
 def train_all(
@@ -57,14 +63,15 @@ def train_all(
     executor: Executor[LMTrial, Any, LMResult],
     checkpoints: Path,
     listeners: Sequence[Listener] = (),
+    keep: Keep = "weights",
 ) -> RunSummary:
     """Compute those training runs that the store has no result for by :func:`train_jobs`, the most expensive first.
 
-    Checkpoints are dropped once a result is stored. After Ctrl-C every training run has written one.
+    Checkpoints are dropped once a result is stored, unless they are to be kept. After Ctrl-C every training run has written one.
     """
 
     def drop_checkpoints(event: Event) -> None:
-        if isinstance(event, JobFinished | JobReused):
+        if keep != "checkpoints" and isinstance(event, JobFinished | JobReused):
             shutil.rmtree(checkpoints / event.job.key, ignore_errors=True)
             with suppress(OSError):  # others are left in it
                 checkpoints.rmdir()

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from archlab.corpora import Corpus
 from archlab.machine import ceilings
 from archlab.scaling.checkpoints import Checkpoints
+from archlab.scaling.models import save_model
 from archlab.scaling.objective import make_lm_optimizer, make_objective
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import CurvePoint, Interrupted, LMProgress, LMResult
@@ -41,20 +42,30 @@ def train(
     *,
     checkpoints: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    last_checkpoint: bool = False,
+    models: Path | None = None,
     on_progress: Callable[[LMProgress], None] = lambda _: None,
 ) -> LMResult:
     """Train and evaluate one language model, in this process alone unless others share it.
 
     Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
     numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
-    With a folder of its own for ``checkpoints`` the trial is kept there from time to time and taken up again. ``on_progress``
-    is called about once a second, in the first process. SIGTERM or Ctrl-C raises Interrupted, behind a last checkpoint.
+    With a folder of its own for ``checkpoints`` the trial is kept there from time to time and taken up again, and with
+    ``last_checkpoint`` after its last step. The weights of a finished one go to the folder of ``models``, if there is one.
+    ``on_progress`` is called about once a second, in the first process. SIGTERM or Ctrl-C raises Interrupted, behind a last
+    checkpoint.
     """
     recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
     kept = Checkpoints(checkpoints, processes) if checkpoints is not None else None
     with computing(recipe.kernels, recipe.precision, trial.device), _signals(processes.asked):
-        return _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress).train()
+        training = _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress)
+        result = training.train()
+        if result.status == "finished" and kept is not None and last_checkpoint:
+            kept.save(result.steps, training.objective, training.optimizer, asdict(training.log))
+        if result.status == "finished" and models is not None:
+            return replace(result, not_kept=save_model(models, trial, result, training.objective, corpus, processes))
+        return result
 
 
 @contextmanager

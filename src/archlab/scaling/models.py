@@ -1,0 +1,198 @@
+"""Kept models: the weights of finished training runs in a folder beside their store, with all that is needed to use them."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from archlab.architectures.backbones import Backbone
+from archlab.corpora import Corpus
+from archlab.corpora.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from archlab.errors import ArchlabError, in_one_line
+from archlab.fields import checked
+from archlab.format import human
+from archlab.machine import Device
+from archlab.scaling.processes import Processes
+from archlab.scaling.result import LMResult
+from archlab.scaling.trial import LMTrial
+from archlab.training.context import initialising
+
+Keep = Literal["weights", "checkpoints", "none"]
+"""A choice of what stays of a finished training run: weights, the last checkpoint too, or nothing but the result."""
+
+WEIGHTS = "model.safetensors"
+_TRIAL = "trial.json"
+_SHOWN = 8
+"""Digits of a key, and kept models, that messages show."""
+_NEAR = 0.05
+"""Largest relative distance of a size from the one that is asked for."""
+
+
+def beside(store: str | os.PathLike[str], what: str) -> Path:
+    """The folder of ``"models"`` or ``"checkpoints"`` beside a store; in the current one for a URL."""
+    location = os.fspath(store)
+    return Path(f"archlab.{what}" if "://" in location else f"{location}.{what}")
+
+
+def save_model(folder: Path, trial: LMTrial, result: LMResult, objective: nn.Module, corpus: Corpus, processes: Processes) -> str:
+    """Write a trained model into ``folder/KEY``: weights, trial with result, tokenizer; called by all processes that share it.
+
+    A process that is killed meanwhile leaves the whole folder or none. Returns why the first process could not write it, or
+    nothing.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, Any] = get_model_state_dict(objective, options=options)  # gathered by all
+    if not processes.is_first:
+        return ""
+    place, unfinished = folder / trial.key, folder / f"{trial.key}.unfinished"
+    document = {"key": trial.key, "trial": trial.to_dict(), "result": result.to_dict()}
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        # copies, for parameters that share memory are refused
+        save_file({name.removeprefix("model."): w.contiguous().clone() for name, w in weights.items()}, unfinished / WEIGHTS)
+        (unfinished / _TRIAL).write_text(json.dumps(document, indent=1), encoding="utf-8")
+        if (corpus.folder / TOKENIZER_FILE).is_file():
+            shutil.copyfile(corpus.folder / TOKENIZER_FILE, unfinished / TOKENIZER_FILE)
+        for path in (*unfinished.iterdir(), unfinished):
+            _sync(path)
+        shutil.rmtree(place, ignore_errors=True)
+        unfinished.rename(place)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return in_one_line(error)
+    return ""
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A trained language model, ready to compute."""
+
+    key: str
+    """The key of its training run in the store."""
+    trial: LMTrial
+    """The training run, its recipe and device: spec, width, length, corpus, and the rest."""
+    result: LMResult
+    folder: Path
+    """Where its files are: ``model.safetensors``, ``trial.json``, and ``tokenizer.json`` if there is one."""
+    model: Backbone
+    """Token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``, in evaluation mode."""
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Encodes documents (bytes) and decodes tokens; an ArchlabError says that its package is missing."""
+        return load_tokenizer(self.trial.run.tokenizer, self.folder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.model.embedding.weight.device
+
+    def __str__(self) -> str:
+        """Key, architecture and size, budget and seed, for messages."""
+        return _named(self.key, self.trial)
+
+
+@checked
+def load_model(run: str, store: str | os.PathLike[str] = "archlab.db", *, device: Device = "cpu") -> KeptModel:
+    """Load the model of a training run that ``archlab scale run`` or :func:`archlab.scaling.train` has kept.
+
+    Args:
+        run: the beginning of its key, or its architecture's label, alone or with the number of parameters as tables show it
+            (``mamba@13.2k``; within 5 %).
+        store: the store beside which it was kept.
+        device: where the weights go, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ArchlabError: none is called so, or several are; its files are damaged, or do not fit the layers of this archlab.
+    """
+    folder = find_model(run, store)
+    key, trial, result = _read(folder)
+    values = trial.run
+    sizes: dict[str, Any] = {"vocab_size": values.vocab_size, "max_length": values.length, "dim": values.dim}
+    with initialising(0):
+        model = values.architecture.build(**sizes, embedding_std=trial.recipe.embedding_std)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}: train it again") from None
+    except RuntimeError as error:
+        raise ArchlabError(f"model {folder}: does not fit {values.spec} of this archlab: {in_one_line(error)}") from None
+    return KeptModel(key, trial, result, folder, model.to(device).eval().requires_grad_(False))
+
+
+def find_model(run: str, store: str | os.PathLike[str]) -> Path:
+    """The folder of the one kept model that ``run`` names, see :func:`load_model`; an ArchlabError lists what there is."""
+    place = beside(store, "models")
+    kept = dict(_kept(place))
+    if not kept:
+        raise ArchlabError(f"{place} has no models: `archlab scale run PLAN` keeps those that it trains")
+    found = [path for path, (key, trial) in kept.items() if run and key.startswith(run)]
+    found = found or [path for path, (_, trial) in kept.items() if trial.run.label == run]
+    label, _, size = run.rpartition("@")
+    if not found and label:
+        alike = {path: trial.run.params for path, (_, trial) in kept.items() if trial.run.label == label}
+        found = [path for path, params in alike.items() if human(params) == size]
+        number = _parsed(size)
+        found = found or [path for path, params in alike.items() if number and abs(params / number - 1) < _NEAR]
+    if len(found) == 1:
+        return found[0]
+    shown = [_named(*kept[path]) for path in (found or kept)]
+    names = ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
+    if found:
+        raise ArchlabError(f"run {run!r}: {len(found)} kept models are called so: give more of a key: {names}")
+    raise ArchlabError(f"run {run!r}: no kept model is called so: give the beginning of a key, or ARCHITECTURE@SIZE: {names}")
+
+
+def _kept(folder: Path) -> Iterator[tuple[Path, tuple[str, LMTrial]]]:
+    """Folders of whole models with their keys and training runs, the smallest first; those that cannot be read are left out."""
+    found = []
+    for path in folder.glob(f"*/{_TRIAL}"):
+        if path.parent.suffix != ".unfinished":
+            with suppress(ArchlabError):
+                key, trial, _ = _read(path.parent)
+                found.append((path.parent, (key, trial)))
+    order = {path: (trial.run.label, trial.run.params, trial.run.budget, trial.run.seed) for path, (_, trial) in found}
+    yield from sorted(found, key=lambda each: order[each[0]])
+
+
+def _read(folder: Path) -> tuple[str, LMTrial, LMResult]:
+    try:
+        document: dict[str, Any] = json.loads((folder / _TRIAL).read_text(encoding="utf-8"))
+        return document["key"], LMTrial.from_dict(document["trial"]), LMResult.from_dict(document["result"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}") from None
+
+
+def _named(key: str, trial: LMTrial) -> str:
+    run = trial.run
+    return f"{key[:_SHOWN]} ({run.label}@{human(run.params)}, {run.budget:.3g} FLOPs, seed {run.seed})"
+
+
+def _parsed(size: str) -> float | None:
+    """The number that :func:`human` wrote, or any other; None if it is none."""
+    factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(size[-1:], 1.0)
+    with suppress(ValueError):
+        return float(size[:-1] if factor > 1 else size) * factor
+    return None

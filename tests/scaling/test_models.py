@@ -1,0 +1,256 @@
+"""Weights of finished training runs are kept, whole or not at all, and give the loss that was stored."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.scaling.language_models import tiny_corpus, tiny_trial
+from tests.scaling.test_processes import ROOT
+
+import archlab
+from archlab.errors import ArchlabError
+from archlab.scaling import models
+from archlab.scaling.models import beside, find_model, load_model
+from archlab.scaling.recipe import LMRecipe
+from archlab.scaling.result import LMResult
+from archlab.scaling.training_loop import train
+from archlab.scaling.trial import LMTrial
+
+
+def keep(folder: Path, **values) -> tuple[LMTrial, LMResult]:
+    """Train a tiny model whose weights are kept beside the store ``a.db``."""
+    corpus = tiny_corpus(folder)
+    trial = tiny_trial(corpus, **values)
+    return trial, train(trial, corpus, models=beside(folder / "a.db", "models"))
+
+
+def independent_loss(folder: Path, corpus_folder: Path) -> float:
+    """The loss of a kept model on the sequences that its recipe asks for, from its files alone."""
+    trial = json.loads((folder / "trial.json").read_text())["trial"]
+    run = trial["run"]
+    model = archlab.architecture(run["spec"]).build(vocab_size=run["vocab_size"], max_length=run["length"], dim=run["dim"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    tokens = np.fromfile(corpus_folder / "validation.bin", json.loads((corpus_folder / "manifest.json").read_text())["dtype"])
+    number, limit = (len(tokens) - 1) // run["length"], trial["recipe"]["validation_tokens"] // run["length"]
+    first = (np.arange(min(number, limit)) * max(1.0, number / limit)).astype(int) * run["length"]
+    rows = torch.from_numpy(tokens[first[:, None] + np.arange(run["length"] + 1)].astype(np.int64))
+    with torch.no_grad():
+        return torch.nn.functional.cross_entropy(model(rows[:, :-1]).double().mT, rows[:, 1:]).item()
+
+
+@pytest.mark.parametrize("spec", ["mh-attention(heads=2) swiglu", "mamba swiglu", "hyena experts(swiglu, num=3)"])
+def test_the_stored_loss_follows_from_the_kept_weights(tmp_path: Path, spec: str):
+    trial, result = keep(tmp_path, spec=spec)
+    assert result.not_kept == ""
+    folder = beside(tmp_path / "a.db", "models") / trial.key
+    assert independent_loss(folder, tiny_corpus(tmp_path).folder) == pytest.approx(result.loss, abs=1e-6)
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "trial.json"}
+    loaded = load_model(trial.key[:6], tmp_path / "a.db")
+    assert (loaded.trial, loaded.result, loaded.key) == (trial, result, trial.key)
+    assert loaded.tokenizer.decode([3, 4]) == " !"
+
+
+def test_keeping_changes_neither_key_nor_result(tmp_path: Path):
+    corpus = tiny_corpus(tmp_path)
+    trial, kept = keep(tmp_path)
+    again = tiny_trial(corpus)
+    plain = train(again, corpus)
+    assert (again.key, plain.loss, plain.curve) == (trial.key, kept.loss, kept.curve)
+
+
+def test_a_model_that_diverged_is_not_kept(tmp_path: Path):
+    _, result = keep(tmp_path, learning_rate=1e6)
+    assert (result.status, result.not_kept) == ("diverged", "")
+    assert not beside(tmp_path / "a.db", "models").exists()
+
+
+@pytest.mark.parametrize("broken", ["save_file", "_sync"])
+def test_a_full_disk_is_recorded_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(models, broken, full)
+    _, result = keep(tmp_path)
+    assert "No space left on device" in result.not_kept
+    assert result.loss == train(tiny_trial(tiny_corpus(tmp_path)), tiny_corpus(tmp_path)).loss
+    assert list(beside(tmp_path / "a.db", "models").iterdir()) == []
+
+
+def test_a_folder_that_is_none_is_recorded(tmp_path: Path):
+    beside(tmp_path / "a.db", "models").write_text("a file")
+    _, result = keep(tmp_path)
+    assert "NotADirectoryError" in result.not_kept
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from tests.scaling.language_models import tiny_corpus, tiny_trial
+from tests.scaling.synthetic_ladders import result
+from archlab.scaling.models import save_model
+from archlab.scaling.processes import Processes
+
+folder = Path(sys.argv[1])
+corpus = tiny_corpus(folder)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+weights = torch.nn.Linear(1000, 2000)
+print(save_model(folder / "models", tiny_trial(corpus), result(2.0), weights, corpus, Processes(torch.device("cpu"))))
+"""
+
+
+def test_weights_that_the_system_does_not_write_are_recorded(tmp_path: Path):
+    tiny_corpus(tmp_path)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-c", LIMITED, tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "File too large" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from tests.scaling.language_models import tiny_corpus, tiny_trial
+from archlab.scaling.models import save_model
+from archlab.scaling.processes import Processes
+from tests.scaling.synthetic_ladders import result
+
+folder = Path(sys.argv[1])
+corpus = tiny_corpus(folder)
+trial = tiny_trial(corpus)
+for value in range(1, 10_000):
+    weights = torch.nn.Linear(1000, 2000)
+    torch.nn.init.constant_(weights.weight, value)
+    torch.nn.init.constant_(weights.bias, value)
+    print("writing", flush=True)
+    assert save_model(folder / "a.db.models", trial, result(2.0), weights, corpus, Processes(torch.device("cpu"))) == ""
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_a_whole_model_or_none(tmp_path: Path):
+    tiny_corpus(tmp_path)
+    (tmp_path / "killed.py").write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    place, torn = beside(tmp_path / "a.db", "models"), 0
+    for delay in np.linspace(0, 0.03, 4):
+        writer = subprocess.Popen(
+            [sys.executable, tmp_path / "killed.py", tmp_path], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2):  # the second writes over the first
+            assert writer.stdout.readline() == "writing\n"
+        time.sleep(delay)
+        writer.send_signal(signal.SIGKILL)
+        assert writer.wait(60) == -signal.SIGKILL
+        writer.stdout.close()
+        torn += len(list(place.glob("*.unfinished")))
+        for folder in place.glob("*"):
+            if folder.suffix != ".unfinished":
+                weights = load_file(folder / "model.safetensors")
+                assert {w.unique().numel() for w in weights.values()} == {1}
+                assert weights["weight"][0, 0] == weights["bias"][0] >= 1
+                assert find_model("tiny", tmp_path / "a.db") == folder
+    assert torn, "no kill came while a model was written"
+
+
+SHARED = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.scaling.language_models import tiny_corpus, tiny_trial
+from archlab.scaling.processes import Processes
+from archlab.scaling.training_loop import train
+
+folder = Path(sys.argv[1])
+corpus = tiny_corpus(folder)
+with Processes.join("cpu") as processes:
+    trial = tiny_trial(corpus, spec="mamba swiglu")
+    result = train(trial, corpus, processes, checkpoints=folder / "kept", last_checkpoint=True, models=folder / "a.db.models")
+    assert result.not_kept == ""
+    if processes.is_first:
+        print(result.loss)
+"""
+
+
+def test_processes_that_share_a_model_keep_the_whole_of_it(tmp_path: Path):
+    corpus = tiny_corpus(tmp_path)
+    (tmp_path / "shared.py").write_text(SHARED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, tmp_path / "shared.py", tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "a.db.models").iterdir()
+    assert independent_loss(folder, corpus.folder) == pytest.approx(float(done.stdout), abs=1e-6)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["step-20"]
+
+
+def test_the_last_checkpoint_stays_where_it_is_asked_for(tmp_path: Path):
+    corpus = tiny_corpus(tmp_path)
+    trial = tiny_trial(corpus)
+    result = train(trial, corpus, checkpoints=tmp_path / "kept", last_checkpoint=True)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["step-20"]
+    assert train(trial, corpus, checkpoints=tmp_path / "kept").loss == result.loss  # nothing is trained again
+
+
+def test_a_run_is_found_by_its_key_or_by_architecture_and_size(tmp_path: Path):
+    small, _ = keep(tmp_path, dim=8)
+    large, _ = keep(tmp_path, dim=16)
+    other, _ = keep(tmp_path, dim=16, label="other")
+    seed, _ = keep(tmp_path, dim=16, label="other", seed=1)
+    store, folder = tmp_path / "a.db", beside(tmp_path / "a.db", "models")
+    assert other.key == large.key  # the same training run under another label
+    for name, key in [
+        (small.key, small.key),
+        (small.key[:5], small.key),
+        (f"tiny@{small.run.params}", small.key),
+        (f"tiny@{small.run.params / 1000:.3g}k", small.key),
+        (f"tiny@{small.run.params * 1.02:.0f}", small.key),
+        ("tiny", small.key),
+    ]:
+        assert find_model(name, store) == folder / key
+    with pytest.raises(ArchlabError, match=r"run 'other': 2 kept models are called so: give more of a key: .*seed 0.*seed 1"):
+        find_model("other", store)
+    for wrong in ("tiny@1M", "tiny@", "tiny@x", "@", "zzz", ""):
+        with pytest.raises(ArchlabError, match=r"no kept model is called so: .*tiny@"):
+            find_model(wrong, store)
+    with pytest.raises(ArchlabError, match=r"b.db.models has no models: `archlab scale run PLAN` keeps"):
+        load_model("tiny", tmp_path / "b.db")
+    assert seed.key != other.key
+
+
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path):
+    trial, _ = keep(tmp_path)
+    weights = beside(tmp_path / "a.db", "models") / trial.key / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (whole[:-10], b"", b"x" * 100):
+        weights.write_bytes(damaged)
+        with pytest.raises(ArchlabError, match=r"cannot be read: .*train it again") as refusal:
+            load_model(trial.key, tmp_path / "a.db")
+        assert "\n" not in str(refusal.value)
+    models.save_file({"embedding.weight": torch.zeros(2, 2)}, weights)
+    with pytest.raises(ArchlabError, match="does not fit mh-attention") as refusal:
+        load_model(trial.key, tmp_path / "a.db")
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_loss_at_half_precision_is_kept_too(tmp_path: Path):
+    corpus = tiny_corpus(tmp_path)
+    recipe = LMRecipe(evaluations=1, validation_tokens=160, precision="bf16")
+    trial = replace(tiny_trial(corpus), recipe=recipe)
+    result = train(trial, corpus, models=beside(tmp_path / "a.db", "models"))
+    assert {w.dtype for w in load_file(find_model("tiny", tmp_path / "a.db") / "model.safetensors").values()} == {torch.float32}
+    assert result.not_kept == ""
