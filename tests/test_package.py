@@ -22,7 +22,9 @@ PUBLIC = {
     },
     "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"},
     "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},
-    "archlab.scaling": {"compare", "fit", "fits", "plan", "predict", "read_runs", "report", "train"},
+    "archlab.scaling": {
+        "compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train",
+    },
     "archlab.scaling.fits": {
         "EnvelopeFit", "Frontier", "Interval", "IsoFlopFit", "IsoFlopMinimum", "OverTrainingFit", "ParametricFit", "PowerLaw",
         "Resampling", "StateFit", "bootstrap", "fit_envelope", "fit_isoflop", "fit_over_training", "fit_parametric",

@@ -27,6 +27,17 @@ from archlab.errors import ArchlabError, unknown
 _OPTIONS = {"field": "text", "max_bytes": "", "config": "", "split": "train"}
 
 
+def split_sources(text: str) -> list[str]:
+    """Sources that are separated by commas, as are the options of each: a piece that is an option belongs to the one before."""
+    sources: list[str] = []
+    for piece in filter(None, text.split(",")):
+        if sources and "#" in sources[-1] and piece.partition("=")[0] in _OPTIONS:
+            sources[-1] += f",{piece}"
+        else:
+            sources.append(piece)
+    return sources
+
+
 @dataclass(frozen=True)
 class Source:
     """A place that documents come from, in the same order each time it is read."""

@@ -15,6 +15,7 @@ from archlab.scaling.analysis.hybridisation import Sweep
 from archlab.scaling.analysis.off_optimal import FRACTIONS, OverTraining
 from archlab.scaling.api import Prediction, Predictions
 from archlab.scaling.estimate import Cost
+from archlab.scaling.evaluation import Evaluations
 from archlab.scaling.fits import IsoFlopFit, ParametricFit, StateFit
 from archlab.scaling.fits.isoflop import SAME_BUDGET
 from archlab.scaling.ladder import Ladder
@@ -184,6 +185,21 @@ def _prediction_row(row: Prediction) -> list[str]:
     beyond = row.extrapolation or 0
     # intervals on a line of their own, whole
     return [row.method, *(cell.replace(" (", "\n(") for cell in cells), "within" if beyond <= 1 else f"{beyond:.3g} x"]
+
+
+def evaluations_on_terminal(found: Evaluations) -> RichTable:
+    """The losses of a model, a column for each corpus: as a whole, and by position in the sequence."""
+    rows = [
+        ["nats a token", *(f"{row.loss:.4f}" for row in found.rows)],
+        ["bits a byte", *(f"{row.bits_per_byte:.4f}" for row in found.rows)],
+        ["tokens", *(f"{row.tokens:,}" for row in found.rows)],
+    ]
+    for parts in zip(*(row.positions for row in found.rows), strict=True):
+        first, last = parts[0].first, parts[0].last
+        named = f"position {first}" if first == last else f"positions {first}-{last}"
+        rows.append([named, *(f"{part.loss:.4f}" for part in parts)])
+    note = "By position in the sequence: in nats a token."
+    return terminal_table(Table(["", *(row.data for row in found.rows)], rows, note, "l" + "r" * len(found.rows)))
 
 
 def _given(estimate: Estimate, digits: str) -> str:

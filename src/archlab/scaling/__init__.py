@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from archlab.scaling import fits
     from archlab.scaling.api import compare, fit, plan, predict, train
+    from archlab.scaling.evaluation import evaluate
     from archlab.scaling.imports import read_runs
+    from archlab.scaling.models import load_model
+    from archlab.scaling.sampling import sample
 
 _HOMES = {
     "compare": "archlab.scaling.api",
+    "evaluate": "archlab.scaling.evaluation",
     "fit": "archlab.scaling.api",
+    "load_model": "archlab.scaling.models",
     "plan": "archlab.scaling.api",
     "predict": "archlab.scaling.api",
     "read_runs": "archlab.scaling.imports",
     "report": "archlab.reports.scaling_page",
+    "sample": "archlab.scaling.sampling",
     "train": "archlab.scaling.api",
 }
-__all__ = ["compare", "fit", "fits", "plan", "predict", "read_runs", "report", "train"]
+__all__ = ["compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train"]
 
 
 def __getattr__(name: str) -> Any:
