@@ -4,8 +4,10 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,20 @@ def option(words: tuple[str, ...], name: str, default: str) -> str:
     return words[words.index(name) + 1] if name in words else default
 
 
+def untrained(kept: dict[str, Any], trial: Any, on_progress: Any, thresholds: Any) -> Any:
+    """Keep a language model as it is initialised, with a made-up result."""
+    import torch
+
+    from archlab.corpora import prepare
+    from archlab.scaling.models import save_model
+    from archlab.scaling.processes import Processes
+
+    run, result = trial.run, made_up_training(trial, on_progress, thresholds)
+    model = run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim)
+    corpus = prepare(run.corpus, run.tokenizer)
+    return replace(result, not_kept=save_model(kept["models"], trial, result, model, corpus, Processes(torch.device("cpu"))))
+
+
 @pytest.fixture
 def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The command line for who follows a document: trainings run in this process, nothing is measured."""
@@ -68,7 +84,7 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
 
     monkeypatch.setattr("archlab.scaling.estimate.measured_costs", lambda runs: stated_costs(runs, 1e9))
     monkeypatch.setattr("archlab.api.make_executor", lambda *_, **__: threads(train, num_workers=1))
-    monkeypatch.setattr("archlab.scaling.api.make_executor", lambda *_, **__: threads(made_up_training, num_workers=1))
+    monkeypatch.setattr("archlab.scaling.api.make_executor", lambda work, *_, **__: threads(partial(untrained, work.keywords), 1))
     few = "archlab.scaling.fits.resampling.bootstrap"
     monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)

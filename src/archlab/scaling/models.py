@@ -132,7 +132,7 @@ def load_model(run: str, store: str | os.PathLike[str] = "archlab.db", *, device
     values = trial.run
     sizes: dict[str, Any] = {"vocab_size": values.vocab_size, "max_length": values.length, "dim": values.dim}
     with initialising(0):
-        model = values.architecture.build(**sizes, embedding_std=trial.recipe.embedding_std)
+        model = values.architecture.build(**sizes, backbone=values.backbone, embedding_std=trial.recipe.embedding_std)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:

@@ -67,12 +67,16 @@ def train_all(
 ) -> RunSummary:
     """Compute those training runs that the store has no result for by :func:`train_jobs`, the most expensive first.
 
-    Checkpoints are dropped once a result is stored, unless they are to be kept. After Ctrl-C every training run has written one.
+    Checkpoints are dropped once a result is stored, unless they are to be kept or were by an earlier run. After Ctrl-C every
+    training run has written one.
     """
 
     def drop_checkpoints(event: Event) -> None:
         if keep != "checkpoints" and isinstance(event, JobFinished | JobReused):
-            shutil.rmtree(checkpoints / event.job.key, ignore_errors=True)
+            folder = checkpoints / event.job.key
+            if isinstance(event, JobReused) and (folder / f"step-{event.job.run.steps}").is_dir():  # of the last step: kept
+                return
+            shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # others are left in it
                 checkpoints.rmdir()
 
