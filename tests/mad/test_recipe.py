@@ -20,7 +20,7 @@ def test_the_defaults_are_the_papers():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"schedule": "linear"}, "recipe: schedule='linear': give one of cosine, constant"),
+        ({"schedule": "linear"}, "recipe: schedule='linear': give one of cosine, constant, wsd"),
         ({"precision": "fp16"}, "recipe: precision='fp16': give one of fp32, bf16"),
         ({"norm": None}, "recipe: norm=None: give one of rmsnorm, layernorm"),
         ({"metric": ["accuracy"]}, "recipe: metric=['accuracy']: give one of accuracy, macro-accuracy"),
@@ -76,3 +76,8 @@ def test_the_smaller_last_batch_of_an_epoch_is_counted_as_it_is():
 def test_round_trip_through_json():
     recipe = Recipe(steps=7, warmup=0.1, schedule="constant", decay_all=True, metric="macro-accuracy")
     assert read_fields(Recipe, json.loads(json.dumps(asdict(recipe)))) == recipe
+
+
+def test_wsd_is_stable_before_it_decays():
+    recipe = Recipe(steps=10, schedule="wsd", warmup=0.2, decay=0.4, final_lr=0.5)
+    assert [recipe.rate(step, 10) for step in (1, 3, 6, 8, 10)] == pytest.approx([0.5, 1, 1, 0.75, 0.5])

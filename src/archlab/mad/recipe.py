@@ -19,10 +19,12 @@ class Recipe:
     epochs: Count = 200
     """Passes over the training examples when ``steps`` is 0."""
     batch_size: Count = 128
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Course of the learning rate after warm-up; cosine ends at ``final_lr`` of the peak."""
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    """Course of the learning rate after warm-up; cosine and wsd end at ``final_lr`` of the peak."""
     warmup: Annotated[float, between(0, 0.999)] = 0.0
     """Fraction of the steps with linear warm-up, in [0, 1)."""
+    decay: Annotated[float, between(0, 1)] = 0.2
+    """Fraction of the steps over which ``wsd`` decays linearly at the end."""
     final_lr: Annotated[float, between(0, 1)] = 0.0
     """Learning rate of the last step, as a fraction of the peak."""
     beta1: Annotated[float, between(0, 0.9999)] = 0.9
@@ -84,7 +86,7 @@ class Recipe:
 
     def rate(self, step: int, num_steps: int) -> float:
         """Learning rate of a step (from 1) as a fraction of the peak."""
-        return learning_rate(step, num_steps, self.schedule, warmup=self.warmup, final=self.final_lr)
+        return learning_rate(step, num_steps, self.schedule, warmup=self.warmup, final=self.final_lr, decay=self.decay)
 
     def evaluation_steps(self, num_train_examples: int) -> frozenset[int]:
         """Steps after which the selection split is evaluated: evenly spaced or one an epoch, and always the last."""
