@@ -58,16 +58,13 @@ class _Rotation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, cos: Tensor, from_right: Tensor, from_left: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, from_right: Tensor, from_left: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, from_right, from_left)
         half = x.shape[-1] - from_right.shape[-1]
         out = x * cos
         out[..., :-half].addcmul_(x[..., half:], from_right)
         out[..., half:].addcmul_(x[..., :-half], from_left)
         return out
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
