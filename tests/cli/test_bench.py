@@ -1,6 +1,7 @@
 """archlab bench: what it prints, and that a dry run uses it."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from tests.cli.command_line import CommandLine
@@ -33,6 +34,15 @@ def test_a_dry_run_stands_on_the_measurement(archlab: CommandLine):
     assert planned["speeds_measured"] is not None
     assert planned["seconds"] == pytest.approx(quick["seconds"], abs=0.1)
     assert planned["peak_bytes"] > 2**28
+
+
+def test_a_profile_is_a_second_table(archlab: CommandLine):
+    outcome = archlab("bench", "mlp", "--protocol", "smoke", "--profile")
+    assert outcome.status == 0, outcome.err
+    rows = [line.split() for line in outcome.out.splitlines() if line.startswith("smoke")]
+    assert [row[:2] for row in rows] == [["smoke", "mlp"]] * 2
+    assert 98 <= sum(int(share) for share, sign in pairwise(rows[1]) if sign == "%") <= 102
+    assert max(map(len, outcome.out.splitlines())) <= 100
 
 
 def test_an_unknown_layer_is_refused_before_anything_is_measured(archlab: CommandLine, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 from tests.fake_training import ThreadExecutor, made_up_speeds
 from tests.mad.trials import trial
 
+from archlab.errors import ArchlabError
 from archlab.machine import Ceilings
 from archlab.mad import bench as module
 from archlab.mad.bench import bench
@@ -50,3 +51,17 @@ def test_every_protocol_has_a_row_for_each_architecture(monkeypatch):
     _, speeds = remembered()
     assert set(speeds.values()) == {4e10}
     assert seen == [(number, len(speeds)) for number in range(len(speeds) + 1)]
+
+
+def test_a_profile_has_a_row_for_each_architecture_of_each_protocol(monkeypatch):
+    monkeypatch.setattr(module, "measure", made_up_speeds)
+    found = bench(["mlp", "swiglu"], ["smoke"], workers=1, profile=True)
+    assert [(row.protocol, row.architecture) for row in found.profiles] == [("smoke", "mlp"), ("smoke", "swiglu")]
+    assert all(row.fractions["channel mixers"] > 0 == row.fractions["sequence mixers"] for row in found.profiles)
+    assert found.to_dict()["profiles"][0]["cpu_seconds"] == found.profiles[0].cpu_seconds
+    assert bench(["mlp"], ["smoke"], workers=1).to_dict()["profiles"] == []
+
+
+def test_a_gpu_is_not_profiled():
+    with pytest.raises(ArchlabError, match=r"^profile=True: device='cuda': only a CPU is profiled"):
+        bench(["mlp"], ["smoke"], device="cuda", profile=True)

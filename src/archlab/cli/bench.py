@@ -26,13 +26,17 @@ def bench(
         typer.Option("--protocol", help="A protocol, by name or file; repeatable. By default, all of the package."),
     ] = None,
     executor: Executor = "local",
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show where the processor time goes, such as layers, loss and optimiser."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
     """Measure this machine's ceilings and the training steps of architectures, and estimate every protocol's time.
 
     All workers compute at once, as in a run. `archlab run --dry-run` uses what was measured last.
 
-    For example: `archlab bench transformer++ "mamba swiglu mamba swiglu"`
+    For example: `archlab bench transformer++ "mamba swiglu mamba swiglu" --protocol quick --profile`
     """
     import archlab
     from archlab.cli.output import message, print_json, print_table
@@ -43,12 +47,20 @@ def bench(
             message(f"{done} of {total} kinds of training step measured")
 
     found = archlab.bench(
-        specs or DEMO, protocols or None, device=device.value, executor=executor, workers=workers, on_progress=progress
+        specs or DEMO,
+        protocols or None,
+        device=device.value,
+        executor=executor,
+        workers=workers,
+        profile=profile,
+        on_progress=progress,
     )
     if as_json:
         print_json(found.to_dict())
     else:
         print_table(_table(found))
+        if profile:
+            print_table(_profile_table(found))
 
 
 def _table(found: "Bench") -> "Table":
@@ -76,6 +88,27 @@ def _table(found: "Bench") -> "Table":
         f"{found.ceilings.gemm / 1e9:.0f} GFLOP/s a worker; copying: {found.ceilings.copy / 1e9:.1f} GB/s a worker; MiB: "
         "predicted peak of a worker beside its process; time: all tasks, settings and grid points, if nothing stops early, "
         "all workers together"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _profile_table(found: "Bench") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from archlab.format import duration
+    from archlab.mad.profile import PARTS
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for head in ("protocol", "architecture", "CPU time", *PARTS):
+        table.add_column(head, justify="left" if head in ("protocol", "architecture") else "right", overflow="fold")
+    for row in found.profiles:
+        shares = (f"{100 * row.fractions[part]:.0f} %" for part in PARTS)
+        table.add_row(Text(row.protocol), Text(row.architecture), duration(row.cpu_seconds), *shares)
+    table.caption = (
+        "processor time of one trial of each task on one thread, if nothing stops it early; layers (mixers), norms, embeddings "
+        "and loss: forward and backward; rest: Python, sums of residuals, building the model"
     )
     table.caption_justify = "left"
     return table

@@ -1,4 +1,4 @@
-"""The speed of training steps on this machine beside its ceilings, and the time that every protocol takes."""
+"""The speed of training steps on this machine beside its ceilings, the time that every protocol takes, and where it goes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture
+from archlab.errors import ArchlabError
 from archlab.fields import Count, checked
 from archlab.jobs.executor import Executor, make_executor
 from archlab.machine import Ceilings, Device
 from archlab.mad.estimate import all_flops, cheapest, family, kind, measure, measure_jobs, remember
 from archlab.mad.memory import peak_bytes
 from archlab.mad.plan import Plan, make_plan
+from archlab.mad.profile import Profile, profile_trials
 from archlab.mad.protocol import load_protocol, protocol_names
 from archlab.mad.trial import Trial
 
@@ -49,6 +51,8 @@ class Bench:
     device: Device
     ceilings: Ceilings
     steps: tuple[StepSpeed, ...]
+    profiles: tuple[Profile, ...] = ()
+    """Empty unless asked for."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each protocol and architecture."""
@@ -58,8 +62,9 @@ class Bench:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        steps = [asdict(step) for step in self.steps]
-        return {"workers": self.num_workers, "device": self.device, "ceilings": vars(self.ceilings), "steps": steps}
+        steps, profiles = ([asdict(one) for one in some] for some in (self.steps, self.profiles))
+        ceilings = vars(self.ceilings)
+        return {"workers": self.num_workers, "device": self.device, "ceilings": ceilings, "steps": steps, "profiles": profiles}
 
     def _repr_html_(self) -> str:
         return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
@@ -73,6 +78,7 @@ def bench(
     device: Device = "cpu",
     executor: str = "local",
     workers: Count | None = None,
+    profile: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bench:
     """Measure this machine's ceilings and the training steps of architectures, and remember these; medians over all workers.
@@ -83,11 +89,14 @@ def bench(
         device: where to measure.
         executor: where the workers run.
         workers: number of workers; by default one a core, or one a GPU.
+        profile: find where the processor time goes too, by one trial of each task; on a CPU only.
         on_progress: called with the number of kinds of step that are measured, and of all.
 
     Raises:
         ArchlabError: something cannot be met as asked.
     """
+    if profile and device != "cpu":
+        raise ArchlabError(f"profile=True: device={device!r}: only a CPU is profiled: leave out the profile or the device")
     plans = [make_plan(load_protocol(name), specs, device) for name in protocols or protocol_names()]
     kinds: dict[str, Trial] = {}
     for plan in plans:
@@ -104,7 +113,7 @@ def bench(
             on_progress(len(speeds), len(kinds))
     remember(speeds)
     steps = [step for plan in plans for step in _steps(plan, speeds, ceilings, pool.num_workers)]
-    return Bench(pool.num_workers, device, ceilings, tuple(steps))
+    return Bench(pool.num_workers, device, ceilings, tuple(steps), tuple(_profiles(plans)) if profile else ())
 
 
 def _steps(plan: Plan, by_kind: dict[str, float], ceilings: Ceilings, num_workers: int) -> Iterator[StepSpeed]:
@@ -128,3 +137,11 @@ def _steps(plan: Plan, by_kind: dict[str, float], ceilings: Ceilings, num_worker
             peak_bytes=peak_bytes(trial),
             seconds=sum(all_flops(t) / speeds[family(t)] for t in own) / min(num_workers, len(own)),
         )
+
+
+def _profiles(plans: Sequence[Plan]) -> Iterator[Profile]:
+    for plan in plans:
+        trials = cheapest(plan.trials()).values()
+        for architecture in dict.fromkeys(trial.architecture for trial in trials):
+            own = [trial for trial in trials if trial.architecture == architecture]
+            yield profile_trials(plan.protocol.name, architecture.label, own)
