@@ -51,6 +51,19 @@ def test_activations_grow_with_the_batch_and_weights_do_not(spec):
     assert 1.2 < deep / small < 2.05
 
 
+@pytest.mark.parametrize("spec", ["mh-hyena(heads=2) swiglu", "attention mlp", pytest.param("mamba mlp", marks=pytest.mark.slow)])
+def test_few_sequences_stand_for_a_batch_whose_step_is_long(spec, monkeypatch):
+    whole = peak_bytes(wide(spec, batch_size=32))
+    memory._step_bytes.cache_clear()
+    monkeypatch.setattr(memory, "LONG_STEP", 50)
+    seen = []
+    step = memory.step_bytes
+    monkeypatch.setattr(memory, "step_bytes", lambda *args, **more: seen.append(more.get("few")) or step(*args, **more))
+    assert peak_bytes(wide(spec, batch_size=32)) == pytest.approx(whole, rel=0.02)
+    assert seen[-1] in range(2, 32)
+    memory._step_bytes.cache_clear()
+
+
 def test_a_run_that_does_not_fit_is_refused_with_what_does(monkeypatch):
     trials = [wide("mlp"), wide("mlp", steps=3)]
     one = peak_bytes(trials[0]) + memory.PROCESS_BYTES

@@ -1,9 +1,13 @@
 """Memory of trials at their peak, found without computing them."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from archlab.architectures import Architecture
+from archlab.architectures.backbones import Backbone
 from archlab.errors import ArchlabError
 from archlab.layers.external.check import is_third_party
 from archlab.machine import available_bytes, query_gpus
@@ -11,7 +15,7 @@ from archlab.mad.learner import Examples, Objective, split_tensors
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Trial
 from archlab.tasks import Task
-from archlab.training.memory import FRAGMENTATION, step_bytes
+from archlab.training.memory import FRAGMENTATION, LONG_STEP, LongStepError, few_sequences, step_bytes
 
 PROCESS_BYTES = 350 << 20
 """Bytes of a worker before it trains: Python, PyTorch and its libraries."""
@@ -41,14 +45,32 @@ def peak_bytes(trial: Trial) -> int:
 
 @functools.cache
 def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Recipe) -> int:
+    """The most bytes of tensors. Layers that walk over a large batch block by block have hundred thousands of operations: then
+    few sequences stand for the batch, which is less than 2 % off."""
     examples = Examples.of(*split_tensors(setting, "train", recipe.batch_size, 0, "cpu"))
     shape: dict[str, Any] = {"vocab_size": setting.vocab_size, "dim": dim, "backbone": setting.backbone, "norm": recipe.norm}
-    return step_bytes(
-        4 * architecture.num_params(length=setting.length, **shape),
-        lambda: architecture.build(max_length=setting.length, **shape),
-        lambda model, mode: Objective(model, recipe)(*(mode.from_tensor(x) for x in examples)),
-        until_error=any(is_third_party(layer) for layer in architecture.layers),
-    )
+
+    def build() -> Backbone:
+        return architecture.build(max_length=setting.length, **shape)
+
+    def step(of: Iterable[torch.Tensor], **more: Any) -> int:
+        return step_bytes(
+            4 * architecture.num_params(length=setting.length, **shape),
+            build,
+            lambda model, mode: Objective(model, recipe)(*(mode.from_tensor(x) for x in of)),
+            until_error=any(is_third_party(layer) for layer in architecture.layers),
+            **more,
+        )
+
+    try:
+        return step(examples, most_operations=LONG_STEP)
+    except LongStepError:
+        with torch.device("meta"):
+            weights = [weight.numel() for weight in build().parameters()]
+        few = few_sequences([*weights, dim, setting.length, setting.input_length, setting.vocab_size, examples.labels.shape[1]])
+        if few is None or 2 * few > recipe.batch_size:
+            return step(examples)
+        return step([x[:few] for x in examples], few=few, batch=recipe.batch_size)
 
 
 def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> int:
