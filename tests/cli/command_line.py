@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archlab.cli import main
+from archlab.cli import main, output
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,16 @@ class Outcome:
 
 
 class CommandLine:
-    """Calls the command line in this process, in the current folder."""
+    """Calls the command line in this process, in the current folder; it has the ``patience`` of a machine that is never busy."""
+
+    patience = 600.0
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: str) -> Outcome:
         self.monkeypatch.setattr(sys, "argv", ["archlab", *arguments])
+        self.monkeypatch.setattr(output, "PATIENCE_SECONDS", self.patience)
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
@@ -44,7 +47,7 @@ def hear_interrupts() -> None:
 def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
     """The command line in a process (and a process group) of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from archlab.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from archlab.cli import main, output; output.PATIENCE_SECONDS = 600; main()", *arguments],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "ARCHLAB_STORE"},
         stdout=subprocess.PIPE,

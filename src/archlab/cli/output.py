@@ -3,8 +3,9 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from archlab.mad.results import Results
     from archlab.mad.scores import Scores
+
+PATIENCE_SECONDS = 2.0
+"""A command that takes longer says what it is doing."""
 
 
 def print_json(document: Any) -> None:
@@ -50,11 +54,23 @@ def message(text: str) -> None:
 
 
 @contextmanager
+def thinking(what: str) -> "Iterator[Callable[[], None]]":
+    """Say on standard error ``what`` is done inside, if it takes long; once the value was called, nothing is said."""
+    timer = Timer(PATIENCE_SECONDS, message, [f"{what} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
+
+
+@contextmanager
 def opened(store: str) -> "Iterator[Results]":
     """A store, opened for reading; in the end what could not be read of it is named on standard error."""
     import archlab
 
-    with archlab.open(store) as results:
+    with thinking("reading the store"), archlab.open(store) as results:
         yield results
         for line in results.unreadable.values():
             message(f"warning: {line}")

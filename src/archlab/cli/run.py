@@ -21,7 +21,7 @@ from archlab.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from archlab.jobs.events import Event, RunSummary
+    from archlab.jobs.events import Event, Listener, RunSummary
     from archlab.mad.estimate import Compilation, Estimate
     from archlab.mad.plan import Plan
     from archlab.mad.preview import Preview
@@ -121,7 +121,7 @@ def run(
     from archlab.cli.describe import warn_of
     from archlab.cli.normalise import tell
     from archlab.cli.options import narrowed
-    from archlab.cli.output import message, print_json, print_scores, store_option
+    from archlab.cli.output import message, print_json, print_scores, store_option, thinking
     from archlab.cli.signals import terminable
     from archlab.mad.plan import at_equal_state, make_plan
     from archlab.mad.study import read_specs
@@ -146,7 +146,8 @@ def run(
         "population": population_of(population),
     }
     if dry_run:
-        foreseen = archlab.preview(architectures, chosen, **options)
+        with thinking("estimating time and memory"):
+            foreseen = archlab.preview(architectures, chosen, **options)
         warn_of(foreseen.plan.architectures)
         if as_json:
             print_json(foreseen.to_dict())
@@ -155,8 +156,9 @@ def run(
         return
     ended = _Ending()
     try:
-        with terminable():
-            scores = archlab.run(architectures, chosen, **options, label=label, listeners=[ended, LiveView(Console(stderr=True))])
+        with terminable(), thinking("looking up what is left to compute") as looked_up:
+            listeners: list[Listener] = [lambda _: looked_up(), ended, LiveView(Console(stderr=True))]
+            scores = archlab.run(architectures, chosen, **options, label=label, listeners=listeners)
     except KeyboardInterrupt:
         message(f"what is done is in {shown(store)}; the same command does the rest")
         sys.exit(130)

@@ -1,0 +1,46 @@
+"""Commands that take long say what they do."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import CommandLine
+
+from archlab.cli import output
+from archlab.cli.output import thinking
+
+
+def test_only_what_takes_long_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(output, "PATIENCE_SECONDS", 0.05)
+    with thinking("reading the store"):
+        time.sleep(0.5)
+    assert capsys.readouterr() == ("", "reading the store ...\n")
+    monkeypatch.setattr(output, "PATIENCE_SECONDS", 60.0)
+    with thinking("reading the store"):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_done_already_is_not_named(monkeypatch, capsys):
+    monkeypatch.setattr(output, "PATIENCE_SECONDS", 0.3)
+    with thinking("reading the store") as done:
+        done()
+        time.sleep(0.6)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (("scores", "--json"), "reading the store ..."),
+        (("report", "-o", "page.html"), "reading the store ..."),
+        (("run", "attention mlp", "--protocol", "smoke", "--tasks", "copy", "--dry-run"), "estimating time and memory ..."),
+    ],
+)
+def test_commands_that_take_long_say_what_they_do(command, line, archlab: CommandLine, tmp_path):
+    archlab.patience = 0.0
+    shutil.copy(Path(__file__).parents[1] / "fixtures" / "smoke.db", tmp_path / "smoke.db")
+    archlab.monkeypatch.chdir(tmp_path)
+    outcome = archlab(*command, "--store", "smoke.db")
+    assert (outcome.status, outcome.err.splitlines()[0]) == (0, line)
