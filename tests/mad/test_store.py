@@ -152,6 +152,14 @@ def test_any_trial_and_result_come_back_as_they_were(tmp_path_factory, trial, ou
         store.finish(trial, outcome, {})
         (record,) = store.records(keys=[trial.key])
         assert record.job == trial
+        # So do its parts, which are read apart.
+        unreadable: dict[str, str] = {}
+        (part,) = store.outcomes(keys=[trial.key])
+        (detailed,) = store.details([part], unreadable=unreadable)
+        assert (part.job, part.job.key, detailed.job, unreadable) == (trial, trial.key, trial, {})
+        assert repr(detailed.result.by_length) == repr(record.result.by_length)
+        assert repr(detailed.result.curve) == repr(record.result.curve)
+        assert np.array_equal(detailed.result.numerators, record.result.numerators, equal_nan=True)
         # The first result of a key stays, so this one's own way to columns and back is looked at apart.
         columns = store.result_columns(outcome)
         assert columns.pop("status") == outcome.status

@@ -249,3 +249,21 @@ def test_the_code_of_tasks_and_layers_from_outside_is_named(outside: Path):
     import_file(examples / "custom_layer.py", "layers")
     origins = [trial(spec, task).origin for task in (RECALL, setting("running-sum")) for spec in ("mlp", "ema")]
     assert origins == ["", "custom_layer", "custom_task", "custom_layer custom_task"]
+
+
+def test_a_trial_at_another_grid_point_is_as_if_made_anew():
+    one = trial("attention mlp", setting("in-context-recall", length=16), learning_rate=1e-3)
+    other = one.at(1, 0, 7)
+    assert other == replace(one, learning_rate=1.0, weight_decay=0.0, seed=7)
+    assert (other.key, hash(other)) == (replace(other).key, hash(replace(other)))
+    assert repr(other) == repr(replace(other))
+    with pytest.raises(ArchlabError, match="learning_rate=-1"):
+        one.at(-1, 0, 0)
+
+
+def test_the_environment_is_read_once_for_trials_of_a_kind(monkeypatch):
+    one = trial("attention mlp", setting("in-context-recall", length=16))
+    reads = []
+    monkeypatch.setattr(trial_module, "chosen_kernels", lambda: reads.append(1) or {})
+    assert len({one.at(1e-3, 0.0, seed).key for seed in range(5)}) == 5
+    assert len(reads) == 1

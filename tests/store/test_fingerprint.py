@@ -312,6 +312,7 @@ CHANGES_NO_NUMBER = {
     ("archlab.architectures.spec", "_check"),  # refuses
     ("archlab.mad.train", "train"),  # hands one trial to train_together
     ("archlab.mad.trial", "alike"),  # says which trials may be trained together
+    *(("archlab.mad.trial", name) for name in ("Kind.__hash__", "Kind._hash", "Trial.kind")),
 }
 """Functions outside the numerics that a training may call, beside those of :data:`CHECKS`."""
 CHECKS = {

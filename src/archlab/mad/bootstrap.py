@@ -100,7 +100,7 @@ def _resample_alike(cells: Sequence[Sequence[Units]], sizes: tuple[int, ...], re
             rows = np.flatnonzero(drawn == index)
             counts = _multiplicities(rng, rows.size, size)
             numerators = counts @ np.stack([cell[index].numerators for cell in cells], axis=1)
-            denominators = counts @ np.stack([cell[index].denominators for cell in cells], axis=1)
+            denominators = _sums(counts, [cell[index].denominators for cell in cells])
             # A resample without a single answer says nothing new about the score.
             ratios = np.where(denominators > 0, numerators / np.maximum(denominators, 1e-9), observed[:, index])
             within[:, rows] += (ratios - observed[:, index]).T
@@ -108,6 +108,14 @@ def _resample_alike(cells: Sequence[Sequence[Units]], sizes: tuple[int, ...], re
     widening = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 0.0
     samples: Floats = mean + widening * (between / num_seeds - mean) + within / num_seeds
     return np.clip(samples, 0.0, 1.0)
+
+
+def _sums(counts: NDArray[np.float32], units: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The sums of each cell's units in each resample, ``(resamples, cells)``; an array that cells share counts once."""
+    distinct = {id(array): array for array in units}
+    sums: NDArray[np.float32] = counts @ np.stack([*distinct.values()], axis=1)
+    position = {name: index for index, name in enumerate(distinct)}
+    return sums[:, [position[id(array)] for array in units]]
 
 
 def _multiplicities(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.float32]:

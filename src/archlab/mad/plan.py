@@ -93,9 +93,10 @@ def score_plan(store: TrialStore, plan: Plan, unreadable: dict[str, str], settle
     found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(plan.trials())
     found |= {record.job: record for record in settled if record.job in found}
     for record in store.outcomes(unreadable=unreadable) if None in found.values() else ():
-        if record.job in found and _counts_before(record, found[record.job]):
-            found[record.job] = record
-    return score(found.items(), partial(store.records, unreadable=unreadable), protocol=plan.protocol.name)
+        job = record.job
+        if (other := found.get(job, record)) is not record and _counts_before(record, other):
+            found[job] = record
+    return score(found.items(), partial(store.details, unreadable=unreadable), protocol=plan.protocol.name)
 
 
 def _counts_before(record: OutcomeRecord, other: OutcomeRecord | None) -> bool:

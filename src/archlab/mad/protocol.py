@@ -130,22 +130,29 @@ class Protocol:
         architecture does not fit."""
         from archlab.mad.trial import Trial
 
-        return [
-            Trial(
-                architecture=architecture,
-                setting=task_setting,
-                recipe=plan.recipe,
-                dim=self.dim,
-                learning_rate=learning_rate,
-                weight_decay=weight_decay,
-                seed=seed,
-                device=device,
+        one_of_each_kind = [
+            (
+                Trial(
+                    architecture=architecture,
+                    setting=task_setting,
+                    recipe=plan.recipe,
+                    dim=self.dim,
+                    learning_rate=plan.grid.learning_rate[0],
+                    weight_decay=plan.grid.weight_decay[0],
+                    seed=self.seeds[0],
+                    device=device,
+                ),
+                plan.grid.points(),
             )
-            for seed in self.seeds
             for plan in self.tasks.values()
             for task_setting in plan.settings
             for architecture in architectures
-            for learning_rate, weight_decay in plan.grid.points()
+        ]
+        return [
+            trial.at(learning_rate, weight_decay, seed)
+            for seed in self.seeds
+            for trial, points in one_of_each_kind
+            for learning_rate, weight_decay in points
         ]
 
     @classmethod

@@ -20,8 +20,8 @@ from archlab.mad.comparison import differences_to_best
 from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
-from archlab.mad.store import OutcomeRecord, Record
-from archlab.mad.trial import Costs, Trial, TrialResult
+from archlab.mad.store import OutcomeRecord
+from archlab.mad.trial import AnyResult, Costs, CurvePoint, Details, Trial, TrialResult
 from archlab.tasks import Task
 from archlab.tasks.registry import counted, task_order
 from archlab.tasks.stored import is_known
@@ -29,20 +29,20 @@ from archlab.tasks.stored import is_known
 Planned = tuple[Trial, OutcomeRecord | None]
 Cell = tuple[Architecture, Task, int]
 """Architecture, setting and seed."""
-_WHOLE = 1000
-"""Results that are held whole at once."""
+_DETAILED = 1000
+"""Results whose details are read at once."""
 
 
 def score(
     planned: Iterable[Planned],
-    read: Callable[[Sequence[str]], Iterable[Record]] | None = None,
+    read: Callable[[Sequence[OutcomeRecord]], Iterable[OutcomeRecord]] | None = None,
     *,
     protocol: str | None = None,
     resamples: int = 1000,
 ) -> Scores:
     """Score the trials of a plan, each with its record; layers and tasks that are not available as a store describes them.
 
-    What is missing is named in the scores. ``read`` gives the whole records of chosen grid points by their keys; by default the
+    What is missing is named in the scores. ``read`` gives the records of chosen grid points with their details; by default the
     records are whole. Intervals are from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained
     under more than one condition.
     """
@@ -59,10 +59,7 @@ def score(
         seeds[trial.setting].add(trial.seed)
     names = list(dict.fromkeys(trial.architecture for trial, _ in planned))
     asked = [(name, setting, seed) for name in names for setting in grids for seed in sorted(seeds[setting])]
-    given = {record.key: record for _, record in planned if record is not None}
-    scored = _seed_scores(
-        {cell: (cells[cell], len(grids[cell[1]])) for cell in asked}, read or (lambda keys: [given[key] for key in keys])
-    )
+    scored = _seed_scores({cell: (cells[cell], len(grids[cell[1]])) for cell in asked}, read or (lambda records: records))
     tasks = sorted({setting.name for setting in grids}, key=task_order)
     settings = {task: [setting for setting in grids if setting.name == task] for task in tasks}
     chosen = {
@@ -117,11 +114,12 @@ def _check_conditions(planned: Sequence[Planned]) -> None:
 
 
 def _seed_scores(
-    cells: Mapping[Cell, tuple[Sequence[Planned], int]], read: Callable[[Sequence[str]], Iterable[Record]]
+    cells: Mapping[Cell, tuple[Sequence[Planned], int]],
+    read: Callable[[Sequence[OutcomeRecord]], Iterable[OutcomeRecord]],
 ) -> dict[Cell, SeedScore]:
     """The score of each cell, from its trials and the number of its grid points: that of the chosen one, or why there is none."""
     found: dict[Cell, SeedScore] = {}
-    chosen: dict[str, Cell] = {}
+    chosen: dict[str, tuple[Cell, OutcomeRecord]] = {}
     for cell, (planned, grid_size) in cells.items():
         record = _choose(planned, grid_size)
         if record is None:
@@ -129,13 +127,13 @@ def _seed_scores(
         else:
             fix = f"`archlab trials delete {record.key}`, then run again"
             found[cell] = SeedScore(seed=cell[2], missing=f"the chosen result cannot be read: {fix}")
-            chosen[record.key] = cell
-    keys = list(chosen)
-    for start in range(0, len(keys), _WHOLE):
-        for whole in read(keys[start : start + _WHOLE]):
-            cell = chosen[whole.key]
-            diverged = sum(record is not None and record.status == "diverged" for _, record in cells[cell][0])
-            found[cell] = _seed_score(whole, diverged)
+            chosen[record.key] = cell, record
+    records = [record for _, record in chosen.values()]
+    for start in range(0, len(records), _DETAILED):
+        for detailed in read(records[start : start + _DETAILED]):
+            cell, record = chosen[detailed.key]
+            diverged = sum(other is not None and other.status == "diverged" for _, other in cells[cell][0])
+            found[cell] = _seed_score(record, detailed.result, diverged)
     return found
 
 
@@ -149,21 +147,23 @@ def _choose(planned: Sequence[Planned], grid_size: int) -> OutcomeRecord | None:
     return next(record for trial, record in in_order if trial is chosen[0])
 
 
-def _seed_score(record: Record, diverged: int) -> SeedScore:
+def _seed_score(record: OutcomeRecord, details: Details | TrialResult | None, diverged: int) -> SeedScore:
     trial, result = record.job, record.result
     assert result is not None
-    curve = np.array(learning_curve(trial, result))
+    assert details is not None
+    curve: Floats = np.array(learning_curve(trial, result, details.curve))
+    units = Units(details.numerators, details.denominators)
     return SeedScore(
         seed=trial.seed,
-        score=result.score,
+        score=units.score,
         key=record.key,
         learning_rate=trial.learning_rate,
         weight_decay=trial.weight_decay,
         learning_curve_area=float(np.trapezoid(curve[:, 1], curve[:, 0]) / curve[-1, 0]) if is_known(trial.setting) else None,
         solved_step=result.solved_step,
         diverged=diverged,
-        by_length=result.by_length,
-        units=Units(result.numerators, result.denominators),
+        by_length=details.by_length,
+        units=units,
         curve=curve,
     )
 
@@ -181,13 +181,13 @@ def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:
     return ", ".join(parts) + (f" ({errors[0]})" if errors else "")
 
 
-def learning_curve(trial: Trial, result: TrialResult) -> list[tuple[int, float]]:
+def learning_curve(trial: Trial, result: AnyResult, points: Sequence[CurvePoint]) -> list[tuple[int, float]]:
     """Step and score on the selection split, from chance at step 0 to the last planned step.
 
     After an early stop the last value holds, after divergence chance does.
     """
     chance = trial.setting.chance
-    curve = [(0, chance), *((point.step, metric(trial, point.metrics)) for point in result.curve)]
+    curve = [(0, chance), *((point.step, metric(trial, point.metrics)) for point in points)]
     if result.status == "diverged":
         curve.append((max(result.steps, curve[-1][0]), chance))
     curve.append((max(trial.num_steps, curve[-1][0]), curve[-1][1]))

@@ -8,16 +8,16 @@ there. So nothing that comes after a trial that solved can change a score, and n
 import math
 from collections.abc import Sequence
 
-from archlab.mad.trial import AnyResult, Metrics, Trial, alike
+from archlab.mad.trial import AnyResult, Kind, Metrics, Trial
 
-GridGroup = tuple[object, ...]
+GridGroup = tuple[Kind, int]
 """Equal for the trials of one grid group, and for no others."""
 Ended = tuple[Trial, AnyResult]
 
 
 def grid_group(trial: Trial) -> GridGroup:
     """The grid group that a trial belongs to."""
-    return (*alike(trial), trial.seed)
+    return trial.kind, trial.seed
 
 
 def grid_order(trial: Trial) -> tuple[float, float]:

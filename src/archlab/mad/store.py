@@ -1,18 +1,19 @@
 """The store of MAD trials."""
 
+import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import JSON, func
+from sqlalchemy import JSON, Text, func, null
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.mad.trial import Metrics, Outcome, Trial, TrialResult
+from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult, read_curve
 from archlab.store import ledger
 from archlab.store.ledger import AnyRow, Ledger, Lines
 from archlab.store.record import NON_FINITE, Status, read_non_finite, spell_non_finite
@@ -45,7 +46,7 @@ class TrialStore(Ledger[Trial, TrialResult]):
     ) -> list[OutcomeRecord]:
         keys, lines = None if keys is None else list(keys), dict[str, str]()
         try:
-            found = self._read_rows(_OUTCOME, _read_outcome, keys, statuses, lines)
+            found = self._read_rows(_OUTCOME, _read_trial, _read_outcome, keys, statuses, lines)
         except ArchlabError:  # text that is no JSON ends the query: read row by row, it can be named; so on other databases
             return [*self.records(keys, statuses, unreadable=unreadable)]
         if unreadable is not None:
@@ -53,6 +54,14 @@ class TrialStore(Ledger[Trial, TrialResult]):
         elif lines:
             raise ArchlabError(next(iter(lines.values())))
         return found
+
+    def details(self, chosen: Sequence[OutcomeRecord], *, unreadable: Lines) -> list[OutcomeRecord]:
+        """The records with their :class:`Details`, or whole results; ``unreadable`` takes a line for each that cannot be read."""
+        jobs = {record.key: record.job for record in chosen}
+        try:
+            return self._read_rows(_DETAILS, lambda row, _: jobs[row.key], _read_details, jobs, None, unreadable)
+        except ArchlabError:  # as in outcomes
+            return [*self.records(jobs, unreadable=unreadable)]
 
     @override
     def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any]) -> None:
@@ -79,7 +88,10 @@ class TrialStore(Ledger[Trial, TrialResult]):
 
 
 _OUTCOME = [
-    *(trials.c[name] for name in ("key", "status", "trial", "error", "provenance")),
+    *(trials.c[name] for name in ("key", "status", "error", "provenance")),
+    # Equal texts for trials of a kind: they are read once.
+    func.json_remove(trials.c.trial, *(f"$.{name}" for name in GRID_POINT_AND_SEED), type_=Text).label("kind"),
+    func.json_extract(trials.c.trial, *(f"$.{name}" for name in GRID_POINT_AND_SEED), type_=JSON).label("own"),
     # All in one list: SQLite reads the text once.
     func.json_extract(
         trials.c.result,
@@ -92,11 +104,35 @@ _OUTCOME = [
 ]
 
 
+_DETAILS = [
+    *(trials.c[name] for name in ("key", "status", "error", "numerators", "denominators")),
+    null().label("provenance"),
+    func.json_extract(trials.c.result, "$.curve", "$.by_length", type_=Text).label("details"),
+]
+
+
+def _read_trial(row: AnyRow, known: dict[Any, Any]) -> Trial:
+    one: Trial | None = known.get(row.kind)
+    if one is None:
+        own = zip(GRID_POINT_AND_SEED, row.own, strict=True)
+        one = known[row.kind] = Trial.from_dict(json.loads(row.kind) | dict(own), known)
+    return one.at(*row.own)
+
+
+def _read_details(row: AnyRow) -> Details:
+    details = json.loads(row.details)
+    if any(word in row.details for word in NON_FINITE):
+        details = read_non_finite(details)
+    curve, by_length = details
+    lengths = tuple((length, score) for length, score in by_length or ())
+    return Details(read_curve(curve), lengths, _decompress(row.numerators), _decompress(row.denominators))
+
+
 def _read_outcome(row: AnyRow) -> Outcome:
     (*both, score, steps, solved_step, wall_seconds, cpu_seconds, program) = row.result
     selected, test = (Metrics(**{name: NON_FINITE.get(x, x) for name, x in found.items()}) for found in both)
     if score is None:  # an earlier version stored it by its parts only
-        score = test.accuracy if row.trial["recipe"]["metric"] == "accuracy" else test.macro_accuracy
+        score = test.accuracy if json.loads(row.kind)["recipe"]["metric"] == "accuracy" else test.macro_accuracy
     score, wall_seconds, cpu_seconds = (float(NON_FINITE.get(x, x)) for x in (score, wall_seconds, cpu_seconds))
     return Outcome(row.status, steps, solved_step, selected, test, score, wall_seconds, cpu_seconds, program)
 

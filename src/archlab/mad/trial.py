@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from archlab.architectures import Architecture
 from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, read_fields
+from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, check_value, read_fields
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
@@ -43,6 +43,30 @@ class Costs:
     """FLOPs of one forward pass over one sequence."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """All that trials that can be trained together have in common: they differ in learning rate, weight decay and seed only."""
+
+    architecture: Architecture
+    setting: Task
+    recipe: Recipe
+    dim: int
+    device: Device
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.architecture, self.setting, self.recipe, self.dim, self.device))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def key(self) -> str:
+        """The :func:`job_key` of every knob of layers, setting and recipe, width and device."""
+        kernels = tuple(chosen_kernels().items())
+        return _key_of_alike(self.architecture, self.setting, self.recipe, self.dim, self.device, kernels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One training run: an architecture on a setting with a recipe, at one grid point, from one seed.
@@ -65,9 +89,28 @@ class Trial:
         check_fields(self)
         _validate(self.architecture, self.dim)
 
+    def at(self, learning_rate: float, weight_decay: float, seed: int) -> "Trial":
+        """The trial that differs from this one in grid point and seed only; refuses impossible ones.
+
+        Fast: plans and stores have a hundred thousand trials of few kinds, and what a kind has in common is found once.
+        """
+        other: Trial = object.__new__(type(self))
+        learning_rate, weight_decay, seed = _checked(learning_rate, weight_decay, seed)
+        kind = self.kind
+        vars(other).update(
+            architecture=self.architecture, setting=kind.setting, recipe=kind.recipe, dim=kind.dim, learning_rate=learning_rate,
+            weight_decay=weight_decay, seed=seed, device=kind.device, kind=kind,
+        )  # fmt: skip
+        return other
+
+    @cached_property
+    def kind(self) -> Kind:
+        """All that it has in common with trials at other grid points and from other seeds."""
+        return Kind(self.architecture, self.setting, self.recipe, self.dim, self.device)
+
     @cached_property
     def _hash(self) -> int:
-        return hash((*alike(self), self.grid_point, self.seed))
+        return hash((self.kind, self.learning_rate, self.weight_decay, self.seed))
 
     def __hash__(self) -> int:
         return self._hash  # found once: stores are joined with plans of a hundred thousand trials
@@ -82,10 +125,8 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """Hash (32 hexadecimal digits) of grid point and seed, and the :func:`job_key` of every knob of layers, setting and
-        recipe, width and device."""
-        common = _key_of_alike(*alike(self), tuple(chosen_kernels().items()))
-        return hashlib.sha256(f"{common} {self.grid_point} {self.seed}".encode()).hexdigest()[:32]
+        """Hash (32 hexadecimal digits) of grid point and seed, and the key of its kind."""
+        return hashlib.sha256(f"{self.kind.key} {self.grid_point} {self.seed}".encode()).hexdigest()[:32]
 
     @property
     def code(self) -> str:
@@ -151,6 +192,17 @@ class Trial:
 
 
 _FIELDS = {field.name for field in fields(Trial)}
+GRID_POINT_AND_SEED = ("learning_rate", "weight_decay", "seed")
+"""The fields in which trials of a kind differ."""
+
+
+@lru_cache(maxsize=1 << 14, typed=True)
+def _checked(learning_rate: float, weight_decay: float, seed: int) -> tuple[float, float, int]:
+    return (
+        check_value("learning_rate", learning_rate, Positive),
+        check_value("weight_decay", weight_decay, NonNegative),
+        check_value("seed", seed, Natural),
+    )
 
 
 def _shape(setting: Task, dim: int) -> dict[str, Any]:
@@ -188,9 +240,9 @@ def _key_of_alike(
     return job_key(identity, recipe.kernels, _code(architecture, setting))
 
 
-def alike(trial: Trial) -> tuple[Architecture, Task, Recipe, int, Device]:
+def alike(trial: Trial) -> Kind:
     """Equal for trials that can be trained together: all but learning rate, weight decay and seed."""
-    return trial.architecture, trial.setting, trial.recipe, trial.dim, trial.device
+    return trial.kind
 
 
 @dataclass(frozen=True)
@@ -204,7 +256,7 @@ class Progress:
     """Latest score on the selection split, in [0, 1]; None before the first evaluation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """Quality of the predictions on one split."""
 
@@ -216,7 +268,7 @@ class Metrics:
     """Mean cross-entropy over all answers, in nats."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CurvePoint:
     """One evaluation during training, on the selection split."""
 
@@ -226,7 +278,7 @@ class CurvePoint:
     metrics: Metrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The part of a :class:`TrialResult` by which a grid point is chosen and a table filled: without curve and test units."""
 
@@ -239,6 +291,16 @@ class Outcome:
     wall_seconds: float
     cpu_seconds: float
     program: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """The part of a :class:`TrialResult` that an :class:`Outcome` lacks and scores need, of chosen grid points only."""
+
+    curve: tuple[CurvePoint, ...]
+    by_length: tuple[tuple[int, float], ...]
+    numerators: NDArray[np.float32]
+    denominators: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,11 +351,16 @@ class TrialResult:
         values = dict(values)
         for name in ("selected", "test", "test_last"):
             values[name] = Metrics(**values[name])
-        values["curve"] = tuple(CurvePoint(p["step"], p["train_loss"], Metrics(**p["metrics"])) for p in values["curve"])
+        values["curve"] = read_curve(values["curve"])
         for name in ("numerators", "denominators"):
             values[name] = np.asarray(values[name], dtype=np.float32)
         values["by_length"] = tuple((length, score) for length, score in values.get("by_length", ()))
         return cls(**values)
+
+
+def read_curve(points: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
+    """The curve of a result that :meth:`TrialResult.to_dict` wrote down."""
+    return tuple(CurvePoint(p["step"], p["train_loss"], Metrics(**p["metrics"])) for p in points)
 
 
 AnyResult = Outcome | TrialResult

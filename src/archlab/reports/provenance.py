@@ -10,7 +10,7 @@ from archlab.mad.scores import Scores
 from archlab.mad.selection import metric
 from archlab.mad.store import Record
 
-MAX_TRIALS = 1000
+MAX_TRIALS = 500
 """Above this, the list keeps so many of the trials that did not finish, then of those that gave a score: the page stays small."""
 _ENVIRONMENT = ("host", "cpu", "gpu", "platform", "python", "torch", "numpy", "archlab", "fla", "commit")
 

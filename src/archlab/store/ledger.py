@@ -132,7 +132,11 @@ class Ledger(ABC, Generic[J, R]):
 
         A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each, by its key.
         """
-        return self._read_rows([self.table], self.read_result, keys, statuses, unreadable)
+
+        def read_job(row: AnyRow, known: dict[Any, Any]) -> J:
+            return self.read_job(getattr(row, self.description), known)
+
+        return self._read_rows([self.table], read_job, self.read_result, keys, statuses, unreadable)
 
     def outcomes(
         self,
@@ -147,6 +151,7 @@ class Ledger(ABC, Generic[J, R]):
     def _read_rows(
         self,
         columns: Sequence[Any],
+        read_job: Callable[[AnyRow, dict[Any, Any]], J],
         read_result: Callable[[AnyRow], Any],
         keys: Iterable[str] | None,
         statuses: Iterable[Status] | None,
@@ -156,19 +161,25 @@ class Ledger(ABC, Generic[J, R]):
         known: dict[Any, Any] = {}
         for row in self._rows(columns, keys, statuses):
             try:
-                found.append(self._record(row, read_result, known))
+                found.append(self._record(row, read_job, read_result, known))
             except ArchlabError as error:
                 if unreadable is None:
                     raise
                 unreadable[row.key] = str(error)
         return found
 
-    def _record(self, row: AnyRow, read_result: Callable[[AnyRow], Any], known: dict[Any, Any]) -> Record[J, Any]:
+    def _record(
+        self,
+        row: AnyRow,
+        read_job: Callable[[AnyRow, dict[Any, Any]], J],
+        read_result: Callable[[AnyRow], Any],
+        known: dict[Any, Any],
+    ) -> Record[J, Any]:
         # All stored values are read here: whatever a damaged row holds, the error is one line.
         try:
             return Record(
                 key=row.key,
-                job=self.read_job(getattr(row, self.description), known),
+                job=read_job(row, known),
                 status=row.status,
                 result=None if row.status in ("running", "failed") else read_result(row),
                 error=row.error,
@@ -285,7 +296,9 @@ class Ledger(ABC, Generic[J, R]):
 
         Returns the old keys of those that got their new one: nothing settled had it, no running job, and no equal result.
         """
-        moved = []
+        moved: list[str] = []
+        if not keys:
+            return moved
         with self._write() as connection:
             rows = connection.execute(select(self.table.c.key, self.table.c.status)).all()
             status: dict[str, Status] = {row.key: row.status for row in rows}

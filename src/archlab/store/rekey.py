@@ -19,7 +19,7 @@ def rekey(ledger: Ledger[J, Any], present_key: Callable[[J], str | None]) -> dic
         same job; and that are ``left`` because the present code cannot read or compute their job.
     """
     unreadable: dict[str, str] = {}
-    records = [record for record in ledger.records(unreadable=unreadable) if record.status in RACED][::-1]
+    records = [record for record in ledger.outcomes(unreadable=unreadable) if record.status in RACED][::-1]
     wanted: dict[str, str] = {}
     for record in sorted(records, key=lambda record: record.status not in SETTLED):
         try:
