@@ -18,19 +18,8 @@ from archlab.scaling.training_plan import Plan
 
 
 def test_the_package_offers_its_functions_and_nothing_else():
-    assert dir(archlab.scaling) == [
-        "compare",
-        "evaluate",
-        "fit",
-        "fits",
-        "load_model",
-        "plan",
-        "predict",
-        "read_runs",
-        "report",
-        "sample",
-        "train",
-    ]
+    names = ["compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train"]
+    assert dir(archlab.scaling) == names
     for name in archlab.scaling.__all__:
         assert getattr(archlab.scaling, name).__doc__
     with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
