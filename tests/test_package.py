@@ -23,7 +23,7 @@ PUBLIC = {
     "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"},
     "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},
     "archlab.scaling": {
-        "compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train",
+        "compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train", "tune",
     },
     "archlab.scaling.fits": {
         "EnvelopeFit", "Frontier", "Interval", "IsoFlopFit", "IsoFlopMinimum", "OverTrainingFit", "ParametricFit", "PowerLaw",

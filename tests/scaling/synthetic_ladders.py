@@ -1,5 +1,6 @@
 """Stored trainings of language models whose losses follow a known law."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,5 +99,5 @@ SMALL = Law(E=1.2, A=96.6, B=410.0)
 
 
 def made_up_training(one: LMTrial, on_progress, thresholds) -> LMResult:
-    """Takes no time."""
-    return result(float(SMALL.loss(one.run.params, one.run.tokens)))
+    """Takes no time; the best learning rate is 2e-2."""
+    return result(float(SMALL.loss(one.run.params, one.run.tokens)) + 0.01 * math.log2(one.run.learning_rate / 2e-2) ** 2)

@@ -12,6 +12,8 @@ from archlab.cli.run import Device
 
 if TYPE_CHECKING:
     from archlab.jobs.events import Event, RunSummary
+    from archlab.reports.live import LiveView
+    from archlab.scaling.recipe import LMRecipe
     from archlab.scaling.study import Study
     from archlab.scaling.trial import LMTrial
 
@@ -29,6 +31,18 @@ Window = Annotated[
     float,
     typer.Option(metavar="FACTOR", help="Parabolas go through sizes within this factor of the best of a budget; inf for all."),
 ]
+Tuned = Annotated[str | None, typer.Option("--tuned", metavar="STORE", help="A store that `archlab scale tune` filled.")]
+RecipeChanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="A field of the recipe: schedule (cosine, wsd), warmup, decay, final_lr, weight_decay, beta1, beta2, grad_clip, "
+        "precision (fp32, bf16), micro_batch, recompute, compiled, kernels (torch, fla), embedding_std, evaluations, "
+        "validation_tokens; repeatable.",
+    ),
+]
+Checkpoints = Annotated[str | None, typer.Option(metavar="FOLDER", help="Unfinished training runs; by default beside the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -61,6 +75,7 @@ def plan(
     tokenizer: Annotated[str | None, typer.Option(metavar="NAME", help="bytes, ascii, dna, bpe:SIZE or hf:NAME.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a sequence.")] = None,
     seeds: Seeds = None,
+    tuned: Tuned = None,
     files: LayerFiles = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Read the corpus more than once where a run needs it.")] = False,
     allow: Annotated[
@@ -114,7 +129,7 @@ def plan(
         values[field] = _numbers(f"--set {field}=", str(value)) if field in ("params", "tokens_per_param") else value
     loaded = load_ladder(ladder)
     narrowed = loaded.with_values(**values, allow=(*loaded.allow, *(allow or ())))
-    planned = scaling.plan(specs or (), narrowed)
+    planned = scaling.plan(specs or (), narrowed, tuned=tuned)
     if not dry_run:
         planned.save(output)
     costs = plan_costs(planned.runs, narrowed.flops_per_second)
@@ -138,19 +153,8 @@ def run(
     executor: Executor = "local",
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="A field of the recipe: schedule (cosine, wsd), warmup, decay, final_lr, weight_decay, beta1, beta2, grad_clip, "
-            "precision (fp32, bf16), micro_batch, recompute, compiled, kernels (torch, fla), embedding_std, evaluations, "
-            "validation_tokens; repeatable.",
-        ),
-    ] = None,
-    checkpoints: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Unfinished training runs; by default beside the store.")
-    ] = None,
+    changes: RecipeChanges = None,
+    checkpoints: Checkpoints = None,
     keep: Annotated[
         Literal["weights", "checkpoints", "none"],
         typer.Option(help="What stays of a finished model, beside the store: its weights, its last checkpoint too, or nothing."),
@@ -165,42 +169,26 @@ def run(
 
     For example: `archlab scale run plan.yaml --store scaling.db`
     """
-    from rich.console import Console
-
     from archlab import scaling
-    from archlab.cli.options import key_value
-    from archlab.cli.output import message, print_json
-    from archlab.cli.signals import terminable
-    from archlab.fields import read_fields
-    from archlab.reports.live import LiveView
-    from archlab.scaling.recipe import LMRecipe
-    from archlab.scaling.result import Interrupted
-    from archlab.store.database import shown
+    from archlab.cli.output import print_json
 
     trials: dict[str, LMTrial] = {}
 
     def note_trials(event: "Event") -> None:
         trials.update({trial.key: trial for trial in getattr(event, "jobs", ())})
 
-    try:
-        with terminable():
-            summary = scaling.train(
-                plan,
-                store=store,
-                recipe=read_fields(LMRecipe, dict(key_value("--set", change) for change in changes or []), "recipe"),
-                device=device.value,
-                executor=executor,
-                workers=workers,
-                checkpoints=checkpoints,
-                keep=keep,
-                listeners=[note_trials, LiveView(Console(stderr=True))],
-            )
-    except KeyboardInterrupt:
-        message(f"stopped: what is done is in {shown(store)}; the same command does the rest")
-        sys.exit(130)
-    except Interrupted as interrupted:
-        message(f"{interrupted}: the same command does the rest")
-        sys.exit(interrupted.status)
+    with _interruptible(store):
+        summary = scaling.train(
+            plan,
+            store=store,
+            recipe=_recipe(changes),
+            device=device.value,
+            executor=executor,
+            workers=workers,
+            checkpoints=checkpoints,
+            keep=keep,
+            listeners=[note_trials, _live_view()],
+        )
     if not summary.total:  # a process that follows the first one
         return
     _report(summary, trials, store)
@@ -208,6 +196,54 @@ def run(
         print_json(_document(summary, trials))
     if summary.failed:
         sys.exit(1)
+
+
+@app.command()
+def tune(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
+    store: Annotated[
+        str, typer.Option(metavar="PATH|URL", help="Results: an SQLite file, or any SQLAlchemy URL; not that of a study.")
+    ] = "tune.db",
+    files: LayerFiles = None,
+    executor: Executor = "local",
+    workers: Workers = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    changes: RecipeChanges = None,
+    checkpoints: Checkpoints = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
+) -> None:
+    """Tune the learning rate of every architecture of a plan.
+
+    At the two smallest budgets, at the size nearest the centre: the plan's rate, its half and its double, and on until the best
+    one is bracketed. The best rate over the plan's, a mean of the two budgets, goes for all sizes of the architecture:
+    `archlab scale plan ... --tuned tune.db`. After Ctrl-C the same command does the rest.
+
+    For example: `archlab scale tune plan.yaml --store tune.db`
+    """
+    from archlab import scaling
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.reports.scaling_tables import terminal_table, tuning_table
+
+    with _interruptible(store):
+        found = scaling.tune(
+            plan,
+            store=store,
+            recipe=_recipe(changes),
+            device=device.value,
+            executor=executor,
+            workers=workers,
+            checkpoints=checkpoints,
+            listeners=[_live_view()],
+        )
+    if found is None:  # a process that follows the first one
+        return
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(terminal_table(tuning_table(found)))
+    if found.bracketed:
+        factors = ", ".join(f"{label} {factor:g}" for label, factor in found.factors.items())
+        message(f"factors on the plan's learning rates: {factors}; `archlab scale plan ... --tuned {store}` uses them")
 
 
 @app.command(name="import")
@@ -257,6 +293,7 @@ def fit(
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
     window: Window = 6.0,
+    tuned: Tuned = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit scaling laws to the language models of a store, and compare their architectures.
@@ -271,13 +308,15 @@ def fit(
     from archlab.cli.output import message, print_json, print_table
     from archlab.reports import scaling_tables as tables
     from archlab.scaling.fits import StateFit
+    from archlab.scaling.tuning import read_tuning
 
     with _opened(store, non_embedding) as (study, advance):
+        tuning = None if tuned is None else read_tuning(tuned, study.learning_rate)
         result = scaling.fit(
             study, intervals=intervals, resamples=resamples, confidence=confidence, window=window, on_method=advance
         )
     if as_json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | ({} if tuning is None else {"tuning": tuning.to_dict()}))
         return
     if result.comparison is not None:
         print_table(tables.comparison_on_terminal(result.comparison))
@@ -286,7 +325,8 @@ def fit(
     for laws in result.laws:
         print_table(tables.laws_on_terminal(laws))
     others = (tables.over_training_table(result), tables.off_optimal_table(result))
-    for table in (*others, tables.sweep_table(result.sweeps)):
+    sensitivity = None if tuning is None else tables.tuning_table(tuning)
+    for table in (*others, tables.sweep_table(result.sweeps), sensitivity):
         if table is not None:
             print_table(tables.terminal_table(table))
     if isinstance(result.state, StateFit):
@@ -472,6 +512,41 @@ def evaluate(
         return
     message(found.rows[0].model)
     print_table(evaluations_on_terminal(found))
+
+
+@contextmanager
+def _interruptible(store: str) -> "Iterator[None]":
+    """End with the exit status of the signal that ended training, and a line that says how to go on."""
+    from archlab.cli.output import message
+    from archlab.cli.signals import terminable
+    from archlab.scaling.result import Interrupted
+    from archlab.store.database import shown
+
+    try:
+        with terminable():
+            yield
+    except KeyboardInterrupt:
+        message(f"stopped: what is done is in {shown(store)}; the same command does the rest")
+        sys.exit(130)
+    except Interrupted as interrupted:
+        message(f"{interrupted}: the same command does the rest")
+        sys.exit(interrupted.status)
+
+
+def _recipe(changes: list[str] | None) -> "LMRecipe":
+    from archlab.cli.options import key_value
+    from archlab.fields import read_fields
+    from archlab.scaling.recipe import LMRecipe
+
+    return read_fields(LMRecipe, dict(key_value("--set", change) for change in changes or []), "recipe")
+
+
+def _live_view() -> "LiveView":
+    from rich.console import Console
+
+    from archlab.reports.live import LiveView
+
+    return LiveView(Console(stderr=True))
 
 
 @contextmanager

@@ -43,6 +43,10 @@ class Policy(Generic[J, R]):
         """Take in a result; returns the jobs without a result that are no longer needed. Any order of results will do."""
         return ()
 
+    def failed(self, job: J) -> Sequence[J]:
+        """Take in that a job gave no result; returns the same as :meth:`observe`."""
+        return ()
+
     def order(self, waiting: Mapping[str, J], running: Collection[J]) -> list[J]:
         """The jobs that may start now, the next one first."""
         return list(waiting.values())
@@ -252,6 +256,7 @@ class _Run(Generic[J, R]):
             del self.running[job.key]
             self.summary.failed[job.key] = reason
             self.emit(events.JobFailed(job, text))
+            self.skip(self.policy.failed(job))
         else:
             self.keep(job, result)
             self.emit(events.JobFinished(job, result))

@@ -16,6 +16,7 @@ from archlab.format import count, duration, human, percent, short_task
 from archlab.jobs.events import Event, JobFailed, JobFinished, JobStarted, ResultsDamaged, RunEnded, RunStarted, Waiting
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.reports.progress import AnyJob, AnyProgress, AnyResult, RunProgress, speed
+from archlab.scaling.trial import LMTrial
 from archlab.tasks.registry import task_order
 
 MAX_RUNNING = 8
@@ -139,22 +140,28 @@ class _Names:
         self.architectures = list(dict.fromkeys(trial.architecture.label for trial in trials))
         self.tasks = sorted({trial.setting.name for trial in trials}, key=task_order)
         knobs = {(x.name, knob, value) for x in {trial.setting for trial in trials} for knob, value in x.knobs().items()}
+        runs = [job.run for job in jobs if not isinstance(job, Trial)]
+        self._tuned = len({str(run) for run in runs}) < len(runs)  # they differ in their learning rates
         values = Counter((task, knob) for task, knob, _ in knobs)
         self._varied = {key for key, number in values.items() if number > 1}
 
     def short(self, job: AnyJob) -> tuple[str, str, str]:
         """The architecture; the setting or the width; the grid point or the budget, with the seed."""
         if not isinstance(job, Trial):
-            return job.run.label, f"width {job.run.dim}", f"{job.run.budget:.3g} FLOPs seed {job.run.seed}"
+            return job.run.label, f"width {job.run.dim}", f"{job.run.budget:.3g} FLOPs seed {job.run.seed}{self._rate(job)}"
         setting = self._setting(job, short_task(job.setting.name))
         return job.architecture.label, setting, f"lr {job.learning_rate:g} wd {job.weight_decay:g} seed {job.seed}"
 
     def full(self, job: AnyJob) -> str:
         """The name of a job in a line of its own."""
         if not isinstance(job, Trial):
-            return str(job)
+            return f"{job}{self._rate(job)}"
         point = f"lr {job.learning_rate:g} wd {job.weight_decay:g}"
         return f"{job.architecture.label} · {self._setting(job, job.setting.name)} · {point} · seed {job.seed}"
+
+    def _rate(self, trial: LMTrial) -> str:
+        """The learning rate, where trials differ in it only."""
+        return f" lr {trial.run.learning_rate:g}" if self._tuned else ""
 
     def _setting(self, trial: Trial, name: str) -> str:
         """The task, with the knobs in which its settings differ."""

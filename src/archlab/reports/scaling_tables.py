@@ -22,6 +22,7 @@ from archlab.scaling.ladder import Ladder
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 from archlab.scaling.study_fit import StudyFit
 from archlab.scaling.training_plan import LMRun, Plan
+from archlab.scaling.tuning import Tuning
 
 
 def terminal_table(table: Table, whole: Collection[str] = ()) -> RichTable:
@@ -116,6 +117,27 @@ def comparison_on_terminal(comparison: StudyComparison) -> RenderableType:
         Text(line, style="bold") for line in (comparison.headline, *crossing_lines(comparison)) if line
     ]
     return Group(*parts, Text(), *([] if table is None else [terminal_table(table, whole=("architecture", "budget"))]), Text())
+
+
+def tuning_table(tuning: Tuning) -> Table:
+    """The best learning rate of every architecture and budget, and what half and twice of it cost."""
+    rows = [
+        [
+            one.label,
+            f"{one.budget:.3g}",
+            human(one.params),
+            f"{one.rate:.3g}" if one.bracketed else f"{one.best:.3g}, not bracketed",
+            "–" if one.rule is None else f"{one.rate / one.rule:.2f}",
+            *("–" if excess is None else f"{excess:+.4f}" for excess in (one.at_half, one.at_twice)),
+        ]
+        for one in tuning.rates
+    ]
+    heads = ["architecture", "budget", "params", "best learning rate", "over the plan's", "loss at half", "loss at twice"]
+    note = (
+        "Best by a parabola in the logarithm of the rate. Loss at half and at twice the best rate that was trained, minus the "
+        "loss there, in nats a token; – where it diverged. A difference of losses that is smaller may be one of learning rates."
+    )
+    return Table(heads, rows, note, "lrrrrrr")
 
 
 def sweep_table(sweeps: Iterable[Sweep]) -> Table | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archlab.scaling import fits
-    from archlab.scaling.api import compare, fit, plan, predict, train
+    from archlab.scaling.api import compare, fit, plan, predict, train, tune
     from archlab.scaling.evaluation import evaluate
     from archlab.scaling.imports import read_runs
     from archlab.scaling.models import load_model
@@ -22,8 +22,22 @@ _HOMES = {
     "report": "archlab.reports.scaling_page",
     "sample": "archlab.scaling.sampling",
     "train": "archlab.scaling.api",
+    "tune": "archlab.scaling.api",
 }
-__all__ = ["compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train"]
+__all__ = [
+    "compare",
+    "evaluate",
+    "fit",
+    "fits",
+    "load_model",
+    "plan",
+    "predict",
+    "read_runs",
+    "report",
+    "sample",
+    "train",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

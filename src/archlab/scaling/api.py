@@ -16,6 +16,7 @@ from archlab.errors import ArchlabError
 from archlab.fields import Count, Positive, checked
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
+from archlab.jobs.scheduler import MostExpensiveFirst, Policy
 from archlab.layers.ops.kernels import require
 from archlab.machine import Device
 from archlab.scaling.analysis.comparison import StudyComparison, compare_study
@@ -37,11 +38,14 @@ from archlab.scaling.study import Parameters, Study, open_study
 from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study
 from archlab.scaling.training_plan import Plan
 from archlab.scaling.trial import LMTrial
+from archlab.scaling.tuning import DOUBLINGS, Bracketing, Tuning, read_tuning, sweep
+from archlab.store.database import shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STORE = "archlab.db"
+TUNING_STORE = "tune.db"
 PathLike = str | os.PathLike[str]
 
 
@@ -56,6 +60,7 @@ def plan(
     tokenizer: str | None = None,
     length: int | None = None,
     seeds: Count | Sequence[int] | None = None,
+    tuned: PathLike | None = None,
     **values: Any,
 ) -> Plan:
     """Plan an IsoFLOP study: budgets, sizes around each optimum, and the steps that spend each budget.
@@ -71,6 +76,7 @@ def plan(
         tokenizer: ``"bytes"``, ``"ascii"``, ``"dna"``, ``"bpe:SIZE"`` or ``"hf:NAME"``.
         length: tokens of a sequence.
         seeds: how many seeds of each size, or which.
+        tuned: a store that :func:`tune` filled: its factors multiply the rule's learning rates.
         values: other fields of the ladder, such as ``spread`` or ``learning_rate``.
 
     Raises:
@@ -80,6 +86,8 @@ def plan(
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     options = {"budgets": budgets, "sizes": sizes, "data": data, "tokenizer": tokenizer, "length": length, "seeds": seeds}
     used = (load_ladder(ladder) if isinstance(ladder, str) else ladder).with_values(**options, **values)
+    if tuned is not None:
+        used = used.with_values(learning_rate_factors=read_tuning(tuned, used.rule).factors)
     named = named_specs(([specs] if isinstance(specs, str) else specs) or used.architectures)  # before a corpus is read
     corpus = prepare(used.data, used.tokenizer) if used.vocab_size is None else None
     planned = make_plan(used, named, corpus)
@@ -125,12 +133,75 @@ def train(
         Interrupted: a signal ended the processes that share a model.
     """
     name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
+    return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, keep=keep, name=name)
+
+
+@checked
+def tune(
+    plan: Plan | PathLike,
+    *,
+    store: PathLike = TUNING_STORE,
+    recipe: LMRecipe | None = None,
+    device: Device = "cpu",
+    workers: Count | None = None,
+    executor: str = "local",
+    checkpoints: PathLike | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Tuning | None:
+    """Tune the learning rate of every architecture of a plan, for ``plan(..., tuned=store)``.
+
+    At the two smallest budgets, at the size nearest the centre, the plan's rate is doubled or halved until the best one is
+    bracketed. An interrupted call goes on where it was. Returns nothing in processes that follow another.
+
+    Args:
+        plan: the plan, or the path of its file.
+        store: where the training runs go: not the store of a study, whose fits would count them.
+        recipe, device, workers, executor, checkpoints, listeners: the same as for :func:`train`.
+
+    Raises:
+        ArchlabError: the plan, recipe or corpus is wrong, the store holds a study, or a training run failed.
+        KeyboardInterrupt: after Ctrl-C; every training run has written a checkpoint.
+        Interrupted: a signal ended the processes that share a model.
+    """
+    runs = sweep(plan if isinstance(plan, Plan) else Plan.load(plan))
+    keys: list[str] = []
+
+    def policy(trials: Sequence[LMTrial]) -> Bracketing:
+        keys.extend(trial.key for trial in trials)
+        return Bracketing(trials)
+
+    summary = _train(
+        Plan(tuple(runs)), recipe, store, device, workers, executor, checkpoints, listeners, keep="none", policy=policy
+    )
+    if not summary.total:
+        return None
+    if summary.failed:
+        raise ArchlabError(f"a training run failed: {next(iter(summary.failed.values()))}: the same call tries it again")
+    planned = {(run.label, run.budget): run.learning_rate * 2**DOUBLINGS for run in reversed(runs)}
+    return read_tuning(store, lambda run: planned[run.label, run.budget], keys)
+
+
+def _train(
+    plan: Plan,
+    recipe: LMRecipe | None,
+    store: PathLike,
+    device: Device,
+    workers: int | None,
+    executor: str,
+    checkpoints: PathLike | None,
+    listeners: Sequence[Listener],
+    *,
+    keep: Keep,
+    policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]] = lambda trials: MostExpensiveFirst(),
+    name: str | None = None,
+) -> RunSummary:
+    """Train what a policy asks for; a plan with a name is remembered, so that fits can name what is missing."""
     used = recipe or LMRecipe()
     require(used.kernels, device)
-    planned.try_layers(device)
-    first = planned.runs[0]
+    plan.try_layers(device)
+    first = plan.runs[0]
     corpus = corpus_of(first.corpus, first.tokenizer)
-    trials = [LMTrial(run, used, device).on(corpus) for run in planned.runs]
+    trials = [LMTrial(run, used, device).on(corpus) for run in plan.runs]
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(store, "checkpoints", "by --checkpoints", checkpoints))
         models = None if keep == "none" else stack.enter_context(_folder(store, "models", "for the store, or --keep none"))
@@ -147,8 +218,11 @@ def train(
         else:
             pool = stack.enter_context(make_executor(work, workers, device=device, name=executor))
         opened = stack.enter_context(StudyStore(store))
-        opened.remember_plan(name, trials)
-        return train_all(trials, opened, pool, folder, listeners, keep)
+        if name is not None:
+            opened.remember_plan(name, trials)
+        elif opened.plans({}):
+            raise ArchlabError(f"{shown(store)} holds a study, whose fits would count the runs of a tuning: give another --store")
+        return train_all(trials, opened, pool, folder, listeners, keep, policy(trials))
 
 
 @contextmanager

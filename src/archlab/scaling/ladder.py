@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import Count, Natural, Positive, above, at_most, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.scaling.flops import Convention
-from archlab.scaling.training_plan import TOLERANCE
+from archlab.scaling.training_plan import TOLERANCE, LMRun
 
 CENTRE_PARAMS, CENTRE_FLOPS, CENTRE_EXPONENT = 1.3e4, 2e11, 0.57
 """A Transformer++ of about 13k parameters was best at 2e11 FLOPs (standard library as ascii, length 128); the exponent leads to
@@ -84,6 +84,8 @@ class Ladder:
     """Peak learning rate, in place of the rule."""
     learning_rate_rule: LearningRateRule = "measured"
     """``olmo-core`` is half of OLMo's rate, for parameters without embeddings: :func:`default_learning_rate`."""
+    learning_rate_factors: Mapping[str, Positive] = field(default_factory=dict)
+    """Factors on the learning rate by label of an architecture, as :func:`archlab.scaling.tune` finds them; empty for none."""
     seeds: Annotated[tuple[Natural, ...], not_empty] = (0,)
     convention: Convention = "exact"
     aspect: Positive = 128.0
@@ -117,6 +119,10 @@ class Ladder:
         """FLOP/s that training reaches on an accelerator; None for a study that is not planned on paper."""
         return None if self.peak_flops is None else self.peak_flops * self.utilisation
 
+    def rule(self, run: LMRun) -> float:
+        """Return the peak learning rate of a training run before it is tuned."""
+        return self.learning_rate or default_learning_rate(run.params, run.params_non_embedding, self.learning_rate_rule)
+
     def with_values(self, **values: Any) -> "Ladder":
         """Return the ladder with other values; None leaves a field as it is, an ArchlabError names one that is wrong."""
         known = [f.name for f in fields(self) if f.name not in ("name", "summary", "architectures")]
@@ -131,7 +137,7 @@ class Ladder:
     def to_dict(self) -> dict[str, Any]:
         """Return every field that is not at its default, for a plan's provenance."""
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
-        kept = {name: value for name, value in given.items() if name not in ("summary", "architectures")}
+        kept = {name: value for name, value in given.items() if name not in ("summary", "architectures") and value != {}}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 

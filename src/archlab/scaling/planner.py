@@ -11,7 +11,7 @@ from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
 from archlab.layers import registry
 from archlab.scaling.flops import training_flops
-from archlab.scaling.ladder import Ladder, central_params, default_batch_size, default_learning_rate
+from archlab.scaling.ladder import Ladder, central_params, default_batch_size
 from archlab.scaling.training_plan import TOLERANCE, LMBackbone, LMRun, Plan, Size, padded
 
 NARROWEST = 8
@@ -31,13 +31,19 @@ def make_plan(ladder: Ladder, architectures: Mapping[str, str] | Sequence[str], 
     if corpus:  # both splits hold a sequence
         corpus.num_sequences("validation", ladder.length)
         corpus.num_sequences("train", ladder.length)
+    architectures = named_specs(architectures)
+    if ladder.learning_rate_factors and (untuned := architectures.keys() - ladder.learning_rate_factors.keys()):
+        raise ArchlabError(
+            f"learning_rate_factors: none for {', '.join(sorted(untuned))}: tune all architectures of a plan, "
+            "or none, so that they compare"
+        )
     targets = {budget: _targets(ladder, budget) for budget in ladder.budgets}
     largest = max(max(sizes) for sizes in [*targets.values(), ladder.params] if sizes)
     shape = {name: getattr(ladder, name) for name in ("length", "aspect", "head_dim", "width_multiple")}
     shape["vocab_size"] = padded(vocab_size, ladder.vocab_multiple)
     shape["backbone"] = "tied-language-model" if ladder.tied else "language-model"
     known = {}
-    for label, spec in named_specs(architectures).items():
+    for label, spec in architectures.items():
         known[label] = up_to(all_sizes(spec, **shape), largest, max(map(len, [*targets.values(), ladder.params])))
     runs: dict[str, list[LMRun]] = {label: [] for label in known}
     if ladder.tokens_per_param:
@@ -125,7 +131,7 @@ def _run(
     ladder: Ladder, label: str, size: Size, cost: int, budget: float, batch: int, steps: int, corpus: Corpus | None, seed: int
 ) -> LMRun:
     tokens = steps * batch * size.length
-    return LMRun(
+    run = LMRun(
         label=label,
         spec=str(size.architecture),
         dim=size.dim,
@@ -140,8 +146,7 @@ def _run(
         length=size.length,
         tokens=tokens,
         epochs=float(f"{corpus.epochs(tokens, size.length):.4g}") if corpus else None,
-        learning_rate=ladder.learning_rate
-        or default_learning_rate(size.params, size.params_non_embedding, ladder.learning_rate_rule),
+        learning_rate=1.0,
         seed=seed,
         corpus=ladder.data,
         tokenizer=corpus.tokenizer if corpus else ladder.tokenizer or "bytes",
@@ -150,6 +155,9 @@ def _run(
         vocab_multiple=ladder.vocab_multiple,
         backbone=size.backbone,
     )
+    rate = ladder.rule(run)
+    factor = ladder.learning_rate_factors.get(label, 1.0)
+    return replace(run, learning_rate=rate if factor == 1 else float(f"{rate * factor:.3g}"))
 
 
 def all_sizes(

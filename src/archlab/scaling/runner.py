@@ -11,7 +11,7 @@ from typing import Any
 from archlab.corpora import Corpus, prepare
 from archlab.jobs.events import Event, JobFinished, JobReused, Listener, RunSummary
 from archlab.jobs.executor import Executor, Thresholds
-from archlab.jobs.scheduler import MostExpensiveFirst, run
+from archlab.jobs.scheduler import MostExpensiveFirst, Policy, run
 from archlab.scaling.models import Keep
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMProgress, LMResult
@@ -64,8 +64,9 @@ def train_all(
     checkpoints: Path,
     listeners: Sequence[Listener] = (),
     keep: Keep = "weights",
+    policy: Policy[LMTrial, LMResult] | None = None,
 ) -> RunSummary:
-    """Compute those training runs that the store has no result for by :func:`train_jobs`, the most expensive first.
+    """Compute those training runs that the store has no result for by :func:`train_jobs`; by default the most expensive first.
 
     Checkpoints are dropped once a result is stored, unless they are to be kept or were by an earlier run. After Ctrl-C every
     training run has written one.
@@ -80,6 +81,5 @@ def train_all(
             with suppress(OSError):  # others are left in it
                 checkpoints.rmdir()
 
-    return run(
-        trials, store, executor, policy=MostExpensiveFirst(), listeners=[drop_checkpoints, *listeners], grace=GRACE_SECONDS
-    )
+    used = policy or MostExpensiveFirst()
+    return run(trials, store, executor, policy=used, listeners=[drop_checkpoints, *listeners], grace=GRACE_SECONDS)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,6 +204,14 @@ class Study:
         check_window(window)
         return replace(self, tables={label: replace(table, window=window) for label, table in self.tables.items()})
 
+    def learning_rate(self, run: LMRun) -> float | None:
+        """Return the learning rate at which the study trained the same size at the same budget; None if it did not."""
+        for model in self.tables[run.label].models if run.label in self.tables else ():
+            row = model.row()
+            if (row["budget"], row.get("params")) == (run.budget, run.params):
+                return cast("float | None", row.get("learning_rate"))
+        return None
+
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each training run, diverged ones included."""
         import pandas as pd
@@ -257,6 +265,10 @@ def read_study(
             raise ArchlabError(
                 f"{name}: the store has runs with {shown}, whose losses do not compare: give each study its own --store"
             )
+    if len({replace(run, learning_rate=1.0) for run, _ in models}) < len(models):
+        raise ArchlabError(
+            "learning_rate: the store has runs that differ in it only, as of `archlab scale tune`: give the study another --store"
+        )
     states = {}
     for name, trials in (plans or {}).items():
         planned = list(trials)
