@@ -82,7 +82,7 @@ def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine
     from archlab.scaling.fits import bootstrap
     from tests.mad.trials import train
 
-    monkeypatch.setattr("archlab.scaling.estimate.measured_costs", lambda runs: stated_costs(runs, 1e9))
+    monkeypatch.setattr("archlab.scaling.estimate.measured_costs", lambda runs: stated_costs(runs, lambda label: 1e9))
     monkeypatch.setattr("archlab.api.make_executor", lambda *_, **__: threads(train, num_workers=1))
     monkeypatch.setattr("archlab.scaling.api.make_executor", lambda work, *_, **__: threads(partial(untrained, work.keywords), 1))
     few = "archlab.scaling.fits.resampling.bootstrap"

@@ -72,7 +72,7 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
     text = " ".join(outcome.out.split())
     assert "280 training runs" in text
     assert "GPU-hours at 3.96e+14 FLOP/s (40% of 9.89e+14) a GPU; on 64 GPUs" in text
-    assert "sbatch --nodes 8 --ntasks-per-node 1 --gpus-per-node 8" in text
+    assert "#SBATCH --array=0-63 #SBATCH --ntasks=1 #SBATCH --gpus-per-task=1" in text
     assert "for node in $(seq 8); do ray job submit --no-wait --entrypoint-num-gpus 8 -- torchrun --standalone" in text
     assert list(tmp_path.iterdir()) == []
     one = archlab("scale", "plan", "mamba", "--ladder", "paper", "--dry-run", "--budgets", "4e18")

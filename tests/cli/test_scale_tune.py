@@ -9,6 +9,8 @@ from tests.fake_training import threads
 from tests.scaling.language_models import write_corpus
 from tests.scaling.synthetic_ladders import SMALL, result
 
+from archlab.scaling.training_plan import Plan
+
 
 def train(one, on_progress, thresholds):
     run = one.run
@@ -41,3 +43,17 @@ def test_rates_are_tuned_planned_and_shown_beside_comparisons(archlab: CommandLi
     assert both["tuning"]["factors"] == {"attention": 1.0, "transformer++": 1.0}
     missing = archlab("scale", "fit", "--store", "study.db", "--tuned", "nowhere.db", "--resamples", "0")
     assert (missing.status, missing.out) == (2, "")
+
+
+def test_models_within_bounds_are_trained_alone(archlab: CommandLine, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("archlab.scaling.estimate._step_seconds", lambda run: 0.01)
+    monkeypatch.setattr("archlab.scaling.api.make_executor", lambda *_, **__: threads(train, num_workers=2))
+    plan = ("scale", "plan", "attention", "--ladder", "smoke", "--data", str(write_corpus(tmp_path)), "--repeat")
+    assert archlab(*plan, "--tokenizer", "ascii").status == 0
+    params = [run.params for run in Plan.load("plan.yaml").runs]
+    ran = archlab("scale", "run", "plan.yaml", "--params", f"{params[1]},1e9", "--json")
+    assert [run["run"]["params"] for run in json.loads(ran.out)["runs"]] == params[1:]
+    none = archlab("scale", "run", "plan.yaml", "--params", "0,10")
+    assert (none.status, none.out) == (2, "")
+    assert "params=(0.0, 10.0): no model of the plan has so many" in none.err

@@ -1,11 +1,17 @@
 """What runs will take: timed where that is quick, extended from there."""
 
+from functools import partial
+
 import pytest
+import torch
 
 from archlab.scaling import estimate
-from archlab.scaling.estimate import measured_costs, stated_costs
+from archlab.scaling.estimate import device_bytes, measured_costs, stated_costs
 from archlab.scaling.ladder import Ladder
+from archlab.scaling.objective import NextToken
 from archlab.scaling.planner import make_plan
+from archlab.scaling.recipe import LMRecipe
+from archlab.training.memory import step_bytes
 
 RUNS = make_plan(Ladder(name="test", budgets=(2e11,), sizes=4, vocab_size=99, seeds=(0, 1)), ["transformer++", "attention"]).runs
 
@@ -52,10 +58,22 @@ def test_a_step_is_timed():
 
 
 def test_on_paper_a_stated_speed_counts():
-    assert [cost.seconds for cost in stated_costs(RUNS, 1e9)] == [run.flops / 1e9 for run in RUNS]
-    assert stated_costs(RUNS[:1], 1e9)[0].bytes == 16 * RUNS[0].params
+    assert [cost.seconds for cost in stated_costs(RUNS, lambda label: 1e9)] == [run.flops / 1e9 for run in RUNS]
+
+
+@pytest.mark.parametrize(("recompute", "micro_batch"), [(False, 2), (True, 2), (False, 0), (True, 4)])
+def test_memory_of_an_accelerator_is_near_that_of_a_step_without_data(recompute: bool, micro_batch: int):
+    ladder = Ladder(name="test", budgets=(4e16,), sizes=1, vocab_size=4096, length=512, batch_size=4)
+    run = make_plan(ladder, ["transformer++"]).runs[0]
+    recipe = LMRecipe(precision="bf16", recompute=recompute, micro_batch=micro_batch)
+    tokens = torch.zeros(micro_batch or 4, run.length + 1, dtype=torch.int64)
+    model = partial(run.architecture.build, vocab_size=run.vocab_size, max_length=run.length, dim=run.dim, backbone=run.backbone)
+    found = step_bytes(4 * run.params, lambda: NextToken(model(), recipe), lambda one, mode: one(mode.from_tensor(tokens)))
+    assert found < 1.1 * device_bytes(run, recipe)
+    assert device_bytes(run, recipe) < 1.5 * found
+    assert device_bytes(run, recipe, gpus=4) < device_bytes(run, recipe)
 
 
 def test_on_paper_every_expert_takes_time():
     runs = make_plan(Ladder(name="test", budgets=(2e11,), sizes=1, vocab_size=99), ["mh-attention moe"]).runs
-    assert stated_costs(runs, 1e9)[0].seconds > runs[0].flops / 1e9
+    assert stated_costs(runs, lambda label: 1e9)[0].seconds > runs[0].flops / 1e9

@@ -1,5 +1,6 @@
 """Ladders and their rules."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from archlab.scaling.ladder import (
     default_batch_size,
     default_learning_rate,
     load_ladder,
+    measured_utilisations,
 )
 
 
@@ -72,3 +74,20 @@ def test_an_unknown_ladder_or_field_is_named():
 def test_a_shape_is_positive():
     with pytest.raises(ArchlabError, match="aspect=0: give a number above 0"):
         ladder(aspect=0)
+
+
+def test_measured_speeds_are_utilisations(tmp_path: Path):
+    file = tmp_path / "bench.json"
+    steps = [{"architecture": "mamba", "flops_per_second": speed} for speed in (1e14, 2e14, 4e14)]
+    file.write_text(json.dumps({"device": "cuda", "steps": steps}))
+    assert measured_utilisations(str(file), 1e15) == {"mamba": 0.2}
+    ladder = load_ladder("paper").with_values(utilisations=measured_utilisations(str(file), 1e15), peak_flops=1e15)
+    assert [ladder.flops_per_second(label) for label in ("mamba", "hyena")] == [2e14, 4e14]
+    with pytest.raises(ArchlabError, match="peak_flops is missing"):
+        measured_utilisations(str(file), None)
+    file.write_text(json.dumps({"device": "cpu", "steps": steps}))
+    with pytest.raises(ArchlabError, match="measured a cpu: run `archlab bench --device cuda --json`"):
+        measured_utilisations(str(file), 1e15)
+    file.write_text("{}")
+    with pytest.raises(ArchlabError, match="cannot be read: 'steps': give what `archlab bench"):
+        measured_utilisations(str(file), 1e15)

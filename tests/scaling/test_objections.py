@@ -28,6 +28,10 @@ BAD = {
         r"params: 1,000 became [\d,]+ \(transformer\+\+\), .*: give sizes that exist",
     ),
     "embeddings": (SMALL.with_values(vocab_size=4000), r"embeddings: \d+% of the [\d,]+ parameters of .* are in its tables"),
+    "memory": (
+        PAPER.with_values(memory=2e9),
+        r"memory=2e\+09: .* bytes on each of 8 GPUs that share it: give more gpus",
+    ),
 }
 
 

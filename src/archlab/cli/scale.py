@@ -76,13 +76,17 @@ def plan(
     length: Annotated[int | None, typer.Option(help="Tokens of a sequence.")] = None,
     seeds: Seeds = None,
     tuned: Tuned = None,
+    bench: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Output of `archlab bench --device cuda --json`: GPU-hours by measured speeds."),
+    ] = None,
     files: LayerFiles = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Read the corpus more than once where a run needs it.")] = False,
     allow: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Accept an objection: corpus, tokens-per-param, gpus, sizes or embeddings; repeatable.",
+            help="Accept an objection: corpus, tokens-per-param, gpus, sizes, embeddings or memory; repeatable.",
         ),
     ] = None,
     changes: Annotated[
@@ -91,7 +95,8 @@ def plan(
             "--set",
             metavar="FIELD=VALUE",
             help="Any other field of the ladder: spread, params, tokens_per_param, batch_size, learning_rate, min_steps, aspect, "
-            "head_dim, convention (exact, paper, 6nd), vocab_size, corpus_tokens, peak_flops, utilisation, gpus; repeatable.",
+            "head_dim, convention (exact, paper, 6nd), vocab_size, corpus_tokens, peak_flops, utilisation, memory, gpus; "
+            "repeatable.",
         ),
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The plan's file.")] = "plan.yaml",
@@ -113,7 +118,7 @@ def plan(
     from archlab.format import count
     from archlab.reports.scaling_tables import plan_on_terminal
     from archlab.scaling.estimate import plan_costs
-    from archlab.scaling.ladder import load_ladder
+    from archlab.scaling.ladder import load_ladder, measured_utilisations
     from archlab.scaling.launch import launch_commands
 
     values: dict[str, Any] = {
@@ -129,17 +134,20 @@ def plan(
         values[field] = _numbers(f"--set {field}=", str(value)) if field in ("params", "tokens_per_param") else value
     loaded = load_ladder(ladder)
     narrowed = loaded.with_values(**values, allow=(*loaded.allow, *(allow or ())))
+    if bench is not None:
+        narrowed = narrowed.with_values(utilisations=measured_utilisations(bench, narrowed.peak_flops))
     planned = scaling.plan(specs or (), narrowed, tuned=tuned)
     if not dry_run:
         planned.save(output)
-    costs = plan_costs(planned.runs, narrowed.flops_per_second)
+    costs = plan_costs(planned.runs, narrowed)
     if as_json:
         runs = [asdict(run) | asdict(cost) for run, cost in zip(planned.runs, costs, strict=True)]
         print_json({"output": None if dry_run else output, "runs": runs, "seconds": sum(cost.seconds for cost in costs)})
         return
     print_table(plan_on_terminal(planned, narrowed, costs))
     if narrowed.peak_flops is not None:
-        for starter, command in launch_commands("plan.yaml" if dry_run else output, narrowed.gpus).items():
+        jobs = list(zip(planned.runs, costs, strict=True))
+        for starter, command in launch_commands("plan.yaml" if dry_run else output, narrowed.gpus, jobs, narrowed.memory).items():
             print(f"# {starter}\n{command}")
     if not dry_run:
         message(f"{output} has {count(len(planned.runs), 'training run')}; `archlab scale run {output}` trains them")
@@ -159,6 +167,9 @@ def run(
         Literal["weights", "checkpoints", "none"],
         typer.Option(help="What stays of a finished model, beside the store: its weights, its last checkpoint too, or nothing."),
     ] = "weights",
+    params: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Only models from LOW to HIGH parameters, as in `0,1e9`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
 ) -> None:
     """Train the language models of a plan that the store lacks.
@@ -187,6 +198,7 @@ def run(
             workers=workers,
             checkpoints=checkpoints,
             keep=keep,
+            params=None if params is None else _numbers("--params", params),
             listeners=[note_trials, _live_view()],
         )
     if not summary.total:  # a process that follows the first one

@@ -268,6 +268,8 @@ def _plan_notes(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> str:
         notes.append(f"{duration(seconds)} in all on one thread of this machine, by timed steps")
     else:
         rate = f"{ladder.peak_flops * ladder.utilisation:.3g} FLOP/s ({ladder.utilisation:.0%} of {ladder.peak_flops:.3g})"
+        used = {run.label: ladder.utilisations[run.label] for run in runs if run.label in ladder.utilisations}
+        rate += "".join(f", {label} {fraction:.0%}" for label, fraction in used.items())
         notes.append(f"{seconds / 3600:,.0f} GPU-hours at {rate} a GPU; on {ladder.gpus} GPUs {duration(seconds / ladder.gpus)}")
     epochs = max((run.epochs or 0 for run in runs), default=0)
     notes.append(
@@ -277,7 +279,12 @@ def _plan_notes(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> str:
     )
     memory = "a step's peak with the whole batch"
     if ladder.peak_flops is not None:
-        memory = "weights, gradients, AdamW's moments, split over the GPUs of a run; takes: on one GPU, all experts computed"
+        largest = max(run.params for run in runs)
+        memory = (
+            "weights, gradients, AdamW's moments, activations and logits of 4 sequences in bf16, recomputed, on one GPU; every "
+            f"process first builds the model in its host's memory: {4 * largest / 2**30:.1f} GiB at most; takes: on one GPU, all "
+            "experts computed"
+        )
     notes.append(f"length {ladder.length}; body: parameters without embedding and unembedding; shape: width x layers")
     notes.append(f"memory: {memory}")
     return "; ".join(notes)

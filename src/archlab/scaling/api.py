@@ -107,6 +107,7 @@ def train(
     executor: str = "local",
     checkpoints: PathLike | None = None,
     keep: Keep = "weights",
+    params: Sequence[float] | None = None,
     listeners: Sequence[Listener] = (),
 ) -> RunSummary:
     """Train the language models of a plan that the store lacks.
@@ -125,6 +126,7 @@ def train(
         checkpoints: folder of unfinished training runs; by default beside the store.
         keep: what stays of a finished training run beside its result, in a folder beside the store: ``"weights"``,
             ``"checkpoints"`` (these too), or ``"none"``. It changes no result.
+        params: the least and the most parameters of the models to train; by default all.
         listeners: called with every event of the run.
 
     Raises:
@@ -133,7 +135,7 @@ def train(
         Interrupted: a signal ended the processes that share a model.
     """
     name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
-    return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, keep=keep, name=name)
+    return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, keep=keep, name=name, params=params)
 
 
 @checked
@@ -194,6 +196,7 @@ def _train(
     keep: Keep,
     policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]] = lambda trials: MostExpensiveFirst(),
     name: str | None = None,
+    params: Sequence[float] | None = None,
 ) -> RunSummary:
     """Train what a policy asks for; a plan with a name is remembered, so that fits can name what is missing."""
     used = recipe or LMRecipe()
@@ -202,6 +205,9 @@ def _train(
     first = plan.runs[0]
     corpus = corpus_of(first.corpus, first.tokenizer)
     trials = [LMTrial(run, used, device).on(corpus) for run in plan.runs]
+    wanted = trials if params is None else [trial for trial in trials if params[0] <= trial.run.params <= params[-1]]
+    if not wanted or (params is not None and len(params) != 2):
+        raise ArchlabError(f"params={params}: no model of the plan has so many: give the least and the most, as in 0,1e9")
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(store, "checkpoints", "by --checkpoints", checkpoints))
         models = None if keep == "none" else stack.enter_context(_folder(store, "models", "for the store, or --keep none"))
@@ -222,7 +228,7 @@ def _train(
             opened.remember_plan(name, trials)
         elif opened.plans({}):
             raise ArchlabError(f"{shown(store)} holds a study, whose fits would count the runs of a tuning: give another --store")
-        return train_all(trials, opened, pool, folder, listeners, keep, policy(trials))
+        return train_all(wanted, opened, pool, folder, listeners, keep, policy(wanted))
 
 
 @contextmanager

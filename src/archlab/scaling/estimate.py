@@ -1,13 +1,14 @@
 """Cost of training runs: seconds, and memory at the peak."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from archlab.machine import seconds_of, single_thread
+from archlab.scaling.ladder import Ladder
 from archlab.scaling.objective import NextToken
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.training_plan import LMRun
@@ -25,12 +26,33 @@ class Cost:
     seconds: float
     """Seconds on one thread of this machine, or on one accelerator."""
     bytes: int
-    """Bytes at the peak of a step with the whole batch at once, the process aside; on an accelerator without activations."""
+    """Bytes at the peak of a step: with the whole batch at once, the process aside; on an accelerator by :func:`device_bytes`."""
 
 
-def plan_costs(runs: Iterable[LMRun], flops_per_second: float | None = None) -> list[Cost]:
-    """Costs on accelerators that reach so many FLOP/s each; by default on one thread of this machine, by timing steps."""
-    return measured_costs(runs) if flops_per_second is None else stated_costs(runs, flops_per_second)
+RECIPE: dict[str, Any] = {"precision": "bf16", "recompute": True, "micro_batch": 4}
+"""Fields of the recipe with which a plan for accelerators is trained, and its memory is estimated."""
+MEMORY = 80e9
+"""Bytes of an accelerator, unless a ladder says otherwise."""
+
+
+def plan_costs(runs: Iterable[LMRun], ladder: Ladder) -> list[Cost]:
+    """Costs on the accelerators of a ladder; without a ``peak_flops`` on one thread of this machine, by timing steps."""
+    return measured_costs(runs) if ladder.peak_flops is None else stated_costs(runs, ladder.flops_per_second)
+
+
+def device_bytes(run: LMRun, recipe: LMRecipe | None = None, gpus: int = 1) -> int:
+    """Bytes that a step takes on each accelerator, in bfloat16: weights, gradients, AdamW's moments, activations, logits.
+
+    The first three are 16 bytes a parameter, shared by the accelerators. Each computes a micro-batch: for every token three
+    copies of the logits in float32, and 28 bytes a layer and unit of width; with recomputing 4, and one layer's 28. The 28 are
+    what a Transformer++ takes; layers that keep more, such as scans by PyTorch's operations, take more.
+    """
+    used = recipe or LMRecipe(**RECIPE)
+    share = -(-run.batch_size // gpus)
+    sequences = min(used.micro_batch or share, share)
+    layers = len(run.architecture.layers)
+    per_width = 4 * layers + 28 if used.recompute else 28 * layers
+    return round(16 * run.params / gpus + sequences * run.length * (12 * run.vocab_size + per_width * run.dim))
 
 
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
@@ -46,15 +68,16 @@ def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
     return [Cost(run.flops / rate, memory) for run in runs for rate, memory in [known[_kind(run)]]]
 
 
-def stated_costs(runs: Iterable[LMRun], flops_per_second: float) -> list[Cost]:
-    """Costs on accelerators that reach so many FLOP/s each; memory is weights, gradients and AdamW's moments in float32.
+def stated_costs(runs: Iterable[LMRun], flops_per_second: Callable[[str], float]) -> list[Cost]:
+    """Costs on one accelerator that reaches so many FLOP/s with an architecture, by its label.
 
     Time goes by the FLOPs that are executed: every expert computes every token, whatever the budget counts.
     """
     costs = []
     for run in runs:
         forward = run.architecture.flops(length=run.length, dim=run.dim, vocab_size=run.vocab_size)
-        costs.append(Cost(3 * forward * run.steps * run.batch_size / flops_per_second, 16 * run.params))
+        seconds = 3 * forward * run.steps * run.batch_size / flops_per_second(run.label)
+        costs.append(Cost(seconds, device_bytes(run)))
     return costs
 
 

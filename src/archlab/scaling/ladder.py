@@ -13,12 +13,14 @@ The rules join measurements on bytes of text at the small end with published rul
 overridden. None of them is the paper's (arXiv 2403.17844), which does not give its own.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
@@ -38,7 +40,7 @@ HIGHEST_LEARNING_RATE = 2e-2
 FEWEST_BATCH_TOKENS = 2048
 """A step of fewer tokens takes as long on a CPU."""
 
-ObjectionName = Literal["corpus", "tokens-per-param", "gpus", "sizes", "embeddings"]
+ObjectionName = Literal["corpus", "tokens-per-param", "gpus", "sizes", "embeddings", "memory"]
 """Names of :mod:`archlab.scaling.objections`."""
 
 
@@ -101,6 +103,10 @@ class Ladder:
     """FLOP/s of an accelerator, for a study that is planned on paper."""
     utilisation: Annotated[float, above(0), at_most(1)] = 0.4
     """Fraction of it that training reaches."""
+    utilisations: Mapping[str, Annotated[float, above(0), at_most(1)]] = field(default_factory=dict)
+    """The same by label of an architecture, where it is known: :func:`measured_utilisations`."""
+    memory: Positive | None = None
+    """Bytes of an accelerator, for a study that is planned on paper."""
     gpus: Count = 8
     """Number of accelerators, for a study that is planned on paper."""
 
@@ -114,10 +120,10 @@ class Ladder:
             if high < low * (1 + TOLERANCE):
                 raise ArchlabError(f"budgets={low:g} and {high:g} are the same within {TOLERANCE:.0%}: give one of them")
 
-    @property
-    def flops_per_second(self) -> float | None:
-        """FLOP/s that training reaches on an accelerator; None for a study that is not planned on paper."""
-        return None if self.peak_flops is None else self.peak_flops * self.utilisation
+    def flops_per_second(self, label: str) -> float:
+        """Return the FLOP/s that training an architecture reaches on an accelerator, for a study that is planned on paper."""
+        assert self.peak_flops is not None, "asked for studies on paper only"
+        return self.peak_flops * self.utilisations.get(label, self.utilisation)
 
     def rule(self, run: LMRun) -> float:
         """Return the peak learning rate of a training run before it is tuned."""
@@ -162,6 +168,26 @@ def default_batch_size(params: float, length: int) -> int:
     """Return the sequences of a batch: OLMo's ``2048 x 160 (N / 108M)^(2/3)`` tokens, at least 2048, to a power of 2."""
     tokens = max(FEWEST_BATCH_TOKENS, REFERENCE_BATCH_TOKENS * (params / REFERENCE_PARAMS) ** (2 / 3))
     return 1 << max(0, round(math.log2(tokens / length)))
+
+
+def measured_utilisations(path: str, peak_flops: float | None) -> dict[str, float]:
+    """Read the fraction of the ``peak_flops`` that architectures reach from what ``archlab bench --device cuda --json`` printed.
+
+    By label, the median over protocols. An ArchlabError says that the file is another's, or that it measured no accelerator.
+    """
+    if peak_flops is None:
+        raise ArchlabError("peak_flops is missing: give the FLOP/s of the accelerator to use measured speeds")
+    speeds: dict[str, list[float]] = {}
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        for step in document["steps"]:
+            speeds.setdefault(step["architecture"], []).append(step["flops_per_second"] / peak_flops)
+        device = document["device"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArchlabError(f"{path} cannot be read: {error}: give what `archlab bench --device cuda --json` printed") from None
+    if device != "cuda":
+        raise ArchlabError(f"{path} measured a {device}: run `archlab bench --device cuda --json` on the accelerator")
+    return {label: float(f"{median(some):.3g}") for label, some in speeds.items()}
 
 
 def load_ladder(name: str) -> Ladder:

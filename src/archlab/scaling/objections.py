@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
+from archlab.scaling.estimate import device_bytes
 from archlab.scaling.ladder import Ladder, ObjectionName, central_params
 from archlab.scaling.training_plan import LMRun, Plan
 
@@ -117,12 +118,24 @@ def _embeddings(plan: Plan, ladder: Ladder, corpus: Corpus | None) -> _Reason:
     return text, "give larger sizes, a smaller vocabulary, a smaller aspect or tied=true"
 
 
+def _memory(plan: Plan, ladder: Ladder, corpus: Corpus | None) -> _Reason:
+    if ladder.memory is None:
+        return None
+    worst = max(plan.runs, key=lambda run: device_bytes(run, gpus=ladder.gpus))
+    least = device_bytes(worst, gpus=ladder.gpus)
+    if least <= ladder.memory:
+        return None
+    text = f"memory={ladder.memory:.3g}: {worst} takes {least:.3g} bytes on each of {ladder.gpus} GPUs that share it"
+    return text, "give more gpus, smaller sizes or a smaller vocabulary"
+
+
 CHECKS: Mapping[ObjectionName, Callable[[Plan, Ladder, Corpus | None], _Reason]] = {
     "corpus": _corpus,
     "tokens-per-param": _tokens_per_param,
     "gpus": _gpus,
     "sizes": _sizes,
     "embeddings": _embeddings,
+    "memory": _memory,
 }
 """The checks by name: more tokens than there are, far too few or many tokens a parameter, a batch that GPUs cannot
-share, sizes that are not what was asked for, and models that are mostly embeddings."""
+share, sizes that are not what was asked for, models that are mostly embeddings, and more memory than a GPU has."""
