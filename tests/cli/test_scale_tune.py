@@ -56,4 +56,4 @@ def test_models_within_bounds_are_trained_alone(archlab: CommandLine, tmp_path, 
     assert [run["run"]["params"] for run in json.loads(ran.out)["runs"]] == params[1:]
     none = archlab("scale", "run", "plan.yaml", "--params", "0,10")
     assert (none.status, none.out) == (2, "")
-    assert "params=(0.0, 10.0): no model of the plan has so many" in none.err
+    assert "params=[0.0, 10.0]: no model of the plan has so many" in none.err
