@@ -26,5 +26,5 @@ def test_a_tied_model_of_a_padded_vocabulary_trains_as_it_is_accounted(tmp_path)
     result = train(trial, corpus)
     assert result.status == "finished"
     assert result.curve[-1].train_loss < result.curve[0].train_loss
-    with pytest.raises(ArchlabError, match="vocab_size: the plan is for 160, corpus .* has 128"):
+    with pytest.raises(ArchlabError, match=r"vocab_size: the plan is for 160, corpus .* has 128"):
         LMTrial(replace(run, vocab_size=160), LMRecipe()).on(corpus)
