@@ -9,7 +9,7 @@ import sys
 
 import _results
 from archlab.scaling.ladder import load_ladder
-from archlab.scaling.tuning import read_tuning
+from archlab.scaling.tuning import Tuning, read_tuning
 
 if __name__ == "__main__":
     tuning = read_tuning(sys.argv[1], load_ladder("quick").rule)
@@ -28,9 +28,10 @@ if __name__ == "__main__":
                 "loss at twice": "" if one.at_twice is None else f"{one.at_twice:+.4f}",
             }
         )
-    settings = {
-        "runs": "ladder quick, one seed, one thread each",
-        "factors": tuning.factors if tuning.bracketed else "incomplete",
-    }
+    factors = []
+    for label in dict.fromkeys(one.label for one in tuning.rates):
+        own = Tuning(tuple(one for one in tuning.rates if one.label == label))
+        factors.append(f"{label}: {own.factors[label]:g}" if own.bracketed else f"{label}: not bracketed yet")
+    settings = {"runs": "ladder quick, one seed, one thread each", "factors": "; ".join(factors)}
     print(_results.table(rows))
     _results.write("tuning", "Learning rates of architectures", f"python benchmarks/tuned_rates.py {sys.argv[1]}", settings, rows)
