@@ -72,6 +72,8 @@ def untrained(kept: dict[str, Any], trial: Any, on_progress: Any, thresholds: An
     run, result = trial.run, made_up_training(trial, on_progress, thresholds)
     model = run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim)
     corpus = prepare(run.corpus, run.tokenizer)
+    if kept["models"] is None:
+        return result
     return replace(result, not_kept=save_model(kept["models"], trial, result, model, corpus, Processes(torch.device("cpu"))))
 
 
