@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from archlab.errors import ArchlabError
 from archlab.machine import one_blas_thread
 from archlab.scaling import fits
-from archlab.scaling.fits import EnvelopeFit, Frontier, IsoFlopFit, ParametricFit, PowerLaw, Resampling
+from archlab.scaling.cost import Cost, CostFrontier, cost_of, power_laws
+from archlab.scaling.fits import EnvelopeFit, Frontier, IsoFlopFit, ParametricFit, Resampling
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.fits.parametric import fit_resamples
 from archlab.scaling.study import RunTable
@@ -71,7 +72,7 @@ class Law:
 
     method: Method
     fit: Fit
-    frontier: Frontier
+    frontier: Frontier | CostFrontier
     largest: Optimum
     """Optimum at the largest budget."""
     hold_out: HoldOut | str
@@ -85,8 +86,8 @@ class Laws:
     """The laws of one architecture by all methods."""
 
     runs: RunTable
-    cost: PowerLaw
-    """Training FLOPs a token over parameters, through its runs."""
+    cost: Cost
+    """Training FLOPs a token over parameters."""
     by_method: dict[Method, Law]
     refused: dict[Method, str]
     """Reasons of the methods that give no law."""
@@ -107,7 +108,7 @@ def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], obj
     sizes = len(np.unique(runs.N))
     if sizes < 2:
         raise ArchlabError(f"{runs.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
-    cost = fits.fit_power_law(x=runs.N, y=runs.C / runs.D)
+    cost = cost_of(runs)
     laws: dict[Method, Law] = {}
     refused: dict[Method, str] = {}
     for method in METHODS:
@@ -135,16 +136,16 @@ def fit_method(runs: RunTable, method: Method) -> Fit:
     return fits.fit_parametric(N=runs.N, D=runs.D, loss=runs.loss, method=method)
 
 
-def frontier_of(fit: Fit, cost: PowerLaw) -> Frontier:
+def frontier_of(fit: Fit, cost: Cost) -> Frontier | CostFrontier:
     """Return the compute-optimal frontier of a fit."""
-    return fit.frontier(cost) if isinstance(fit, ParametricFit) else fit.frontier()
+    return CostFrontier(fit, cost) if isinstance(fit, ParametricFit) else fit.frontier()
 
 
 def optimum(
     runs: RunTable,
     method: Method,
     fit: Fit,
-    cost: PowerLaw,
+    cost: Cost,
     resampling: Resampling,
     *,
     flops: float | None = None,
@@ -160,7 +161,8 @@ def optimum(
         budget = float(frontier.flops(loss)) if loss is not None else flops
         assert budget is not None
         at = [budget, float(frontier.size(budget)), float(frontier.tokens(budget)), float(frontier.loss(budget))]
-        return np.array([frontier.size.exponent, frontier.tokens.exponent, *np.log(at)])
+        laws = power_laws(frontier)
+        return np.array([laws.size.exponent, laws.tokens.exponent, *np.log(at)])
 
     values = numbers(fit)
     low = high = np.full(len(values), np.nan)
@@ -207,7 +209,7 @@ def _of_resamples(
     return found
 
 
-def _hold_out(runs: RunTable, method: Method, cost: PowerLaw) -> HoldOut | str:
+def _hold_out(runs: RunTable, method: Method, cost: Cost) -> HoldOut | str:
     budget = float(runs.budget.max())
     held = runs.budget == budget
     try:

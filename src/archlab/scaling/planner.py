@@ -181,7 +181,7 @@ def all_sizes(
     refused: ArchlabError | None = None
     largest = 0
     for dim in _widths(width_multiple):
-        heads = _heads(dim, head_dim, exact=width_multiple is not None)
+        heads = heads_of(dim, head_dim, exact=width_multiple is not None)
         value = architecture(spec, layer_defaults={name: {knob: heads} for name, knob in several.items()})
         try:
             value.validate(dim)
@@ -248,7 +248,7 @@ def _widths(multiple: int | None) -> Iterator[int]:
         dim += max(1, 2 ** (int(math.log2(dim)) - 4) // least) * least
 
 
-def _heads(dim: int, head_dim: int, *, exact: bool) -> int:
+def heads_of(dim: int, head_dim: int, *, exact: bool) -> int:
     """Return the number of heads: of ``head_dim`` or half of it if that is asked for and divides the width, else those of even
     width whose width is nearest to it on a log scale."""
     for width in (head_dim, head_dim // 2):

@@ -12,6 +12,7 @@ from archlab.errors import ArchlabError
 from archlab.scaling.analysis.comparison import StudyComparison, compare_study, state_law
 from archlab.scaling.analysis.hybridisation import Sweep, sweeps
 from archlab.scaling.analysis.off_optimal import OffOptimal, OverTraining, off_optimal, over_training
+from archlab.scaling.cost import power_laws
 from archlab.scaling.fits import IsoFlopFit, Resampling, StateFit
 from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.laws import Law, Laws, fit_laws
@@ -167,6 +168,8 @@ def notes(laws: Laws) -> list[str]:
         imported = isinstance(censored[0], ImportedRun)
         why = "without a loss left out" if imported else "diverged and left out, whatever the loss"
         lines.append(f"{label}: {number} {why}: {runs}")
+    if laws.cost.doubt:
+        lines.append(f"{label}: FLOPs a token are {laws.cost.source}, {laws.cost.doubt}")
     if laws.disagreement:
         lines.append(f"{label}: methods disagree: {laws.disagreement}: trust none before you know why")
     return lines
@@ -185,7 +188,8 @@ def _laws_dict(laws: Laws) -> dict[str, Any]:
 
 
 def _law_dict(law: Law) -> dict[str, Any]:
-    values = {name: _or_refused(getattr(law, name)) for name in ("fit", "frontier", "largest", "hold_out")}
+    values = {name: _or_refused(getattr(law, name)) for name in ("fit", "largest", "hold_out")}
+    values["frontier"] = asdict(power_laws(law.frontier))
     if isinstance(law.fit, IsoFlopFit):
         values["by_window"] = {f"{window:g}": exponent for window, exponent in law.by_window.items()}
         values["fit"]["refused"] = {f"{budget:.6g}": reason for budget, reason in law.fit.refused.items()}
