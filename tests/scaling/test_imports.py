@@ -1,5 +1,4 @@
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from archlab.scaling.imports import group_budgets, import_runs
 from archlab.scaling.study import open_study
 
 LAWS = {"x": (1.69, 406.4, 410.7, 0.34, 0.28), "y": (1.6, 500.0, 450.0, 0.36, 0.29)}
-VALIDATION = Path(os.environ.get("ARCHLAB_VALIDATION", "/nowhere"))
+VALIDATION = Path(__file__).parents[3] / "shared" / "validation"
 
 
 def rows():
@@ -70,6 +69,21 @@ def test_whole_numbers_beyond_64_bits(tmp_path):
     assert pytest.approx([1e20 / 6e6]) == scaling.read_runs(tmp_path / "b.csv").tables["b"].D
 
 
+def test_a_column_of_flops_or_6nd(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text("N,D,C,loss\n1e6,2e7,2.4e14,3.0\n2e6,2e7,3.6e14,2.9\n")
+    by_column, by_6nd = (scaling.read_runs(table, flops=flops).tables["a"] for flops in ("column", "6nd"))
+    np.testing.assert_allclose(by_column.C, [2.4e14, 3.6e14])
+    np.testing.assert_allclose(by_6nd.C, [1.2e14, 2.4e14])
+    found = import_runs(table, tmp_path / "a.db")
+    assert found["flops"] == "column C"
+    assert found["flops_over_6nd"] == pytest.approx((1.5, 1.75, 2.0))
+    with pytest.raises(ArchlabError, match="give another store"):
+        import_runs(table, tmp_path / "a.db", flops="6nd")
+    with pytest.raises(ArchlabError, match="flops='mine'"):
+        scaling.read_runs(table, flops="mine")
+
+
 def test_jsonl_and_parquet(tmp_path):
     frame = pd.DataFrame(rows())
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True, double_precision=15)
@@ -107,7 +121,7 @@ def test_nearly_equal_flops_are_of_one_budget():
     np.testing.assert_allclose(group_budgets(np.array([1.0, 1.02, 4.0, 1.01])), [1.01, 1.01, 4.0, 1.01])
 
 
-@pytest.mark.skipif(not VALIDATION.is_dir(), reason="ARCHLAB_VALIDATION does not name the data of others")
+@pytest.mark.skipif(not VALIDATION.is_dir(), reason="the data of others are not beside this checkout")
 def test_a_published_table_gives_its_published_law(tmp_path):
     fit = scaling.fit(scaling.read_runs(VALIDATION / "kyo-takano" / "df.csv"), resamples=0).laws[0].by_method["huber"].fit
     assert (fit.E, fit.A, fit.B, fit.alpha, fit.beta) == pytest.approx((1.78389, 442.16, 1271.81, 0.342626, 0.342002), rel=1e-4)

@@ -8,7 +8,7 @@ from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, trial
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits import Resampling
-from archlab.scaling.laws import METHODS, HoldOut, extrapolation, fit_laws, optimum
+from archlab.scaling.laws import METHODS, Estimate, HoldOut, _disjoint, extrapolation, fit_laws, optimum
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import open_study, read_study
 
@@ -193,3 +193,9 @@ def test_training_runs_of_a_plan_that_are_missing_are_named(tmp_path):
         ("cut.yaml", 28, [one.run for one in trials[20:]]),
         ("small.yaml", 4, []),
     ]
+
+
+def test_exponents_that_are_the_same_to_three_digits_do_not_disagree():
+    one, other, far = (Estimate(value, value - 1e-9, value + 1e-9) for value in (0.4516, 0.4518, 0.47))
+    assert not _disjoint(one, other)
+    assert _disjoint(one, far)

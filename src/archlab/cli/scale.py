@@ -271,6 +271,9 @@ def import_table(
     loss_unit: Annotated[
         Literal["nats", "bits", "perplexity"], typer.Option(help="Unit of the losses: nats or bits a token, or perplexity.")
     ] = "nats",
+    flops: Annotated[
+        Literal["column", "6nd"], typer.Option(help="Where a table has N, D and C: take the column of FLOPs, or 6 N D.")
+    ] = "column",
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The store to write to.")] = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
@@ -286,14 +289,23 @@ def import_table(
     from archlab.scaling.imports import import_runs
 
     given = {name: str(column) for name, column in (key_value("--columns", part) for part in (columns or "").split(",") if part)}
-    found = import_runs(table, output, given, loss_unit=loss_unit)
+    found = import_runs(table, output, given, loss_unit=loss_unit, flops=flops)
     if as_json:
         print_json(found)
         return
     message("columns: " + ", ".join(f"{name}={column}" for name, column in found["columns"].items()))
+    message(f"FLOPs: {found['flops']}" + _beside_6nd(found["flops_over_6nd"], found["flops"]))
     message("budgets: " + ", ".join(f"{budget:.3g} ({number})" for budget, number in found["budgets"].items()))
     message(f"{count(found['runs'], 'training run')} in {output}, {found['without_loss']} without a loss")
     message(f"`archlab scale fit{store_option(output)}` fits the laws")
+
+
+def _beside_6nd(ratio: tuple[float, float, float] | None, taken: str) -> str:
+    if ratio is None:
+        return ""
+    low, middle, high = (f"{number:.3g}" for number in ratio)
+    fix = "; `--flops 6nd` takes 6 N D" if taken != "6 N D" and (low, high) != ("1", "1") else ""
+    return f"; the column is {low} to {high} times 6 N D, in the middle {middle}{fix}"
 
 
 @app.command()

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,11 +18,13 @@ from archlab.scaling.fits.columns import Floats
 from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.store import ImportStore
 from archlab.scaling.study import Parameters, Study, imported_study
+from archlab.store.record import SETTLED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LossUnit = Literal["nats", "bits", "perplexity"]
+Flops = Literal["column", "6nd"]
 GUESSES = {
     "N": ("n", "params", "n_params", "parameters", "num_params"),
     "D": ("d", "tokens", "n_tokens", "num_tokens"),
@@ -44,6 +47,7 @@ def read_runs(
     columns: Mapping[str, str] | None = None,
     *,
     loss_unit: LossUnit = "nats",
+    flops: Flops = "column",
     parameters: Parameters = "all",
 ) -> Study:
     """Read training runs from a table into a study, which fit, predict and report take.
@@ -55,42 +59,13 @@ def read_runs(
         path: a .csv, .jsonl or .parquet file.
         columns: names of the table's columns by N, D, C, loss, architecture, seed, budget; usual names are found without.
         loss_unit: of the column of losses: nats or bits a token, or perplexity.
+        flops: where the table has N, D and C, whether the column of FLOPs counts, or 6 N D.
         parameters: what the column of N counts.
 
     Raises:
         ArchlabError: a column is missing, a value is no positive number, or a row comes twice.
     """
-    frame = _read(Path(path))
-    names = find_columns(list(frame.columns), columns or {})
-    labels = frame[names["architecture"]].astype(str) if "architecture" in names else [Path(path).stem] * len(frame)
-    numbers = {name: _numbers(frame, names[name], name) for name in ("N", "D", "C", "budget") if name in names}
-    if "N" not in numbers:
-        numbers["N"] = numbers["C"] / (6 * numbers["D"])
-    if "D" not in numbers:
-        numbers["D"] = numbers["C"] / (6 * numbers["N"])
-    if "C" not in numbers:
-        numbers["C"] = 6 * numbers["N"] * numbers["D"]
-    losses = _numbers(frame, names["loss"], "loss", missing=True)
-    losses = {"nats": losses, "bits": losses * math.log(2), "perplexity": np.log(losses)}[loss_unit]
-    implausible = np.flatnonzero((losses > _LARGEST_LOSS) | (losses <= 0))
-    if len(implausible):
-        row = implausible[0]
-        raise ArchlabError(
-            f"row {row + 1}: {names['loss']}={frame[names['loss']].iloc[row]}: as {loss_unit} this is {losses[row]:.4g} nats a "
-            "token, which no language model has: is the unit (nats, bits, perplexity) right?"
-        )
-    seeds = _seeds(frame, names["seed"]) if "seed" in names else [0] * len(frame)
-    budgets = numbers["budget"] if "budget" in numbers else group_budgets(numbers["C"])
-    runs = []
-    seen: dict[tuple[Any, ...], int] = {}
-    for row, label in enumerate(labels):
-        n, d, c, loss = (float(column[row]) for column in (numbers["N"], numbers["D"], numbers["C"], losses))
-        found = None if math.isnan(loss) else loss
-        first = seen.setdefault((label, n, d, c, found, seeds[row]), row)
-        if first != row:
-            raise ArchlabError(f"rows {first + 1} and {row + 1} are the same run: leave out one, or add a column of seeds")
-        runs.append(ImportedRun(label, float(budgets[row]), c, n, d, found, seeds[row]))
-    return imported_study(runs, parameters)
+    return imported_study(_Table(Path(path), columns or {}).runs(loss_unit, flops), parameters)
 
 
 def import_runs(
@@ -99,20 +74,42 @@ def import_runs(
     columns: Mapping[str, str] | None = None,
     *,
     loss_unit: LossUnit = "nats",
+    flops: Flops = "column",
 ) -> dict[str, Any]:
-    """Read a table of training runs into a store; returns what was found: columns, runs by budget, runs without a loss."""
-    study = read_runs(path, columns, loss_unit=loss_unit)
-    runs = [run for table in study.tables.values() for run in (*table.models, *table.censored) if isinstance(run, ImportedRun)]
+    """Read a table of training runs into a store, and return what was found, JSON-ready.
+
+    Its keys: ``columns``, ``budgets`` (number of runs by budget), ``runs``, ``without_loss``, ``flops`` (where FLOPs are from),
+    and ``flops_over_6nd`` (least, middle and largest, None if the table lacks N, D or C). Options as for :func:`read_runs`.
+
+    Raises:
+        ArchlabError: the table is wrong, or the store has one of its training runs with other FLOPs or another budget.
+    """
+    table = _Table(Path(path), columns or {})
+    runs = table.runs(loss_unit, flops)
     with ImportStore(store) as opened:
+        known = {_without_flops(record.job): record.job for record in opened.records(statuses=SETTLED)}
+        for run in runs:
+            if (other := known.get(_without_flops(run), run)) != run:
+                raise ArchlabError(
+                    f"{run.label}, {run.params:.4g} parameters, {run.tokens:.4g} tokens: store {opened.where} has it with "
+                    f"{other.flops:.6g} FLOPs in budget {other.budget:.6g}, the table gives {run.flops:.6g} in {run.budget:.6g}: "
+                    "give another store"
+                )
         for run in runs:
             opened.finish(run, run.loss, {"table": Path(path).name})
-    budgets = Counter(run.budget for run in runs)
+    by_column = "C" in table.names and flops == "column"
     return {
-        "columns": find_columns(list(_read(Path(path)).columns), columns or {}),
-        "budgets": dict(sorted(budgets.items())),
+        "columns": table.names,
+        "budgets": dict(sorted(Counter(run.budget for run in runs).items())),
         "runs": len(runs),
         "without_loss": sum(run.loss is None for run in runs),
+        "flops": f"column {table.names['C']}" if by_column else "6 N D",
+        "flops_over_6nd": table.ratio,
     }
+
+
+def _without_flops(run: ImportedRun) -> ImportedRun:
+    return replace(run, flops=0.0, budget=0.0)
 
 
 def find_columns(there: list[str], given: Mapping[str, str]) -> dict[str, str]:
@@ -146,6 +143,56 @@ def group_budgets(flops: Floats) -> Floats:
     return budgets
 
 
+class _Table:
+    """A table of training runs: its columns, and as numbers those of parameters, tokens, FLOPs and budgets."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        self.stem = path.stem
+        self.frame = _read(path)
+        self.names = find_columns(list(self.frame.columns), columns)
+        self.given = {x: _numbers(self.frame, self.names[x], x) for x in ("N", "D", "C", "budget") if x in self.names}
+
+    @property
+    def ratio(self) -> tuple[float, float, float] | None:
+        """Least, middle and largest C over 6 N D; None if the table lacks one of the three."""
+        if not {"N", "D", "C"} <= set(self.given):
+            return None
+        ratio = self.given["C"] / (6 * self.given["N"] * self.given["D"])
+        return float(ratio.min()), float(np.median(ratio)), float(ratio.max())
+
+    def runs(self, loss_unit: LossUnit, flops: Flops) -> list[ImportedRun]:
+        """Return the training runs; refuses an implausible loss and a run that comes twice."""
+        frame, names, numbers = self.frame, self.names, dict(self.given)
+        labels = frame[names["architecture"]].astype(str) if "architecture" in names else [self.stem] * len(frame)
+        if "N" not in numbers:
+            numbers["N"] = numbers["C"] / (6 * numbers["D"])
+        if "D" not in numbers:
+            numbers["D"] = numbers["C"] / (6 * numbers["N"])
+        if "C" not in numbers or flops == "6nd":
+            numbers["C"] = 6 * numbers["N"] * numbers["D"]
+        losses = _numbers(frame, names["loss"], "loss", missing=True)
+        losses = {"nats": losses, "bits": losses * math.log(2), "perplexity": np.log(losses)}[loss_unit]
+        implausible = np.flatnonzero((losses > _LARGEST_LOSS) | (losses <= 0))
+        if len(implausible):
+            row = implausible[0]
+            raise ArchlabError(
+                f"row {row + 1}: {names['loss']}={frame[names['loss']].iloc[row]}: as {loss_unit} this is {losses[row]:.4g} nats "
+                "a token, which no language model has: is the unit (nats, bits, perplexity) right?"
+            )
+        seeds = _seeds(frame, names["seed"]) if "seed" in names else [0] * len(frame)
+        budgets = numbers["budget"] if "budget" in numbers else group_budgets(numbers["C"])
+        runs = []
+        seen: dict[tuple[Any, ...], int] = {}
+        for row, label in enumerate(labels):
+            n, d, c, loss = (float(column[row]) for column in (numbers["N"], numbers["D"], numbers["C"], losses))
+            found = None if math.isnan(loss) else loss
+            first = seen.setdefault((label, n, d, c, found, seeds[row]), row)
+            if first != row:
+                raise ArchlabError(f"rows {first + 1} and {row + 1} are the same run: leave out one, or add a column of seeds")
+            runs.append(ImportedRun(label, float(budgets[row]), c, n, d, found, seeds[row]))
+        return runs
+
+
 def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
@@ -158,7 +205,9 @@ def _read(path: Path) -> pd.DataFrame:
         raise ArchlabError(f"{path}: give a .csv, .jsonl or .parquet file")
     try:
         frame: pd.DataFrame = readers[path.suffix]()
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError:
+        raise ArchlabError(f"{path}: Parquet needs pyarrow: pip install 'archlab[hf]', or save the table as CSV") from None
+    except (OSError, ValueError) as error:
         raise ArchlabError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     if frame.empty:
         raise ArchlabError(f"{path}: the table has no rows")

@@ -26,6 +26,8 @@ AGREE = 1.5
 """Methods whose optimal sizes at the largest budget differ by more than this factor disagree."""
 WINDOWS = (3.0, 6.0, np.inf)
 """Windows of the parabolas for which the exponent of N* is given beside that of the fit."""
+SAME_EXPONENT = 0.005
+"""Exponents that differ by less do not disagree, however narrow their intervals: without noise these have no width."""
 Fit = IsoFlopFit | ParametricFit | EnvelopeFit
 
 
@@ -243,7 +245,8 @@ def _disagreement(laws: dict[Method, Law]) -> str:
 def _disjoint(first: Estimate, second: Estimate) -> bool:
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return False
-    return first.high < second.low or second.high < first.low
+    apart = first.high < second.low or second.high < first.low
+    return apart and abs(first.value - second.value) > SAME_EXPONENT
 
 
 def extrapolation(runs: RunTable, flops: float) -> float:
