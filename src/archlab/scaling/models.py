@@ -67,9 +67,13 @@ def save_model(folder: Path, trial: LMTrial, result: LMResult, objective: nn.Mod
             shutil.copyfile(corpus.folder / TOKENIZER_FILE, unfinished / TOKENIZER_FILE)
         for path in (*unfinished.iterdir(), unfinished):
             _sync(path)
-        shutil.rmtree(place, ignore_errors=True)
+        replaced = folder / f"{trial.key}.replaced.unfinished"
+        shutil.rmtree(replaced, ignore_errors=True)
+        if place.exists():
+            place.rename(replaced)  # a folder is not deleted at one blow
         unfinished.rename(place)
         _sync(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         return in_one_line(error)
