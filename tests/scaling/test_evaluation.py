@@ -1,16 +1,19 @@
 """The loss of a kept model is the stored one on its own data; other data, bits a byte, and positions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tests.scaling.language_models import LENGTH, tiny_corpus
+from tests.scaling.language_models import LENGTH, tiny_corpus, tiny_trial, write_corpus
 from tests.scaling.test_models import keep
 
 from archlab.corpora import prepare
 from archlab.errors import ArchlabError
-from archlab.scaling import evaluate, load_model
+from archlab.scaling import evaluate, load_model, sample
+from archlab.scaling.models import beside
+from archlab.scaling.training_loop import train
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +32,21 @@ def test_the_stored_loss_comes_again_with_its_parts(tmp_path):
     corpus = tiny_corpus(tmp_path)
     nats = found.loss * corpus.num_tokens("validation") / corpus.num_bytes("validation")
     assert found.bits_per_byte == pytest.approx(nats / math.log(2), rel=1e-12)
+
+
+def test_tied_embeddings_and_a_padded_vocabulary_are_kept_as_they_are(tmp_path):
+    corpus = tiny_corpus(tmp_path)
+    trial = tiny_trial(corpus, backbone="tied-language-model", vocab_multiple=64, steps=100, learning_rate=1e-2)
+    trial = replace(trial, run=replace(trial.run, vocab_size=128))
+    result = train(trial, corpus, models=beside(tmp_path / "a.db", "models"))
+    kept = load_model("tiny", tmp_path / "a.db")
+    assert kept.model.embedding.weight.shape == (128, 16)
+    assert not hasattr(kept.model, "unembedding")
+    (found,) = evaluate(kept).rows
+    assert found.loss == pytest.approx(result.loss, abs=1e-6)
+    kept.model.embedding.weight[99] = 1e4  # of these two one is always the likeliest
+    kept.model.embedding.weight[100] = -1e4
+    assert isinstance(sample(kept, "line", tokens=20), str)  # tokens that mean nothing are never drawn
 
 
 def test_positions_are_those_of_the_predictions(tmp_path):
@@ -71,14 +89,6 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path):
 
 def test_a_byte_pair_encoding_stays_the_models_own(tmp_path):
     pytest.importorskip("tokenizers")
-    from dataclasses import replace
-
-    from tests.scaling.language_models import tiny_trial, write_corpus
-
-    from archlab.scaling import sample
-    from archlab.scaling.models import beside
-    from archlab.scaling.training_loop import train
-
     corpus = prepare(str(write_corpus(tmp_path)), "bpe:300")
     trial = tiny_trial(corpus)
     trial = replace(trial, run=replace(trial.run, tokenizer="bpe:300"))
