@@ -585,7 +585,10 @@ def _opened(store: str, non_embedding: bool) -> "Iterator[tuple[Study, Callable[
     study = open_study(store, "non-embedding" if non_embedding else "all")
     columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    if not console.is_terminal:  # rich 14.0 ends even a bar that is not shown with an empty line
+        yield study, lambda: None
+        return
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(study.tables) * len(METHODS))
         yield study, lambda: progress.advance(task)
 
