@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli import bench, correlate, describe, layers, normalise, run, scale, scores, store, tasks, trials
+from archlab.cli import (
+    bench,
+    correlate,
+    describe,
+    layers,
+    normalise,
+    run,
+    scale,
+    scale_laws,
+    scale_models,
+    scores,
+    store,
+    tasks,
+    trials,
+)
 from archlab.errors import ArchlabError
 
 app = typer.Typer(
@@ -34,6 +48,12 @@ app.command()(describe.protocols)
 app.add_typer(trials.app, name="trials")
 app.add_typer(store.app, name="store")
 app.add_typer(tasks.app, name="tasks")
+scale.app.command()(scale_laws.fit)
+scale.app.command()(scale_laws.compare)
+scale.app.command()(scale_laws.predict)
+scale.app.command()(scale_laws.report)
+scale.app.command()(scale_models.sample)
+scale.app.command()(scale_models.evaluate)
 app.add_typer(scale.app, name="scale")
 
 

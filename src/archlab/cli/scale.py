@@ -1,7 +1,7 @@
-"""archlab scale: plan, train and fit ladders of language models."""
+"""archlab scale: plan and train ladders of language models, tune their rates, import runs of others."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,23 +14,11 @@ if TYPE_CHECKING:
     from archlab.jobs.events import Event, RunSummary
     from archlab.reports.live import LiveView
     from archlab.scaling.recipe import LMRecipe
-    from archlab.scaling.study import Study
     from archlab.scaling.trial import LMTrial
 
 app = typer.Typer(help="Scaling laws: plan, train and fit ladders of language models.", no_args_is_help=False)
 
 
-IntervalMethod = Annotated[
-    Literal["bootstrap", "jackknife"],
-    typer.Option("--intervals", help="Intervals of laws: from resampled training runs, or leaving out one at a time."),
-]
-Resamples = Annotated[int, typer.Option(help="Resamples of the bootstrap; 0 for no intervals.")]
-Confidence = Annotated[float, typer.Option(help="Confidence level of the intervals, as in 0.95.")]
-NonEmbedding = Annotated[bool, typer.Option("--non-embedding", help="Count parameters without embedding and unembedding.")]
-Window = Annotated[
-    float,
-    typer.Option(metavar="FACTOR", help="Parabolas go through sizes within this factor of the best of a budget; inf for all."),
-]
 Tuned = Annotated[str | None, typer.Option("--tuned", metavar="STORE", help="A store that `archlab scale tune` filled.")]
 RecipeChanges = Annotated[
     list[str] | None,
@@ -122,7 +110,7 @@ def plan(
     from archlab.scaling.launch import launch_commands
 
     values: dict[str, Any] = {
-        "budgets": None if budgets is None else _numbers("--budgets", budgets),
+        "budgets": None if budgets is None else numbers("--budgets", budgets),
         "sizes": sizes,
         "data": data,
         "tokenizer": tokenizer,
@@ -131,7 +119,7 @@ def plan(
         "seeds": None if seeds is None else seed_list(seeds),
     }
     for field, value in (key_value("--set", change) for change in changes or []):
-        values[field] = _numbers(f"--set {field}=", str(value)) if field in ("params", "tokens_per_param") else value
+        values[field] = numbers(f"--set {field}=", str(value)) if field in ("params", "tokens_per_param") else value
     loaded = load_ladder(ladder)
     narrowed = loaded.with_values(**values, allow=(*loaded.allow, *(allow or ())))
     if bench is not None:
@@ -198,7 +186,7 @@ def run(
             workers=workers,
             checkpoints=checkpoints,
             keep=keep,
-            params=None if params is None else _numbers("--params", params),
+            params=None if params is None else numbers("--params", params),
             listeners=[note_trials, _live_view()],
         )
     if not summary.total:  # a process that follows the first one
@@ -279,7 +267,7 @@ def import_table(
 ) -> None:
     """Import training runs of others into a store, for `fit`, `predict` and `report`.
 
-    Of N, D and C two are needed: the third follows from C = 6 N D. FLOPs within 5 % of the next are of one budget.
+    Two of N, D and C are enough: the third follows from C = 6 N D. Training runs whose FLOPs lie within 5 % share a budget.
 
     For example: `archlab scale import runs.csv --columns N=params,D=tokens,loss=val_loss,architecture=model -o study.db`
     """
@@ -306,236 +294,6 @@ def _beside_6nd(ratio: tuple[float, float, float] | None, taken: str) -> str:
     low, middle, high = (f"{number:.3g}" for number in ratio)
     fix = "; `--flops 6nd` takes 6 N D" if taken != "6 N D" and (low, high) != ("1", "1") else ""
     return f"; the column is {low} to {high} times 6 N D, in the middle {middle}{fix}"
-
-
-@app.command()
-def fit(
-    store: Store = DEFAULT_STORE,
-    files: LayerFiles = None,
-    intervals: IntervalMethod = "bootstrap",
-    resamples: Resamples = 300,
-    confidence: Confidence = 0.95,
-    non_embedding: NonEmbedding = False,
-    window: Window = 6.0,
-    tuned: Tuned = None,
-    as_json: AsJson = False,
-) -> None:
-    """Fit scaling laws to the language models of a store, and compare their architectures.
-
-    Each architecture by four methods side by side: the minima of its IsoFLOP groups (a group whose best size is its
-    smallest or largest is refused), the parametric law by Huber loss, the same by least squares, and the lower envelope of
-    the training curves. With intervals, the error on the largest budget held out, and a warning where the methods disagree.
-
-    For example: `archlab scale fit --store scaling.db`
-    """
-    from archlab import scaling
-    from archlab.cli.output import message, print_json, print_table
-    from archlab.reports import scaling_tables as tables
-    from archlab.scaling.fits import StateFit
-    from archlab.scaling.tuning import read_tuning
-
-    with _opened(store, non_embedding) as (study, advance):
-        tuning = None if tuned is None else read_tuning(tuned, study.learning_rate)
-        result = scaling.fit(
-            study, intervals=intervals, resamples=resamples, confidence=confidence, window=window, on_method=advance
-        )
-    if as_json:
-        print_json(result.to_dict() | ({} if tuning is None else {"tuning": tuning.to_dict()}))
-        return
-    if result.comparison is not None:
-        print_table(tables.comparison_on_terminal(result.comparison))
-    for warning in result.warnings:
-        message(warning)
-    for laws in result.laws:
-        print_table(tables.laws_on_terminal(laws))
-    others = (tables.over_training_table(result), tables.off_optimal_table(result))
-    sensitivity = None if tuning is None else tables.tuning_table(tuning)
-    for table in (*others, tables.sweep_table(result.sweeps), sensitivity):
-        if table is not None:
-            print_table(tables.terminal_table(table))
-    if isinstance(result.state, StateFit):
-        message(tables.state_text(result.state))
-
-
-@app.command()
-def compare(
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="ARCH", help="Compare with this architecture; by default with the best at the largest budget."),
-    ] = None,
-    flops: Annotated[
-        str | None, typer.Option(metavar="C,C,...", help="Budgets beside those that were trained, as in `1e20,1e21`.")
-    ] = None,
-    store: Store = DEFAULT_STORE,
-    files: LayerFiles = None,
-    resamples: Annotated[int, typer.Option(help="Resamples of the laws; 0 for no intervals.")] = 1000,
-    confidence: Confidence = 0.95,
-    non_embedding: NonEmbedding = False,
-    as_json: AsJson = False,
-) -> None:
-    """Compare architectures at equal compute: which is better, by how much, and how surely.
-
-    At every trained budget, and at those of --flops: the loss of each architecture minus that of the reference, and the compute
-    that it needs for the reference's loss, over the budget. Both follow from laws with a floor, at the best size of each budget;
-    intervals from joint resamples of the laws. If two architectures cross near the budgets, it says where.
-
-    For example: `archlab scale compare --reference transformer++ --flops 1e21 --store scaling.db`
-    """
-    from archlab import scaling
-    from archlab.cli.output import message, print_json, print_table
-    from archlab.reports.scaling_tables import comparison_on_terminal
-
-    found = scaling.compare(
-        store,
-        reference=reference,
-        flops=() if flops is None else _numbers("--flops", flops),
-        resamples=resamples,
-        confidence=confidence,
-        parameters="non-embedding" if non_embedding else "all",
-    )
-    if as_json:
-        print_json(found.to_dict())
-        return
-    print_table(comparison_on_terminal(found))
-    for note in found.notes:
-        message(note)
-
-
-@app.command()
-def predict(
-    flops: Annotated[float | None, typer.Option(metavar="C", help="The budget to spend, as in 1e21.")] = None,
-    loss: Annotated[float | None, typer.Option(metavar="L", help="The loss to reach, in nats a token.")] = None,
-    store: Store = DEFAULT_STORE,
-    files: LayerFiles = None,
-    intervals: IntervalMethod = "bootstrap",
-    resamples: Resamples = 300,
-    confidence: Confidence = 0.95,
-    non_embedding: NonEmbedding = False,
-    window: Window = 6.0,
-    as_json: AsJson = False,
-) -> None:
-    """Predict the best model of a budget, or the budget that reaches a loss: size, tokens, loss, and how far beyond the data.
-
-    For example: `archlab scale predict --flops 1e21`
-    """
-    from archlab import scaling
-    from archlab.cli.output import message, print_json, print_table
-    from archlab.errors import ArchlabError
-    from archlab.reports.scaling_tables import predictions_on_terminal
-
-    if (flops is None) == (loss is None):
-        raise ArchlabError("give --flops (as in --flops 1e21) or --loss (as in --loss 2.0), one of them")
-    with _opened(store, non_embedding) as (study, advance):
-        how: dict[str, Any] = {"intervals": intervals, "resamples": resamples, "confidence": confidence, "window": window}
-        predictions = scaling.predict(study, flops=flops, loss=loss, **how, on_method=advance)
-    for warning in predictions.warnings:
-        message(warning)
-    if as_json:
-        print_json(predictions.to_dict())
-    else:
-        print_table(predictions_on_terminal(predictions))
-
-
-@app.command()
-def report(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = "scaling.html",
-    store: Store = DEFAULT_STORE,
-    files: LayerFiles = None,
-    intervals: IntervalMethod = "bootstrap",
-    resamples: Resamples = 300,
-    confidence: Confidence = 0.95,
-    non_embedding: NonEmbedding = False,
-    window: Window = 6.0,
-) -> None:
-    """Write the report of a study: one HTML file that works offline, and its training runs as CSV beside it.
-
-    IsoFLOP curves with their minima, the frontier of the loss, optimal sizes and tokens, residuals, the error on the
-    largest budget held out, comparisons, and the origin of every number.
-    """
-    from archlab import scaling
-    from archlab.cli.output import message
-    from archlab.reports.scaling_page import csv_beside
-
-    csv_beside(output)  # a wrong path is refused before anything is fitted
-    with _opened(store, non_embedding) as (study, advance):
-        result = scaling.fit(
-            study, intervals=intervals, resamples=resamples, confidence=confidence, window=window, on_method=advance
-        )
-    table = scaling.report(result, output)
-    message(f"wrote {output} and {table}")
-
-
-Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="The beginning of a kept model's key, or its architecture and size: `mamba@13.2k`.")
-]
-
-
-@app.command()
-def sample(
-    run: Run,
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue; by default a document begins.")] = "",
-    tokens: Annotated[int, typer.Option(min=1, help="The most tokens to draw; ends earlier where the document does.")] = 200,
-    temperature: Annotated[float, typer.Option(min=0, help="Divides the logits; 0 takes the likeliest token.")] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, metavar="K", help="Draw among the K likeliest tokens; 0 for all.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same seed gives the same text.")] = 0,
-    store: Store = DEFAULT_STORE,
-    files: LayerFiles = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
-    as_json: AsJson = False,
-) -> None:
-    """Continue a text by a model that `archlab scale run` has kept.
-
-    Layers carry their state from token to token, so memory does not grow with the text.
-
-    For example: `archlab scale sample mamba@13.2k --prompt "def " --temperature 0.8 --store scaling.db`
-    """
-    from archlab import scaling
-    from archlab.cli.output import message, print_json
-
-    model = scaling.load_model(run, store, device=device.value)
-    how: dict[str, Any] = {"tokens": tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
-    text = scaling.sample(model, prompt, **how)
-    if as_json:
-        print_json({"model": model.key, "prompt": prompt, "text": text, **how})
-        return
-    message(str(model))
-    print(prompt + text)
-
-
-@app.command()
-def evaluate(
-    run: Run,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="SOURCE,...", help="Corpora whose held-out documents are read; by default the one of the training."),
-    ] = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="The most tokens to predict in each.", show_default="as many as after training"),
-    ] = None,
-    store: Store = DEFAULT_STORE,
-    files: LayerFiles = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
-    as_json: AsJson = False,
-) -> None:
-    """Evaluate a model that `archlab scale run` has kept: nats a token, bits a byte, and the loss by position in the sequence.
-
-    Bits a byte compare across tokenizers. The loss of the first positions shows what a model knows without context, and how it
-    falls from there on shows what the architecture makes of context.
-
-    For example: `archlab scale evaluate mamba@13.2k --data books/,other.jsonl#field=text --store scaling.db`
-    """
-    from archlab import scaling
-    from archlab.cli.output import message, print_json, print_table
-    from archlab.corpora.documents import split_sources
-    from archlab.reports.scaling_tables import evaluations_on_terminal
-
-    found = scaling.evaluate(run, None if data is None else split_sources(data), tokens=tokens, store=store, device=device.value)
-    if as_json:
-        print_json(found.to_dict())
-        return
-    message(found.rows[0].model)
-    print_table(evaluations_on_terminal(found))
 
 
 @contextmanager
@@ -573,27 +331,8 @@ def _live_view() -> "LiveView":
     return LiveView(Console(stderr=True))
 
 
-@contextmanager
-def _opened(store: str, non_embedding: bool) -> "Iterator[tuple[Study, Callable[[], None]]]":
-    """The study of a store, and a function to call after each method of each architecture: it moves a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from archlab.scaling.laws import METHODS
-    from archlab.scaling.study import open_study
-
-    study = open_study(store, "non-embedding" if non_embedding else "all")
-    columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    console = Console(stderr=True)
-    if not console.is_terminal:  # rich 14.0 ends even a bar that is not shown with an empty line
-        yield study, lambda: None
-        return
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(study.tables) * len(METHODS))
-        yield study, lambda: progress.advance(task)
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers between commas; refuses anything else and names the option."""
     from archlab.errors import ArchlabError
 
     try:

@@ -52,7 +52,7 @@ def read_runs(
 ) -> Study:
     """Read training runs from a table into a study, which fit, predict and report take.
 
-    Of parameters N, tokens D and FLOPs C two are needed; the third follows from C = 6 N D. Rows without a loss are kept as
+    Two of parameters N, tokens D and FLOPs C are enough; the third follows from C = 6 N D. Rows without a loss are kept as
     runs without one. Runs whose FLOPs are nearly equal are of one budget, unless the table has a column of budgets.
 
     Args:
@@ -208,7 +208,8 @@ def _read(path: Path) -> pd.DataFrame:
     except ImportError:
         raise ArchlabError(f"{path}: Parquet needs pyarrow: pip install 'archlab[hf]', or save the table as CSV") from None
     except (OSError, ValueError) as error:
-        raise ArchlabError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else ""
+        raise ArchlabError(f"{path}: cannot be read: {reason or ' '.join(str(error).split())[:200]}") from None
     if frame.empty:
         raise ArchlabError(f"{path}: the table has no rows")
     return frame
