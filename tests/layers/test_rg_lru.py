@@ -18,12 +18,18 @@ def test_costs_of_the_default_size():
     assert config.state_size(128, 128) == inner + 3 * inner
 
 
-def test_decays_under_an_open_gate_start_uniform_in_their_range():
+def test_decays_before_the_factor_start_uniform_over_the_ring_of_the_authors_code():
     torch.manual_seed(0)
-    decay = torch.sigmoid(layer("rg-lru", lru_width=4096).build(8, 1).Lambda) ** 8
-    assert 0.9 - 1e-5 < decay.min() < 0.902
-    assert 0.997 < decay.max() < 0.999 + 1e-5
-    assert abs(decay.mean() - 0.9495) < 0.002
+    module = layer("rg-lru", lru_width=4096).build(8, 1)
+    area = torch.sigmoid(module.Lambda.detach()) ** 2
+    quantiles = torch.quantile(area, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    expected = 0.9**2 + (0.999**2 - 0.9**2) * torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    torch.testing.assert_close(quantiles, expected, rtol=0, atol=0.005)
+    with torch.no_grad():
+        module.gates_bias[0] = 1e4
+        open_gate, _ = module._recurrence(torch.zeros(1, 4096))
+    assert 0.9**8 - 1e-4 < open_gate.min() < 0.44
+    assert 0.98 < open_gate.max() < 0.999**8 + 1e-4
 
 
 def test_a_closed_recurrence_gate_keeps_the_state_and_writes_nothing(rg_lru):

@@ -20,7 +20,7 @@ from archlab.layers.registry import register
 RATE = 8.0
 """The paper's ``c``: how often the recurrence gate, wide open, applies the decay of a channel."""
 SLOWEST, FASTEST = 0.999, 0.9
-"""Between these a channel's decay under an open gate starts."""
+"""Between these ``sigmoid(Lambda)`` starts."""
 NO_DECAY = -1e-30
 """Log decays above this are taken as this: at zero the square root has no derivative."""
 
@@ -83,7 +83,7 @@ class RGLRU(nn.Module):
     """
 
     def __init__(self, dim: int, inner: int, blocks: int, d_conv: int) -> None:
-        """``sigmoid(Lambda)^8`` starts uniform in [0.9, 0.999]."""
+        """The square of ``sigmoid(Lambda)`` starts uniform in [0.9^2, 0.999^2], so decays under an open gate in [0.43, 0.99]."""
         super().__init__()
         self.gate_proj = nn.Linear(dim, inner)
         self.in_proj = nn.Linear(dim, inner)
@@ -91,8 +91,8 @@ class RGLRU(nn.Module):
         block = inner // blocks
         self.gates_weight = nn.Parameter(torch.randn(2, blocks, block, block) * block**-0.5)
         self.gates_bias = nn.Parameter(torch.zeros(2, inner))
-        decay = torch.empty(inner).uniform_(FASTEST, SLOWEST)
-        self.Lambda = nn.Parameter(-torch.log(torch.expm1(-decay.log() / RATE)))
+        decay = torch.empty(inner).uniform_(FASTEST**2, SLOWEST**2).sqrt()
+        self.Lambda = nn.Parameter(torch.logit(decay))
         self.out_proj = nn.Linear(inner, dim)
         for parameter in (self.gates_bias, self.Lambda):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
