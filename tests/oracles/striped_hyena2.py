@@ -18,8 +18,8 @@ def signals(p: dict[str, Tensor], x_bld: Tensor) -> list[tuple[Tensor, ...]]:
 
 def of_channels(p: dict[str, Tensor], name: str) -> Tensor:
     """A parameter of kernels, (groups, ...), for every channel."""
-    value = p[f"filter.{name}"]
-    return torch.stack([value[c * len(value) // len(p["skip"])] for c in range(len(p["skip"]))])
+    value, dim = p[f"filter.{name}"], len(p["out_proj.weight"])
+    return torch.stack([value[c * len(value) // dim] for c in range(dim)])
 
 
 def explicit(p: dict[str, Tensor], x_bld: Tensor, taps: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def explicit(p: dict[str, Tensor], x_bld: Tensor, taps: Tensor) -> Tensor:
     outputs = []
     for t, (x0, signal) in enumerate(pairs):
         filtered = sum(taps[:, lag] * pairs[t - lag][1] for lag in range(min(t + 1, taps.shape[1])))
-        outputs.append((x0 * (filtered + p["skip"] * signal)) @ p["out_proj.weight"].T)
+        outputs.append((x0 * (filtered + p.get("skip", 0) * signal)) @ p["out_proj.weight"].T)
     return torch.stack(outputs, 1)
 
 

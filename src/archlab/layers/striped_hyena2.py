@@ -39,17 +39,18 @@ class _GroupedHyenaConfig(LayerConfig):
     """``y = W_o (x0 * (conv(h, x1 * v) + b * x1 * v))``, with one kernel ``h`` for ``group_size`` channels.
 
     ``(x0, x1, v)`` are linear maps of the input, each behind a causal convolution of three taps; ``b`` is a skip
-    connection of every channel. No biases.
+    connection of every channel, which short kernels lack. No biases.
 
     Source: Ku et al. 2025 (arXiv 2503.01868); the defaults are those of the models with which it was published.
     """
 
     paper: ClassVar[str] = "arXiv 2503.01868"
+    has_skip: ClassVar[bool] = True
 
     group_size: Divisor = 16
 
     def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + 3 * _SHORT_TAPS * dim + dim + dim // self.group_size * self._kernel(length).params
+        return 4 * dim * dim + (3 * _SHORT_TAPS + self.has_skip) * dim + dim // self.group_size * self._kernel(length).params
 
     def matrix_state(self, dim: int, length: int) -> int:
         return self._kernel(length).memory * dim
@@ -66,7 +67,8 @@ class _GroupedHyenaConfig(LayerConfig):
 
     def build(self, dim: int, max_length: int) -> "GroupedHyena":
         self.validate(dim)
-        return GroupedHyena(dim, self._filter(dim // self.group_size, max_length), self._kernel(max_length).memory)
+        kernels = self._filter(dim // self.group_size, max_length)
+        return GroupedHyena(dim, kernels, self._kernel(max_length).memory, self.has_skip)
 
     @abstractmethod
     def _kernel(self, length: int) -> _Kernel:
@@ -79,12 +81,13 @@ class _GroupedHyenaConfig(LayerConfig):
 
 @register("hyena-se")
 class HyenaSEConfig(_GroupedHyenaConfig):
-    """Hyena-SE, short and explicit: ``kernel_size`` trained taps, and the layer of :class:`_GroupedHyenaConfig`.
+    """Hyena-SE, short and explicit: ``kernel_size`` trained taps, and the layer of :class:`_GroupedHyenaConfig` with ``b = 0``.
 
     Of more taps than the maximum length the last are left out.
     """
 
     state_knob: ClassVar[str] = "kernel_size"
+    has_skip: ClassVar[bool] = False
 
     kernel_size: Count = 7
 
@@ -98,7 +101,10 @@ class HyenaSEConfig(_GroupedHyenaConfig):
 
 @register("hyena-mr")
 class HyenaMRConfig(HyenaSEConfig):
-    """Hyena-MR, medium and regularised: as :class:`HyenaSEConfig`, under a window that decays over ``kernel_size`` taps."""
+    """Hyena-MR, medium and regularised: as :class:`HyenaSEConfig`, under a window that decays over ``kernel_size`` taps, and
+    with a skip connection."""
+
+    has_skip: ClassVar[bool] = True
 
     kernel_size: int = 128
 
@@ -200,20 +206,22 @@ class GroupedHyena(nn.Module):
     of up to 128; beyond, longer kernels are convolved by Fourier transforms.
     """
 
-    def __init__(self, dim: int, filter: ExplicitFilter | ModalFilter, memory: int) -> None:
+    def __init__(self, dim: int, filter: ExplicitFilter | ModalFilter, memory: int, has_skip: bool) -> None:
         super().__init__()
         self.memory = memory
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.short_conv = ShortConv(3 * dim, _SHORT_TAPS, bias=False)
         self.filter = filter
         bound = 1 / math.sqrt(_SHORT_TAPS)
-        self.skip = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
+        self.skip = nn.Parameter(torch.empty(dim).uniform_(-bound, bound)) if has_skip else None
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
     def kernel(self, length: int) -> Tensor:
         """Kernels (D, taps) of at most ``length`` taps; the skip connection is part of the first."""
         h_gk = self.filter(length)
-        h_ck = h_gk.repeat_interleave(len(self.skip) // len(h_gk), 0)
+        h_ck = h_gk.repeat_interleave(self.out_proj.in_features // len(h_gk), 0)
+        if self.skip is None:
+            return h_ck
         return torch.cat([h_ck[:, :1] + self.skip[:, None], h_ck[:, 1:]], dim=1)
 
     def forward(self, x_bld: Tensor) -> Tensor:
@@ -226,7 +234,7 @@ class GroupedHyena(nn.Module):
     def init_state(self, batch_size: int) -> State:
         """The state before the first token."""
         groups = len(self.filter(1))
-        memory = self.skip.new_zeros(batch_size, self.memory, groups, len(self.skip) // groups)
+        memory = self.out_proj.weight.new_zeros(batch_size, self.memory, groups, self.out_proj.in_features // groups)
         return {"short": self.short_conv.init_state(batch_size), "memory": memory}
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
@@ -234,4 +242,5 @@ class GroupedHyena(nn.Module):
         x0_bd, x1_bd, v_bd = u_bc.chunk(3, -1)
         signal_bd = x1_bd * v_bd
         y_bgc, memory = self.filter.step(signal_bd.view(len(x_bd), *state["memory"].shape[2:]), state["memory"])
-        return self.out_proj(x0_bd * (y_bgc.flatten(1) + self.skip * signal_bd)), {"short": short, "memory": memory}
+        y_bd = y_bgc.flatten(1) if self.skip is None else y_bgc.flatten(1) + self.skip * signal_bd
+        return self.out_proj(x0_bd * y_bd), {"short": short, "memory": memory}
