@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from archlab.mad.evaluate import BATCH, evaluate, macro_accuracy
+from archlab.mad.recipe import Recipe
 from archlab.tasks import IGNORE
 
 
@@ -76,7 +77,7 @@ def test_macro_accuracy_at_random():
 
 def test_metrics_are_those_of_all_answers(case):
     model, inputs, targets = case
-    found = evaluate(model, inputs, targets, "accuracy").metrics
+    found = evaluate(model, inputs, targets, Recipe()).metrics
     logits = model.logits(model.features(inputs))
     answered = targets != IGNORE
     assert found.accuracy == pytest.approx((logits.argmax(-1) == targets)[answered].double().mean().item())
@@ -93,7 +94,7 @@ def test_metrics_are_those_of_all_answers(case):
 @pytest.mark.parametrize(("metric", "units"), [("accuracy", 300), ("macro-accuracy", 3)])
 def test_the_units_add_up_to_the_score(case, metric, units):
     model, inputs, targets = case
-    found = evaluate(model, inputs, targets, metric)
+    found = evaluate(model, inputs, targets, Recipe(metric=metric))
     expected = found.metrics.accuracy if metric == "accuracy" else found.metrics.macro_accuracy
     assert found.numerators.shape == found.denominators.shape == (units,)
     assert found.numerators.sum() / found.denominators.sum() == pytest.approx(expected, abs=1e-6)
@@ -101,9 +102,32 @@ def test_the_units_add_up_to_the_score(case, metric, units):
     assert found.numerators.dtype == found.denominators.dtype == np.float32
 
 
+def test_perplexity_is_averaged_over_batches_of_the_reference_code(case):
+    model, inputs, targets = case
+    batches = [slice(start, start + BATCH) for start in range(0, 300, BATCH)]
+    one_by_one = [math.exp(evaluate(model, inputs[rows], targets[rows], Recipe()).metrics.loss) for rows in batches]
+    expected = np.average(one_by_one, weights=[len(inputs[rows]) for rows in batches])
+    assert math.exp(evaluate(model, inputs, targets, Recipe()).log_perplexity) == pytest.approx(expected)
+
+
+def test_the_recipes_precision_is_that_of_the_evaluation(case):
+    _, inputs, targets = case
+    torch.manual_seed(0)
+    model = torch.nn.Linear(7, 7)
+    model.features = lambda ids: F.one_hot(ids, 7).float()
+    model.logits = model.__call__
+    seen = [evaluate(model, inputs, targets, Recipe(precision=precision)).metrics.loss for precision in ("fp32", "bf16")]
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(F.one_hot(inputs, 7).float()).float()
+    assert logits.eq(logits.bfloat16()).all()
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE).item()
+    assert seen[1] == pytest.approx(expected, rel=1e-6)
+    assert seen[0] != pytest.approx(expected, rel=1e-6)
+
+
 def test_a_sequence_is_a_unit(case):
     model, inputs, targets = case
-    found = evaluate(model, inputs, targets, "accuracy")
+    found = evaluate(model, inputs, targets, Recipe())
     predicted = model.logits(model.features(inputs)).argmax(-1)
     for i in (0, 127, 128, 299):
         answered = targets[i] != IGNORE
@@ -115,7 +139,7 @@ def test_evaluation_leaves_the_model_in_training_mode_without_gradients(case):
     model, inputs, targets = case
     model.logits_by_id.requires_grad_()
     model.train()
-    evaluate(model, inputs, targets, "accuracy")
+    evaluate(model, inputs, targets, Recipe())
     assert model.training
     assert model.logits_by_id.grad is None
 
@@ -123,6 +147,7 @@ def test_evaluation_leaves_the_model_in_training_mode_without_gradients(case):
 def test_the_loss_of_huge_logits_is_huge_but_the_perplexity_finite(case):
     model, inputs, targets = case
     model.logits_by_id.mul_(1e6)
-    found = evaluate(model, inputs, targets, "accuracy").metrics
-    assert found.loss > 1e5
-    assert math.isfinite(found.loss)
+    found = evaluate(model, inputs, targets, Recipe())
+    assert found.metrics.loss > 1e5
+    assert math.isfinite(found.metrics.loss)
+    assert math.isfinite(found.log_perplexity)

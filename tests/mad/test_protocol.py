@@ -75,6 +75,7 @@ def test_where_the_paper_and_the_reference_code_differ():
     assert (paper.metric, reference.metric) == ("accuracy", "macro-accuracy")
     assert (paper.select_on, reference.select_on) == ("validation", "test")
     assert (paper.checkpoint, reference.checkpoint) == ("last", "best")
+    assert (paper.precision, reference.precision) == ("bf16", "bf16")
     assert (paper.norm, reference.norm) == ("rmsnorm", "rmsnorm")
     assert (paper.reference_init, reference.reference_init) == (False, True)
     assert reference.stop_accuracy == 0.999

@@ -1,7 +1,6 @@
 """How good a model's predictions are: token accuracy, macro accuracy, loss, and the score by test unit."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from archlab.architectures.backbones import Backbone
+from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Metrics
 from archlab.tasks import IGNORE
 
@@ -25,6 +25,8 @@ class Evaluation:
     numerators: NDArray[np.float32]
     """With ``denominators``, the score by unit (a sequence, or a batch for macro accuracy); see TrialResult."""
     denominators: NDArray[np.float32]
+    log_perplexity: float
+    """Logarithm of the perplexity, the exponential of a batch's loss, averaged over batches: it chooses the checkpoint."""
 
     @property
     def score(self) -> float:
@@ -33,19 +35,23 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, metric: Literal["accuracy", "macro-accuracy"]) -> Evaluation:
-    """Judge the model on ``inputs`` and ``targets``, each ``(n, length)`` on the model's device."""
+def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, recipe: Recipe) -> Evaluation:
+    """Judge the model on ``inputs`` and ``targets``, each ``(n, length)`` on the model's device, by the recipe's metric.
+
+    The model runs in the recipe's precision, as the reference code has it.
+    """
     model.eval()
     right: list[Tensor] = []
     answers: list[Tensor] = []
     macro: list[float] = []
-    loss = 0.0
+    losses: list[float] = []
     for ids, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
         answered = wanted != IGNORE
-        logits = model.logits(model.features(ids)[answered][None])[0].float()
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits = model.logits(model.features(ids)[answered][None])[0].float()
         labels = wanted[answered]
         predicted = logits.argmax(dim=-1)
-        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        losses.append(float(F.cross_entropy(logits, labels, reduction="sum")))
         hits = torch.zeros_like(answered)
         hits[answered] = predicted == labels
         right.append(hits.sum(dim=1))
@@ -57,14 +63,16 @@ def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, metric: Literal["
     sizes = np.array([len(batch) for batch in torch.split(inputs, BATCH)], dtype=np.float32)
     batch_macro = np.array(macro, dtype=np.float32)
     total = float(answers_n.sum(dtype=np.float64))
+    batch_loss = torch.tensor(losses, dtype=torch.float64) / torch.tensor([float(n.sum()) for n in answers])
+    log_perplexity = float(torch.logsumexp(batch_loss + torch.from_numpy(np.log(sizes / sizes.sum())), 0))
     metrics = Metrics(
         accuracy=float(right_n.sum(dtype=np.float64)) / total,
         macro_accuracy=float((batch_macro * sizes).sum(dtype=np.float64) / sizes.sum(dtype=np.float64)),
-        loss=loss / total,
+        loss=sum(losses) / total,
     )
-    if metric == "macro-accuracy":
-        return Evaluation(metrics, batch_macro * sizes, sizes)
-    return Evaluation(metrics, right_n, answers_n)
+    if recipe.metric == "macro-accuracy":
+        return Evaluation(metrics, batch_macro * sizes, sizes, log_perplexity)
+    return Evaluation(metrics, right_n, answers_n, log_perplexity)
 
 
 def macro_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:

@@ -76,7 +76,7 @@ def part_seconds(trial: Trial) -> dict[str, float]:
             once[part] += trial.num_steps * step[part] / _TIMED
 
         watch.start("evaluation")
-        evaluate(learner.model, *validation, recipe.metric)
+        evaluate(learner.model, *validation, recipe)
         evaluations = len(recipe.evaluation_steps(setting.num_train_examples)) + 1  # the last on the test split
         once["evaluation"] += evaluations * sum(watch.read().values())
     return once

@@ -35,7 +35,7 @@ class Recipe:
     grad_clip: NonNegative = 0.0
     """Largest gradient norm; 0 does not clip."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast: parameters, optimiser and sensitive operations stay in fp32."""
+    """bf16 is autocast, in training and evaluation: parameters, optimiser and sensitive operations stay in fp32."""
     compiled: bool = False
     """Compile forward and backward pass with :func:`torch.compile` (on a CPU that takes g++). Pays for its minute or so in
     long trainings only, see docs/speed.md; trainings that are stacked are not compiled."""
@@ -56,7 +56,8 @@ class Recipe:
     stop_accuracy: Annotated[float, at_least(0.001)] = 0.999
     """Training stops once the selection split's score reaches this; above 1 never stops."""
     checkpoint: Literal["last", "best"] = "last"
-    """Weights that are scored: those of the last step, or those with the lowest loss on the selection split."""
+    """Weights that are scored: those of the last step, or those with the lowest perplexity on the selection split, averaged over
+    batches of 128 sequences as in the reference code."""
     select_on: Literal["validation", "test"] = "validation"
     """Split that stops the training, chooses the checkpoint and the best grid point. The reference code uses test."""
     metric: Literal["accuracy", "macro-accuracy"] = "accuracy"

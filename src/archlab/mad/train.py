@@ -124,15 +124,15 @@ class _Training:
         self.train_losses += losses
         if not is_evaluated:
             return None
-        found = evaluate(self.model, *self.split(self.recipe.select_on), self.recipe.metric)
+        found = evaluate(self.model, *self.split(self.recipe.select_on), self.recipe)
         loss = found.metrics.loss
         if not math.isfinite(loss):
             return self.diverged(step)
         self.accuracy = found.score
         self.curve.append(CurvePoint(step, float(np.mean(self.train_losses)), found.metrics))
         self.train_losses = []
-        if self.recipe.checkpoint == "best" and (self.best is None or loss < self.best[0]):
-            self.best = (loss, step, deepcopy(self.model.state_dict()))
+        if self.recipe.checkpoint == "best" and (self.best is None or found.log_perplexity < self.best[0]):
+            self.best = (found.log_perplexity, step, deepcopy(self.model.state_dict()))
         self.report(step)
         if found.score >= self.recipe.stop_accuracy:
             return self.finish("finished", step, step)
@@ -141,12 +141,12 @@ class _Training:
         return self.finish("finished", step, None) if step == self.trial.num_steps else None
 
     def finish(self, status: Literal["finished", "dropped"], step: int, solved: int | None) -> TrialResult:
-        last = evaluate(self.model, *self.split("test"), self.recipe.metric)
+        last = evaluate(self.model, *self.split("test"), self.recipe)
         selected, selected_step = last, step
         if self.best is not None and self.best[1] != step:
             selected_step = self.best[1]
             self.model.load_state_dict(self.best[2])
-            selected = evaluate(self.model, *self.split("test"), self.recipe.metric)
+            selected = evaluate(self.model, *self.split("test"), self.recipe)
         if not math.isfinite(selected.metrics.loss + last.metrics.loss):
             return self.diverged(step)
         return self.result(
@@ -165,7 +165,7 @@ class _Training:
     def score_at(self, setting: Task) -> float:
         """The score on the test split of the same task at another length."""
         split = split_tensors(setting, "test", self.recipe.num_evaluation, self.trial.seed, self.trial.device)
-        return evaluate(self.model, *split, self.recipe.metric).score
+        return evaluate(self.model, *split, self.recipe).score
 
     def diverged(self, step: int) -> TrialResult:
         """Chance accuracy, and the loss of a uniform guess over the vocabulary."""
