@@ -162,13 +162,42 @@ def test_the_references_initialisation_draws_an_auto_encoders_linear_layers_anew
     }
     for name, parameter in model.named_parameters():
         if name.endswith("dt_bias"):
-            assert torch.all(parameter == 0)
+            assert torch.all(parameter == 0)  # the bias of a linear layer in the authors' code
         elif name not in linear:
             assert torch.equal(parameter, before[name])
         elif name.endswith("bias"):
             assert torch.all(parameter == 0)
         else:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.parametrize("backbone", ["language-model", "auto-encoder"])
+@pytest.mark.parametrize("spec", ["gated-deltanet", "kda", "mamba-2", "log-linear-attention", "log-linear-gated-deltanet"])
+def test_the_references_initialisation_spares_step_sizes_that_are_no_biases_of_linear_layers(spec, backbone):
+    model = build(spec, backbone, dim=32)
+    step_sizes = [parameter for name, parameter in model.named_parameters() if name.endswith("dt_bias")]
+    before = [parameter.clone() for parameter in step_sizes]
+    reinit_as_reference(model)
+    assert step_sizes
+    assert all(map(torch.equal, step_sizes, before))
+
+
+@pytest.mark.parametrize("backbone", ["language-model", "auto-encoder"])
+def test_the_references_initialisation_zeroes_the_gates_of_mlstm_but_not_the_rates_of_rwkv_7(backbone):
+    model = build("mlstm rwkv-7", backbone, dim=32)
+    mlstm, rwkv = model.layers[0].layer, model.layers[1].layer
+    low_rank = [p for part in (rwkv.decay_proj, rwkv.rate_proj, rwkv.gate_proj) for p in part.parameters()]
+    before = [parameter.clone() for parameter in low_rank]
+    reinit_as_reference(model)
+    assert torch.all(mlstm.gate_bias == 0)
+    assert all(map(torch.equal, low_rank, before))
+
+
+def test_the_references_initialisation_spares_mambas_step_sizes_in_a_language_model():
+    model = build("mamba", dim=32)
+    before = model.layers[0].layer.dt_bias.clone()
+    reinit_as_reference(model)
+    assert torch.equal(model.layers[0].layer.dt_bias, before)
 
 
 def test_tied_embeddings_are_one_table_that_is_not_decayed():

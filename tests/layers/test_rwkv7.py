@@ -18,6 +18,10 @@ def test_other_heads_are_accounted_for_and_step_as_they_run():
     assert config.flops(32, 20) == pytest.approx(count_flops(module, x_bld[:1]), rel=0.01)
 
 
+def test_the_group_norm_has_the_epsilon_of_the_authors_code_at_every_width_of_heads():
+    assert {layer("rwkv-7", heads=heads).build(128, 16).norm.eps for heads in (2, 8, 16)} == {64e-5}
+
+
 def test_ranks_grow_with_the_root_of_the_width():
     assert layer("rwkv-7")._ranks(128) == [32, 32, 64]
     assert layer("rwkv-7")._ranks(1024) == [64, 64, 160]

@@ -33,7 +33,7 @@ def time_mixer(module: nn.Module, x_bld: Tensor) -> Tensor:
         matrix_bhvk = matrix_bhvk @ transition + torch.einsum("bhv,bhk->bhvk", v, k)
         o = torch.einsum("bhvk,bhk->bhv", matrix_bhvk, r)
         centred = o - o.mean(-1, keepdim=True)
-        o = (centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + width * 1e-5)).flatten(1)
+        o = (centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + 64e-5)).flatten(1)
         o = o * p["norm.weight"] + p["norm.bias"]
         o = o + ((r * p["bonus"] * k).sum(-1, keepdim=True) * v).flatten(1)
         outputs.append((o * g) @ p["out_proj.weight"].T)

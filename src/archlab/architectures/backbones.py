@@ -135,18 +135,21 @@ def sin_cos_positions(length: int, dim: int) -> Tensor:
 
 
 def reinit_as_reference(model: Backbone) -> None:
-    """Initialise as the reference code does, over what the layers have chosen; only for comparison.
+    """Initialise as the reference code would do with the authors' layers, over what the layers have chosen; only for comparison.
 
     Every bias of a linear layer becomes 0. In an auto-encoder every linear weight is drawn anew, N(0, 0.02), and Mamba's
     step sizes start at softplus(0) = 0.69 instead of 0.001 to 0.1: that undoes what Mamba, GLA and Hyena start from.
+
+    A layer that is built otherwise than the authors' says so by ``_reference_init`` of a parameter: ``linear`` if it is part
+    of a linear layer there, ``auto-encoder`` if such a part is spared in language models, ``own`` if it is no such part.
     """
     anew = isinstance(model, AutoEncoder)
     for module in model.modules():
-        if isinstance(module, nn.Linear):
-            if anew:
-                nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        dt_bias = getattr(module, "dt_bias", None)
-        if anew and isinstance(dt_bias, nn.Parameter):
-            nn.init.zeros_(dt_bias)
+        for parameter in module.parameters(recurse=False):
+            kind = getattr(parameter, "_reference_init", "linear" if isinstance(module, nn.Linear) else "own")
+            if kind == "own" or (kind == "auto-encoder" and not anew):
+                continue
+            if parameter.dim() == 1:
+                nn.init.zeros_(parameter)
+            elif anew:
+                nn.init.normal_(parameter, std=0.02)

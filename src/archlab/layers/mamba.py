@@ -140,6 +140,7 @@ class Mamba(nn.Module):
         self.dt_proj = nn.Linear(rank, inner, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
         self.dt_bias = nn.Parameter(step_size_bias(inner))
+        self.dt_bias._reference_init = "auto-encoder"  # type: ignore[attr-defined]
         self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, dim, bias=False)

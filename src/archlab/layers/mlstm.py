@@ -72,6 +72,7 @@ class MLSTM(nn.Module):
         self.gate_proj = nn.Linear(dim, 2 * heads, bias=False)
         nn.init.zeros_(self.gate_proj.weight)
         self.gate_bias = nn.Parameter(torch.cat([torch.full((heads,), -10.0), torch.linspace(3.0, 6.0, heads)]))
+        self.gate_bias._reference_init = "linear"  # type: ignore[attr-defined]
         self.norm_weight = nn.Parameter(torch.ones(dim))
         self.out_proj = nn.Linear(dim, dim, bias=False)
 

@@ -16,8 +16,7 @@ from archlab.layers.registry import register
 from archlab.layers.rwkv5 import RWKV5ChannelMixerConfig, RWKV5Config, TokenShiftMixer, first_mixes
 
 LEAST_LOG_DECAY = -math.exp(-0.5)
-NORM_EPS = 1e-5
-"""Epsilon of the group norm, for each channel of a head."""
+NORM_EPS = 64e-5
 
 
 @register("rwkv-7")
@@ -97,7 +96,7 @@ class RWKV7(nn.Module):
         self.kappa_scale = nn.Parameter(0.71 - 0.1 * line)
         self.key_by_rate = nn.Parameter(torch.full((dim,), 1.02))
         self.bonus = nn.Parameter(torch.full((heads, dim // heads), -0.04))
-        self.norm = nn.GroupNorm(heads, dim, eps=dim // heads * NORM_EPS)
+        self.norm = nn.GroupNorm(heads, dim, eps=NORM_EPS)
         decayed = {proj.weight for proj in (self.r_proj, self.k_proj, self.v_proj, self.out_proj)}
         for parameter in set(self.parameters()) - decayed:
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
@@ -166,4 +165,6 @@ def _low_rank(dim: int, rank: int, activation: nn.Module, bias: Tensor | None) -
     nn.init.orthogonal_(up.weight, gain=0.1)
     if bias is not None:
         up.bias = nn.Parameter(bias)
+    for parameter in (*down.parameters(), *up.parameters()):
+        parameter._reference_init = "own"  # type: ignore[attr-defined]
     return nn.Sequential(down, activation, up)

@@ -47,6 +47,8 @@ class S4D(nn.Module):
         super().__init__()
         self.ssm = DiagonalSSM(dim, d_state)
         self.out_proj = nn.Linear(dim, 2 * dim)
+        for parameter in self.out_proj.parameters():
+            parameter._reference_init = "own"  # type: ignore[attr-defined]
 
     def forward(self, x_bld: Tensor) -> Tensor:
         y_dbl = causal_conv(x_bld.permute(2, 0, 1), self.ssm.kernel(x_bld.shape[1]))
