@@ -11,7 +11,9 @@ from tests.mad.trials import COPYING, MEMORY, RECALL, train, trial
 
 from archlab.architectures import architecture
 from archlab.mad import train as train_module
+from archlab.mad.learner import split_tensors
 from archlab.mad.programs import Eager
+from archlab.mad.recipe import by_level
 from archlab.mad.trial import TrialResult
 from archlab.tasks import setting
 from archlab.training.context import flushed_denormals
@@ -270,3 +272,34 @@ def test_the_final_weights_are_tested_at_other_lengths_too():
     assert json.loads(json.dumps(found.to_dict()))["by_length"] == [list(pair) for pair in found.by_length]
     assert TrialResult.from_dict(json.loads(json.dumps(found.to_dict()))).by_length == found.by_length
     assert train(trial(task=MEMORY, test_lengths=(64,))).by_length == ()
+
+
+def test_levels_are_trained_together_and_tested_apart():
+    """A third of the sequences of each split is drawn from each level, and the score is the mean over the levels."""
+    task, levels = replace(COPYING, num_train_examples=90), (1, 2, 4)
+    found = train(trial(task=task, levels=levels, num_evaluation=60))
+    for name, split, n in (("validation", "validation", 60), ("training", "train", 90)):
+        inputs, _ = split_tensors(task, split, n, 0, "cpu", levels)
+        copied = (inputs < task.vocab_size - 2).sum(dim=1)
+        assert copied.tolist() == [level for level in levels for _ in range(n // 3)], name
+    scores = [float(part.mean()) for _, part in by_level(task, levels, found.numerators)]
+    assert set(found.denominators.tolist()) == {1.0}
+    assert found.score == pytest.approx(np.mean(scores)) == found.test.accuracy
+    assert train(trial(task=task, levels=levels, learning_rate=1e30)).score == pytest.approx(task.chance)
+
+
+def test_the_rate_decays_early_where_the_loss_is_flat(monkeypatch):
+    """With a rate of next to nothing the loss is flat: at an eighth of the steps the decay begins, and ends at an evaluation."""
+    rates = []
+    set_rate = train_module.set_learning_rate
+    monkeypatch.setattr(
+        train_module, "set_learning_rate", lambda optimizer, rate: (rates.append(rate), set_rate(optimizer, rate))
+    )
+    recipe = {"steps": 80, "evaluations": 40, "schedule": "wsd", "decay": 0.5, "warmup": 0.05, "learning_rate": 1e-9}
+    assert train(trial(**recipe)).steps == 80
+    rates.clear()
+    early = train(trial(**recipe, flat=0.01))
+    assert early.steps == 20 == early.curve[-1].step == early.selected_step
+    assert rates[4:10] == [1e-9] * 6
+    assert rates[10:] == pytest.approx([1e-9 * (9 - i) / 10 for i in range(10)])
+    assert train(trial(**recipe | {"learning_rate": 5e-3}, flat=1e-6)).steps == 80

@@ -22,6 +22,11 @@ RECALL, NOISY, FUZZY = "in-context-recall", "noisy-in-context-recall", "fuzzy-in
         (RECALL, {"vocab_size": 4, "multi_query": False}, "give at least 5"),
         (RECALL, {"vocab_size": 1 << 40}, "vocab_size=1099511627776: give a whole number from 1 to 1048576"),
         (RECALL, {"length": 64.0}, "length=64.0: give a whole number from 1 to 1048576"),
+        (
+            RECALL,
+            {"keys_per_sequence": 9},
+            "keys_per_sequence=9: there are 8 keys: give no more, or a larger vocab_size",
+        ),
         (RECALL, {"multi_query": 1}, "multi_query=1: give true or false"),
         (NOISY, {"noise_vocab_size": 0}, "frac_noise=0.2 needs a noise vocabulary: give noise_vocab_size of at least 1"),
         (NOISY, {"noise_vocab_size": -1}, "noise_vocab_size=-1: give a whole number of at least 0"),
@@ -57,6 +62,8 @@ def test_impossible_knobs_are_refused_with_the_reason(name: str, knobs: dict[str
     [
         (RECALL, {"length": 4, "vocab_size": 4}),
         (RECALL, {"vocab_size": 5, "multi_query": False}),
+        (RECALL, {"keys_per_sequence": 8}),
+        (FUZZY, {"keys_per_sequence": 1}),
         (NOISY, {"vocab_size": 20}),
         (FUZZY, {"vocab_size": 7, "length": 13}),
         (FUZZY, {"vocab_size": 11, "value_motif_size": 5, "length": 17}),

@@ -70,3 +70,9 @@ def test_impossible_requests_are_refused(arguments: dict[str, object], message: 
 def test_knobs_beside_a_setting_are_refused():
     with pytest.raises(ArchlabError, match="change the setting instead"):
         sample(setting("compression"), length=8)
+
+
+def test_a_knob_that_came_later_changes_nothing_at_its_default():
+    knobs = {"vocab_size": 16, "length": 128, "num_train_examples": 12_800, "multi_query": True}
+    assert setting("in-context-recall").identity() == knobs
+    assert setting("in-context-recall", keys_per_sequence=3).identity() == knobs | {"keys_per_sequence": 3}

@@ -39,6 +39,7 @@ def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, recipe: Recipe) -
     """Judge the model on ``inputs`` and ``targets``, each ``(n, length)`` on the model's device, by the recipe's metric.
 
     The model runs in the recipe's precision, as the reference code has it.
+    With levels every sequence counts as much as the others, otherwise every answer does: levels differ in the number of answers.
     """
     model.eval()
     right: list[Tensor] = []
@@ -62,13 +63,16 @@ def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, recipe: Recipe) -
     answers_n = torch.cat(answers).cpu().numpy().astype(np.float32)
     sizes = np.array([len(batch) for batch in torch.split(inputs, BATCH)], dtype=np.float32)
     batch_macro = np.array(macro, dtype=np.float32)
+    num_answers = float(answers_n.sum(dtype=np.float64))
+    if recipe.levels:
+        right_n, answers_n = right_n / answers_n, np.ones_like(answers_n)
     total = float(answers_n.sum(dtype=np.float64))
     batch_loss = torch.tensor(losses, dtype=torch.float64) / torch.tensor([float(n.sum()) for n in answers])
     log_perplexity = float(torch.logsumexp(batch_loss + torch.from_numpy(np.log(sizes / sizes.sum())), 0))
     metrics = Metrics(
         accuracy=float(right_n.sum(dtype=np.float64)) / total,
         macro_accuracy=float((batch_macro * sizes).sum(dtype=np.float64) / sizes.sum(dtype=np.float64)),
-        loss=sum(losses) / total,
+        loss=sum(losses) / num_answers,
     )
     if recipe.metric == "macro-accuracy":
         return Evaluation(metrics, batch_macro * sizes, sizes, log_perplexity)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archlab.architectures.backbones import Backbone
 from archlab.machine import Device
-from archlab.mad.recipe import Recipe
+from archlab.mad.recipe import Recipe, by_level
 from archlab.tasks import IGNORE, Task, sample
 from archlab.tasks.contract import Split
 from archlab.training.optimiser import update
@@ -49,12 +50,16 @@ class Examples(NamedTuple):
 
 
 @lru_cache(maxsize=3)
-def split_tensors(setting: Task, split: Split, num_examples: int, seed: int, device: Device) -> tuple[Tensor, Tensor]:
+def split_tensors(
+    setting: Task, split: Split, num_examples: int, seed: int, device: Device, levels: tuple[int, ...] = ()
+) -> tuple[Tensor, Tensor]:
     """Inputs and targets ``(num_examples, length)`` on the device, as :func:`archlab.tasks.sample` draws them; not to be changed.
 
-    The three splits that were asked for last are kept: the trials of a setting and seed follow each other in a process.
+    With ``levels``, sequences of the first level come first, as many of each. The three splits that were asked for last are kept:
+    the trials of a setting and seed follow each other in a process.
     """
-    inputs, targets = sample(setting, split, num_examples, seed)
+    parts = [sample(one, split, len(rows), seed) for one, rows in by_level(setting, levels, range(num_examples))]
+    inputs, targets = (np.concatenate(arrays) if len(parts) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
     return torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
 
 

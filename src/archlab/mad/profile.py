@@ -55,7 +55,7 @@ def part_seconds(trial: Trial) -> dict[str, float]:
     recipe, setting, watch = trial.recipe, trial.setting, Stopwatch()
     with computing(recipe.kernels, recipe.precision, trial.device):
         watch.start("data")
-        draw = partial(split_tensors.__wrapped__, setting, seed=trial.seed, device=trial.device)
+        draw = partial(split_tensors.__wrapped__, setting, seed=trial.seed, device=trial.device, levels=recipe.levels)
         examples = Examples.of(*draw(split="train", num_examples=setting.num_train_examples))
         validation = draw(split="validation", num_examples=recipe.num_evaluation)
         draw(split="test", num_examples=recipe.num_evaluation)

@@ -40,7 +40,7 @@ from archlab.fields import (
 )
 from archlab.files import read_text
 from archlab.layers import layer
-from archlab.mad.recipe import Recipe
+from archlab.mad.recipe import Recipe, by_level
 from archlab.tasks import Task, registry, setting
 from archlab.tasks.stored import stored_setting
 
@@ -76,8 +76,11 @@ class TaskPlan:
     grid: Grid
 
     def __post_init__(self) -> None:
-        """Refuse a task without a setting."""
+        """Refuse a task without a setting, and levels that a setting does not have."""
         check_fields(self)
+        for one in self.settings:
+            for num_sequences in (one.num_train_examples, self.recipe.num_evaluation):
+                by_level(one, self.recipe.levels, range(num_sequences))
 
 
 @dataclass(frozen=True)

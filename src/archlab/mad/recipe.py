@@ -1,10 +1,17 @@
 """The recipe of a trial: optimiser, schedule, budget, stopping, selection."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, NonNegative, at_least, between, check_fields
+from archlab.tasks import Task
 from archlab.training.steps import evenly_spaced, learning_rate
+
+Rows = TypeVar("Rows", range, NDArray[np.float32])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,12 @@ class Recipe:
     """The score: token accuracy over all answers, or the reference code's: macro accuracy over classes per batch
     of 128 sequences, averaged over batches."""
 
+    flat: NonNegative = 0.0
+    """With the schedule wsd: the decay begins early, once the lowest loss on the selection split has fallen by less than this, in
+    nats, over the last half of the steps so far, which are at least an eighth of all. 0: never early."""
+    levels: tuple[Count, ...] = ()
+    """Values of the task's level knob, such as the number of keys. Each sequence is of one of these levels, as many of each, and
+    the test tells them apart; the score is the mean over the levels. Empty: the setting as it is."""
     test_lengths: tuple[Count, ...] = ()
     """Lengths at which the final weights are tested too, beside that of the training: longer ones show what a model makes of
     sequences beyond those that it has seen. Tasks that pose nothing new at another length leave them out."""
@@ -71,6 +84,8 @@ class Recipe:
     def __post_init__(self) -> None:
         """Check every field; refusals name field, value and what is allowed."""
         check_fields(self, "recipe")
+        if self.flat and self.schedule != "wsd":
+            raise ArchlabError(f"recipe: flat={self.flat} begins the decay of wsd early: the schedule is {self.schedule}")
 
     def num_steps(self, num_train_examples: int) -> int:
         """Optimiser steps for a training set of this size; the last batch of an epoch may be smaller."""
@@ -95,3 +110,21 @@ class Recipe:
         if self.evaluations:
             return evenly_spaced(self.evaluations, num_steps)
         return frozenset(range(per_epoch, num_steps + 1, per_epoch)) | {num_steps}
+
+
+def by_level(setting: Task, levels: tuple[int, ...], sequences: Rows) -> list[tuple[Task, Rows]]:
+    """The setting at each of a recipe's ``levels``, and the part of a split's sequences that are drawn from it, as many of each;
+    without levels the setting as it is, and all of them.
+
+    Raises:
+        ArchlabError: if the task has no level knob, a level is impossible, or there are fewer sequences than levels.
+    """
+    if not levels:
+        return [(setting, sequences)]
+    if not setting.level_knob:
+        raise ArchlabError(f"recipe: levels={list(levels)}: {setting.name} has no levels: leave them out")
+    if len(sequences) < len(levels):
+        raise ArchlabError(f"recipe: levels={list(levels)}: {len(sequences)} sequences are too few: give more, or fewer levels")
+    bounds = [len(sequences) * i // len(levels) for i in range(len(levels) + 1)]
+    at_levels = [replace(setting, **{setting.level_knob: level}) for level in levels]
+    return [(one, sequences[first:end]) for one, first, end in zip(at_levels, bounds, bounds[1:], strict=False)]

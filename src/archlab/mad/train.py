@@ -16,7 +16,7 @@ from archlab.architectures.backbones import Backbone, reinit_as_reference
 from archlab.jobs.executor import Thresholds
 from archlab.layers.ops.kernels import fused
 from archlab.machine import Device
-from archlab.mad.evaluate import BATCH, evaluate
+from archlab.mad.evaluate import BATCH, Evaluation, evaluate
 from archlab.mad.learner import Examples, Learner, split_tensors
 from archlab.mad.programs import Program, choose_program
 from archlab.mad.trial import CurvePoint, Metrics, Progress, Trial, TrialResult, alike
@@ -54,9 +54,9 @@ def train_together(
         unread = 0
         clock = reported = time.perf_counter()  # since when the time for training is not counted, and when it was reported
         for step in range(1, first.num_steps + 1):
-            fraction = recipe.rate(step, first.num_steps)
             for one in active.values():
-                set_learning_rate(one.learner.optimizer, one.trial.learning_rate * fraction)
+                rate = recipe.rate(step, one.num_steps)
+                set_learning_rate(one.learner.optimizer, one.trial.learning_rate * rate)
             losses[: len(active), unread] = program.step([one.next_batch() for one in active.values()])
             unread += 1
             is_evaluated = step in evaluate_at
@@ -95,6 +95,7 @@ class _Training:
         self.program = ""
         self.train_losses: list[float] = []
         self.curve: list[CurvePoint] = []
+        self.num_steps = trial.num_steps
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
         self.accuracy: float | None = None
         self.training_seconds = 0.0
@@ -107,14 +108,17 @@ class _Training:
 
     def split(self, split: Split) -> tuple[Tensor, Tensor]:
         n = self.trial.setting.num_train_examples if split == "train" else self.recipe.num_evaluation
-        return split_tensors(self.trial.setting, split, n, self.trial.seed, self.trial.device)
+        return split_tensors(self.trial.setting, split, n, self.trial.seed, self.trial.device, self.recipe.levels)
+
+    def evaluate(self, split: Split) -> Evaluation:
+        return evaluate(self.model, *self.split(split), self.recipe)
 
     @property
     def speed(self) -> float:
         return self.examples / max(self.training_seconds, 1e-9)
 
     def report(self, step: int) -> None:
-        self.on_progress(Progress(step, self.trial.num_steps, self.speed, self.accuracy))
+        self.on_progress(Progress(step, self.num_steps, self.speed, self.accuracy))
 
     def judge(self, step: int, losses: list[float], is_evaluated: bool) -> TrialResult | None:
         """Take in the losses of the steps up to ``step``, and evaluate the model there if asked for; a result if it ends."""
@@ -124,7 +128,7 @@ class _Training:
         self.train_losses += losses
         if not is_evaluated:
             return None
-        found = evaluate(self.model, *self.split(self.recipe.select_on), self.recipe)
+        found = self.evaluate(self.recipe.select_on)
         loss = found.metrics.loss
         if not math.isfinite(loss):
             return self.diverged(step)
@@ -138,15 +142,27 @@ class _Training:
             return self.finish("finished", step, step)
         if loss > self.thresholds.get(step, math.inf):
             return self.finish("dropped", step, None)
-        return self.finish("finished", step, None) if step == self.trial.num_steps else None
+        if step == self.num_steps:
+            return self.finish("finished", step, None)
+        if self.num_steps == self.trial.num_steps and self.is_flat(step):
+            evaluated = self.recipe.evaluation_steps(self.trial.setting.num_train_examples)
+            self.num_steps = min(one for one in evaluated if one >= min(step / (1 - self.recipe.decay), self.num_steps))
+        return None
+
+    def is_flat(self, step: int) -> bool:
+        """Whether the recipe's ``flat`` asks for the decay of the learning rate to begin."""
+        if not self.recipe.flat or step < self.trial.num_steps / 8:
+            return False
+        before = min((point.metrics.loss for point in self.curve if point.step <= step // 2), default=math.inf)
+        return before - min(point.metrics.loss for point in self.curve) < self.recipe.flat
 
     def finish(self, status: Literal["finished", "dropped"], step: int, solved: int | None) -> TrialResult:
-        last = evaluate(self.model, *self.split("test"), self.recipe)
+        last = self.evaluate("test")
         selected, selected_step = last, step
         if self.best is not None and self.best[1] != step:
             selected_step = self.best[1]
             self.model.load_state_dict(self.best[2])
-            selected = evaluate(self.model, *self.split("test"), self.recipe)
+            selected = self.evaluate("test")
         if not math.isfinite(selected.metrics.loss + last.metrics.loss):
             return self.diverged(step)
         return self.result(

@@ -232,7 +232,7 @@ def _key_of_alike(
     identity = {
         "layers": [layer.identity() for layer in architecture.layers],
         "task": setting.name,
-        "knobs": setting.knobs(),
+        "knobs": setting.identity(),
         "recipe": asdict(recipe),
         "dim": dim,
         "device": device,

@@ -52,6 +52,11 @@ class Task(ABC):
     background: ClassVar[frozenset[str]] = frozenset()
     """Roles that carry nothing to remember, drawn faintly: blanks, padding, noise."""
 
+    later_knobs: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that the task got when results had been stored already: at their defaults they change neither draws nor keys."""
+    level_knob: ClassVar[str] = ""
+    """Knob that says how much must be remembered, of which a recipe's ``levels`` are values; empty if there is none."""
+
     vocab_size: Annotated[int, between(1, _LARGEST)]
     length: Annotated[int, between(1, _LARGEST)]
     num_train_examples: Count
@@ -98,6 +103,11 @@ class Task(ABC):
     def knobs(self) -> dict[str, Any]:
         """Every knob with its value, in the order of declaration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def identity(self) -> dict[str, Any]:
+        """The knobs by which draws are seeded and trials have keys: all, but for those added later that have their defaults."""
+        late = {f.name for f in fields(self) if f.name in self.later_knobs and getattr(self, f.name) == f.default}
+        return {knob: value for knob, value in self.knobs().items() if knob not in late}
 
     def __str__(self) -> str:
         """The task and the knobs that differ from the task's base setting."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.errors import ArchlabError
-from archlab.fields import Count
+from archlab.fields import Count, Natural
 from archlab.tasks._chunks import draw_in_chunks
 from archlab.tasks.contract import IGNORE, Arrays, Task
 from archlab.tasks.registry import register
@@ -47,6 +47,8 @@ class FuzzyInContextRecall(Task):
     summary = "recall values of several tokens by keys of several tokens"
     signs: ClassVar[dict[str, str]] = {"pad": "·", "copy": ">"}
     background = frozenset({"pad"})
+    later_knobs = frozenset({"keys_per_sequence"})
+    level_knob = "keys_per_sequence"
 
     vocab_size: int = 16
     length: int = 128
@@ -54,6 +56,8 @@ class FuzzyInContextRecall(Task):
     key_motif_size: Count = 3
     value_motif_size: Count = 3
     multi_query: bool = True
+    keys_per_sequence: Natural = 0
+    """Keys that the pairs of a sequence are drawn from, themselves drawn anew for each sequence; 0: each pair draws its own."""
 
     def check(self) -> None:
         for knob, role, available in (("key_motif_size", "keys", self.num_keys), ("value_motif_size", "values", self.num_values)):
@@ -103,7 +107,13 @@ class FuzzyInContextRecall(Task):
         # Slot 0 is the probe, slot 1 its repetition at the end; behind them are more pairs than the context takes.
         shortest_key = 1 if training else self.key_motif_size
         pairs = -(-(self.length - self._longest - shortest_key - 1) // (shortest_key + 1))
-        keys = _draw_motifs(rng, (n, 2 + pairs), self.num_keys, shortest_key, self.key_motif_size)
+        keys = _draw_motifs(rng, (n, self.keys_per_sequence or 2 + pairs), self.num_keys, shortest_key, self.key_motif_size)
+        if self.keys_per_sequence:
+            chosen = rng.integers(self.keys_per_sequence, size=(n, 2 + pairs))
+            keys = _Motifs(
+                [np.take_along_axis(array, chosen, axis=1) for array in keys.tokens],
+                np.take_along_axis(keys.size, chosen, axis=1),
+            )
         values = _draw_motifs(rng, (n, 2 + pairs), self.num_values, 1, self.value_motif_size)
         for array in (keys.size, *keys.tokens):
             array[:, 1] = array[:, 0]

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
+from archlab.fields import Natural
 from archlab.tasks._chunks import draw_in_chunks
 from archlab.tasks.contract import IGNORE, Arrays, Task
 from archlab.tasks.registry import register
@@ -36,13 +37,22 @@ class InContextRecall(Task):
     order = 1
     summary = "recall the value that followed a key earlier in the sequence"
     signs: ClassVar[dict[str, str]] = {"copy": ">"}
+    later_knobs = frozenset({"keys_per_sequence"})
+    level_knob = "keys_per_sequence"
 
     vocab_size: int = 16
     length: int = 128
     num_train_examples: int = 12_800
     multi_query: bool = True
+    keys_per_sequence: Natural = 0
+    """Keys that the pairs of a sequence are drawn from, themselves drawn anew for each sequence; 0: all."""
 
     def check(self) -> None:
+        if self.keys_per_sequence > self.num_keys:
+            raise ArchlabError(
+                f"{self.name}: keys_per_sequence={self.keys_per_sequence}: there are {max(self.num_keys, 0)} keys: give no "
+                f"more, or a larger vocab_size"
+            )
         if self.length % 2 or self.length < 4:
             raise ArchlabError(
                 f"{self.name}: length={self.length}: keys and values come in pairs, and one pair must be shown before it is "
@@ -92,7 +102,10 @@ class InContextRecall(Task):
     def _draw(self, rng: np.random.Generator, n: int, *, training: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         slots = self.length // 2 - 1
         # The column behind the keys stands for noise, so that a slot of noise shows no key.
-        keys = rng.integers(self.num_keys, size=(n, slots), dtype=np.int32)
+        keys = rng.integers(self.keys_per_sequence or self.num_keys, size=(n, slots), dtype=np.int32)
+        if self.keys_per_sequence:
+            in_use = rng.permuted(np.tile(np.arange(self.num_keys, dtype=np.int32), (n, 1)), axis=1)
+            keys = np.take_along_axis(in_use, keys, axis=1)
         is_noise = self._draw_noise_slots(rng, n, slots)
         keys[is_noise] = self.num_keys
         values_of_keys = rng.integers(self.num_keys, self._num_pair_tokens, size=(n, self.num_keys + 1), dtype=np.int32)

@@ -31,6 +31,7 @@ class SelectiveCopying(Task):
     summary = "copy the data tokens in order, leaving out the blanks between them"
     signs: ClassVar[dict[str, str]] = {"blank": "_", "copy": ">"}
     background = frozenset({"blank"})
+    level_knob = "num_tokens_to_copy"
 
     vocab_size: int = 16
     length: int = 256

@@ -42,7 +42,7 @@ def sample(task: Task | str, split: Split = "train", n: Natural | None = None, s
     if n is None:
         n = task.num_train_examples if split == "train" else 1280
     # num_train_examples is left out: a smaller training set shares its evaluation data with the larger one.
-    identity = repr((task.name, sorted((k, v) for k, v in task.knobs().items() if k != "num_train_examples")))
+    identity = repr((task.name, sorted((k, v) for k, v in task.identity().items() if k != "num_train_examples")))
     entropy = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:16], "little")
     sequence = np.random.SeedSequence([entropy, seed], spawn_key=(_SPLITS.index(split),))
     return task.generate(np.random.Generator(np.random.PCG64(sequence)), n, training=split == "train")

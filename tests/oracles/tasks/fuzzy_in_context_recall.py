@@ -21,7 +21,12 @@ def fuzzy_in_context_recall(task: FuzzyInContextRecall, rng: np.random.Generator
         known = motifs[role, int(rng.choice(sizes))]
         return list(known[rng.integers(len(known))])
 
-    probe, probe_value = draw("key", key_sizes), draw("value", value_sizes)
+    in_use = [draw("key", key_sizes) for _ in range(task.keys_per_sequence)]
+
+    def draw_key() -> list[int]:
+        return in_use[rng.integers(len(in_use))] if in_use else draw("key", key_sizes)
+
+    probe, probe_value = draw_key(), draw("value", value_sizes)
     probe_size = len(probe) + len(probe_value)
     limit = task.length - probe_size - task.key_motif_size - task.value_motif_size
     position = rng.integers(task.length - 2 * probe_size)
@@ -36,7 +41,7 @@ def fuzzy_in_context_recall(task: FuzzyInContextRecall, rng: np.random.Generator
         answers.extend([False] * len(key) + [seen and task.multi_query] * len(known))
 
     while len(tokens) < limit:
-        key, value = draw("key", key_sizes), draw("value", value_sizes)
+        key, value = draw_key(), draw("value", value_sizes)
         if key == probe:
             value = probe_value
         known = value_of.get(tuple(key), value)
@@ -60,6 +65,7 @@ SETTINGS = [
     setting("fuzzy-in-context-recall", vocab_size=5, key_motif_size=1, value_motif_size=2, length=7),
 ]
 TINY = [
+    setting("fuzzy-in-context-recall", vocab_size=6, length=9, key_motif_size=2, value_motif_size=1, keys_per_sequence=2),
     setting("fuzzy-in-context-recall", vocab_size=5, length=7, key_motif_size=2, value_motif_size=1),
     setting("fuzzy-in-context-recall", vocab_size=5, length=9, key_motif_size=1, value_motif_size=2),
     setting("fuzzy-in-context-recall", vocab_size=6, length=11, key_motif_size=2, value_motif_size=2, multi_query=False),

@@ -19,13 +19,14 @@ def in_context_recall(task: InContextRecall, rng: np.random.Generator, training:
     value_of: dict[int, int] = {}
     while not value_of:
         tokens, answers = [], []
+        in_use = rng.choice(keys, size=task.keys_per_sequence, replace=False) if task.keys_per_sequence else keys
         never_noise = rng.integers(task.length // 2)
         for slot in range(task.length // 2 - 1):
             if slot != never_noise and rng.random() < frac_noise:
                 tokens += [int(rng.choice(noise)), int(rng.choice(noise))]
                 answers += [False, False]
                 continue
-            key = int(rng.choice(keys))
+            key = int(rng.choice(in_use))
             seen = key in value_of
             if not seen:
                 value_of[key] = int(rng.choice(values))
@@ -54,6 +55,7 @@ SETTINGS = [
 TINY = [
     setting("in-context-recall", vocab_size=4, length=8),
     setting("in-context-recall", vocab_size=7, length=6, multi_query=False),
+    setting("in-context-recall", vocab_size=6, length=8, keys_per_sequence=2),
     setting("noisy-in-context-recall", vocab_size=5, noise_vocab_size=1, frac_noise=0.6, length=8),
     setting("noisy-in-context-recall", vocab_size=6, noise_vocab_size=1, frac_noise=0.6, length=6, multi_query=False),
 ]
