@@ -44,6 +44,11 @@ RECALL, NOISY, FUZZY = "in-context-recall", "noisy-in-context-recall", "fuzzy-in
         ("selective-copying", {"vocab_size": 3}, "vocab_size=3: too small for two data tokens, blank and copy: give at least 4"),
         ("compression", {"vocab_size": 2}, "vocab_size=2: too small for two data tokens and the compression token"),
         ("compression", {"length": 1}, "length=1: no room for a token before the compression token"),
+        (
+            "compression",
+            {"num_tokens": 32},
+            "num_tokens=32: the compression token stands behind them, and length=32: give at most 31",
+        ),
         ("memorization", {"length": 31}, "length=31: each key is followed by an insert token: give an even length"),
         ("memorization", {"vocab_size": 4}, "vocab_size=4: too small for two keys, two values and the insert token"),
         ("memorization", {"map_seed": -1}, "map_seed=-1: give a whole number of at least 0"),

@@ -5,7 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.tasks.contract import Arrays, Task
+from archlab.fields import Natural
+from archlab.tasks.contract import IGNORE, Arrays, Task
 from archlab.tasks.registry import register
 
 
@@ -19,6 +20,8 @@ class Compression(Task):
 
         input    d3 d9 d0 d3 d11 compress
         target   d3 d9 d0 d3 d11 compress
+
+    With ``num_tokens`` there are so many tokens, and only they are asked; compression tokens fill the left.
     """
 
     order = 5
@@ -27,10 +30,14 @@ class Compression(Task):
     summary = "rebuild a sequence of random tokens from the one state at its end"
     backbone = "auto-encoder"
     signs: ClassVar[dict[str, str]] = {"compress": "#"}
+    later_knobs = frozenset({"num_tokens"})
+    level_knob = "num_tokens"
 
     vocab_size: int = 16
     length: int = 32
     num_train_examples: int = 12_800
+    num_tokens: Natural = 0
+    """Tokens to be compressed; 0: as many as there is room for."""
 
     def check(self) -> None:
         if self.vocab_size < 3:
@@ -43,8 +50,16 @@ class Compression(Task):
                 f"{self.name}: length={self.length}: no room for a token before the compression token: give at least 2"
             )
 
+        if self.num_tokens >= self.length:
+            raise ArchlabError(
+                f"{self.name}: num_tokens={self.num_tokens}: the compression token stands behind them, and length={self.length}: "
+                f"give at most {self.length - 1}"
+            )
+
     @property
     def chance(self) -> float:
+        if self.num_tokens:
+            return 1 / (self.vocab_size - 1)
         # A data token everywhere but at the end, where the compression token is certain.
         return ((self.length - 1) / (self.vocab_size - 1) + 1) / self.length
 
@@ -52,6 +67,10 @@ class Compression(Task):
         return {"data": range(self.vocab_size - 1), "compress": range(self.vocab_size - 1, self.vocab_size)}
 
     def generate(self, rng: np.random.Generator, n: int, *, training: bool) -> Arrays:
+        num_tokens = self.num_tokens or self.length - 1
         inputs = np.full((n, self.length), self.vocab_size - 1, dtype=np.int64)
-        inputs[:, :-1] = rng.integers(self.vocab_size - 1, size=(n, self.length - 1))
-        return inputs, inputs.copy()
+        inputs[:, -1 - num_tokens : -1] = rng.integers(self.vocab_size - 1, size=(n, num_tokens))
+        targets = inputs.copy()
+        if self.num_tokens:
+            targets[inputs == self.vocab_size - 1] = IGNORE
+        return inputs, targets

@@ -2,13 +2,17 @@
 
 import numpy as np
 
-from archlab.tasks import setting
+from archlab.tasks import IGNORE, setting
 from archlab.tasks.compression import Compression
 
 
 def compression(task: Compression, rng: np.random.Generator, training: bool) -> tuple[list[int], list[int]]:
-    tokens = [int(rng.choice(task.vocab_size - 1)) for _ in range(task.length - 1)] + [task.vocab_size - 1]
-    return tokens, list(tokens)
+    compress = task.vocab_size - 1
+    tokens = [int(rng.choice(compress)) for _ in range(task.num_tokens or task.length - 1)]
+    if not task.num_tokens:
+        return [*tokens, compress], [*tokens, compress]
+    before = task.length - 1 - task.num_tokens
+    return [compress] * before + [*tokens, compress], [IGNORE] * before + [*tokens, IGNORE]
 
 
 def compression_by_numpy(task: Compression, rng: np.random.Generator, training: bool) -> tuple[list[int], list[int]]:
@@ -19,4 +23,4 @@ def compression_by_numpy(task: Compression, rng: np.random.Generator, training: 
 GENERATORS = {"compression": compression}
 NUMPY_GENERATORS = {"compression": compression_by_numpy}
 SETTINGS = [setting("compression", vocab_size=3, length=2)]
-TINY = [setting("compression", vocab_size=4, length=4)]
+TINY = [setting("compression", vocab_size=4, length=4), setting("compression", vocab_size=4, length=5, num_tokens=2)]
