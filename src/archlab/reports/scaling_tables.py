@@ -49,8 +49,7 @@ def laws_table(fit: StudyFit) -> Table:
             rows.append([laws.runs.label, *numbers, law_text(law), held_out])
     heads = ["architecture", "method", "N* ~ C^a", "D* ~ C^b", "N* at the largest budget", "law", "largest budget held out"]
     note = (
-        "Held out: fitted again without the largest budget; the mean error of the losses there, and predicted over measured N*. "
-        "FLOPs a token follow a power law of N through the runs."
+        "Held out: fitted again without the largest budget; the mean error of the losses there, and predicted over measured N*."
     )
     return Table(heads, rows, note, "llrrrll")
 
@@ -187,8 +186,7 @@ def predictions_on_terminal(predictions: Predictions) -> RenderableType:
     """Predictions by architecture and method."""
     caption = (
         f"intervals of {_percent(predictions.confidence)} tell how far the runs determine the law, not whether it holds beyond "
-        "them; beyond: the budget over the largest of the runs, or the smallest over it; FLOPs a token follow a power law of the "
-        "size through the runs"
+        "them; beyond: the budget over the largest of the runs, or the smallest over it"
     )
     numbers = ("FLOPs", "parameters", "tokens", "loss")
     parts: list[RenderableType] = []

@@ -127,12 +127,14 @@ def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], obje
     """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture."""
     laws, without_laws = fit_architectures(study, resampling, on_method)
     tables = [one.runs for one in laws]
+    costs = {one.runs.label: one.cost for one in laws}
+    comparison = compare_study({table.label: table for table in tables}, resampling, costs=costs) if len(tables) > 1 else None
     return StudyFit(
         study=study,
         resampling=resampling,
         laws=laws,
         without_laws=without_laws,
-        comparison=compare_study({table.label: table for table in tables}, resampling) if len(tables) > 1 else None,
+        comparison=comparison,
         state=state_law(laws, resampling),
         off_optimal=tuple(model for table in tables for model in off_optimal(table, resampling)),
         over_training={table.label: over_training(table) for table in tables},

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result
+from tests.scaling.test_cost import planned
 
+from archlab import scaling
 from archlab.errors import ArchlabError
 from archlab.scaling.analysis.comparison import compare_study, multiplier_text, state_law
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import Estimate, fit_laws
+from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.store import StudyStore
-from archlab.scaling.study import RunTable, read_study
+from archlab.scaling.study import RunTable, Study, TrainedModel, make_table, read_study
+from archlab.scaling.trial import LMTrial
 
 FEW = Resampling(100)
 NONE = Resampling(0)
@@ -70,6 +74,25 @@ def test_exact_runs_give_the_differences_and_multipliers_of_their_laws_beyond_th
         assert row.difference.low is row.multiplier.low is None
     (back,) = {row.multiplier.value for row in compare_study(study, NONE, reference="bad").rows if row.budget == 8e19}
     assert back < 1
+
+
+def test_compare_and_predict_agree_on_the_loss_of_a_budget_beyond_the_runs(monkeypatch):
+    monkeypatch.setattr("archlab.scaling.laws.METHODS", ("variable-projection",))
+    tables = {}
+    for label, spec, law in (("a", "mh-attention swiglu", LAW), ("b", "3*[hyena swiglu] mh-attention swiglu", WORSE)):
+        runs = [replace(run, label=label) for run in planned("quick", spec)]
+        trained = [LMTrial(run, LMRecipe()) for run in runs]
+        losses = [float(law.loss(run.params, run.tokens)) for run in runs]
+        models = [TrainedModel(trial, result(loss), "", {}) for trial, loss in zip(trained, losses, strict=True)]
+        tables[label] = make_table(label, models, "all")
+    study = Study(tables, "all")
+    beyond = 10 * max(float(table.C.max()) for table in tables.values())
+    (row,) = (row for row in scaling.compare(study, reference="a", flops=[beyond], resamples=0).rows if row.budget == beyond)
+    found = {}
+    for label, table in tables.items():
+        (predicted,) = scaling.predict(Study({label: table}, "all"), flops=beyond, resamples=0).rows
+        found[label] = predicted.optimum.loss.value
+    assert row.difference.value == pytest.approx(found["b"] - found["a"], abs=2e-6)
 
 
 @pytest.mark.parametrize("flops", [(), (1e21,)])

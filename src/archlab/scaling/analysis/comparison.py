@@ -15,6 +15,7 @@ from archlab.errors import ArchlabError, unknown
 from archlab.machine import one_blas_thread
 from archlab.scaling.analysis.joint import JointLaw, joint_law, least_loss, outliers, resampled
 from archlab.scaling.analysis.precision import estimate
+from archlab.scaling.cost import Cost, cost_of
 from archlab.scaling.fits import Resampling, StateFit, fit_state
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.fits.isoflop import SAME_BUDGET
@@ -118,13 +119,18 @@ class StudyComparison:
 
 @one_blas_thread()
 def compare_study(
-    tables: Mapping[str, RunTable], resampling: Resampling, *, reference: str | None = None, flops: Sequence[float] = ()
+    tables: Mapping[str, RunTable],
+    resampling: Resampling,
+    *,
+    reference: str | None = None,
+    flops: Sequence[float] = (),
+    costs: Mapping[str, Cost] | None = None,
 ) -> StudyComparison:
     """Compare the architectures of a study with one of them, by default the one of least loss at the largest shared budget.
 
     Losses and multipliers are those of the laws with a floor, ``L = E + A / N**alpha + B / D**beta``, at the best size of each
     budget; intervals come from joint resamples of all laws. Where one of two has no law, differences are those of the minima
-    of the parabolas, at budgets where both have one.
+    of the parabolas, at budgets where both have one. ``costs`` by architecture spare counting them again.
 
     Raises:
         ArchlabError: the reference is no architecture of the study, there is no other one, or ``flops`` are asked for and no
@@ -137,7 +143,7 @@ def compare_study(
     laws, notes = {}, []
     for label, table in tables.items():
         try:
-            laws[label] = joint_law(table)
+            laws[label] = joint_law(table, cost_of(table) if costs is None else costs[label])
             notes += outliers(laws[label])
         except ArchlabError as error:
             notes.append(f"{label}: no law with a floor, so differences by minima and no compute multipliers: {error}")
@@ -233,7 +239,7 @@ def _interval(values: Floats, first: JointLaw, second: JointLaw, resampling: Res
 
 def _crossings(first: JointLaw, second: JointLaw, resampling: Resampling) -> list[Crossing]:
     both = np.concatenate([first.table.budget, second.table.budget])
-    budgets = np.geomspace(both.min() / REACH, both.max() * REACH, 200)
+    budgets = np.geomspace(both.min() / REACH, both.max() * REACH, 80)
     differences = _losses(second, budgets) - _losses(first, budgets)
     line = differences[0]
     bands = [_interval(column, first, second, resampling) for column in differences.T]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from archlab.scaling.cost import Cost
 from archlab.scaling.fits import fit_parametric
 from archlab.scaling.fits.columns import Floats, check_enough
 from archlab.scaling.fits.noise import FLOOR, error_scales, first_scales, outlier_limit
@@ -21,7 +22,9 @@ ROUNDS = 12
 MISSED = 3.3
 """Mean error of a budget, in standard errors, beyond which the law misses it: one in a thousand by chance."""
 STEP = 0.1
-"""Distance of sizes, in logarithms, at which the least loss of a budget is looked for."""
+"""Distance of sizes, in logarithms, at which the least loss of a budget is first looked for."""
+FINER = 20
+"""The factor by which it is smaller around the best of these: the count of a spec jumps where a layer is added."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class JointLaw:
     """The law of an architecture by weighted least squares without outliers, and resamples of it."""
 
     table: RunTable
+    cost: Cost
+    """Training FLOPs a token over parameters."""
     centre: tuple[float, float]
     """Mean logarithms of size and tokens."""
     p: Floats
@@ -58,13 +63,13 @@ class JointLaw:
         return np.isfinite(self.error)
 
 
-def joint_law(table: RunTable) -> JointLaw:
+def joint_law(table: RunTable, cost: Cost) -> JointLaw:
     """Fit the law of an architecture; refuses runs that do not determine one."""
     check_enough(len(table.loss), "runs", 8, "to determine five numbers and the size of errors")
     start = fit_parametric(N=table.N, D=table.D, loss=table.loss)
     centre = float(np.log(table.N).mean()), float(np.log(table.D).mean())
     p = centred(start, table.N, table.D, table.loss)
-    law = JointLaw(table, centre, p, np.ones_like(table.loss), np.zeros_like(table.loss), 1, np.empty((0, 5)))
+    law = JointLaw(table, cost, centre, p, np.ones_like(table.loss), np.zeros_like(table.loss), 1, np.empty((0, 5)))
     x, y, floor = law.x, law.y, FLOOR * table.loss
     residual = table.loss - predicted(p[None], x, y)[0]
     scale = np.maximum(first_scales(residual, table.budget, 5), floor)
@@ -128,28 +133,26 @@ def resampled(laws: Sequence[JointLaw], resamples: int, seed: int = 0) -> list[J
 
 
 def least_loss(law: JointLaw, p: Floats, C: Floats) -> Floats:
-    """Return the loss (K, m) of the best size at every budget ``C`` (m) by laws ``p`` (K, 5), at the cost that the runs had.
-
-    FLOPs a token are interpolated in logarithms between the sizes of the runs, and grow in proportion to the size beyond.
-    """
-    size, first = np.unique(law.table.N, return_index=True)
-    u, cost = np.log(size), np.log(law.table.C / law.table.D)[first]
-    grid = np.arange(u[0] - 5, u[-1] + 8, STEP)
-    inside = np.interp(grid, u, cost)
-    cost_of = inside + np.minimum(grid - u[0], 0) + np.maximum(grid - u[-1], 0)
+    """Return the loss (K, m) of the best size at every budget ``C`` (m) by laws ``p`` (K, 5), at the architecture's cost."""
+    size = np.log(law.table.N)
+    grid = np.arange(size.min() - 5, size.max() + 8, STEP / FINER)
     a, b, e, alpha, beta = (column[:, None] for column in p.T)
     with np.errstate(over="ignore"):
         of_size = np.exp(a - alpha * (grid - law.centre[0]))
-        of_data = np.exp(b + beta * (cost_of + law.centre[1]))
+        of_data = np.exp(b + beta * (law.cost.log(grid) + law.centre[1]))
+    coarse_size, coarse_data = of_size[:, ::FINER].copy(), of_data[:, ::FINER].copy()
     losses = np.empty((len(p), len(C)))
-    rows = np.arange(len(p))
+    rows = np.arange(len(p))[:, None]
+    near = np.arange(-FINER, FINER + 1)
     for column, flops in enumerate(np.log(C)):
-        total = of_size + of_data * np.exp(-beta * flops)
-        best = np.clip(total.argmin(axis=1), 1, len(grid) - 2)
-        low, middle, high = (total[rows, best + by] for by in (-1, 0, 1))
+        less = np.exp(-beta * flops)
+        best = FINER * (coarse_size + coarse_data * less).argmin(axis=1)
+        places = np.clip(best, FINER, len(grid) - FINER - 1)[:, None] + near
+        total = of_size[rows, places] + of_data[rows, places] * less
+        least = np.clip(total.argmin(axis=1), 1, len(near) - 2)[:, None]
+        low, middle, high = (total[rows, least + by][:, 0] for by in (-1, 0, 1))
         bend = low - 2 * middle + high
         with np.errstate(all="ignore"):
-            gain = np.where(bend > 0, (high - low) ** 2 / (8 * bend), 0)
-        losses[:, column] = middle - gain
+            losses[:, column] = middle - np.where(bend > 0, (high - low) ** 2 / (8 * bend), 0)
     reached: Floats = losses + np.exp(e)
     return reached
