@@ -424,3 +424,27 @@ def test_scores_by_length_are_means_over_seeds():
     assert list(found.by_length) == [8, 16, 32]
     assert found.by_length[16] == pytest.approx(0.6)
     assert found.by_length[8] == pytest.approx(found.score)
+
+
+def test_scores_by_level_and_the_capacity_at_which_they_fall_below_nine_tenths():
+    """The simulated units are the sequences; a quarter of them is drawn from each level."""
+
+    def scored(*fractions):
+        trials = plan(
+            ["mlp"], [setting("selective-copying", length=64)], recipe=dataclasses.replace(RECIPE, levels=(2, 4, 8, 16))
+        )
+        records = simulate(trials, lambda trial: 0.5)
+        for key, one in records.items():
+            ones = np.ones(100 * len(fractions), dtype=np.float32)
+            parts = np.repeat(np.array(fractions, dtype=np.float32), 100)
+            records[key] = dataclasses.replace(one, result=dataclasses.replace(one.result, numerators=parts, denominators=ones))
+        (found,) = score(trials, records).architectures[0].tasks[0].settings
+        return found
+
+    found = scored(1, 0.95, 0.85, 0.5)
+    assert found.by_level == pytest.approx({2: 1, 4: 0.95, 8: 0.85, 16: 0.5})
+    assert found.score == pytest.approx(0.825)
+    assert found.capacity == pytest.approx(4 * 2**0.5)
+    assert scored(1, 1, 1, 0.95).capacity == 16
+    assert scored(0.8, 1, 1, 1).capacity == pytest.approx(1)
+    assert scored(1, 0.8, 1, 1).capacity == pytest.approx(2 * 2**0.5)

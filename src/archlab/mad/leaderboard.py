@@ -1,12 +1,12 @@
 """The leaderboard as rows of text, which the terminal and notebooks show, and its notes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
 from archlab.format import count, human, percent, percent_interval, short_task, starred
 from archlab.mad.bootstrap import CONFIDENCE
-from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
+from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
 from archlab.tasks.stored import UNAVAILABLE as NO_TASK
 
 _MAX_GAPS = 4
@@ -66,19 +66,38 @@ def other_tasks(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
 
 def lengths_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of settings that were tested at several lengths: test scores in percent by length. No heads if none was."""
-    found = [
-        (one.setting, a.label, one.by_length)
+    return _table_by(scores, lambda one: one.by_length)
+
+
+def levels_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of settings that were trained at several levels: test scores in percent by level, and the capacity. No heads
+    if none was."""
+    return _table_by(scores, lambda one: one.by_level, {"capacity": lambda one: f"{one.capacity:.3g}"})
+
+
+def _table_by(
+    scores: Scores,
+    found: Callable[[SettingScore], dict[int, float]],
+    more: Mapping[str, Callable[[SettingScore], str]] | None = None,
+) -> tuple[list[str], list[list[Cell]]]:
+    more = more or {}
+    by = [
+        (a.label, one, found(one))
         for i, _ in enumerate(scores.tasks)
         for a in scores.architectures
         for one in a.tasks[i].settings
-        if one.by_length
     ]
-    lengths = sorted({length for _, _, by_length in found for length in by_length})
+    by = [(label, one, values) for label, one, values in by if values]
+    heads = sorted({head for _, _, values in by for head in values})
     rows = [
-        [Cell(str(setting)), Cell(label), *(Cell(percent(by[length]) if length in by else "") for length in lengths)]
-        for setting, label, by in found
+        [
+            *(Cell(str(one.setting)), Cell(label)),
+            *(Cell(percent(values[head]) if head in values else "") for head in heads),
+            *(Cell(text(one)) for text in more.values()),
+        ]
+        for label, one, values in by
     ]
-    return (["setting", "architecture", *map(str, lengths)] if found else []), rows
+    return (["setting", "architecture", *map(str, heads), *more] if by else []), rows
 
 
 def leaderboard_notes(scores: Scores) -> str:

@@ -1,5 +1,6 @@
 """Scores as values: those of a seed, a setting, a task, an architecture, and of all architectures together."""
 
+import itertools
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -23,9 +24,21 @@ if TYPE_CHECKING:
 IntervalOver = Literal["seeds and test instances", "test instances"]
 
 
+SOLVED = 0.9
+"""Fraction of right answers at which a level counts as solved."""
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
+
+
+def _means(seeds: Iterable[Iterable[tuple[int, float]]]) -> dict[int, float]:
+    """Mean over seeds at each length or level, in ascending order."""
+    found: dict[int, list[float]] = {}
+    for at, score in itertools.chain.from_iterable(seeds):
+        found.setdefault(at, []).append(score)
+    return {at: statistics.fmean(scores) for at, scores in sorted(found.items())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +61,8 @@ class SeedScore:
     units: Units | None = field(default=None, repr=False, compare=False)
     by_length: tuple[tuple[int, float], ...] = ()
     """Length and score of the recipe's ``test_lengths``."""
+    by_level: tuple[tuple[int, float], ...] = ()
+    """Level and score of the recipe's ``levels``."""
     curve: Floats | None = field(default=None, repr=False, compare=False)
     """Step and score on the selection split, see :func:`archlab.mad.scoring.learning_curve`: ``(points, 2)``."""
 
@@ -68,12 +83,32 @@ class SettingScore:
     @property
     def by_length(self) -> dict[int, float]:
         """Mean score over seeds at every length at which the final weights were tested, that of the training included."""
-        found: dict[int, list[float]] = {}
-        for seed in self.seeds:
-            if seed.score is not None and seed.by_length:
-                for length, score in ((self.setting.length, seed.score), *seed.by_length):
-                    found.setdefault(length, []).append(score)
-        return {length: statistics.fmean(scores) for length, scores in sorted(found.items())}
+        return _means(((self.setting.length, s.score), *s.by_length) for s in self.seeds if s.score is not None and s.by_length)
+
+    @property
+    def by_level(self) -> dict[int, float]:
+        """Mean score over seeds at every level that was trained."""
+        return _means(seed.by_level for seed in self.seeds)
+
+    @property
+    def capacity(self) -> float | None:
+        """The largest level, such as a number of pairs, at which ``SOLVED`` of the answers are right; None without levels.
+
+        Between two levels the score is taken to fall linearly in the logarithm of the level, below the first from 1 at level 0.
+        At most the last level, however far the model could go.
+        """
+        if not self.by_level:
+            return None
+        solved, last = (0, 1.0), None
+        for level, score in self.by_level.items():
+            if score < SOLVED:
+                last = (level, score)
+                break
+            solved = (level, score)
+        if last is None:
+            return float(solved[0])
+        part = (solved[1] - SOLVED) / (solved[1] - last[1])
+        return last[0] * part if solved[0] == 0 else float(solved[0] * (last[0] / solved[0]) ** part)
 
     @property
     def complete(self) -> bool:
@@ -319,8 +354,10 @@ def _scored(score: Any, *names: str) -> dict[str, Any]:
 
 def _setting(score: SettingScore) -> dict[str, Any]:
     rest = _values(score, "learning_curve_area", "steps_to_solve", "num_solved")
-    by_length = {"by_length": {str(length): value for length, value in score.by_length.items()}} if score.by_length else {}
-    return _scored(score) | {"num_seeds": len(score.seeds)} | rest | by_length
+    for name, found in (("by_length", score.by_length), ("by_level", score.by_level)):
+        rest |= {name: {str(at): value for at, value in found.items()}} if found else {}
+    rest |= {"capacity": score.capacity} if score.by_level else {}
+    return _scored(score) | {"num_seeds": len(score.seeds)} | rest
 
 
 def _architecture(score: ArchitectureScore) -> dict[str, Any]:

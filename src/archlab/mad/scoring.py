@@ -17,6 +17,7 @@ from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.mad.bootstrap import Floats, Interval, Units, bootstrap_settings, percentile_interval
 from archlab.mad.comparison import differences_to_best
+from archlab.mad.recipe import by_level
 from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
 from archlab.mad.selection import choose, grid_order, metric, solves
 from archlab.mad.spending import spending
@@ -163,9 +164,17 @@ def _seed_score(record: OutcomeRecord, details: Details | TrialResult | None, di
         solved_step=result.solved_step,
         diverged=diverged,
         by_length=details.by_length,
+        by_level=tuple((level, part.score) for level, part in _levels(trial, units)),
         units=units,
         curve=curve,
     )
+
+
+def _levels(trial: Trial, units: Units) -> list[tuple[int, Units]]:
+    """The recipe's levels, and the test units that are drawn from each."""
+    levels = trial.recipe.levels
+    parts = (by_level(trial.setting, levels, array) for array in (units.numerators, units.denominators))
+    return [(level, Units(above, below)) for level, (_, above), (_, below) in zip(levels, *parts, strict=False)]
 
 
 def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
 from archlab.mad.bootstrap import CONFIDENCE, SEED
-from archlab.mad.leaderboard import UNAVAILABLE, Cell, leaderboard, lengths_table, other_tasks
+from archlab.mad.leaderboard import UNAVAILABLE, Cell, leaderboard, lengths_table, levels_table, other_tasks
 from archlab.mad.protocol import Protocol
-from archlab.mad.scores import Scores
+from archlab.mad.scores import SOLVED, Scores
 from archlab.reports import charts, findings
 from archlab.reports.panels import Panel, Section, Spec, Table, draw_sections
 from archlab.reports.provenance import environments, recipes, trial_rows
@@ -96,6 +96,13 @@ PANELS: list[Panel[Scores]] = [
         "Scores by length",
         "Right answers in percent by the length of the test sequences, after training at the setting's own length.",
         table=lambda scores: _cells_table(lengths_table(scores), "ll"),
+    ),
+    Panel(
+        "Levels",
+        "Scores by level, and capacity",
+        "Right answers in percent by how much must be remembered: keys, copies or tokens, as the task has it. "
+        f"Capacity is the level at which {SOLVED:.0%} are right.",
+        table=lambda scores: _cells_table(levels_table(scores), "ll"),
     ),
     Panel(
         "Tasks by architectures",

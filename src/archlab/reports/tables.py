@@ -11,8 +11,8 @@ from archlab.architectures.backbone_config import BackboneName
 from archlab.format import human, percent, points, probability, short_task, steps
 from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.leaderboard import leaderboard as mad_leaderboard
-from archlab.mad.leaderboard import leaderboard_notes, lengths_table, other_tasks
-from archlab.mad.scores import Difference, Scores
+from archlab.mad.leaderboard import leaderboard_notes, lengths_table, levels_table, other_tasks
+from archlab.mad.scores import SOLVED, Difference, Scores
 
 WIDE = 112
 """Columns from which the leaderboard writes its heads in full."""
@@ -42,10 +42,15 @@ def leaderboard(scores: Scores, width: int = 100) -> Table:
 
 
 def further_tables(scores: Scores) -> Iterator[Table]:
-    """The tasks that do not count in the mean, and scores by length, where there are such."""
+    """The tasks that do not count in the mean, and scores by length and level, where there are such."""
     for (heads, rows), note, texts in (
         (other_tasks(scores), f"tasks that do not count in the {scores.mean_name}: right answers in %", 1),
         (lengths_table(scores), "right answers in % by the length of the test sequences, after training at the setting's own", 2),
+        (
+            levels_table(scores),
+            f"right answers in % by level, such as keys or tokens to copy; capacity: the level with {SOLVED:.0%}",
+            2,
+        ),
     ):
         if heads:
             table = _table(note)
