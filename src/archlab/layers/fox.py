@@ -122,7 +122,7 @@ class FoX(nn.Module):
 
 
 def forgetting_attention(q_blhk: Tensor, k_blhk: Tensor, v_blhk: Tensor, log_forget_blh: Tensor) -> Tensor:
-    """Causal attention, (B, L, H, K), with ``log_forget[s+1] + ... + log_forget[t]`` added to the score of query ``t`` and key ``s``.
+    """Causal attention, (B, L, H, K), with the log gates of ``s + 1`` to ``t`` added to the score of query ``t`` and key ``s``.
 
     The sum is a difference of cumulated gates, and so a product of further channels of queries and keys; the attention that
     stores no scores does the rest. Whole numbers and remainders are subtracted apart, so that a difference keeps the digits
