@@ -70,7 +70,7 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
     outcome = archlab("scale", "plan", "--ladder", "paper", "--dry-run", "--set", "gpus=64")
     assert outcome.status == 0, outcome.err
     text = " ".join(outcome.out.split())
-    assert "280 training runs" in text
+    assert "296 training runs" in text
     assert "GPU-hours at 3.96e+14 FLOP/s (40% of 9.89e+14) a GPU; on 64 GPUs" in text
     assert "#SBATCH --array=0-63 #SBATCH --ntasks=1 #SBATCH --gpus-per-task=1" in text
     assert "for node in $(seq 8); do ray job submit --no-wait --entrypoint-num-gpus 8 -- torchrun --standalone" in text

@@ -94,6 +94,15 @@ def test_sizes_lie_around_the_rule():
         assert run.params == pytest.approx(factor * centre, rel=0.3)  # depth grows in steps
 
 
+def test_sizes_below_the_least_are_left_out_of_small_budgets():
+    asked = ladder(budgets=(2e11, 8e11), sizes=5, spread=2)
+    every, some = (make_plan(one, ["transformer++"]).runs for one in (asked, asked.with_values(least_params=6e3)))
+    assert len(every) == 10
+    assert some == every[1:]  # 3k is too small at 2e11
+    with pytest.raises(ArchlabError, match=r"least_params=1e\+06: the largest size of budget 2e\+11 has 5\.2e\+04: give less"):
+        make_plan(asked.with_values(least_params=1e6), ["transformer++"])
+
+
 def test_rules_can_be_overridden():
     plan = make_plan(ladder(params=(1e4, 3e4), batch_size=8, learning_rate=3e-3, seeds=(0, 5)), ["transformer++"])
     assert [run.seed for run in plan.runs] == [0, 5, 0, 5]
@@ -142,7 +151,8 @@ def test_ladders_of_the_package_plan(name: str):
     specs = loaded.architectures or SPECS[:2]
     plan = make_plan(loaded.with_values(vocab_size=loaded.vocab_size or 99), specs)
     plan.check()
-    assert len(plan.runs) == len(specs) * len(loaded.budgets) * loaded.sizes
+    whole = len(specs) * len(loaded.budgets) * loaded.sizes
+    assert len(plan.runs) == whole - (name == "paper") * len(specs) * (2 + 1)  # below least_params at 4e18 and 8e18
     assert objections(plan, loaded) == []
 
 
@@ -152,9 +162,8 @@ def test_the_ladder_of_the_paper_has_its_extent():
     assert sorted({run.budget for run in runs}) == [4e18, 8e18, 2e19, 4e19, 8e19]
     assert len({run.label for run in runs}) == 8
     assert len(make_plan(paper.with_values(convention="paper"), paper.architectures).runs) == len(runs)
-    assert 60e6 < min(run.params for run in runs) < 75e6  # the paper's smallest has 70M
-    assert 2e9 < max(run.params for run in runs) < 4e9
-    assert min(run.tokens / run.params for run in runs) > 1
+    assert 65e6 < min(run.params for run in runs) < 80e6  # the paper's smallest has 70M,
+    assert 6.5e9 < max(run.params for run in runs) < 7.5e9  # and its largest 7B
     assert {run.vocab_size for run in runs} == {50_304}
     assert all(run.dim % 64 == 0 for run in runs)
     heads = {run.dim // layer.heads for run in runs for layer in run.architecture.layers if layer.head_knob == "heads"}

@@ -59,6 +59,8 @@ class Ladder:
     """Number of sizes in each group."""
     spread: Annotated[float, above(1)] = 2.0
     """Ratio of parameters of a size and the next smaller one; the sizes lie around :func:`central_params`."""
+    least_params: Positive | None = None
+    """Leave out the sizes of the rule with fewer parameters."""
     params: tuple[Positive, ...] = ()
     """Sizes of every group, in parameters, in place of the rule."""
     length: Count = 128

@@ -71,9 +71,13 @@ def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, s
 
 
 def _targets(ladder: Ladder, budget: float) -> Sequence[float]:
-    """The sizes that a budget should have, in parameters."""
-    centre = central_params(budget)
-    return ladder.params or [centre * ladder.spread ** (n - (ladder.sizes - 1) / 2) for n in range(ladder.sizes)]
+    """The sizes that a budget should have, in parameters; an ArchlabError says that the ladder leaves out all of them."""
+    centre, least = central_params(budget), ladder.least_params or 0
+    by_rule = [centre * ladder.spread ** (n - (ladder.sizes - 1) / 2) for n in range(ladder.sizes)]
+    targets = ladder.params or [size for size in by_rule if size >= least]
+    if not targets:
+        raise ArchlabError(f"least_params={least:g}: the largest size of budget {budget:.3g} has {by_rule[-1]:.3g}: give less")
+    return targets
 
 
 def _group(ladder: Ladder, sizes: Mapping[str, Sequence[Size]], budget: float, corpus: Corpus | None) -> Iterator[LMRun]:
