@@ -20,7 +20,7 @@ def test_every_family_registers_itself():
 
 def test_configs_have_the_names_of_the_contract():
     """A name that is spelt wrong would leave the default in place, unseen."""
-    helpers = {"visible_window", "key_value_heads", "width", "maps"}
+    helpers = {"visible_window", "key_value_heads", "width", "maps", "has_skip"}
     for config in [*registry().values(), *composites().values()]:
         bases = [base for base in config.__mro__ if base.__module__.startswith("archlab.layers.")]
         found = {name for base in bases for name in vars(base) if not name.startswith("_")}
