@@ -53,6 +53,14 @@ def test_memory_grows_with_the_size(monkeypatch: pytest.MonkeyPatch):
     assert 16 * RUNS[0].params < one.bytes < other.bytes
 
 
+def test_memory_is_counted_at_the_largest_size_alone(timed: list[int], monkeypatch: pytest.MonkeyPatch):
+    counted: list[int] = []
+    monkeypatch.setattr(estimate, "_peak_bytes", lambda run: counted.append(run.params) or 3 * device_bytes(run, LMRecipe()))
+    costs = dict(zip(RUNS, measured_costs(RUNS), strict=True))
+    assert counted == [max(run.params for run in RUNS if run.label == label) for label in ("transformer++", "attention")]
+    assert all(cost.bytes == 3 * device_bytes(run, LMRecipe()) for run, cost in costs.items())
+
+
 def test_a_step_is_timed():
     assert 0 < estimate._step_seconds(RUNS[0]) < 10
 

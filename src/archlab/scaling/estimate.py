@@ -56,16 +56,22 @@ def device_bytes(run: LMRun, recipe: LMRecipe | None = None, gpus: int = 1) -> i
 
 
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
-    """Costs on one thread of this machine, by timing a few training steps of every size."""
+    """Costs on one thread of this machine, by timing a few training steps of every size.
+
+    The bytes are counted at an architecture's largest size; those of its others are to them as :func:`device_bytes` has it.
+    """
     runs = list(runs)
-    known: dict[tuple[Any, ...], tuple[float, int]] = {}
+    known: dict[tuple[Any, ...], float] = {}
     rates: dict[str, float] = {}  # FLOP/s of the largest timed size
+    largest: dict[str, LMRun] = {}
     for run in sorted(runs, key=_step_flops):
+        largest[run.label] = run
         if _kind(run) not in known:
             if _step_flops(run) <= _MOST_EXPENSIVE_STEP or run.label not in rates:
                 rates[run.label] = _step_flops(run) / _step_seconds(run)
-            known[_kind(run)] = rates[run.label], _peak_bytes(run)
-    return [Cost(run.flops / rate, memory) for run in runs for rate, memory in [known[_kind(run)]]]
+            known[_kind(run)] = rates[run.label]
+    counted = {label: _peak_bytes(run) / device_bytes(run, LMRecipe()) for label, run in largest.items()}
+    return [Cost(run.flops / known[_kind(run)], round(counted[run.label] * device_bytes(run, LMRecipe()))) for run in runs]
 
 
 def stated_costs(runs: Iterable[LMRun], flops_per_second: Callable[[str], float]) -> list[Cost]:
