@@ -146,7 +146,7 @@ def failures(case: str, seed: int, resamples: int) -> dict[str, float | int]:
         "width": float(np.abs(broken / width - 1).max()),
         "width_to_removed": float(np.abs(broken / removed - 1).max()),
         "bound_to_removed": float((np.abs(with_failed - without).max(axis=2) / removed).max()),
-        "named": sum("outlier" in note for note in made[1].notes),
+        "named": sum(len(note.cases) for note in made[1].notes if note.cause.startswith("outliers")),
     }
 
 

@@ -42,7 +42,7 @@ def test_a_table_is_imported_fitted_predicted_and_reported(archlab: CommandLine,
     fitted = archlab("scale", "fit", "--store", "study.db", "--resamples", "30", "--json")
     document = json.loads(fitted.out)
     assert document["architectures"]["one"]["cost"]["source"] == "6.6 N"
-    assert not [line for line in document["warnings"] if "disagree" in line]
+    assert not [one for one in document["warnings"] if "disagree" in one["cause"]]
     told = archlab("scale", "predict", "--flops", "1e21", "--store", "study.db", "--resamples", "0", "--json")
     huber = next(row for row in json.loads(told.out) if (row["architecture"], row["method"]) == ("one", "huber"))
     assert huber["size"]["value"] * huber["tokens"]["value"] == pytest.approx(1e21 / 6.6, rel=1e-6)

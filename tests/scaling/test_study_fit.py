@@ -1,18 +1,24 @@
 """The fits of a study: the headline answers the question, warnings are grouped, values leave as frames and JSON."""
 
 import json
+import re
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder
+from tests.scaling.test_cost import planned, table
+from tests.scaling.test_laws import best_of
 
 from archlab.errors import ArchlabError
 from archlab.reports.scaling_tables import law_text
-from archlab.scaling.fits import Resampling
+from archlab.scaling.cost import sizes_like
+from archlab.scaling.fits import ParametricFit, Resampling
+from archlab.scaling.laws import fit_laws
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import open_study
-from archlab.scaling.study_fit import StudyFit, fit_study
+from archlab.scaling.study_fit import StudyFit, fit_study, limits
 
 LAW = Law()
 NONE = Resampling(0)
@@ -61,17 +67,47 @@ def test_the_headline_claims_no_more_than_the_runs_tell(fitted, labels, text):
 def test_missing_training_runs_are_the_first_warning(fitted):
     planned = ladder("a", LAW)
     warnings = fitted(planned[:20], ladder("b", LAW)[:1], planned=[trial for trial, _ in planned]).warnings
-    assert warnings[0] == "8 of 28 training runs of cut.yaml are missing: `archlab scale run cut.yaml` trains them"
-    assert warnings[1].startswith("b: sizes that have finished: 1")
+    assert str(warnings[0]) == "missing training runs: 8 of 28 of cut.yaml: `archlab scale run cut.yaml` trains them"
+    assert str(warnings[1]).startswith("no laws: b: sizes that have finished: 1")
 
 
 def test_methods_without_intervals_are_one_warning(fitted):
     few = {"budgets": BUDGETS[:2], "sizes": 3, "reach": 1.5}
     found = fitted(ladder("a", LAW, **few), ladder("b", worse(1.2), **few), resampling=Resampling(20))
     assert all(law.largest.no_interval for laws in found.laws for law in laws.by_method.values())
-    (warning,) = [line for line in found.warnings if "no intervals" in line]
-    assert warning.startswith("no intervals for any method: too few training runs (6 an architecture): plan more sizes")
-    assert not any("no intervals" in line for line in fitted(ladder("a", LAW, **few)).warnings)  # none were asked for
+    (warning,) = [one for one in found.warnings if "no intervals" in one.cause]
+    assert warning.cause.startswith("no intervals for any method: too few training runs: plan more sizes")
+    assert warning.cases == ("a has 6", "b has 6")
+    assert not any("no intervals" in one.cause for one in fitted(ladder("a", LAW, **few)).warnings)  # none were asked for
+
+
+def test_many_cases_of_one_cause_are_one_line(fitted):
+    high = [one for one in ladder("a", LAW) if one[0].run.params > 1.2 * best_of(one[0].run.budget)]
+    (warning,) = [one for one in fitted(high).warnings if one.cause.startswith("the smallest size is the best")]
+    assert len(warning.cases) == len(BUDGETS) == 4
+    assert str(warning).startswith("the smallest size is the best: not bracketed, so no minimum (4): a at 1e+17: add sizes from ")
+    assert str(warning).endswith(" parameters; 1 more")
+
+
+@pytest.mark.parametrize(
+    ("law", "cause"), [((1.7, 1, 400, 0.34, 0.28, 0), "smallest"), ((1.7, 4e3, 1, 0.34, 0.28, 0), "largest")]
+)
+def test_sizes_to_add_are_some_that_can_be_built(law, cause, monkeypatch):
+    monkeypatch.setattr("archlab.scaling.laws.METHODS", ("isoflop",))
+    runs = planned("quick", "mh-attention swiglu")
+    found = limits(fit_laws(table(runs, law=ParametricFit(*law)), NONE))
+    cases = [case for reason, case in found if reason.startswith(f"the {cause} size is the best")]
+    assert len(cases) == len({run.budget for run in runs})
+    built = {size.params for size in islice(sizes_like(runs), 300)}
+    for budget, case in zip(sorted({run.budget for run in runs}), cases, strict=True):
+        named = {int(number.replace(",", "")) for number in re.findall(r"[\d,]{3,}", case)}
+        trained = {run.params for run in runs if run.budget == budget}
+        assert named <= built
+        if named:
+            assert max(named) < min(trained) if cause == "smallest" else min(named) > max(trained)
+        else:
+            assert min(trained) == min(built)
+            assert "no smaller size can be built" in case
 
 
 def test_values_leave_as_frames_json_and_html(fitted):

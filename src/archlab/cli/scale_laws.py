@@ -61,7 +61,7 @@ def fit(
     if result.comparison is not None:
         print_table(tables.comparison_on_terminal(result.comparison))
     for warning in result.warnings:
-        message(warning)
+        message(str(warning))
     for laws in result.laws:
         print_table(tables.laws_on_terminal(laws))
     others = (tables.over_training_table(result), tables.off_optimal_table(result))
@@ -113,7 +113,7 @@ def compare(
         return
     print_table(comparison_on_terminal(found))
     for note in found.notes:
-        message(note)
+        message(str(note))
 
 
 def predict(
@@ -143,7 +143,7 @@ def predict(
         how: dict[str, Any] = {"intervals": intervals, "resamples": resamples, "confidence": confidence, "window": window}
         predictions = scaling.predict(study, flops=flops, loss=loss, **how, on_method=advance)
     for warning in predictions.warnings:
-        message(warning)
+        message(str(warning))
     if as_json:
         print_json(predictions.to_dict())
     else:

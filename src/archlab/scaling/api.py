@@ -39,6 +39,7 @@ from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study
 from archlab.scaling.training_plan import Plan
 from archlab.scaling.trial import LMTrial
 from archlab.scaling.tuning import DOUBLINGS, Bracketing, Tuning, read_tuning, sweep
+from archlab.scaling.warnings import WarningGroup, grouped
 from archlab.store.database import shown
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ class Predictions:
 
     rows: tuple[Prediction, ...]
     confidence: float
-    warnings: tuple[str, ...]
+    warnings: tuple[WarningGroup, ...]
     """Architectures without predictions, and why."""
 
     def to_dict(self) -> list[dict[str, Any]]:
@@ -379,18 +380,21 @@ def predict(
     resampling = Resampling(resamples, confidence, method=intervals)
     opened = (study if isinstance(study, Study) else open_study(study, parameters)).with_window(window)
     fitted, without_laws = fit_architectures(opened, Resampling(0))
-    warnings = [*opened.unreadable, *without_laws.values()]
+    found = [
+        *(("plans that cannot be read", line) for line in opened.unreadable),
+        *(("no laws", reason) for reason in without_laws.values()),
+        *((f"no law by {method}: {reason}", one.runs.label) for one in fitted for method, reason in one.refused.items()),
+    ]
+    warnings = grouped(found)
     rows = []
     for laws in fitted:
         for law in laws.by_method.values():
             if flops is not None or isinstance(law.fit, ParametricFit):  # other methods do not know the floor of the loss
                 rows.append(_prediction(laws, law, flops, loss, resampling))
             on_method()
-        if not laws.by_method:
-            warnings.append(f"{laws.runs.label}: no method fits: {next(iter(laws.refused.values()))}")
     if all(isinstance(row.optimum, str) for row in rows):
-        raise ArchlabError("; ".join([*(str(row.optimum) for row in rows), *warnings]))
-    return Predictions(tuple(rows), confidence, tuple(warnings))
+        raise ArchlabError("; ".join(dict.fromkeys([*(str(row.optimum) for row in rows), *map(str, warnings)])))
+    return Predictions(tuple(rows), confidence, warnings)
 
 
 def _prediction(laws: Laws, law: Law, flops: float | None, loss: float | None, resampling: Resampling) -> Prediction:

@@ -54,6 +54,8 @@ class Cost:
     """Where the numbers come from."""
     doubt: str = ""
     """How far they are from those of the training runs, where they do not agree."""
+    buildable: bool = False
+    """Whether the known sizes are all that the spec can be built in, and not those of the training runs."""
 
     def __call__(self, N: ArrayLike) -> Floats:
         """Return the FLOPs of a token at ``N`` parameters, of the same shape."""
@@ -174,7 +176,7 @@ def cost_of(runs: RunTable) -> Cost:
     budgets = float(runs.C.min()), float(runs.C.max())
     if known := list(_counted(runs)):
         size, flops = zip(*known, strict=True)
-        counted = Cost(size, flops, budgets, "the spec's count at every width")
+        counted = Cost(size, flops, budgets, "the spec's count at every width", buildable=True)
         if np.abs(counted(runs.N) / observed - 1).max() <= RIGHT:
             return counted
     bins = np.unique(np.round(np.log(runs.N) / BIN), return_inverse=True)[1]

@@ -132,6 +132,8 @@ def fit_method(runs: RunTable, method: Method) -> Fit:
         return fits.fit_isoflop(C=runs.C, N=runs.N, D=runs.D, loss=runs.loss, window=runs.window)
     if method == "envelope":
         rows, fractions, losses = runs.curves()
+        if not len(rows):
+            raise ArchlabError("it takes training curves, and the runs have none")
         flops, tokens = fractions * runs.C[rows], fractions * runs.D[rows]
         group = runs.budget[rows].tolist()
         return fits.fit_envelope(curve=rows.tolist(), C=flops, N=runs.N[rows], D=tokens, loss=losses, group=group)

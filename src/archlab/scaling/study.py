@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import IsoFlopMinimum, isoflop_minimum
+from archlab.scaling.fits import IsoFlopMinimum
 from archlab.scaling.fits.columns import Floats
-from archlab.scaling.fits.isoflop import WINDOW, check_window
+from archlab.scaling.fits.isoflop import WINDOW, NoMinimum, check_window, find_minimum
 from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMResult
@@ -139,11 +138,19 @@ class RunTable:
     @cached_property
     def minima(self) -> Minima:
         """The minima of the budgets that have one between their sizes."""
-        minima = {}
-        for budget in np.unique(self.budget).tolist():
-            with suppress(ArchlabError):
-                minima[budget] = self._minimum(budget, self.loss, self.budget == budget)
-        return minima
+        return {budget: found for budget, found in self._groups.items() if isinstance(found, IsoFlopMinimum)}
+
+    @cached_property
+    def without_minimum(self) -> Mapping[float, NoMinimum]:
+        """The reasons of the other budgets."""
+        return {budget: found for budget, found in self._groups.items() if isinstance(found, NoMinimum)}
+
+    @cached_property
+    def _groups(self) -> Mapping[float, IsoFlopMinimum | NoMinimum]:
+        return {
+            budget: self._minimum(budget, self.loss, self.budget == budget, self.window)
+            for budget in np.unique(self.budget).tolist()
+        }
 
     @cached_property
     def finite_differences(self) -> dict[int, tuple[float, IsoFlopMinimum, IsoFlopMinimum]]:
@@ -156,10 +163,9 @@ class RunTable:
                 by = _STEP * (np.arange(len(self.loss)) == row)
                 sides = []
                 for loss in (self.loss - by, self.loss + by):
-                    try:
-                        sides.append(self._minimum(budget, loss, fitted, window=np.inf))
-                    except ArchlabError:  # of two equally good sizes one is an end: there is a minimum on one side only
-                        sides.append(minimum)
+                    moved = self._minimum(budget, loss, fitted, np.inf)
+                    # of two equally good sizes one is an end: there is a minimum on one side only
+                    sides.append(minimum if isinstance(moved, NoMinimum) else moved)
                 lower, higher = sides
                 differences[row] = (_STEP * sum(side is not minimum for side in sides), lower, higher)
         return differences
@@ -170,9 +176,9 @@ class RunTable:
         fitted: NDArray[np.bool_] = (self.budget == budget) & (minimum.smallest <= self.N) & (minimum.largest >= self.N)
         return fitted
 
-    def _minimum(self, budget: float, loss: Floats, rows: NDArray[np.bool_], **options: float) -> IsoFlopMinimum:
+    def _minimum(self, budget: float, loss: Floats, rows: NDArray[np.bool_], window: float) -> IsoFlopMinimum | NoMinimum:
         flops = float(np.median(self.C[self.budget == budget]))
-        return isoflop_minimum(flops=flops, N=self.N[rows], D=self.D[rows], loss=loss[rows], **{"window": self.window, **options})
+        return find_minimum(flops, self.N[rows], self.D[rows], loss[rows], window)
 
     def curves(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Return row, fraction of the training run and training loss of every point of every training curve."""

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archlab.errors import ArchlabError
+from archlab.format import human
 from archlab.scaling.analysis.comparison import StudyComparison, compare_study, state_law
 from archlab.scaling.analysis.hybridisation import Sweep, sweeps
 from archlab.scaling.analysis.off_optimal import OffOptimal, OverTraining, off_optimal, over_training
-from archlab.scaling.cost import power_laws
+from archlab.scaling.cost import Cost, power_laws
 from archlab.scaling.fits import IsoFlopFit, Resampling, StateFit
 from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.laws import Law, Laws, fit_laws
 from archlab.scaling.study import Study, StudyRun
+from archlab.scaling.warnings import WarningGroup, grouped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,34 +55,32 @@ class StudyFit:
         return f"{minima} of {groups} IsoFLOP groups have their best size bracketed"
 
     @property
-    def warnings(self) -> list[str]:
-        """Everything that limits the fits, one line each; what is missing comes first."""
-        return [
-            *self.study.unreadable,
-            *(
-                f"{len(missing)} of {total} training runs of {name} are missing: `archlab scale run {name}` trains them"
-                for name, (total, missing) in self.study.plans.items()
-                if missing
-            ),
-            *self.without_laws.values(),
-            *self._without_intervals(),
-            *(() if self.comparison is None else self.comparison.notes),
-            *(note for laws in self.laws for note in notes(laws)),
-        ]
+    def warnings(self) -> tuple[WarningGroup, ...]:
+        """Everything that limits the fits, by cause; what is missing comes first."""
+        notes = () if self.comparison is None else self.comparison.notes
+        return grouped(
+            [
+                *(("plans that cannot be read", line) for line in self.study.unreadable),
+                *(
+                    ("missing training runs", f"{len(missing)} of {total} of {name}: `archlab scale run {name}` trains them")
+                    for name, (total, missing) in self.study.plans.items()
+                    if missing
+                ),
+                *(("no laws", reason) for reason in self.without_laws.values()),
+                *self._without_intervals(),
+                *((note.cause, case) for note in notes for case in note.cases),
+                *(limit for laws in self.laws for limit in limits(laws)),
+            ]
+        )
 
-    def _without_intervals(self) -> Iterator[str]:
-        if not self.resampling.resamples:
-            return
-        lacking = {one.runs.label: [law.method for law in one.by_method.values() if law.largest.no_interval] for one in self.laws}
+    def _without_intervals(self) -> Iterator[tuple[str, str]]:
         fix = "plan more sizes, budgets or seeds" + ("" if self.resampling.method == "jackknife" else ", or take a jackknife")
-        runs = {one.runs.label: len(one.runs.loss) for one in self.laws}
-        if all(len(methods) == len(one.by_method) for methods, one in zip(lacking.values(), self.laws, strict=True)):
-            numbers = " and ".join(dict.fromkeys(str(number) for number in runs.values()))
-            yield f"no intervals for any method: too few training runs ({numbers} an architecture): {fix}"
-            return
-        for label, methods in lacking.items():
+        for one in self.laws if self.resampling.resamples else ():
+            methods = [law.method for law in one.by_method.values() if law.largest.no_interval]
             if methods:
-                yield f"{label}: no intervals for {' and '.join(methods)}: too few training runs ({runs[label]}): {fix}"
+                which = "any method" if len(methods) == len(one.by_method) else " and ".join(methods)
+                cause = f"no intervals for {which}: too few training runs: {fix}"
+                yield cause, f"{one.runs.label} has {len(one.runs.loss)}"
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each law: exponents, and the optimum at the largest budget, with intervals."""
@@ -98,7 +98,7 @@ class StudyFit:
         from html import escape
 
         table: str = self.to_frame().to_html(index=False, float_format="{:.4g}".format)
-        return f"<p><b>{escape(self.headline)}</b></p>{table}" + "".join(f"<p>{escape(line)}</p>" for line in self.warnings)
+        return f"<p><b>{escape(self.headline)}</b></p>{table}" + "".join(f"<p>{escape(str(one))}</p>" for one in self.warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-ready."""
@@ -112,7 +112,7 @@ class StudyFit:
             "confidence": self.resampling.confidence,
             "resamples": self.resampling.resamples,
             "intervals": self.resampling.method,
-            "warnings": self.warnings,
+            "warnings": [asdict(one) for one in self.warnings],
             "architectures": {one.runs.label: _laws_dict(one) for one in self.laws},
             "without_laws": self.without_laws,
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
@@ -157,24 +157,46 @@ def fit_architectures(
     return tuple(laws), without_laws
 
 
-def notes(laws: Laws) -> list[str]:
-    """List the limits of an architecture's laws, one line each."""
-    label = laws.runs.label
-    lines = [f"{label}: {method}: {reason}" for method, reason in laws.refused.items()]
-    for fit in (law.fit for law in laws.by_method.values() if isinstance(law.fit, IsoFlopFit)):
-        lines += [f"{label}: {reason}" for reason in fit.refused.values()]
-        lines += [f"{label}: {warning}" for minimum in fit.minima for warning in minimum.warnings]
-    if censored := laws.runs.censored:
-        runs = ", ".join(f"{_size(row)} at {row['budget']:.3g}" for row in (run.row() for run in censored))
-        number = f"{len(censored)} training run{'s' * (len(censored) > 1)}"
-        imported = isinstance(censored[0], ImportedRun)
-        why = "without a loss left out" if imported else "diverged and left out, whatever the loss"
-        lines.append(f"{label}: {number} {why}: {runs}")
+def limits(laws: Laws) -> Iterator[tuple[str, str]]:
+    """Yield what limits an architecture's laws, each as a cause and a case."""
+    label, runs = laws.runs.label, laws.runs
+    for method, reason in laws.refused.items():
+        yield f"no law by {method}: {reason}", label
+    for budget, found in runs.without_minimum.items():
+        yield f"{found.cause}, so no minimum", f"{label} at {budget:.3g}{_advice(found.add, laws.cost)}"
+    for budget, minimum in runs.minima.items():
+        if minimum.wide is not None:
+            yield (
+                "a parabola is biased where sizes are so far from the minimum",
+                f"{label} at {budget:.3g}: {minimum.wide:.3g} times",
+            )
+        if minimum.short:
+            where = f"{label} at {budget:.3g}"
+            yield f"the sizes {minimum.short} the minimum reach less than half as far as the others: add some", where
+    for run in runs.censored:
+        row = run.row()
+        imported = isinstance(run, ImportedRun)
+        cause = "training runs without a loss, left out" if imported else "diverged training runs, left out whatever the loss"
+        yield cause, f"{label}: {_size(row)} at {row['budget']:.3g}"
     if laws.cost.doubt:
-        lines.append(f"{label}: FLOPs a token are {laws.cost.source}, {laws.cost.doubt}")
+        yield "FLOPs a token of the training runs do not agree", f"{label}: {laws.cost.source}, {laws.cost.doubt}"
     if laws.disagreement:
-        lines.append(f"{label}: methods disagree: {laws.disagreement}: trust none before you know why")
-    return lines
+        yield "methods disagree: trust none before you know why", f"{label}: {laws.disagreement}"
+
+
+def _advice(add: tuple[float, float] | None, cost: Cost) -> str:
+    """Name sizes to add: two that can be built, where the spec tells which these are."""
+    if add is None:
+        return ""
+    near, far = add
+    if not cost.buildable:
+        return f": add sizes from {human(min(add))} to {human(max(add))} parameters"
+    sizes = np.array(cost.N)
+    beyond = sizes[sizes > near / 2 * (1 + 1e-9)] if far > near else sizes[sizes < near * 2 * (1 - 1e-9)][::-1]
+    if not len(beyond):
+        return ": no smaller size can be built, so train larger budgets"
+    nearest = [int(beyond[np.abs(np.log(beyond / wanted)).argmin()]) for wanted in add]
+    return f": add {' and '.join(f'{size:,}' for size in dict.fromkeys(nearest))} parameters"
 
 
 def _laws_dict(laws: Laws) -> dict[str, Any]:
@@ -185,7 +207,7 @@ def _laws_dict(laws: Laws) -> dict[str, Any]:
         "methods": {method: _law_dict(law) for method, law in laws.by_method.items()},
         "refused": laws.refused,
         "disagreement": laws.disagreement,
-        "notes": notes(laws),
+        "warnings": [asdict(one) for one in grouped(limits(laws))],
     }
 
 
@@ -194,7 +216,7 @@ def _law_dict(law: Law) -> dict[str, Any]:
     values["frontier"] = asdict(power_laws(law.frontier))
     if isinstance(law.fit, IsoFlopFit):
         values["by_window"] = {f"{window:g}": exponent for window, exponent in law.by_window.items()}
-        values["fit"]["refused"] = {f"{budget:.6g}": reason for budget, reason in law.fit.refused.items()}
+        values["fit"]["refused"] = {f"{budget:.6g}": str(reason) for budget, reason in law.fit.refused.items()}
     return values
 
 

@@ -117,9 +117,10 @@ def test_three_failed_runs_change_no_interval_by_more_than_a_fifth_and_are_named
         for one in (replace(clean[1], loss=loss), rows_of(clean[1], kept))
     )
     whole = compare_study(of(*clean), Resampling(500), reference="a", flops=[8e20])
-    assert len([note for note in failed.notes if "outlier" in note]) == 3
-    assert "b: outlier left out of comparisons: " in failed.notes[0]
-    assert "at 4e+18 FLOPs, seed 0: loss 7.6 where" in failed.notes[0]
+    (named,) = failed.notes
+    assert named.cause == "outliers left out of comparisons"
+    assert len(named.cases) == 3
+    assert "at 4e+18 FLOPs, seed 0: loss 7.6 where" in named.cases[0]
     for one, other, all_runs in zip(failed.rows, without.rows, whole.rows, strict=True):
         width = all_runs.difference.high - all_runs.difference.low
         assert one.difference.high - one.difference.low == pytest.approx(width, rel=0.2)
@@ -162,7 +163,8 @@ def test_one_budget_is_enough_for_a_difference_but_not_for_a_multiplier(tables):
     (row,) = found.rows
     assert row.difference.low <= row.difference.value <= row.difference.high
     assert row.multiplier is None
-    assert "good: no law with a floor, so differences by minima" in found.notes[0]
+    assert found.notes[0].cause.startswith("no law with a floor, so differences by minima")
+    assert found.notes[0].cases[0].startswith("good: ")
     with pytest.raises(ArchlabError, match="flops: no two architectures have laws to extrapolate"):
         compare_study(study, FEW, flops=[1e20])
 

@@ -21,10 +21,12 @@ from archlab.scaling.fits.columns import Floats
 from archlab.scaling.fits.isoflop import SAME_BUDGET
 from archlab.scaling.laws import Estimate, Laws, extrapolation
 from archlab.scaling.study import Minima, RunTable
+from archlab.scaling.warnings import WarningGroup, grouped
 
 if TYPE_CHECKING:
     import pandas as pd
 
+WITHOUT_LAW = "no law with a floor, so differences by minima and no compute multipliers"
 REACH = 10.0
 """Crossings are looked for up to this factor below the smallest and above the largest budget of two architectures."""
 UNKNOWN_NOISE = 1.12
@@ -69,7 +71,7 @@ class StudyComparison:
     rows: tuple[Comparison, ...]
     """By architecture, the best first, and by rising budget."""
     crossings: tuple[Crossing, ...]
-    notes: tuple[str, ...]
+    notes: tuple[WarningGroup, ...]
     """Outliers that were left out, architectures without a law, laws that miss a budget."""
     confidence: float
 
@@ -114,7 +116,7 @@ class StudyComparison:
         from html import escape
 
         table: str = self.to_frame().to_html(index=False, float_format="{:.4g}".format)
-        return f"<p><b>{escape(self.headline)}</b></p>{table}" + "".join(f"<p>{escape(line)}</p>" for line in self.notes)
+        return f"<p><b>{escape(self.headline)}</b></p>{table}" + "".join(f"<p>{escape(str(note))}</p>" for note in self.notes)
 
 
 @one_blas_thread()
@@ -140,13 +142,15 @@ def compare_study(
         raise unknown("architecture", reference, tables)
     if len(tables) < 2:
         raise ArchlabError(f"{len(tables)} architecture in the study: a comparison takes two: train another one")
-    laws, notes = {}, []
+    laws: dict[str, JointLaw] = {}
+    found: list[tuple[str, str]] = []
     for label, table in tables.items():
         try:
             laws[label] = joint_law(table, cost_of(table) if costs is None else costs[label])
-            notes += outliers(laws[label])
+            found += outliers(laws[label])
         except ArchlabError as error:
-            notes.append(f"{label}: no law with a floor, so differences by minima and no compute multipliers: {error}")
+            found.append((WITHOUT_LAW, f"{label}: {error}"))
+    notes = grouped(found)
     if resampling.resamples:
         fitted = resampled(list(laws.values()), resampling.resamples, resampling.seed)
         laws = dict(zip(laws, fitted, strict=True))
@@ -163,8 +167,8 @@ def compare_study(
         else:
             rows += _by_minima(tables[first], tables[label], resampling)
     if flops and not any(label in laws for label in tables if label != first and first in laws):
-        raise ArchlabError(f"flops: no two architectures have laws to extrapolate: {'; '.join(notes)}")
-    return StudyComparison(first, tuple(rows), tuple(crossings), tuple(notes), resampling.confidence)
+        raise ArchlabError(f"flops: no two architectures have laws to extrapolate: {'; '.join(map(str, notes))}")
+    return StudyComparison(first, tuple(rows), tuple(crossings), notes, resampling.confidence)
 
 
 def _ranking(tables: Mapping[str, RunTable], laws: Mapping[str, JointLaw]) -> list[str]:

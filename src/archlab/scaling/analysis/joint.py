@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,20 +91,23 @@ def joint_law(table: RunTable, cost: Cost) -> JointLaw:
     return replace(law, p=p, scale=scale, error=error, freedom=float(freedom))
 
 
-def outliers(law: JointLaw) -> list[str]:
-    """Name the runs that the law leaves out, and the budgets that it misses; one line each."""
+def outliers(law: JointLaw) -> Iterator[tuple[str, str]]:
+    """Yield the runs that the law leaves out, and the budgets that it misses, each as a cause and a case."""
     table, expected = law.table, predicted(law.p[None], law.x, law.y)[0]
-    lines = [
-        f"{table.label}: outlier left out of comparisons: {table.N[row]:.3g} parameters at {table.budget[row]:.3g} FLOPs, seed "
-        f"{table.seed[row]}: loss {table.loss[row]:.4g} where the law gives {expected[row]:.4g}"
-        for row in np.flatnonzero(~law.kept)
-    ]
+    for row in np.flatnonzero(~law.kept):
+        where = f"{table.label}: {table.N[row]:.3g} parameters at {table.budget[row]:.3g} FLOPs, seed {table.seed[row]}"
+        yield (
+            "outliers left out of comparisons",
+            f"{where}: loss {table.loss[row]:.4g} where the law gives {expected[row]:.4g}",
+        )
     for budget in np.unique(table.budget):
         rows = law.kept & (table.budget == budget)
         if rows.sum() > 2 and abs(law.error[rows].mean()) * rows.sum() ** 0.5 > MISSED:
             missed = (table.loss - expected)[rows].mean()
-            lines.append(f"{table.label}: the law misses its runs at {budget:.3g} FLOPs by {missed:+.3g} on average")
-    return lines
+            yield (
+                "the law of comparisons misses the runs of a budget",
+                f"{table.label} at {budget:.3g} FLOPs by {missed:+.3g} on average",
+            )
 
 
 def resampled(laws: Sequence[JointLaw], resamples: int, seed: int = 0) -> list[JointLaw]:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats, check_differ, check_enough, is_real, positive_columns
+from archlab.scaling.fits.columns import Floats, check_enough, is_real, positive_columns
 from archlab.scaling.fits.power_law import Frontier, PowerLaw, fit_power_law
 
 SAME_BUDGET = 1.05
@@ -39,7 +41,10 @@ class IsoFlopMinimum:
     smallest: float
     """Size of the smallest of them."""
     largest: float
-    warnings: tuple[str, ...] = ()
+    wide: float | None = None
+    """How far the sizes reach from the minimum, as a factor, if so far that a parabola is biased."""
+    short: Literal["", "below", "above"] = ""
+    """The side of the minimum on which the sizes reach less than half as far as on the other."""
 
     def __call__(self, N: ArrayLike) -> Floats:
         """Return the parabola at ``N`` parameters."""
@@ -47,12 +52,27 @@ class IsoFlopMinimum:
 
 
 @dataclass(frozen=True)
+class NoMinimum:
+    """The reason why a budget has no minimum."""
+
+    cause: str
+    add: tuple[float, float] | None
+    """Parameters of the sizes to add, from half or twice those of the last one outwards; None where any would do."""
+
+    def __str__(self) -> str:
+        if self.add is None:
+            return self.cause
+        low, high = sorted(self.add)
+        return f"{self.cause}; add sizes from {low:.3g} to {high:.3g} parameters"
+
+
+@dataclass(frozen=True)
 class IsoFlopFit:
     """The minima of the budgets, and the power laws through them."""
 
     minima: tuple[IsoFlopMinimum, ...]
-    refused: dict[float, str]
-    """Reason by budget without a minimum, with the sizes to add."""
+    refused: dict[float, NoMinimum]
+    """By budget without a minimum."""
     size_law: PowerLaw
     """Compute-optimal parameters over FLOPs."""
     tokens_law: PowerLaw
@@ -84,16 +104,18 @@ def fit_isoflop(*, C: ArrayLike, N: ArrayLike, loss: ArrayLike, D: ArrayLike | N
     _, tokens = positive_columns(C=compute, D=compute / (6 * size) if D is None else D)
     check_window(window)
     minima: list[IsoFlopMinimum] = []
-    refused: dict[float, str] = {}
+    refused: dict[float, NoMinimum] = {}
     order = np.argsort(compute, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(np.log(compute[order])) > np.log(SAME_BUDGET)) + 1):
         flops = float(np.median(compute[group]))
-        try:
-            minima.append(_minimum(flops, size[group], tokens[group], observed[group], window))
-        except ArchlabError as error:
-            refused[flops] = str(error)
+        found = find_minimum(flops, size[group], tokens[group], observed[group], window)
+        if isinstance(found, NoMinimum):
+            refused[flops] = found
+        else:
+            minima.append(found)
     if len(minima) < 2:
-        reasons = "; ".join(refused.values()) or "all runs are of one budget"
+        causes = Counter(reason.cause for reason in refused.values())
+        reasons = "; ".join(f"{cause} (in {number})" for cause, number in causes.items()) or "all runs are of one budget"
         raise ArchlabError(f"{len(minima)} of {len(minima) + len(refused)} budgets have a minimum, two are needed: {reasons}")
     budgets = [m.flops for m in minima]
     return IsoFlopFit(
@@ -121,7 +143,10 @@ def isoflop_minimum(*, flops: float, N: ArrayLike, D: ArrayLike, loss: ArrayLike
     (budget,) = positive_columns(flops=[flops])
     check_window(window)
     size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
-    return _minimum(float(budget[0]), size, tokens, observed, window)
+    found = find_minimum(float(budget[0]), size, tokens, observed, window)
+    if isinstance(found, NoMinimum):
+        raise ArchlabError(f"budget {budget[0]:.3g}: {found}")
+    return found
 
 
 def check_window(window: float) -> None:
@@ -130,15 +155,16 @@ def check_window(window: float) -> None:
         raise ArchlabError(f"window={window!r}: give a factor above 1, or inf for all sizes")
 
 
-def _minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, window: float) -> IsoFlopMinimum:
-    where = f"budget {flops:.3g}"
+def find_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, window: float) -> IsoFlopMinimum | NoMinimum:
+    """Find the minimum of one group of runs, or say why there is none; the columns are taken to be right."""
     if len(np.unique(size)) < 3:
-        raise ArchlabError(f"{where}: sizes: {len(np.unique(size))}; a parabola takes at least 3, better 5")
-    check_differ(loss, where)
+        return NoMinimum("fewer than 3 sizes; a parabola takes at least 3, better 5", None)
+    if np.ptp(loss) <= 1e-12 * loss.max():
+        return NoMinimum("all losses are equal", None)
     best = size[loss.argmin()]
-    for end, word, factor in ((size.min(), "smallest", 1 / 4), (size.max(), "largest", 4.0)):
+    for end, word, factor in ((float(size.min()), "smallest", 1 / 4), (float(size.max()), "largest", 4.0)):
         if best == end:
-            raise ArchlabError(f"{where}: the {word} size, {end:.3g}, is the best: not bracketed; {_add(end, factor)}")
+            return NoMinimum(f"the {word} size is the best: not bracketed", (end * factor**0.5, end * factor))
     distance = np.abs(np.log(size / best))
     near = distance <= np.log(window) * (1 + 1e-9)
     if len(np.unique(size[near])) < 3:
@@ -147,25 +173,24 @@ def _minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, window: f
     curve = _robust_parabola(x, y)
     at = -curve[1] / (2 * curve[0]) if curve[0] > 0 else np.inf
     if not x.min() < at < x.max():
-        factor = 4.0 if at > 0 else 1 / 4
-        raise ArchlabError(f"{where}: the parabola has no minimum between the sizes: not bracketed; {_add(best, factor)}")
-    log_tokens = np.polyfit(x, np.log(tokens[near]), min(2, len(x) - 2))
+        end, factor = (float(size[near].max()), 4.0) if at > 0 else (float(size[near].min()), 1 / 4)
+        return NoMinimum("the parabola has no minimum between the sizes: not bracketed", (end * factor**0.5, end * factor))
+    log_tokens = np.log(tokens[near])
+    seen = np.polyval(np.polyfit(x, log_tokens, min(2, len(np.unique(x)) - 2)), at)
+    below, above = at - float(x.min()), float(x.max()) - at
+    least, most = sorted((below, above))
     return IsoFlopMinimum(
         flops=flops,
         size=float(best * np.exp(at)),
-        tokens=float(np.exp(np.polyval(log_tokens, at))),
+        tokens=float(np.exp(np.clip(seen, log_tokens.min(), log_tokens.max()))),
         loss=float(np.polyval(curve, at)),
         curvature=float(curve[0]),
         runs=len(x),
         smallest=float(size[near].min()),
         largest=float(size[near].max()),
-        warnings=_warnings(where, x - at),
+        wide=float(np.exp(most)) if most > np.log(WIDE) else None,
+        short="" if most <= 2 * least else "below" if below <= above else "above",
     )
-
-
-def _add(size: float, factor: float) -> str:
-    low, high = sorted((size * factor**0.5, size * factor))
-    return f"add sizes from {low:.3g} to {high:.3g} parameters"
 
 
 def _robust_parabola(x: Floats, y: Floats) -> Floats:
@@ -186,16 +211,3 @@ def _robust_parabola(x: Floats, y: Floats) -> Floats:
         return fitted(np.ones_like(x))
     limit = OUTLIER * 1.4826 * np.median(residual[residual > residual.max() * 1e-6])
     return fitted(np.sqrt(limit / np.maximum(residual, limit)))
-
-
-def _warnings(where: str, offset: Floats) -> tuple[str, ...]:
-    """Reasons why the minimum may be biased; ``offset`` is log size relative to it."""
-    below, above = -float(offset.min()), float(offset.max())
-    least, most = sorted((below, above))
-    warnings = []
-    if most > np.log(WIDE):
-        warnings.append(f"{where}: sizes reach {np.exp(most):.3g} times from the minimum: a parabola is biased there")
-    if most > 2 * least:
-        short = "below" if below <= above else "above"
-        warnings.append(f"{where}: the sizes {short} the minimum reach less than half as far as the others: add some")
-    return tuple(warnings)
