@@ -1,4 +1,4 @@
-"""What limits the fits of a study, grouped by cause, so that fifty budgets with too few sizes are one line."""
+"""Groups by cause of all that limits the fits of a study, so that fifty budgets with too few sizes are one line."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
