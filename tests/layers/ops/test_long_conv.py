@@ -113,8 +113,11 @@ def test_gradcheck(form: str, length: int):
     assert torch.autograd.gradcheck(causal_conv_heads, heads)
 
 
+@pytest.mark.parametrize("square", [8, 128])
 @pytest.mark.parametrize(("heads", "head_dim", "length"), [(1, 4, 33), (4, 1, 31), (3, 5, 20)])
-def test_heads_equal_a_convolution_of_every_outer_product(form: str, heads: int, head_dim: int, length: int):
+def test_heads_equal_a_convolution_of_every_outer_product(monkeypatch, form, square, heads, head_dim, length):
+    monkeypatch.setattr(long_conv, "MAX_SQUARE", square)
+
     def outer_products(q: Tensor, k: Tensor, v: Tensor, h: Tensor) -> Tensor:
         rows = []
         for head in range(heads):

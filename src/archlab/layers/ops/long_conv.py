@@ -8,7 +8,6 @@ pass what they do not want to keep.
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +23,10 @@ TOEPLITZ_MAX_LENGTH = 128
 BAND_MAX_TAPS = 64
 """Up to this many taps, fewer than positions, it does neither: it multiplies blocks of positions by a band of the matrix."""
 TOEPLITZ_MAX_LENGTH_HEADS = 2048
-"""The same for the outer products of :func:`causal_conv_heads`: one matrix a head instead of ``head_dim**2`` transforms."""
+"""The same for the outer products of :func:`causal_conv_heads`: masked scores instead of ``head_dim**2`` transforms."""
+
+MAX_SQUARE = 128
+"""The longest side of a square of scores of :func:`causal_conv_heads`, in positions."""
 
 _LEAST_BLOCK = 16  # positions; 32 takes as long, 64 longer
 _BLOCK_BYTES_A_CORE = 2**21  # about a second-level cache; twice or half of it costs 5 to 10 %
@@ -64,8 +66,15 @@ def conv_flops(channels: int, length: int, taps: int) -> int:
 def conv_heads_flops(dim: int, heads: int, length: int) -> int:
     """Floating-point operations of :func:`causal_conv_heads` for one sequence, ``dim`` channels in ``heads`` heads."""
     if length <= TOEPLITZ_MAX_LENGTH_HEADS:
-        return 4 * length**2 * dim
+        side, count = _sides(length)
+        return 2 * side**2 * count * (count + 1) * dim
     return dim // heads * conv_flops(dim, length, length)
+
+
+def _sides(length: int) -> tuple[int, int]:
+    """Positions along a side of the squares of scores of :func:`causal_conv_heads`, and how many cover the length."""
+    count = -(-length // MAX_SQUARE)
+    return -(-length // count), count
 
 
 def toeplitz(h_cl: Tensor) -> Tensor:
@@ -190,10 +199,24 @@ def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tens
     Returns:
         (heads, head dim, B, L) in the dtype of the values, computed in at least float32.
     """
-    form = partial(apply, _ToeplitzAttention) if q_hdbl.shape[-1] <= TOEPLITZ_MAX_LENGTH_HEADS else _transformed_heads
+    form = _masked_heads if q_hdbl.shape[-1] <= TOEPLITZ_MAX_LENGTH_HEADS else _transformed_heads
     with no_autocast(q_hdbl):
         y_hebl = form(*(at_least_float32(x) for x in (q_hdbl, k_hdbl, v_hebl, h_hl)))
     return y_hebl.to(v_hebl.dtype)
+
+
+def _masked_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
+    heads, _, batch, length = q_hdbl.shape
+    side, count = _sides(length)
+
+    def cut(x_hdbl: Tensor) -> Tensor:
+        padded = x_hdbl if length == count * side else F.pad(x_hdbl, (0, count * side - length))
+        return padded.reshape(heads, -1, batch, count, side).permute(0, 3, 2, 1, 4).flatten(1, 2)
+
+    windows = F.pad(h_hl, (side - 1, count * side - length)).unfold(-1, 2 * side - 1, side)
+    masks = windows.unfold(-1, side, 1).flip(-2)
+    y = apply(_ToeplitzAttention, cut(q_hdbl), cut(k_hdbl), cut(v_hebl), masks)
+    return y.reshape(heads, count, batch, -1, side).permute(0, 3, 2, 1, 4).flatten(3)[..., :length]
 
 
 def _transformed_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
@@ -235,38 +258,45 @@ class _CausalConv(torch.autograd.Function):
 
 
 class _ToeplitzAttention(torch.autograd.Function):
-    """Scores are never stored: a block of sequences of one head is in cache at a time, and again in the backward pass."""
+    """Squares of scores are never stored: some of a head are in cache at a time, and again in the backward pass.
+
+    Squares at the same distance from the diagonal share a mask; none of the future is computed. Queries, keys and values
+    are (heads, stretches * B, width, side), masks (heads, stretches, side, side).
+    """
 
     @staticmethod
-    def forward(ctx: Any, q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tensor) -> Tensor:
-        ctx.save_for_backward(q_hdbl, k_hdbl, v_hebl, h_hl)
-        heads, _, batch, length = q_hdbl.shape
-        y_hebl = torch.empty(v_hebl.shape, dtype=v_hebl.dtype, device=v_hebl.device)
-        masks_hst = toeplitz(h_hl)
-        for head in range(heads):
-            q_bdl, k_bdl, v_bel, y_bel = (x_hdbl[head].transpose(0, 1) for x_hdbl in (q_hdbl, k_hdbl, v_hebl, y_hebl))
-            for b in blocks(batch, length * length, q_hdbl):
-                scores_bst = torch.bmm(k_bdl[b].mT, q_bdl[b]).mul_(masks_hst[head])
-                y_bel[b] = torch.bmm(v_bel[b], scores_bst)
-        return y_hebl
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, masks: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, v, masks)
+        y = torch.empty_like(v)
+        for head, distance, write, read in _squares(q, masks, 1):
+            scores = torch.bmm(k[head, write].mT, q[head, read]).mul_(masks[head, distance])
+            y[head, read].baddbmm_(v[head, write], scores, beta=min(distance, 1))  # the first squares set all
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy_hebl: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        *qkv, h_hl = ctx.saved_tensors
-        heads, _, batch, length = qkv[0].shape
-        grads = [torch.empty(x_hdbl.shape, dtype=x_hdbl.dtype, device=x_hdbl.device) for x_hdbl in qkv]
-        masks_hst = toeplitz(h_hl)
-        dmasks_hst = torch.zeros_like(masks_hst)
-        for head in range(heads):
-            q_bdl, k_bdl, v_bel, dy_bel = (x_hdbl[head].transpose(0, 1) for x_hdbl in (*qkv, dy_hebl))
-            dq_bdl, dk_bdl, dv_bel = (grad_hdbl[head].transpose(0, 1) for grad_hdbl in grads)
-            for b in blocks(batch, 2 * length * length, dy_hebl):
-                scores_bst = torch.bmm(k_bdl[b].mT, q_bdl[b])
-                dmasked_bst = torch.bmm(v_bel[b].mT, dy_bel[b])
-                dmasks_hst[head] += (scores_bst * dmasked_bst).sum(0)
-                dv_bel[b] = torch.bmm(dy_bel[b], scores_bst.mul_(masks_hst[head]).mT)
-                dscores_bst = dmasked_bst.mul_(masks_hst[head])
-                dq_bdl[b] = torch.bmm(k_bdl[b], dscores_bst)
-                dk_bdl[b] = torch.bmm(q_bdl[b], dscores_bst.mT)
-        return grads[0], grads[1], grads[2], sum_diagonals(dmasks_hst)
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        q, k, v, masks = ctx.saved_tensors
+        dq, dk, dv, dmasks = *(torch.empty_like(x) for x in (q, k, v)), torch.zeros_like(masks)
+        with no_autocast(q):
+            for head, distance, write, read in _squares(q, masks, 2):
+                beta = min(distance, 1)
+                scores = torch.bmm(k[head, write].mT, q[head, read])
+                dmasked = torch.bmm(v[head, write].mT, dy[head, read])
+                dmasks[head, distance] += (scores * dmasked).sum(0)
+                dv[head, write].baddbmm_(dy[head, read], scores.mul_(masks[head, distance]).mT, beta=beta)
+                dscores = dmasked.mul_(masks[head, distance])
+                dq[head, read].baddbmm_(k[head, write], dscores, beta=beta)
+                dk[head, write].baddbmm_(q[head, read], dscores.mT, beta=beta)
+        return dq, dk, dv, dmasks
+
+
+def _squares(q: Tensor, masks: Tensor, kept: int) -> Iterator[tuple[int, int, slice, slice]]:
+    """Head, distance from the diagonal, and the stretches written and read, of as many squares as keep ``kept`` in cache."""
+    heads, count, side, _ = masks.shape
+    batch = q.shape[1] // count
+    for head in range(heads):
+        for distance in range(count):
+            for some in blocks((count - distance) * batch, kept * side * side, q):
+                stop = min(some.stop, (count - distance) * batch)
+                yield head, distance, slice(some.start, stop), slice(some.start + distance * batch, stop + distance * batch)
