@@ -129,7 +129,7 @@ class LinearAttention(nn.Module):
         with no_autocast(x_bld):
             mixed, total = linear_attention(q, k, v, chunk_size(q.shape[-1], v.shape[-1], length))
             if self.normalize:
-                mixed = mixed / _away_from_zero(total)
+                mixed = mixed * _away_from_zero(total).reciprocal()
         return self.out_proj(mixed.reshape(batch, self.heads, length, -1).transpose(1, 2).flatten(2).to(x_bld.dtype))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:

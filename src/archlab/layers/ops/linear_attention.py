@@ -25,7 +25,7 @@ def linear_attention(q_nlp: Tensor, k_nlp: Tensor, v_nlv: Tensor, chunk: int) ->
         return numerator, (q_nlp * k_nlp.cumsum(1)).sum(-1, keepdim=True)
     batch, length, _ = q_nlp.shape
     q, k, v = (F.pad(x, (0, 0, 0, -length % chunk)).reshape(-1, chunk, x.shape[-1]) for x in (q_nlp, k_nlp, v_nlv))
-    scores = torch.bmm(q, k.transpose(1, 2)).tril()
+    scores = torch.bmm(q, k.transpose(1, 2)).tril_()
     numerator, denominator = torch.bmm(scores, v), scores.sum(-1, keepdim=True)
     chunks = num_chunks(length, chunk)
     if chunks > 1:
