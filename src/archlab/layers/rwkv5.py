@@ -13,6 +13,7 @@ from archlab.errors import ArchlabError
 from archlab.fields import Count
 from archlab.layers.contract import Divisor, LayerConfig
 from archlab.layers.ops.decay import chunk_size, decayed_linear_attention, decayed_linear_attention_flops
+from archlab.layers.ops.head_norm import HeadNorm
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
 from archlab.layers.registry import register
@@ -147,7 +148,7 @@ class RWKV5(nn.Module):
         channel = torch.arange(dim)
         self.log_rate = nn.Parameter(-6 + 5 * (channel / (dim - 1)) ** 0.7)
         self.bonus = nn.Parameter((0.1 * ((channel + 1) % 3 - 1)).view(heads, -1))
-        self.norm = nn.GroupNorm(heads, dim, eps=NORM_EPS)
+        self.norm = HeadNorm(heads, dim, eps=NORM_EPS)
         for parameter in (self.mix, self.log_rate, self.bonus):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
@@ -166,8 +167,7 @@ class RWKV5(nn.Module):
 
     def _read_out(self, mixed: Tensor, gate: Tensor) -> Tensor:
         """Norm, gate and last projection of the heads' outputs (..., heads, width)."""
-        normed = self.norm(mixed.reshape(-1, gate.shape[-1])).view(gate.shape)
-        return self.out_proj(normed.to(gate.dtype) * gate)
+        return self.out_proj(self.norm(mixed).flatten(-2).to(gate.dtype) * gate)
 
     def _bonus(self, r: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Values that a token reads of itself (..., heads, width)."""

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from archlab.layers.ops.decay import chunk_size
 from archlab.layers.ops.delta_rule import delta_rule, delta_rule_flops
+from archlab.layers.ops.head_norm import HeadNorm
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.token_shift import before
 from archlab.layers.registry import register
@@ -96,7 +97,7 @@ class RWKV7(nn.Module):
         self.kappa_scale = nn.Parameter(0.71 - 0.1 * line)
         self.key_by_rate = nn.Parameter(torch.full((dim,), 1.02))
         self.bonus = nn.Parameter(torch.full((heads, dim // heads), -0.04))
-        self.norm = nn.GroupNorm(heads, dim, eps=NORM_EPS)
+        self.norm = HeadNorm(heads, dim, eps=NORM_EPS)
         decayed = {proj.weight for proj in (self.r_proj, self.k_proj, self.v_proj, self.out_proj)}
         for parameter in set(self.parameters()) - decayed:
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
@@ -119,8 +120,7 @@ class RWKV7(nn.Module):
 
     def _read_out(self, mixed: Tensor, r: Tensor, k: Tensor, v: Tensor, gate: Tensor) -> Tensor:
         """Norm, bonus of the current token, gate and last projection of the heads' outputs (..., heads, width)."""
-        normed = self.norm(mixed.reshape(-1, gate.shape[-1])).view_as(mixed)
-        normed = normed + (r * self.bonus * k).sum(-1, keepdim=True) * v
+        normed = self.norm(mixed) + (r * self.bonus * k).sum(-1, keepdim=True) * v
         return self.out_proj(normed.flatten(-2).to(gate.dtype) * gate)
 
     def forward(self, x_bld: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """TTT-Linear: the state is a linear model, trained on the sequence itself by gradient descent in mini-batches."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from archlab.fields import Count, Positive
 from archlab.layers.contract import EvenDivisor, LayerConfig
+from archlab.layers.ops.head_norm import head_norm, normalised, projected
+from archlab.layers.ops.members import apply
 from archlab.layers.ops.precision import at_least_float32, no_autocast
 from archlab.layers.ops.rotary import rotate
 from archlab.layers.registry import register
@@ -82,13 +85,15 @@ class TTTLinear(nn.Module):
         for parameter in (self.inner, self.inner_norm_weight, self.inner_norm_bias):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def _project(self, x_bld: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, heads, L, width), the first two turned, and rates (B, heads, 1, L)."""
+    def _project(self, x_bld: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Queries (B, heads, L, width), inputs of queries and of keys, and these times their rates (..., width + 1), targets."""
         dim = x_bld.shape[-1]
         qk, v = torch.split(at_least_float32(self.qkv_proj(x_bld)), [2 * dim, dim], -1)
         q, k = rotate(qk, positions, dim // self.heads).chunk(2, -1)
         q, k, v = (t.view(*t.shape[:2], self.heads, -1).transpose(1, 2) for t in (q, k, v))
-        return q, k, v, self.max_rate * at_least_float32(self.rate_proj(x_bld)).sigmoid().transpose(1, 2)[:, :, None]
+        q1, k1 = F.pad(q, (0, 1), value=1.0), F.pad(k, (0, 1), value=1.0)
+        rate = self.max_rate * at_least_float32(self.rate_proj(x_bld)).sigmoid().transpose(1, 2)[..., None]
+        return q, q1, k1, rate * k1, v - k
 
     def _scales(self) -> Tensor:
         """Factors of the summed gradients at each position of a mini-batch (mini_batch, 1)."""
@@ -96,40 +101,29 @@ class TTTLinear(nn.Module):
         return (1 / position + self.step_offset).clamp(min=0)[:, None]
 
     def _mini_batch(
-        self, learnt: Tensor, read: Tensor, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, scales: Tensor
+        self, learnt: Tensor, read: Tensor, scales: Tensor, q1: Tensor, k1: Tensor, written: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Outputs (B, heads, tokens, width) of a mini-batch or a part, and its summed gradients (B, heads, width + 1, width).
+        """The inner model of queries, a mini-batch or a part of it, (B, heads, tokens, width), and its summed gradients.
 
         Gradients are taken at the inner weights ``learnt``; tokens read ``read``, less ``scales`` times their gradients.
         """
-        q1, k1 = F.pad(q, (0, 1), value=1.0), F.pad(k, (0, 1), value=1.0)
-        gradient = self._gradient(k1 @ learnt, v - k)
-        z = q1 @ read - scales * ((q1 @ k1.transpose(2, 3) * rate).tril() @ gradient)
-        normed = F.layer_norm(z, z.shape[-1:], eps=NORM_EPS)
-        return q + normed * self.inner_norm_weight + self.inner_norm_bias, (k1.transpose(2, 3) * rate) @ gradient
+        gradient = apply(_InnerGradient, k1 @ learnt, target, self.inner_norm_weight, self.inner_norm_bias)
+        return q1 @ read - (scales * (q1 @ written.mT)).tril_() @ gradient, written.mT @ gradient
 
-    def _gradient(self, z: Tensor, target: Tensor) -> Tensor:
-        """Derivative of ``|LN(z) - target|^2 / 2`` by ``z``, (B, heads, tokens, width)."""
-        centred = z - z.mean(-1, keepdim=True)
-        rstd = torch.rsqrt(centred.square().mean(-1, keepdim=True) + NORM_EPS)
-        normed = centred * rstd
-        slope = (normed * self.inner_norm_weight + self.inner_norm_bias - target) * self.inner_norm_weight
-        return (slope - slope.mean(-1, keepdim=True) - normed * (slope * normed).mean(-1, keepdim=True)) * rstd
-
-    def _read_out(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Norm and last projection of the heads' outputs (B, heads, L, width)."""
+    def _read_out(self, x: Tensor, q: Tensor, z: Tensor) -> Tensor:
+        """Both norms and the last projection of the inner models of the queries (B, heads, L, width)."""
+        mixed = q + head_norm(z, self.inner_norm_weight, self.inner_norm_bias, NORM_EPS)
         return self.out_proj(self.norm(mixed.transpose(1, 2).flatten(2)).to(x.dtype))
 
     def forward(self, x_bld: Tensor) -> Tensor:
-        projected = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device) % self.mini_batch)
+        q, *projected = self._project(x_bld, torch.arange(x_bld.shape[1], device=x_bld.device) % self.mini_batch)
         with no_autocast(x_bld):
             inner, scales, outputs = self.inner.expand(len(x_bld), -1, -1, -1), self._scales(), []
-            parts = (torch.split(t, self.mini_batch, dim) for t, dim in zip(projected, (2, 2, 2, 3), strict=True))
-            for q, k, v, rate in zip(*parts, strict=True):
-                output, summed = self._mini_batch(inner, inner, q, k, v, rate, scales[: q.shape[2]])
+            for parts in zip(*(torch.split(t, self.mini_batch, 2) for t in projected), strict=True):
+                output, summed = self._mini_batch(inner, inner, scales[: parts[0].shape[2]], *parts)
                 outputs.append(output)
                 inner = inner - scales[-1] * summed
-        return self._read_out(x_bld, torch.cat(outputs, 2))
+        return self._read_out(x_bld, q, torch.cat(outputs, 2))
 
     def init_state(self, batch_size: int) -> dict[str, Tensor]:
         """Inner weights and summed gradients (B, heads, width + 1, width), and the position in the mini-batch (B)."""
@@ -139,11 +133,10 @@ class TTTLinear(nn.Module):
 
     def step(self, x_bd: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         # The tokens of a step lie along the position axis while they are projected.
-        *qkv, rate = self._project(x_bd[None], state["position"])
-        q, k, v = (t.transpose(0, 2) for t in qkv)
+        q, *projected = (t.transpose(0, 2) for t in self._project(x_bd[None], state["position"]))
         scales, inner = self._scales(), state["inner"]
         scale = scales[state["position"], :, None, None]
-        output, gradient = self._mini_batch(inner, inner - scale * state["summed"], q, k, v, rate.transpose(0, 3), scale)
+        output, gradient = self._mini_batch(inner, inner - scale * state["summed"], scale, *projected)
         summed = state["summed"] + gradient
         position = (state["position"] + 1) % self.mini_batch
         begins = (position == 0)[:, None, None, None]
@@ -152,4 +145,31 @@ class TTTLinear(nn.Module):
             "summed": torch.where(begins, 0.0, summed),
             "position": position,
         }
-        return self._read_out(x_bd, output)[:, 0], state
+        return self._read_out(x_bd, q, output)[:, 0], state
+
+
+class _InnerGradient(torch.autograd.Function):
+    """Derivative of ``|LN(z) - target|^2 / 2`` by ``z``, along the last axis."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        normed, factor = normalised(z, NORM_EPS)
+        error = (normed * weight).add_(bias).sub_(target)
+        gradient = projected(error * weight, normed).mul_(factor)
+        ctx.save_for_backward(normed, factor, error, weight, gradient)
+        return gradient
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dgradient: Tensor) -> tuple[Tensor, ...]:
+        normed, factor, error, weight, gradient = ctx.saved_tensors
+        dprojected = dgradient * factor
+        dslope = projected(dprojected, normed)
+        derror = dslope * weight
+        dweight = (dslope * error).addcmul_(derror, normed).sum_to_size(weight.shape)
+        # What is projected depends on the norm, and so does what it is projected on.
+        slope = error * weight
+        dnormed = (derror * weight).addcmul_(dprojected, (slope * normed).mean(-1, keepdim=True), value=-1)
+        dnormed.addcmul_(slope, (dprojected * normed).mean(-1, keepdim=True), value=-1)
+        dz = projected(dnormed, normed).addcmul_(normed, (dgradient * gradient).mean(-1, keepdim=True), value=-1)
+        return dz.mul_(factor), derror.neg(), dweight, derror.sum_to_size(weight.shape)
