@@ -14,7 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy import insert
@@ -24,18 +27,13 @@ from archlab.mad.plan import Plan, make_plan
 from archlab.mad.protocol import load_protocol
 from archlab.mad.store import TrialStore
 from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
+from archlab.store.provenance import environment
 
 UNITS = 1280
 SEEDS = 5
+DISTINCT = 499
+"""Made-up results for each number of steps."""
 ARCHLAB = [sys.executable, "-m", "archlab"]
-PROVENANCE = {
-    "host": "lab",
-    "cpu": "a processor",
-    "platform": "Linux",
-    "python": "3.11.2",
-    "torch": "2.13.0",
-    "finished": "2026-01-01T00:00:00+00:00",
-}
 
 
 def specs(number: int) -> list[str]:
@@ -57,17 +55,29 @@ def made_up(trial: Trial, rng: np.random.Generator) -> TrialResult:
     )  # fmt: skip
 
 
+def origin(number: int) -> dict[str, Any]:
+    """The provenance of the trial that ends in this minute."""
+    ended = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
+    times = {"started": (ended - timedelta(minutes=1)).isoformat(), "finished": ended.isoformat(), "wall_seconds": 60.0}
+    return environment() | times
+
+
 def fill(path: Path, plan: Plan) -> int:
-    """Fill a store with results of every trial of a plan, in few transactions."""
+    """Fill a store with results of every trial of a plan, in few transactions; one trial ends every minute."""
     rng = np.random.default_rng(0)
+    costs = {kind: asdict(trial.costs) for kind, trial in {trial.kind: trial for trial in plan.trials()}.items()}
+    made: dict[tuple[int, int], dict[str, Any]] = {}
     with TrialStore(path) as store:
         store.remember_run(plan.to_dict())
         trials = plan.trials()
         for start in range(0, len(trials), 1000):
-            rows = [
-                {"key": trial.key, "trial": trial.to_dict(), "provenance": PROVENANCE} | store.result_columns(made_up(trial, rng))
-                for trial in trials[start : start + 1000]
-            ]
+            rows = []
+            for number, trial in enumerate(trials[start : start + 1000], start):
+                like = trial.num_steps, number % DISTINCT
+                if like not in made:
+                    made[like] = store.result_columns(made_up(trial, rng))
+                provenance = origin(number) | {"costs": costs[trial.kind]}
+                rows.append({"key": trial.key, "trial": trial.to_dict(), "provenance": provenance} | made[like])
             with store._write() as connection:
                 connection.execute(insert(store.table), rows)
     return len(trials)

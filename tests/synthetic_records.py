@@ -11,6 +11,7 @@ from archlab.mad.scores import Scores
 from archlab.mad.scoring import score as score_records
 from archlab.mad.store import Record
 from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
+from archlab.store import ledger
 from archlab.tasks import Task
 
 RECIPE = Recipe(steps=1000, batch_size=32, evaluations=10, num_evaluation=200, stop_accuracy=0.99)
@@ -93,7 +94,8 @@ def result(
 def record(trial: Trial, outcome: TrialResult | None, *, status: str | None = None, error: str | None = None) -> Record:
     """The record of an ended trial, or of one that failed or still runs."""
     settled = status or (outcome.status if outcome else "running")
-    return Record(key=trial.key, job=trial, status=settled, result=outcome, error=error, provenance=dict(PROVENANCE))  # type: ignore[arg-type]
+    origin = {"provenance": dict(PROVENANCE), "finished": str(PROVENANCE["finished"])}
+    return ledger.Record(key=trial.key, job=trial, status=settled, result=outcome, error=error, **origin)  # type: ignore[arg-type]
 
 
 def simulate(

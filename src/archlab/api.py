@@ -235,11 +235,13 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
     unreadable: dict[str, str] = {}
     for ledger, read in LEDGERS.items():
         with ledger(store, create=False) as opened:
-            records = opened.records(unreadable=unreadable)
-            statuses = Counter(record.status for record in records)
-            present = sum(record.result is not None and record.key == record.job.key for record in records)
+            statuses: Counter[str] = Counter()
+            present = 0
+            for record in opened.scan(unreadable=unreadable):
+                statuses[record.status] += 1
+                present += record.result is not None and record.key == record.job.key
             counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
-            what = {"what": ledger.table.name.replace("_", " "), "all": len(records)}
+            what = {"what": ledger.table.name.replace("_", " "), "all": statuses.total()}
             rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs(read, unreadable=unreadable))})
     return StoreCheck(tuple(rows), tuple(unreadable.values()))
 

@@ -22,12 +22,15 @@ def test_only_what_takes_long_is_named(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_is_done_already_is_not_named(monkeypatch, capsys):
+def test_what_is_done_already_is_not_named_and_what_is_done_next_is(monkeypatch, capsys):
     monkeypatch.setattr(output, "PATIENCE_SECONDS", 0.3)
-    with thinking("reading the store") as done:
-        done()
+    with thinking("reading the store") as begin:
+        begin("")
         time.sleep(0.6)
-    assert capsys.readouterr() == ("", "")
+        assert capsys.readouterr() == ("", "")
+        begin("scoring")
+        time.sleep(0.6)
+    assert capsys.readouterr() == ("", "scoring ...\n")
 
 
 @pytest.mark.parametrize(

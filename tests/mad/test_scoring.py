@@ -121,7 +121,7 @@ def test_every_reason_for_what_is_missing_is_counted() -> None:
     running = [record(t, None) for t in trials[2:4]]
     (only,) = score(trials, {found.key: found for found in (*failures, *running)}).architectures
     assert only.gaps == [
-        "mlp: in-context-recall, seed 0: 2 of 5 trials failed, 2 of 5 trials running, 1 of 5 trials not run (0.001 failed)"
+        "mlp: in-context-recall, seed 0: 2 of 5 trials failed, 2 of 5 trials running, 1 of 5 trials not run (0.002 failed)"
     ]
 
 

@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sqlalchemy import event
 from tests.fake_training import make_trials
 from tests.synthetic_records import PROVENANCE, result
 
 from archlab.architectures import architecture
 from archlab.mad.recipe import Recipe
 from archlab.mad.store import TrialStore
-from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
+from archlab.mad.trial import CurvePoint, Details, Metrics, Outcome, Trial, TrialResult
+from archlab.store import ledger
 from archlab.store.owner import LEASE_SECONDS, Owner
 from archlab.store.record import RACED
 from archlab.tasks import setting
@@ -155,11 +157,12 @@ def test_any_trial_and_result_come_back_as_they_were(tmp_path_factory, trial, ou
         # So do its parts, which are read apart.
         unreadable: dict[str, str] = {}
         (part,) = store.outcomes(keys=[trial.key])
-        (detailed,) = store.details([part], unreadable=unreadable)
-        assert (part.job, part.job.key, detailed.job, unreadable) == (trial, trial.key, trial, {})
-        assert repr(detailed.result.by_length) == repr(record.result.by_length)
-        assert repr(detailed.result.curve) == repr(record.result.curve)
-        assert np.array_equal(detailed.result.numerators, record.result.numerators, equal_nan=True)
+        details, whole = store.details([part], unreadable=unreadable)[trial.key], Details.of(trial, record.result)
+        assert (part.job, part.job.key, unreadable) == (trial, trial.key, {})
+        for name in Outcome.__dataclass_fields__:
+            assert repr(getattr(part.result, name)) == repr(getattr(record.result, name))
+        assert repr((details.curve, details.by_length)) == repr((whole.curve, whole.by_length))
+        assert np.array_equal(details.numerators, record.result.numerators, equal_nan=True)
         # The first result of a key stays, so this one's own way to columns and back is looked at apart.
         columns = store.result_columns(outcome)
         assert columns.pop("status") == outcome.status
@@ -167,6 +170,78 @@ def test_any_trial_and_result_come_back_as_they_were(tmp_path_factory, trial, ou
         again = store.read_result(SimpleNamespace(**columns))
     assert again.to_dict() == outcome.to_dict()
     assert again.numerators.dtype == again.denominators.dtype == np.float32
+
+
+# Large stores
+
+
+@pytest.fixture
+def statements(store):
+    """The SELECTs that the store executes, as they come."""
+    found: list[str] = []
+    event.listen(store._engine, "before_cursor_execute", lambda *arguments: found.append(arguments[2]))
+    return found
+
+
+def test_what_trials_have_in_common_is_read_once_and_kept_once(store, monkeypatch):
+    trials = make_trials(40)
+    for number, trial in enumerate(trials):
+        times = {"started": f"2026-01-01T00:{number:02}", "finished": f"2026-01-01T01:{number:02}", "wall_seconds": 60.0 + number}
+        store.finish(trial, result(trial, [number]), PROVENANCE | times)
+    read, parse = [], Trial.from_dict
+    monkeypatch.setattr(Trial, "from_dict", lambda *arguments: read.append(0) or parse(*arguments))
+    records = store.outcomes()
+    assert len(read) == 1, "trials that differ in their seeds"
+    assert [record.job for record in records] == trials
+    for name in ("setting", "recipe", "architecture"):
+        assert len({id(getattr(record.job, name)) for record in records}) == 1
+    assert len({id(record.provenance) for record in records}) == 1
+    assert [record.finished[-2:] for record in records] == [f"{number:02}" for number in range(40)]
+    assert not any(hasattr(record.result, "curve") or hasattr(record.result, "numerators") for record in records)
+
+
+def test_statements_grow_with_parts_of_a_store_not_with_its_trials(store, statements, monkeypatch):
+    monkeypatch.setattr(ledger, "_CHUNK", 10)
+    trials = make_trials(40)
+    for trial in trials:
+        store.finish(trial, result(trial, [1]), {})
+    keys = [trial.key for trial in trials]
+    for read in (store.outcomes, store.records, lambda: store.outcomes(keys), lambda: store.records(keys)):
+        statements.clear()
+        assert [record.job for record in read()] == trials
+        assert len([one for one in statements if "FROM trials" in one and "min(" not in one]) == 4
+
+
+def test_records_are_scanned_without_keeping_them(store, statements, monkeypatch):
+    monkeypatch.setattr(ledger, "_CHUNK", 10)
+    trials = make_trials(40)
+    for trial in trials:
+        store.finish(trial, result(trial, [1]), {})
+    statements.clear()
+    scanned = store.scan(unreadable={})
+    assert next(scanned).job == trials[0]
+    assert len([one for one in statements if "FROM trials" in one and "min(" not in one]) == 1
+    assert [record.job for record in scanned] == trials[1:]
+
+
+@pytest.mark.parametrize("column", ["trial", "result"])
+def test_text_that_is_no_json_is_named_and_has_only_its_neighbours_read_whole(store, path, monkeypatch, column):
+    monkeypatch.setattr(ledger, "_CHUNK", 10)
+    trials = make_trials(40)
+    for trial in trials:
+        store.finish(trial, result(trial, [1]), {})
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE trials SET {column} = '{{' WHERE key = ?", (trials[15].key,))
+    connection.close()
+    for keys in (None, [trial.key for trial in trials]):
+        unreadable: dict[str, str] = {}
+        records = store.outcomes(keys, unreadable=unreadable)
+        assert [record.job for record in records] == trials[:15] + trials[16:]
+        assert [isinstance(record.result, Outcome) for record in records] == [True] * 10 + [False] * 9 + [True] * 20
+        assert list(unreadable) == [trials[15].key]
+    if column == "result":
+        details = store.details([*records[:3], replace(records[3], key=trials[15].key)], unreadable=unreadable)
+        assert list(details) == [trial.key for trial in trials[:3]]
 
 
 # Claims

@@ -54,15 +54,24 @@ def message(text: str) -> None:
 
 
 @contextmanager
-def thinking(what: str) -> "Iterator[Callable[[], None]]":
-    """Say on standard error ``what`` is done inside, if it takes long; once the value was called, nothing is said."""
-    timer = Timer(PATIENCE_SECONDS, message, [f"{what} ..."])
-    timer.daemon = True
-    timer.start()
+def thinking(what: str) -> "Iterator[Callable[[str], None]]":
+    """Say on standard error ``what`` is done inside, if it takes long; the value takes what is done next, or nothing to say."""
+    timer: Timer | None = None
+
+    def begin(what: str) -> None:
+        nonlocal timer
+        if timer:
+            timer.cancel()
+        timer = Timer(PATIENCE_SECONDS, message, [f"{what} ..."]) if what else None
+        if timer:
+            timer.daemon = True
+            timer.start()
+
+    begin(what)
     try:
-        yield timer.cancel
+        yield begin
     finally:
-        timer.cancel()
+        begin("")
 
 
 @contextmanager

@@ -123,6 +123,7 @@ def run(
     from archlab.cli.options import narrowed
     from archlab.cli.output import message, print_json, print_scores, store_option, thinking
     from archlab.cli.signals import terminable
+    from archlab.jobs.events import RunEnded
     from archlab.mad.plan import at_equal_state, make_plan
     from archlab.mad.study import read_specs
     from archlab.reports.findings import spent
@@ -156,8 +157,12 @@ def run(
         return
     ended = _Ending()
     try:
-        with terminable(), thinking("looking up what is left to compute") as looked_up:
-            listeners: list[Listener] = [lambda _: looked_up(), ended, LiveView(Console(stderr=True))]
+        with terminable(), thinking("looking up what is left to compute") as think:
+            listeners: list[Listener] = [
+                lambda event: think("scoring" if isinstance(event, RunEnded) else ""),
+                ended,
+                LiveView(Console(stderr=True)),
+            ]
             scores = archlab.run(architectures, chosen, **options, label=label, listeners=listeners)
     except KeyboardInterrupt:
         message(f"what is done is in {shown(store)}; the same command does the rest")

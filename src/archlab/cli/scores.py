@@ -64,12 +64,13 @@ def report(
     """
     import archlab
     from archlab.cli.options import task_names
-    from archlab.cli.output import message, opened
+    from archlab.cli.output import message, opened, thinking
 
     with opened(store) as results:
         plan = results.plan(run, protocol)
         found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
-        archlab.report(found, output, protocol=plan.protocol)
+        with thinking("drawing the page"):
+            archlab.report(found, output, protocol=plan.protocol)
     message(f"wrote {output}")
 
 

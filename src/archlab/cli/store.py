@@ -31,10 +31,11 @@ def check(
     import sys
 
     import archlab
-    from archlab.cli.output import message, print_json, print_table
+    from archlab.cli.output import message, print_json, print_table, thinking
     from archlab.reports.tables import plain_table
 
-    found = archlab.check_store(store)
+    with thinking("reading the store"):
+        found = archlab.check_store(store)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -57,9 +58,10 @@ def rekey(
     that the change is harmless: archlab cannot tell.
     """
     import archlab
-    from archlab.cli.output import message
+    from archlab.cli.output import message, thinking
 
-    counts = archlab.rekey_store(store)
+    with thinking("reading the store"):
+        counts = archlab.rekey_store(store)
     message(f"{counts['moved']} results have the key of the present code now; {counts['current']} had it already")
     if counts["kept"]:
         message(f"{counts['kept']} keep their old key: the present code has a result of its own for the same job")
@@ -77,10 +79,12 @@ def merge(
     For example: `archlab store merge colleague.db --store archlab.db`
     """
     import archlab
-    from archlab.cli.output import message
+    from archlab.cli.output import message, thinking
     from archlab.store.database import shown
 
-    counts = ", ".join(f"{number} {table.replace('_', ' ')}" for table, number in archlab.merge_stores(sources, store).items())
+    with thinking("copying results"):
+        copied = archlab.merge_stores(sources, store)
+    counts = ", ".join(f"{number} {table.replace('_', ' ')}" for table, number in copied.items())
     message(f"{counts} copied into {shown(store)}")
 
 

@@ -79,14 +79,14 @@ def delete(
     """
     import archlab
     from archlab.cli.options import task_names
-    from archlab.cli.output import message
+    from archlab.cli.output import message, thinking
     from archlab.errors import ArchlabError
     from archlab.format import count
     from archlab.mad.store import TrialStore
 
     if not keys and not any((run, architectures, tasks, status)):
         raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --tasks or --status")
-    with archlab.open(store) as results:
+    with thinking("reading the store"), archlab.open(store) as results:
         chosen = [*results.trials(run=run, architectures=architectures, tasks=task_names(tasks), status=status).key]
         if not any((run, architectures, tasks, status)):
             chosen += results.unreadable  # by their keys, damaged rows can be deleted too

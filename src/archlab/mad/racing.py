@@ -5,7 +5,6 @@ their way whose validation loss falls behind: asynchronous successive halving (a
 points of a group one after the other, so that which are dropped does not depend on timing.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from typing_extensions import override
 
 from archlab.jobs.executor import Thresholds
 from archlab.jobs.scheduler import Policy
-from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
+from archlab.mad.selection import grid_group, grid_groups, solves
 from archlab.mad.trial import AnyResult, Trial, TrialResult, alike
 from archlab.store.record import RACED, SETTLED
 
@@ -33,11 +32,8 @@ class Racing(Policy[Trial, TrialResult]):
         self.settled = RACED if race == "halving" else SETTLED
         self.whole_results = race == "halving"  # whose rungs are points of the curves
         self.group_size = population
-        self._groups: dict[GridGroup, list[Trial]] = defaultdict(list)
-        for trial in trials:
-            self._groups[grid_group(trial)].append(trial)
-        for group in self._groups.values():
-            group.sort(key=grid_order)
+        groups = grid_groups((trial, None) for trial in trials)
+        self._groups = {name: [trial for trial, _ in group] for name, group in groups.items()}
         self._results: dict[str, Any] = {}
 
     @override

@@ -10,6 +10,7 @@ from archlab.errors import ArchlabError, unknown
 from archlab.fields import check_value, checked
 from archlab.mad.plan import Plan, score_plan
 from archlab.mad.scores import Scores
+from archlab.mad.selection import grid_groups
 from archlab.mad.spending import spending
 from archlab.mad.store import Record, TrialStore
 from archlab.store.ledger import Run
@@ -52,7 +53,7 @@ class Results:
             started = None if run.started is None else datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
             labels, tasks, seeds = [a.label for a in plan.architectures], list(plan.protocol.tasks), list(plan.protocol.seeds)
             trials = plan.trials()
-            done = spending((trial, results.get(trial)) for trial in trials).trials
+            done = spending(grid_groups((trial, results.get(trial)) for trial in trials).values()).trials
             rows.append((run.number, run.label, started, plan.protocol.name, labels, tasks, seeds, len(trials), done))
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
         return pd.DataFrame(rows, columns=columns)
@@ -80,13 +81,15 @@ class Results:
         import pandas as pd
 
         check_value("status", status, Status | None)
-        records = self._records()
-        if run is not None:
-            planned = set(self.plan(run).trials())
-            records = [record for record in records if record.job in planned]
+        planned = None if run is None else set(self.plan(run).trials())
         labels = {str(known): known.label for _, plan in self._remembered() for known in plan.architectures}
-        specs = {str(record.job.architecture) for record in records}
-        known = {record.job.setting.name: record.job.setting.short for record in records}
+        found = [
+            (record.job.setting.short, trial_row(record, labels))
+            for record in self._store.scan(unreadable=self.unreadable)
+            if planned is None or record.job in planned
+        ]
+        specs = {row["spec"] for _, row in found}
+        known = {row["task"]: short for short, row in found}
         for name in architectures or ():
             if name not in specs | {labels.get(spec) for spec in specs}:
                 raise unknown(f"architecture in store {self.where}:", name, [labels.get(spec, spec) for spec in specs])
@@ -94,11 +97,11 @@ class Results:
             if name not in (*known, *known.values()):
                 raise unknown(f"task in store {self.where}:", name, known)
         rows = [
-            trial_row(record, labels)
-            for record in records
-            if (architectures is None or {(spec := str(record.job.architecture)), labels.get(spec)} & {*architectures})
-            and (tasks is None or {record.job.setting.name, record.job.setting.short} & {*tasks})
-            and status in (None, record.status)
+            row
+            for short, row in found
+            if (architectures is None or {row["spec"], row["architecture"]} & {*architectures})
+            and (tasks is None or {row["task"], short} & {*tasks})
+            and status in (None, row["status"])
         ]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
@@ -168,9 +171,6 @@ class Results:
         """The runs, as notebooks show them."""
         return str(self.runs().to_html(index=False))
 
-    def _records(self) -> list[Record]:
-        return self._store.records(unreadable=self.unreadable)
-
     def _remembered(self) -> list[tuple[Run, Plan]]:
         """The runs and their plans."""
         return [(run, run.plan) for run in self._store.runs(Plan.from_dict, unreadable=self.unreadable)]
@@ -205,6 +205,7 @@ def trial_row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
         "loss": None if result is None else result.test.loss,
         "steps": None if result is None else result.steps,
         "cpu_seconds": None if result is None else result.cpu_seconds,
-        **{name: record.provenance.get(name) for name in ("finished", "host", "archlab")},
+        "finished": record.finished,
+        **{name: record.provenance.get(name) for name in ("host", "archlab")},
         "error": (record.error or "").partition("\n")[0] or None,
     }

@@ -9,6 +9,7 @@ averaged away in silence: an incomplete score is marked as partial, with the num
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from math import isfinite
 
 import numpy as np
 
@@ -19,10 +20,10 @@ from archlab.mad.bootstrap import Floats, Interval, Units, bootstrap_settings, p
 from archlab.mad.comparison import differences_to_best
 from archlab.mad.recipe import by_level
 from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
-from archlab.mad.selection import choose, grid_order, metric, solves
+from archlab.mad.selection import choose, grid_groups, solves
 from archlab.mad.spending import spending
 from archlab.mad.store import OutcomeRecord
-from archlab.mad.trial import AnyResult, Costs, CurvePoint, Details, Trial, TrialResult
+from archlab.mad.trial import AnyResult, Costs, Details, Kind, Trial
 from archlab.tasks import Task
 from archlab.tasks.registry import counted, task_order
 from archlab.tasks.stored import is_known
@@ -30,37 +31,40 @@ from archlab.tasks.stored import is_known
 Planned = tuple[Trial, OutcomeRecord | None]
 Cell = tuple[Architecture, Task, int]
 """Architecture, setting and seed."""
+ReadDetails = Callable[[Sequence[OutcomeRecord]], Mapping[str, Details]]
+"""Gives the details of records by their keys; those that cannot be read are left out."""
 _DETAILED = 1000
 """Results whose details are read at once."""
 
 
 def score(
     planned: Iterable[Planned],
-    read: Callable[[Sequence[OutcomeRecord]], Iterable[OutcomeRecord]] | None = None,
+    read: ReadDetails | None = None,
     *,
     protocol: str | None = None,
     resamples: int = 1000,
 ) -> Scores:
     """Score the trials of a plan, each with its record; layers and tasks that are not available as a store describes them.
 
-    What is missing is named in the scores. ``read`` gives the records of chosen grid points with their details; by default the
-    records are whole. Intervals are from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained
-    under more than one condition.
+    What is missing is named in the scores. ``read`` gives the details of chosen grid points; by default the records are whole.
+    Intervals are from ``resamples`` bootstrap samples. Refuses an empty plan, and a setting that is trained under more than one
+    condition.
     """
     planned = list(dict(planned).items())
-    if not planned:
+    groups = grid_groups(planned)
+    if not groups:
         raise ArchlabError("there is nothing to score: run a protocol first, for example archlab run transformer++")
-    _check_conditions(planned)
-    cells: dict[Cell, list[Planned]] = defaultdict(list)
+    kinds = list(dict.fromkeys(kind for kind, _ in groups))
+    _check_conditions(kinds)
     grids: dict[Task, set[tuple[float, float]]] = defaultdict(set)
     seeds: dict[Task, set[int]] = defaultdict(set)
-    for trial, record in planned:
-        cells[trial.architecture, trial.setting, trial.seed].append((trial, record))
-        grids[trial.setting].add(trial.grid_point)
-        seeds[trial.setting].add(trial.seed)
-    names = list(dict.fromkeys(trial.architecture for trial, _ in planned))
+    for (kind, seed), group in groups.items():
+        grids[kind.setting].update(trial.grid_point for trial, _ in group)
+        seeds[kind.setting].add(seed)
+    names = list(dict.fromkeys(kind.architecture for kind in kinds))
+    cells: dict[Cell, list[Planned]] = {(kind.architecture, kind.setting, seed): group for (kind, seed), group in groups.items()}
     asked = [(name, setting, seed) for name in names for setting in grids for seed in sorted(seeds[setting])]
-    scored = _seed_scores({cell: (cells[cell], len(grids[cell[1]])) for cell in asked}, read or (lambda records: records))
+    scored = _seed_scores({cell: (cells.get(cell, []), len(grids[cell[1]])) for cell in asked}, read or _details_of_whole)
     tasks = sorted({setting.name for setting in grids}, key=task_order)
     settings = {task: [setting for setting in grids if setting.name == task] for task in tasks}
     chosen = {
@@ -74,8 +78,8 @@ def score(
     samples = bootstrap_settings(units, settings, resamples=resamples)
     # Costs are stated at the first known task in the usual order, at its shortest length.
     reference = min(
-        (trial for trial, _ in planned),
-        key=lambda t: (not is_known(t.setting), task_order(t.setting.name), t.setting.length, t.setting.vocab_size),
+        kinds,
+        key=lambda one: (not is_known(one.setting), task_order(one.setting.name), one.setting.length, one.setting.vocab_size),
     )
     ranked = [
         _architecture_score(name, chosen[name], settings, own, _costs(replace(reference, architecture=name), planned))
@@ -91,32 +95,32 @@ def score(
         interval_over="seeds and test instances" if several else "test instances",
         reference=reference.setting,
         dim=reference.dim,
-        spending=spending((trial, None if record is None else record.result) for trial, record in planned),
+        spending=spending(_ended(group) for group in groups.values()),
         records=tuple(record for _, record in planned if record is not None),
         differences=(),
     )
     return replace(found, differences=tuple(differences_to_best(found)))
 
 
-def _check_conditions(planned: Sequence[Planned]) -> None:
+def _check_conditions(kinds: Sequence[Kind]) -> None:
     """Refuse to mix: a setting is trained with one recipe, at one width, on one kind of device."""
-    seen: dict[Task, Trial] = {}
-    for trial, _ in planned:
-        first = seen.setdefault(trial.setting, trial)
-        if (first.dim, first.device, first.recipe) != (trial.dim, trial.device, trial.recipe):
+    seen: dict[Task, Kind] = {}
+    for kind in kinds:
+        first = seen.setdefault(kind.setting, kind)
+        if (first.dim, first.device, first.recipe) != (kind.dim, kind.device, kind.recipe):
             a, b = (
                 {"dim": one.dim, "device": one.device} | {f"recipe.{name}": value for name, value in asdict(one.recipe).items()}
-                for one in (first, trial)
+                for one in (first, kind)
             )
             differing = ", ".join(f"{name}={a[name]} and {name}={b[name]}" for name in a if a[name] != b[name])
             raise ArchlabError(
-                f"{trial.setting} was trained under different conditions ({differing}): score one protocol at a time"
+                f"{kind.setting} was trained under different conditions ({differing}): score one protocol at a time"
             )
 
 
 def _seed_scores(
     cells: Mapping[Cell, tuple[Sequence[Planned], int]],
-    read: Callable[[Sequence[OutcomeRecord]], Iterable[OutcomeRecord]],
+    read: ReadDetails,
 ) -> dict[Cell, SeedScore]:
     """The score of each cell, from its trials and the number of its grid points: that of the chosen one, or why there is none."""
     found: dict[Cell, SeedScore] = {}
@@ -131,27 +135,32 @@ def _seed_scores(
             chosen[record.key] = cell, record
     records = [record for _, record in chosen.values()]
     for start in range(0, len(records), _DETAILED):
-        for detailed in read(records[start : start + _DETAILED]):
-            cell, record = chosen[detailed.key]
+        for key, details in read(records[start : start + _DETAILED]).items():
+            cell, record = chosen[key]
             diverged = sum(other is not None and other.status == "diverged" for _, other in cells[cell][0])
-            found[cell] = _seed_score(record, detailed.result, diverged)
+            found[cell] = _seed_score(record, details, diverged)
     return found
 
 
-def _choose(planned: Sequence[Planned], grid_size: int) -> OutcomeRecord | None:
+def _choose(group: Sequence[Planned], grid_size: int) -> OutcomeRecord | None:
     """The record of the chosen grid point of one architecture, setting and seed, or None if another may still be chosen."""
-    in_order = sorted(planned, key=lambda one: grid_order(one[0]))
-    results = [None if record is None or record.result is None else (trial, record.result) for trial, record in in_order]
-    chosen = choose(results)
-    if chosen is None or (len(planned) < grid_size and not solves(*chosen)):
+    chosen = choose([None if result is None else (trial, result) for trial, result in _ended(group)])
+    if chosen is None or (len(group) < grid_size and not solves(*chosen)):
         return None
-    return next(record for trial, record in in_order if trial is chosen[0])
+    return next(record for trial, record in group if trial is chosen[0])
 
 
-def _seed_score(record: OutcomeRecord, details: Details | TrialResult | None, diverged: int) -> SeedScore:
+def _ended(group: Sequence[Planned]) -> list[tuple[Trial, AnyResult | None]]:
+    return [(trial, None if record is None else record.result) for trial, record in group]
+
+
+def _details_of_whole(records: Sequence[OutcomeRecord]) -> dict[str, Details]:
+    return {record.key: Details.of(record.job, record.result) for record in records if record.result is not None}
+
+
+def _seed_score(record: OutcomeRecord, details: Details, diverged: int) -> SeedScore:
     trial, result = record.job, record.result
     assert result is not None
-    assert details is not None
     curve: Floats = np.array(learning_curve(trial, result, details.curve))
     units = Units(details.numerators, details.denominators)
     return SeedScore(
@@ -190,13 +199,13 @@ def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:
     return ", ".join(parts) + (f" ({errors[0]})" if errors else "")
 
 
-def learning_curve(trial: Trial, result: AnyResult, points: Sequence[CurvePoint]) -> list[tuple[int, float]]:
+def learning_curve(trial: Trial, result: AnyResult, evaluated: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """Step and score on the selection split, from chance at step 0 to the last planned step.
 
-    After an early stop the last value holds, after divergence chance does.
+    What is not finite is chance. After an early stop the last value holds, after divergence chance does.
     """
     chance = trial.setting.chance
-    curve = [(0, chance), *((point.step, metric(trial, point.metrics)) for point in points)]
+    curve = [(0, chance), *((step, value if isfinite(value) else chance) for step, value in evaluated)]
     if result.status == "diverged":
         curve.append((max(result.steps, curve[-1][0]), chance))
     curve.append((max(trial.num_steps, curve[-1][0]), curve[-1][1]))
@@ -227,12 +236,12 @@ def _mean(samples: Sequence[Floats]) -> Floats | None:
     return np.mean(samples, axis=0) if samples else None
 
 
-def _costs(reference: Trial, planned: Sequence[Planned]) -> Costs:
-    """Costs at the reference setting: where layers or task are not available those that were stored, if any."""
-    if is_available(reference.architecture) and is_known(reference.setting):
-        return reference.costs
+def _costs(kind: Kind, planned: Sequence[Planned]) -> Costs:
+    """Costs of a kind of trials: where layers or task are not available those that were stored, if any."""
+    if is_available(kind.architecture) and is_known(kind.setting):
+        return kind.costs
     for trial, record in planned:
-        same = (trial.architecture, trial.setting, trial.dim) == (reference.architecture, reference.setting, reference.dim)
+        same = (trial.architecture, trial.setting, trial.dim) == (kind.architecture, kind.setting, kind.dim)
         if same and record is not None and "costs" in record.provenance:
             return Costs(**record.provenance["costs"])
     return Costs(num_params=None, state_size=None, flops=None)

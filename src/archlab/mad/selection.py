@@ -6,10 +6,13 @@ there. So nothing that comes after a trial that solved can change a score, and n
 """
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from archlab.mad.trial import AnyResult, Kind, Metrics, Trial
 
+T = TypeVar("T")
 GridGroup = tuple[Kind, int]
 """Equal for the trials of one grid group, and for no others."""
 Ended = tuple[Trial, AnyResult]
@@ -25,9 +28,19 @@ def grid_order(trial: Trial) -> tuple[float, float]:
     return (-trial.learning_rate, trial.weight_decay)
 
 
+def grid_groups(trials: Iterable[tuple[Trial, T]]) -> dict[GridGroup, list[tuple[Trial, T]]]:
+    """Trials, each with something of its own, by grid group and there in grid order."""
+    groups: dict[GridGroup, list[tuple[Trial, T]]] = defaultdict(list)
+    for one in trials:
+        groups[grid_group(one[0])].append(one)
+    for group in groups.values():
+        group.sort(key=lambda one: grid_order(one[0]))
+    return groups
+
+
 def metric(trial: Trial, metrics: Metrics) -> float:
     """The number that the trial's recipe scores by, in [0, 1]; chance where it is not a number."""
-    value = metrics.accuracy if trial.recipe.metric == "accuracy" else metrics.macro_accuracy
+    value: float = getattr(metrics, trial.metric)
     return value if math.isfinite(value) else trial.setting.chance
 
 

@@ -4,13 +4,12 @@ Only trials with a result count: not attempts that failed, nor trials that a rac
 one a worker for each setting that is solved).
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from archlab.architectures.stored import is_available
-from archlab.mad.selection import GridGroup, grid_group, grid_order, solves
-from archlab.mad.trial import AnyResult, Trial
+from archlab.mad.selection import solves
+from archlab.mad.trial import AnyResult, Kind, Trial
 from archlab.tasks.stored import is_known
 
 HALVING_ERROR = 0.001
@@ -38,18 +37,19 @@ class Spending:
         return 1 - self.flops_spent / self.flops if self.flops else 0.0
 
 
-def spending(results: Iterable[tuple[Trial, AnyResult | None]]) -> Spending:
-    """The compute that trials have cost, from those with a result; those that cannot be built here have no FLOPs."""
-    groups: dict[GridGroup, list[tuple[Trial, AnyResult | None]]] = defaultdict(list)
-    for trial, result in results:
-        groups[grid_group(trial)].append((trial, result))
+def spending(groups: Iterable[Sequence[tuple[Trial, AnyResult | None]]]) -> Spending:
+    """The compute that trials have cost, from those with a result; those that cannot be built here have no FLOPs.
+
+    ``groups`` are those of :func:`archlab.mad.selection.grid_groups`.
+    """
     through: list[tuple[Trial, AnyResult | None]] = []
-    for group in groups.values():
+    for group in groups:
         solved = False
-        for trial, result in sorted(group, key=lambda one: grid_order(one[0])):
+        for trial, result in group:
             if result is not None or solved:
                 through.append((trial, result))
             solved = solved or (result is not None and solves(trial, result))
+    flops = {kind: _flops(kind) for kind in {trial.kind for trial, _ in through}}
     run = [(trial, result) for trial, result in through if result is not None]
     return Spending(
         trials=len(through),
@@ -57,10 +57,10 @@ def spending(results: Iterable[tuple[Trial, AnyResult | None]]) -> Spending:
         dropped=sum(result.status == "dropped" for _, result in run),
         steps=sum(trial.num_steps for trial, _ in through),
         steps_spent=sum(result.steps for _, result in run),
-        flops=sum(_flops(trial) for trial, _ in through),
-        flops_spent=sum(_flops(trial) * result.steps / trial.num_steps for trial, result in run),
+        flops=sum(flops[trial.kind] for trial, _ in through),
+        flops_spent=sum(flops[trial.kind] * result.steps / trial.num_steps for trial, result in run),
     )
 
 
-def _flops(trial: Trial) -> float:
-    return trial.flops if is_available(trial.architecture) and is_known(trial.setting) else 0.0
+def _flops(kind: Kind) -> float:
+    return kind.flops if is_available(kind.architecture) and is_known(kind.setting) else 0.0

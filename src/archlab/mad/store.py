@@ -2,21 +2,21 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
+from sys import intern
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import JSON, Text, func, null
+from sqlalchemy import Text, func
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
-from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult, read_curve
+from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult
 from archlab.store import ledger
 from archlab.store.ledger import AnyRow, Ledger, Lines
-from archlab.store.record import NON_FINITE, Status, read_non_finite, spell_non_finite
+from archlab.store.record import Status, read_non_finite, spell_non_finite
 from archlab.store.schema import trials
 
 Record = ledger.Record[Trial, TrialResult]
@@ -44,24 +44,19 @@ class TrialStore(Ledger[Trial, TrialResult]):
         *,
         unreadable: Lines | None = None,
     ) -> list[OutcomeRecord]:
-        keys, lines = None if keys is None else list(keys), dict[str, str]()
-        try:
-            found = self._read_rows(_OUTCOME, _read_trial, _read_outcome, keys, statuses, lines)
-        except ArchlabError:  # text that is no JSON ends the query: read row by row, it can be named; so on other databases
-            return [*self.records(keys, statuses, unreadable=unreadable)]
-        if unreadable is not None:
-            unreadable.update(lines)
-        elif lines:
-            raise ArchlabError(next(iter(lines.values())))
-        return found
+        light = self._file is not None  # other databases have other functions of JSON
+        columns, read = (_OUTCOME, _read_outcome) if light else ([self.table], self._record)
+        return [*self._read_rows(columns, read, keys, statuses, unreadable, self._record)]
 
-    def details(self, chosen: Sequence[OutcomeRecord], *, unreadable: Lines) -> list[OutcomeRecord]:
-        """The records with their :class:`Details`, or whole results; ``unreadable`` takes a line for each that cannot be read."""
+    def details(self, chosen: Sequence[OutcomeRecord], *, unreadable: Lines) -> dict[str, Details]:
+        """The details of chosen results by their keys; ``unreadable`` takes a line for each that cannot be read."""
         jobs = {record.key: record.job for record in chosen}
-        try:
-            return self._read_rows(_DETAILS, lambda row, _: jobs[row.key], _read_details, jobs, None, unreadable)
-        except ArchlabError:  # as in outcomes
-            return [*self.records(jobs, unreadable=unreadable)]
+
+        def whole(row: AnyRow, _: object) -> tuple[str, Details]:
+            return row.key, Details.of(jobs[row.key], self.read_result(row))
+
+        columns, read = (_DETAILS, partial(_read_details, jobs)) if self._file else ([self.table], whole)
+        return dict(self._read_rows(columns, read, jobs, None, unreadable, whole))
 
     @override
     def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any]) -> None:
@@ -87,54 +82,72 @@ class TrialStore(Ledger[Trial, TrialResult]):
         return TrialResult.from_dict(values)
 
 
+def _paths(*names: str) -> Iterator[str]:
+    return (f"$.{name}" for name in names)
+
+
 _OUTCOME = [
-    *(trials.c[name] for name in ("key", "status", "error", "provenance")),
-    # Equal texts for trials of a kind: they are read once.
-    func.json_remove(trials.c.trial, *(f"$.{name}" for name in GRID_POINT_AND_SEED), type_=Text).label("kind"),
-    func.json_extract(trials.c.trial, *(f"$.{name}" for name in GRID_POINT_AND_SEED), type_=JSON).label("own"),
-    # All in one list: SQLite reads the text once.
+    *(trials.c[name] for name in ("key", "status", "error")),
+    # Equal texts for trials of a kind, for their grid points and seeds, and for results of a machine: each is read once.
+    func.json_remove(trials.c.trial, *_paths(*GRID_POINT_AND_SEED), type_=Text).label("kind"),
+    func.json_extract(trials.c.trial, *_paths(*GRID_POINT_AND_SEED), type_=Text).label("own"),
+    func.json_remove(trials.c.provenance, *_paths("started", "finished", "wall_seconds"), type_=Text).label("provenance"),
+    func.json_extract(trials.c.provenance, "$.finished", type_=Text).label("finished"),
+    # All in one list: SQLite reads the text once. As text: Python reads numbers to the last bit.
     func.json_extract(
         trials.c.result,
-        *(
-            f"$.{name}"
-            for name in ("selected", "test", "score", "steps", "solved_step", "wall_seconds", "cpu_seconds", "program")
-        ),
-        type_=JSON,
+        *_paths(*(f"{split}.{name}" for split in ("selected", "test") for name in Metrics.__dataclass_fields__)),
+        *_paths("wall_seconds", "cpu_seconds", "score", "steps", "solved_step", "program"),
+        type_=Text,
     ).label("result"),
 ]
 
 
 _DETAILS = [
-    *(trials.c[name] for name in ("key", "status", "error", "numerators", "denominators")),
-    null().label("provenance"),
+    *(trials.c[name] for name in ("key", "numerators", "denominators")),
     func.json_extract(trials.c.result, "$.curve", "$.by_length", type_=Text).label("details"),
 ]
 
 
-def _read_trial(row: AnyRow, known: dict[Any, Any]) -> Trial:
-    one: Trial | None = known.get(row.kind)
-    if one is None:
-        own = zip(GRID_POINT_AND_SEED, row.own, strict=True)
-        one = known[row.kind] = Trial.from_dict(json.loads(row.kind) | dict(own), known)
-    return one.at(*row.own)
+def _read_outcome(row: AnyRow, known: dict[Any, Any]) -> OutcomeRecord:
+    key, status, error, kind, own, provenance, finished, result = row
+    if own not in known:
+        known[own] = json.loads(own)
+    if kind not in known:
+        grid_point_and_seed = dict(zip(GRID_POINT_AND_SEED, known[own], strict=True))
+        known[kind] = Trial.from_dict(json.loads(kind) | grid_point_and_seed, known)
+    if provenance not in known:
+        known[provenance] = found if isinstance(found := json.loads(provenance or "{}"), dict) else {}
+    trial = known[kind].at(*known[own])
+    return ledger.Record(
+        key=key,
+        job=trial,
+        status=status,
+        result=None if status in ("running", "failed") else _outcome(trial, status, json.loads(result)),
+        error=error,
+        provenance=known[provenance],
+        finished=finished,
+    )
 
 
-def _read_details(row: AnyRow) -> Details:
-    details = json.loads(row.details)
-    if any(word in row.details for word in NON_FINITE):
-        details = read_non_finite(details)
-    curve, by_length = details
-    lengths = tuple((length, score) for length, score in by_length or ())
-    return Details(read_curve(curve), lengths, _decompress(row.numerators), _decompress(row.denominators))
-
-
-def _read_outcome(row: AnyRow) -> Outcome:
-    (*both, score, steps, solved_step, wall_seconds, cpu_seconds, program) = row.result
-    selected, test = (Metrics(**{name: NON_FINITE.get(x, x) for name, x in found.items()}) for found in both)
+def _outcome(trial: Trial, status: Any, values: list[Any]) -> Outcome:
+    *numbers, score, steps, solved_step, program = values
+    program = program and intern(program)
+    *metrics, wall_seconds, cpu_seconds = map(float, numbers)  # those that are not finite are stored as words
+    selected, test = Metrics(*metrics[:3]), Metrics(*metrics[3:])
     if score is None:  # an earlier version stored it by its parts only
-        score = test.accuracy if json.loads(row.kind)["recipe"]["metric"] == "accuracy" else test.macro_accuracy
-    score, wall_seconds, cpu_seconds = (float(NON_FINITE.get(x, x)) for x in (score, wall_seconds, cpu_seconds))
-    return Outcome(row.status, steps, solved_step, selected, test, score, wall_seconds, cpu_seconds, program)
+        score = getattr(test, trial.metric)
+    return Outcome(
+        status, steps, solved_step, selected, test, float(score), wall_seconds, cpu_seconds, program and intern(program)
+    )
+
+
+def _read_details(jobs: Mapping[str, Trial], row: AnyRow, _: object) -> tuple[str, Details]:
+    metric = jobs[row.key].metric
+    points, by_length = json.loads(row.details)
+    curve = [(point["step"], float(point["metrics"][metric])) for point in points]
+    lengths = tuple((length, float(score)) for length, score in by_length or ())
+    return row.key, Details(curve, lengths, _decompress(row.numerators), _decompress(row.denominators))
 
 
 def _compress(array: NDArray[np.float32]) -> bytes:

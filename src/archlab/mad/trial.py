@@ -67,6 +67,19 @@ class Kind:
         kernels = tuple(chosen_kernels().items())
         return _key_of_alike(self.architecture, self.setting, self.recipe, self.dim, self.device, kernels)
 
+    @property
+    def costs(self) -> Costs:
+        """The costs of the architecture at the setting and the width; refuses a layer that is not available."""
+        shape = _shape(self.setting, self.dim)
+        state = self.architecture.state_size(length=self.setting.input_length, dim=self.dim)
+        return Costs(self.architecture.num_params(**shape), state, _forward_flops(self.architecture, self.setting, self.dim))
+
+    @cached_property
+    def flops(self) -> float:
+        """FLOPs of a whole training (3 x forward) without early stopping and evaluation."""
+        forward = _forward_flops(self.architecture, self.setting, self.dim)
+        return 3.0 * forward * self.recipe.num_examples(self.setting.num_train_examples)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -140,17 +153,19 @@ class Trial:
         return self.recipe.num_steps(self.setting.num_train_examples)
 
     @property
+    def metric(self) -> str:
+        """The field of :class:`Metrics` that its recipe scores by."""
+        return self.recipe.metric.replace("-", "_")
+
+    @property
     def costs(self) -> Costs:
         """The costs of its architecture at its setting and width; refuses a layer that is not available."""
-        shape = _shape(self.setting, self.dim)
-        state = self.architecture.state_size(length=self.setting.input_length, dim=self.dim)
-        return Costs(self.architecture.num_params(**shape), state, _forward_flops(self.architecture, self.setting, self.dim))
+        return self.kind.costs
 
     @property
     def flops(self) -> float:
         """FLOPs of the whole training (3 x forward) without early stopping and evaluation."""
-        forward = _forward_flops(self.architecture, self.setting, self.dim)
-        return 3.0 * forward * self.recipe.num_examples(self.setting.num_train_examples)
+        return self.kind.flops
 
     @property
     def origin(self) -> str:
@@ -298,10 +313,17 @@ class Outcome:
 class Details:
     """The part of a :class:`TrialResult` that an :class:`Outcome` lacks and scores need, of chosen grid points only."""
 
-    curve: tuple[CurvePoint, ...]
+    curve: list[tuple[int, float]]
+    """Step and recipe's metric of every evaluation."""
     by_length: tuple[tuple[int, float], ...]
     numerators: NDArray[np.float32]
     denominators: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, trial: Trial, result: "TrialResult") -> "Details":
+        """The details of a whole result."""
+        curve = [(point.step, getattr(point.metrics, trial.metric)) for point in result.curve]
+        return cls(curve, result.by_length, result.numerators, result.denominators)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,16 +374,11 @@ class TrialResult:
         values = dict(values)
         for name in ("selected", "test", "test_last"):
             values[name] = Metrics(**values[name])
-        values["curve"] = read_curve(values["curve"])
+        values["curve"] = tuple(CurvePoint(p["step"], p["train_loss"], Metrics(**p["metrics"])) for p in values["curve"])
         for name in ("numerators", "denominators"):
             values[name] = np.asarray(values[name], dtype=np.float32)
         values["by_length"] = tuple((length, score) for length, score in values.get("by_length", ()))
         return cls(**values)
-
-
-def read_curve(points: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
-    """The curve of a result that :meth:`TrialResult.to_dict` wrote down."""
-    return tuple(CurvePoint(p["step"], p["train_loss"], Metrics(**p["metrics"])) for p in points)
 
 
 AnyResult = Outcome | TrialResult

@@ -84,7 +84,7 @@ def trial_rows(scores: Scores) -> tuple[list[dict[str, Any]], int]:
             "chosen": record.key in chosen,
             "seconds": record.result.wall_seconds if record.result else None,
             "environment": numbers.get(_environment(record.provenance)),
-            "finished": str(record.provenance.get("finished") or "")[:16].replace("T", " "),
+            "finished": (record.finished or "")[:16].replace("T", " "),
         }
         for record in listed
     ]

@@ -6,12 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import Floats
+
+if TYPE_CHECKING:
+    from archlab.scaling.fits.columns import Floats
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """The store of the training runs of language models."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import inspect as inspect_database
 from typing_extensions import override
 
 from archlab.fields import check_value
@@ -37,10 +36,6 @@ class StudyStore(Ledger[LMTrial, LMResult]):
     @override
     def read_result(self, row: AnyRow) -> LMResult:
         return LMResult.from_dict(read_non_finite(row.result))
-
-    @override
-    def _rows(self, columns: Any, keys: Any, statuses: Any) -> Iterator[AnyRow]:
-        return super()._rows(columns, keys, statuses) if _has_table(self) else iter(())
 
     def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
         """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones."""
@@ -79,12 +74,3 @@ class ImportStore(Ledger[ImportedRun, float | None]):
     def read_result(self, row: AnyRow) -> float | None:
         loss: float | None = row.result["loss"]
         return loss
-
-    @override
-    def _rows(self, columns: Any, keys: Any, statuses: Any) -> Iterator[AnyRow]:
-        return super()._rows(columns, keys, statuses) if _has_table(self) else iter(())
-
-
-def _has_table(ledger: Ledger[Any, Any]) -> bool:
-    """Whether the table is there: a store of an earlier version has fewer."""
-    return inspect_database(ledger._engine).has_table(ledger.table.name)

@@ -9,9 +9,25 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, insert, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    String,
+    Table,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy import inspect as inspect_database
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import between, check_fields, check_value
@@ -40,10 +56,10 @@ Lines = dict[str, str]
 AnyRow = Row[*tuple[Any, ...]]
 
 _YEAR_9999 = 253_402_300_799  # no calendar goes further
-_CHUNK = 500  # keys in one statement; databases limit the number of parameters
+_CHUNK = 500  # keys in one statement, whose number of parameters databases limit; rows that are read at once
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record(Generic[J, R]):
     """One job as the store knows it."""
 
@@ -58,6 +74,8 @@ class Record(Generic[J, R]):
     provenance: dict[str, Any]
     """Where and when the result (or the failure) came about: :func:`archlab.store.provenance.provenance`. Empty while the
     first attempt runs."""
+    finished: str | None
+    """When that was (ISO 8601)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +151,11 @@ class Ledger(ABC, Generic[J, R]):
         A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each, by its key.
         """
 
-        def read_job(row: AnyRow, known: dict[Any, Any]) -> J:
-            return self.read_job(getattr(row, self.description), known)
+        return [*self._read_rows([self.table], self._record, keys, statuses, unreadable)]
 
-        return self._read_rows([self.table], read_job, self.read_result, keys, statuses, unreadable)
+    def scan(self, *, unreadable: Lines) -> Iterator[Record[J, R]]:
+        """All records as :meth:`records` gives them, but one by one: whoever keeps none needs little memory."""
+        return self._read_rows([self.table], self._record, None, None, unreadable)
 
     def outcomes(
         self,
@@ -145,49 +164,73 @@ class Ledger(ABC, Generic[J, R]):
         *,
         unreadable: Lines | None = None,
     ) -> list[Record[J, Any]]:
-        """As :meth:`records`, but a result may lack what only it itself needs, such as its curve: read fast by the thousand."""
+        """As :meth:`records`, but fast, for large stores: a result may lack what is long, such as its curve, and a provenance
+        what no two have in common, its times."""
         return self.records(keys, statuses, unreadable=unreadable)
 
     def _read_rows(
         self,
         columns: Sequence[Any],
-        read_job: Callable[[AnyRow, dict[Any, Any]], J],
-        read_result: Callable[[AnyRow], Any],
+        read: Callable[[AnyRow, dict[Any, Any]], Item],
         keys: Iterable[str] | None,
         statuses: Iterable[Status] | None,
         unreadable: Lines | None,
-    ) -> list[Record[J, Any]]:
-        found = []
-        known: dict[Any, Any] = {}
-        for row in self._rows(columns, keys, statuses):
-            try:
-                found.append(self._record(row, read_job, read_result, known))
-            except ArchlabError as error:
-                if unreadable is None:
-                    raise
-                unreadable[row.key] = str(error)
-        return found
+        whole: Callable[[AnyRow, dict[Any, Any]], Item] | None = None,
+    ) -> Iterator[Item]:
+        """Whatever ``read`` makes of each row's columns; its second argument is empty at first, and the same for all rows.
 
-    def _record(
-        self,
-        row: AnyRow,
-        read_job: Callable[[AnyRow, dict[Any, Any]], J],
-        read_result: Callable[[AnyRow], Any],
-        known: dict[Any, Any],
-    ) -> Record[J, Any]:
-        # All stored values are read here: whatever a damaged row holds, the error is one line.
-        try:
-            return Record(
-                key=row.key,
-                job=read_job(row, known),
-                status=row.status,
-                result=None if row.status in ("running", "failed") else read_result(row),
-                error=row.error,
-                provenance=row.provenance if isinstance(row.provenance, dict) else {},
-            )
-        except Exception as error:
-            what = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({in_one_line(error)})"
-            raise ArchlabError(f"store {self.where}: {self.description} {row.key} cannot be read: {what}") from error
+        A text that is no JSON ends a query that looks into it: there ``whole`` takes ``read``'s place, with all columns.
+        """
+        known: dict[Any, Any] = {}
+        wanted = None if statuses is None else list(statuses)
+        with self._read() as connection:
+            if not inspect_database(connection).has_table(self.table.name):  # the store of an earlier archlab
+                return
+            for condition, order in self._parts(connection, None if keys is None else list(dict.fromkeys(keys))):
+                if wanted is not None:
+                    # As an expression: by its index on the status, SQLite would read the whole table for every part.
+                    condition &= cast(self.table.c.status, String).in_(wanted)
+                make = read
+                try:
+                    rows = connection.execute(select(*columns).where(condition).order_by(self.table.c.id)).all()
+                except DBAPIError:
+                    if whole is None:
+                        raise
+                    rows, make = connection.execute(select(self.table).where(condition).order_by(self.table.c.id)).all(), whole
+                for row in sorted(rows, key=lambda row: order[row.key]) if order else rows:
+                    # All stored values are read here: whatever a damaged row holds, the error is one line.
+                    try:
+                        item = make(row, known)
+                    except Exception as error:
+                        what = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({in_one_line(error)})"
+                        line = f"store {self.where}: {self.description} {row.key} cannot be read: {what}"
+                        if unreadable is None:
+                            raise ArchlabError(line) from error
+                        unreadable[row.key] = line
+                    else:
+                        yield item
+
+    def _parts(self, connection: Connection, keys: Sequence[str] | None) -> Iterator[tuple[ColumnElement[bool], dict[str, int]]]:
+        """Conditions that together select all rows, or those with the keys, some hundred each; and the order of the keys."""
+        if keys is not None:
+            for chunk in _chunks(keys):
+                yield self.table.c.key.in_(chunk), {key: index for index, key in enumerate(chunk)}
+            return
+        first, last = connection.execute(select(func.min(self.table.c.id), func.max(self.table.c.id))).one()
+        for start in range(first or 0, (last or -1) + 1, _CHUNK):
+            yield self.table.c.id.between(start, start + _CHUNK - 1), {}
+
+    def _record(self, row: AnyRow, known: dict[Any, Any]) -> Record[J, R]:
+        provenance = row.provenance if isinstance(row.provenance, dict) else {}
+        return Record(
+            key=row.key,
+            job=self.read_job(getattr(row, self.description), known),
+            status=row.status,
+            result=None if row.status in ("running", "failed") else self.read_result(row),
+            error=row.error,
+            provenance=provenance,
+            finished=provenance.get("finished"),
+        )
 
     def finish(self, job: J, result: R, provenance: dict[str, Any]) -> None:
         """Store the result of a job; on return it is on the disk.
@@ -334,22 +377,6 @@ class Ledger(ABC, Generic[J, R]):
         known = or_(self.table.c.error.is_not(None), self.table.c.result.is_not(None))
         connection.execute(update(self.table).where(mine, known).values(status=earlier, owner=None))
         connection.execute(delete(self.table).where(mine))
-
-    def _rows(self, columns: Sequence[Any], keys: Iterable[str] | None, statuses: Iterable[Status] | None) -> Iterator[AnyRow]:
-        wanted = None if statuses is None else list(statuses)
-        with self._read() as connection:
-            if not inspect_database(connection).has_table(self.table.name):  # the store of an earlier archlab
-                return
-            if keys is None:
-                query = select(*columns).order_by(self.table.c.id)
-                yield from connection.execute(query if wanted is None else query.where(self.table.c.status.in_(wanted)))
-                return
-            for chunk in _chunks(list(dict.fromkeys(keys))):
-                position = {key: index for index, key in enumerate(chunk)}
-                # By key alone: with the status in the condition, SQLite reads its index, and so the whole table, for every chunk.
-                rows = connection.execute(select(*columns).where(self.table.c.key.in_(chunk)))
-                found = [row for row in rows if wanted is None or row.status in wanted]
-                yield from sorted(found, key=lambda row: position[row.key])
 
     def _states(self, keys: list[str]) -> tuple[dict[str, AnyRow], set[str]]:
         """Status and owner of each known key, and which of the owners are dead."""
