@@ -161,6 +161,15 @@ def test_a_training_that_stays_above_a_guess_is_given_up(corpus):
     assert "uniform guess" in result.reason or "not a number" in result.reason
 
 
+def test_padding_counts_as_guessed_too(corpus):
+    """A short training of a padded vocabulary once was given up: it begins above a uniform guess of the tokens that there are."""
+    trial = tiny_trial(corpus)
+    run = replace(trial.run, vocab_size=1024, vocab_multiple=1024, backbone="tied-language-model")
+    result = train(replace(trial, run=run), corpus)
+    assert result.status == "finished"
+    assert math.log(corpus.vocab_size) < result.curve[5].train_loss < math.log(1024)
+
+
 # Trials
 
 

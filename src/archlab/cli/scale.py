@@ -82,9 +82,9 @@ def plan(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Any other field of the ladder: spread, params, tokens_per_param, batch_size, learning_rate, min_steps, aspect, "
-            "head_dim, convention (exact, paper, 6nd), vocab_size, corpus_tokens, peak_flops, utilisation, memory, gpus; "
-            "repeatable.",
+            help="Any other field of the ladder: spread, least_params, params, tokens_per_param, horizon_decay, batch_size, "
+            "learning_rate, min_steps, aspect, head_dim, convention (exact, paper, 6nd), vocab_size, corpus_tokens, peak_flops, "
+            "utilisation, memory, gpus; repeatable.",
         ),
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The plan's file.")] = "plan.yaml",

@@ -21,7 +21,7 @@ from archlab.scaling.fits.isoflop import SAME_BUDGET
 from archlab.scaling.ladder import Ladder
 from archlab.scaling.laws import Estimate, HoldOut, Law, Laws
 from archlab.scaling.study_fit import StudyFit
-from archlab.scaling.training_plan import LMRun, Plan
+from archlab.scaling.training_plan import LMRun, Plan, own_fractions
 from archlab.scaling.tuning import Tuning
 
 
@@ -260,8 +260,11 @@ def plan_on_terminal(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> RichT
 def _plan_notes(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> str:
     runs, seconds = plan.runs, sum(cost.seconds for cost in costs)
     seeds = f" ({len(ladder.seeds)} seeds of each)" if len(ladder.seeds) > 1 else ""
-    flops = sum(run.flops for run in runs)
+    flops = sum(run.flops * fraction for run, fraction in zip(runs, own_fractions(runs), strict=True))
     notes = [f"{count(len(runs), 'training run')}{seeds}, {flops:.3g} FLOPs by the convention {ladder.convention}"]
+    if ladder.horizon_decay is not None:
+        alone = sum(run.flops for run in runs)
+        notes.append(f"horizons share trunks, which are counted and timed once: alone they would take {alone:.3g} FLOPs")
     if ladder.peak_flops is None:
         notes.append(f"{duration(seconds)} in all on one thread of this machine, by timed steps")
     else:

@@ -16,7 +16,7 @@ from archlab.errors import ArchlabError
 from archlab.fields import Count, Positive, checked
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
-from archlab.jobs.scheduler import MostExpensiveFirst, Policy
+from archlab.jobs.scheduler import Policy
 from archlab.layers.ops.kernels import require
 from archlab.machine import Device
 from archlab.scaling.analysis.comparison import StudyComparison, compare_study
@@ -32,7 +32,7 @@ from archlab.scaling.process_group import ProcessGroupExecutor, follow
 from archlab.scaling.processes import Processes, launched_together
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMProgress, LMResult
-from archlab.scaling.runner import corpus_of, train_all, train_jobs
+from archlab.scaling.runner import TrunksInTurn, corpus_of, train_all, train_jobs
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import Parameters, Study, open_study
 from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study
@@ -195,7 +195,7 @@ def _train(
     listeners: Sequence[Listener],
     *,
     keep: Keep,
-    policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]] = lambda trials: MostExpensiveFirst(),
+    policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]] = lambda trials: TrunksInTurn(),
     name: str | None = None,
     params: Sequence[float] | None = None,
 ) -> RunSummary:

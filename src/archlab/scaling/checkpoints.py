@@ -1,6 +1,7 @@
 """Checkpoints of a training run: whole or not there, checked before they are read, readable by any number of processes."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -62,11 +63,18 @@ class Checkpoints:
                     shutil.rmtree(other, ignore_errors=True)
         self.processes.wait()
 
-    def restore(self, objective: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-        """Load the latest checkpoint in place and return its log, or None if there is none; refuses one that was changed."""
+    def latest(self) -> int | None:
+        """The step of the latest checkpoint, or None if there is none."""
         steps = [int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")]
-        step = self.processes.agree(max(steps, default=None))
-        if step is None:
+        return self.processes.agree(max(steps, default=None))
+
+    def restore(self, objective: nn.Module, optimizer: Optimizer, most: float = math.inf) -> dict[str, Any] | None:
+        """Load the latest checkpoint in place and return its log; None if there is none, or its step is more than ``most``.
+
+        Refuses one that was changed.
+        """
+        step = self.latest()
+        if step is None or step > most:
             return None
         place = self.folder / f"step-{step}"
         log = self.processes.agree(_checked_log(place) if self.processes.is_first else None)

@@ -11,7 +11,7 @@ from archlab.machine import seconds_of, single_thread
 from archlab.scaling.ladder import Ladder
 from archlab.scaling.objective import NextToken
 from archlab.scaling.recipe import LMRecipe
-from archlab.scaling.training_plan import LMRun
+from archlab.scaling.training_plan import LMRun, own_fractions
 from archlab.training.memory import FRAGMENTATION, step_bytes
 from archlab.training.optimiser import update
 
@@ -71,7 +71,10 @@ def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
                 rates[run.label] = _step_flops(run) / _step_seconds(run)
             known[_kind(run)] = rates[run.label]
     counted = {label: _peak_bytes(run) / device_bytes(run, LMRecipe()) for label, run in largest.items()}
-    return [Cost(run.flops / known[_kind(run)], round(counted[run.label] * device_bytes(run, LMRecipe()))) for run in runs]
+    return [
+        Cost(fraction * run.flops / known[_kind(run)], round(counted[run.label] * device_bytes(run, LMRecipe())))
+        for run, fraction in zip(runs, own_fractions(runs), strict=True)
+    ]
 
 
 def stated_costs(runs: Iterable[LMRun], flops_per_second: Callable[[str], float]) -> list[Cost]:
@@ -79,10 +82,10 @@ def stated_costs(runs: Iterable[LMRun], flops_per_second: Callable[[str], float]
 
     Time goes by the FLOPs that are executed: every expert computes every token, whatever the budget counts.
     """
-    costs = []
-    for run in runs:
+    costs, runs = [], list(runs)
+    for run, fraction in zip(runs, own_fractions(runs), strict=True):
         forward = run.architecture.flops(length=run.length, dim=run.dim, vocab_size=run.vocab_size)
-        seconds = 3 * forward * run.steps * run.batch_size / flops_per_second(run.label)
+        seconds = fraction * 3 * forward * run.steps * run.batch_size / flops_per_second(run.label)
         costs.append(Cost(seconds, device_bytes(run)))
     return costs
 

@@ -24,7 +24,19 @@ from statistics import median
 from typing import Annotated, Any, Literal
 
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import Count, Natural, Positive, above, at_most, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import (
+    Count,
+    Natural,
+    Positive,
+    above,
+    at_most,
+    between,
+    check_fields,
+    naming,
+    not_empty,
+    read_fields,
+    read_yaml,
+)
 from archlab.scaling.flops import Convention
 from archlab.scaling.training_plan import TOLERANCE, LMRun
 
@@ -55,6 +67,9 @@ class Ladder:
     """Training FLOPs of each IsoFLOP group."""
     tokens_per_param: tuple[Positive, ...] = ()
     """Train each size of ``params`` on so many tokens a parameter, in place of budgets."""
+    horizon_decay: Annotated[float, between(0.001, 0.9)] | None = None
+    """Train all ``tokens_per_param`` of a size from one trunk at a constant rate, with a decay over this fraction of the steps
+    of each; None for training runs of their own, by the schedule of the recipe."""
     sizes: Count = 5
     """Number of sizes in each group."""
     spread: Annotated[float, above(1)] = 2.0
@@ -118,6 +133,8 @@ class Ladder:
             raise ArchlabError("budgets is missing: give training FLOPs of each group, or tokens_per_param and params")
         if self.tokens_per_param and not self.params:
             raise ArchlabError("params is missing: tokens_per_param trains the sizes that it gives, as in params=1e8,3e8")
+        if self.horizon_decay is not None and not self.tokens_per_param:
+            raise ArchlabError("tokens_per_param is missing: horizon_decay branches one training at several of them")
         for low, high in pairwise(sorted(self.budgets)):
             if high < low * (1 + TOLERANCE):
                 raise ArchlabError(f"budgets={low:g} and {high:g} are the same within {TOLERANCE:.0%}: give one of them")

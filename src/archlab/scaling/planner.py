@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
+from typing import Any
 
 from archlab.architectures import architecture
 from archlab.corpora import Corpus
@@ -96,18 +97,25 @@ def _group(ladder: Ladder, sizes: Mapping[str, Sequence[Size]], budget: float, c
 
 def _by_ratio(ladder: Ladder, sizes: Mapping[str, Sequence[Size]], corpus: Corpus | None) -> Iterator[LMRun]:
     """Yield the training runs of every size at every ratio of tokens to parameters; all of a target have the same batch."""
+    shortest = min(ladder.tokens_per_param)
     for target, *some in zip(sorted(ladder.params), *sizes.values(), strict=True):
         for ratio in ladder.tokens_per_param:
             sequences = [ratio * size.params / ladder.length for size in some]
-            affordable = max(1, int(min(sequences) / ladder.min_steps))
+            fewest = min(sequences) * (shortest / ratio if ladder.horizon_decay else 1)  # horizons share a batch
+            affordable = max(1, int(fewest / ladder.min_steps))
             by_rule = min(default_batch_size(target, ladder.length), 1 << (affordable.bit_length() - 1))
             batch = ladder.batch_size or by_rule
             for label, size, number in zip(sizes, some, sequences, strict=True):
                 cost = _cost(ladder, size)
                 budget = float(max(1, round(number / batch)) * batch * cost)
                 steps = _steps(ladder, label, size, cost, budget, batch)
+                schedule: dict[str, Any] = {}
+                if ladder.horizon_decay:
+                    warmup = min(size.params_non_embedding / ladder.length, shortest * size.params / ladder.length / 4) / batch
+                    schedule["warmup_steps"] = max(1, int(warmup))  # as many tokens as parameters, as OLMo-core has it
+                    schedule["decay_steps"] = max(1, int(ladder.horizon_decay * steps))
                 for seed in ladder.seeds:
-                    yield _run(ladder, label, size, cost, budget, batch, steps, corpus, seed)
+                    yield replace(_run(ladder, label, size, cost, budget, batch, steps, corpus, seed), **schedule)
 
 
 def _cost(ladder: Ladder, size: Size) -> int:

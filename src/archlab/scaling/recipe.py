@@ -56,6 +56,11 @@ class LMRecipe:
         beta2 = (0.99 if batch_tokens < LARGE_BATCH_TOKENS else 0.95) if self.beta2 == "batch" else self.beta2
         return replace(self, warmup=warmup, beta2=beta2)
 
+    def horizon(self, steps: int, warmup_steps: int, decay_steps: int) -> "LMRecipe":
+        """Return the recipe with the schedule of a horizon: warm-up, constant rate, decay."""
+        # a half, so that the fractions give these steps back however they are rounded
+        return replace(self, schedule="wsd", warmup=(warmup_steps + 0.5) / steps, decay=(decay_steps + 0.5) / steps)
+
     def rate(self, step: int, num_steps: int) -> float:
         """Learning rate of a step (from 1) as a fraction of the peak."""
         assert self.warmup != "params", "resolved before"

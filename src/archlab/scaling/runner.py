@@ -2,16 +2,19 @@
 
 import importlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from archlab.corpora import Corpus, prepare
-from archlab.jobs.events import Event, JobFinished, JobReused, Listener, RunSummary
+from archlab.jobs.events import Event, JobFinished, JobReused, JobsSkipped, Listener, RunSummary
 from archlab.jobs.executor import Executor, Thresholds
-from archlab.jobs.scheduler import MostExpensiveFirst, Policy, run
+from archlab.jobs.scheduler import Policy, run
 from archlab.scaling.models import Keep
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMProgress, LMResult
@@ -54,7 +57,31 @@ def train_jobs(
         trial.on(corpus)
         kept: dict[str, Any] = {"last_checkpoint": keep == "checkpoints", "models": None if keep == "none" else models}
         place, report = checkpoints / trial.key, partial(on_progress, index)
-        yield index, train(trial, corpus, processes, checkpoints=place, **kept, on_progress=report)
+        trunk = None if trial.trunk is None else trunk_folder(checkpoints, trial.trunk)
+        yield index, train(trial, corpus, processes, checkpoints=place, trunk=trunk, **kept, on_progress=report)
+
+
+def trunk_folder(checkpoints: Path, trunk: str) -> Path:
+    """The folder of the state from which longer horizons go on."""
+    return checkpoints / f"trunk-{trunk}"
+
+
+def in_turn(trials: Iterable[LMTrial], running: Collection[LMTrial]) -> list[LMTrial]:
+    """The trials that may start, the most expensive first; of a trunk's horizons only the shortest, once no other runs."""
+    trunks: dict[str, list[LMTrial]] = defaultdict(list)
+    for trial in trials:
+        trunks[trial.trunk or trial.key].append(trial)
+    taken = {trial.trunk for trial in running}
+    free = [sorted(some, key=lambda trial: trial.flops) for trunk, some in trunks.items() if trunk not in taken]
+    return [some[0] for some in sorted(free, key=lambda some: -some[-1].flops)]
+
+
+class TrunksInTurn(Policy[LMTrial, LMResult]):
+    """Starts the training runs with the most FLOPs first, but the horizons of a trunk one after the other, the shortest first."""
+
+    @override
+    def order(self, waiting: Mapping[str, LMTrial], running: Collection[LMTrial]) -> list[LMTrial]:
+        return in_turn(waiting.values(), running)
 
 
 def train_all(
@@ -68,11 +95,17 @@ def train_all(
 ) -> RunSummary:
     """Compute those training runs that the store has no result for by :func:`train_jobs`; by default the most expensive first.
 
-    Checkpoints are dropped once a result is stored, unless they are to be kept or were by an earlier run. After Ctrl-C every
-    training run has written one.
+    Checkpoints are dropped once a result is stored, unless they are to be kept or were by an earlier run; that of a trunk once
+    all its horizons have ended. After Ctrl-C every training run has written one.
     """
+    left = Counter(trial.trunk for trial in trials)
 
     def drop_checkpoints(event: Event) -> None:
+        one = [event.job] if isinstance(event, JobFinished | JobReused) else []
+        for job in event.jobs if isinstance(event, JobsSkipped) else one:
+            left[job.trunk] -= 1
+            if job.trunk is not None and not left[job.trunk]:
+                shutil.rmtree(trunk_folder(checkpoints, job.trunk), ignore_errors=True)
         if keep != "checkpoints" and isinstance(event, JobFinished | JobReused):
             folder = checkpoints / event.job.key
             if isinstance(event, JobReused) and (folder / f"step-{event.job.run.steps}").is_dir():  # of the last step: kept
@@ -81,5 +114,5 @@ def train_all(
             with suppress(OSError):  # others are left in it
                 checkpoints.rmdir()
 
-    used = policy or MostExpensiveFirst()
+    used = policy or TrunksInTurn()
     return run(trials, store, executor, policy=used, listeners=[drop_checkpoints, *listeners], grace=GRACE_SECONDS)

@@ -265,6 +265,8 @@ def read_study(
     if not models:
         raise ArchlabError("the store has no trained language model: `archlab scale run PLAN` trains some")
     compared = [{name: getattr(run, name) for name in _SAME} | asdict(recipe) for run, recipe in models]
+    for row, (run, _) in zip(compared, models, strict=True):
+        row["schedule"] = row["schedule"] if run.decay_steps is None else "decays from a trunk"
     for name in compared[0]:
         if len(values := {values[name] for values in compared}) > 1:
             shown = " and ".join(sorted(str(value)[:40] for value in values)[:2])

@@ -41,6 +41,7 @@ def train(
     processes: Processes | None = None,
     *,
     checkpoints: Path | None = None,
+    trunk: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     last_checkpoint: bool = False,
     models: Path | None = None,
@@ -51,15 +52,17 @@ def train(
     Alone on a CPU, the same trial gives the same bits, interrupted or not. Shared by several processes it gives the same
     numbers up to rounding: the batch of a step follows from the step, and each process takes some of its rows.
     With a folder of its own for ``checkpoints`` the trial is kept there from time to time and taken up again, and with
-    ``last_checkpoint`` after its last step. The weights of a finished one go to the folder of ``models``, if there is one.
+    ``last_checkpoint`` after its last step. A horizon begins with the checkpoint in the folder of its ``trunk``, if that lies
+    before its decay, and leaves one there for longer ones: the same bits as without. The weights of a finished one go to the
+    folder of ``models``, if there is one.
     ``on_progress`` is called about once a second, in the first process. SIGTERM or Ctrl-C raises Interrupted, behind a last
     checkpoint.
     """
     recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
-    kept = Checkpoints(checkpoints, processes) if checkpoints is not None else None
+    kept, shared = (None if folder is None else Checkpoints(folder, processes) for folder in (checkpoints, trunk))
     with computing(recipe.kernels, recipe.precision, trial.device), _signals(processes.asked):
-        training = _Training(trial, corpus, processes, kept, checkpoint_seconds, on_progress)
+        training = _Training(trial, corpus, processes, kept, shared, checkpoint_seconds, on_progress)
         result = training.train()
         if result.status == "finished" and kept is not None and last_checkpoint:
             kept.save(result.steps, training.objective, training.optimizer, asdict(training.log))
@@ -101,23 +104,29 @@ class _Training:
         corpus: Corpus,
         processes: Processes,
         checkpoints: Checkpoints | None,
+        trunk: Checkpoints | None,
         checkpoint_seconds: float,
         on_progress: Callable[[LMProgress], None],
     ) -> None:
         self.run = run = trial.run
         shape = {"params": run.params_non_embedding, "tokens": run.tokens, "batch_tokens": run.batch_size * run.length}
-        self.recipe = recipe = trial.recipe.resolved(**shape)
-        self.corpus, self.processes, self.checkpoints = corpus, processes, checkpoints
+        recipe = trial.recipe.resolved(**shape)
+        if run.warmup_steps is not None and run.decay_steps is not None:
+            recipe = recipe.horizon(run.steps, run.warmup_steps, run.decay_steps)
+        self.recipe = recipe
+        self.corpus, self.processes, self.checkpoints, self.trunk = corpus, processes, checkpoints, trunk
         self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
         _forget_peak(processes.device)
         built: dict[str, Any] = {name: getattr(run, name) for name in ("vocab_size", "length", "dim", "backbone", "seed")}
         self.objective = make_objective(run.architecture, **built, recipe=recipe, processes=processes)
         self.optimizer = make_lm_optimizer(self.objective, recipe)
         kept = checkpoints.restore(self.objective, self.optimizer) if checkpoints is not None else None
+        if kept is None and trunk is not None:
+            kept = trunk.restore(self.objective, self.optimizer, most=run.trunk_steps)
         self.log = _Log(**kept) if kept is not None else _Log()
         self.start_step = self.log.step
         self.evaluate_at = evenly_spaced(recipe.evaluations, run.steps)
-        self.curve_at = evenly_spaced(CURVE_POINTS, run.steps) | self.evaluate_at
+        self.curve_at = evenly_spaced(CURVE_POINTS, run.steps) | self.evaluate_at | {run.trunk_steps}
         self.unread: list[Tensor] = []
         self.saved = self.reported = self.clock = time.perf_counter()
 
@@ -161,6 +170,8 @@ class _Training:
             return f"the loss is not a number at step {diverged}"
         if step in self.curve_at and (reason := self._add_point()):
             return reason
+        if self.trunk is not None and step == self.run.trunk_steps and step > (self.trunk.latest() or 0):
+            self.trunk.save(step, self.objective, self.optimizer, asdict(self.log))
         if self.checkpoints is not None and (stop or save):
             self.checkpoints.save(step, self.objective, self.optimizer, asdict(self.log))
             self.saved = time.perf_counter()
@@ -180,7 +191,7 @@ class _Training:
         self.log.losses = []
         if loss is not None and not math.isfinite(loss):
             return f"the validation loss is not a number after step {step}"
-        guess = math.log(self.corpus.vocab_size)
+        guess = math.log(self.run.vocab_size)  # padding included: it begins as likely as any token
         if step >= HOPELESS_AFTER * self.run.steps and mean > guess:
             return f"the loss is {mean:.3g} at step {step}, above the {guess:.3g} of a uniform guess"
         return ""

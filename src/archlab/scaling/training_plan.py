@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,10 @@ class LMRun:
     """Rows of the model's embedding: the tokens of the corpus, up to a multiple of ``vocab_multiple``."""
     vocab_multiple: Count = 1
     backbone: LMBackbone = "language-model"
+    warmup_steps: Count | None = None
+    """Steps of linear warm-up of a horizon."""
+    decay_steps: Count | None = None
+    """Steps of linear decay at the end of a horizon, after a constant rate; None for the schedule of the recipe."""
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -113,7 +118,21 @@ class LMRun:
     def identity(self) -> dict[str, Any]:
         """Return everything that can change the result; label and budget cannot."""
         layers = [layer.identity() for layer in self.architecture.layers]
-        return {name: getattr(self, name) for name in _COMPUTED} | {"layers": layers}
+        horizon = {} if self.decay_steps is None else {"warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps}
+        return {name: getattr(self, name) for name in _COMPUTED} | {"layers": layers} | horizon
+
+    @cached_property
+    def trunk(self) -> str | None:
+        """Equal for horizons that begin alike, at a warm-up and a constant rate; None for a training run that is none."""
+        if self.decay_steps is None:
+            return None
+        shared = {name: value for name, value in self.identity().items() if name not in ("steps", "decay_steps")}
+        return json.dumps(shared, sort_keys=True)
+
+    @property
+    def trunk_steps(self) -> int:
+        """Steps before the decay of a horizon."""
+        return self.steps - (self.decay_steps or 0)
 
     def check(self) -> None:
         """Check that the fields do not contradict each other; an ArchlabError names field, value and what the others ask for."""
@@ -123,6 +142,13 @@ class LMRun:
         size = Size(self.architecture, self.dim, self.vocab_size, self.length, self.backbone)
         for name in ("params", "params_non_embedding", "state"):
             self._expect(name, getattr(size, name), f"of the spec at width {self.dim}")
+        if (self.warmup_steps is None) != (self.decay_steps is None):
+            raise ArchlabError("warmup_steps and decay_steps: a horizon has both: give both, or none for the recipe's schedule")
+        if (self.warmup_steps or 0) >= self.trunk_steps:
+            raise ArchlabError(
+                f"warmup_steps={self.warmup_steps} and decay_steps={self.decay_steps} leave none of {self.steps} steps between "
+                "them: give fewer"
+            )
         sequences = self.steps * self.batch_size
         self._expect("tokens", sequences * self.length, "of steps x batch_size x length")
         per_sequence = training_flops(self.architecture, **size.shape, convention=self.convention)
@@ -135,6 +161,15 @@ class LMRun:
         given = getattr(self, name)
         if given != expected:
             raise ArchlabError(f"{name}={given} contradicts the {expected} {why}: correct one of them")
+
+
+def own_fractions(runs: Sequence[LMRun]) -> list[float]:
+    """Fraction of its steps that each training run takes itself: a horizon leaves a trunk to the shorter ones that share it."""
+    begun = defaultdict(list)
+    for run in runs:
+        begun[run.trunk].append(run.trunk_steps)
+    taken = [max((n for n in begun[run.trunk] if run.trunk and n < run.trunk_steps), default=0) for run in runs]
+    return [1 - steps / run.steps for run, steps in zip(runs, taken, strict=True)]
 
 
 @dataclass(frozen=True)

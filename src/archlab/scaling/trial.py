@@ -18,6 +18,7 @@ NUMERICS = MODELS | Numerics(
         "archlab.corpora.corpus",
         "archlab.scaling.recipe:LMRecipe.rate",
         "archlab.scaling.recipe:LMRecipe.resolved",
+        "archlab.scaling.recipe:LMRecipe.horizon",
         "archlab.scaling.training_loop:train",
     ),
     modules=(
@@ -53,11 +54,18 @@ class LMTrial:
 
         How many processes share the model is not in it: it changes the loss by rounding only.
         """
+        return self._key(self.run.identity())
+
+    @cached_property
+    def trunk(self) -> str | None:
+        """The key of the trunk that a horizon shares with others; None if the training run is no horizon."""
+        return None if self.run.trunk is None else self._key({"trunk": self.run.trunk})
+
+    def _key(self, identity: dict[str, Any]) -> str:
         assert self.run.corpus_hash is not None, "the corpus is prepared before anything is trained on it"
         layers = self.run.architecture.layers
         code = code_fingerprint(*sorted({module for layer in layers for module in layer.modules()}), numerics=NUMERICS)
-        identity = self.run.identity() | {"recipe": asdict(self.recipe), "device": self.device}
-        return job_key(identity, self.recipe.kernels, code)
+        return job_key(identity | {"recipe": asdict(self.recipe), "device": self.device}, self.recipe.kernels, code)
 
     def on(self, corpus: Corpus) -> "LMTrial":
         """Return the training run with hash and epochs of the prepared corpus.

@@ -13,6 +13,7 @@ from archlab.errors import ArchlabError
 from archlab.jobs.scheduler import Policy
 from archlab.scaling.ladder import central_params
 from archlab.scaling.result import LMResult
+from archlab.scaling.runner import in_turn
 from archlab.scaling.store import StudyStore
 from archlab.scaling.training_plan import LMRun, Plan
 from archlab.scaling.trial import LMTrial
@@ -160,7 +161,7 @@ class Bracketing(Policy[LMTrial, LMResult]):
     @override
     def order(self, waiting: Mapping[str, LMTrial], running: Collection[LMTrial]) -> list[LMTrial]:
         wanted = [trial for rates in self._sweeps.values() for trial in self._wanted(rates) if trial.key in waiting]
-        return sorted(wanted, key=lambda trial: -trial.flops)
+        return in_turn(wanted, running)
 
     def _unneeded(self, job: LMTrial) -> list[LMTrial]:
         rates = self._sweeps[_sweep_of(job)]
