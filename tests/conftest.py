@@ -14,6 +14,15 @@ from tests.cli.command_line import SMOKE_RUN, CommandLine, Outcome, start
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_starts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Laws are polished from the best start alone, not from a dozen, except where the fits themselves are tested."""
+    with pytest.MonkeyPatch.context() as context:
+        if "fits" not in request.path.parts:
+            context.setattr("archlab.scaling.fits.parametric.POLISHED_STARTS", 1)
+        yield
+
+
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder; what a test imports from there or from the examples is forgotten when it ends."""

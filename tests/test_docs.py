@@ -62,28 +62,37 @@ def option(words: tuple[str, ...], name: str, default: str) -> str:
 
 
 def untrained(kept: dict[str, Any], trial: Any, on_progress: Any, thresholds: Any) -> Any:
-    """Keep a language model as it is initialised, with a made-up result."""
+    """Give a made-up result, and keep the language models that the document uses as they are initialised."""
     import torch
 
     from archlab.corpora import prepare
+    from archlab.format import human
     from archlab.scaling.models import save_model
     from archlab.scaling.processes import Processes
 
     run, result = trial.run, made_up_training(trial, on_progress, thresholds)
+    used = {word for command in commands(ROOT / "docs" / "scaling-runs.md") for word in command.words if "@" in word}
+    if kept["models"] is None or f"{run.label}@{human(run.params)}" not in used:
+        return result
     model = run.architecture.build(vocab_size=run.vocab_size, max_length=run.length, dim=run.dim)
     corpus = prepare(run.corpus, run.tokenizer)
-    if kept["models"] is None:
-        return result
     return replace(result, not_kept=save_model(kept["models"], trial, result, model, corpus, Processes(torch.device("cpu"))))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What documents prepare once for all: corpora."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def reader(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def reader(archlab: CommandLine, cache: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The command line for who follows a document: trainings run in this process, nothing is measured."""
     from archlab.scaling.estimate import stated_costs
     from archlab.scaling.fits import bootstrap
     from tests.mad.trials import train
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr("archlab.scaling.estimate.measured_costs", lambda runs: stated_costs(runs, lambda label: 1e9))
     monkeypatch.setattr("archlab.api.make_executor", lambda *_, **__: threads(train, num_workers=1))
     monkeypatch.setattr("archlab.scaling.api.make_executor", lambda work, *_, **__: threads(partial(untrained, work.keywords), 1))
