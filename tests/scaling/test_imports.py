@@ -56,6 +56,36 @@ def test_the_store_of_a_table_gives_the_same_study_and_its_report_reads_back(tmp
     assert archlab.merge_stores(store, tmp_path / "b.db")["imported_runs"] == 56
 
 
+def test_columns_are_found_by_usual_names_however_they_are_spelt(tmp_path):
+    spelt = {"params": "Num Params", "tokens": "train/tokens", "val_loss": "Validation-Loss"}
+    some = [{spelt.get(name, name): value for name, value in row.items()} for row in rows()]
+    found = import_runs(write(tmp_path / "a.csv", some), tmp_path / "a.db")
+    assert found["columns"] == {"N": "Num Params", "D": "train/tokens", "loss": "Validation-Loss", "architecture": "model"}
+    assert (found["architectures"], found["notes"]) == ({"x": 28, "y": 28}, [])
+
+
+def test_a_column_that_names_sizes_is_no_architecture_unless_it_is_given(tmp_path):
+    some = [row | {"model": f"{row['params']:.3g}"} for row in rows() if row["model"] == "x"]
+    table = write(tmp_path / "a.csv", some)
+    found = import_runs(table, tmp_path / "a.db")
+    assert found["architectures"] == {"a": 28}
+    assert found["notes"] == ["column model names sizes, so all runs are of one architecture; architecture=model takes it"]
+    assert len(scaling.read_runs(table, {"architecture": "model"}).tables) == 28
+
+
+def test_studies_that_were_mixed_are_told_and_columns_together_name_an_architecture(tmp_path):
+    some = [row | {"width": row.pop("model"), "corpus": place} for place in "ab" for row in rows()]
+    for row in some[56:]:
+        row["val_loss"] += 0.1
+    table = write(tmp_path / "t.csv", some)
+    (note,) = import_runs(table, tmp_path / "a.db")["notes"]
+    assert note.startswith("84 training runs have the architecture, parameters and tokens of another one")
+    assert note.endswith("the table also has width, corpus")
+    assert set(scaling.read_runs(table, {"architecture": "width+corpus"}).tables) == {"x a", "x b", "y a", "y b"}
+    with pytest.raises(ArchlabError, match=r"architecture=width\+other: the table has params"):
+        scaling.read_runs(table, {"architecture": "width+other"})
+
+
 def test_rows_without_a_loss_are_kept_apart(tmp_path):
     some = list(rows())
     some[0]["val_loss"] = ""

@@ -253,7 +253,8 @@ def import_table(
         str | None,
         typer.Option(
             metavar="NAME=COLUMN,...",
-            help="Columns of N (parameters), D (tokens), C (FLOPs), loss, architecture, seed, budget; usual names are found.",
+            help="Columns of N (parameters), D (tokens), C (FLOPs), loss, architecture (several joined by +), seed, budget; "
+            "usual names are found.",
         ),
     ] = None,
     loss_unit: Annotated[
@@ -265,7 +266,7 @@ def import_table(
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The store to write to.")] = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Import training runs of others into a store, for `fit`, `predict` and `report`.
+    """Import training runs of others into a store, for `fit`, `compare`, `predict` and `report`.
 
     Two of N, D and C are enough: the third follows from C = 6 N D. Training runs whose FLOPs lie within 5 % share a budget.
 
@@ -283,9 +284,19 @@ def import_table(
         return
     message("columns: " + ", ".join(f"{name}={column}" for name, column in found["columns"].items()))
     message(f"FLOPs: {found['flops']}" + _beside_6nd(found["flops_over_6nd"], found["flops"]))
-    message("budgets: " + ", ".join(f"{budget:.3g} ({number})" for budget, number in found["budgets"].items()))
+    if len(found["architectures"]) > 1:
+        message(f"architectures: {_counted(found['architectures'])}")
+    message(f"budgets: {_counted({f'{budget:.3g}': number for budget, number in found['budgets'].items()})}")
+    for note in found["notes"]:
+        message(f"warning: {note}")
     message(f"{count(found['runs'], 'training run')} in {output}, {found['without_loss']} without a loss")
     message(f"`archlab scale fit{store_option(output)}` fits the laws")
+
+
+def _counted(numbers: dict[str, int]) -> str:
+    """Names with numbers of runs; of many the first ten and the last."""
+    shown = [f"{name} ({number})" for name, number in numbers.items()]
+    return ", ".join(shown if len(shown) <= 12 else [*shown[:10], f"{len(shown) - 11} more", shown[-1]])
 
 
 def _beside_6nd(ratio: tuple[float, float, float] | None, taken: str) -> str:

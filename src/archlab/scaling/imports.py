@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 LossUnit = Literal["nats", "bits", "perplexity"]
 Flops = Literal["column", "6nd"]
 GUESSES = {
-    "N": ("n", "params", "n_params", "parameters", "num_params"),
-    "D": ("d", "tokens", "n_tokens", "num_tokens"),
-    "C": ("c", "flops", "compute"),
-    "loss": ("loss", "val_loss", "eval/loss", "eval_loss", "validation_loss"),
-    "architecture": ("architecture", "arch", "model"),
+    "N": ("n", "params", "n_params", "parameters", "n_parameters", "num_params", "num_parameters", "model_size", "model_params"),
+    "D": ("d", "tokens", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "total_tokens"),
+    "C": ("c", "flops", "train_flops", "training_flops", "total_flops", "compute"),
+    "loss": ("loss", "val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss", "final_loss"),
+    "architecture": ("architecture", "arch", "model", "model_name", "model_type"),
     "seed": ("seed",),
-    "budget": ("budget",),
+    "budget": ("budget", "flops_budget", "compute_budget"),
 }
-"""Usual names of each column in lower case, the first that a table has is taken."""
+"""Usual names of each column in lower case, with _ for what is no letter or digit; the first that a table has is taken."""
 NEAR = 0.05
 """FLOPs that follow each other by less than this, relative, are of one budget."""
 _LARGEST_LOSS = 30.0
@@ -57,7 +58,8 @@ def read_runs(
 
     Args:
         path: a .csv, .jsonl or .parquet file.
-        columns: names of the table's columns by N, D, C, loss, architecture, seed, budget; usual names are found without.
+        columns: names of the table's columns by N, D, C, loss, architecture, seed, budget; usual names are found without. Several
+            columns joined by + name an architecture together, as in ``{"architecture": "model+dataset"}``.
         loss_unit: of the column of losses: nats or bits a token, or perplexity.
         flops: where the table has N, D and C, whether the column of FLOPs counts, or 6 N D.
         parameters: what the column of N counts.
@@ -78,8 +80,9 @@ def import_runs(
 ) -> dict[str, Any]:
     """Read a table of training runs into a store, and return what was found, JSON-ready.
 
-    Its keys: ``columns``, ``budgets`` (number of runs by budget), ``runs``, ``without_loss``, ``flops`` (where FLOPs are from),
-    and ``flops_over_6nd`` (least, middle and largest, None if the table lacks N, D or C). Options as for :func:`read_runs`.
+    Its keys: ``columns``, ``architectures`` and ``budgets`` (number of runs of each), ``runs``, ``without_loss``, ``flops`` (from
+    where), ``flops_over_6nd`` (least, middle and largest, None if the table lacks N, D or C), and ``notes`` (doubts about the
+    columns). Options as for :func:`read_runs`.
 
     Raises:
         ArchlabError: the table is wrong, or the store has one of its training runs with other FLOPs or another budget.
@@ -95,16 +98,17 @@ def import_runs(
                     f"{other.flops:.6g} FLOPs in budget {other.budget:.6g}, the table gives {run.flops:.6g} in {run.budget:.6g}: "
                     "give another store"
                 )
-        for run in runs:
-            opened.finish(run, run.loss, {"table": Path(path).name})
+        opened.finish_all(((run, run.loss) for run in runs), {"table": Path(path).name})
     by_column = "C" in table.names and flops == "column"
     return {
         "columns": table.names,
+        "architectures": dict(Counter(run.label for run in runs)),
         "budgets": dict(sorted(Counter(run.budget for run in runs).items())),
         "runs": len(runs),
         "without_loss": sum(run.loss is None for run in runs),
         "flops": f"column {table.names['C']}" if by_column else "6 N D",
         "flops_over_6nd": table.ratio,
+        "notes": [*table.notes, *_mixed(runs, table)],
     }
 
 
@@ -112,14 +116,27 @@ def _without_flops(run: ImportedRun) -> ImportedRun:
     return replace(run, flops=0.0, budget=0.0)
 
 
+def _mixed(runs: list[ImportedRun], table: _Table) -> Iterator[str]:
+    """Tell of runs that only their losses tell apart, as where a column that names studies or settings was not given."""
+    places = Counter((run.label, run.params, run.tokens, run.seed) for run in runs if run.loss is not None)
+    more = sum(number - 1 for number in places.values())
+    if more and "seed" not in table.names:
+        used = {part for column in table.names.values() for part in column.split("+")}
+        others = ", ".join(str(column) for column in table.frame.columns if column not in used)
+        yield (
+            f"{more:,} training runs have the architecture, parameters and tokens of another one: if a column tells them apart, "
+            f"give it as seed=COLUMN or as part of architecture=COLUMN+COLUMN{f'; the table also has {others}' if others else ''}"
+        )
+
+
 def find_columns(there: list[str], given: Mapping[str, str]) -> dict[str, str]:
     """Return the table's columns by N, D, C, loss, architecture, seed and budget: those given, and usual names."""
     for name, column in given.items():
         if name not in GUESSES:
             raise ArchlabError(f"columns: {name}={column}: give {', '.join(GUESSES)}")
-        if column not in there:
+        if any(part not in there for part in (column.split("+") if name == "architecture" and column not in there else [column])):
             raise ArchlabError(f"columns: {name}={column}: the table has {', '.join(there)}")
-    lower = {column.lower(): column for column in reversed(there)}
+    lower = {re.sub("[^a-z0-9]+", "_", column.lower()).strip("_"): column for column in reversed(there)}
     guessed = {
         name: next(lower[usual] for usual in usual_names if usual in lower)
         for name, usual_names in GUESSES.items()
@@ -127,7 +144,8 @@ def find_columns(there: list[str], given: Mapping[str, str]) -> dict[str, str]:
     }
     names = {**{name: column for name, column in guessed.items() if column not in given.values()}, **given}
     if "loss" not in names:
-        raise ArchlabError(f"columns: no column of losses: give loss=COLUMN; the table has {', '.join(there)}")
+        likely = [column for column in there if "loss" in column.lower()]
+        raise ArchlabError(f"columns: no column of losses: give loss=COLUMN; the table has {', '.join(likely or there)}")
     if len({"N", "D", "C"} & set(names)) < 2:
         raise ArchlabError(f"columns: give two of N (parameters), D (tokens), C (FLOPs); the table has {', '.join(there)}")
     return names
@@ -151,6 +169,13 @@ class _Table:
         self.frame = _read(path)
         self.names = find_columns(list(self.frame.columns), columns)
         self.given = {x: _numbers(self.frame, self.names[x], x) for x in ("N", "D", "C", "budget") if x in self.names}
+        self.notes: list[str] = []
+        if "architecture" in self.names and "architecture" not in columns and "N" in self.given:
+            sizes = self.frame[self.names["architecture"]].astype(str).groupby(self.given["N"]).nunique()
+            labels = self.frame[self.names["architecture"]].nunique()
+            if labels > 2 and labels == len(sizes) and sizes.max() == 1:
+                name = self.names.pop("architecture")
+                self.notes.append(f"column {name} names sizes, so all runs are of one architecture; architecture={name} takes it")
 
     @property
     def ratio(self) -> tuple[float, float, float] | None:
@@ -160,10 +185,17 @@ class _Table:
         ratio = self.given["C"] / (6 * self.given["N"] * self.given["D"])
         return float(ratio.min()), float(np.median(ratio)), float(ratio.max())
 
+    def _labels(self) -> list[str]:
+        column = self.names.get("architecture")
+        if column is None:
+            return [self.stem] * len(self.frame)
+        parts = [column] if column in self.frame.columns else column.split("+")
+        return [" ".join(row) for row in self.frame[parts].astype(str).itertuples(index=False)]
+
     def runs(self, loss_unit: LossUnit, flops: Flops) -> list[ImportedRun]:
         """Return the training runs; refuses an implausible loss and a run that comes twice."""
         frame, names, numbers = self.frame, self.names, dict(self.given)
-        labels = frame[names["architecture"]].astype(str) if "architecture" in names else [self.stem] * len(frame)
+        labels = self._labels()
         if "N" not in numbers:
             numbers["N"] = numbers["C"] / (6 * numbers["D"])
         if "D" not in numbers:

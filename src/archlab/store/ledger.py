@@ -237,14 +237,19 @@ class Ledger(ABC, Generic[J, R]):
 
         A result that another owner has stored meanwhile stays.
         """
-        columns = {"owner": None, "error": None, "provenance": provenance, self.description: job.to_dict()}
-        columns |= self.result_columns(result)
+        self.finish_all([(job, result)], provenance)
+
+    def finish_all(self, results: Iterable[tuple[J, R]], provenance: dict[str, Any]) -> None:
+        """Store the results of jobs, all in one transaction, as :meth:`finish` does."""
         with self._write() as connection:
-            known = connection.execute(
-                update(self.table).where(self.table.c.key == job.key, self.table.c.status.not_in(SETTLED)).values(columns)
-            ).rowcount
-            if not known:  # settled by another owner, or claimed and given back by one
-                self._insert_if_missing(connection, {"key": job.key, self.description: job.to_dict()} | columns)
+            for job, result in results:
+                columns = {"owner": None, "error": None, "provenance": provenance, self.description: job.to_dict()}
+                columns |= self.result_columns(result)
+                known = connection.execute(
+                    update(self.table).where(self.table.c.key == job.key, self.table.c.status.not_in(SETTLED)).values(columns)
+                ).rowcount
+                if not known:  # settled by another owner, or claimed and given back by one
+                    self._insert_if_missing(connection, {"key": job.key, self.description: job.to_dict()} | columns)
 
     def remember_run(self, plan: dict[str, Any], *, label: str = "") -> int:
         """Note the plan of a run (JSON-ready), so that its results can be shown without saying it again; its number."""

@@ -64,6 +64,12 @@ def test_a_group_without_a_minimum_is_refused_with_what_to_add(keep: slice, reas
         fit_isoflop(**{name: np.concatenate([x[0], x[3, keep]]) for name, x in columns.items()})
 
 
+def test_of_sizes_that_are_equally_good_the_middle_one_is_the_best():
+    sizes, losses = np.array([1e6, 2e6, 4e6, 8e6, 1.6e7]), np.array([3.0, 3.0, 3.0, 3.1, 3.2])
+    for order in (slice(None), slice(None, None, -1)):
+        assert 1e6 < isoflop_minimum(flops=1e17, N=sizes[order], D=1e17 / sizes[order], loss=losses[order]).size < 4e6
+
+
 def test_runs_on_one_side_only_are_warned_of():
     flops, size, _, loss = (column.reshape(5, 15) for column in Law().study())
     fit = fit_isoflop(C=flops[:, 6:].ravel(), N=size[:, 6:].ravel(), loss=loss[:, 6:].ravel())
@@ -102,7 +108,7 @@ def test_a_minimum_of_lists_is_that_of_arrays():
         ({"D": TOKENS[:2]}, "D has 2 values, N has 4"),
         ({"flops": 0.0}, r"flops\[0\]=0.0"),
         ({"flops": "many"}, "flops: give numbers"),
-        ({"loss": [2.0] * 4}, "budget 1e.16: all losses are equal, 2: nothing to fit"),
+        ({"loss": [2.0] * 4}, "budget 1e.16: all losses are equal: nothing to fit"),
         *(({"window": x}, "window=.*: give a factor above 1") for x in (0, -1, 1, 0.5, np.nan, "x", None)),
     ],
 )

@@ -160,8 +160,9 @@ def find_minimum(flops: float, size: Floats, tokens: Floats, loss: Floats, windo
     if len(np.unique(size)) < 3:
         return NoMinimum("fewer than 3 sizes; a parabola takes at least 3, better 5", None)
     if np.ptp(loss) <= 1e-12 * loss.max():
-        return NoMinimum("all losses are equal", None)
-    best = size[loss.argmin()]
+        return NoMinimum("all losses are equal: nothing to fit", None)
+    equally = np.sort(size[loss == loss.min()])
+    best = equally[len(equally) // 2]
     for end, word, factor in ((float(size.min()), "smallest", 1 / 4), (float(size.max()), "largest", 4.0)):
         if best == end:
             return NoMinimum(f"the {word} size is the best: not bracketed", (end * factor**0.5, end * factor))
