@@ -20,6 +20,7 @@ NUMERICS = MODELS | Numerics(
         "archlab.scaling.recipe:LMRecipe.resolved",
         "archlab.scaling.recipe:LMRecipe.horizon",
         "archlab.scaling.training_loop:train",
+        "archlab.scaling.training_plan:LMRun.trunk_steps",
     ),
     modules=(
         "archlab.corpora.corpus",
