@@ -133,6 +133,12 @@ def test_the_tutorial_shows_the_example():
     assert blocks(ROOT / "docs" / "write-a-layer.md", "python")[0] == (ROOT / "examples" / "custom_layer.py").read_text()
 
 
+def test_the_index_links_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if page != "index.md" and f"({page})" not in index] == []
+
+
 def test_what_the_first_command_prints_is_what_the_page_shows(archlab: CommandLine):
     page = ROOT / "docs" / "architectures.md"
     assert archlab(*commands(page)[0].words[1:]).out == blocks(page, "text")[0]
