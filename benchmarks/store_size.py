@@ -1,6 +1,6 @@
 """CPU time and memory of the commands that read large stores, by number of trials.
 
-    python benchmarks/store_size.py --trials 1000 10000 100000
+    python benchmarks/store_size.py --trials 10000 30000 100000
 
 Fills stores with made-up results of the `paper` protocol (66 settings, 6 grid points, 5 seeds, as many architectures as the
 number takes), then runs `archlab scores`, `report`, `runs` and a run with nothing to do as processes of their own, and reads
@@ -83,10 +83,13 @@ def fill(path: Path, plan: Plan) -> int:
     return len(trials)
 
 
-def measured(*arguments: str) -> tuple[float, float, float]:
-    """CPU seconds, wall seconds and peak memory in MiB of a command."""
+def measured(checkout: Path, *arguments: str) -> tuple[float, float, float]:
+    """CPU seconds, wall seconds and peak memory in MiB of a command of a checkout."""
     began = time.monotonic()
-    process = subprocess.Popen([*ARCHLAB, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
+    process = subprocess.Popen(
+        [*ARCHLAB, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stderr is not None
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -97,12 +100,25 @@ def measured(*arguments: str) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sizes of the stores, about")
+    parser.add_argument("--trials", type=int, nargs="+", default=[10_000, 30_000, 100_000], help="sizes of the stores, about")
     parser.add_argument("--folder", type=Path, help="where the stores are made and kept; default: a temporary folder")
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="earlier code, whose commands run in turns with ours")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
     args = parser.parse_args()
+    checkouts = {"before": args.beside} if args.beside else {}
+    checkouts["now"] = Path(__file__).parents[1]
     protocol = load_protocol("paper").with_seeds(range(SEEDS))
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def note(name: str, trials: int, *arguments: str) -> None:
+        """Run a command with the code of every checkout, and note what it took."""
+        row: dict[str, Any] = {"command": name, "trials": trials}
+        for code, checkout in checkouts.items():
+            cpu, wall, memory = measured(checkout, *arguments)
+            row |= {f"{code}, CPU s": cpu, f"{code}, wall s": wall, f"{code}, MiB": memory}
+        rows.append(row)
+        print(row, flush=True)
+
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         for number in args.trials:
@@ -112,25 +128,16 @@ def main() -> None:
             made = len(plan.trials()) if path.exists() else fill(path, plan)
             store = ["--store", str(path)]
             narrowed = ["--seeds", str(SEEDS)] if own is protocol else ["--seeds", "1", "--tasks", "recall,copy"]
-            again = ["run", *(str(a) for a in plan.architectures), "--protocol", "paper", *narrowed, *store]
-            commands = {
-                "scores": ["scores", *store],
-                "report": ["report", *store, "-o", str(page)],
-                "runs": ["runs", *store],
-                "nothing to do": again,
-            }
-            for name, command in commands.items():
-                cpu, wall, memory = measured(*command)
-                rows.append({"command": name, "trials": made, "CPU s": cpu, "wall s": wall, "MiB": memory})
-                print(rows[-1], flush=True)
-            rows.append({"command": "page, MB", "trials": made, "CPU s": 0.0, "wall s": 0.0, "MiB": page.stat().st_size / 2**20})
-            print(rows[-1], flush=True)
-        for number in (1, 10, 100):
-            cpu, wall, memory = measured(
-                "run", *specs(number), "--protocol", "paper", "--dry-run", "--store", str(folder / "none.db")
+            note("scores", made, "scores", *store)
+            note("report", made, "report", *store, "-o", str(page))
+            rows.append(
+                dict.fromkeys(rows[-1], 0.0) | {"command": "page, MB", "trials": made, "now, MiB": page.stat().st_size / 2**20}
             )
-            rows.append({"command": "paper --dry-run", "trials": 396 * number, "CPU s": cpu, "wall s": wall, "MiB": memory})
-            print(rows[-1], flush=True)
+            note("runs", made, "runs", *store)
+            note("nothing to do", made, "run", *(str(a) for a in plan.architectures), "--protocol", "paper", *narrowed, *store)
+        for number in (1, 10, 100):
+            dry = ["run", *specs(number), "--protocol", "paper", "--dry-run", "--store", str(folder / "none.db")]
+            note("paper --dry-run", 396 * number, *dry)
     command = f"python {shlex.join(['benchmarks/store_size.py', *sys.argv[1:]])}"
     print(_results.table(rows))
     print(_results.write("store-size", "Large stores", command, {"units a trial": UNITS, "seeds": SEEDS}, rows, args.json))

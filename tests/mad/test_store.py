@@ -163,6 +163,7 @@ def test_any_trial_and_result_come_back_as_they_were(tmp_path_factory, trial, ou
             assert repr(getattr(part.result, name)) == repr(getattr(record.result, name))
         assert repr((details.curve, details.by_length)) == repr((whole.curve, whole.by_length))
         assert np.array_equal(details.numerators, record.result.numerators, equal_nan=True)
+        assert np.array_equal(details.denominators, record.result.denominators, equal_nan=True)
         # The first result of a key stays, so this one's own way to columns and back is looked at apart.
         columns = store.result_columns(outcome)
         assert columns.pop("status") == outcome.status
@@ -222,6 +223,15 @@ def test_records_are_scanned_without_keeping_them(store, statements, monkeypatch
     assert next(scanned).job == trials[0]
     assert len([one for one in statements if "FROM trials" in one and "min(" not in one]) == 1
     assert [record.job for record in scanned] == trials[1:]
+
+
+@pytest.mark.parametrize(("right", "size"), [([3, 255], 1), ([3, 256], 4), ([0.5, 2], 4), ([-1, 2], 4), ([math.nan, 2], 4)])
+def test_small_numbers_of_answers_take_a_byte_each(store, right, size):
+    (trial,) = make_trials(1)
+    store.finish(trial, result(trial, right), {})
+    details = store.details(store.outcomes(), unreadable={})[trial.key]
+    assert details.numerators.itemsize == size
+    assert np.array_equal(details.numerators, np.float32(right), equal_nan=True)
 
 
 @pytest.mark.parametrize("column", ["trial", "result"])

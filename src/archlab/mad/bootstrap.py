@@ -4,6 +4,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,9 @@ SEED = 0
 class Units:
     """The scores of one trained model by test unit: score = numerators.sum() / denominators.sum()."""
 
-    numerators: NDArray[np.float32]
-    denominators: NDArray[np.float32]
+    numerators: NDArray[Any]
+    """Numbers that float32 holds."""
+    denominators: NDArray[Any]
 
     @property
     def score(self) -> float:
@@ -99,7 +101,7 @@ def _resample_alike(cells: Sequence[Sequence[Units]], sizes: tuple[int, ...], re
         for index, size in enumerate(sizes):
             rows = np.flatnonzero(drawn == index)
             counts = _multiplicities(rng, rows.size, size)
-            numerators = counts @ np.stack([cell[index].numerators for cell in cells], axis=1)
+            numerators = counts @ np.stack([cell[index].numerators for cell in cells], axis=1, dtype=np.float32)
             denominators = _sums(counts, [cell[index].denominators for cell in cells])
             # A resample without a single answer says nothing new about the score.
             ratios = np.where(denominators > 0, numerators / np.maximum(denominators, 1e-9), observed[:, index])
@@ -110,10 +112,10 @@ def _resample_alike(cells: Sequence[Sequence[Units]], sizes: tuple[int, ...], re
     return np.clip(samples, 0.0, 1.0)
 
 
-def _sums(counts: NDArray[np.float32], units: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _sums(counts: NDArray[np.float32], units: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """The sums of each cell's units in each resample, ``(resamples, cells)``; an array that cells share counts once."""
     distinct = {id(array): array for array in units}
-    sums: NDArray[np.float32] = counts @ np.stack([*distinct.values()], axis=1)
+    sums: NDArray[np.float32] = counts @ np.stack([*distinct.values()], axis=1, dtype=np.float32)
     position = {name: index for index, name in enumerate(distinct)}
     return sums[:, [position[id(array)] for array in units]]
 

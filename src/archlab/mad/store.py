@@ -147,13 +147,21 @@ def _read_details(jobs: Mapping[str, Trial], row: AnyRow, _: object) -> tuple[st
     points, by_length = json.loads(row.details)
     curve = [(point["step"], float(point["metrics"][metric])) for point in points]
     lengths = tuple((length, float(score)) for length, score in by_length or ())
-    return row.key, Details(curve, lengths, _decompress(row.numerators), _decompress(row.denominators))
+    return row.key, Details(curve, lengths, _counts(row.numerators), _counts(row.denominators))
 
 
 def _compress(array: NDArray[np.float32]) -> bytes:
     return zlib.compress(np.asarray(array, dtype="<f4").tobytes())
 
 
-@lru_cache(maxsize=1024)  # numbers of answers are the same in every trial of a setting
 def _decompress(data: bytes) -> NDArray[np.float32]:
     return np.frombuffer(zlib.decompress(data), dtype="<f4").astype(np.float32)
+
+
+@lru_cache(maxsize=1024)  # the denominators are the same in every trial of a setting
+def _counts(data: bytes) -> NDArray[Any]:
+    """Numbers of answers, in a quarter of the memory where they are small whole numbers."""
+    exact = _decompress(data)
+    with np.errstate(invalid="ignore"):
+        small = exact.astype(np.uint8)
+    return small if np.array_equal(small, exact) else exact

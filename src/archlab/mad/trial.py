@@ -316,8 +316,8 @@ class Details:
     curve: list[tuple[int, float]]
     """Step and recipe's metric of every evaluation."""
     by_length: tuple[tuple[int, float], ...]
-    numerators: NDArray[np.float32]
-    denominators: NDArray[np.float32]
+    numerators: NDArray[Any]
+    denominators: NDArray[Any]
 
     @classmethod
     def of(cls, trial: Trial, result: "TrialResult") -> "Details":
