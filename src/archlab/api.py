@@ -250,7 +250,8 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
 def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     """Carry the results of a store over a change of the code that is known to change no number.
 
-    Every result gets the key that the present code has for its trial or training run, so it is never computed again.
+    Every result gets the key that the present code has for its trial or training run, so it is never computed again; so do the
+    models that were kept beside the store.
 
     Returns:
         Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
@@ -259,10 +260,13 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     Raises:
         ArchlabError: there is no store, or it cannot be written.
     """
+    from archlab.scaling.models import rekey_models
+
     counts: Counter[str] = Counter()
     for ledger in LEDGERS:
         with ledger(store, create=False) as opened:
             counts.update(rekey(opened, _present_key))
+    rekey_models(store, _present_key)
     return dict(counts)
 
 

@@ -23,6 +23,7 @@ from archlab.scaling import models
 from archlab.scaling.models import beside, find_model, load_model
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMResult
+from archlab.scaling.store import StudyStore
 from archlab.scaling.training_loop import train
 from archlab.scaling.trial import LMTrial
 
@@ -227,9 +228,28 @@ def test_a_run_is_found_by_its_key_or_by_architecture_and_size(tmp_path: Path):
     for wrong in ("tiny@1M", "tiny@", "tiny@x", "@", "zzz", ""):
         with pytest.raises(ArchlabError, match=r"no kept model is called so: .*tiny@"):
             find_model(wrong, store)
+    with pytest.raises(ArchlabError, match=r"store .*b.db does not exist: `archlab scale run PLAN --store .*b.db` makes it"):
+        load_model("tiny", tmp_path / "b.db")
+    with StudyStore(tmp_path / "b.db"):
+        pass
     with pytest.raises(ArchlabError, match=r"b.db.models has no models: `archlab scale run PLAN` keeps"):
         load_model("tiny", tmp_path / "b.db")
     assert seed.key != other.key
+
+
+def test_a_kept_model_follows_its_result_to_a_new_key(tmp_path: Path):
+    trial, _ = keep(tmp_path)
+    store, folder = tmp_path / "a.db", beside(tmp_path / "a.db", "models")
+    written = folder / trial.key / "trial.json"
+    written.write_text(written.read_text().replace(trial.key, "old"))
+    (folder / trial.key).rename(folder / "old")
+    with StudyStore(store):
+        pass
+    models.rekey_models(store, lambda job: None)
+    assert load_model("old", store).key == "old"
+    archlab.rekey_store(store)
+    assert [path.name for path in folder.iterdir()] == [trial.key]
+    assert load_model(trial.key, store).key == trial.key
 
 
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path):

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,10 +21,12 @@ from archlab.corpora import Corpus
 from archlab.corpora.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import checked
+from archlab.files import write_whole
 from archlab.format import human
 from archlab.machine import Device
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMResult
+from archlab.scaling.store import StudyStore
 from archlab.scaling.trial import LMTrial
 from archlab.training.context import initialising
 
@@ -151,6 +153,8 @@ def find_model(run: str, store: str | os.PathLike[str]) -> Path:
     place = beside(store, "models")
     kept = dict(_kept(place))
     if not kept:
+        with StudyStore(store, create=False):  # which says that there is none
+            pass
         raise ArchlabError(f"{place} has no models: `archlab scale run PLAN` keeps those that it trains")
     found = [path for path, (key, trial) in kept.items() if run and key.startswith(run)]
     found = found or [path for path, (_, trial) in kept.items() if trial.run.label == run]
@@ -167,6 +171,21 @@ def find_model(run: str, store: str | os.PathLike[str]) -> Path:
     if found:
         raise ArchlabError(f"run {run!r}: {len(found)} kept models are called so: give more of a key: {names}")
     raise ArchlabError(f"run {run!r}: no kept model is called so: give the beginning of a key, or ARCHITECTURE@SIZE: {names}")
+
+
+def rekey_models(store: str | os.PathLike[str], present_key: Callable[[LMTrial], str | None]) -> None:
+    """Give the models that were kept beside a store the keys that the present code has for their training runs.
+
+    One stays as it is if ``present_key`` gives None or raises an ArchlabError, or another model has its key.
+    """
+    for folder, (_, trial) in _kept(beside(store, "models")):
+        with suppress(ArchlabError):
+            key = present_key(trial)
+            if key is None or folder.name == key or (place := folder.with_name(key)).exists():
+                continue
+            document = json.loads((folder / _TRIAL).read_text(encoding="utf-8")) | {"key": key}
+            write_whole(folder / _TRIAL, json.dumps(document, indent=1))
+            folder.rename(place)
 
 
 def _kept(folder: Path) -> Iterator[tuple[Path, tuple[str, LMTrial]]]:
