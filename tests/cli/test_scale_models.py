@@ -54,8 +54,8 @@ def test_what_stays_is_chosen_and_changes_no_key(archlab: CommandLine, tiny_plan
 def test_what_makes_no_sense_is_refused_in_one_line(archlab: CommandLine, tiny_plan: str):
     for arguments, words in [
         (("run", tiny_plan, "--keep", "all"), "--keep"),
-        (("sample", "tiny"), "archlab.db.models has no models"),
-        (("evaluate", "tiny"), "archlab.db.models has no models"),
+        (("sample", "tiny"), "store archlab.db does not exist: `archlab scale run PLAN"),
+        (("evaluate", "tiny"), "store archlab.db does not exist: `archlab scale run PLAN"),
         (("sample", "tiny", "--tokens", "0"), "--tokens"),
     ]:
         refused = archlab("scale", *arguments)
