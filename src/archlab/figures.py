@@ -47,7 +47,7 @@ def isoflop(fit: StudyFit, architecture: str) -> alt.LayerChart:
     laws = {one.runs.label: one for one in fit.laws}
     if architecture not in laws:
         raise unknown("architecture of the study:", architecture, laws)
-    return _figure(scaling_charts.isoflop_panel(laws[architecture]))
+    return _figure(scaling_charts.isoflop_panel(fit, laws[architecture]))
 
 
 def frontier(fit: StudyFit) -> alt.LayerChart:
@@ -65,5 +65,7 @@ def _figure(spec: Spec | None) -> alt.LayerChart:
 
 
 def _with_legend(part: dict[str, Any]) -> dict[str, Any]:
-    """Let a channel of the architectures have its legend, which the pages draw themselves."""
-    return {name: value for name, value in part.items() if name != "legend" or part.get("field") != "architecture"}
+    """Let a channel of the architectures or budgets have its legend, which the pages draw themselves."""
+    return {
+        name: value for name, value in part.items() if name != "legend" or part.get("field") not in ("architecture", "budget")
+    }

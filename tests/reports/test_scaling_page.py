@@ -3,16 +3,22 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from tests.reports.browser import drawn_charts
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, stripes, sweep_of
 
-from archlab.reports.scaling_page import PANELS, report
+from archlab.reports import scaling_charts as charts
+from archlab.reports.scaling_page import PANELS, render, report
+from archlab.scaling import compare
 from archlab.scaling.fits import Resampling
+from archlab.scaling.laws import Estimate
 from archlab.scaling.store import StudyStore
-from archlab.scaling.study import read_study
+from archlab.scaling.study import Study, TrainedModel, make_table, read_study
 from archlab.scaling.study_fit import StudyFit, fit_study
 
 LAW = Law()
@@ -44,9 +50,10 @@ def test_the_page_draws_every_chart_and_needs_no_network(findings, tmp_path):
     assert {name.rpartition("-")[0] for name in specs} == {
         panel.section.lower().replace(" ", "-") for panel in PANELS if any(panel.draw(found).values())
     }
-    assert len(specs) == 9
+    assert len(specs) == 15
     assert page.index("Comparison at equal compute") < page.index("Loss over parameters at equal compute")
     assert all(f'id="{name}"' in page for name in specs)
+    assert specs["isoflop-curves-1"]["description"] == "Loss over parameters at equal compute: bad"
     curves, runs, minima = values_of(specs["isoflop-curves-0"])
     assert (len(runs), len(minima)) == (15, 3)
     assert len({row["budget"] for row in curves}) == 3
@@ -60,6 +67,90 @@ def test_the_page_draws_every_chart_and_needs_no_network(findings, tmp_path):
     assert len(rows) == 30
     assert {row["status"] for row in rows} == {"finished"}
     assert float(rows[0]["loss"]) == found.laws[0].runs.loss[0]
+
+
+@pytest.fixture(scope="module")
+def noisy() -> StudyFit:
+    """Two architectures whose laws differ, with errors of their own."""
+    shared = {"budgets": BUDGETS[:3], "sizes": 5}
+    records = [*ladder("good", LAW, noise=0.01, **shared), *ladder("bad", replace(LAW, A=500.0, E=1.72), noise=0.012, **shared)]
+    by_label: dict[str, list[TrainedModel]] = {}
+    for trial, outcome in records:
+        by_label.setdefault(trial.run.label, []).append(TrainedModel(trial, outcome, "0" * 64, {}))
+    return fit_study(Study({label: make_table(label, some, "all") for label, some in by_label.items()}, "all"), Resampling(20))
+
+
+def test_bands_are_the_intervals_of_the_comparison_and_go_on_dashed(noisy):
+    multiplier, difference = PANELS[0].draw(noisy).values()
+    compared = compare(noisy.study, resamples=20).to_dict()["rows"]
+    for spec, name in ((multiplier, "multiplier"), (difference, "difference")):
+        _, lines, _, _, points = values_of(spec)
+        within = {row["flops"]: row for row in lines if not row["beyond"]}
+        for row, point in zip(compared, points, strict=True):
+            for at in (point, within[row["budget"]]):
+                assert [at[key] for key in ("flops", "value", "low", "high")] == pytest.approx(
+                    [row["budget"], *row[name].values()]
+                )
+        beyond = [row for row in lines if row["beyond"]]
+        assert (min(row["flops"] for row in beyond), max(row["flops"] for row in beyond)) == pytest.approx((4e17, 4e18))
+
+
+def test_a_band_without_a_bound_ends_with_its_chart(noisy):
+    rows = tuple(replace(row, multiplier=Estimate(1.5, 0.0, None)) for row in noisy.comparison.rows)
+    spec, _ = PANELS[0].draw(replace(noisy, comparison=replace(noisy.comparison, rows=rows))).values()
+    assert [(row["low"], row["high"]) for row in values_of(spec)[3]] == [pytest.approx((1.5**-2, 1.5**3))] * 3
+
+
+def test_panels_side_by_side_share_axes_and_colours_of_budgets(noisy):
+    for draw in (charts.isoflop_panel, charts.contour_panel, charts.curve_panel):
+        first, second = (draw(noisy, laws) for laws in noisy.laws)
+        for channel in ("x", "y", "color"):
+            scales = [json.dumps(spec["layer"][-1]["encoding"].get(channel, {}).get("scale")) for spec in (first, second)]
+            assert scales[0] == scales[1]
+    assert [*charts.budget_colours(noisy)] == ["1e+17 FLOPs", "2e+17 FLOPs", "4e+17 FLOPs"]
+    assert len(set(charts.budget_colours(noisy).values())) == 3
+
+
+def test_contours_are_lines_of_equal_loss_and_the_optimum_is_that_of_the_law(noisy):
+    law = noisy.laws[0].by_method["huber"]
+    contours, best, runs, names = values_of(charts.contour_panel(noisy, noisy.laws[0]))
+    assert len({row["level"] for row in contours}) == len(names) == charts.CONTOURS
+    for row in contours:
+        assert float(law.fit(N=row["parameters"], D=row["tokens"])) == pytest.approx(float(row["level"]), abs=0.006)
+    assert len(runs) == 15
+    largest = next(row for row in best if row["beyond"])
+    assert (largest["parameters"], largest["tokens"]) == pytest.approx((law.largest.size.value, law.largest.tokens.value))
+
+
+def test_the_curve_of_other_sizes_goes_through_the_numbers_of_the_table(noisy):
+    _, curves, bars, runs = values_of(charts.off_optimal_panel(noisy))
+    for one in noisy.off_optimal:
+        along = [row for row in curves if (row["architecture"], row["budget"]) == (one.label, f"{one.budget:.3g} FLOPs")]
+        at = np.interp(np.log(one.fraction), *zip(*((np.log(row["ratio"]), row["excess"]) for row in along), strict=True))
+        assert at == pytest.approx(one.excess.value, rel=0.05)
+    assert {(row["low"], row["high"]) for row in bars} == {
+        (one.excess.low, one.excess.high) for one in noisy.off_optimal if one.budget == BUDGETS[2]
+    }
+    assert len(runs) == 2 * 5
+
+
+def test_curves_are_the_training_losses_of_every_run(noisy):
+    (rows,) = charts.curve_panel(noisy, noisy.laws[0])["datasets"].values()
+    table = noisy.laws[0].runs
+    for run, model in enumerate(table.models):
+        fractions, losses = model.curve
+        shown = [(row["flops"], row["loss"]) for row in rows if row["run"] == run]
+        assert shown == [
+            (pytest.approx(fraction * table.C[run], rel=1e-3), pytest.approx(loss, abs=1e-4))
+            for fraction, loss in zip(fractions, losses, strict=True)
+        ]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize(("width", "dark"), [(1400, True), (500, False)])
+def test_charts_are_drawn_in_a_browser(noisy, tmp_path, width, dark):
+    page = render(noisy)
+    assert drawn_charts(page, tmp_path, width=width, dark=dark) == specs_of(page).keys()
 
 
 def test_a_sweep_of_stripes_and_the_gaps_off_the_optimum_are_tables(findings, tmp_path):

@@ -4,7 +4,8 @@ Text and lines take the page's colour (``currentColor``): they are drawn as SVG 
 Scores are in percent. Every architecture keeps its colour and symbol in every panel.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import altair as alt
@@ -21,6 +22,8 @@ Row = dict[str, Any]
 
 _HEAD_WIDTH = 80
 """Pixels that the longest head of a heat map takes; where columns are narrower, heads are slanted."""
+MAX_TICKS = 6
+"""Labels of a logarithmic axis stand at least this fraction of its length apart, as 1 over the number."""
 MAX_WITH_SEEDS = 12
 """Architectures up to which learning curves show every seed: the lines of more could not be told apart."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
@@ -55,9 +58,6 @@ CONFIG: Spec = {
     "rule": {"color": "currentColor"},
 }  # fmt: skip
 
-LEGEND: dict[str, Any] = {
-    "orient": "bottom", "labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"
-}  # fmt: skip
 _SCORE = alt.Y("score:Q", title="score (%)", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
 
 Cost = Literal["num_params", "state_size", "flops"]
@@ -106,7 +106,15 @@ def heat_map(scores: Scores) -> Spec:
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(domain=False, ticks=False)),
         tooltip=["architecture:N", "task:N", alt.Tooltip("text:N", title="score (%)"), "interval:N"],
     )
-    legend = alt.Legend(title="score (%)", gradientLength=180, gradientThickness=8, **LEGEND)
+    legend = alt.Legend(
+        title="score (%)",
+        titleFontWeight="normal",
+        gradientLength=180,
+        gradientThickness=8,
+        orient="bottom",
+        labelColor="currentColor",
+        titleColor="currentColor",
+    )
     colour = alt.Color("score:Q", scale=alt.Scale(scheme="cividis", domain=[0, 100]), legend=legend)
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=alt.Color("ink:N", scale=None))
     tiles = base.mark_rect(cornerRadius=2).encode(color=colour)
@@ -128,7 +136,7 @@ def difference_panel(scores: Scores, task: str | None, domain: tuple[float, floa
     low = alt.X("low:Q", scale=alt.Scale(domain=list(domain)), axis=axis)
     interval = base.mark_rule(strokeWidth=2.5).encode(x=low, x2="high:Q")
     marks = points(base, size=60).encode(x="mean:Q", shape=symbol)
-    return spec(zero_line("x") + interval + marks, height=22 * len(scores.architectures) + 10)
+    return spec(level_line("x") + interval + marks, height=22 * len(scores.architectures) + 10)
 
 
 def difference_rows(scores: Scores, task: str | None) -> list[Row]:
@@ -245,15 +253,40 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
 
 
 def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
-    """An axis: logarithmic over more than a factor of four, with ticks at 1, 2 and 5; linear below, or if a cost is zero."""
-    low, high = min(costs), max(costs)
-    if low == 0 or high < 4 * low:
+    """An axis: logarithmic over more than a factor of four; linear below, or if a cost is zero."""
+    if min(costs) == 0 or max(costs) < 4 * min(costs):
         return {"scale": alt.Scale(zero=False, padding=12), "axis": alt.Axis(format="~s", tickCount=4, grid=False)}
-    ticks = [digit * 10**power for power in range(len(str(high))) for digit in (1, 2, 5)]
+    return log_axis(costs, grid=False)
+
+
+def log_axis(values: Iterable[float], label: str = "format(datum.value, '~s')", **axis: Any) -> dict[str, Any]:
+    """Scale and axis of a logarithmic channel that holds the values, labelled at both ends; ``label`` is a Vega expression."""
+    values = list(values)
+    ticks = log_ticks(min(values), max(values))
     return {
-        "scale": alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False),
-        "axis": alt.Axis(format="~s", values=ticks, grid=False),
+        "scale": alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False, padding=8),
+        "axis": alt.Axis(labelExpr=label, values=ticks, labelOverlap=False, **axis),
     }
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis, the first no more than ``low``, the last no less than ``high`` (to 1 %)."""
+    tens = [10.0**power for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)]
+    if high < 3 * low:
+        width = max(high - low, low / 10) / 2
+        step = max(digit * ten for digit in (1, 2, 5) for ten in (tens[0] / 10, *tens) if digit * ten <= width)
+        least = math.floor(1.01 * low / step)
+        numbers = [step * i for i in range(least, max(math.ceil(0.99 * high / step), least + 1) + 1)]
+    else:
+        some = [digit * ten for ten in tens for digit in (1, 1.5, 2, 3, 5, 7)]
+        first, last = max(x for x in some if x <= 1.01 * low), min(x for x in some if x >= 0.99 * high)
+        numbers = [x for x in some if first <= x <= last and (last < 300 * first or x in {first, last, *tens})]
+    apart = (numbers[-1] / numbers[0]) ** (1 / MAX_TICKS)
+    ticks = [numbers[0], numbers[-1]]
+    for x in sorted(numbers[1:-1], key=lambda x: x not in tens):
+        if all(max(x / tick, tick / x) >= apart for tick in ticks):
+            ticks.append(x)
+    return sorted(float(f"{x:.3g}") for x in ticks)
 
 
 def _point(found: ArchitectureScore | TaskScore | SettingScore) -> Row:
@@ -279,10 +312,10 @@ def points(base: alt.Chart, size: int, opacity: float = 1) -> alt.Chart:
     return found
 
 
-def zero_line(axis: Literal["x", "y"]) -> alt.Chart:
-    """A dashed line where an axis is zero."""
-    position: Any = {axis: "zero:Q"}
-    found: alt.Chart = chart([{"zero": 0}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(**position)
+def level_line(axis: Literal["x", "y"], at: float = 0) -> alt.Chart:
+    """A dashed line where an axis has this value."""
+    position: Any = {axis: "level:Q"}
+    found: alt.Chart = chart([{"level": at}]).mark_rule(strokeDash=[3, 3], opacity=0.6).encode(**position)
     return found
 
 

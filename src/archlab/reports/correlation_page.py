@@ -92,7 +92,7 @@ def _scatter(row: Correlation, labels: Sequence[str]) -> Spec:
         values.append({"architecture": name, "score": score, "outcome": outcome, **bounds})
     colour, symbol, _ = encodings(labels)
     near = alt.Scale(zero=False, padding=14)
-    x = alt.X("score:Q", title="score (%)", scale=near)
+    x = alt.X("score:Q", title="score (%)", scale=near, axis=alt.Axis(tickCount=5))
     y = alt.Y("outcome:Q", title=row.outcome.partition(",")[0], scale=near)
     base = chart(values).encode(color=colour)
     across_bars = base.mark_rule(opacity=0.6).encode(x=alt.X("x_low:Q", scale=near), x2="x_high:Q", y=y)

@@ -109,7 +109,6 @@ PANELS: list[Panel[Scores]] = [
         findings.best_of_tasks,
         "Score in percent, tasks across and architectures down, best MAD score first.",
         lambda scores: {"": charts.heat_map(scores)},
-        wide=True,
     ),
     Panel(
         "Differences",

@@ -19,11 +19,11 @@ class Table(NamedTuple):
     """Cells: a text, or a text and a small one beneath it."""
     note: str = ""
     columns: str = ""
-    """A letter for each column, ``l`` for text and ``r`` for numbers; by default the first is text and the others numbers."""
+    """A letter for each column, ``l`` for text, ``t`` for text that wraps, ``r`` for numbers; by default ``lrr...``."""
 
     def aligned(self, column: int) -> str:
         """The CSS class of a column."""
-        return {"l": "short", "r": "n"}[(self.columns or "l" + "r" * len(self.heads))[column]]
+        return {"l": "short", "t": "", "r": "n"}[(self.columns or "l" + "r" * len(self.heads))[column]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Panel(Generic[Found]):
     table: Callable[[Found], Table | None] = lambda _: None
     legend: bool = False
     """Whether the charts need the legend of the architectures."""
-    wide: bool = False
-    """Whether a chart takes the whole width of the page."""
+    colours: Callable[[Found], Mapping[str, str]] = lambda _: {}
+    """Colours of the charts beside those of the architectures, by what they stand for."""
 
 
 class Chart(NamedTuple):
@@ -59,7 +59,7 @@ class DrawnPanel(NamedTuple):
     charts: list[Chart]
     table: Table | None
     legend: bool
-    wide: bool
+    colours: Mapping[str, str]
 
 
 class Section(NamedTuple):
@@ -71,9 +71,12 @@ class Section(NamedTuple):
 
     @property
     def specs(self) -> dict[str, Spec]:
-        """The charts by their ids; a chart without a description of its own has its caption, which screen readers say."""
-        charts = [chart for panel in self.panels for chart in panel.charts]
-        return {chart.id: {"description": chart.caption or self.name, **chart.spec} for chart in charts}
+        """The charts by their ids, described for screen readers by their captions, behind the panel's title."""
+        charts = [(panel.title, chart) for panel in self.panels for chart in panel.charts]
+        return {
+            chart.id: {"description": f"{title}: {chart.caption}" if chart.caption else title, **chart.spec}
+            for title, chart in charts
+        }
 
 
 def draw_sections(panels: Sequence[Panel[Found]], found: Found) -> list[Section]:
@@ -88,7 +91,7 @@ def draw_sections(panels: Sequence[Panel[Found]], found: Found) -> list[Section]
                 number = sum(len(drawn.charts) for drawn in section.panels)
                 charts = [Chart(f"{section.id}-{number + i}", caption, spec) for i, (caption, spec) in enumerate(specs.items())]
                 title, note = (text if isinstance(text, str) else text(found) for text in (panel.title, panel.note))
-                section.panels.append(DrawnPanel(title, note, charts, table, panel.legend, panel.wide))
+                section.panels.append(DrawnPanel(title, note, charts, table, panel.legend, panel.colours(found)))
         if section.panels:
             sections.append(section)
     return sections

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from archlab.errors import ArchlabError
@@ -12,9 +12,10 @@ from archlab.format import count
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_tables as tables
 from archlab.reports.html import render_page, write_page
-from archlab.reports.panels import Panel, draw_sections
+from archlab.reports.panels import Panel, Spec, draw_sections
 from archlab.reports.provenance import environments, mixed_versions
 from archlab.scaling.fits import StateFit
+from archlab.scaling.laws import Laws
 from archlab.scaling.study import StudyRun, TrainedModel
 from archlab.scaling.study_fit import StudyFit
 
@@ -56,24 +57,32 @@ def _state_note(fit: StudyFit) -> str:
     )
 
 
+def _each(draw: Callable[[StudyFit, Laws], Spec | None]) -> Callable[[StudyFit], dict[str, Spec | None]]:
+    """A chart for each architecture."""
+    return lambda fit: {laws.runs.label: draw(fit, laws) for laws in fit.laws}
+
+
 PANELS: list[Panel[StudyFit]] = [
     Panel(
         "Comparison",
         "Comparison at equal compute",
         lambda fit: (
-            "Loss of each architecture minus that of the reference, by laws with a floor at the best size of each budget. "
-            "Intervals by joint resamples; what runs of equal budget, size index and seed share of their errors cancels. "
+            "Each architecture beside the reference, by laws with a floor at the best size of each budget: points at trained "
+            "budgets, lines dashed beyond the runs. Bands and bars are intervals by joint resamples; what runs of equal budget, "
+            "size index and seed share of their errors cancels. A band that reaches the edge of its chart may go on. "
             + "".join(f"{line}. " for line in (() if fit.comparison is None else tables.crossing_lines(fit.comparison)))
         ),
-        lambda fit: {laws.runs.label: charts.difference_panel(fit, laws.runs.label) for laws in fit.laws},
+        charts.comparison_panels,
         table=lambda fit: tables.comparison_table(fit.comparison),
+        legend=True,
     ),
     Panel(
         "IsoFLOP curves",
         "Loss over parameters at equal compute",
-        "Loss of every training run over its parameters, a colour for each budget. Curves are parabolas in log N around the best "
-        "size, diamonds their minima; a group without one is not bracketed by its sizes.",
-        lambda fit: {laws.runs.label: charts.isoflop_panel(laws) for laws in fit.laws},
+        "Loss of every training run over its parameters. Curves are parabolas in log N around the best size, diamonds their "
+        "minima; a group without one is not bracketed by its sizes.",
+        _each(charts.isoflop_panel),
+        colours=charts.budget_colours,
     ),
     Panel(
         "Frontiers",
@@ -91,12 +100,28 @@ PANELS: list[Panel[StudyFit]] = [
         "Laws", "The laws, by four methods", "Compute-optimal parameters N* and tokens D* over FLOPs C.", table=tables.laws_table
     ),
     Panel(
+        "Laws",
+        "The parametric law over parameters and tokens",
+        "Thin lines: sizes and tokens of equal loss, in nats a token. Points: the training runs. Thick line: the compute-optimal "
+        "size and tokens, dashed beyond the largest budget.",
+        _each(charts.contour_panel),
+        colours=charts.budget_colours,
+    ),
+    Panel(
         "Attention",
         "The best fraction of attention",
         "Architectures of the same layers that differ in their fraction of attention.",
         table=lambda fit: tables.sweep_table(fit.sweeps),
     ),
-    Panel("Other sizes", "Smaller models than the best", "Fewer parameters, more tokens.", table=tables.off_optimal_table),
+    Panel(
+        "Other sizes",
+        "Other sizes than the best",
+        "Loss above the minimum of a budget over the size relative to the best one N*, by the parabolas of all budgets; thick at "
+        "the largest one, with its training runs, and the intervals at a half and a quarter of N*.",
+        lambda fit: {"": charts.off_optimal_panel(fit)},
+        table=tables.off_optimal_table,
+        legend=True,
+    ),
     Panel(
         "Other sizes",
         "Over-training laws",
@@ -104,16 +129,24 @@ PANELS: list[Panel[StudyFit]] = [
         table=tables.over_training_table,
     ),
     Panel(
+        "Loss curves",
+        "Loss during training",
+        "Training loss of every run over the FLOPs that it has spent.",
+        _each(charts.curve_panel),
+        colours=charts.budget_colours,
+    ),
+    Panel(
         "Residuals",
         "Residuals of the parametric law",
         "Observed over predicted loss, in percent off. A pattern over size or budget means that the law does not fit.",
-        lambda fit: {laws.runs.label: charts.residual_panel(laws) for laws in fit.laws},
+        _each(charts.residual_panel),
+        colours=charts.budget_colours,
     ),
     Panel(
         "State",
         "Perplexity over state at the optimum",
         _state_note,
-        lambda fit: {"perplexity over state": charts.state_panel(fit)},
+        lambda fit: {"": charts.state_panel(fit)},
         legend=True,
     ),
 ]

@@ -51,7 +51,7 @@ def laws_table(fit: StudyFit) -> Table:
     note = (
         "Held out: fitted again without the largest budget; the mean error of the losses there, and predicted over measured N*."
     )
-    return Table(heads, rows, note, "llrrrll")
+    return Table(heads, rows, note, "llrrrtt")
 
 
 def _law_cells(law: Law) -> list[str]:
