@@ -153,6 +153,14 @@ def test_charts_are_drawn_in_a_browser(noisy, tmp_path, width, dark):
     assert drawn_charts(page, tmp_path, width=width, dark=dark) == specs_of(page).keys()
 
 
+def test_a_cause_with_many_cases_is_a_line_that_unfolds(noisy):
+    plans = tuple(f"<{name}>.yaml" for name in "abcde")
+    page = render(replace(noisy, study=replace(noisy.study, unreadable=plans)), panels=[])
+    ((line, cases),) = re.findall(r"<li><details><summary>(.*?)</summary><ul>(.*?)</ul></details></li>", page)
+    assert re.search(r"\(5\): .*; 2 more", line)
+    assert cases.count("<li>&lt;") == 5
+
+
 def test_a_sweep_of_stripes_and_the_gaps_off_the_optimum_are_tables(findings, tmp_path):
     found = findings(sweep_of(stripes(-0.1), budgets=BUDGETS[:2], sizes=5), resamples=0)
     report(found, tmp_path / "scaling.html")

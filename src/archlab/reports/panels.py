@@ -23,7 +23,7 @@ class Table(NamedTuple):
 
     def aligned(self, column: int) -> str:
         """The CSS class of a column."""
-        return {"l": "short", "t": "", "r": "n"}[(self.columns or "l" + "r" * len(self.heads))[column]]
+        return {"l": "short", "t": "text", "r": "n"}[(self.columns or "l" + "r" * len(self.heads))[column]]
 
 
 @dataclass(frozen=True)

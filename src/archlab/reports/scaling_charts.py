@@ -52,9 +52,10 @@ def comparison_panels(fit: StudyFit) -> dict[str, Spec | None]:
         return {}
     budgets = [row.budget for row in found.rows]
     flops = np.geomspace(min(budgets), REACH * max(budgets), 33).tolist()
-    tables = {laws.runs.label: laws.runs for laws in fit.laws}
+    tables = {one.runs.label: one.runs for one in fit.laws}
+    costs = {one.runs.label: one.cost for one in fit.laws}
     try:
-        along = compare_study(tables, fit.resampling, reference=found.reference, flops=flops).rows
+        along = compare_study(tables, fit.resampling, reference=found.reference, flops=flops, costs=costs).rows
     except ArchlabError:  # no two architectures have laws: minima only
         along = ()
     return {

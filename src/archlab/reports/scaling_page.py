@@ -177,7 +177,7 @@ def render(fit: StudyFit, panels: Sequence[Panel[StudyFit]] = PANELS) -> str:
         headline=fit.headline,
         lead=_lead(fit, max(budgets)),
         warnings=[
-            *map(str, fit.warnings),
+            *fit.warnings,
             *(["one seed: differences between architectures may be those of the seed"] if len(seeds) == 1 else []),
             *mixed_versions(model.provenance for model in own),
         ],
