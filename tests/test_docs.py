@@ -88,6 +88,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def reader(archlab: CommandLine, cache: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The command line for who follows a document: trainings run in this process, nothing is measured."""
+    from archlab.mad.profile import profile_trials
     from archlab.scaling.estimate import stated_costs
     from archlab.scaling.fits import bootstrap
     from tests.mad.trials import train
@@ -100,6 +101,9 @@ def reader(archlab: CommandLine, cache: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(few, lambda *of, **how: bootstrap(*of, **how | {"resamples": 20}))
     monkeypatch.setattr("archlab.mad.estimate.flops_per_second", lambda trial: 1e9)
     monkeypatch.setattr("archlab.mad.bench.measure", made_up_speeds)
+    monkeypatch.setattr(
+        "archlab.mad.bench.profile_trials", lambda protocol, label, trials: profile_trials(protocol, label, trials[:1])
+    )
     monkeypatch.setattr("archlab.mad.memory.step_bytes", lambda *_, **__: 1 << 20)
     return archlab
 

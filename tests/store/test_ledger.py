@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from tests.fake_training import LoggedTraining, make_trials, threads
+from tests.scaling.synthetic_ladders import SMALL, fill, ladder
 from tests.synthetic_records import PROVENANCE, result
 
 from archlab.errors import ArchlabError
@@ -128,6 +129,46 @@ def test_runs_of_before_runs_had_a_kind_are_the_benchmarks(path):
         assert [run.plan["protocol"] for run in store.runs()] == ["smoke", "quick"]
         assert store.runs()[1].number == number
         assert studies.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"), [("[]", "plan"), ('{"kind": 3}', "kind"), ('{"protocol": "smoke"}', "it is damaged (KeyError: 'seeds')")]
+)
+def test_a_damaged_run_is_named_and_the_rest_is_shown(path, plan, reason):
+    def seeds(note):
+        return note["seeds"]
+
+    with TrialStore(path) as store:
+        store.remember_run({"seeds": 3})
+        with sqlite3.connect(path) as connection:
+            connection.execute("INSERT INTO runs (plan) VALUES (?)", (plan,))
+        connection.close()
+        with pytest.raises(ArchlabError) as refused:
+            store.runs(seeds)
+        unreadable = {}
+        assert [run.plan for run in store.runs(seeds, unreadable=unreadable)] == [3]
+    assert unreadable == {"run 2": str(refused.value)}
+    assert str(refused.value).startswith(f"store {path}: run 2 cannot be read: {reason}")
+
+
+def test_a_discarded_result_failed_for_the_reason_given_and_a_running_job_is_left_alone(path):
+    done, running = make_trials(2)
+    with TrialStore(path) as store:
+        store.finish(done, result(done, [1]), PROVENANCE)
+        store.claim([running], 1)
+        store.discard({done.key: "damaged", running.key: "damaged"})
+        records = {record.job: (record.status, record.error, record.result) for record in store.records()}
+    assert records == {done: ("failed", "damaged", None), running: ("running", None, None)}
+
+
+def test_damaged_outcomes_of_language_models_are_named(path):
+    fill(path, ladder("good", SMALL)[:2])
+    with StudyStore(path) as store:
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE {store.table.name} SET result = '{{' WHERE id = 1")
+        connection.close()
+        unreadable = {}
+        assert len(store.outcomes(unreadable=unreadable)) == len(unreadable) == 1
 
 
 def test_a_closed_store_is_not_read_any_more(path):

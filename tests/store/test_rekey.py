@@ -98,6 +98,13 @@ def test_a_job_that_is_running_is_not_taken_from_its_owner(store):
     assert {record.key: record.status for record in store.records()} == {trial.key: "running", "old": "finished"}
 
 
+def test_a_result_whose_key_is_taken_does_not_keep_the_others(store):
+    one, other = make_trials(2)
+    for trial in (one, Earlier(one, "old0"), Earlier(other, "old1")):
+        store.finish(trial, result(one, [1]), PROVENANCE)
+    assert store.rekey({"old0": one.key, "old1": other.key}) == ["old1"]
+
+
 def test_a_job_that_cannot_be_computed_keeps_its_key(store):
     one, other, third = make_trials(3)
     for number, trial in enumerate((one, other, third)):
