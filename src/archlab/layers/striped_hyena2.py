@@ -45,12 +45,12 @@ class _GroupedHyenaConfig(LayerConfig):
     """
 
     paper: ClassVar[str] = "arXiv 2503.01868"
-    has_skip: ClassVar[bool] = True
+    _has_skip: ClassVar[bool] = True
 
     group_size: Divisor = 16
 
     def num_params(self, dim: int, length: int) -> int:
-        return 4 * dim * dim + (3 * _SHORT_TAPS + self.has_skip) * dim + dim // self.group_size * self._kernel(length).params
+        return 4 * dim * dim + (3 * _SHORT_TAPS + self._has_skip) * dim + dim // self.group_size * self._kernel(length).params
 
     def matrix_state(self, dim: int, length: int) -> int:
         return self._kernel(length).memory * dim
@@ -68,7 +68,7 @@ class _GroupedHyenaConfig(LayerConfig):
     def build(self, dim: int, max_length: int) -> "GroupedHyena":
         self.validate(dim)
         kernels = self._filter(dim // self.group_size, max_length)
-        return GroupedHyena(dim, kernels, self._kernel(max_length).memory, self.has_skip)
+        return GroupedHyena(dim, kernels, self._kernel(max_length).memory, self._has_skip)
 
     @abstractmethod
     def _kernel(self, length: int) -> _Kernel:
@@ -87,7 +87,7 @@ class HyenaSEConfig(_GroupedHyenaConfig):
     """
 
     state_knob: ClassVar[str] = "kernel_size"
-    has_skip: ClassVar[bool] = False
+    _has_skip: ClassVar[bool] = False
 
     kernel_size: Count = 7
 
@@ -104,7 +104,7 @@ class HyenaMRConfig(HyenaSEConfig):
     """Hyena-MR, medium and regularised: as :class:`HyenaSEConfig`, under a window that decays over ``kernel_size`` taps, and
     with a skip connection."""
 
-    has_skip: ClassVar[bool] = True
+    _has_skip: ClassVar[bool] = True
 
     kernel_size: int = 128
 
