@@ -86,7 +86,7 @@ class H3(nn.Module):
         return self.out_proj(mix(q_blhd, k_blhd, v_blhe).flatten(2))
 
     def _by_kernel(self, q_blhd: Tensor, k_blhd: Tensor, v_blhe: Tensor) -> Tensor:
-        q_hdbl, k_hdbl, v_hebl = (t.permute(2, 3, 0, 1) for t in (q_blhd, k_blhd, v_blhe))
+        q_hdbl, k_hdbl, v_hebl = (t.permute(2, 3, 0, 1).contiguous() for t in (q_blhd, k_blhd, v_blhe))
         return causal_conv_heads(q_hdbl, k_hdbl, v_hebl, self.ssm.kernel(q_blhd.shape[1])).permute(2, 3, 0, 1)
 
     def _by_states(self, q_blhd: Tensor, k_blhd: Tensor, v_blhe: Tensor) -> Tensor:
