@@ -48,7 +48,7 @@ def test_small_models_have_a_gpu_each_and_large_ones_all():
     assert "--gpus-per-task=1" in small
     assert "torchrun" not in small
     assert "--nodes=2\n#SBATCH --ntasks-per-node=1\n#SBATCH --gpus-per-node=8\n#SBATCH --cpus-per-task=64\n" in large
-    assert "srun torchrun --nnodes 2 --nproc-per-node 8" in large
+    assert "srun --cpus-per-task=64 torchrun --nnodes 2 --nproc-per-node 8" in large  # srun does not take it from the job
     most, least = (float(re.search(r"--params (\d+),(\S+) ", part)[n]) for part, n in ((small, 2), (large, 1)))
     assert [run.params <= most for run, _ in JOBS] == [run.params < least for run, _ in JOBS]
     assert sum(run.params <= most for run, _ in JOBS) == 4
@@ -56,10 +56,10 @@ def test_small_models_have_a_gpu_each_and_large_ones_all():
     assert "archlab-small" not in launch_commands("plan.yaml", 16, JOBS, memory=1e6)["Slurm"]
 
 
-def test_the_time_of_a_job_covers_the_estimate():
-    hours = 3600.0
-    script = launch_commands("plan.yaml", 2, [(run, Cost(10 * hours, 0)) for run in RUNS])["Slurm"]
-    assert "#SBATCH --time=1-21:00:00" in script  # three runs a GPU, half as much again
+@pytest.mark.parametrize(("hours", "asked"), [(3, 14), (10, 24)])
+def test_a_job_asks_for_its_estimate_but_for_no_more_than_a_day(hours: float, asked: int):
+    script = launch_commands("plan.yaml", 2, [(run, Cost(3600 * hours, 0)) for run in RUNS])["Slurm"]
+    assert f"#SBATCH --time={asked}:00:00\n" in script  # three runs a GPU, half as much again
 
 
 @pytest.mark.parametrize("memory", [1e6, 1e12])

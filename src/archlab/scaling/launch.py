@@ -17,6 +17,8 @@ GPUS_PER_NODE = 8
 CPUS_PER_GPU = 8
 SLACK = 1.5
 """Time that a Slurm job asks for, over the estimate."""
+LONGEST_HOURS = 24
+"""Hours that a Slurm job asks for at most: partitions refuse more, and a job that needs more is queued again."""
 _JOB = r"""sbatch <<'END'
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -29,7 +31,7 @@ _JOB = r"""sbatch <<'END'
 : "${{ARCHLAB_STORE:?give a database that all nodes reach}}"
 ended=
 trap 'ended=yes; kill -TERM "$step"' TERM
-{start} &
+srun --cpus-per-task={cpus} {start} &
 step=$!
 wait "$step"
 status=$?
@@ -73,13 +75,13 @@ def _slurm(run: str, gpus: int, jobs: Sequence[tuple[LMRun, Cost]], memory: floa
     if small:
         tasks = min(gpus, len(small))
         seconds = max(sum(cost.seconds for _, cost in small) / tasks, max(cost.seconds for _, cost in small))
-        start = f"srun {run} --workers 1" + (f" --params 0,{least - 1}" if large else "")
+        start = f"{run} --workers 1" + (f" --params 0,{least - 1}" if large else "")
         resources = f"#SBATCH --array=0-{tasks - 1}\n#SBATCH --ntasks=1\n#SBATCH --gpus-per-task=1"
         parts.append(_JOB.format(name="archlab-small", resources=resources, cpus=CPUS_PER_GPU, time=_time(seconds), start=start))
     if large:
         rendezvous = '--rdzv-backend c10d --rdzv-endpoint "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500"'
         rendezvous += ' --rdzv-id "$SLURM_JOB_ID"'
-        start = f"srun torchrun --nnodes {nodes} --nproc-per-node {per_node} {rendezvous} --no-python {run}"
+        start = f"torchrun --nnodes {nodes} --nproc-per-node {per_node} {rendezvous} --no-python {run}"
         start += f" --params {least},1e15" if small else ""
         resources = f"#SBATCH --nodes={nodes}\n#SBATCH --ntasks-per-node=1\n#SBATCH --gpus-per-node={per_node}"
         time = _time(sum(cost.seconds for _, cost in large) / gpus)
@@ -88,6 +90,5 @@ def _slurm(run: str, gpus: int, jobs: Sequence[tuple[LMRun, Cost]], memory: floa
 
 
 def _time(seconds: float) -> str:
-    """The time that a job asks for, in Slurm's days-hours:minutes:seconds: whole hours."""
-    days, hours = divmod(max(1, math.ceil(SLACK * seconds / 3600)), 24)
-    return f"{days}-{hours:02}:00:00"
+    """The time that a job asks for, in Slurm's hours:minutes:seconds: whole hours."""
+    return f"{min(LONGEST_HOURS, max(1, math.ceil(SLACK * seconds / 3600)))}:00:00"
