@@ -87,6 +87,8 @@ def test_fits_are_shown_and_written_as_json(archlab: CommandLine, store: str):
         assert architecture["methods"].keys() == set(METHODS)
         assert len(architecture["training_runs"]) == 28
     assert len(document["comparison"]["rows"]) == 4
+    compared = archlab("scale", "compare", "--store", store, "--resamples", "20", "--json")
+    assert json.loads(compared.out) == document["comparison"]
     assert len(document["off_optimal"]) == 16
     assert document["over_training"].keys() == {"good", "bad"}
     assert all(c["difference"]["value"] > 0 and c["multiplier"]["value"] > 1 for c in document["comparison"]["rows"])

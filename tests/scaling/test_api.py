@@ -1,5 +1,6 @@
 """The public functions of archlab.scaling: what the command line calls, from Python."""
 
+import inspect
 import subprocess
 import sys
 
@@ -10,8 +11,10 @@ from tests.scaling.synthetic_ladders import fill, ladder
 
 import archlab.scaling
 from archlab import scaling
+from archlab.cli import scale_laws
 from archlab.errors import ArchlabError
 from archlab.jobs.events import JobFinished
+from archlab.scaling.fits import Resampling
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.study import open_study
 from archlab.scaling.training_plan import Plan
@@ -93,3 +96,9 @@ def test_predictions_of_nothing_are_refused(tmp_path, asked, reason):
     store = fill(tmp_path / "a.db", ladder("good", Law()))
     with pytest.raises(ArchlabError, match=reason):
         scaling.predict(store, **asked)
+
+
+def test_all_functions_and_commands_draw_as_many_resamples():
+    functions = [scaling.compare, scaling.fit, scaling.predict]
+    functions += [scale_laws.compare, scale_laws.fit, scale_laws.predict, scale_laws.report]
+    assert {inspect.signature(each).parameters["resamples"].default for each in functions} == {Resampling().resamples}

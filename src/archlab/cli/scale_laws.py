@@ -83,7 +83,7 @@ def compare(
     ] = None,
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
-    resamples: Annotated[int, typer.Option(help="Resamples of the laws; 0 for no intervals.")] = 1000,
+    resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
     as_json: AsJson = False,

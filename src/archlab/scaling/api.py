@@ -286,7 +286,7 @@ def compare(
     *,
     reference: str | None = None,
     flops: Sequence[Positive] = (),
-    resamples: int = 1000,
+    resamples: int = 300,
     confidence: float = 0.95,
     parameters: Parameters = "all",
 ) -> StudyComparison:
@@ -299,7 +299,7 @@ def compare(
         study: a store (file or SQLAlchemy URL), or a study that was read from one.
         reference: label of an architecture; by default the one of least loss at the largest budget that several share.
         flops: budgets beside those that were trained; each row says how far it lies beyond them.
-        resamples: resamples of the laws; 0 for no intervals.
+        resamples: resamples of the laws; 0 for no intervals. With as many, :func:`fit` gives the same intervals.
         confidence: fraction of intervals that should hold the truth.
         parameters: for a store: ``"all"``, or ``"non-embedding"`` to leave out embedding and unembedding.
 
