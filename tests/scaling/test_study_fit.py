@@ -13,6 +13,7 @@ from tests.scaling.test_laws import best_of
 
 from archlab.errors import ArchlabError
 from archlab.reports.scaling_tables import law_text
+from archlab.scaling.api import compare, predict
 from archlab.scaling.cost import sizes_like
 from archlab.scaling.fits import ParametricFit, Resampling
 from archlab.scaling.laws import fit_laws
@@ -69,6 +70,17 @@ def test_missing_training_runs_are_the_first_warning(fitted):
     warnings = fitted(planned[:20], ladder("b", LAW)[:1], planned=[trial for trial, _ in planned]).warnings
     assert str(warnings[0]) == "missing training runs: 8 of 28 of cut.yaml: `archlab scale run cut.yaml` trains them"
     assert str(warnings[1]).startswith("no laws: b: sizes that have finished: 1")
+
+
+def test_answers_and_refusals_name_missing_training_runs(fitted):
+    planned = {label: ladder(label, LAW, **THREE) for label in "ab"}
+    trials = [trial for some in planned.values() for trial, _ in some]
+    with pytest.raises(ArchlabError, match=r"^missing training runs: 29 of 30 of cut\.yaml: .* trains them; b: sizes that have"):
+        fitted(planned["b"][:1], planned=trials)
+    study = fitted(planned["a"], planned["b"][:12], planned=trials).study
+    missing = "missing training runs: 3 of 30 of cut.yaml: `archlab scale run cut.yaml` trains them"
+    assert str(compare(study, resamples=0).notes[0]) == missing
+    assert str(predict(study, flops=1e18, resamples=0).warnings[0]) == missing
 
 
 def test_methods_without_intervals_are_one_warning(fitted):

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -308,7 +308,8 @@ def compare(
             none of them, or ``flops`` are asked for and the runs determine no two laws.
     """
     opened = study if isinstance(study, Study) else open_study(study, parameters)
-    return compare_study(opened.tables, Resampling(resamples, confidence), reference=reference, flops=flops)
+    found = compare_study(opened.tables, Resampling(resamples, confidence), reference=reference, flops=flops)
+    return replace(found, notes=(*grouped(opened.gaps), *found.notes))
 
 
 @dataclass(frozen=True)
@@ -381,7 +382,7 @@ def predict(
     opened = (study if isinstance(study, Study) else open_study(study, parameters)).with_window(window)
     fitted, without_laws = fit_architectures(opened, Resampling(0))
     found = [
-        *(("plans that cannot be read", line) for line in opened.unreadable),
+        *opened.gaps,
         *(("no laws", reason) for reason in without_laws.values()),
         *((f"no law by {method}: {reason}", one.runs.label) for one in fitted for method, reason in one.refused.items()),
     ]

@@ -205,6 +205,18 @@ class Study:
     unreadable: tuple[str, ...] = ()
     """A line for each plan of the store that cannot be read."""
 
+    @property
+    def gaps(self) -> list[tuple[str, str]]:
+        """Causes and cases of what the store lacks of the plans that were trained into it."""
+        missing = [(name, total, len(runs)) for name, (total, runs) in self.plans.items() if runs]
+        return [
+            *(("plans that cannot be read", line) for line in self.unreadable),
+            *(
+                ("missing training runs", f"{n} of {total} of {name}: `archlab scale run {name}` trains them")
+                for name, total, n in missing
+            ),
+        ]
+
     def with_window(self, window: float) -> Study:
         """Return the study with parabolas through the sizes within this factor of the best one of a budget."""
         check_window(window)

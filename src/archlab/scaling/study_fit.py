@@ -60,12 +60,7 @@ class StudyFit:
         notes = () if self.comparison is None else self.comparison.notes
         return grouped(
             [
-                *(("plans that cannot be read", line) for line in self.study.unreadable),
-                *(
-                    ("missing training runs", f"{len(missing)} of {total} of {name}: `archlab scale run {name}` trains them")
-                    for name, (total, missing) in self.study.plans.items()
-                    if missing
-                ),
+                *self.study.gaps,
                 *(("no laws", reason) for reason in self.without_laws.values()),
                 *self._without_intervals(),
                 *((note.cause, case) for note in notes for case in note.cases),
@@ -153,7 +148,7 @@ def fit_architectures(
         except ArchlabError as error:
             without_laws[label] = str(error)
     if not laws:
-        raise ArchlabError("; ".join(without_laws.values()))
+        raise ArchlabError("; ".join([*map(str, grouped(study.gaps)), *without_laws.values()]))
     return tuple(laws), without_laws
 
 
