@@ -53,6 +53,12 @@ def test_the_headline_names_the_best_architecture_and_the_compute_of_the_others(
     assert 1.5 < middle < worst
 
 
+def test_why_budgets_have_no_minimum_is_said_once(fitted):
+    lines = [str(one) for one in fitted(ladder("a", LAW, budgets=BUDGETS[:3], sizes=2)).warnings]
+    assert "no law by isoflop: 0 of 3 budgets have a minimum, two are needed: a" in lines
+    assert sum("fewer than 3 sizes" in line for line in lines) == 1
+
+
 @pytest.mark.parametrize(
     ("labels", "text"),
     [

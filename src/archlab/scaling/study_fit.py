@@ -155,7 +155,10 @@ def fit_architectures(
 def limits(laws: Laws) -> Iterator[tuple[str, str]]:
     """Yield what limits an architecture's laws, each as a cause and a case."""
     label, runs = laws.runs.label, laws.runs
+    budgets = len(runs.minima) + len(runs.without_minimum)
     for method, reason in laws.refused.items():
+        if method == "isoflop" and len(runs.minima) < 2 and runs.without_minimum:  # its causes follow, by budget
+            reason = f"{len(runs.minima)} of {budgets} budgets have a minimum, two are needed"
         yield f"no law by {method}: {reason}", label
     for budget, found in runs.without_minimum.items():
         yield f"{found.cause}, so no minimum", f"{label} at {budget:.3g}{_advice(found.add, laws.cost)}"
