@@ -80,6 +80,8 @@ def test_commands_that_read_stores_read_this_one(archlab: CommandLine, table: st
     assert (exported.status, listed.status, ran.status) == (0, 0, 0)
     assert "wrote 0 trials" in exported.err
     assert "no runs" in ran.err
+    for told in (exported, listed, ran):
+        assert "has no trials, but 56 imported training runs, for `archlab scale fit --store study.db`, `compare`" in told.err
 
 
 @pytest.mark.parametrize(

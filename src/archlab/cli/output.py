@@ -85,6 +85,22 @@ def opened(store: str) -> "Iterator[Results]":
             message(f"warning: {line}")
 
 
+def tell_without_trials(store: str) -> None:
+    """Say on standard error that a store has no trials, what it has instead, and which commands read that."""
+    import archlab
+    from archlab.format import count
+    from archlab.store.database import shown
+
+    found = archlab.check_store(store)
+    if found.unreadable:  # which may be trials
+        return
+    numbers = {row["what"]: row["all"] for row in found.tables}
+    names = {"language models": "language model", "imported runs": "imported training run"}
+    held = " and ".join(count(numbers[what], name) for what, name in names.items() if numbers[what])
+    readers = f"`archlab scale fit{store_option(store)}`, `compare`, `predict` and `report`"
+    message(f"store {shown(store)} has no trials{f', but {held}, for {readers}' if held else ''}")
+
+
 def store_option(location: str) -> str:
     """The option by which a command finds a store again, with a space before it; empty if it finds it by itself."""
     from archlab.cli.options import DEFAULT_STORE

@@ -76,7 +76,7 @@ def report(
 
 def runs(store: Store = DEFAULT_STORE, files: LayerFiles = None, task_files: TaskFiles = None, as_json: Json = False) -> None:
     """List the runs of a store: number, label, date, protocol, architectures, and how many of their trials are done."""
-    from archlab.cli.output import message, opened, print_json, print_table
+    from archlab.cli.output import message, opened, print_json, print_table, tell_without_trials
     from archlab.reports.tables import plain_table
 
     with opened(store) as results:
@@ -102,3 +102,5 @@ def runs(store: Store = DEFAULT_STORE, files: LayerFiles = None, task_files: Tas
                 message("`archlab scores --run N` shows one")
             elif not results.unreadable:
                 message(f"store {results.where} has no runs")
+                if results.trials().empty:
+                    tell_without_trials(store)

@@ -108,7 +108,7 @@ def export(
     from pathlib import Path
 
     from archlab.cli.options import task_names
-    from archlab.cli.output import message, opened
+    from archlab.cli.output import message, opened, tell_without_trials
     from archlab.errors import ArchlabError
     from archlab.files import is_stream, write_whole
 
@@ -120,3 +120,5 @@ def export(
     text = frame.to_json(orient="records", lines=True) if output.endswith(".jsonl") else frame.to_csv(index=False)
     write_whole(place, text, "--output")
     message(f"wrote {len(frame)} trials to {output}")
+    if frame.empty and not any((run, architectures, tasks, status)):
+        tell_without_trials(store)

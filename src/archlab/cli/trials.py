@@ -33,7 +33,7 @@ def trials(
     if context.invoked_subcommand is not None:
         refuse_options_before_command(context)
         return
-    from archlab.cli.output import print_json, print_table
+    from archlab.cli.output import print_json, print_table, tell_without_trials
     from archlab.format import percent
     from archlab.reports.tables import plain_table
 
@@ -59,6 +59,8 @@ def trials(
                 ]
             )
         )
+    elif not any((run, architectures, tasks, status)):
+        tell_without_trials(store)
 
 
 @app.command()
