@@ -63,5 +63,5 @@ def test_a_damaged_plan_of_language_models_is_named(archlab: CommandLine, plan: 
         store.execute("INSERT INTO runs (plan) VALUES (?)", [plan])
     (line,) = open_study("archlab.db").unreadable
     assert line.startswith("store archlab.db: run 1 cannot be read: ")
-    assert archlab("scale", "fit", "--resamples", "0").err.startswith(line)
+    assert archlab("scale", "fit", "--resamples", "0").err.startswith(f"plans that cannot be read: {line}")
     assert line in archlab("store", "check").err

@@ -185,7 +185,7 @@ def test_a_study_of_one_budget_is_shown_as_what_it_lacks_and_predicts_nothing(ar
     assert (shown.status, "a: 3 training runs" in shown.out, "two are needed" in shown.err) == (0, True, True)
     refused = archlab("scale", "predict", "--flops", "1e20", "--store", store)
     assert (refused.status, refused.err.count("\n")) == (2, 1)
-    assert "a: no method fits" in refused.err
+    assert "no law by isoflop: 1 of 1 budgets" in refused.err
 
 
 def test_an_architecture_that_has_hardly_begun_does_not_keep_the_others(archlab: CommandLine, tmp_path: Path):

@@ -23,7 +23,7 @@ def test_list_names_every_task():
     document = json.loads(printed("list", "--json"))
     assert [entry["task"] for entry in document] == list(registry())
     compression = next(entry for entry in document if entry["task"] == "compression")
-    assert compression["knobs"] == {"vocab_size": 16, "length": 32, "num_train_examples": 12_800}
+    assert compression["knobs"] == {"vocab_size": 16, "length": 32, "num_train_examples": 12_800, "num_tokens": 0}
     assert [entry["short"] for entry in document][:6] == ["recall", "noisy", "fuzzy", "copy", "compression", "memorization"]
 
 
@@ -42,7 +42,7 @@ def test_show_prints_the_sequence_that_sample_draws():
 def test_show_takes_a_short_name_and_says_what_guessing_reaches():
     assert printed("show", "recall") == printed("show", "in-context-recall")
     first = " ".join(printed("show", "recall", "--set", "vocab_size=8", "--set", "length=4").split())
-    knobs = "vocab_size=8, length=4, num_train_examples=12800, multi_query=True"
+    knobs = "vocab_size=8, length=4, num_train_examples=12800, multi_query=True, keys_per_sequence=0"
     assert first.startswith(f"in-context-recall: {knobs}. Guessing reaches 25.0 %.")
 
 

@@ -184,6 +184,14 @@ def test_what_cannot_be_compared_is_refused():
         compare_study(of(one), NONE)
     with pytest.raises(ArchlabError, match="unknown architecture 'aa': did you mean"):
         compare_study(of(one, simulated("aab", LAW)), NONE, reference="aa")
+    none = rows_of(simulated("b", LAW), slice(0, 0))
+    with pytest.raises(ArchlabError, match="no finished training run of b: a comparison takes two"):
+        compare_study(of(one, none), NONE)
+    with pytest.raises(ArchlabError, match="no finished training run of b"):
+        compare_study(of(one, none, simulated("c", LAW)), NONE, reference="b")
+    found = compare_study(of(one, none, simulated("c", LAW)), NONE)
+    assert (found.reference in ("a", "c"), {row.architecture for row in found.rows} <= {"a", "c"}) == (True, True)
+    assert any(str(group).startswith("no finished training run") for group in found.notes)
 
 
 def test_the_best_at_the_largest_shared_budget_is_the_reference_and_the_others_follow(tables):

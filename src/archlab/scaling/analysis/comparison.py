@@ -142,8 +142,12 @@ def compare_study(
         raise unknown("architecture", reference, tables)
     if len(tables) < 2:
         raise ArchlabError(f"{len(tables)} architecture in the study: a comparison takes two: train another one")
+    found = [("no finished training run", label) for label, table in tables.items() if not table.C.size]
+    tables = {label: table for label, table in tables.items() if table.C.size}
+    if len(tables) < 2 or (reference is not None and reference not in tables):
+        without = ", ".join(label for _, label in found)
+        raise ArchlabError(f"no finished training run of {without}: a comparison takes two architectures and the reference")
     laws: dict[str, JointLaw] = {}
-    found: list[tuple[str, str]] = []
     for label, table in tables.items():
         try:
             laws[label] = joint_law(table, cost_of(table) if costs is None else costs[label])
