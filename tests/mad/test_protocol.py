@@ -7,8 +7,10 @@ import pytest
 from archlab.architectures import CATALOGUE, architecture
 from archlab.errors import ArchlabError
 from archlab.mad.plan import make_plan
-from archlab.mad.protocol import Grid, Protocol, load_protocol, parse_protocol, protocol_names
+from archlab.mad.protocol import Grid, Protocol, TaskPlan, load_protocol, parse_protocol, protocol_names
+from archlab.mad.recipe import Recipe
 from archlab.tasks import registry, setting
+from archlab.tasks.stored import stored_setting
 
 PAPER_SETTINGS = {
     "in-context-recall": 11,
@@ -357,3 +359,19 @@ def test_a_suite_chooses_the_tasks():
         load_protocol("quick", "stat")
     with pytest.raises(ArchlabError, match="unknown suite 'state': known: all, mad"):
         load_protocol("paper", "state")
+
+
+def test_levels_are_those_that_the_task_has_and_a_plan_outlives_its_task():
+    def plan(task, levels, num_evaluation=40):
+        return TaskPlan((task,), Recipe(levels=levels, num_evaluation=num_evaluation), Grid((1e-3,), (0.0,)))
+
+    copying = setting("selective-copying", length=34)
+    assert plan(copying, [2, 4]).recipe.levels == (2, 4)
+    for task, levels, num_evaluation, reason in (
+        (setting("parity"), (2, 4), 40, r"recipe: levels=\[2, 4\]: parity has no levels: leave them out"),
+        (copying, (2, 17), 40, "num_tokens_to_copy=17 does not fit in length=34"),
+        (copying, (1, 2, 4), 2, r"levels=\[1, 2, 4\]: 2 sequences are too few: give more, or fewer levels"),
+    ):
+        with pytest.raises(ArchlabError, match=reason):
+            plan(task, levels, num_evaluation)
+    assert plan(stored_setting("gone", setting("parity").knobs()), (2, 4)).recipe.levels == (2, 4)

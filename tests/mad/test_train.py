@@ -282,7 +282,7 @@ def test_levels_are_trained_together_and_tested_apart():
         inputs, _ = split_tensors(task, split, n, 0, "cpu", levels)
         copied = (inputs < task.vocab_size - 2).sum(dim=1)
         assert copied.tolist() == [level for level in levels for _ in range(n // 3)], name
-    scores = [float(part.mean()) for _, part in by_level(task, levels, found.numerators)]
+    scores = [float(part.mean()) for part in by_level(levels, found.numerators)]
     assert set(found.denominators.tolist()) == {1.0}
     assert found.score == pytest.approx(np.mean(scores)) == found.test.accuracy
     assert train(trial(task=task, levels=levels, learning_rate=1e30)).score == pytest.approx(task.chance)

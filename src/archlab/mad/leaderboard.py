@@ -1,12 +1,12 @@
 """The leaderboard as rows of text, which the terminal and notebooks show, and its notes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
 from archlab.format import count, human, percent, percent_interval, short_task, starred
 from archlab.mad.bootstrap import CONFIDENCE
-from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
+from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 from archlab.tasks.stored import UNAVAILABLE as NO_TASK
 
 _MAX_GAPS = 4
@@ -66,34 +66,30 @@ def other_tasks(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
 
 def lengths_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of settings that were tested at several lengths: test scores in percent by length. No heads if none was."""
-    return _table_by(scores, lambda one: one.by_length)
+    return _table_by(scores, "by_length")
 
 
 def levels_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of settings that were trained at several levels: test scores in percent by level, and the capacity. No heads
     if none was."""
-    return _table_by(scores, lambda one: one.by_level, {"capacity": lambda one: f"{one.capacity:.3g}"})
+    return _table_by(scores, "by_level", "capacity")
 
 
-def _table_by(
-    scores: Scores,
-    found: Callable[[SettingScore], dict[int, float]],
-    more: Mapping[str, Callable[[SettingScore], str]] | None = None,
-) -> tuple[list[str], list[list[Cell]]]:
-    more = more or {}
+def _table_by(scores: Scores, name: str, *more: str) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of the settings that have scores by ``name``, and ``more`` of their values."""
     by = [
-        (a.label, one, found(one))
+        (a.label, one, values)
         for i, _ in enumerate(scores.tasks)
         for a in scores.architectures
         for one in a.tasks[i].settings
+        if (values := getattr(one, name))
     ]
-    by = [(label, one, values) for label, one, values in by if values]
     heads = sorted({head for _, _, values in by for head in values})
     rows = [
         [
             *(Cell(str(one.setting)), Cell(label)),
             *(Cell(percent(values[head]) if head in values else "") for head in heads),
-            *(Cell(text(one)) for text in more.values()),
+            *(Cell(f"{getattr(one, column):.3g}") for column in more),
         ]
         for label, one, values in by
     ]

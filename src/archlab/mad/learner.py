@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from archlab.architectures.backbones import Backbone
 from archlab.machine import Device
-from archlab.mad.recipe import Recipe, by_level
+from archlab.mad.recipe import Recipe, at_levels, by_level
 from archlab.tasks import IGNORE, Task, sample
 from archlab.tasks.contract import Split
 from archlab.training.optimiser import update
@@ -58,7 +58,8 @@ def split_tensors(
     With ``levels``, sequences of the first level come first, as many of each. The three splits that were asked for last are kept:
     the trials of a setting and seed follow each other in a process.
     """
-    parts = [sample(one, split, len(rows), seed) for one, rows in by_level(setting, levels, range(num_examples))]
+    drawn = zip(at_levels(setting, levels), by_level(levels, range(num_examples)), strict=True)
+    parts = [sample(one, split, len(rows), seed) for one, rows in drawn]
     inputs, targets = (np.concatenate(arrays) if len(parts) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
     return torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
 

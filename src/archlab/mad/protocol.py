@@ -40,9 +40,9 @@ from archlab.fields import (
 )
 from archlab.files import read_text
 from archlab.layers import layer
-from archlab.mad.recipe import Recipe, by_level
+from archlab.mad.recipe import Recipe, at_levels
 from archlab.tasks import Task, registry, setting
-from archlab.tasks.stored import stored_setting
+from archlab.tasks.stored import is_known, stored_setting
 
 if TYPE_CHECKING:
     from archlab.architectures import Architecture
@@ -78,9 +78,12 @@ class TaskPlan:
     def __post_init__(self) -> None:
         """Refuse a task without a setting, and levels that a setting does not have."""
         check_fields(self)
-        for one in self.settings:
-            for num_sequences in (one.num_train_examples, self.recipe.num_evaluation):
-                by_level(one, self.recipe.levels, range(num_sequences))
+        levels = self.recipe.levels
+        for one in self.settings if levels else ():
+            if is_known(one):
+                at_levels(one, levels)
+            if (fewest := min(one.num_train_examples, self.recipe.num_evaluation)) < len(levels):
+                raise ArchlabError(f"recipe: levels={list(levels)}: {fewest} sequences are too few: give more, or fewer levels")
 
 
 @dataclass(frozen=True)

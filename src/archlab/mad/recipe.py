@@ -1,6 +1,7 @@
 """The recipe of a trial: optimiser, schedule, budget, stopping, selection."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
@@ -112,19 +113,14 @@ class Recipe:
         return frozenset(range(per_epoch, num_steps + 1, per_epoch)) | {num_steps}
 
 
-def by_level(setting: Task, levels: tuple[int, ...], sequences: Rows) -> list[tuple[Task, Rows]]:
-    """The setting at each of a recipe's ``levels``, and the part of a split's sequences that are drawn from it, as many of each;
-    without levels the setting as it is, and all of them.
-
-    Raises:
-        ArchlabError: if the task has no level knob, a level is impossible, or there are fewer sequences than levels.
-    """
-    if not levels:
-        return [(setting, sequences)]
-    if not setting.level_knob:
+def at_levels(setting: Task, levels: tuple[int, ...]) -> list[Task]:
+    """The setting at each of a recipe's ``levels``, without levels as it is; refuses a task without them, and impossible ones."""
+    if levels and not setting.level_knob:
         raise ArchlabError(f"recipe: levels={list(levels)}: {setting.name} has no levels: leave them out")
-    if len(sequences) < len(levels):
-        raise ArchlabError(f"recipe: levels={list(levels)}: {len(sequences)} sequences are too few: give more, or fewer levels")
-    bounds = [len(sequences) * i // len(levels) for i in range(len(levels) + 1)]
-    at_levels = [replace(setting, **{setting.level_knob: level}) for level in levels]
-    return [(one, sequences[first:end]) for one, first, end in zip(at_levels, bounds, bounds[1:], strict=False)]
+    return [replace(setting, **{setting.level_knob: level}) for level in levels] or [setting]
+
+
+def by_level(levels: tuple[int, ...], sequences: Rows) -> list[Rows]:
+    """The part of a split's sequences that are drawn from each of a recipe's ``levels``, as many of each; without levels all."""
+    bounds = [len(sequences) * i // max(len(levels), 1) for i in range(max(len(levels), 1) + 1)]
+    return [sequences[first:end] for first, end in pairwise(bounds)]

@@ -173,17 +173,16 @@ def _seed_score(record: OutcomeRecord, details: Details, diverged: int) -> SeedS
         solved_step=result.solved_step,
         diverged=diverged,
         by_length=details.by_length,
-        by_level=tuple((level, part.score) for level, part in _levels(trial, units)),
+        by_level=_by_level(trial.recipe.levels, units),
         units=units,
         curve=curve,
     )
 
 
-def _levels(trial: Trial, units: Units) -> list[tuple[int, Units]]:
-    """The recipe's levels, and the test units that are drawn from each."""
-    levels = trial.recipe.levels
-    parts = (by_level(trial.setting, levels, array) for array in (units.numerators, units.denominators))
-    return [(level, Units(above, below)) for level, (_, above), (_, below) in zip(levels, *parts, strict=False)]
+def _by_level(levels: tuple[int, ...], units: Units) -> tuple[tuple[int, float], ...]:
+    """Level and score of each of a recipe's levels; without levels none."""
+    parts = map(Units, by_level(levels, units.numerators), by_level(levels, units.denominators))
+    return tuple((level, part.score) for level, part in zip(levels, parts, strict=False))
 
 
 def _why_missing(planned: Sequence[Planned], grid_size: int) -> str:

@@ -23,7 +23,7 @@ from archlab.tasks.stored import stored_setting
 NUMERICS = MODELS | Numerics(
     roots=(
         *(f"archlab.mad.recipe:Recipe.{name}" for name in ("evaluation_steps", "num_steps", "rate", "steps_per_epoch")),
-        "archlab.mad.recipe:by_level",
+        *(f"archlab.mad.recipe:{name}" for name in ("at_levels", "by_level")),
         "archlab.mad.train:train_together",
         "archlab.mad.trial:Trial.num_steps",
     ),

@@ -106,8 +106,8 @@ class Task(ABC):
 
     def identity(self) -> dict[str, Any]:
         """The knobs by which draws are seeded and trials have keys: all, but for those added later that have their defaults."""
-        late = {f.name for f in fields(self) if f.name in self.later_knobs and getattr(self, f.name) == f.default}
-        return {knob: value for knob, value in self.knobs().items() if knob not in late}
+        defaults = {f.name: f.default for f in fields(self) if f.name in self.later_knobs}
+        return {knob: value for knob, value in self.knobs().items() if knob not in defaults or value != defaults[knob]}
 
     def __str__(self) -> str:
         """The task and the knobs that differ from the task's base setting."""
