@@ -26,7 +26,7 @@ from archlab.jobs.events import (
     Waiting,
 )
 from archlab.jobs.local import LocalExecutor
-from archlab.jobs.scheduler import MostExpensiveFirst, Policy, run
+from archlab.jobs.scheduler import Policy, run
 from archlab.machine import process_started
 from archlab.mad.racing import Racing
 from archlab.mad.store import TrialStore
@@ -99,6 +99,11 @@ def test_no_more_trials_are_claimed_than_there_are_workers(store, train):
     with threads(train, num_workers=3) as executor:
         run(make_trials(7), store, executor, listeners=[lambda _: running.append(len(store.records(statuses=["running"])))])
     assert max(running) == 3
+
+
+class MostExpensiveFirst(Policy):
+    def order(self, waiting, running):
+        return sorted(waiting.values(), key=lambda job: -job.flops)
 
 
 def test_the_most_expensive_jobs_can_start_first(store, train):

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from typing_extensions import override
-
 from archlab.errors import ArchlabError
 from archlab.jobs import events
 from archlab.jobs.events import Event, Job, Listener, RunSummary
@@ -58,14 +56,6 @@ class Policy(Generic[J, R]):
     def group(self, job: J) -> Hashable:
         """Equal for jobs that can be computed together."""
         return job.key
-
-
-class MostExpensiveFirst(Policy[J, R]):
-    """Starts the jobs with the most FLOPs first, so that none of them runs alone at the end."""
-
-    @override
-    def order(self, waiting: Mapping[str, J], running: Collection[J]) -> list[J]:
-        return sorted(waiting.values(), key=lambda job: -job.flops)
 
 
 def run(
