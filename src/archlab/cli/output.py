@@ -86,15 +86,15 @@ def opened(store: str) -> "Iterator[Results]":
 
 
 def tell_without_trials(store: str) -> None:
-    """Say on standard error that a store has no trials, what it has instead, and which commands read that."""
+    """If a store has no trials, say so on standard error, what it has instead, and which commands read that."""
     import archlab
     from archlab.format import count
     from archlab.store.database import shown
 
     found = archlab.check_store(store)
-    if found.unreadable:  # which may be trials
-        return
     numbers = {row["what"]: row["all"] for row in found.tables}
+    if numbers["trials"] or found.unreadable:  # which may be trials
+        return
     names = {"language models": "language model", "imported runs": "imported training run"}
     held = " and ".join(count(numbers[what], name) for what, name in names.items() if numbers[what])
     readers = f"`archlab scale fit{store_option(store)}`, `compare`, `predict` and `report`"

@@ -102,5 +102,4 @@ def runs(store: Store = DEFAULT_STORE, files: LayerFiles = None, task_files: Tas
                 message("`archlab scores --run N` shows one")
             elif not results.unreadable:
                 message(f"store {results.where} has no runs")
-                if results.trials().empty:
-                    tell_without_trials(store)
+                tell_without_trials(store)

@@ -14,7 +14,7 @@ import numpy as np
 from archlab.errors import ArchlabError
 from archlab.reports.charts import Row, chart, encodings, level_line, log_axis, points, spec, style
 from archlab.reports.panels import Spec
-from archlab.scaling.analysis.comparison import Comparison, compare_study
+from archlab.scaling.analysis.comparison import REACH, Comparison, compare_study
 from archlab.scaling.fits import ParametricFit
 from archlab.scaling.fits.isoflop import SAME_BUDGET
 from archlab.scaling.laws import METHODS, Estimate, Law, Laws
@@ -22,7 +22,6 @@ from archlab.scaling.study import RunTable
 from archlab.scaling.study_fit import StudyFit
 
 HEIGHT = 230
-REACH = 10.0
 """Lines of laws go on beyond the largest budget by this factor, dashed."""
 MAX_POINTS = 60
 """Points of a loss curve that are drawn at most."""

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,7 +121,7 @@ def _mixed(runs: list[ImportedRun], table: _Table) -> Iterator[str]:
     places = Counter((run.label, run.params, run.tokens, run.seed) for run in runs if run.loss is not None)
     more = sum(number - 1 for number in places.values())
     if more and "seed" not in table.names:
-        used = {part for column in table.names.values() for part in column.split("+")}
+        used = {part for column in table.names.values() for part in _parts(column, table.frame.columns)}
         others = ", ".join(str(column) for column in table.frame.columns if column not in used)
         yield (
             f"{more:,} training runs have the architecture, parameters and tokens of another one: if a column tells them apart, "
@@ -129,12 +129,17 @@ def _mixed(runs: list[ImportedRun], table: _Table) -> Iterator[str]:
         )
 
 
+def _parts(column: str, there: Collection[str]) -> list[str]:
+    """The columns that together name an architecture, joined by + unless a column is called so."""
+    return [column] if column in there else column.split("+")
+
+
 def find_columns(there: list[str], given: Mapping[str, str]) -> dict[str, str]:
     """Return the table's columns by N, D, C, loss, architecture, seed and budget: those given, and usual names."""
     for name, column in given.items():
         if name not in GUESSES:
             raise ArchlabError(f"columns: {name}={column}: give {', '.join(GUESSES)}")
-        if any(part not in there for part in (column.split("+") if name == "architecture" and column not in there else [column])):
+        if not set(_parts(column, there) if name == "architecture" else [column]) <= set(there):
             raise ArchlabError(f"columns: {name}={column}: the table has {', '.join(there)}")
     lower = {re.sub("[^a-z0-9]+", "_", column.lower()).strip("_"): column for column in reversed(there)}
     guessed = {
@@ -189,7 +194,7 @@ class _Table:
         column = self.names.get("architecture")
         if column is None:
             return [self.stem] * len(self.frame)
-        parts = [column] if column in self.frame.columns else column.split("+")
+        parts = _parts(column, self.frame.columns)
         return [" ".join(row) for row in self.frame[parts].astype(str).itertuples(index=False)]
 
     def runs(self, loss_unit: LossUnit, flops: Flops) -> list[ImportedRun]:
