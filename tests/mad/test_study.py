@@ -99,3 +99,8 @@ def test_a_study_stands_alone(tmp_path, monkeypatch, specs, protocol, reason):
 def test_labels_that_would_mislead_are_refused(tmp_path, architectures, reason):
     with pytest.raises(ArchlabError, match=re.escape(reason)):
         read_study(write(tmp_path / "study.yaml", f"protocol: smoke\narchitectures: {architectures}"))
+
+
+def test_an_architecture_of_the_catalogue_keeps_its_name_beside_the_protocols_knobs(tmp_path):
+    _, found = read_study(write(tmp_path / "study.yaml", "protocol: smoke\narchitectures: {transformer++: transformer++}"))
+    assert [(one.label, str(one)) for one in found] == [("transformer++", "2*[mh-attention(heads=2) swiglu]")]

@@ -90,18 +90,18 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
         specs = given.values() if isinstance(given, Mapping) else given
         found = [architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs]
         if isinstance(given, Mapping):
-            _check_labels(dict(zip(given, found, strict=True)))
+            _check_labels(dict(zip(given, found, strict=True)), protocol.layer_defaults)
             found = [replace(value, name=label) for label, value in zip(given, found, strict=True)]
     return protocol, found
 
 
-def _check_labels(named: Mapping[str, Architecture]) -> None:
+def _check_labels(named: Mapping[str, Architecture], layer_defaults: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse labels that are empty or the name of another architecture, and architectures with two labels."""
     first: dict[Architecture, str] = {}
     for label, value in named.items():
         if not label.strip():
             raise ArchlabError(f"architectures: label {label!r} of {value}: give it a name")
-        if label in CATALOGUE and value != architecture(label):
+        if label in CATALOGUE and value != architecture(label, layer_defaults=layer_defaults):
             raise ArchlabError(f"architectures: label {label!r} is the catalogue's name of another architecture: give another")
         if value in first:
             raise ArchlabError(f"architectures: {first[value]} and {label} are the same, {value}: leave one out")
