@@ -289,7 +289,8 @@ def test_levels_are_trained_together_and_tested_apart():
 
 
 def test_the_rate_decays_early_where_the_loss_is_flat(monkeypatch):
-    """With a rate of next to nothing the loss is flat: at an eighth of the steps the decay begins, and ends at an evaluation."""
+    """With a rate of next to nothing the loss is flat: at an eighth of the steps the decay begins, and ends at an evaluation. Not
+    so while the loss is that of guessing: that is the plateau on which many trainings begin."""
     rates = []
     set_rate = train_module.set_learning_rate
     monkeypatch.setattr(
@@ -297,6 +298,8 @@ def test_the_rate_decays_early_where_the_loss_is_flat(monkeypatch):
     )
     recipe = {"steps": 80, "evaluations": 40, "schedule": "wsd", "decay": 0.5, "warmup": 0.05, "learning_rate": 1e-9}
     assert train(trial(**recipe)).steps == 80
+    assert train(trial(**recipe, flat=0.01)).steps == 80
+    monkeypatch.setattr(train_module, "LEARNING", 2.0)
     rates.clear()
     early = train(trial(**recipe, flat=0.01))
     assert early.steps == 20 == early.curve[-1].step == early.selected_step

@@ -74,7 +74,8 @@ class Recipe:
 
     flat: NonNegative = 0.0
     """With the schedule wsd: the decay begins early, once the lowest loss on the selection split has fallen by less than this, in
-    nats, over the last half of the steps so far, which are at least an eighth of all. 0: never early."""
+    nats, over the last half of the steps so far, which are at least an eighth of all; not while it is above nine tenths of that
+    of guessing, for many trainings begin with a plateau. 0: never early."""
     levels: tuple[Count, ...] = ()
     """Values of the task's level knob, such as the number of keys. Each sequence is of one of these levels, as many of each, and
     the test tells them apart; the score is the mean over the levels. Empty: the setting as it is."""

@@ -26,6 +26,8 @@ from archlab.training.context import computing, initialising
 from archlab.training.optimiser import make_optimizer, set_learning_rate
 from archlab.training.steps import REPORT_SECONDS, diverged_step
 
+LEARNING = 0.9
+"""A loss that is below this fraction of that of guessing has left the plateau on which many trainings begin."""
 _LOSSES_READ_EVERY = 50  # steps; reading a loss waits for the device
 
 
@@ -154,7 +156,9 @@ class _Training:
         if not self.recipe.flat or step < self.trial.num_steps / 8:
             return False
         before = min((point.metrics.loss for point in self.curve if point.step <= step // 2), default=math.inf)
-        return before - min(point.metrics.loss for point in self.curve) < self.recipe.flat
+        lowest = min(point.metrics.loss for point in self.curve)
+        has_begun = lowest < LEARNING * -math.log(self.trial.setting.chance)
+        return has_begun and before - lowest < self.recipe.flat
 
     def finish(self, status: Literal["finished", "dropped"], step: int, solved: int | None) -> TrialResult:
         last = self.evaluate("test")
