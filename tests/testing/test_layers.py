@@ -258,6 +258,27 @@ def test_a_channel_mixer_that_mixes_positions_is_caught():
         contract_of(config_type).test_positions_of_a_channel_mixer_are_independent()
 
 
+class RoundsByInput(Accumulator):
+    def forward(self, x_bld):
+        return self.out(x_bld) * (1 + 1e-6 * x_bld.mean())
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ("test_causal", "moves outputs before it"),
+        ("test_sequences_are_independent", "depends on its neighbour"),
+        ("test_positions_of_a_channel_mixer_are_independent", "a change at position 5 moves positions"),
+    ],
+)
+def test_a_layer_says_how_far_it_rounds(check, message):
+    contract = contract_of(type("Config", (AccumulatorConfig,), {"module": RoundsByInput, "kind": "channel"}))
+    with pytest.raises(AssertionError, match=message):
+        getattr(contract, check)()
+    type(contract).causality_tolerance = 1e-5
+    getattr(contract, check)()
+
+
 def test_a_matrix_that_should_not_decay_and_does_is_caught():
     contract = contract_of(AccumulatorConfig)
     type(contract).no_decay = ("out.*",)

@@ -49,8 +49,9 @@ class LayerContract:
     tolerance: ClassVar[float] = 1e-4
     """float32 error of outputs and gradients, relative to the largest entry of each tensor."""
     causality_tolerance: ClassVar[float] = 0.0
-    """Change of outputs before a changed token, relative to the largest output: 0 is bit-equal; a
-    layer that transforms whole sequences (FFT) rounds, and may say so here."""
+    """Change of outputs before a changed token, in another sequence, and of a channel mixer at another position, relative to
+    the largest output: 0 is bit-equal; a layer that transforms whole sequences (FFT), or multiplies groups of tokens whose
+    sizes depend on the input, rounds, and may say so here."""
     no_decay: ClassVar[Sequence[str]] = ()
     """Names of the matrices that weight decay must not act on, or patterns of them: ``("A_log", "filter.*")``. Vectors never
     decay."""
@@ -154,15 +155,19 @@ class LayerContract:
         module, x_bld = self._module(), self._input(18)
         other_bld = x_bld.clone()
         other_bld[:, 5] += 1
-        moved = (module(other_bld) - module(x_bld)).abs().amax((0, 2))
-        assert moved[5] > 0, "the output does not depend on the input"
-        assert moved.count_nonzero() == 1, f"a change at position 5 moves positions {moved.nonzero().flatten().tolist()}"
+        y_bld = module(x_bld)
+        moved = (module(other_bld) - y_bld).abs().amax((0, 2)) > self.causality_tolerance * y_bld.abs().max()
+        positions = moved.nonzero().flatten().tolist()
+        assert 5 in positions, "the output does not depend on the input"
+        assert positions == [5], f"a change at position 5 moves positions {positions}"
 
     def test_sequences_are_independent(self) -> None:
         module, x_bld = self._module(), self._input(18)
         other_bld = x_bld.clone()
         other_bld[1] += 1
-        assert torch.equal(module(other_bld)[0], module(x_bld)[0]), "a sequence depends on its neighbour in the batch"
+        y_bld = module(x_bld)
+        moved = (module(other_bld) - y_bld)[0].abs().max()
+        assert moved <= self.causality_tolerance * y_bld.abs().max(), "a sequence depends on its neighbour in the batch"
 
     def test_outputs_and_gradients_equal_the_oracle(self) -> None:
         for length in self.lengths:

@@ -161,11 +161,11 @@ def _memory(module: nn.Module, x_bld: Tensor) -> str | None:
     """Fault of a channel mixer that depends on other positions: it may be run at some positions only."""
     y_bld = outputs(module, x_bld)
     alone = torch.cat([outputs(module, x_bld[:, t : t + 1]) for t in range(x_bld.shape[1])], dim=1)
-    moved_t = (alone - y_bld).abs().amax((0, 2))
-    if moved_t.max() <= ROUNDING * float(y_bld.abs().max()):
+    moved = (alone - y_bld).abs().amax((0, 2)) > ROUNDING * y_bld.abs().max()
+    if not moved.any():
         return None
     return (
-        f"is a channel mixer, but its output at token {int((moved_t > 0).nonzero()[0])} depends on other tokens: "
+        f"is a channel mixer, but its output at token {int(moved.nonzero()[0])} depends on other tokens: "
         'give its config kind = "sequence"'
     )
 
