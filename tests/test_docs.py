@@ -141,6 +141,8 @@ def test_the_index_links_every_page():
     index = (ROOT / "docs" / "index.md").read_text()
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
     assert [page for page in pages if page != "index.md" and f"({page})" not in index] == []
+    titles = [path.read_text().split("\n")[0].removeprefix("# ") for path in sorted((ROOT / "docs" / "decisions").iterdir())]
+    assert re.sub(r"\[(.*)\]\(decisions/.*\)", r"\1", index).splitlines()[-len(titles) :] == titles
 
 
 def test_what_the_first_command_prints_is_what_the_page_shows(archlab: CommandLine):
