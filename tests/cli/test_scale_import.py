@@ -91,6 +91,12 @@ def test_commands_that_read_stores_read_this_one(archlab: CommandLine, table: st
         (("--columns", "width=size"), "columns: width=size: give N, D, C"),
         ((), "row 1: val_loss"),
         (("--columns", "loss=model"), "row 1: model=one"),
+        (("--columns", "N=#W"), "columns: N=#W: the table has model"),
+        (("--columns", "N=loss, val,D=tokens"), "columns: N=loss, val: the table has model"),
+        (("--columns", "N"), "--columns N: write NAME=COLUMN, as in N=params"),
+        (("--columns", "N="), "--columns N=: write NAME=COLUMN"),
+        (("--columns", "=size"), "--columns =size: write NAME=COLUMN"),
+        (("--columns", "N=size,N=tokens"), "--columns N=tokens: N is given twice"),
     ],
 )
 def test_what_is_wrong_is_refused_in_one_line_and_nothing_is_written(archlab, table, arguments, named, tmp_path):
@@ -101,6 +107,15 @@ def test_what_is_wrong_is_refused_in_one_line_and_nothing_is_written(archlab, ta
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert named in outcome.err
     assert not (tmp_path / "study.db").exists()
+
+
+def test_columns_with_signs_in_their_names(archlab: CommandLine, tmp_path: Path):
+    (tmp_path / "runs.csv").write_text('#W,"tokens, all",val loss: yes,loss [ppl]\n1e9,1e10,2,20\n2e9,1e10,2,18\n')
+    shown = archlab("scale", "import", "runs.csv", "--columns", "N=#W,D=tokens, all,loss=loss [ppl]", "-o", "study.db")
+    assert (shown.status, shown.err.splitlines()[:2]) == (
+        0,
+        ["columns: N=#W, D=tokens, all, loss=loss [ppl]", "losses: from perplexity to nats"],
+    )
 
 
 def test_parquet_without_pyarrow_is_refused_with_the_extra_to_install(archlab, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,122 @@ def test_tables_that_are_refused(tmp_path, text, message):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ArchlabError, match=message):
         scaling.read_runs(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("params", "tokens", "scale"),
+    [
+        ("Params (M)", "Tokens (B)", (1e6, 1e9)),
+        ("params_millions", "tokens_b", (1e6, 1e9)),
+        ("Parameters (in billions)", "training tokens [x10^9]", (1e9, 1e9)),
+        ("N (1e6)", "D (billion tokens)", (1e6, 1e9)),
+    ],
+)
+def test_units_in_the_heads_of_columns(tmp_path, params, tokens, scale):
+    some = [
+        {"model": r["model"], params: r["params"] / scale[0], tokens: r["tokens"] / scale[1], "loss": r["val_loss"]}
+        for r in rows()
+    ]
+    table = scaling.read_runs(write(tmp_path / "a.csv", some)).tables["x"]
+    expected = scaling.read_runs(write(tmp_path / "b.csv", list(rows()))).tables["x"]
+    np.testing.assert_allclose(table.N, expected.N)
+    np.testing.assert_allclose(table.D, expected.D)
+
+
+def test_counts_in_billions_that_nothing_says_are_refused_until_a_factor_says_so(tmp_path):
+    some = [row | {"tokens": row["tokens"] / 1e9} for row in rows()]
+    table = write(tmp_path / "a.csv", some)
+    with pytest.raises(ArchlabError, match=r"N=params, D=tokens: .* tokens a parameter in the median: .*D=tokens\*1e9"):
+        scaling.read_runs(table)
+    assert import_runs(table, tmp_path / "a.db", {"D": "tokens*1e9"})["columns"]["D"] == "tokens*1e9"
+    scaling.read_runs(table, {"D": "tokens*1"})
+    for millions in ({"params": 1e6}, {"params": 1e6, "tokens": 1e9}, {"params": 1e9, "tokens": 1e9}):
+        with pytest.raises(ArchlabError, match="millions or billions"):
+            scaling.read_runs(write(table, [row | {name: row[name] / by for name, by in millions.items()} for row in rows()]))
+    with pytest.raises(ArchlabError, match=r"C is 1e-18 times 6 N D"):
+        scaling.read_runs(write(table, [row | {"C": 6e-18 * row["params"] * row["tokens"]} for row in rows()]))
+    with pytest.raises(ArchlabError, match="'many' is no factor"):
+        scaling.read_runs(table, {"D": "tokens*many"})
+
+
+@pytest.mark.parametrize(
+    ("head", "unit", "convert"),
+    [
+        ("val_ppl", "perplexity", math.exp),
+        ("Perplexity", "perplexity", math.exp),
+        ("loss (bits)", "bits", lambda x: x / math.log(2)),
+    ],
+)
+def test_the_unit_of_losses_that_a_name_says(tmp_path, head, unit, convert):
+    some = [{name: row[name] for name in ("model", "params", "tokens")} | {head: convert(row["val_loss"])} for row in rows()]
+    table = write(tmp_path / "a.csv", some)
+    found = import_runs(table, tmp_path / "a.db")
+    assert (found["loss_unit"], found["notes"]) == (unit, [])
+    np.testing.assert_allclose(scaling.read_runs(table).tables["x"].loss[0], next(rows())["val_loss"], rtol=1e-12)
+    if unit == "bits":
+        np.testing.assert_allclose(scaling.read_runs(table, loss_unit="nats").tables["x"].loss[0], some[0][head], rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", ["NaN", "N/A", "-", "inf", "diverged", "null", "OOM", "#N/A"])
+def test_words_for_no_loss(tmp_path, value):
+    some = list(rows())
+    some[3]["val_loss"] = value
+    assert len(scaling.read_runs(write(tmp_path / "a.csv", some)).tables["x"].censored) == 1
+
+
+def test_sizes_in_the_names_of_models_are_left_out(tmp_path):
+    some = [row | {"model": f"{row['model']}-{row['params'] / 1e6:.0f}m"} for row in rows()]
+    found = import_runs(write(tmp_path / "a.csv", some), tmp_path / "a.db")
+    assert found["architectures"] == {"x": 28, "y": 28}
+    assert found["notes"] == ["column model names sizes too: architectures are x, y; architecture=model takes it whole"]
+
+
+def test_doubts_about_names_losses_and_states_are_told(tmp_path):
+    some = [row | {"model": row["model"].upper() if i % 2 else row["model"], "State": "finished"} for i, row in enumerate(rows())]
+    some[0]["State"], some[1]["State"], some[1]["val_loss"] = "crashed", "crashed", ""
+    notes = import_runs(write(tmp_path / "a.csv", some), tmp_path / "a.db")["notes"]
+    assert "x and X are taken for different architectures" in notes
+    assert notes[-1].startswith("column State has 1 crashed with losses")
+    poor = [row | {"val_loss": row["val_loss"] + 6} for row in rows()]
+    assert "is the unit" in import_runs(write(tmp_path / "b.csv", poor), tmp_path / "b.db")["notes"][0]
+
+
+def test_a_column_of_budgets_must_hold_flops(tmp_path):
+    some = [row | {"budget": i % 28 // 7 + 1, "b": "small"} for i, row in enumerate(rows())]
+    table = write(tmp_path / "a.csv", some)
+    found = import_runs(table, tmp_path / "a.db")
+    assert len(found["budgets"]) == 4
+    assert found["notes"] == [
+        "column budget is 3.44e-19 times the FLOPs of the runs in the median, so it is not taken for budgets"
+    ]
+    with pytest.raises(ArchlabError, match="budget=budget: column budget is"):
+        scaling.read_runs(table, {"budget": "budget"})
+
+
+@pytest.mark.parametrize("seed", ["1.5", "", "x", "inf"])
+def test_a_seed_is_a_whole_number(tmp_path, seed):
+    with pytest.raises(ArchlabError, match=f"row 1: seed={seed}: a seed is a whole number"):
+        scaling.read_runs(write(tmp_path / "a.csv", [row | {"seed": seed} for row in rows()]))
+
+
+def test_one_column_is_not_two_numbers_and_every_architecture_has_a_name(tmp_path):
+    with pytest.raises(ArchlabError, match="N=params and D=params: give each"):
+        scaling.read_runs(write(tmp_path / "a.csv", list(rows())), {"N": "params", "D": "params"})
+    some = list(rows())
+    some[4]["model"] = " "
+    with pytest.raises(ArchlabError, match="row 5: model is empty"):
+        scaling.read_runs(write(tmp_path / "a.csv", some))
+
+
+def test_runs_within_five_percent_of_their_budget_share_it_and_budgets_that_run_on_are_divided():
+    rng = np.random.default_rng(0)
+    nominal = np.repeat([1e18, 1.3e18, 4e18], 6)
+    for _ in range(20):
+        found = group_budgets(nominal * rng.uniform(0.95, 1.05, nominal.size))
+        assert len(np.unique(found)) == 3
+    running_on = np.sort(rng.uniform(1e18, 1e19, 300))
+    found = group_budgets(running_on)
+    np.testing.assert_allclose(found, running_on, rtol=0.11)
 
 
 def test_nearly_equal_flops_are_of_one_budget():

@@ -1,5 +1,6 @@
 """archlab scale: plan and train ladders of language models, tune their rates, import runs of others."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -248,41 +249,44 @@ def tune(
 
 @app.command(name="import")
 def import_table(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="A .csv, .jsonl or .parquet file with a row a training run.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A .csv, .tsv, .json, .jsonl or .parquet file.")],
     columns: Annotated[
         str | None,
         typer.Option(
             metavar="NAME=COLUMN,...",
             help="Columns of N (parameters), D (tokens), C (FLOPs), loss, architecture (several joined by +), seed, budget; "
-            "usual names are found.",
+            "a factor as in D=tokens*1e9; usual names are found.",
         ),
     ] = None,
     loss_unit: Annotated[
-        Literal["nats", "bits", "perplexity"], typer.Option(help="Unit of the losses: nats or bits a token, or perplexity.")
-    ] = "nats",
+        Literal["nats", "bits", "perplexity"] | None,
+        typer.Option(
+            help="Unit of the losses: nats or bits a token, or perplexity; by default what the column's name says, or nats."
+        ),
+    ] = None,
     flops: Annotated[
         Literal["column", "6nd"], typer.Option(help="Where a table has N, D and C: take the column of FLOPs, or 6 N D.")
     ] = "column",
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The store to write to.")] = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Import training runs of others into a store, for `fit`, `compare`, `predict` and `report`.
+    """Import training runs of others, a row each, into a store, for `fit`, `compare`, `predict` and `report`.
 
     Two of N, D and C are enough: the third follows from C = 6 N D. Training runs whose FLOPs lie within 5 % share a budget.
 
     For example: `archlab scale import runs.csv --columns N=params,D=tokens,loss=val_loss,architecture=model -o study.db`
     """
-    from archlab.cli.options import key_value
     from archlab.cli.output import message, print_json, store_option
     from archlab.format import count
     from archlab.scaling.imports import import_runs
 
-    given = {name: str(column) for name, column in (key_value("--columns", part) for part in (columns or "").split(",") if part)}
-    found = import_runs(table, output, given, loss_unit=loss_unit, flops=flops)
+    found = import_runs(table, output, _columns(columns or ""), loss_unit=loss_unit, flops=flops)
     if as_json:
         print_json(found)
         return
     message("columns: " + ", ".join(f"{name}={column}" for name, column in found["columns"].items()))
+    if found["loss_unit"] != "nats":
+        message(f"losses: from {found['loss_unit']} to nats")
     message(f"FLOPs: {found['flops']}" + _beside_6nd(found["flops_over_6nd"], found["flops"]))
     if len(found["architectures"]) > 1:
         message(f"architectures: {_counted(found['architectures'])}")
@@ -291,6 +295,21 @@ def import_table(
         message(f"warning: {note}")
     message(f"{count(found['runs'], 'training run')} in {output}, {found['without_loss']} without a loss")
     message(f"`archlab scale fit{store_option(output)}` fits the laws")
+
+
+def _columns(text: str) -> dict[str, str]:
+    """``N=params,loss=loss, val`` as columns by name: a comma without a name and = behind it is part of a column's name."""
+    from archlab.errors import ArchlabError
+
+    given: dict[str, str] = {}
+    for part in re.split(r",(?=[^,=]*=)", text) if text.strip() else ():
+        name, _, column = (piece.strip() for piece in part.partition("="))
+        if not name or not column:
+            raise ArchlabError(f"--columns {part}: write NAME=COLUMN, as in N=params")
+        if name in given:
+            raise ArchlabError(f"--columns {name}={column}: {name} is given twice")
+        given[name] = column
+    return given
 
 
 def _counted(numbers: dict[str, int]) -> str:
