@@ -131,7 +131,7 @@ def run(
         listeners = [LiveView(Console(stderr=True))]
     workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
     with workplace:
-        left, stored = _left(trials, store, race)
+        left, known = _left(trials, store, race)
         check_can_compute(left)
         population = population or fitting_population(left, workplace.num_workers)
         check_memory(left, workplace.num_workers, population)
@@ -139,10 +139,9 @@ def run(
             _check_label(results, label, plan)
             results.remember_run(plan.to_dict(), label=label)
             policy = Racing(trials, race, population)
-            scheduler.run(
-                trials, results, workplace, policy=policy, listeners=listeners, known=[] if policy.whole_results else stored
-            )
-            return score_plan(results, plan, {}, stored)
+            reused = [] if policy.whole_results else [record for record in known.values() if record]
+            scheduler.run(trials, results, workplace, policy=policy, listeners=listeners, known=reused)
+            return score_plan(results, plan, {}, known)
 
 
 @checked
@@ -168,8 +167,8 @@ def preview(
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
         num_workers = workplace.num_workers
-    left, stored = _left(plan.trials(), store, race)
-    return preview_plan(plan, left, len(stored), num_workers, population)
+    left, known = _left(plan.trials(), store, race)
+    return preview_plan(plan, left, sum(record is not None for record in known.values()), num_workers, population)
 
 
 @checked
@@ -324,9 +323,11 @@ def _check_label(store: TrialStore, label: str, plan: Plan) -> None:
             raise ArchlabError(f"label={label!r} (--as): run {earlier.number} of {store.where} has it: give another")
 
 
-def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], list[OutcomeRecord]]:
-    """The trials that have to be computed as far as is known, and the records of those that have a result in the store."""
+def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], dict[Trial, OutcomeRecord | None]]:
+    """The trials that have to be computed as far as is known, and all trials with the records of those that have a result in
+    the store."""
     racing = Racing(trials, race)
+    known: dict[Trial, OutcomeRecord | None] = dict.fromkeys(trials)
     planned = {trial.key: trial for trial in trials}
     left = dict(planned)
     records: list[OutcomeRecord] = []
@@ -335,6 +336,7 @@ def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list
     for record in records:
         assert record.result is not None
         trial = planned[record.key]  # whose key is known
+        known[trial] = record
         for done in (trial, *racing.observe(trial, record.result)):
             left.pop(done.key, None)
-    return list(left.values()), records
+    return list(left.values()), known

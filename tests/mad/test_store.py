@@ -21,7 +21,7 @@ from tests.synthetic_records import PROVENANCE, result
 from archlab.architectures import architecture
 from archlab.mad.recipe import Recipe
 from archlab.mad.store import TrialStore
-from archlab.mad.trial import CurvePoint, Details, Metrics, Outcome, Trial, TrialResult
+from archlab.mad.trial import CurvePoint, Details, Metrics, Trial, TrialResult
 from archlab.store import ledger
 from archlab.store.owner import LEASE_SECONDS, Owner
 from archlab.store.record import RACED
@@ -159,7 +159,7 @@ def test_any_trial_and_result_come_back_as_they_were(tmp_path_factory, trial, ou
         (part,) = store.outcomes(keys=[trial.key])
         details, whole = store.details([part], unreadable=unreadable)[trial.key], Details.of(trial, record.result)
         assert (part.job, part.job.key, unreadable) == (trial, trial.key, {})
-        for name in Outcome.__dataclass_fields__:
+        for name in ("status", "steps", "solved_step", "selected", "test", "score", "wall_seconds", "cpu_seconds", "program"):
             assert repr(getattr(part.result, name)) == repr(getattr(record.result, name))
         assert repr((details.curve, details.by_length)) == repr((whole.curve, whole.by_length))
         assert np.array_equal(details.numerators, record.result.numerators, equal_nan=True)
@@ -235,8 +235,7 @@ def test_small_numbers_of_answers_take_a_byte_each(store, right, size):
 
 
 @pytest.mark.parametrize("column", ["trial", "result"])
-def test_text_that_is_no_json_is_named_and_has_only_its_neighbours_read_whole(store, path, monkeypatch, column):
-    monkeypatch.setattr(ledger, "_CHUNK", 10)
+def test_text_that_is_no_json_is_named(store, path, column):
     trials = make_trials(40)
     for trial in trials:
         store.finish(trial, result(trial, [1]), {})
@@ -247,7 +246,6 @@ def test_text_that_is_no_json_is_named_and_has_only_its_neighbours_read_whole(st
         unreadable: dict[str, str] = {}
         records = store.outcomes(keys, unreadable=unreadable)
         assert [record.job for record in records] == trials[:15] + trials[16:]
-        assert [isinstance(record.result, Outcome) for record in records] == [True] * 10 + [False] * 9 + [True] * 20
         assert list(unreadable) == [trials[15].key]
     if column == "result":
         details = store.details([*records[:3], replace(records[3], key=trials[15].key)], unreadable=unreadable)

@@ -4,7 +4,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ CONFIDENCE = 0.95
 """Probability of the intervals of scores."""
 SEED = 0
 """Seed of their bootstrap samples."""
+_TOGETHER = 256
+"""Cells whose samples are computed at once: few enough for the cache of a core."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: i
     for index, cell in enumerate(cells):
         shapes[tuple(units.numerators.size for units in cell)].append(index)
     for sizes, members in shapes.items():
-        samples[members] = _resample_alike([cells[i] for i in members], sizes, resamples, [seed, zlib.crc32(stream.encode())])
+        draws = [_Draws.of([seed, zlib.crc32(stream.encode()), position], sizes, resamples) for position in range(len(sizes))]
+        for start in range(0, len(members), _TOGETHER):
+            some = members[start : start + _TOGETHER]
+            samples[some] = _resample_alike([cells[i] for i in some], draws)
     return samples
 
 
@@ -89,35 +94,53 @@ def bootstrap_settings(
     return samples
 
 
-def _resample_alike(cells: Sequence[Sequence[Units]], sizes: tuple[int, ...], resamples: int, entropy: list[int]) -> Floats:
-    num_seeds = len(sizes)
+class _Draws(NamedTuple):
+    """The seeds and units that one place of a resample is filled with, in every resample."""
+
+    seeds: NDArray[np.int64]
+    """The index of the seed: ``(resamples,)``."""
+    counts: list[tuple[NDArray[np.int64], NDArray[np.float32]]]
+    """For each seed the resamples that it is in, and the number of times that they draw each of its units."""
+
+    @classmethod
+    def of(cls, entropy: list[int], sizes: tuple[int, ...], resamples: int) -> "_Draws":
+        rng = np.random.default_rng(entropy)
+        drawn = rng.integers(0, len(sizes), size=resamples)
+        rows = [np.flatnonzero(drawn == index) for index in range(len(sizes))]
+        return cls(drawn, [(own, _multiplicities(rng, own.size, size)) for own, size in zip(rows, sizes, strict=True)])
+
+
+def _resample_alike(cells: Sequence[Sequence[Units]], draws: Sequence[_Draws]) -> Floats:
+    num_seeds, resamples = len(draws), draws[0].seeds.size
     observed = np.array([[units.score for units in cell] for cell in cells])
-    between = np.zeros((len(cells), resamples))
-    within = np.zeros((len(cells), resamples))
-    for position in range(num_seeds):
-        rng = np.random.default_rng([*entropy, position])
-        drawn = rng.integers(0, num_seeds, size=resamples)
-        between += observed[:, drawn]
-        for index, size in enumerate(sizes):
-            rows = np.flatnonzero(drawn == index)
-            counts = _multiplicities(rng, rows.size, size)
-            numerators = counts @ np.stack([cell[index].numerators for cell in cells], axis=1, dtype=np.float32)
-            denominators = _sums(counts, [cell[index].denominators for cell in cells])
+    units = [
+        (
+            np.stack([cell[index].numerators for cell in cells], axis=1, dtype=np.float32),
+            *_distinct([cell[index].denominators for cell in cells]),
+        )
+        for index in range(num_seeds)
+    ]
+    between = np.zeros((resamples, len(cells)))
+    within = np.zeros((resamples, len(cells)))
+    for drawn, counts_by_seed in draws:
+        between += observed.T[drawn]
+        for index, (rows, counts) in enumerate(counts_by_seed):
+            numerators, distinct, which = units[index]
+            denominators = (counts @ distinct)[:, which]
             # A resample without a single answer says nothing new about the score.
-            ratios = np.where(denominators > 0, numerators / np.maximum(denominators, 1e-9), observed[:, index])
-            within[:, rows] += (ratios - observed[:, index]).T
-    mean = observed.mean(axis=1, keepdims=True)
+            ratios = np.where(denominators > 0, (counts @ numerators) / np.maximum(denominators, 1e-9), observed[:, index])
+            within[rows] += ratios - observed[:, index]
+    mean = observed.mean(axis=1)
     widening = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 0.0
     samples: Floats = mean + widening * (between / num_seeds - mean) + within / num_seeds
-    return np.clip(samples, 0.0, 1.0)
+    return np.clip(samples, 0.0, 1.0).T
 
 
-def _sums(counts: NDArray[np.float32], units: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """The sums of each cell's units in each resample, ``(resamples, cells)``; an array that cells share counts once."""
-    distinct = {id(array): array for array in units}
-    sums: NDArray[np.float32] = counts @ np.stack([*distinct.values()], axis=1, dtype=np.float32)
+def _distinct(arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float32], list[int]]:
+    """The different ones of these arrays as columns, and which of them each is; cells may share an array."""
+    distinct = {id(array): array for array in arrays}
     position = {name: index for index, name in enumerate(distinct)}
-    return sums[:, [position[id(array)] for array in units]]
+    return np.stack([*distinct.values()], axis=1, dtype=np.float32), [position[id(array)] for array in arrays]
 
 
 def _multiplicities(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """A plan: a protocol and the architectures to put through it; what a run sets out to compute."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Annotated, Any
@@ -84,19 +84,23 @@ def at_equal_state(plan: Plan, state: int) -> tuple[Plan, tuple[Normalised, ...]
     return replace(plan, architectures=tuple(dict.fromkeys(each.architecture for each in found))), found
 
 
-def score_plan(store: TrialStore, plan: Plan, unreadable: dict[str, str], settled: Sequence[OutcomeRecord] = ()) -> Scores:
+def score_plan(
+    store: TrialStore,
+    plan: Plan,
+    unreadable: dict[str, str],
+    known: Mapping[Trial, OutcomeRecord | None] | None = None,
+) -> Scores:
     """Scores of a plan from a store; a result of an earlier version of the code counts where the present has none.
 
-    ``unreadable`` takes a line for every row that cannot be read. ``settled`` are results of the present code that have been
-    read already: the store is read for others only if they are not all.
+    ``unreadable`` takes a line for every row that cannot be read. ``known`` are the plan's trials with what has been read
+    already, results of the present code: the store is read for others only if some have none.
     """
-    found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(plan.trials())
-    found |= {record.job: record for record in settled if record.job in found}
+    found = dict.fromkeys(plan.trials()) if known is None else dict(known)
     for record in store.outcomes(unreadable=unreadable) if None in found.values() else ():
         job = record.job
         if (other := found.get(job, record)) is not record and _counts_before(record, other):
             found[job] = record
-    return score(found.items(), partial(store.details, unreadable=unreadable), protocol=plan.protocol.name)
+    return score(found, partial(store.details, unreadable=unreadable), protocol=plan.protocol.name)
 
 
 def _counts_before(record: OutcomeRecord, other: OutcomeRecord | None) -> bool:

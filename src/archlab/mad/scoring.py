@@ -9,6 +9,7 @@ averaged away in silence: an incomplete score is marked as partial, with the num
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from math import isfinite
 
 import numpy as np
@@ -38,7 +39,7 @@ _DETAILED = 1000
 
 
 def score(
-    planned: Iterable[Planned],
+    planned: Mapping[Trial, OutcomeRecord | None] | Iterable[Planned],
     read: ReadDetails | None = None,
     *,
     protocol: str | None = None,
@@ -161,7 +162,7 @@ def _details_of_whole(records: Sequence[OutcomeRecord]) -> dict[str, Details]:
 def _seed_score(record: OutcomeRecord, details: Details, diverged: int) -> SeedScore:
     trial, result = record.job, record.result
     assert result is not None
-    curve: Floats = np.array(learning_curve(trial, result, details.curve))
+    curve: Floats = np.fromiter(chain.from_iterable(learning_curve(trial, result, details.curve)), float).reshape(-1, 2)
     units = Units(details.numerators, details.denominators)
     return SeedScore(
         seed=trial.seed,
@@ -169,7 +170,7 @@ def _seed_score(record: OutcomeRecord, details: Details, diverged: int) -> SeedS
         key=record.key,
         learning_rate=trial.learning_rate,
         weight_decay=trial.weight_decay,
-        learning_curve_area=float(np.trapezoid(curve[:, 1], curve[:, 0]) / curve[-1, 0]) if is_known(trial.setting) else None,
+        learning_curve_area=_area(curve) if is_known(trial.setting) else None,
         solved_step=result.solved_step,
         diverged=diverged,
         by_length=details.by_length,
@@ -177,6 +178,12 @@ def _seed_score(record: OutcomeRecord, details: Details, diverged: int) -> SeedS
         units=units,
         curve=curve,
     )
+
+
+def _area(curve: Floats) -> float:
+    """Area under a learning curve over its length, by the trapezoidal rule."""
+    steps, scores = curve.T
+    return float(((steps[1:] - steps[:-1]) * (scores[1:] + scores[:-1]) / 2.0).sum() / steps[-1])
 
 
 def _by_level(levels: tuple[int, ...], units: Units) -> tuple[tuple[int, float], ...]:

@@ -1,22 +1,22 @@
 """The store of MAD trials."""
 
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
-from sys import intern
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Text, func
+from sqlalchemy import Text, cast
 from typing_extensions import override
 
 from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult
 from archlab.store import ledger
 from archlab.store.ledger import AnyRow, Ledger, Lines
-from archlab.store.record import Status, read_non_finite, spell_non_finite
+from archlab.store.record import Status, dump_json, read_non_finite, spell_non_finite
 from archlab.store.schema import trials
 
 Record = ledger.Record[Trial, TrialResult]
@@ -44,19 +44,12 @@ class TrialStore(Ledger[Trial, TrialResult]):
         *,
         unreadable: Lines | None = None,
     ) -> list[OutcomeRecord]:
-        light = self._file is not None  # other databases have other functions of JSON
-        columns, read = (_OUTCOME, _read_outcome) if light else ([self.table], self._record)
-        return [*self._read_rows(columns, read, keys, statuses, unreadable, self._record)]
+        return [*self._read_rows(_OUTCOME, _read_outcome, keys, statuses, unreadable)]
 
     def details(self, chosen: Sequence[OutcomeRecord], *, unreadable: Lines) -> dict[str, Details]:
         """The details of chosen results by their keys; ``unreadable`` takes a line for each that cannot be read."""
         jobs = {record.key: record.job for record in chosen}
-
-        def whole(row: AnyRow, _: object) -> tuple[str, Details]:
-            return row.key, Details.of(jobs[row.key], self.read_result(row))
-
-        columns, read = (_DETAILS, partial(_read_details, jobs)) if self._file else ([self.table], whole)
-        return dict(self._read_rows(columns, read, jobs, None, unreadable, whole))
+        return dict(self._read_rows(_DETAILS, partial(_read_details, jobs), jobs, None, unreadable))
 
     @override
     def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any]) -> None:
@@ -82,72 +75,74 @@ class TrialStore(Ledger[Trial, TrialResult]):
         return TrialResult.from_dict(values)
 
 
-def _paths(*names: str) -> Iterator[str]:
-    return (f"$.{name}" for name in names)
-
-
 _OUTCOME = [
     *(trials.c[name] for name in ("key", "status", "error")),
-    # Equal texts for trials of a kind, for their grid points and seeds, and for results of a machine: each is read once.
-    func.json_remove(trials.c.trial, *_paths(*GRID_POINT_AND_SEED), type_=Text).label("kind"),
-    func.json_extract(trials.c.trial, *_paths(*GRID_POINT_AND_SEED), type_=Text).label("own"),
-    func.json_remove(trials.c.provenance, *_paths("started", "finished", "wall_seconds"), type_=Text).label("provenance"),
-    func.json_extract(trials.c.provenance, "$.finished", type_=Text).label("finished"),
-    # All in one list: SQLite reads the text once. As text: Python reads numbers to the last bit.
-    func.json_extract(
-        trials.c.result,
-        *_paths(*(f"{split}.{name}" for split in ("selected", "test") for name in Metrics.__dataclass_fields__)),
-        *_paths("wall_seconds", "cpu_seconds", "score", "steps", "solved_step", "program"),
-        type_=Text,
-    ).label("result"),
+    *(cast(trials.c[name], Text).label(name) for name in ("trial", "provenance", "result")),
 ]
-
-
-_DETAILS = [
-    *(trials.c[name] for name in ("key", "numerators", "denominators")),
-    func.json_extract(trials.c.result, "$.curve", "$.by_length", type_=Text).label("details"),
-]
+_DETAILS = [trials.c.key, cast(trials.c.result, Text).label("result"), trials.c.numerators, trials.c.denominators]
 
 
 def _read_outcome(row: AnyRow, known: dict[Any, Any]) -> OutcomeRecord:
-    key, status, error, kind, own, provenance, finished, result = row
-    if own not in known:
-        known[own] = json.loads(own)
-    if kind not in known:
-        grid_point_and_seed = dict(zip(GRID_POINT_AND_SEED, known[own], strict=True))
-        known[kind] = Trial.from_dict(json.loads(kind) | grid_point_and_seed, known)
-    if provenance not in known:
-        known[provenance] = found if isinstance(found := json.loads(provenance or "{}"), dict) else {}
-    trial = known[kind].at(*known[own])
+    """A row's record. Texts that many rows have in common are read once: those of a kind of trials, of a grid point and seed,
+    and of a machine; the curve is not read at all."""
+    key, status, error, trial, origin, result = row
+    kind, own = _split(trial, ', "learning_rate": ', ', "device": ')
+    if own and own not in known:
+        values = json.loads(f"{{{own[2:]}}}")
+        known[own] = tuple(values.values()) if tuple(values) == GRID_POINT_AND_SEED else ()
+    if known.get(own) and kind in known:
+        job = known[kind].at(*known[own])
+    else:
+        job = known[kind] = Trial.from_dict(json.loads(trial), known)
+    common, times = _split(origin or "{}", ', "started": ', ', "costs": ')
+    if common not in known:
+        known[common] = found if isinstance(found := json.loads(common), dict) else {}
     return ledger.Record(
         key=key,
-        job=trial,
+        job=job,
         status=status,
-        result=None if status in ("running", "failed") else _outcome(trial, status, json.loads(result)),
+        result=None if status in ("running", "failed") else _outcome(job, status, result),
         error=error,
-        provenance=known[provenance],
-        finished=finished,
+        provenance=known[common],
+        finished=times.partition('"finished": "')[2].partition('"')[0] or known[common].get("finished"),
     )
 
 
-def _outcome(trial: Trial, status: Any, values: list[Any]) -> Outcome:
-    *numbers, score, steps, solved_step, program = values
-    program = program and intern(program)
-    *metrics, wall_seconds, cpu_seconds = map(float, numbers)  # those that are not finite are stored as words
-    selected, test = Metrics(*metrics[:3]), Metrics(*metrics[3:])
-    if score is None:  # an earlier version stored it by its parts only
-        score = getattr(test, trial.metric)
-    return Outcome(
-        status, steps, solved_step, selected, test, float(score), wall_seconds, cpu_seconds, program and intern(program)
-    )
+def _split(text: str, start: str, end: str) -> tuple[str, str]:
+    """A JSON object's text without the members from ``start`` up to ``end``, and these; without them all of it, and nothing.
+
+    No string in JSON can hold ``start``: it has an unescaped quotation mark.
+    """
+    first = text.rfind(start)
+    last = text.find(end, first)
+    return (text, "") if first < 0 or last < 0 else (text[:first] + text[last:], text[first:last])
+
+
+def _split_curve(text: str) -> tuple[str, str]:
+    """As :func:`_split` does for the curve, which is most of a text: both ends of it are looked for from outside."""
+    first, last = text.find(', "curve": '), text.rfind(', "examples_per_second": ')
+    return (text, "") if first < 0 or last < 0 else (text[:first] + text[last:], text[first:last])
+
+
+def _outcome(trial: Trial, status: Any, text: str) -> Outcome:
+    text, _ = _split_curve(text)
+    head, _, rest = text.partition(', "test": ')
+    values = json.loads(head + "}" if rest else text)
+    selected = Metrics(*map(float, values["selected"].values()))  # numbers that are not finite are stored as words
+    if ', "score": ' not in rest:  # an earlier version left it out
+        values = json.loads(text)
+        text = dump_json(values | {"score": values["test"][trial.metric]})
+    return Outcome(status, values["steps"], values["solved_step"], selected, text)
 
 
 def _read_details(jobs: Mapping[str, Trial], row: AnyRow, _: object) -> tuple[str, Details]:
-    metric = jobs[row.key].metric
-    points, by_length = json.loads(row.details)
-    curve = [(point["step"], float(point["metrics"][metric])) for point in points]
-    lengths = tuple((length, float(score)) for length, score in by_length or ())
-    return row.key, Details(curve, lengths, _counts(row.numerators), _counts(row.denominators))
+    text, curve = _split_curve(row.result)
+    values = json.loads(text)
+    curve = curve or dump_json(values["curve"])
+    steps = map(int, re.findall(r'"step": (\d+)', curve))
+    scores = map(float, re.findall(rf'"{jobs[row.key].metric}": "?([^",}}]+)', curve))
+    lengths = tuple((length, float(score)) for length, score in values.get("by_length", ()))
+    return row.key, Details([*zip(steps, scores, strict=True)], lengths, _counts(row.numerators), _counts(row.denominators))
 
 
 def _compress(array: NDArray[np.float32]) -> bytes:

@@ -1,8 +1,9 @@
 """A trial and its result: the values that travel between the protocol, the workers and the store."""
 
 import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
@@ -207,7 +208,7 @@ class Trial:
         return cls(**rest) if rest.keys() == _FIELDS else read_fields(cls, rest, "trial")
 
 
-_FIELDS = {field.name for field in fields(Trial)}
+_FIELDS = {one.name for one in fields(Trial)}
 GRID_POINT_AND_SEED = ("learning_rate", "weight_decay", "seed")
 """The fields in which trials of a kind differ."""
 
@@ -302,11 +303,33 @@ class Outcome:
     steps: int
     solved_step: int | None
     selected: Metrics
-    test: Metrics
-    score: float
-    wall_seconds: float
-    cpu_seconds: float
-    program: str
+    text: str = field(repr=False)
+    """All of it as JSON: the rest is read where it is asked for, and of most trials nobody does."""
+
+    @property
+    def test(self) -> Metrics:
+        """On the test split, at the selected step."""
+        return Metrics(*map(float, json.loads(self.text)["test"].values()))
+
+    @property
+    def score(self) -> float:
+        """The recipe's metric on the test split at the selected step, in [0, 1]."""
+        return float(json.loads(self.text)["score"])
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds that the trial has taken."""
+        return float(json.loads(self.text)["wall_seconds"])
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of processors that it has taken."""
+        return float(json.loads(self.text)["cpu_seconds"])
+
+    @property
+    def program(self) -> str:
+        """How its steps ran at the end."""
+        return str(json.loads(self.text)["program"])
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import inspect as inspect_database
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import between, check_fields, check_value
@@ -175,12 +175,8 @@ class Ledger(ABC, Generic[J, R]):
         keys: Iterable[str] | None,
         statuses: Iterable[Status] | None,
         unreadable: Lines | None,
-        whole: Callable[[AnyRow, dict[Any, Any]], Item] | None = None,
     ) -> Iterator[Item]:
-        """Whatever ``read`` makes of each row's columns; its second argument is empty at first, and the same for all rows.
-
-        A text that is no JSON ends a query that looks into it: there ``whole`` takes ``read``'s place, with all columns.
-        """
+        """Whatever ``read`` makes of each row's columns; its second argument is empty at first, and the same for all rows."""
         known: dict[Any, Any] = {}
         wanted = None if statuses is None else list(statuses)
         with self._read() as connection:
@@ -190,17 +186,12 @@ class Ledger(ABC, Generic[J, R]):
                 if wanted is not None:
                     # As an expression: by its index on the status, SQLite would read the whole table for every part.
                     condition &= cast(self.table.c.status, String).in_(wanted)
-                make = read
-                try:
-                    rows = connection.execute(select(*columns).where(condition).order_by(self.table.c.id)).all()
-                except DBAPIError:
-                    if whole is None:
-                        raise
-                    rows, make = connection.execute(select(self.table).where(condition).order_by(self.table.c.id)).all(), whole
+                query = select(*columns).where(condition)
+                rows = connection.execute(query if order else query.order_by(self.table.c.id)).all()
                 for row in sorted(rows, key=lambda row: order[row.key]) if order else rows:
                     # All stored values are read here: whatever a damaged row holds, the error is one line.
                     try:
-                        item = make(row, known)
+                        item = read(row, known)
                     except Exception as error:
                         what = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({in_one_line(error)})"
                         line = f"store {self.where}: {self.description} {row.key} cannot be read: {what}"
