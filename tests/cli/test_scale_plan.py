@@ -1,6 +1,7 @@
 """archlab scale plan: what it prints and writes."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from archlab.scaling.training_plan import Plan
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archlab.scaling.estimate._step_seconds", lambda run: 0.01)
+    monkeypatch.setattr("archlab.scaling.estimate._NEXT_STEP", 1.001)
 
 
 @pytest.fixture
@@ -106,3 +108,10 @@ def test_bad_requests_are_refused_in_a_line(archlab: CommandLine, arguments: lis
     assert outcome.err.startswith(f"error: {error}")
     assert outcome.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_what_it_does_where_that_takes_long(archlab: CommandLine, texts: str, monkeypatch: pytest.MonkeyPatch):
+    archlab.patience = 0.01
+    monkeypatch.setattr("archlab.scaling.estimate._step_seconds", lambda run: time.sleep(0.1) or 0.01)
+    outcome = archlab("scale", "plan", "attention", *small(texts), "--dry-run")
+    assert outcome.err == "preparing corpus and plan ...\ntiming training steps ...\n"

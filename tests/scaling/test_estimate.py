@@ -27,6 +27,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(estimate, "_step_seconds", seconds)
     monkeypatch.setattr(estimate, "_peak_bytes", lambda run: 0)
+    monkeypatch.setattr(estimate, "_NEXT_STEP", 1.001)
     return widths
 
 
@@ -34,6 +35,15 @@ def test_every_size_is_timed_once(timed: list[int]):
     costs = measured_costs(RUNS)
     assert [cost.seconds for cost in costs] == pytest.approx([run.dim * run.steps for run in RUNS])
     assert len(timed) == len(RUNS) / 2
+
+
+def test_a_timed_size_stands_for_those_whose_steps_are_hardly_larger(timed: list[int], monkeypatch: pytest.MonkeyPatch):
+    runs = sorted((run for run in RUNS if run.label == "attention" and run.seed == 0), key=lambda run: run.flops / run.steps)
+    steps = [run.flops / run.steps for run in runs]
+    monkeypatch.setattr(estimate, "_NEXT_STEP", steps[2] / steps[0])
+    costs = measured_costs(runs)
+    assert timed == [runs[0].dim, runs[2].dim]
+    assert costs[1].seconds / runs[1].flops == pytest.approx(costs[0].seconds / runs[0].flops)
 
 
 def test_expensive_steps_have_the_speed_of_the_largest_that_was_timed(timed: list[int], monkeypatch: pytest.MonkeyPatch):

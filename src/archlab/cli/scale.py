@@ -103,7 +103,7 @@ def plan(
 
     from archlab import scaling
     from archlab.cli.options import key_value, seed_list
-    from archlab.cli.output import message, print_json, print_table
+    from archlab.cli.output import message, print_json, print_table, thinking
     from archlab.format import count
     from archlab.reports.scaling_tables import plan_on_terminal
     from archlab.scaling.estimate import plan_costs
@@ -125,10 +125,12 @@ def plan(
     narrowed = loaded.with_values(**values, allow=(*loaded.allow, *(allow or ())))
     if bench is not None:
         narrowed = narrowed.with_values(utilisations=measured_utilisations(bench, narrowed.peak_flops))
-    planned = scaling.plan(specs or (), narrowed, tuned=tuned)
-    if not dry_run:
-        planned.save(output)
-    costs = plan_costs(planned.runs, narrowed)
+    with thinking("preparing corpus and plan") as think:
+        planned = scaling.plan(specs or (), narrowed, tuned=tuned)
+        if not dry_run:
+            planned.save(output)
+        think("timing training steps")
+        costs = plan_costs(planned.runs, narrowed)
     if as_json:
         runs = [asdict(run) | asdict(cost) for run, cost in zip(planned.runs, costs, strict=True)]
         print_json({"output": None if dry_run else output, "runs": runs, "seconds": sum(cost.seconds for cost in costs)})

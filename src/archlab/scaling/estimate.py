@@ -17,6 +17,8 @@ from archlab.training.optimiser import update
 
 _MOST_EXPENSIVE_STEP = 5e10
 """FLOPs of a step beyond which none is timed: the largest of its architecture that was stands for it."""
+_NEXT_STEP = 1.5
+"""FLOPs of the next step that is timed over those of the last one, which stands for all between."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,19 @@ def device_bytes(run: LMRun, recipe: LMRecipe | None = None, gpus: int = 1) -> i
 
 
 def measured_costs(runs: Iterable[LMRun]) -> list[Cost]:
-    """Costs on one thread of this machine, by timing a few training steps of every size.
+    """Costs on one thread of this machine, by timing a few training steps of every architecture at some of its sizes.
 
     The bytes are counted at an architecture's largest size; those of its others are to them as :func:`device_bytes` has it.
     """
     runs = list(runs)
     known: dict[tuple[Any, ...], float] = {}
-    rates: dict[str, float] = {}  # FLOP/s of the largest timed size
+    timed: dict[str, tuple[float, float]] = {}  # FLOPs of the largest timed step, and its FLOP/s
     largest: dict[str, LMRun] = {}
     for run in sorted(runs, key=_step_flops):
-        largest[run.label] = run
-        if _kind(run) not in known:
-            if _step_flops(run) <= _MOST_EXPENSIVE_STEP or run.label not in rates:
-                rates[run.label] = _step_flops(run) / _step_seconds(run)
-            known[_kind(run)] = rates[run.label]
+        largest[run.label], flops = run, _step_flops(run)
+        if run.label not in timed or _NEXT_STEP * timed[run.label][0] <= flops <= _MOST_EXPENSIVE_STEP:
+            timed[run.label] = flops, flops / _step_seconds(run)
+        known.setdefault(_kind(run), timed[run.label][1])
     counted = {label: _peak_bytes(run) / device_bytes(run, LMRecipe()) for label, run in largest.items()}
     return [
         Cost(fraction * run.flops / known[_kind(run)], round(counted[run.label] * device_bytes(run, LMRecipe())))
