@@ -250,7 +250,7 @@ def _key_of_alike(
         "layers": [layer.identity() for layer in architecture.layers],
         "task": setting.name,
         "knobs": setting.identity(),
-        "recipe": asdict(recipe),
+        "recipe": vars(recipe),
         "dim": dim,
         "device": device,
     }
