@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -116,11 +116,12 @@ def output_console() -> Console:
     return console if console.is_terminal else Console(width=100)
 
 
-def _print(console: Console, table: "RenderableType") -> None:
-    """A table, and its notes over the whole width: within the table's own they would be a narrow column."""
-    notes = None
-    if isinstance(table, Table):
-        notes, table.caption = table.caption, None
-    console.print(table)
-    if notes:
-        console.print(notes, width=min(console.width, 100))
+def _print(console: Console, shown: "RenderableType") -> None:
+    """Tables with their notes over the whole width: within a table's own they would be a narrow column."""
+    for part in shown.renderables if isinstance(shown, Group) else (shown,):
+        notes = None
+        if isinstance(part, Table):
+            notes, part.caption = part.caption, None
+        console.print(part)
+        if notes:
+            console.print(notes, width=min(console.width, 100))

@@ -24,6 +24,11 @@ Window = Annotated[
     typer.Option(metavar="FACTOR", help="Parabolas go through sizes within this factor of the best of a budget; inf for all."),
 ]
 
+Asymmetric = Annotated[
+    bool,
+    typer.Option("--asymmetric", help="Also the law by absolute errors, those of predictions above the loss ten times."),
+]
+
 
 def fit(
     store: Store = DEFAULT_STORE,
@@ -33,6 +38,7 @@ def fit(
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
     window: Window = 6.0,
+    asymmetric: Asymmetric = False,
     tuned: Tuned = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,10 +56,16 @@ def fit(
     from archlab.scaling.fits import StateFit
     from archlab.scaling.tuning import read_tuning
 
-    with _opened(store, non_embedding) as (study, advance):
+    with _opened(store, non_embedding, asymmetric) as (study, advance):
         tuning = None if tuned is None else read_tuning(tuned, study.learning_rate)
         result = scaling.fit(
-            study, intervals=intervals, resamples=resamples, confidence=confidence, window=window, on_method=advance
+            study,
+            intervals=intervals,
+            resamples=resamples,
+            confidence=confidence,
+            window=window,
+            asymmetric=asymmetric,
+            on_method=advance,
         )
     if as_json:
         print_json(result.to_dict() | ({} if tuning is None else {"tuning": tuning.to_dict()}))
@@ -126,6 +138,7 @@ def predict(
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
     window: Window = 6.0,
+    asymmetric: Asymmetric = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict the best model of a budget, or the budget that reaches a loss: size, tokens, loss, and how far beyond the data.
@@ -139,8 +152,9 @@ def predict(
 
     if (flops is None) == (loss is None):
         raise ArchlabError("give --flops (as in --flops 1e21) or --loss (as in --loss 2.0), one of them")
-    with _opened(store, non_embedding) as (study, advance):
-        how: dict[str, Any] = {"intervals": intervals, "resamples": resamples, "confidence": confidence, "window": window}
+    with _opened(store, non_embedding, asymmetric) as (study, advance):
+        how: dict[str, Any] = {"intervals": intervals, "resamples": resamples, "confidence": confidence}
+        how |= {"window": window, "asymmetric": asymmetric}
         predictions = scaling.predict(study, flops=flops, loss=loss, **how, on_method=advance)
     for warning in predictions.warnings:
         message(str(warning))
@@ -159,6 +173,7 @@ def report(
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
     window: Window = 6.0,
+    asymmetric: Asymmetric = False,
 ) -> None:
     """Write the report of a study: one HTML file that works offline, and its training runs as CSV beside it.
 
@@ -170,16 +185,22 @@ def report(
     from archlab.reports.scaling_page import csv_beside
 
     csv_beside(output)  # a wrong path is refused before anything is fitted
-    with _opened(store, non_embedding) as (study, advance):
+    with _opened(store, non_embedding, asymmetric) as (study, advance):
         result = scaling.fit(
-            study, intervals=intervals, resamples=resamples, confidence=confidence, window=window, on_method=advance
+            study,
+            intervals=intervals,
+            resamples=resamples,
+            confidence=confidence,
+            window=window,
+            asymmetric=asymmetric,
+            on_method=advance,
         )
     table = scaling.report(result, output)
     message(f"wrote {output} and {table}")
 
 
 @contextmanager
-def _opened(store: str, non_embedding: bool) -> "Iterator[tuple[Study, Callable[[], None]]]":
+def _opened(store: str, non_embedding: bool, asymmetric: bool) -> "Iterator[tuple[Study, Callable[[], None]]]":
     """The study of a store, and a function to call after each method of each architecture: it moves a bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -194,5 +215,5 @@ def _opened(store: str, non_embedding: bool) -> "Iterator[tuple[Study, Callable[
         yield study, lambda: None
         return
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(study.tables) * len(METHODS))
+        task = progress.add_task("", total=len(study.tables) * (len(METHODS) + asymmetric))
         yield study, lambda: progress.advance(task)

@@ -24,12 +24,15 @@ from archlab.scaling.study_fit import StudyFit
 from archlab.scaling.training_plan import LMRun, Plan, own_fractions
 from archlab.scaling.tuning import Tuning
 
+LONG = 24
+"""Letters of a name from which on it is folded, so that numbers stay whole."""
+
 
 def terminal_table(table: Table, whole: Collection[str] = ()) -> RichTable:
     """Convert a table for the terminal; its columns fold where it is narrow, except those whose heads are in ``whole``."""
     rich = _rich_table(table.note)
     for head in table.heads:
-        rich.add_column(head, overflow="fold", no_wrap=head in whole)
+        rich.add_column(Text(head), overflow="fold", no_wrap=head in whole)
     for row in table.rows:
         rich.add_row(*(Text(cell if isinstance(cell, str) else "\n".join(cell)) for cell in row))
     return rich
@@ -37,7 +40,7 @@ def terminal_table(table: Table, whole: Collection[str] = ()) -> RichTable:
 
 def _rich_table(note: str) -> RichTable:
     style: dict[str, Any] = {"padding": (0, 2, 0, 0), "header_style": "dim", "caption_justify": "left"}
-    return RichTable(box=None, pad_edge=False, caption=note or None, **style)
+    return RichTable(box=None, pad_edge=False, caption=Text(note, style="dim italic") if note else None, **style)
 
 
 def laws_table(fit: StudyFit) -> Table:
@@ -115,7 +118,9 @@ def comparison_on_terminal(comparison: StudyComparison) -> RenderableType:
     parts: list[RenderableType] = [
         Text(line, style="bold") for line in (comparison.headline, *crossing_lines(comparison)) if line
     ]
-    return Group(*parts, Text(), *([] if table is None else [terminal_table(table, whole=("architecture", "budget"))]), Text())
+    short = max((len(row.architecture) for row in comparison.rows), default=0) <= LONG
+    whole = ("architecture", "budget") if short else ("budget",)
+    return Group(*parts, Text(), *([] if table is None else [terminal_table(table, whole)]), Text())
 
 
 def tuning_table(tuning: Tuning) -> Table:

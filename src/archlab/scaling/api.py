@@ -259,6 +259,7 @@ def fit(
     confidence: float = 0.95,
     parameters: Parameters = "all",
     window: float = WINDOW,
+    asymmetric: bool = False,
     on_method: Callable[[], object] = lambda: None,
 ) -> StudyFit:
     """Fit scaling laws to the language models of a store, and compare their architectures.
@@ -270,6 +271,7 @@ def fit(
         confidence: fraction of intervals that should hold the truth.
         parameters: for a store: ``"all"``, or ``"non-embedding"`` to leave out embedding and unembedding.
         window: parabolas go through the sizes within this factor of the best one of a budget; ``inf`` for all.
+        asymmetric: also fit the law by absolute errors of which those above the loss count ten times; its resamples take minutes.
         on_method: called after each method of each architecture.
 
     Raises:
@@ -277,7 +279,7 @@ def fit(
     """
     resampling = Resampling(resamples, confidence, method=intervals)
     opened = study if isinstance(study, Study) else open_study(study, parameters)
-    return fit_study(opened.with_window(window), resampling, on_method)
+    return fit_study(opened.with_window(window), resampling, on_method, asymmetric=asymmetric)
 
 
 @checked
@@ -363,6 +365,7 @@ def predict(
     confidence: float = 0.95,
     parameters: Parameters = "all",
     window: float = WINDOW,
+    asymmetric: bool = False,
     on_method: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Predict the compute-optimal size, tokens and loss of a budget, or of the budget that reaches a loss.
@@ -371,7 +374,7 @@ def predict(
         study: a store (file or SQLAlchemy URL), or a study that was read from one.
         flops: the budget.
         loss: the loss to reach, in nats a token, in place of a budget.
-        intervals, resamples, confidence, parameters, window, on_method: the same as for :func:`fit`.
+        intervals, resamples, confidence, parameters, window, asymmetric, on_method: the same as for :func:`fit`.
 
     Raises:
         ArchlabError: not exactly one of ``flops`` and ``loss`` is given, or no method predicts anything.
@@ -380,11 +383,11 @@ def predict(
         raise ArchlabError("give flops (as in 1e21) or loss (as in 2.0), and not both")
     resampling = Resampling(resamples, confidence, method=intervals)
     opened = (study if isinstance(study, Study) else open_study(study, parameters)).with_window(window)
-    fitted, without_laws = fit_architectures(opened, Resampling(0))
+    fitted, without_laws = fit_architectures(opened, Resampling(0), asymmetric=asymmetric)
     found = [
         *opened.gaps,
         *(("no laws", reason) for reason in without_laws.values()),
-        *((f"no law by {method}: {reason}", one.runs.label) for one in fitted for method, reason in one.refused.items()),
+        *((f"no law by {method}: {reason}", one.runs.label) for one in fitted for method, reason in one.no_laws.items()),
     ]
     warnings = grouped(found)
     rows = []

@@ -17,11 +17,12 @@ from archlab.scaling.cost import Cost, CostFrontier, cost_of, power_laws
 from archlab.scaling.fits import EnvelopeFit, Frontier, IsoFlopFit, ParametricFit, Resampling
 from archlab.scaling.fits.columns import Floats
 from archlab.scaling.fits.parametric import fit_resamples
+from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.study import RunTable
 
-Method = Literal["isoflop", "huber", "variable-projection", "envelope"]
-METHODS: tuple[Method, ...] = get_args(Method)
-"""Approach 2, approach 3, the same law by least squares, approach 1 (:mod:`archlab.scaling.fits`)."""
+Method = Literal["isoflop", "huber", "variable-projection", "envelope", "asymmetric"]
+METHODS: tuple[Method, ...] = get_args(Method)[:4]
+"""Approach 2, approach 3, the same law by least squares, approach 1 (:mod:`archlab.scaling.fits`): the methods of every fit."""
 AGREE = 1.5
 """Methods whose optimal sizes at the largest budget differ by more than this factor disagree."""
 WINDOWS = (3.0, 6.0, np.inf)
@@ -96,6 +97,12 @@ class Laws:
     disagreement: str
     """Contradictions between the methods; else empty."""
 
+    @property
+    def no_laws(self) -> dict[Method, str]:
+        """The reasons that a warning tells: not that imported runs have no training curves."""
+        silent = all(isinstance(model, ImportedRun) for model in self.runs.models)
+        return {method: reason for method, reason in self.refused.items() if not (silent and method == "envelope")}
+
     def state_points(self) -> list[tuple[float, float]]:
         """Return state and perplexity at every minimum; the state of its size follows a power law through the runs."""
         if not self.runs.minima or self.runs.state.min() <= 0:
@@ -105,15 +112,20 @@ class Laws:
 
 
 @one_blas_thread()
-def fit_laws(runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> Laws:
-    """Fit an architecture's runs by every method; ``on_method`` is called after each. Refuses fewer than two sizes."""
+def fit_laws(
+    runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None, *, asymmetric: bool = False
+) -> Laws:
+    """Fit an architecture's runs by every method; ``on_method`` is called after each. Refuses fewer than two sizes.
+
+    ``asymmetric`` adds the method that is called so.
+    """
     sizes = len(np.unique(runs.N))
     if sizes < 2:
         raise ArchlabError(f"{runs.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
     cost = cost_of(runs)
     laws: dict[Method, Law] = {}
     refused: dict[Method, str] = {}
-    for method in METHODS:
+    for method in (*METHODS, *(("asymmetric",) if asymmetric else ())):
         try:
             fit = fit_method(runs, method)
             largest = optimum(runs, method, fit, cost, resampling, flops=float(runs.C.max()))
@@ -204,7 +216,7 @@ def _of_resamples(
 ) -> Floats:
     """Compute the numbers (K, m) of the fits to resamples (K, n); NaN where there is none."""
     found = np.full((len(rows), len(numbers(fit))), np.nan)
-    assert method in ("huber", "variable-projection")
+    assert method in ("huber", "variable-projection", "asymmetric")
     fitted = fit_resamples(rows, N=runs.N, D=runs.D, loss=runs.loss, method=method, start=fit)
     for row, one in zip(found, fitted, strict=True):
         with suppress(ArchlabError):

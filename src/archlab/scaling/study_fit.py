@@ -118,9 +118,11 @@ class StudyFit:
         }
 
 
-def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None) -> StudyFit:
+def fit_study(
+    study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None, *, asymmetric: bool = False
+) -> StudyFit:
     """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture."""
-    laws, without_laws = fit_architectures(study, resampling, on_method)
+    laws, without_laws = fit_architectures(study, resampling, on_method, asymmetric=asymmetric)
     tables = [one.runs for one in laws]
     costs = {one.runs.label: one.cost for one in laws}
     comparison = compare_study({table.label: table for table in tables}, resampling, costs=costs) if len(tables) > 1 else None
@@ -138,13 +140,13 @@ def fit_study(study: Study, resampling: Resampling, on_method: Callable[[], obje
 
 
 def fit_architectures(
-    study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None
+    study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None, *, asymmetric: bool = False
 ) -> tuple[tuple[Laws, ...], dict[str, str]]:
     """The laws of every architecture, and the reasons of those that have none; refuses a study without two finished sizes."""
     laws, without_laws = [], {}
     for label, table in study.tables.items():
         try:
-            laws.append(fit_laws(table, resampling, on_method))
+            laws.append(fit_laws(table, resampling, on_method, asymmetric=asymmetric))
         except ArchlabError as error:
             without_laws[label] = str(error)
     if not laws:
@@ -156,7 +158,7 @@ def limits(laws: Laws) -> Iterator[tuple[str, str]]:
     """Yield what limits an architecture's laws, each as a cause and a case."""
     label, runs = laws.runs.label, laws.runs
     budgets = len(runs.minima) + len(runs.without_minimum)
-    for method, reason in laws.refused.items():
+    for method, reason in laws.no_laws.items():
         if method == "isoflop" and len(runs.minima) < 2 and runs.without_minimum:  # its causes follow, by budget
             reason = f"{len(runs.minima)} of {budgets} budgets have a minimum, two are needed"
         yield f"no law by {method}: {reason}", label

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.scaling.fits.laws import Law
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits import ParametricFit, PowerLaw, fit_parametric
+from archlab.scaling.fits import ParametricFit, PowerLaw, fit_parametric, parametric
 from archlab.scaling.fits.parametric import HUBER_DELTA, _huber_objective
 
-METHODS = ("huber", "variable-projection")
+METHODS = ("huber", "variable-projection", "asymmetric")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -88,11 +88,41 @@ def test_outliers_move_the_huber_fit_less_than_least_squares():
     assert abs(squares.E - law.E) > 0.1
 
 
+def test_the_asymmetric_loss_punishes_predictions_above_the_loss_most():
+    """Losses can only be worse than the law, by bad luck or tuning: the fit stays below those that stick out."""
+    law = Law()
+    _, size, tokens, loss = law.study(sizes=9)
+    for factor, follows in ((1.1, False), (1 / 1.1, True)):
+        spoiled = loss.copy()
+        spoiled[::3] *= factor
+        found = fit_parametric(N=size, D=tokens, loss=spoiled, method="asymmetric")
+        residual = np.log(found(N=size, D=tokens) / loss)
+        assert (abs(np.median(residual)) > 0.02) == follows, residual
+
+
+def test_resamples_of_the_asymmetric_law_are_those_fitted_alone():
+    size, tokens, loss = noisy()
+    law = fit_parametric(N=size, D=tokens, loss=loss, method="asymmetric")
+    rows = np.random.default_rng(0).integers(len(size), size=(2, len(size)))
+    found = parametric.fit_resamples(rows, N=size, D=tokens, loss=loss, method="asymmetric", start=law)
+    for row, one in zip(rows, found, strict=True):
+        alone = fit_parametric(N=size[row], D=tokens[row], loss=loss[row], method="asymmetric", start=law)
+        assert one == alone
+
+
+def test_a_linear_programme_that_fails_is_no_law(monkeypatch: pytest.MonkeyPatch):
+    size, tokens, loss = noisy()
+    failed = type("Failed", (), {"success": False, "fun": None, "x": None})
+    monkeypatch.setattr(parametric, "linprog", lambda *_, **__: failed)
+    with pytest.raises(ArchlabError, match=r"^exponents of a grid: .* take method='huber'"):
+        fit_parametric(N=size, D=tokens, loss=loss, method="asymmetric")
+
+
 def test_a_fit_started_at_a_fit_stays_there():
     rng = np.random.default_rng(1)
     _, size, tokens, loss = Law().study(sizes=7)
     loss *= np.exp(rng.normal(scale=0.01, size=len(loss)))
-    for method in METHODS:
+    for method in METHODS[:2]:
         cold = fit_parametric(N=size, D=tokens, loss=loss, method=method)
         warm = fit_parametric(N=size, D=tokens, loss=loss, method=method, start=cold)
         assert warm.objective == pytest.approx(cold.objective, rel=1e-6)
@@ -148,7 +178,7 @@ def noisy():
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e30])
-@pytest.mark.parametrize(("method", "degree"), [("huber", 0), ("variable-projection", 2)])
+@pytest.mark.parametrize(("method", "degree"), [("huber", 0), ("variable-projection", 2), ("asymmetric", 1)])
 def test_the_unit_of_the_loss_does_not_matter(method: str, degree: int, unit: float):
     size, tokens, loss = noisy()
     plain, other = (fit_parametric(N=size, D=tokens, loss=x, method=method) for x in (loss, loss * unit))

@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize, nnls
+from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
 from archlab.scaling.fits.columns import RANGE, Floats, check_differ, check_enough, positive_columns
 from archlab.scaling.fits.power_law import Frontier, PowerLaw
 from archlab.scaling.fits.together import fit_together
 
-Method = Literal["huber", "variable-projection"]
+Method = Literal["huber", "variable-projection", "asymmetric"]
 HUBER_DELTA = 1e-3
+OVER_PREDICTION = 10.0
+"""Weight of predictions above the loss by the method ``asymmetric``."""
 CHINCHILLA_COST = PowerLaw(6.0, 1.0)
 """Training FLOPs a token over parameters, by ``C = 6 N D``."""
 STEEPEST = 3.0
@@ -89,7 +92,9 @@ def fit_parametric(
         loss: final loss of each run, positive.
         method: ``huber`` minimises the sum of Huber losses (delta 1e-3) of the log loss by L-BFGS with the analytic
             gradient from a grid of starts, as approach 3 does. ``variable-projection`` minimises squared errors of the
-            loss: for every ``(alpha, beta)`` the rest is a non-negative least-squares problem.
+            loss: for every ``(alpha, beta)`` the rest is a non-negative least-squares problem. ``asymmetric`` minimises
+            absolute errors of the loss, those of predictions above it ten times (github.com/kyo-takano/chinchilla): for every
+            ``(alpha, beta)`` a linear programme.
         start: begin at this fit instead of at a grid, as for the resamples of a bootstrap. Its factors must be finite and not
             negative, its exponents positive.
 
@@ -106,13 +111,17 @@ def fit_parametric(
         value = getattr(start, name)
         if not (RANGE[0] <= value <= RANGE[1] if name in ("alpha", "beta") else 0 <= value < np.inf):
             raise ArchlabError(f"start.{name}={value}: a law that falls has finite positive numbers: begin at another fit")
-    return (_huber if method == "huber" else _projected)(size, tokens, observed, start)
+    if method == "huber":
+        return _huber(size, tokens, observed, start)
+    return _projected(size, tokens, observed, start, *((_asymmetric, 1) if method == "asymmetric" else (_least_squares, 2)))
 
 
 def fit_resamples(
     rows: NDArray[np.intp], *, N: Floats, D: Floats, loss: Floats, method: Method, start: ParametricFit
 ) -> list[ParametricFit | None]:
     """Fit the law to resamples together, each from the fit to all runs; None for those that :func:`fit_parametric` refuses.
+
+    Absolute errors have no second derivative, so that ``asymmetric`` fits one at a time.
 
     ``rows`` (K, n) are the runs of each resample. The optima are those of :func:`fit_parametric`: what has not settled there is
     given to it.
@@ -121,7 +130,10 @@ def fit_resamples(
     drawn = np.zeros((len(rows), len(N)))
     np.add.at(drawn, (np.arange(len(rows))[:, None], rows), 1)
     huber = method == "huber"
-    p, value, settled = fit_together(centred(start, N, D, loss), x, y, loss, drawn, HUBER_DELTA if huber else None)
+    if method == "asymmetric":
+        p, value, settled = np.zeros((len(rows), 5)), np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
+    else:
+        p, value, settled = fit_together(centred(start, N, D, loss), x, y, loss, drawn, HUBER_DELTA if huber else None)
     found: list[ParametricFit | None] = []
     for row, one, objective, done in zip(rows, p, value, settled, strict=True):
         try:
@@ -227,8 +239,16 @@ def _huber_objective(p: Floats, log_n: Floats, log_d: Floats, log_loss: Floats) 
     return value, gradient
 
 
-def _projected(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit | None) -> ParametricFit:
-    """Minimise over the exponents alone; the coefficients follow from them."""
+def _projected(
+    size: Floats,
+    tokens: Floats,
+    loss: Floats,
+    start: ParametricFit | None,
+    inner: Callable[[Floats, Floats], tuple[float, Floats]],
+    degree: int,
+) -> ParametricFit:
+    """Minimise over the exponents alone; the coefficients follow from them by ``inner``, whose objective goes with that power of
+    the loss."""
     # Relative to the geometric means, so that the columns and losses are of one magnitude, whatever their units.
     mid_n, mid_d, unit = (np.exp(np.log(column).mean()) for column in (size, tokens, loss))
     scaled = loss / unit
@@ -241,8 +261,7 @@ def _projected(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit 
             columns = np.stack([np.ones_like(size), (size / mid_n) ** -alpha, (tokens / mid_d) ** -beta], axis=1)
         if not np.isfinite(columns).all():
             return np.inf, np.zeros(3)
-        coefficients, norm = nnls(columns, scaled)
-        return float(norm**2), coefficients
+        return inner(columns, scaled)
 
     if start is None:
         grid = [np.array(point) for point in product([0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3], repeat=2)]
@@ -263,4 +282,17 @@ def _projected(size: Floats, tokens: Floats, loss: Floats, start: ParametricFit 
     alpha, beta = map(float, best.x)
     with np.errstate(over="ignore", invalid="ignore"):
         E, A, B = float(unit * e), float(unit * a * mid_n**alpha), float(unit * b * mid_d**beta)
-    return ParametricFit(E, A, B, alpha, beta, float(value * unit**2))
+    return ParametricFit(E, A, B, alpha, beta, float(value * unit**degree))
+
+
+def _least_squares(columns: Floats, loss: Floats) -> tuple[float, Floats]:
+    coefficients, norm = nnls(columns, loss)
+    return float(norm**2), coefficients
+
+
+def _asymmetric(columns: Floats, loss: Floats) -> tuple[float, Floats]:
+    n = len(loss)
+    weights = np.concatenate([np.zeros(3), np.ones(n), np.full(n, OVER_PREDICTION)])
+    # loss - prediction = under - over, with both of them not negative
+    solution = linprog(weights, A_eq=np.hstack([columns, np.eye(n), -np.eye(n)]), b_eq=loss, method="highs")
+    return (float(solution.fun), solution.x[:3]) if solution.success else (np.inf, np.zeros(3))
