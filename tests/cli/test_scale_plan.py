@@ -83,6 +83,23 @@ def test_the_study_of_the_paper_is_planned_on_paper(archlab: CommandLine, tmp_pa
     assert f"\nray job submit --no-wait --entrypoint-num-gpus 8 -- {torchrun} $PWD/plan.yaml --device cuda" in one.out
 
 
+def test_architectures_that_were_not_measured_are_named(archlab: CommandLine, tmp_path: Path):
+    steps = [{"architecture": "mamba", "flops_per_second": 2e14}]
+    (tmp_path / "bench.json").write_text(json.dumps({"device": "cuda", "steps": steps}))
+    options = ("--ladder", "paper", "--dry-run", "--budgets", "4e18", "--bench", str(tmp_path / "bench.json"))
+    told = archlab("scale", "plan", "mamba", "hyena", "transformer++", *options)
+    assert told.status == 0
+    assert "bench.json has no speed of hyena, transformer++: 40% of peak_flops is assumed" in told.err
+    assert "no speed" not in archlab("scale", "plan", "mamba", *options).err
+
+
+@pytest.mark.parametrize(("values", "sizes"), [("4e6,9e6", 2), ("[4e6, 9e6]", 2)])
+def test_numbers_between_commas_are_a_list(archlab: CommandLine, values: str, sizes: int):
+    options = ("--ladder", "paper", "--budgets", "1e17", "--set", f"params={values}", "--allow", "sizes", "--allow", "embeddings")
+    told = archlab("scale", "plan", "mamba", *options, "--dry-run", "--json")
+    assert len(json.loads(told.out)["runs"]) == sizes
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -10,6 +10,7 @@ from archlab.format import human, percent, points, probability
 from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import Scores
 from archlab.mad.trial import Trial
+from archlab.reports.scaling_tables import _memory
 from archlab.reports.tables import (
     architecture_dict,
     architecture_table,
@@ -163,3 +164,10 @@ def test_a_layer_that_is_not_available_is_marked() -> None:
     (row,) = [line for line in found.splitlines() if line.startswith("gone swiglu")]
     assert row.startswith("gone swiglu (layer not available)")
     assert row.split()[-3:] == ["?", "?", "?"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(300_000, "293 KiB"), (1_500_000, "1.4 MiB"), (50_000_000, "48 MiB"), (8e10, "74.5 GiB")]
+)
+def test_memory_that_is_small_is_not_rounded_to_nothing(size: float, text: str):
+    assert _memory(int(size)) == text

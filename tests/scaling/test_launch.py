@@ -47,13 +47,24 @@ def test_small_models_have_a_gpu_each_and_large_ones_all():
     assert "--array=0-3\n" in small
     assert "--gpus-per-task=1" in small
     assert "torchrun" not in small
-    assert "--nodes=2\n#SBATCH --ntasks-per-node=1\n#SBATCH --gpus-per-node=8\n#SBATCH --cpus-per-task=64\n" in large
+    assert (
+        "--nodes=2\n#SBATCH --ntasks-per-node=1\n#SBATCH --gpus-per-node=8\n#SBATCH --cpus-per-task=64\n#SBATCH --mem=" in large
+    )
     assert "srun --cpus-per-task=64 torchrun --nnodes 2 --nproc-per-node 8" in large  # srun does not take it from the job
     most, least = (float(re.search(r"--params (\d+),(\S+) ", part)[n]) for part, n in ((small, 2), (large, 1)))
     assert [run.params <= most for run, _ in JOBS] == [run.params < least for run, _ in JOBS]
     assert sum(run.params <= most for run, _ in JOBS) == 4
     assert "archlab-large" not in launch_commands("plan.yaml", 16, JOBS, memory=1e12)["Slurm"]
     assert "archlab-small" not in launch_commands("plan.yaml", 16, JOBS, memory=1e6)["Slurm"]
+
+
+def test_a_job_asks_for_the_memory_in_which_its_processes_build_the_largest_model():
+    needs = sorted(cost.bytes for _, cost in JOBS)
+    small, large = launch_commands("plan.yaml", 16, JOBS, memory=needs[3])["Slurm"].split("\nEND\n")
+    asked = [int(re.search(r"#SBATCH --mem=(\d+)G\n", part)[1]) for part in (small, large)]
+    sizes = sorted(run.params for run in RUNS)
+    for gib, processes, params in zip(asked, (1, 8), (sizes[3], sizes[-1]), strict=True):
+        assert 8 * params / 2**30 < gib / processes - 15 < 8 * params / 2**30 + 2
 
 
 @pytest.mark.parametrize(("hours", "asked"), [(3, 14), (10, 24)])

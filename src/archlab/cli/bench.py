@@ -43,7 +43,7 @@ def bench(
     from archlab.mad.bench import DEMO
 
     def progress(done: int, total: int) -> None:
-        if done % 10 == 0 or done == total:
+        if (done and done % 10 == 0) or done == total:
             message(f"{done} of {total} kinds of training step measured")
 
     found = archlab.bench(

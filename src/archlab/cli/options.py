@@ -1,5 +1,6 @@
 """The options that several commands share: files of layers and tasks, the store, and what narrows a protocol."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -189,16 +190,16 @@ def check_sizes(**options: int) -> None:
 
 
 def key_value(option: str, text: str) -> tuple[str, Any]:
-    """``"length=256"`` as a key and a YAML scalar."""
+    """``"length=256"`` as a key and a YAML scalar; numbers with commas between them, as ``2,4`` or ``[2, 4]``, as a list."""
     from archlab.errors import ArchlabError
     from archlab.fields import read_yaml
 
     key, equals, value = text.partition("=")
     try:
-        parsed = read_yaml(value)
+        parsed = read_yaml(f"[{value}]" if re.fullmatch(r"\s*[\d.eE+-]+(\s*,\s*[\d.eE+-]+)+\s*", value) else value)
     except ArchlabError:
         parsed = None
-    if not (key.strip() and equals) or parsed is None or isinstance(parsed, list | dict):
+    if not (key.strip() and equals) or parsed is None or isinstance(parsed, dict):
         raise ArchlabError(f"{option} {text}: write KEY=VALUE, as in {option} length=32")
     return key.strip(), parsed
 

@@ -120,7 +120,8 @@ def plan(
         "seeds": None if seeds is None else seed_list(seeds),
     }
     for field, value in (key_value("--set", change) for change in changes or []):
-        values[field] = numbers(f"--set {field}=", str(value)) if field in ("params", "tokens_per_param") else value
+        lists = field in ("params", "tokens_per_param") and not isinstance(value, list)
+        values[field] = numbers(f"--set {field}=", str(value)) if lists else value
     loaded = load_ladder(ladder)
     narrowed = loaded.with_values(**values, allow=(*loaded.allow, *(allow or ())))
     if bench is not None:
@@ -131,6 +132,9 @@ def plan(
             planned.save(output)
         think("timing training steps")
         costs = plan_costs(planned.runs, narrowed)
+    labels = dict.fromkeys(run.label for run in planned.runs)
+    if bench is not None and (unknown := [label for label in labels if label not in narrowed.utilisations]):
+        message(f"warning: {bench} has no speed of {', '.join(unknown)}: {narrowed.utilisation:.0%} of peak_flops is assumed")
     if as_json:
         runs = [asdict(run) | asdict(cost) for run, cost in zip(planned.runs, costs, strict=True)]
         print_json({"output": None if dry_run else output, "runs": runs, "seconds": sum(cost.seconds for cost in costs)})
@@ -340,7 +344,7 @@ def _interruptible(store: str) -> "Iterator[None]":
         with terminable():
             yield
     except KeyboardInterrupt:
-        message(f"stopped: what is done is in {shown(store)}; the same command does the rest")
+        message(f"what is done is in {shown(store)}; the same command does the rest")
         sys.exit(130)
     except Interrupted as interrupted:
         message(f"{interrupted}: the same command does the rest")

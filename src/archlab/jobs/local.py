@@ -39,7 +39,10 @@ class LocalExecutor(Executor[J, P, R]):
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
-                raise ArchlabError("workers import the script that starts them: run jobs under `if __name__ == '__main__':`")
+                raise ArchlabError(
+                    f"this process is a worker ({WORKER_VARIABLE} is set), which starts none: in a script run jobs under "
+                    f"`if __name__ == '__main__':`, in a shell unset {WORKER_VARIABLE}"
+                )
         if num_workers is not None and num_workers < 1:
             raise ArchlabError(f"workers={num_workers}: must be at least 1")
         self._gpus = visible_gpus() if device == "cuda" else None

@@ -256,10 +256,17 @@ def plan_on_terminal(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> RichT
             f"{run.steps}",
             f"{run.learning_rate:g}",
             duration(cost.seconds),
-            f"{cost.bytes / 2**20:.0f} MiB" if cost.bytes < 2**30 else f"{cost.bytes / 2**30:.1f} GiB",
+            _memory(cost.bytes),
         )
         before = run
     return table
+
+
+def _memory(size: int) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}" if size < 10 * factor or unit == "GiB" else f"{size / factor:.0f} {unit}"
+    return f"{size / 2**10:.0f} KiB"
 
 
 def _plan_notes(plan: Plan, ladder: Ladder, costs: Sequence[Cost]) -> str:

@@ -15,6 +15,8 @@ OPTIONS = "--device cuda " + " ".join(f"--set {name}={value}".lower() for name, 
 """OLMo-core's warm-up and beta2, and what lets billions of parameters train on 8 GPUs of 80 GiB."""
 GPUS_PER_NODE = 8
 CPUS_PER_GPU = 8
+HOST_GIB = 16
+"""Memory of the host that a process needs beside the model: libraries, the CUDA context, pages of the corpus."""
 SLACK = 1.5
 """Time that a Slurm job asks for, over the estimate."""
 LONGEST_HOURS = 24
@@ -24,6 +26,7 @@ _JOB = r"""sbatch <<'END'
 #SBATCH --job-name={name}
 {resources}
 #SBATCH --cpus-per-task={cpus}
+#SBATCH --mem={memory}
 #SBATCH --time={time}
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
@@ -77,7 +80,17 @@ def _slurm(run: str, gpus: int, jobs: Sequence[tuple[LMRun, Cost]], memory: floa
         seconds = max(sum(cost.seconds for _, cost in small) / tasks, max(cost.seconds for _, cost in small))
         start = f"{run} --workers 1" + (f" --params 0,{least - 1}" if large else "")
         resources = f"#SBATCH --array=0-{tasks - 1}\n#SBATCH --ntasks=1\n#SBATCH --gpus-per-task=1"
-        parts.append(_JOB.format(name="archlab-small", resources=resources, cpus=CPUS_PER_GPU, time=_time(seconds), start=start))
+        memory_of_host = _memory([one for one, _ in small])
+        parts.append(
+            _JOB.format(
+                name="archlab-small",
+                resources=resources,
+                cpus=CPUS_PER_GPU,
+                memory=memory_of_host,
+                time=_time(seconds),
+                start=start,
+            )
+        )
     if large:
         rendezvous = '--rdzv-backend c10d --rdzv-endpoint "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500"'
         rendezvous += ' --rdzv-id "$SLURM_JOB_ID"'
@@ -85,8 +98,17 @@ def _slurm(run: str, gpus: int, jobs: Sequence[tuple[LMRun, Cost]], memory: floa
         start += f" --params {least},1e15" if small else ""
         resources = f"#SBATCH --nodes={nodes}\n#SBATCH --ntasks-per-node=1\n#SBATCH --gpus-per-node={per_node}"
         time = _time(sum(cost.seconds for _, cost in large) / gpus)
-        parts.append(_JOB.format(name="archlab-large", resources=resources, cpus=CPUS_PER_GPU * per_node, time=time, start=start))
+        cpus, memory_of_host = CPUS_PER_GPU * per_node, _memory([one for one, _ in large], per_node)
+        parts.append(
+            _JOB.format(name="archlab-large", resources=resources, cpus=cpus, memory=memory_of_host, time=time, start=start)
+        )
     return "\n".join(parts)
+
+
+def _memory(runs: Sequence[LMRun], processes: int = 1) -> str:
+    """The memory of a node that a job asks for: each process first builds the largest model in float32, and saves a copy."""
+    largest = max(run.params for run in runs)
+    return f"{processes * (HOST_GIB + math.ceil(8 * largest / 2**30))}G"
 
 
 def _time(seconds: float) -> str:
