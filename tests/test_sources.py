@@ -7,6 +7,7 @@ import pytest
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
+from archlab.isolation import changed, snapshot
 from archlab.layers import layer, registry
 from archlab.sources import import_file
 from tests.cli.command_line import start
@@ -77,6 +78,14 @@ def test_what_a_file_prints_goes_to_standard_error(outside: Path, capsys):
     (outside / "talkative.py").write_text("print('hello')\n")
     import_file(outside / "talkative.py", "layers")
     assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_file_that_changes_what_is_computed_with_is_refused_and_what_it_changes_is_undone(outside: Path):
+    (outside / "settings.py").write_text("import os, torch\ntorch.set_grad_enabled(False)\nos.environ['MKL_CBWR'] = 'AVX2'\n")
+    before = snapshot()
+    with pytest.raises(ArchlabError, match=r"settings.py: importing it changes torch's grad mode: do that inside the layer's"):
+        import_file(outside / "settings.py", "layers")
+    assert changed(before) == ""
 
 
 EARLY = """

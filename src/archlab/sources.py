@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.isolation import changed, restore, snapshot
 
 Loaded = TypeVar("Loaded")
 
@@ -19,9 +20,16 @@ imported: list[str] = []
 
 
 def without_output(load: Callable[[], Loaded]) -> Loaded:
-    """Result of ``load``, whose prints go to standard error: standard output has only what was asked for."""
-    with redirect_stdout(sys.stderr):
-        return load()
+    """Result of ``load``, whose prints go to standard error: standard output has only what was asked for.
+
+    What it changes of the process, such as the environment, is undone as far as can be: it is no business of other code.
+    """
+    before = snapshot()
+    try:
+        with redirect_stdout(sys.stderr):
+            return load()
+    finally:
+        restore(before)
 
 
 @cache
@@ -60,8 +68,11 @@ def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:
         kind: what it is expected to bring, for messages.
 
     Raises:
-        ArchlabError: it is no Python file, cannot be imported, or has the name of another module.
+        ArchlabError: it is no Python file, cannot be imported, changes what the process computes with, or has the name of
+            another module.
     """
+    import torch  # noqa: F401 - its state is watched
+
     file = Path(path).resolve()
     if file.suffix != ".py" or not file.is_file():
         raise ArchlabError(f"{kind} file {path}: there is no such Python file")
@@ -72,11 +83,15 @@ def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:
         sys.path.append(str(root))
     importlib.invalidate_caches()
     name = ".".join(parts)
+    before = snapshot()
     try:
-        origin = getattr(without_output(lambda: importlib.import_module(name)), "__file__", None)
+        module, spoiled = without_output(lambda: (importlib.import_module(name), changed(before, started=False)))
     except (Exception, SystemExit) as error:
         fix = "; put what ends the program under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
         raise ArchlabError(f"{kind} file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
+    origin = getattr(module, "__file__", None)
     if origin is None or Path(origin).resolve() != file:
         raise ArchlabError(f"{kind} file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")
+    if spoiled:
+        raise ArchlabError(f"{kind} file {path}: importing it changes {spoiled}: do that inside the layer's own code")
     imported.append(name)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from archlab.isolation import changed, snapshot
 from tests.cli.command_line import CommandLine
 
 TASK = """
@@ -52,6 +53,15 @@ def test_a_task_from_outside_is_tried_before_anything_is_computed(
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
     assert outcome.err.startswith(f"error: odd: {FAULTS[change]}")
     assert not (tmp_path / "archlab.db").exists()
+
+
+def test_what_a_task_changes_of_its_process_is_undone(archlab: CommandLine) -> None:
+    spoils = "import os, torch; os.environ['MKL_CBWR'] = 'AVX2'; torch.set_flush_denormal(True); "
+    Path("odd_task.py").write_text(TASK.replace(DRAWS, spoils + DRAWS))
+    Path("odd.yaml").write_text(archlab("protocols", "smoke").out + "  odd: {}\n")
+    before = snapshot()
+    outcome = archlab("run", "mlp", "--protocol", "odd.yaml", "--tasks-file", "odd_task.py", "--dry-run", "--tasks", "odd")
+    assert (outcome.status, changed(before)) == (0, ""), outcome.err
 
 
 def test_a_file_of_the_other_kind_is_refused(archlab: CommandLine) -> None:

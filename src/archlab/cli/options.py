@@ -11,13 +11,10 @@ if TYPE_CHECKING:
 
 
 def _import_files(files: list[str] | None, kind: Literal["layers", "tasks"]) -> list[str] | None:
-    """Import files of layers or tasks; refuse one that changes what the process computes with."""
+    """Import files of layers or tasks; refuse one that registers none."""
     if files:
-        import torch  # noqa: F401 - its state is watched
-
         from archlab import layers, tasks
         from archlab.errors import ArchlabError
-        from archlab.jobs.isolation import changed, snapshot
         from archlab.layers.registry import composites
         from archlab.sources import import_file, imported
 
@@ -25,7 +22,7 @@ def _import_files(files: list[str] | None, kind: Literal["layers", "tasks"]) -> 
             return {"layers": [*layers.registry().values(), *composites().values()], "tasks": [*tasks.registry().values()]}
 
         for file in files:
-            before, known = snapshot(), registered()
+            known = registered()
             import_file(file, kind)
             new = {
                 each: any(one not in known[each] or one.__module__ == imported[-1] for one in ones)
@@ -35,8 +32,6 @@ def _import_files(files: list[str] | None, kind: Literal["layers", "tasks"]) -> 
             if not new[kind] and (new[other] or kind == "tasks"):
                 fix = f"give it by {option}" if new[other] else "decorate a task by @register"
                 raise ArchlabError(f"{kind} file {file}: registers no {kind}: {fix}")
-            if spoiled := changed(before, started=False):
-                raise ArchlabError(f"{kind} file {file}: importing it changes {spoiled}: do that inside the layer's own code")
     return files
 
 

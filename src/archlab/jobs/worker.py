@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.isolation import changed, definitions, replaced, snapshot
 from archlab.jobs.executor import Work
-from archlab.jobs.isolation import changed, definitions, replaced, snapshot
 
 WORKER_VARIABLE = "ARCHLAB_WORKER"
 _TRACEBACK_LINES = 30

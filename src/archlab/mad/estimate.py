@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from archlab.files import cache_folder, write_whole
+from archlab.isolation import undone
 from archlab.jobs.executor import Executor
 from archlab.machine import Device, ceilings, cpu_name, seconds_of, single_thread
 from archlab.mad.learner import Examples
@@ -64,6 +65,7 @@ def _timed_batch(trial: Trial) -> int:
     return max(1, min(trial.recipe.batch_size, _TIMED_TOKENS // trial.setting.input_length))
 
 
+@undone()
 def step_seconds(trial: Trial) -> list[float]:
     """Seconds of a few real steps in a row; the first compiles, if the recipe says so, and is never like the others."""
     batch = _timed_batch(trial)

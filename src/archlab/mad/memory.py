@@ -9,6 +9,7 @@ import torch
 from archlab.architectures import Architecture
 from archlab.architectures.backbones import Backbone
 from archlab.errors import ArchlabError
+from archlab.isolation import undone
 from archlab.layers.external.check import is_third_party
 from archlab.machine import available_bytes, query_gpus
 from archlab.mad.learner import Examples, Objective, split_tensors
@@ -44,6 +45,7 @@ def peak_bytes(trial: Trial) -> int:
 
 
 @functools.cache
+@undone()
 def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Recipe) -> int:
     """The most bytes of tensors. Layers that walk over a large batch block by block have hundred thousands of operations: then
     few sequences stand for the batch, which is less than 2 % off."""

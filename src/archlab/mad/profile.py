@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from archlab.architectures.backbones import AutoEncoder
+from archlab.isolation import undone
 from archlab.machine import single_thread
 from archlab.mad.evaluate import evaluate
 from archlab.mad.learner import Examples, Learner, split_tensors
@@ -50,6 +51,7 @@ def profile_trials(protocol: str, architecture: str, trials: Iterable[Trial]) ->
     return Profile(protocol=protocol, architecture=architecture, cpu_seconds=total, fractions=fractions)
 
 
+@undone()
 def part_seconds(trial: Trial) -> dict[str, float]:
     """Processor seconds of a whole trial by part, if nothing stops it early."""
     recipe, setting, watch = trial.recipe, trial.setting, Stopwatch()

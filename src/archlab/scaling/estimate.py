@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from archlab.isolation import undone
 from archlab.machine import seconds_of, single_thread
 from archlab.scaling.ladder import Ladder
 from archlab.scaling.objective import NextToken
@@ -99,15 +100,17 @@ def _step_flops(run: LMRun) -> float:
     return run.flops / run.steps
 
 
+@undone()
 def _peak_bytes(run: LMRun) -> int:
     tokens = torch.zeros(run.batch_size, run.length + 1, dtype=torch.int64)
     step = step_bytes(4 * run.params, lambda: _objective(run), lambda objective, mode: objective(mode.from_tensor(tokens)))
     return round(FRAGMENTATION * step)
 
 
+@undone()
 def _step_seconds(run: LMRun) -> float:
     """Processor time of a training step on one thread: the machine's other work does not count."""
-    with single_thread(), torch.random.fork_rng():
+    with single_thread():
         torch.manual_seed(0)
         objective = _objective(run)
         tokens = torch.randint(run.vocab_size, (run.batch_size, run.length + 1))

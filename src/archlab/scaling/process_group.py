@@ -13,8 +13,8 @@ import torch
 from typing_extensions import override
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.isolation import changed, snapshot
 from archlab.jobs.executor import Executor, J, JobError, P, R, Thresholds, Work
-from archlab.jobs.isolation import changed, snapshot
 from archlab.scaling.processes import Processes
 
 _IDLE_SECONDS = 60.0

@@ -7,6 +7,8 @@ from typing import get_args
 import numpy as np
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.fields import naming
+from archlab.isolation import undone
 from archlab.tasks.contract import IGNORE, Arrays, Split, Task
 from archlab.tasks.splits import sample
 
@@ -22,12 +24,13 @@ def check_outside(settings: Iterable[Task]) -> None:
     """
     for setting in settings:
         if not type(setting).__module__.startswith("archlab."):
-            try:
-                fault = _fault(setting)
-            except Exception as error:
-                fault = f"drawing sequences fails: {in_one_line(error)}"
-            if fault:
-                raise ArchlabError(f"{setting}: {fault}")
+            with naming(str(setting)), undone():
+                try:
+                    fault = _fault(setting)
+                except Exception as error:
+                    fault = f"drawing sequences fails: {in_one_line(error)}"
+                if fault:
+                    raise ArchlabError(fault)
 
 
 def _fault(setting: Task) -> str:

@@ -1,5 +1,6 @@
 """What a layer from outside must show before it is trained: each fault is found, and sound layers pass."""
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from archlab.errors import ArchlabError
+from archlab.isolation import changed, snapshot
 from archlab.layers import LayerConfig, layer
 from archlab.layers.external.check import check_accounting, check_third_party
 
@@ -136,6 +138,26 @@ class Steps(Sum):
         return self.out(state["sum"] + x), {"sum": state["sum"] + x, "seen": state["seen"] + 1}
 
 
+class ChangesTheProcess(Sum):
+    def forward(self, x):
+        os.environ["ATEN_CPU_CAPABILITY"] = "default"
+        torch.set_flush_denormal(True)
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.mkldnn.enabled = False
+        torch.set_num_threads(2)
+        os.chdir("/")
+        return super().forward(x)
+
+
+class HooksAllModules(Sum):
+    def forward(self, x):
+        HOOKS.append(nn.modules.module.register_module_forward_hook(lambda *_: None))
+        return super().forward(x)
+
+
+HOOKS = []
+
+
 class IsNotBuilt(Sum):
     def __init__(self, dim):
         raise ValueError("no weights")
@@ -174,6 +196,30 @@ def test_sound_layers_pass(module):
     state = torch.random.get_rng_state()
     check(module)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_what_a_layer_changes_of_its_process_is_undone():
+    before = snapshot()
+    check(ChangesTheProcess)
+    assert changed(before) == ""
+
+
+def test_a_change_that_cannot_be_undone_is_refused():
+    with pytest.raises(ArchlabError, match=r"^outside: it changes torch's hooks on all modules of this process"):
+        check(HooksAllModules)
+    for hook in HOOKS:
+        hook.remove()
+
+
+def test_costs_that_change_the_process_are_refused():
+    def counts(config, dim, length):
+        os.environ["ATEN_CPU_CAPABILITY"] = "default"
+        return 0
+
+    before = snapshot()
+    with pytest.raises(ArchlabError, match=r"^outside: stating its costs changes the environment's variables"):
+        check(Sum, flops=counts)
+    assert changed(before) == ""
 
 
 FAULTS = [

@@ -8,6 +8,7 @@ import torch
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
+from archlab.isolation import changed, snapshot
 from archlab.layers import layer
 from archlab.sources import import_file
 
@@ -50,6 +51,14 @@ class HasState(Mixer):
     def __init__(self, dim, state=1):
         super().__init__(dim)
         self.state = state
+
+class ChangesTheProcess(Mixer):
+    def forward(self, x):
+        import os
+        import torch
+        os.environ["ATEN_CPU_CAPABILITY"] = "default"
+        torch.set_flush_denormal(True)
+        return super().forward(x)
 
 class Fails(Mixer):
     def __init__(self, dim):
@@ -96,6 +105,21 @@ def test_strings_read_back_from_a_spec(mode: str):
 def test_names_may_start_with_an_underscore(outside: Path):
     (outside / "_private.py").write_text("from mixers import Mixer as _Mixer\n")
     assert architecture("_private._Mixer(heads=1)").layers[0].knobs() == {"heads": 1}
+
+
+def test_counting_its_costs_changes_nothing_of_the_process():
+    before = snapshot()
+    assert layer("mixers.ChangesTheProcess").flops(6, 10) == layer("mixers.Mixer").flops(6, 10)
+    assert changed(before) == ""
+
+
+def test_importing_it_changes_nothing_of_the_process(outside: Path):
+    (outside / "settings.py").write_text(
+        "import os\nimport torch\nfrom mixers import Mixer\nos.environ['MKL_CBWR'] = 'AVX2'\ntorch.set_grad_enabled(False)\n"
+    )
+    before = snapshot()
+    assert architecture("settings.Mixer").layers[0].knobs() == {}
+    assert changed(before) == ""
 
 
 @pytest.mark.parametrize("name", ["Mixer", "Several", "FirstIsWidth", "ReadsData"])

@@ -1,5 +1,6 @@
 """Checks of layers from outside archlab on a small input, before they are trained."""
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.fields import naming
+from archlab.isolation import changed, snapshot, undone
 from archlab.layers.contract import Composite, LayerConfig, Recurrent
 
 LONGEST = 128
@@ -40,11 +43,10 @@ def check_third_party(
     tried = dict.fromkeys(min(length, LONGEST) for length in lengths)
     for config in _from_outside(layers):
         for length in tried:
-            with torch.random.fork_rng(devices=[]):
+            with naming(str(config)), undone():
                 torch.manual_seed(0)
-                fault = _fault(config, torch.randn(2, length, dim, device=device))
-            if fault:
-                raise ArchlabError(f"{config}: {fault}")
+                if fault := _fault(config, torch.randn(2, length, dim, device=device)):
+                    raise ArchlabError(fault)
 
 
 def check_accounting(layers: Iterable[LayerConfig], dim: int, length: int) -> None:
@@ -71,14 +73,19 @@ def _with_parts(config: LayerConfig) -> Iterator[LayerConfig]:
 
 def _no_number(config: LayerConfig, dim: int, length: int) -> str | None:
     at = f"at width {dim}, length {length}"
+    before = snapshot()
     for cost in ("num_params", "state_size", "matrix_state", "flops", "active_flops"):
         try:
-            number = getattr(config, cost)(dim, length)
+            with torch.random.fork_rng(devices=[]):  # one may build the layer to count
+                number = getattr(config, cost)(dim, length)
         except (Exception, SystemExit) as error:
             return f"{cost} fails {at}: {in_one_line(error)}"
         unknown_state = number is None and cost in ("state_size", "matrix_state")
         if not unknown_state and (type(number) is not int or number < 0):
             return f"{cost} gives {number!r} {at}: return a whole number of at least 0"
+    same_environment = dict(os.environ) == before["the environment's variables"]
+    if found := changed(before, started=False) or (not same_environment and "the environment's variables"):
+        return f"stating its costs changes {found} of this process: count only"
     return None
 
 

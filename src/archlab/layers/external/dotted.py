@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archlab.errors import ArchlabError, in_one_line, unknown
+from archlab.isolation import undone
 from archlab.layers.contract import LayerConfig
 from archlab.layers.external.check import num_trainable
 from archlab.layers.knobs import check_number, knob_text
@@ -190,7 +191,7 @@ def _measured(config: ModuleLayer, failed: str, measure: Callable[[], int]) -> i
     reason = ""
     for place in places:
         try:
-            with torch.random.fork_rng(devices=[]), place:
+            with undone(), place:
                 return measure()
         except (Exception, SystemExit) as error:
             reason = in_one_line(error)

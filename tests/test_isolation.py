@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from archlab.jobs.isolation import changed, snapshot
+from archlab.errors import ArchlabError
+from archlab.isolation import changed, restore, snapshot, undone
 from archlab.jobs.local import LocalExecutor
 from archlab.training import optimiser
 
@@ -49,6 +50,10 @@ CHANGES = {
     "torch's deterministic algorithms": (
         lambda: torch.use_deterministic_algorithms(True),
         lambda: torch.use_deterministic_algorithms(False),
+    ),
+    "torch's filling of new memory": (
+        lambda: setattr(torch.utils.deterministic, "fill_uninitialized_memory", False),
+        lambda: setattr(torch.utils.deterministic, "fill_uninitialized_memory", True),
     ),
     "torch's matmul precision": (
         lambda: torch.set_float32_matmul_precision("medium"),
@@ -150,16 +155,51 @@ def test_a_changed_state_is_named(name, monkeypatch, tmp_path):
         pytest.skip("the number of the rounding mode is that of x86-64")
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
-    change, restore = CHANGES[name]
+    change, change_back = CHANGES[name]
     before = snapshot()
     try:
         change()
         assert name in changed(before).split(", ")
     finally:
-        if restore:
-            restore()
+        if change_back:
+            change_back()
     monkeypatch.chdir(tmp_path)
     assert name not in changed(before).split(", ")
+
+
+LASTING = {
+    "torch's default device",
+    "torch's inference mode",
+    "torch's modes",
+    "torch's hooks on all modules",
+    "torch.nn.functional",
+    "the rounding of floats",
+}
+
+
+@pytest.mark.parametrize("name", set(CHANGES) - LASTING)
+def test_what_is_undone_is_as_it_was_before(name):
+    torch.set_num_threads(1)
+    change, change_back = CHANGES[name]
+    before = snapshot()
+    try:
+        with undone():
+            change()
+            assert name in changed(before).split(", ")
+        assert changed(before) == ""
+    finally:
+        restore(before)
+        if changed(before) and change_back:
+            change_back()
+
+
+def test_what_cannot_be_undone_is_named():
+    change, change_back = CHANGES["torch's hooks on all modules"]
+    try:
+        with pytest.raises(ArchlabError, match=r"^it changes torch's hooks on all modules of this process"), undone():
+            change()
+    finally:
+        change_back()
 
 
 def test_a_thread_and_a_child_that_go_on_are_named():
@@ -185,7 +225,7 @@ def test_what_is_not_loaded_is_not_loaded_for_it():
 
 def printed(code: str) -> str:
     """Output of a program that starts with the two functions imported."""
-    program = f"from archlab.jobs.isolation import changed, snapshot; {code}"
+    program = f"from archlab.isolation import changed, snapshot; {code}"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
 
@@ -284,7 +324,7 @@ import archlab.training.optimiser as ours
 import torch
 from archlab.jobs.local import LocalExecutor
 from archlab.testing.executors import Wish
-from tests.jobs.test_isolation import compute
+from tests.test_isolation import compute
 
 exec(os.environ.get("CHANGE", ""))
 
