@@ -49,10 +49,12 @@ class StoreCheck:
     """For trials and for training runs: how many there are, by status, and of the present version of the code."""
     unreadable: tuple[str, ...]
     """One line for every row, and every run, that cannot be read."""
+    deleted: int = 0
+    """Rows and runs among them that were deleted."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"tables": list(self.tables), "unreadable": list(self.unreadable)}
+        return {"tables": list(self.tables), "unreadable": list(self.unreadable), "deleted": self.deleted}
 
     def to_frame(self) -> pd.DataFrame:
         """One row for trials, one for training runs."""
@@ -224,16 +226,22 @@ def describe(spec: str | Architecture, *, dim: Count = 128, length: Count = 128,
 
 
 @checked
-def check_store(store: Location = "archlab.db") -> StoreCheck:
+def check_store(store: Location = "archlab.db", *, delete: bool = False) -> StoreCheck:
     """Read everything in a store, and count it.
 
+    Args:
+        store: a path or database URL.
+        delete: delete the rows and runs that cannot be read, those of a later version of archlab too.
+
     Raises:
-        ArchlabError: there is no store.
+        ArchlabError: there is no store, or it cannot be written.
     """
     rows: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
+    deleted = 0
     for ledger, read in LEDGERS.items():
         with ledger(store, create=False) as opened:
+            known = set(unreadable)
             statuses: Counter[str] = Counter()
             present = 0
             for record in opened.scan(unreadable=unreadable):
@@ -242,7 +250,9 @@ def check_store(store: Location = "archlab.db") -> StoreCheck:
             counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
             what = {"what": ledger.table.name.replace("_", " "), "all": statuses.total()}
             rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs(read, unreadable=unreadable))})
-    return StoreCheck(tuple(rows), tuple(unreadable.values()))
+            if delete and (lost := unreadable.keys() - known):
+                deleted += opened.delete_unreadable(lost)
+    return StoreCheck(tuple(rows), tuple(unreadable.values()), deleted)
 
 
 @checked
@@ -283,7 +293,7 @@ def merge_stores(sources: Location | Annotated[Sequence[Location], not_empty], s
     """Copy the results and runs of other stores into one. Results that it has already stay as they are.
 
     Returns:
-        How many rows were copied, by table.
+        How many rows were copied, by table; and how many were ``left``, because they are damaged.
 
     Raises:
         ArchlabError: a source is no store, or the target cannot be written.

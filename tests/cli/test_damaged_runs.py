@@ -56,6 +56,41 @@ def test_a_damaged_run_is_named_and_the_rest_is_shown(archlab: CommandLine, valu
         assert outcome.out or command in (["report"], ["store", "export"])
 
 
+LM_DAMAGES = {
+    "run = '{}'": "it is damaged (KeyError: 'device')",
+    "run = 'not json{'": "it is damaged (run='not json{')",
+    "run = 17": "it is damaged (run=17)",
+    "run = x'ff'": "it is damaged (run=b'\\xff')",
+    "run = json_set(run, '$.run.dim', 'x')": "run: dim='x': give",
+    "run = json_set(run, '$.run.what', 1)": "run: unknown field 'what'",
+    "result = json_set(result, '$.loss', 'x')": "it is damaged (TypeError: ",
+    "result = json_set(result, '$.curve[0][1]', 'x')": "it is damaged (TypeError: ",
+    "status = 'garbage'": "it is damaged (status='garbage')",
+}
+
+
+@pytest.mark.parametrize("damage", LM_DAMAGES)
+def test_a_damaged_training_run_is_named_and_the_rest_is_fitted(archlab: CommandLine, damage: str):
+    shutil.copy(FIXTURES / "lm.db", "archlab.db")
+    with closing(sqlite3.connect("archlab.db")) as store, store:
+        store.execute(f"UPDATE language_models SET {damage} WHERE id = (SELECT min(id) FROM language_models)")
+    fitted = open_study("archlab.db")
+    assert sum(len(table.loss) for table in fitted.tables.values()) == 5
+    (line,) = fitted.unreadable
+    assert line.startswith("store archlab.db: training run ")
+    assert f" cannot be read: {LM_DAMAGES[damage]}" in line
+    checked = archlab("store", "check")
+    assert (checked.status, checked.err) == (1, f"warning: {line}\n")
+    if damage == "run = '{}'":
+        outcome = archlab("scale", "fit", "--resamples", "0")
+        assert (outcome.status, outcome.err.splitlines()[0]) == (0, f"rows that cannot be read: {line}")
+        assert archlab("store", "rekey").err.splitlines()[-1].startswith("1 keep their old key: they cannot be read")
+        assert archlab("store", "merge", "archlab.db", "--store", "b.db").err.startswith("0 trials, 6 language models")
+    deleted = archlab("store", "check", "--delete")
+    assert (deleted.status, deleted.err) == (0, f"warning: {line}\ndeleted 1 row\n")
+    assert archlab("store", "check").status == 0
+
+
 @pytest.mark.parametrize("plan", ['{"kind": "scaling"}', "[1]", '{"kind": "scaling", "name": "p", "trials": [5]}'])
 def test_a_damaged_plan_of_language_models_is_named(archlab: CommandLine, plan: str):
     shutil.copy(FIXTURES / "lm.db", "archlab.db")
@@ -63,5 +98,5 @@ def test_a_damaged_plan_of_language_models_is_named(archlab: CommandLine, plan: 
         store.execute("INSERT INTO runs (plan) VALUES (?)", [plan])
     (line,) = open_study("archlab.db").unreadable
     assert line.startswith("store archlab.db: run 1 cannot be read: ")
-    assert archlab("scale", "fit", "--resamples", "0").err.startswith(f"plans that cannot be read: {line}")
+    assert archlab("scale", "fit", "--resamples", "0").err.startswith(f"rows that cannot be read: {line}")
     assert line in archlab("store", "check").err

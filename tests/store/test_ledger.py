@@ -71,11 +71,15 @@ def test_a_store_that_is_gone_is_noticed_within_a_heartbeat_of_a_long_job(path, 
     assert not any(finished)
 
 
+DEEP = "[" * 5000
 DAMAGE = {
-    "trial": ["not json", "null", "[]", "{}", '"text"', '{"architecture": 3}'],
-    "result": ["{", "[]", "{}", '{"status": "finished"}', "3"],
+    "key": [b"\xff\xfe\x00"],
+    "status": ["garbage", b"\xff", 5],
+    "error": [b"\xff\xfe\x00"],
+    "trial": ["not json", "null", "[]", "{}", '"text"', '{"architecture": 3}', DEEP, b"\xff"],
+    "result": ["{", "[]", "{}", '{"status": "finished"}', "3", DEEP, b"\xff"],
     "numerators": [b"", b"not zlib", None],
-    "provenance": ["not json", "[]", "3"],
+    "provenance": ["not json", "[]", "3", DEEP, b"\xff"],
 }
 
 
@@ -97,14 +101,36 @@ def test_a_damaged_row_is_named_and_the_rest_is_shown(path, column, value):
         assert [record.job for record in records] == [trials[1]]
         (line,) = unreadable.values()
         assert "\n" not in line
-        assert f"store {path}: trial {trials[0].key} cannot be read: " in line
-        with pytest.raises(ArchlabError, match=trials[0].key):
+        assert len(line) < 800
+        key = value if column == "key" else trials[0].key
+        assert f"store {path}: trial {key} cannot be read: " in line
+        assert line.endswith("; `archlab store check --delete` removes it")
+        with pytest.raises(ArchlabError, match=r"cannot be read"):
             store.records()
+        if column == "status":
+            named = {}
+            assert [record.job for record in store.records(statuses=["finished"], unreadable=named)] == [trials[1]]
+            assert named == unreadable
         if column != "numerators":  # which outcomes leave out
             assert [record.job for record in store.outcomes(unreadable={})] == [trials[1]]
+        assert store.delete_unreadable(unreadable) == 1
+        assert [record.job for record in store.records()] == [trials[1]]
 
 
-@pytest.mark.parametrize(("column", "value"), [("trial", "not json"), ("result", "{"), ("result", "{}"), ("result", None)])
+def test_text_that_is_not_utf_8_is_read(path):
+    (trial,) = make_trials(1)
+    with TrialStore(path) as store:
+        store.finish(trial, result(trial, [1, 2]), PROVENANCE)
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE trials SET error = CAST(x'61ff' AS TEXT)")
+        connection.close()
+        assert [record.error for record in store.records()] == ["a\ufffd"]
+
+
+LOST = [("trial", "not json"), ("result", "{"), ("result", "{}"), ("result", None), ("status", b"?")]
+
+
+@pytest.mark.parametrize(("column", "value"), LOST)
 def test_a_damaged_result_is_computed_again(path, train, column, value):
     trials, told = make_trials(2), []
     with TrialStore(path) as store, threads(train, 1) as executor:
@@ -131,9 +157,15 @@ def test_runs_of_before_runs_had_a_kind_are_the_benchmarks(path):
         assert studies.runs() == []
 
 
-@pytest.mark.parametrize(
-    ("plan", "reason"), [("[]", "plan"), ('{"kind": 3}', "kind"), ('{"protocol": "smoke"}', "it is damaged (KeyError: 'seeds')")]
-)
+PLANS = {
+    DEEP: "plan='[[[",
+    "[]": "plan",
+    '{"kind": 3}': "kind",
+    '{"protocol": "smoke"}': "it is damaged (KeyError: 'seeds')",
+}
+
+
+@pytest.mark.parametrize(("plan", "reason"), PLANS.items(), ids=list("abcd"))
 def test_a_damaged_run_is_named_and_the_rest_is_shown(path, plan, reason):
     def seeds(note):
         return note["seeds"]
@@ -169,6 +201,16 @@ def test_damaged_outcomes_of_language_models_are_named(path):
         connection.close()
         unreadable = {}
         assert len(store.outcomes(unreadable=unreadable)) == len(unreadable) == 1
+
+
+def test_an_owner_whose_heartbeat_is_damaged_is_dead(path):
+    (trial,) = make_trials(1)
+    with TrialStore(path) as store, TrialStore(path) as other:
+        assert store.claim([trial], 1) == [trial]
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE owners SET heartbeat = x'ff', machine = 'elsewhere'")
+        connection.close()
+        assert other.claim([trial], 1) == [trial]
 
 
 def test_a_closed_store_is_not_read_any_more(path):

@@ -1,5 +1,7 @@
 """Stores are merged: results are copied once, what is there stays, claims are not copied."""
 
+import sqlite3
+
 import pytest
 from tests.fake_training import make_trials
 from tests.scaling.synthetic_ladders import result as lm_result
@@ -26,8 +28,8 @@ def test_results_and_runs_are_copied_and_nothing_twice(stores):
         store.finish(trials[1], result(trials[1], [1], status="diverged"), PROVENANCE)
         store.claim(trials[2:3], 1)
         studies.finish(run, lm_result(2.0), {})
-        assert merge(source, target) == {"trials": 2, "language_models": 1, "imported_runs": 0, "runs": 1}
-    assert merge(source, target) == {"trials": 0, "language_models": 0, "imported_runs": 0, "runs": 0}
+        assert merge(source, target) == {"trials": 2, "language_models": 1, "imported_runs": 0, "runs": 1, "left": 0}
+    assert merge(source, target) == {"trials": 0, "language_models": 0, "imported_runs": 0, "runs": 0, "left": 0}
     with TrialStore(target, create=False) as store, StudyStore(target, create=False) as studies:
         assert [(record.job, record.status) for record in store.records()] == [(trials[0], "finished"), (trials[1], "diverged")]
         assert store.records()[0].result.to_dict() == result(trials[0], [1]).to_dict()
@@ -49,6 +51,26 @@ def test_a_result_that_is_there_stays_and_a_failure_gives_way(stores):
             ("ours", None),
             ("theirs", None),
         ]
+
+
+@pytest.mark.parametrize(
+    "damage", ["trial = x'ff'", "trial = '{'", "result = '[]'", "status = '?'", "key = x'ff'", "error = x'ff'"]
+)
+def test_damaged_rows_are_left_and_the_rest_is_copied(stores, damage):
+    source, target = stores
+    trials = make_trials(3)
+    with TrialStore(source) as store:
+        store.remember_run({"protocol": "p"})
+        for one in trials:
+            store.finish(one, result(one, [1]), PROVENANCE)
+        with sqlite3.connect(source) as connection:
+            connection.execute(f"UPDATE trials SET {damage} WHERE id = 1")
+            connection.execute("UPDATE trials SET provenance = x'ff' WHERE id = 2")
+            connection.execute("INSERT INTO runs (plan) VALUES (x'ff')")
+        connection.close()
+    assert merge(source, target) == {"trials": 2, "language_models": 0, "imported_runs": 0, "runs": 1, "left": 2}
+    with TrialStore(target, create=False) as store:
+        assert [record.job for record in store.records()] == trials[1:]
 
 
 def test_a_source_that_is_no_store_leaves_no_target(stores):

@@ -22,9 +22,12 @@ def check(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete what cannot be read, with what a later version of archlab has written.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Read everything in a store, and count it; status 1 if something cannot be read.
+    """Read everything in a store, and count it; status 1 if something cannot be read and is not deleted.
 
     Counts results of the present code, and those of an earlier version, which still count where the present one has none.
     """
@@ -32,17 +35,20 @@ def check(
 
     import archlab
     from archlab.cli.output import message, print_json, print_table, thinking
+    from archlab.format import count
     from archlab.reports.tables import plain_table
 
     with thinking("reading the store"):
-        found = archlab.check_store(store)
+        found = archlab.check_store(store, delete=delete)
     if as_json:
         print_json(found.to_dict())
     else:
         print_table(plain_table(found.tables))
         for line in found.unreadable:
             message(f"warning: {line}")
-    if found.unreadable:
+    if delete:
+        message(f"deleted {count(found.deleted, 'row')}")
+    if len(found.unreadable) > found.deleted:
         sys.exit(1)
 
 
@@ -66,7 +72,10 @@ def rekey(
     if counts["kept"]:
         message(f"{counts['kept']} keep their old key: the present code has a result of its own for the same job")
     if counts["left"]:
-        message(f"{counts['left']} keep their old key: they cannot be read, or a layer or task is not available")
+        message(
+            f"{counts['left']} keep their old key: they cannot be read (`archlab store check` names these), or a layer or task "
+            "is not available"
+        )
 
 
 @app.command()
@@ -80,10 +89,13 @@ def merge(
     """
     import archlab
     from archlab.cli.output import message, thinking
+    from archlab.format import count
     from archlab.store.database import shown
 
     with thinking("copying results"):
         copied = archlab.merge_stores(sources, store)
+    if left := copied.pop("left"):
+        message(f"{count(left, 'row')} left: damaged; `archlab store check --store SOURCE` names them")
     counts = ", ".join(f"{number} {table.replace('_', ' ')}" for table, number in copied.items())
     message(f"{counts} copied into {shown(store)}")
 

@@ -267,7 +267,8 @@ class _Run(Generic[J, R]):
         """End the workers, keep what they have finished, give the rest back."""
         self.executor.shutdown(self.grace)
         with suppress(ArchlabError):
-            stored = {record.key: record.result for record in self.store.records(keys=self.running, statuses=RACED)}
+            records = self.store.records(keys=self.running, statuses=RACED, unreadable={})
+            stored = {record.key: record.result for record in records}
             for key, one in list(self.running.items()):
                 if (result := stored.get(key)) is not None:  # the interruption came between storing and counting it
                     self.count(one.job, result)

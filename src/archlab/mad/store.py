@@ -29,6 +29,7 @@ class TrialStore(Ledger[Trial, TrialResult]):
 
     table = trials
     description: ClassVar[str] = "trial"
+    noun: ClassVar[str] = "trial"
     filled_by: ClassVar[str] = "archlab run SPEC"
     kind: ClassVar[str] = "mad"
 

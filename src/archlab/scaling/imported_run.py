@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archlab.errors import ArchlabError
+from archlab.fields import check_fields, read_fields
 
 if TYPE_CHECKING:
     from archlab.scaling.fits.columns import Floats
@@ -72,8 +72,7 @@ class ImportedRun:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImportedRun:
-        """The run that :meth:`to_dict` wrote down; an ArchlabError says that a field is unknown to this archlab."""
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ArchlabError(f"an imported run of another archlab: {error}") from None
+        """The run that :meth:`to_dict` wrote down; an ArchlabError names a field that is unknown or has a wrong value."""
+        run = read_fields(cls, values)
+        check_fields(run)
+        return run

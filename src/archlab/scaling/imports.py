@@ -107,7 +107,9 @@ def import_runs(
     table = _Table(Path(path), columns or {}, loss_unit)
     runs = table.runs(flops)
     with ImportStore(store) as opened:
-        known = {_without_flops(record.job): record.job for record in opened.records(statuses=SETTLED)}
+        unreadable: dict[str, str] = {}
+        settled = opened.records(statuses=SETTLED, unreadable=unreadable)
+        known = {_without_flops(record.job): record.job for record in settled}
         for run in runs:
             if (other := known.get(_without_flops(run), run)) != run:
                 raise ArchlabError(
@@ -126,7 +128,7 @@ def import_runs(
         "loss_unit": table.loss_unit,
         "flops": f"column {table.columns['C'].name}" if by_column else "6 N D",
         "flops_over_6nd": table.ratio,
-        "notes": [*table.notes, *_doubts(runs, table)],
+        "notes": [*table.notes, *_doubts(runs, table), *unreadable.values()],
     }
 
 

@@ -1,8 +1,11 @@
 """The progress and the result of the training run of a language model."""
 
+import math
 import signal
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from archlab.fields import check_value
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -80,5 +83,8 @@ class LMResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LMResult":
-        """The result that :meth:`to_dict` wrote down."""
+        """The result that :meth:`to_dict` wrote down; refuses what is no number where one belongs."""
+        check_value("status", values["status"], Literal["finished", "diverged"])
+        numbers = [value for name, value in values.items() if name not in ("status", "reason", "not_kept", "curve")]
+        math.fsum(number for part in (numbers, *values["curve"]) for number in part if number is not None)
         return cls(**values | {"curve": tuple(CurvePoint(*point) for point in values["curve"])})

@@ -22,6 +22,7 @@ class StudyStore(Ledger[LMTrial, LMResult]):
 
     table = language_models
     description: ClassVar[str] = "run"
+    noun: ClassVar[str] = "training run"
     filled_by: ClassVar[str] = "archlab scale run PLAN"
     kind: ClassVar[str] = "scaling"
 
@@ -59,6 +60,7 @@ class ImportStore(Ledger[ImportedRun, float | None]):
 
     table = imported_runs
     description: ClassVar[str] = "run"
+    noun: ClassVar[str] = "imported training run"
     filled_by: ClassVar[str] = "archlab scale import TABLE"
     kind: ClassVar[str] = "import"
 
@@ -72,5 +74,5 @@ class ImportStore(Ledger[ImportedRun, float | None]):
 
     @override
     def read_result(self, row: AnyRow) -> float | None:
-        loss: float | None = row.result["loss"]
+        loss: float | None = check_value("loss", row.result["loss"], float | None)
         return loss

@@ -203,14 +203,14 @@ class Study:
     plans: Mapping[str, tuple[int, list[LMRun]]] = field(default_factory=dict)
     """Number of training runs of a plan that was trained into the store, and those without a result, by the plan's file."""
     unreadable: tuple[str, ...] = ()
-    """A line for each plan of the store that cannot be read."""
+    """A line for each training run and each plan of the store that cannot be read."""
 
     @property
     def gaps(self) -> list[tuple[str, str]]:
         """Causes and cases of what the store lacks of the plans that were trained into it."""
         missing = [(name, total, len(runs)) for name, (total, runs) in self.plans.items() if runs]
         return [
-            *(("plans that cannot be read", line) for line in self.unreadable),
+            *(("rows that cannot be read", line) for line in self.unreadable),
             *(
                 ("missing training runs", f"{n} of {total} of {name}: `archlab scale run {name}` trains them")
                 for name, total, n in missing
@@ -241,14 +241,16 @@ def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") ->
     """Read the study of a store, a file or an SQLAlchemy URL; refuses a place without one, and runs that do not compare."""
     with StudyStore(store, create=False) as opened, ImportStore(store, create=False) as beside:
         unreadable: dict[str, str] = {}
-        trained = opened.records(statuses=SETTLED)
-        imported = [record.job for record in beside.records(statuses=SETTLED)]
+        trained = opened.records(statuses=SETTLED, unreadable=unreadable)
+        imported = [record.job for record in beside.records(statuses=SETTLED, unreadable=unreadable)]
         if imported and trained:
             raise ArchlabError(
                 "the store has imported runs and own ones, whose losses need not compare: give each study its own --store"
             )
         if imported:
-            return imported_study(imported, parameters)
+            return replace(imported_study(imported, parameters), unreadable=tuple(unreadable.values()))
+        if unreadable and not trained:
+            raise ArchlabError(next(iter(unreadable.values())))
         study = read_study(trained, parameters, opened.plans(unreadable))
         return replace(study, unreadable=tuple(unreadable.values()))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
-from archlab.fields import read_fields
+from archlab.fields import check_fields, check_value, read_fields
 from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.scaling.recipe import LMRecipe
@@ -111,8 +111,7 @@ class LMTrial:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
         """The trial that :meth:`to_dict` wrote down; an ArchlabError says that a field or value is unknown to this archlab."""
-        try:
-            run = LMRun(**values["run"])
-        except TypeError as error:
-            raise ArchlabError(f"a run of another archlab: {error}") from None
-        return cls(run, read_fields(LMRecipe, values["recipe"], "recipe"), values["device"])
+        device = check_value("device", values["device"], Device)
+        run = read_fields(LMRun, values["run"], "run")
+        check_fields(run, "run")
+        return cls(run, read_fields(LMRecipe, values["recipe"], "recipe"), device)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy import inspect as inspect_database
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, StatementError
 
 from archlab.errors import ArchlabError
 from archlab.files import SQLITE_HEADER
@@ -140,6 +140,7 @@ def _look_inside(path: Path) -> tuple[str, set[str]]:
 def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: Any) -> None:
+        connection.text_factory = lambda data: data.decode(errors="replace")  # else such text ends the whole query
         connection.isolation_level = None  # the driver's own transactions cannot begin as writers
         connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         connection.execute("PRAGMA synchronous = FULL")  # a finished trial survives a power cut, too
@@ -220,7 +221,7 @@ def plain_errors(where: str) -> Iterator[None]:
     """Turn the database's errors into one line for the person who runs the command."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error) as error:  # the latter while a connection is made
-        text = without_password(" ".join(str(error.orig if isinstance(error, DBAPIError) else error).split()))
+    except (StatementError, sqlite3.Error) as error:  # the latter while a connection is made
+        text = without_password(" ".join(str(error.orig if isinstance(error, StatementError) else error).split()))
         reason = next((reason for sign, reason in _REASONS.items() if sign in text), text)
         raise ArchlabError(f"store {where}: {reason}") from error

@@ -3,10 +3,11 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from sqlalchemy import (
@@ -21,6 +22,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     or_,
     select,
     true,
@@ -33,7 +35,7 @@ from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import between, check_fields, check_value
 from archlab.store.database import open_database, plain_errors
 from archlab.store.owner import Owner
-from archlab.store.record import RACED, SETTLED, Status
+from archlab.store.record import SETTLED, STATUSES, Status, check_columns
 from archlab.store.schema import owners, runs
 
 
@@ -107,6 +109,8 @@ class Ledger(ABC, Generic[J, R]):
     table: ClassVar[Table]
     description: ClassVar[str]
     """The column that holds the job."""
+    noun: ClassVar[str]
+    """One of its jobs, in messages."""
     filled_by: ClassVar[str]
     """The command that fills the table."""
     kind: ClassVar[str]
@@ -148,7 +152,7 @@ class Ledger(ABC, Generic[J, R]):
     ) -> list[Record[J, R]]:
         """All jobs that the store knows, oldest first, or those with the given keys, in that order; those with given statuses.
 
-        A row that this archlab cannot read is refused; or ``unreadable`` takes a line for each, by its key.
+        A row that this archlab cannot read is refused, whatever its status; or ``unreadable`` takes a line for each, by its key.
         """
 
         return [*self._read_rows([self.table], self._record, keys, statuses, unreadable)]
@@ -185,19 +189,18 @@ class Ledger(ABC, Generic[J, R]):
             for condition, order in self._parts(connection, None if keys is None else list(dict.fromkeys(keys))):
                 if wanted is not None:
                     # As an expression: by its index on the status, SQLite would read the whole table for every part.
-                    condition &= cast(self.table.c.status, String).in_(wanted)
+                    # A status that none has is damage, which is named.
+                    status = cast(self.table.c.status, String)
+                    condition &= or_(status.in_(wanted), status.not_in(STATUSES))
                 query = select(*columns).where(condition)
                 rows = connection.execute(query if order else query.order_by(self.table.c.id)).all()
                 for row in sorted(rows, key=lambda row: order[row.key]) if order else rows:
                     # All stored values are read here: whatever a damaged row holds, the error is one line.
                     try:
+                        check_columns({name: value for name, value in row._mapping.items() if name in ("key", "status", "error")})
                         item = read(row, known)
                     except Exception as error:
-                        what = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({in_one_line(error)})"
-                        line = f"store {self.where}: {self.description} {row.key} cannot be read: {what}"
-                        if unreadable is None:
-                            raise ArchlabError(line) from error
-                        unreadable[row.key] = line
+                        self._name(f"{self.noun} {row.key}", str(row.key), error, unreadable)
                     else:
                         yield item
 
@@ -212,6 +215,7 @@ class Ledger(ABC, Generic[J, R]):
             yield self.table.c.id.between(start, start + _CHUNK - 1), {}
 
     def _record(self, row: AnyRow, known: dict[Any, Any]) -> Record[J, R]:
+        check_columns({name: getattr(row, name) for name in (self.description, "result")})
         provenance = row.provenance if isinstance(row.provenance, dict) else {}
         return Record(
             key=row.key,
@@ -264,12 +268,16 @@ class Ledger(ABC, Generic[J, R]):
                     label, started = note.get("label") or "", note.get("started")
                     found.append(Run(number=row.id, label=label, started=started, plan=read(note)))
             except Exception as error:
-                what = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({in_one_line(error)})"
-                line = f"store {self.where}: run {row.id} cannot be read: {what}"
-                if unreadable is None:
-                    raise ArchlabError(line) from error
-                unreadable[f"run {row.id}"] = line
+                self._name(f"run {row.id}", f"run {row.id}", error, unreadable)
         return found
+
+    def _name(self, what: str, key: str, error: Exception, unreadable: Lines | None) -> None:
+        """Refuse a row that cannot be read in one line; or put the line beside the others."""
+        why = str(error) if isinstance(error, ArchlabError) else f"it is damaged ({shorten(in_one_line(error), 300)})"
+        line = f"store {self.where}: {what} cannot be read: {why}; `archlab store check --delete` removes it"
+        if unreadable is None:
+            raise ArchlabError(line) from error
+        unreadable[key] = line
 
     def __enter__(self) -> Self:
         return self
@@ -321,7 +329,7 @@ class Ledger(ABC, Generic[J, R]):
         """Give up results that cannot be read, by key and reason, so that they can be claimed and computed again."""
         with self._write() as connection:
             for key, reason in damaged.items():
-                lost = update(self.table).where(self.table.c.key == key, self.table.c.status.in_(RACED))
+                lost = update(self.table).where(self.table.c.key == key, self.table.c.status != "running")
                 connection.execute(lost.values(status="failed", error=reason, result=None))
 
     def describe(self, job: J) -> None:
@@ -356,6 +364,18 @@ class Ledger(ABC, Generic[J, R]):
         with self._write() as connection:
             return sum(connection.execute(idle.where(self.table.c.key.in_(chunk))).rowcount for chunk in _chunks(keys))
 
+    def delete_unreadable(self, keys: Collection[str]) -> int:
+        """Delete the rows and the runs that :meth:`records` and :meth:`runs` could not read, by the keys of their lines; how
+        many. Those that are being computed stay."""
+        deleted = 0
+        with self._write() as connection:
+            for chunk in _chunks([*keys]):
+                named = (literal("run ") + cast(runs.c.id, String)).in_(chunk)
+                deleted += connection.execute(delete(runs).where(named)).rowcount
+            if self._file:  # any other database takes nothing but text for a key
+                deleted += connection.execute(delete(self.table).where(func.typeof(self.table.c.key) != "text")).rowcount
+        return deleted + self.delete([*keys])
+
     def give_back(self, job: J) -> None:
         """Give back a claim: the job is as if this owner had never taken it."""
         with self._write() as connection:
@@ -382,7 +402,11 @@ class Ledger(ABC, Generic[J, R]):
             claimants: set[str] = {row.owner for row in states.values() if row.status == "running"}
             rows = connection.execute(select(owners)).all() if claimants else []
         now = time.time()
-        known = {row.id: (Owner(**{f.name: getattr(row, f.name) for f in fields(Owner)}), row.heartbeat) for row in rows}
+        known = {
+            row.id: (Owner(**{f.name: getattr(row, f.name) for f in fields(Owner)}), row.heartbeat)
+            for row in rows
+            if isinstance(row.heartbeat, float | int)  # else it is damaged
+        }
         return states, {name for name in claimants if name not in known or not known[name][0].is_alive(known[name][1], now)}
 
     def _take(self, job: J, seen: AnyRow | None) -> bool:
@@ -417,7 +441,11 @@ class Ledger(ABC, Generic[J, R]):
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         self.check_present()
-        with plain_errors(self.where), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with (
+            plain_errors(self.where),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def _insert_if_missing(self, connection: Connection, columns: dict[str, Any]) -> bool:

@@ -2,11 +2,17 @@
 
 import json
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from reprlib import repr as short
+from types import NoneType
+from typing import Any, Literal, get_args
+
+from archlab.errors import ArchlabError
 
 Status = Literal["running", "finished", "diverged", "dropped", "failed"]
 SETTLED: tuple[Status, ...] = ("finished", "diverged")
 """The statuses of trials with a final result: they are never computed again."""
+STATUSES: tuple[Status, ...] = get_args(Status)
 RACED: tuple[Status, ...] = (*SETTLED, "dropped")
 """The statuses of trials that a race by halving is through with; any other run computes dropped ones to the end."""
 
@@ -17,11 +23,26 @@ def dump_json(value: Any) -> str:
 
 
 def load_json(text: str) -> Any:
-    """The value of stored JSON; of text that is none the text itself, for whoever reads the row to refuse."""
+    """The value of stored JSON; of text that is none, or too deep, the text itself, for whoever reads the row to refuse."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "key": (str,),
+    "error": (str, NoneType),
+    "result": (dict, NoneType),
+    **dict.fromkeys(("trial", "run", "plan"), (dict,)),
+}
+
+
+def check_columns(row: Mapping[str, Any]) -> None:
+    """Refuse values of columns that no archlab writes; a database may hold any. Raises an ArchlabError that names the column."""
+    for name, value in row.items():
+        if not isinstance(value, _TYPES.get(name, object)) or (name == "status" and value not in STATUSES):
+            raise ArchlabError(f"it is damaged ({name}={short(value)})")
 
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
