@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -217,8 +218,9 @@ def _json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+@cache
 def _javascript() -> str:
-    """Vega, Vega-Lite and Vega-Embed in the version of the charts."""
+    """Vega, Vega-Lite and Vega-Embed in the version of the charts; bundling them takes two seconds."""
     import altair
     from vl_convert import javascript_bundle
 
