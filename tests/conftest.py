@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.cli.command_line import SMOKE_RUN, CommandLine, Outcome, start
 
 # Before anything imports torch: two test processes with two threads each wait for each other at every small operation,
 # which has cost a factor of 200.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw a quarter of the examples where slow tests are left out."""
+    settings.register_profile("default suite", max_examples=25)
+    if "not slow" in config.option.markexpr:
+        settings.load_profile("default suite")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -229,17 +229,15 @@ def printed(code: str) -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
 
-def test_a_state_that_torch_refuses_to_name_is_a_changed_state():
-    sets = "import torch; before = snapshot(); torch.backends.cuda.matmul.fp32_precision = 'tf32'; print(changed(before))"
-    assert "torch's matmul precision" in printed(sets).strip().split(", ")
-
-
-def test_every_state_can_be_read():
-    assert printed("import torch; print([v for v in snapshot().values() if isinstance(v, str) and 'Error: ' in v])") == "[]\n"
-
-
-def test_torch_that_a_job_has_loaded_is_named_for_it_may_have_been_changed():
-    assert "torch, which was not loaded before" in printed("before = snapshot(); import torch; print(changed(before))")
+def test_what_is_loaded_is_named_and_read_and_what_torch_refuses_to_name_is_changed():
+    loaded, errors, refused = printed(
+        "before = snapshot(); import torch; print(changed(before)); before = snapshot(); "
+        "print([v for v in before.values() if isinstance(v, str) and 'Error: ' in v]); "
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'; print(changed(before))"
+    ).splitlines()
+    assert "torch, which was not loaded before" in loaded  # it may have been changed
+    assert errors == "[]"
+    assert "torch's matmul precision" in refused.split(", ")
 
 
 def test_a_snapshot_takes_little_time():
@@ -280,7 +278,7 @@ def run(executor, kind, origin=""):
     return future
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def executor():
     with LocalExecutor(partial(work), 1) as opened:
         yield opened
@@ -334,16 +332,16 @@ class Mine(Wish):
 
 if __name__ == "__main__":
     with LocalExecutor(compute, 1) as executor:
-        for change in sys.argv[1:]:
-            os.environ["CHANGE"] = change
-            for job in (Wish("answer"), Mine("answer")):
-                (future,) = executor.submit([job], lambda *_: None)
-                print(future.exception() or future.result())
+        for job in (Wish(sys.argv[1]), *map(Mine, sys.argv[1:])):
+            os.environ["CHANGE"] = job.kind
+            (future,) = executor.submit([job], lambda *_: None)
+            print(future.exception() or future.result())
 """
 CLEAN = "['torch.float32', 'highest', 'silu', 'step', 'update']"
 OF_A_SCRIPT = {
-    "torch.set_default_dtype(torch.float64)": "torch's default dtype",
-    "torch.set_float32_matmul_precision('medium')": "torch's matmul precision",
+    "torch.set_default_dtype(torch.float64); torch.set_float32_matmul_precision('medium')": (
+        "torch's default dtype, torch's matmul precision"
+    ),
     "torch.nn.functional.silu = torch.relu": "torch.nn.functional",
     "torch.optim.AdamW.step = print": "torch.optim.adamw.AdamW.step",
     "ours.update = print": "archlab.training.optimiser.update",
@@ -360,7 +358,7 @@ def test_what_a_script_sets_reaches_no_job_and_is_refused_where_a_job_needs_the_
         text=True,
         check=True,
     )
-    ours, theirs = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
-    assert ours == [CLEAN] * len(OF_A_SCRIPT)
+    ours, *theirs = done.stdout.splitlines()
+    assert ours == CLEAN
     for line, found in zip(theirs, OF_A_SCRIPT.values(), strict=True):
         assert line.startswith(f"the script changes {found}, " if found else CLEAN)

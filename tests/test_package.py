@@ -51,9 +51,20 @@ def test_the_public_names_are_few():
     assert len(NAMES) <= 90
 
 
-def test_the_rooms_are_attributes_of_the_package():
-    script = "import archlab as a; print(a.layers.layer, a.scaling.fits, a.figures.cost, a.testing.LayerContract, a.tasks.sample)"
-    subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+ATTRIBUTES = """
+import importlib, pkgutil
+import archlab as a
+assert a.layers.layer and a.scaling.fits and a.figures.cost and a.testing.LayerContract and a.tasks.sample
+for module in pkgutil.walk_packages(a.scaling.__path__, "archlab.scaling."):
+    importlib.import_module(module.name)
+functions = [getattr(a.scaling, name) for name in ("fit", "plan", "predict", "report", "train", "tune")]
+assert all(map(callable, functions)), functions
+"""
+
+
+def test_subpackages_are_attributes_and_functions_stay_functions_once_every_module_is_loaded():
+    done = subprocess.run([sys.executable, "-c", ATTRIBUTES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert set(dir(archlab)) >= {"figures", "layers", "scaling", "tasks", "testing", "__version__"}
 
 

@@ -1,5 +1,6 @@
 """The benchmark of the layers, run at a tiny size: its columns fit together, and its floors are what a page of paper says."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -50,14 +51,15 @@ def test_a_profile_accounts_for_all_time():
     assert float(columns["products"]) > 0 < float(columns["elementwise"])
 
 
-def test_all_sequence_mixers_are_measured_by_default():
-    names = subprocess.run(
-        [sys.executable, "-c", "import layer_speed; print(*layer_speed.parse_layers(None))"],
-        cwd=BENCHMARKS,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    assert {"mamba", "mh-attention", "canon"} < set(names)
+@pytest.fixture
+def layer_speed(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("layer_speed")
+
+
+def test_all_sequence_mixers_are_measured_by_default(layer_speed):
+    names = {config.name for config in layer_speed.parse_layers(None)}
+    assert {"mamba", "mh-attention", "canon"} < names
     assert "swiglu" not in names
 
 
@@ -72,8 +74,10 @@ def test_all_sequence_mixers_are_measured_by_default():
         (["--layers", "mamba-2", "--against", "elsewhere"], "holds no src/archlab"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(tmp_path, arguments, reason):
-    finished = run(*arguments, "--json", tmp_path / "speed.json")
-    assert finished.returncode == 2
-    assert reason in finished.stderr
+def test_what_cannot_be_measured_is_refused(tmp_path, monkeypatch, capsys, layer_speed, arguments, reason):
+    monkeypatch.setattr(sys, "argv", ["layer_speed.py", *arguments, "--json", str(tmp_path / "speed.json")])
+    with pytest.raises(SystemExit) as refusal:
+        layer_speed.main()
+    assert refusal.value.code == 2
+    assert reason in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """The command line as a test calls it: in this process, or in one of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -37,6 +38,31 @@ class CommandLine:
             main()
         captured = self.capsys.readouterr()
         return Outcome(int(end.value.code or 0), captured.out, captured.err)
+
+
+ELSEWHERE = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from archlab.cli import main, output
+output.PATIENCE_SECONDS = 600
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["archlab", *arguments]
+    status, out, err = 0, io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    print(json.dumps([status, out.getvalue(), err.getvalue()]))
+"""
+
+
+def elsewhere(*commands: tuple[str, ...], folder: Path) -> list[Outcome]:
+    """What commands leave in one process of their own, which has imported nothing else."""
+    program = [sys.executable, "-c", ELSEWHERE, json.dumps(commands)]
+    environment = {name: value for name, value in os.environ.items() if name != "ARCHLAB_STORE"}
+    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def hear_interrupts() -> None:

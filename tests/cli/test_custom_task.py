@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.command_line import CommandLine, start
+from tests.cli.command_line import CommandLine, elsewhere
 
 from archlab.sources import import_file
 from archlab.tasks import setting
@@ -42,17 +42,16 @@ def test_it_is_trained_by_workers_and_scored(archlab: CommandLine, tmp_path: Pat
     assert [row[1] for row in heads[:2]] == ["comp.", "sum"]
     assert archlab("report", *KNOWN).status == 0
     assert json.loads(archlab("trials", "--tasks", "sum", *KNOWN, "--json").out)[1]["setting"].startswith("running-sum(length=8")
-    without = start("scores", folder=tmp_path)  # in a process of its own, which has not imported the file
-    table, error = without.communicate(timeout=60)
-    assert without.returncode == 0, error
+    scores, as_json, trials, page = elsewhere(  # where the file has not been imported
+        ("scores",), ("scores", "--json"), ("trials", "--tasks", "running-sum"), ("report",), folder=tmp_path
+    )
+    assert [outcome.status for outcome in (scores, as_json, trials, page)] == [0] * 4, scores.err
+    table = scores.out
     heads = [line.split() for line in table.splitlines() if line.startswith("architecture")]
     assert [row[1] for row in heads[:2]] == ["comp.", "running-sum"]
     scored = [line for line in known.splitlines() if line.startswith("transformer++")]
     assert scored[0] in table
     assert "task not available: running-sum: scores are from the store" in table
-    json_of = start("scores", "--json", folder=tmp_path)
-    assert json.loads(json_of.communicate(timeout=60)[0])["chance"]["running-sum"] is None
-    listed = start("trials", "--tasks", "running-sum", folder=tmp_path)
-    assert "(task not available)" in " ".join(listed.communicate(timeout=60)[0].split())
-    start("report", folder=tmp_path).communicate(timeout=60)
+    assert json.loads(as_json.out)["chance"]["running-sum"] is None
+    assert "(task not available)" in " ".join(trials.out.split())
     assert "running-sum: task not available" in (tmp_path / "report.html").read_text()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.command_line import CommandLine
+from tests.jobs.thread_executor import ThreadExecutor
 from tests.scaling.language_models import tiny_corpus, tiny_run
 
 from archlab.scaling.recipe import LMRecipe
@@ -17,6 +18,12 @@ def tiny_plan(archlab: CommandLine, tmp_path: Path) -> str:
     corpus = tiny_corpus(tmp_path)
     Plan((tiny_run(corpus),)).save(tmp_path / "plan.yaml")
     return str(tmp_path / "plan.yaml")
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings run in this process: workers take seconds to start."""
+    monkeypatch.setattr("archlab.scaling.api.make_executor", lambda work, *_, **__: ThreadExecutor(work, 1))
 
 
 def test_what_was_trained_is_sampled_and_evaluated(archlab: CommandLine, tiny_plan: str):
@@ -40,6 +47,7 @@ def test_what_was_trained_is_sampled_and_evaluated(archlab: CommandLine, tiny_pl
     assert found[0]["loss"] == pytest.approx(row["result"]["loss"], abs=1e-6)
 
 
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.parametrize(("keep", "left"), [("none", set()), ("checkpoints", {"archlab.db.checkpoints", "archlab.db.models"})])
 def test_what_stays_is_chosen_and_changes_no_key(archlab: CommandLine, tiny_plan: str, keep: str, left: set[str]):
     first = archlab("scale", "run", tiny_plan, "--workers", "1", "--keep", keep, "--json")
@@ -67,6 +75,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(archlab: CommandLine, tiny_p
     assert not Path("archlab.db").exists()
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_weights_that_cannot_be_written_are_told(archlab: CommandLine, tiny_plan: str):
     (run,) = Plan.load(tiny_plan).runs
     Path("archlab.db.models").mkdir()

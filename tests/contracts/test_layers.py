@@ -17,7 +17,9 @@ def test_every_layer_has_an_oracle_and_every_oracle_a_layer():
 
 
 def _contract(config: LayerConfig) -> type[LayerContract]:
+    by_default = str(config) in ORACLES
     attributes = {
+        "lengths": LayerContract.lengths if by_default else (1, 18, 67),  # chunks have up to 64 tokens
         "config": config,
         "oracle": staticmethod(oracle_of(config)),
         "tolerance": TOLERANCES.get(str(config), LayerContract.tolerance),

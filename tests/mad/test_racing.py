@@ -60,7 +60,7 @@ class Scripted:
 accuracy = st.sampled_from([0.2, 0.6, 0.985, 0.99, 0.995, 1.0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(accuracy, min_size=6, max_size=6), st.integers(1, 3))
 def test_the_exact_race_gives_the_scores_of_the_exhaustive_run(tmp_path_factory, accuracies, workers):
     trials = grid(seeds=(0, 1))
@@ -138,7 +138,7 @@ def test_what_another_run_has_found_meanwhile_is_not_computed_again(tmp_path, ra
     assert (summary.computed, summary.reused, summary.skipped) == ((3, 1, 2) if race == "exact" else (2, 2, 2))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(accuracy, min_size=6, max_size=6),
     st.permutations(range(6)),

@@ -3,10 +3,10 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.scaling.language_models import tiny_corpus, tiny_trial
+from tests.scaling.synthetic_ladders import result as made_up
 from tests.scaling.test_processes import ROOT
 
 import archlab
 from archlab.errors import ArchlabError
 from archlab.scaling import models
 from archlab.scaling.models import beside, find_model, load_model
+from archlab.scaling.processes import Processes
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import LMResult
 from archlab.scaling.store import StudyStore
@@ -93,35 +95,22 @@ def test_a_folder_that_is_none_is_recorded(tmp_path: Path):
     assert "NotADirectoryError" in result.not_kept
 
 
-LIMITED = """
-import resource, signal, sys
-from pathlib import Path
-import torch
-from tests.scaling.language_models import tiny_corpus, tiny_trial
-from tests.scaling.synthetic_ladders import result
-from archlab.scaling.models import save_model
-from archlab.scaling.processes import Processes
-
-folder = Path(sys.argv[1])
-corpus = tiny_corpus(folder)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-weights = torch.nn.Linear(1000, 2000)
-print(save_model(folder / "models", tiny_trial(corpus), result(2.0), weights, corpus, Processes(torch.device("cpu"))))
-"""
-
-
 def test_weights_that_the_system_does_not_write_are_recorded(tmp_path: Path):
-    tiny_corpus(tmp_path)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    command = [sys.executable, "-c", LIMITED, tmp_path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, "File too large" in done.stdout) == (0, True), done.stdout + done.stderr
+    corpus, weights = tiny_corpus(tmp_path), torch.nn.Linear(1000, 2000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        told = models.save_model(
+            tmp_path / "models", tiny_trial(corpus), made_up(2.0), weights, corpus, Processes(torch.device("cpu"))
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in told
     assert list((tmp_path / "models").iterdir()) == []
 
 
 KILLED = """
-import sys
+import os, signal, sys, time
 from pathlib import Path
 import torch
 from tests.scaling.language_models import tiny_corpus, tiny_trial
@@ -132,12 +121,25 @@ from tests.scaling.synthetic_ladders import result
 folder = Path(sys.argv[1])
 corpus = tiny_corpus(folder)
 trial = tiny_trial(corpus)
-for value in range(1, 10_000):
-    weights = torch.nn.Linear(1000, 2000)
-    torch.nn.init.constant_(weights.weight, value)
-    torch.nn.init.constant_(weights.bias, value)
-    print("writing", flush=True)
-    assert save_model(folder / "a.db.models", trial, result(2.0), weights, corpus, Processes(torch.device("cpu"))) == ""
+def write():
+    for value in range(1, 10_000):
+        weights = torch.nn.Linear(1000, 2000)
+        torch.nn.init.constant_(weights.weight, value)
+        torch.nn.init.constant_(weights.bias, value)
+        os.write(begun, b".")
+        assert save_model(folder / "a.db.models", trial, result(2.0), weights, corpus, Processes(torch.device("cpu"))) == ""
+
+for line in sys.stdin:
+    heard, begun = os.pipe()
+    writer = os.fork()
+    if not writer:
+        write()
+        os._exit(1)
+    for _ in range(2):  # the second writes over the first
+        os.read(heard, 1)
+    time.sleep(float(line))
+    os.kill(writer, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]), flush=True)
 """
 
 
@@ -146,23 +148,19 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_model_or_none(tmp_path:
     (tmp_path / "killed.py").write_text(KILLED)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     place, torn = beside(tmp_path / "a.db", "models"), 0
-    for delay in np.linspace(0, 0.03, 4):
-        writer = subprocess.Popen(
-            [sys.executable, tmp_path / "killed.py", tmp_path], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2):  # the second writes over the first
-            assert writer.stdout.readline() == "writing\n"
-        time.sleep(delay)
-        writer.send_signal(signal.SIGKILL)
-        assert writer.wait(60) == -signal.SIGKILL
-        writer.stdout.close()
-        torn += len(list(place.glob("*.unfinished")))
-        for folder in place.glob("*"):
-            if folder.suffix != ".unfinished":
-                weights = load_file(folder / "model.safetensors")
-                assert {w.unique().numel() for w in weights.values()} == {1}
-                assert weights["weight"][0, 0] == weights["bias"][0] >= 1
-                assert find_model("tiny", tmp_path / "a.db") == folder
+    command = [sys.executable, tmp_path / "killed.py", tmp_path]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
+        for delay in np.linspace(0, 0.03, 4):
+            writers.stdin.write(f"{delay}\n")
+            writers.stdin.flush()
+            assert writers.stdout.readline() == f"{-signal.SIGKILL}\n"
+            torn += len(list(place.glob("*.unfinished")))
+            for folder in place.glob("*"):
+                if folder.suffix != ".unfinished":
+                    weights = load_file(folder / "model.safetensors")
+                    assert {w.unique().numel() for w in weights.values()} == {1}
+                    assert weights["weight"][0, 0] == weights["bias"][0] >= 1
+                    assert find_model("tiny", tmp_path / "a.db") == folder
     assert torn, "no kill came while a model was written"
 
 

@@ -41,11 +41,14 @@ class CellMixer(LayerConfig):
 print("the cell runs")
 """
 RESULTS = """
-import pickle, subprocess
 from archlab.architectures import architecture
 value = architecture("cell-mixer swiglu")
 print(value.layers[0].flops(8, 4), type(value.layers[0]).__module__ == CellMixer.__module__)
-worker = f"import sys, pickle; sys.path[:] = {sys.path!r}; print(pickle.loads({pickle.dumps(value)!r}))"
+"""
+WORKER = """
+import pickle, subprocess
+loaded = f"import sys, pickle; sys.path[:] = {sys.path!r}; value = pickle.loads({pickle.dumps(value)!r})"
+worker = f"{loaded}; print(value, value.layers[0].flops(8, 4))"
 print(subprocess.run([sys.executable, "-c", worker], capture_output=True, text=True, check=True).stdout.strip())
 """
 
@@ -57,23 +60,23 @@ def notebook(tmp_path: Path, *cells: str, kernel: str = KERNEL) -> "subprocess.C
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
 
 
-def test_a_layer_of_a_cell_is_known_here_and_to_workers(tmp_path: Path):
+def test_a_layer_of_a_cell_is_known_and_its_file_runs_nothing_else(tmp_path: Path):
     outcome = notebook(tmp_path, CELL, RESULTS)
-    assert outcome.stdout.splitlines() == ["the cell runs", "512 True", "cell-mixer swiglu"], outcome.stderr
+    assert outcome.stdout.splitlines() == ["the cell runs", "512 True"], outcome.stderr
     (file,) = tmp_path.rglob("archlab_cell_*.py")
     assert "the cell runs" not in file.read_text()
 
 
-def test_a_cell_that_is_edited_and_run_again_replaces_its_layer(tmp_path: Path):
-    outcome = notebook(tmp_path, CELL, CELL.replace("SCALE = 2", "SCALE = 3"), RESULTS, CELL, RESULTS)
-    found = [line for line in outcome.stdout.splitlines() if line.endswith("True")]
-    assert found == ["768 True", "512 True"], outcome.stderr
+def test_a_cell_that_is_edited_and_run_again_replaces_its_layer_here_and_in_workers(tmp_path: Path):
+    outcome = notebook(tmp_path, CELL, CELL.replace("SCALE = 2", "SCALE = 3"), RESULTS, CELL, RESULTS, WORKER)
+    found = [line for line in outcome.stdout.splitlines() if line != "the cell runs"]
+    assert found == ["768 True", "512 True", "cell-mixer swiglu 512"], outcome.stderr
 
 
 def test_imports_of_earlier_cells_are_taken_along(tmp_path: Path):
     imports, rest = CELL.split("\n\n", 1)
-    outcome = notebook(tmp_path, imports, rest, RESULTS)
-    assert outcome.stdout.splitlines() == ["the cell runs", "512 True", "cell-mixer swiglu"], outcome.stderr
+    outcome = notebook(tmp_path, imports, rest, RESULTS, WORKER)
+    assert outcome.stdout.splitlines() == ["the cell runs", "512 True", "cell-mixer swiglu 512"], outcome.stderr
 
 
 def test_a_cell_that_needs_what_another_defines_is_refused_in_one_line(tmp_path: Path):

@@ -33,9 +33,11 @@ def random(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def direct(x_cbl: Tensor, h_cl: Tensor) -> Tensor:
-    length = x_cbl.shape[-1]
-    y = [sum(h_cl[:, t - s, None] * x_cbl[..., s] for s in range(t + 1)) for t in range(length)]
-    return torch.stack(y, -1)
+    """Each tap times the signal that many steps earlier."""
+    y_cbl = torch.zeros_like(x_cbl)
+    for lag in range(x_cbl.shape[-1]):
+        y_cbl = y_cbl + h_cl[:, None, lag, None] * F.pad(x_cbl, (lag, 0))[..., : x_cbl.shape[-1]]
+    return y_cbl
 
 
 def gradients(f: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
