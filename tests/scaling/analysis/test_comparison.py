@@ -210,6 +210,17 @@ def test_the_best_at_the_largest_shared_budget_is_the_reference_and_the_others_f
     assert against.startswith(f"At {BUDGETS[2]:.3g} FLOPs, against middle: good needs 0.")
 
 
+def test_a_sentence_about_many_architectures_names_the_nearest():
+    laws = {f"a{i}": replace(LAW, A=LAW.A * (1 + i / 10)) for i in (3, 1, 0, 2, 4, 5, 6)}
+    found = compare_study(of(*(simulated(label, law, noise=0) for label, law in laws.items())), NONE)
+    beside = found.headline.split("; ")
+    assert [part.split()[0] for part in beside[1:5]] == ["a1", "a2", "a3", "3"]
+    assert beside[4] == "3 more are below"
+    equal = compare_study(of(*(simulated(f"b{i}", LAW, seed=i) for i in range(7))), FEW)
+    assert "but is not clearly better than" in equal.headline
+    assert equal.headline.count(" and ") <= 4
+
+
 def test_the_state_law_has_one_slope_over_architectures(tables):
     study = tables(ladder("a", LAW), ladder("b", replace(LAW, A=500))).values()
     law = state_law([fit_laws(table, NONE) for table in study], Resampling(24))

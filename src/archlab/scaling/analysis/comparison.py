@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WITHOUT_LAW = "no law with a floor, so differences by minima and no compute multipliers"
+NAMED = 3
+"""Architectures that a sentence names beside the reference, where there are many."""
 REACH = 10.0
 """Crossings are looked for up to this factor below the smallest and above the largest budget of two architectures."""
 UNKNOWN_NOISE = 1.12
@@ -87,16 +89,17 @@ class StudyComparison:
         if not self.nearest:
             return ""
         budget = max(row.budget for row in self.nearest)
-        worse = [row for row in self.nearest if row.budget == budget]
+        worse = sorted((row for row in self.nearest if row.budget == budget), key=lambda row: row.difference.value)
         start, first = f"At {budget:.3g} FLOPs", worse[0]
         doubt = "" if first.difference.low is not None else "; whether by chance, these runs do not tell"
         if any(row.difference.value < 0 for row in worse):
-            return f"{start}, against {self.reference}: {'; '.join(map(_beside, worse))}{doubt}"
+            return f"{start}, against {self.reference}: {_listed(worse)}{doubt}"
         start = f"{start} {self.reference} has"
         unclear = [row.architecture for row in worse if _holds_zero(row.difference)]
-        clear = "; ".join(_beside(row) for row in worse if not _holds_zero(row.difference))
+        clear = _listed([row for row in worse if not _holds_zero(row.difference)])
         if unclear:
-            close = f"{start} the lowest loss, but is not clearly better than {' and '.join(unclear)}"
+            named = unclear if len(unclear) <= NAMED + 1 else [*unclear[:NAMED], f"{len(unclear) - NAMED} more"]
+            close = f"{start} the lowest loss, but is not clearly better than {' and '.join(named)}"
             return f"{close}; {clear}" if clear else close
         if len(worse) == 1:
             return f"{start} a lower loss than {first.architecture}, which {_worth(first)}{doubt}"
@@ -283,6 +286,13 @@ def _holds_zero(estimate: Estimate) -> bool:
 
 def _finite(bound: float | None) -> float | None:
     return bound if bound is not None and np.isfinite(bound) else None
+
+
+def _listed(rows: Sequence[Comparison]) -> str:
+    """The rows of a sentence, of many the first and their number."""
+    shown = rows if len(rows) <= NAMED + 1 else rows[:NAMED]
+    more = [f"{len(rows) - NAMED} more are below"] if len(shown) < len(rows) else []
+    return "; ".join([*map(_beside, shown), *more])
 
 
 def _beside(row: Comparison) -> str:
