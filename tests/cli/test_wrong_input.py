@@ -57,6 +57,7 @@ WRONG = [
     (["scores"], "store archlab.db does not exist: `archlab run SPEC --store archlab.db` makes it"),
     (["scores", "--store", "text.db"], "is not an SQLite database"),
     (["report"], "store archlab.db does not exist"),
+    (["runs", "postgresql://u:pw@h/db"], "Got unexpected extra argument(s) (postgresql://***@h/db)"),
     (["scale", "fit"], "store archlab.db does not exist: `archlab scale run PLAN --store archlab.db` makes it"),
     (["describe", "atention"], "did you mean 'attention'?"),
     (["describe", "mh-attention", "--dim", "30"], "the nearest that fits is heads=15"),

@@ -3,15 +3,18 @@ import resource
 import sqlite3
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 from tests.fake_training import make_trials
 from tests.synthetic_records import PROVENANCE, result
 
 from archlab.errors import ArchlabError
 from archlab.mad.store import TrialStore
 from archlab.store import database as location
+from archlab.store.database import plain_errors, shown
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,12 +140,62 @@ def test_a_url_that_names_no_store_is_refused(url, message):
         "postgres:u:hunter2@h",
         "mysql+pymysql:u:hunter2@h/db",
         "postgresql+nothing://u@host/db?sslpassword=hunter2",
+        "postgresql:/u:hunter2@h/db",
+        "postgresql//u:hunter2@h/db",
+        "u:hunter2@h/db",
+        "//u:hunter2@h/db",
+        "snowflake://u@h/db?private_key_passphrase=hunter2",
+        "foo://h/db?token=hunter2",
+        "foo://h/db#hunter2",
+        "foo://hunter2@h/db",
+        "foo://u:hunt?er2@h/db",
+        "foo://h/db?a=b@hunter2",
+        "postgresql://h:hunter2",
+        "postgresql://u:hunter2@[::1/db",
+        "host=h password=hunter2",
+        "odbc:Driver={x};Uid=u;Pwd=hunter2",
+        "file:hunter2",
+        "sqlite:///x.db?password=hunter2",
+        "sqlite://u:hunter2@h/",
     ],
 )
 def test_no_message_tells_a_password(url):
     message = refusal(url)
     assert "hunt" not in message
     assert "er2" not in message
+
+
+SHOWN = {
+    "archlab.db": "archlab.db",
+    "runs:1@home.db": "runs:1@home.db",
+    "sqlite:///archlab.db?x=1": "archlab.db",
+    "postgresql+psycopg://host:5432/db": "postgresql+psycopg://host:5432/db",
+    "postgresql+psycopg://u:pw@host:5432/db?sslmode=require": "postgresql+psycopg://***@host:5432/db?***",
+    "postgresql+psycopg://u:pw@host/odd name": "postgresql+psycopg://***",
+}
+
+
+@pytest.mark.parametrize("location", SHOWN)
+def test_a_location_is_shown_without_what_may_be_secret(location, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs:1@home.db").touch()
+    assert shown(location) == SHOWN[location]
+
+
+def test_a_path_that_looks_like_a_url_may_be_written_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArchlabError, match=r"^store \*\*\*: no URL and no path: .*, or write ./ before the name of a file$"):
+        TrialStore("runs:a@b.db")
+    TrialStore("./runs:a@b.db").close()
+    TrialStore("runs:a@b.db", create=False).close()
+
+
+def test_what_a_driver_says_has_no_secret():
+    url = make_url("postgresql://u:hun%40ter2@h/db?token=to%2Fken")
+    with pytest.raises(ArchlabError) as refused, plain_errors("s", url):
+        raise sqlite3.OperationalError("cannot connect as u with hun@ter2 or hun%40ter2 and to/ken")
+    assert str(refused.value) == "store s: cannot connect as u with *** or *** and ***"
+    assert "ter2" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_url_and_a_path_name_the_same_store(tmp_path):

@@ -5,6 +5,7 @@ Every import of weight stands inside a command, so that ``--help`` answers at on
 
 import gc
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -98,5 +99,6 @@ def main() -> None:
 
 
 def _refuse(reason: str) -> int:
-    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+    hidden = re.sub(r"://[^\s@]*:[^\s@]*@", "://***@", " ".join(reason.split()))  # a URL where none belongs
+    print(f"error: {hidden}", file=sys.stderr)
     return 2

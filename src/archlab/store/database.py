@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy import inspect as inspect_database
@@ -46,8 +47,10 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
     except ModuleNotFoundError as error:
         fix = "install psycopg[binary]" if error.name == "psycopg" else f"install {error.name}"
         raise ArchlabError(f"store {where}: the database driver {error.name} is missing: {fix}") from None
+    except Exception as error:  # its message may tell secrets of the URL
+        raise ArchlabError(f"store {where}: the driver refuses the URL ({type(error).__name__}): correct it") from None
     try:
-        with plain_errors(where):
+        with plain_errors(where, url):
             if path is not None:
                 _tune_sqlite(engine, write_ahead=create)
             _check_schema(engine, where, create=create, filled_by=filled_by)
@@ -58,36 +61,49 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
 
 
 def shown(location: str | os.PathLike[str]) -> str:
-    """The location as messages name it: without a password; refuses what is no location."""
+    """The location as messages name it: a path, or of a URL scheme, host and database; refuses what is no location."""
     url = _parse(location)
-    sqlite = url.get_backend_name() == "sqlite"
-    return str(Path(url.database or "")) if sqlite else without_password(url.render_as_string(hide_password=True))
+    return str(Path(url.database or "")) if url.get_backend_name() == "sqlite" else _masked(os.fspath(location))
 
 
-def without_password(text: str) -> str:
-    """The text with every password in it masked: between ``user:`` and ``@host`` of a URL, and behind ``password=``, also where
-    the sign is written ``%3D``."""
-    masked = re.sub(r"((?:://|^[\w+]+:)[^:/?#\s]*:)\S*@", r"\1***@", text)
-    assigned = r"((?:password|passwd|pwd|sslpassword|passfile)(?:\s|%20|\+)*(?:=|%3D)\s*)('[^']*'|[^&\s'\"]+)"
-    return re.sub(assigned, r"\1***", masked, flags=re.IGNORECASE)
+_URL = re.compile(r"([a-z][\w+.-]*)://([^?#;]*@)?([\w.-]*(?::\d+)?(?:/[\w.%-]*)*)([?#;][^@]*)?", re.IGNORECASE)
+_NO_PATH = re.compile(
+    r"[a-z][\w+.-]+:|//|.*:.*@|.*=.*[;\s]|.*[;\s].*=|.*(pass\w*|pwd|secret|token|key)\s*=", re.IGNORECASE | re.DOTALL
+)
+"""URLs with a slash missing, and parameters of drivers."""
+
+
+def _masked(text: str) -> str:
+    """Scheme, host and database of a URL: what else is in it may be a secret."""
+    parts = _URL.fullmatch(text.strip())
+    if parts is None:
+        return f"{text.strip().partition('://')[0]}://***" if re.match(r"\s*[a-z][\w+.-]*://", text, re.IGNORECASE) else "***"
+    scheme, user, place, rest = parts.groups()
+    return f"{scheme}://{'***@' if user else ''}{place}{f'{rest[0]}***' if rest else ''}"
+
+
+def _is_path(location: str | os.PathLike[str]) -> bool:
+    """Whether it is meant as a path: it is there, says so, or looks like nothing else."""
+    text = os.fspath(location)
+    written_out = text.startswith(("./", "../")) or (os.path.isabs(text) and Path(text).parent.is_dir())
+    return not isinstance(location, str) or os.path.exists(text) or written_out or not _NO_PATH.match(text)
 
 
 def _parse(location: str | os.PathLike[str]) -> URL:
     text = os.fspath(location)
-    if re.match(r"(postgres|postgresql|mysql|mariadb|mssql|oracle)(\+\w+)?:(?!//)", text):
-        raise ArchlabError(f"store {without_password(text)!r}: no URL: write //, as in postgresql+psycopg://user@host/database")
+    form = "a URL such as postgresql+psycopg://user@host/database"
     if "://" not in text:
+        if not _is_path(location):
+            raise ArchlabError(f"store ***: no URL and no path: give {form}, or write ./ before the name of a file")
         return URL.create("sqlite", database=text)
     try:
         url = make_url(text)
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:  # ValueError: a port that is no number
-        raise ArchlabError(
-            f"store {without_password(text)!r}: {without_password(str(error))}: give a path, or a URL such as "
-            "postgresql+psycopg://user@host/database"
-        ) from None
+        why = "there is no such driver" if isinstance(error, NoSuchModuleError) else "it cannot be read"
+        raise ArchlabError(f"store {_masked(text)!r}: {why}: give a path, or {form}") from None
     if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
-        raise ArchlabError(f"store {text!r}: a store in memory cannot be shared or resumed: give a path")
+        raise ArchlabError(f"store {_masked(text)!r}: a store in memory cannot be shared or resumed: give a path")
     return url
 
 
@@ -217,11 +233,14 @@ _REASONS = {
 
 
 @contextmanager
-def plain_errors(where: str) -> Iterator[None]:
-    """Turn the database's errors into one line for the person who runs the command."""
+def plain_errors(where: str, url: URL) -> Iterator[None]:
+    """Turn the database's errors into one line for the person who runs the command, without what its URL keeps secret."""
     try:
         yield
     except (StatementError, sqlite3.Error) as error:  # the latter while a connection is made
-        text = without_password(" ".join(str(error.orig if isinstance(error, StatementError) else error).split()))
+        text = " ".join(str(error.orig if isinstance(error, StatementError) else error).split())
+        for secret in (url.password, *url.normalized_query.values()):
+            for form in (secret,) if isinstance(secret, str) else secret or ():
+                text = text.replace(form, "***").replace(quote(form, safe=""), "***") if form else text
         reason = next((reason for sign, reason in _REASONS.items() if sign in text), text)
-        raise ArchlabError(f"store {where}: {reason}") from error
+        raise ArchlabError(f"store {where}: {reason}") from None

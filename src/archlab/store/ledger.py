@@ -435,14 +435,14 @@ class Ledger(ABC, Generic[J, R]):
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         self.check_present()
-        with plain_errors(self.where), self._engine.connect() as connection:
+        with plain_errors(self.where, self._engine.url), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         self.check_present()
         with (
-            plain_errors(self.where),
+            plain_errors(self.where, self._engine.url),
             self._engine.connect().execution_options(writes=True) as connection,
             connection.begin(),
         ):
