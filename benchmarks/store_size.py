@@ -4,7 +4,7 @@
 
 Fills stores with made-up results of the `paper` protocol (66 settings, 6 grid points, 5 seeds, as many architectures as the
 number takes), then runs `archlab scores`, `report`, `runs` and a run with nothing to do as processes of their own, and reads
-their CPU seconds and peak memory; at the end `archlab run --protocol paper --dry-run` for 1, 10 and 100 architectures.
+their CPU seconds and peak memory; at the end `archlab run --protocol paper --dry-run` for `--plans` architectures.
 """
 
 import argparse
@@ -101,6 +101,7 @@ def measured(checkout: Path, *arguments: str) -> tuple[float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[10_000, 30_000, 100_000], help="sizes of the stores, about")
+    parser.add_argument("--plans", type=int, nargs="*", default=[1, 10, 100], help="architectures of the plans of dry runs")
     parser.add_argument("--folder", type=Path, help="where the stores are made and kept; default: a temporary folder")
     parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="earlier code, whose commands run in turns with ours")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write; default: benchmarks/results, by date")
@@ -135,7 +136,7 @@ def main() -> None:
             )
             note("runs", made, "runs", *store)
             note("nothing to do", made, "run", *(str(a) for a in plan.architectures), "--protocol", "paper", *narrowed, *store)
-        for number in (1, 10, 100):
+        for number in args.plans:
             dry = ["run", *specs(number), "--protocol", "paper", "--dry-run", "--store", str(folder / "none.db")]
             note("paper --dry-run", 396 * number, *dry)
     command = f"python {shlex.join(['benchmarks/store_size.py', *sys.argv[1:]])}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from archlab.machine import one_blas_thread
 from archlab.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -72,6 +73,7 @@ def resampled_means(cells: Sequence[Sequence[Units]], *, resamples: int, seed: i
     return samples
 
 
+@one_blas_thread()
 def bootstrap_settings(
     architectures: Sequence[Mapping[Task, Sequence[Units]]], settings: Mapping[str, Sequence[Task]], *, resamples: int
 ) -> list[dict[Task, Floats]]:
@@ -99,7 +101,7 @@ class _Draws(NamedTuple):
 
     seeds: NDArray[np.int64]
     """The index of the seed: ``(resamples,)``."""
-    counts: list[tuple[NDArray[np.int64], NDArray[np.float32]]]
+    counts: list[tuple[NDArray[np.int64], NDArray[np.uint16]]]
     """For each seed the resamples that it is in, and the number of times that they draw each of its units."""
 
     @classmethod
@@ -124,7 +126,8 @@ def _resample_alike(cells: Sequence[Sequence[Units]], draws: Sequence[_Draws]) -
     within = np.zeros((resamples, len(cells)))
     for drawn, counts_by_seed in draws:
         between += observed.T[drawn]
-        for index, (rows, counts) in enumerate(counts_by_seed):
+        for index, (rows, drawn_units) in enumerate(counts_by_seed):
+            counts = drawn_units.astype(np.float32)
             numerators, distinct, which = units[index]
             denominators = (counts @ distinct)[:, which]
             # A resample without a single answer says nothing new about the score.
@@ -143,8 +146,8 @@ def _distinct(arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float32], list
     return np.stack([*distinct.values()], axis=1, dtype=np.float32), [position[id(array)] for array in arrays]
 
 
-def _multiplicities(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.float32]:
+def _multiplicities(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.uint16]:
     """Number of times that each of ``size`` units is drawn in each resample: ``(resamples, size)``."""
     drawn = rng.integers(0, size, size=(resamples, size))
     drawn += size * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float32)
+    return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.uint16)

@@ -128,12 +128,12 @@ def _split_curve(text: str) -> tuple[str, str]:
 def _outcome(trial: Trial, status: Any, text: str) -> Outcome:
     text, _ = _split_curve(text)
     head, _, rest = text.partition(', "test": ')
-    values = json.loads(head + "}" if rest else text)
+    values, others = (json.loads(f"{head}}}"), f'{{"test": {rest}') if rest else (json.loads(text), text)
     selected = Metrics(*map(float, values["selected"].values()))  # numbers that are not finite are stored as words
-    if ', "score": ' not in rest:  # an earlier version left it out
-        values = json.loads(text)
-        text = dump_json(values | {"score": values["test"][trial.metric]})
-    return Outcome(status, values["steps"], values["solved_step"], selected, text)
+    if '"score": ' not in others:  # an earlier version left it out
+        parts = json.loads(others)
+        others = dump_json(parts | {"score": parts["test"][trial.metric]})
+    return Outcome(status, values["steps"], values["solved_step"], selected, others)
 
 
 def _read_details(jobs: Mapping[str, Trial], row: AnyRow, _: object) -> tuple[str, Details]:

@@ -303,33 +303,33 @@ class Outcome:
     steps: int
     solved_step: int | None
     selected: Metrics
-    text: str = field(repr=False)
-    """All of it as JSON: the rest is read where it is asked for, and of most trials nobody does."""
+    others: str = field(repr=False)
+    """The rest as JSON: it is read where it is asked for, and of most trials nobody does."""
 
     @property
     def test(self) -> Metrics:
         """On the test split, at the selected step."""
-        return Metrics(*map(float, json.loads(self.text)["test"].values()))
+        return Metrics(*map(float, json.loads(self.others)["test"].values()))
 
     @property
     def score(self) -> float:
         """The recipe's metric on the test split at the selected step, in [0, 1]."""
-        return float(json.loads(self.text)["score"])
+        return float(json.loads(self.others)["score"])
 
     @property
     def wall_seconds(self) -> float:
         """Seconds that the trial has taken."""
-        return float(json.loads(self.text)["wall_seconds"])
+        return float(json.loads(self.others)["wall_seconds"])
 
     @property
     def cpu_seconds(self) -> float:
         """Seconds of processors that it has taken."""
-        return float(json.loads(self.text)["cpu_seconds"])
+        return float(json.loads(self.others)["cpu_seconds"])
 
     @property
     def program(self) -> str:
         """How its steps ran at the end."""
-        return str(json.loads(self.text)["program"])
+        return str(json.loads(self.others)["program"])
 
 
 @dataclass(frozen=True)
