@@ -294,6 +294,14 @@ def test_an_architecture_that_was_not_fitted_is_not_predicted():
         found(1e3, None)
 
 
+@pytest.mark.parametrize("compute", [np.full(7, 1e18), 1e17 * 20 * np.geomspace(1, 64, 7)])
+def test_compute_that_is_equal_or_rises_with_the_multiplier_tells_nothing_of_over_training(compute):
+    multiplier = 20 * np.geomspace(1, 64, 7)
+    loss = 1.8 + (210 * multiplier**0.14 + 360 * multiplier**-0.14) * compute**-0.14
+    with pytest.raises(ArchlabError, match="C and M: the condition number of their logarithms is 1e.06, more than 30"):
+        fit_over_training(C=compute, M=multiplier, loss=loss)
+
+
 def test_losses_that_are_all_equal_tell_nothing_of_over_training():
     with pytest.raises(ArchlabError, match=r"^loss: all losses are equal, 2\.5: nothing to fit"):
         fit_over_training(C=COLUMN, M=COLUMN, loss=np.full(10, 2.5))

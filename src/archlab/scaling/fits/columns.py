@@ -85,6 +85,10 @@ def _is_missing(value: object) -> bool:
         return True
 
 
+COLLINEAR = 30.0
+"""Condition number of the logarithms of two columns from which on their effects cannot be told apart."""
+
+
 def check_enough(number: int, what: str, least: int, why: str) -> None:
     """Refuse fewer than ``least`` of something; the ArchlabError names the number, the least and the reason."""
     if number < least:
@@ -100,3 +104,9 @@ def check_differ(loss: Floats, where: str = "loss") -> None:
 def is_real(value: object) -> bool:
     """Tell whether an option is a real number, infinite and NaN included; booleans are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def condition_number(first: Floats, second: Floats) -> float:
+    """Return the condition number of two columns' logarithms: large where they lie on a line, so that effects mix."""
+    small, large = np.linalg.eigvalsh(np.cov(np.log(first), np.log(second)))
+    return float(np.sqrt(large / max(small, 1e-12 * large))) if large > 0 else 1e6

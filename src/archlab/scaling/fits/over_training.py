@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar, nnls
 
-from archlab.scaling.fits.columns import Floats, check_differ, check_enough, positive_columns
+from archlab.errors import ArchlabError
+from archlab.scaling.fits.columns import COLLINEAR, Floats, check_differ, check_enough, condition_number, positive_columns
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,18 @@ def fit_over_training(*, C: ArrayLike, M: ArrayLike, loss: ArrayLike) -> OverTra
         loss: final loss of each run.
 
     Raises:
-        ArchlabError: fewer than five runs, fewer than two token multipliers, losses that are all equal, or a value that is not
-            positive.
+        ArchlabError: fewer than five runs, fewer than two token multipliers, multipliers and compute on one line in logarithms
+            (as of one budget), losses that are all equal, or a value that is not positive.
     """
     compute, multiplier, observed = positive_columns(C=C, M=M, loss=loss)
     check_enough(len(compute), "runs", 5, "to determine four numbers and an error")
     check_enough(len(np.unique(multiplier)), "token multipliers M", 2, "to tell their effect from that of compute")
     check_differ(observed)
+    if (condition := condition_number(compute, multiplier)) > COLLINEAR:
+        raise ArchlabError(
+            f"C and M: the condition number of their logarithms is {condition:.2g}, more than {COLLINEAR:g}, so that their "
+            "effects cannot be told apart; add other budgets, or other tokens a parameter at the same ones"
+        )
     middle = np.exp(np.log(compute).mean())
 
     def solve(eta: float) -> tuple[Floats, float]:

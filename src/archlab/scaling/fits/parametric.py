@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
-from archlab.scaling.fits.columns import RANGE, Floats, check_differ, check_enough, positive_columns
+from archlab.scaling.fits.columns import (
+    COLLINEAR,
+    RANGE,
+    Floats,
+    check_differ,
+    check_enough,
+    condition_number,
+    positive_columns,
+)
 from archlab.scaling.fits.power_law import Frontier, PowerLaw
 from archlab.scaling.fits.together import fit_together
 
@@ -26,8 +34,6 @@ CHINCHILLA_COST = PowerLaw(6.0, 1.0)
 STEEPEST = 3.0
 """Largest exponent of a law; published ones are below 1, and a fit beyond bends round a single run."""
 SMALLEST_TERM = 1e-4
-COLLINEAR = 30.0
-"""Condition number of the logarithms of N and D from which on their effects cannot be told apart."""
 POLISHED_STARTS = 12
 """Starts of the grid that are polished: those with the lowest objective."""
 
@@ -173,15 +179,13 @@ def _check_runs(size: Floats, tokens: Floats, loss: Floats) -> None:
 
 def check_design(size: Floats, tokens: Floats) -> None:
     """Refuse sizes and tokens on one line in logarithms; the ArchlabError names the condition number and what to add."""
-    spread = np.cov(np.log(size), np.log(tokens))
-    small, large = np.linalg.eigvalsh(spread)
-    condition = float(np.sqrt(large / max(small, 1e-300)))
+    condition = condition_number(size, tokens)
     if condition > COLLINEAR:
         rising = "tokens rise with the size: add runs of the same sizes on more or fewer tokens"
         falling = "all runs take about the same compute: add another budget"
         raise ArchlabError(
             f"N and D: the condition number of their logarithms is {condition:.2g}, more than {COLLINEAR:g}, so that their "
-            f"effects cannot be told apart; {rising if spread[0, 1] > 0 else falling}"
+            f"effects cannot be told apart; {rising if np.cov(np.log(size), np.log(tokens))[0, 1] > 0 else falling}"
         )
 
 
