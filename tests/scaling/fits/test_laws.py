@@ -298,7 +298,7 @@ def test_an_architecture_that_was_not_fitted_is_not_predicted():
 def test_compute_that_is_equal_or_rises_with_the_multiplier_tells_nothing_of_over_training(compute):
     multiplier = 20 * np.geomspace(1, 64, 7)
     loss = 1.8 + (210 * multiplier**0.14 + 360 * multiplier**-0.14) * compute**-0.14
-    with pytest.raises(ArchlabError, match="C and M: the condition number of their logarithms is 1e.06, more than 30"):
+    with pytest.raises(ArchlabError, match=r"C and M: the condition number of their logarithms is 1e\+06, more than 30"):
         fit_over_training(C=compute, M=multiplier, loss=loss)
 
 
