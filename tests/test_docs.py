@@ -1,5 +1,6 @@
 """What the documentation tells people to type works: commands, make targets, Python."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -16,10 +17,12 @@ from tests.cli.command_line import CommandLine
 from tests.fake_training import made_up_speeds, threads
 from tests.jobs.thread_executor import ThreadExecutor
 from tests.scaling.synthetic_ladders import made_up_training
+from tests.test_package import PUBLIC, ROOMS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILES = {"archlab.db", "archlab.models", "archlab.checkpoints"}
 ELSEWHERE = ("://", "--device cuda")
 """Commands with these need a machine that the tests do not have: they are only read."""
 
@@ -57,6 +60,25 @@ def parse(words: list[str]) -> Command:
     output = words[words.index(">") + 1] if ">" in words else None
     words = words[: words.index(">")] if ">" in words else words
     return Command((words[0].removeprefix(".venv/bin/"), *words[1:]) if words else (), tuple(variables), output)
+
+
+def test_documents_use_public_names_only():
+    public = {module: names | set(ROOMS if module == "archlab" else ()) for module, names in PUBLIC.items()}
+    for document in [*DOCUMENTS, *(ROOT / "examples").glob("*.py")]:
+        text = document.read_text(encoding="utf-8")
+        code = [text] if document.suffix == ".py" else blocks(document, "python")
+        nodes = [node for part in code for node in ast.walk(ast.parse(part))]
+        used = {(node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+        used |= {
+            ("archlab", node.attr) for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "archlab"
+        }
+        whole = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        if "decisions" not in document.parts and document.name != "CONTRIBUTING.md":  # which tell of the inside
+            whole |= set(re.findall(r"`(archlab(?:\.[a-zA-Z]+)+)(?=[`(])", FENCE.sub("", text))) - FILES
+        for name in whole - set(public):
+            used.add((name.rpartition(".")[0] or name, name.rpartition(".")[2]))
+        hidden = {f"{home}.{name}" for home, name in used if str(home).startswith("archlab") and name not in public.get(home, ())}
+        assert not hidden, document
 
 
 def option(words: tuple[str, ...], name: str, default: str) -> str:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from archlab.architectures.normalise import normalise
     from archlab.design.correlation import correlate
     from archlab.errors import ArchlabError
+    from archlab.jobs.events import JobFailed, JobFinished
     from archlab.layers import layer
     from archlab.mad.bench import bench
     from archlab.tasks import sample
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Architecture": "architectures",
     "ArchlabError": "errors",
+    "JobFailed": "jobs.events",
+    "JobFinished": "jobs.events",
     "architecture": "architectures",
     "bench": "mad.bench",
     "check_store": "api",
@@ -36,6 +39,8 @@ _MODULES = ("figures", "layers", "scaling", "tasks", "testing")
 __all__ = [
     "Architecture",
     "ArchlabError",
+    "JobFailed",
+    "JobFinished",
     "architecture",
     "bench",
     "check_store",

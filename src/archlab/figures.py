@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def leaderboard(scores: Scores) -> alt.LayerChart:
     """Every score, tasks across and architectures down."""
     return _figure(charts.heat_map(scores))

@@ -5,3 +5,7 @@ from archlab.layers.contract import Composite, LayerConfig, Recurrent, divides
 from archlab.layers.registry import layer, register, registry
 
 __all__ = ["Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"]
+
+
+def __dir__() -> list[str]:
+    return __all__

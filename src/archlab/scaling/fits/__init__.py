@@ -16,3 +16,7 @@ __all__ = [
     "Resampling", "StateFit", "bootstrap", "fit_envelope", "fit_isoflop", "fit_over_training", "fit_parametric",
     "fit_power_law", "fit_state", "isoflop_minimum", "jackknife",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__
