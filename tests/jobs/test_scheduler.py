@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -159,8 +160,38 @@ def test_an_interruption_between_storing_and_counting_miscounts_nothing(store, e
     monkeypatch.setattr(store, "finish", finish_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(make_trials(1), store, executor, listeners=[events.append])
-    assert [record.status for record in store.records()] == ["finished"]
-    assert events[-1].summary.computed == 1
+    (record,) = store.records()
+    assert record.status == "finished"
+    summary = events[-1].summary
+    assert (summary.computed, [*summary.results]) == (1, [record.key])
+    assert summary.results[record.key].to_dict() == record.result.to_dict()
+    assert 0 < summary.wall_seconds < 600
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(TimeoutError(), "TimeoutError"), (ValueError("two\n  lines"), "two lines")], ids=["bare", "two lines"]
+)
+def test_what_an_executor_raises_beside_its_own_errors_is_told_in_one_line(store, executor, monkeypatch, error, reason):
+    def fail(jobs, *_):
+        (future,) = futures = [Future() for _ in jobs]
+        future.set_exception(error)
+        return futures
+
+    monkeypatch.setattr(executor, "submit", fail)
+    (trial,) = make_trials(1)
+    assert run([trial], store, executor).failed == {trial.key: reason}
+    assert [record.error for record in store.records()] == [reason]
+
+
+def test_a_run_beats_as_often_as_it_should_and_no_oftener(store, train, monkeypatch):
+    beats = []
+    monkeypatch.setattr(store, "heartbeat", lambda: beats.append(None))
+    for seconds, trials in ((3600.0, make_trials(2)), (0.0, make_trials(2, start=2))):
+        monkeypatch.setattr("archlab.jobs.scheduler.HEARTBEAT_SECONDS", seconds)
+        before = len(beats)
+        with threads(train) as executor:
+            run(trials, store, executor)
+        assert (len(beats) - before > 1) == (seconds == 0.0)  # the first claim of a store beats once
 
 
 def test_a_failing_trial_does_not_stop_the_others_and_is_tried_by_the_next_run(store, train):

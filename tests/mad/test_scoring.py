@@ -145,6 +145,7 @@ def test_a_seeds_score_says_which_trial_it_is_and_how_it_learned() -> None:
     (seed,) = scores.architectures[0].tasks[0].settings[0].seeds
     assert (seed.key, seed.learning_rate, seed.weight_decay) == (trials[1].key, 1e-3, 0.1)
     assert seed.learning_curve_area == pytest.approx((500 * (RECALL.chance + 0.6) / 2 + 500 * 0.6) / 1000)
+    assert seed.curve.tolist() == [[0, RECALL.chance], [500, 0.6], [1000, 0.6]]
 
 
 def test_a_tasks_interval_is_that_of_the_mean_of_its_settings() -> None:
