@@ -234,6 +234,26 @@ def test_small_numbers_of_answers_take_a_byte_each(store, right, size):
     assert np.array_equal(details.numerators, np.float32(right), equal_nan=True)
 
 
+def test_databases_may_sort_the_names_in_json(store, path):
+    trials = make_trials(3)
+    for trial in trials:
+        store.finish(trial, result(trial, [1, 0], selected=math.nan), PROVENANCE)
+    before = store.outcomes(), store.details(store.outcomes(), unreadable={})
+    with sqlite3.connect(path) as connection:
+        for column in ("trial", "result", "provenance"):
+            for key, text in connection.execute(f"SELECT key, {column} FROM trials").fetchall():
+                sorted_names = json.dumps(json.loads(text), sort_keys=True)
+                connection.execute(f"UPDATE trials SET {column} = ? WHERE key = ?", (sorted_names, key))
+    connection.close()
+    records = store.outcomes()
+    for one, other in zip(records, before[0], strict=True):
+        for value in ("status", "steps", "solved_step", "selected", "test", "score", "wall_seconds", "cpu_seconds", "program"):
+            assert repr(getattr(one.result, value)) == repr(getattr(other.result, value))
+        assert (one.job, one.finished) == (other.job, other.finished)
+    details = store.details(records, unreadable={})
+    assert {key: found.curve for key, found in details.items()} == {key: found.curve for key, found in before[1].items()}
+
+
 @pytest.mark.parametrize("column", ["trial", "result"])
 def test_text_that_is_no_json_is_named(store, path, column):
     trials = make_trials(40)

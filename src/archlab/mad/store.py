@@ -120,16 +120,18 @@ def _split(text: str, start: str, end: str) -> tuple[str, str]:
 
 
 def _split_curve(text: str) -> tuple[str, str]:
-    """As :func:`_split` does for the curve, which is most of a text: both ends of it are looked for from outside."""
-    first, last = text.find(', "curve": '), text.rfind(', "examples_per_second": ')
-    return (text, "") if first < 0 or last < 0 else (text[:first] + text[last:], text[first:last])
+    """As :func:`_split` does for a result's curve, which is most of its text: a list without lists in it."""
+    first = text.find(', "curve": ')
+    last = text.find("]", first) + 1
+    return (text, "") if first < 0 or not last else (text[:first] + text[last:], text[first:last])
 
 
 def _outcome(trial: Trial, status: Any, text: str) -> Outcome:
     text, _ = _split_curve(text)
     head, _, rest = text.partition(', "test": ')
-    values, others = (json.loads(f"{head}}}"), f'{{"test": {rest}') if rest else (json.loads(text), text)
-    selected = Metrics(*map(float, values["selected"].values()))  # numbers that are not finite are stored as words
+    in_order = rest and head.startswith('{"status": ')  # as it was written: some databases sort names
+    values, others = (json.loads(f"{head}}}"), f'{{"test": {rest}') if in_order else (json.loads(text), text)
+    selected = Metrics.read(values["selected"])
     if '"score": ' not in others:  # an earlier version left it out
         parts = json.loads(others)
         others = dump_json(parts | {"score": parts["test"][trial.metric]})

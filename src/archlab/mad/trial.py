@@ -284,6 +284,11 @@ class Metrics:
     loss: float
     """Mean cross-entropy over all answers, in nats."""
 
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> "Metrics":
+        """The metrics of stored JSON, where numbers that are not finite are words."""
+        return cls(float(stored["accuracy"]), float(stored["macro_accuracy"]), float(stored["loss"]))
+
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
@@ -309,7 +314,7 @@ class Outcome:
     @property
     def test(self) -> Metrics:
         """On the test split, at the selected step."""
-        return Metrics(*map(float, json.loads(self.others)["test"].values()))
+        return Metrics.read(json.loads(self.others)["test"])
 
     @property
     def score(self) -> float:
