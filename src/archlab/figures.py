@@ -33,7 +33,7 @@ def leaderboard(scores: Scores) -> alt.LayerChart:
 
 def differences(scores: Scores, task: str | None = None) -> alt.LayerChart:
     """Each architecture against the best, on one task or by default in the MAD score; needs two architectures."""
-    return _figure(charts.difference_panel(scores, task and find_task(task).name, charts.difference_domain(scores)))
+    return _figure(charts.difference_panel(scores, charts.difference_rows(scores), task and find_task(task).name))
 
 
 def learning_curves(scores: Scores, task: str) -> alt.LayerChart:

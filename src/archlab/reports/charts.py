@@ -5,12 +5,13 @@ Scores are in percent. Every architecture keeps its colour and symbol in every p
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import altair as alt
 import numpy as np
 
+from archlab.errors import unknown
 from archlab.format import percent_interval, short_task, starred
 from archlab.format import points as signed_points
 from archlab.mad.comparison import difference
@@ -121,45 +122,51 @@ def heat_map(scores: Scores) -> Spec:
     return spec((tiles + texts).resolve_scale(color="independent"), height=34 * len(scores.architectures))
 
 
-def difference_panel(scores: Scores, task: str | None, domain: tuple[float, float]) -> Spec | None:
-    """Distance of every other architecture from the leader, on one task or (None) in the MAD score; the axis has these bounds."""
-    rows = difference_rows(scores, task)
-    if not rows:
+def difference_panel(scores: Scores, rows: Mapping[str | None, list[Row]], task: str | None) -> Spec | None:
+    """Distance of every other architecture from the leader, on one task or (None) in the MAD score, from the rows of all, whose
+    axis it shares; refuses a task that is not scored."""
+    if task not in rows:
+        raise unknown("task", str(task), scores.tasks)
+    if not rows[task]:
         return None
     colour, symbol, _ = encodings(_labels(scores))
-    base = chart(rows).encode(
+    base = chart(rows[task]).encode(
         y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(grid=False)),
         color=colour,
         tooltip=["architecture:N", "text:N", "interval:N"],
     )
     axis = alt.Axis(title="percentage points", tickCount=5)
-    low = alt.X("low:Q", scale=alt.Scale(domain=list(domain)), axis=axis)
+    low = alt.X("low:Q", scale=alt.Scale(domain=list(difference_domain(rows))), axis=axis)
     interval = base.mark_rule(strokeWidth=2.5).encode(x=low, x2="high:Q")
     marks = points(base, size=60).encode(x="mean:Q", shape=symbol)
     return spec(level_line("x") + interval + marks, height=22 * len(scores.architectures) + 10)
 
 
-def difference_rows(scores: Scores, task: str | None) -> list[Row]:
-    """Every other architecture's score less the leader's, negative where the leader is ahead, in points."""
+def difference_rows(scores: Scores) -> dict[str | None, list[Row]]:
+    """Every other architecture's score less the leader's, negative where the leader is ahead, in points: of the MAD score (None)
+    and of each task."""
     leader, *others = scores.architectures
-    return [
-        {
-            "architecture": found.first,
-            "mean": 100 * found.mean,
-            "low": 100 * found.interval.low,
-            "high": 100 * found.interval.high,
-            "text": signed_points(found.mean),
-            "interval": f"{signed_points(found.interval.low)} to {signed_points(found.interval.high)}",
-        }
-        for other in others
-        if (found := difference(scores, other.label, leader.label, task)) is not None
-    ]
+    return {
+        task: [
+            {
+                "architecture": found.first,
+                "mean": 100 * found.mean,
+                "low": 100 * found.interval.low,
+                "high": 100 * found.interval.high,
+                "text": signed_points(found.mean),
+                "interval": f"{signed_points(found.interval.low)} to {signed_points(found.interval.high)}",
+            }
+            for other in others
+            if (found := difference(scores, other.label, leader.label, task)) is not None
+        ]
+        for task in (None, *scores.tasks)
+    }
 
 
-def difference_domain(scores: Scores) -> tuple[float, float]:
+def difference_domain(rows: Mapping[str | None, list[Row]]) -> tuple[float, float]:
     """The bounds of an axis that holds every difference from the leader, in points."""
-    rows = [row for task in (None, *scores.tasks) for row in difference_rows(scores, task)]
-    low, high = min((row["low"] for row in rows), default=0.0), max((row["high"] for row in rows), default=0.0)
+    every = [row for of_task in rows.values() for row in of_task]
+    low, high = min((row["low"] for row in every), default=0.0), max((row["high"] for row in every), default=0.0)
     margin = 0.04 * (max(high, 0.0) - min(low, 0.0)) + 0.1
     return min(low, 0.0) - margin, max(high, 0.0) + margin
 

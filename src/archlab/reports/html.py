@@ -31,10 +31,10 @@ def write_page(path: str | os.PathLike[str], render: Callable[[], str]) -> None:
 
 
 def _differences(scores: Scores) -> dict[str, Spec | None]:
-    domain = charts.difference_domain(scores)
+    rows = charts.difference_rows(scores)
     mean = "mean over tasks" if scores.mean_name == "mean" else f"{scores.mean_name} (mean over tasks)"
     shown = {mean: None, **{task: task for task in scores.tasks}}
-    return {caption: charts.difference_panel(scores, task, domain) for caption, task in shown.items()}
+    return {caption: charts.difference_panel(scores, rows, task) for caption, task in shown.items()}
 
 
 def _differences_table(scores: Scores) -> Table | None:
