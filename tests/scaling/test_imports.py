@@ -239,6 +239,24 @@ def test_a_column_of_budgets_must_hold_flops(tmp_path):
         scaling.read_runs(table, {"budget": "budget"})
 
 
+def test_plainer_names_are_taken_before_single_letters_and_validation_before_other_losses(tmp_path):
+    some = [row | {"n": 12, "d": 512, "c": "red", "budget": "small", "loss": row["val_loss"] - 0.1} for row in rows()]
+    found = import_runs(write(tmp_path / "a.csv", some), tmp_path / "a.db")
+    assert found["columns"] == {"N": "params", "D": "tokens", "loss": "val_loss", "architecture": "model"}
+    assert found["notes"] == [
+        f"column {name} has no numbers, so it is not taken for {x}" for name, x in (("c", "C"), ("budget", "budget"))
+    ]
+
+
+def test_losses_by_byte_are_told(tmp_path):
+    some = [{name: row[name] for name in ("model", "params", "tokens")} | {"bpb": row["val_loss"] / 3} for row in rows()]
+    found = import_runs(write(tmp_path / "a.csv", some), tmp_path / "a.db")
+    assert (found["loss_unit"], found["notes"]) == (
+        "bits",
+        ["column bpb counts bytes: losses are in nats a byte, where tables say nats a token"],
+    )
+
+
 @pytest.mark.parametrize("seed", ["1.5", "", "x", "inf"])
 def test_a_seed_is_a_whole_number(tmp_path, seed):
     with pytest.raises(ArchlabError, match=f"row 1: seed={seed}: a seed is a whole number"):

@@ -43,6 +43,12 @@ def test_a_table_in_every_form(tmp_path, name, data):
     assert read_table(tmp_path / name).to_dict("records") == ROWS
 
 
+def test_columns_between_spaces_with_a_head_behind_a_mark(tmp_path):
+    (tmp_path / "a.csv").write_text("# N   D  loss\n1e6 2e7   3.5\n 2e6  2e7 3.4\n")
+    rows = read_table(tmp_path / "a.csv").to_dict("records")
+    assert rows == [{"N": "1e6", "D": "2e7", "loss": "3.5"}, {"N": "2e6", "D": "2e7", "loss": "3.4"}]
+
+
 def test_nested_objects_have_dotted_names_and_what_a_row_lacks_is_none(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         '{"config": {"params": 100000000000000000001}, "loss": NaN}\n{"config": {"model": "x"}, "loss": 2}\n'

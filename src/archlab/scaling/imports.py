@@ -27,15 +27,14 @@ from archlab.store.record import SETTLED
 LossUnit = Literal["nats", "bits", "perplexity"]
 Flops = Literal["column", "6nd"]
 GUESSES = {
-    "N": ("n", "params", "n_params", "parameters", "n_parameters", "num_params", "num_parameters", "total_params", "param_count",
-          "model_size", "model_params"),
-    "D": ("d", "tokens", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "total_tokens", "n_train_tokens",
-          "tokens_seen", "train_tokens_seen", "num_tokens_seen"),
-    "C": ("c", "flops", "train_flops", "training_flops", "total_flops", "n_flops", "num_flops", "compute", "training_compute"),
-    "loss": ("loss", "val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss", "final_loss", "loss_val",
-             "final_val_loss", "perplexity", "ppl", "val_perplexity", "val_ppl", "eval_perplexity", "eval_ppl",
-             "validation_perplexity", "valid_ppl", "bpb", "val_bpb", "bits_per_byte", "bits_per_token", "cross_entropy",
-             "val_cross_entropy"),
+    "N": ("params", "n_params", "parameters", "n_parameters", "num_params", "num_parameters", "total_params", "param_count",
+          "model_size", "model_params", "n"),
+    "D": ("tokens", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "total_tokens", "n_train_tokens", "tokens_seen",
+          "train_tokens_seen", "num_tokens_seen", "d"),
+    "C": ("flops", "train_flops", "training_flops", "total_flops", "n_flops", "num_flops", "compute", "training_compute", "c"),
+    "loss": ("val_loss", "eval_loss", "validation_loss", "valid_loss", "loss_val", "final_val_loss", "loss", "test_loss",
+             "final_loss", "val_perplexity", "val_ppl", "eval_perplexity", "eval_ppl", "validation_perplexity", "valid_ppl",
+             "perplexity", "ppl", "val_bpb", "bpb", "bits_per_byte", "bits_per_token", "val_cross_entropy", "cross_entropy"),
     "architecture": ("architecture", "arch", "model", "model_name", "model_type", "architecture_name", "model_family", "family"),
     "seed": ("seed", "random_seed"),
     "budget": ("budget", "flops_budget", "compute_budget", "flop_budget", "budget_flops"),
@@ -156,6 +155,8 @@ def _doubts(runs: list[ImportedRun], table: _Table) -> Iterator[str]:
     least = min((run.loss for run in runs if run.loss is not None), default=0.0)
     if least > _POOR_LOSS and table.loss_unit != "perplexity":
         yield f"the least loss is {least:.3g} nats: is the unit (nats, bits, perplexity) right?"
+    if {"bpb", "byte", "bytes"} & set(_normalised(table.columns["loss"].name).split("_")):
+        yield f"column {table.columns['loss'].name} counts bytes: losses are in nats a byte, where tables say nats a token"
     for column in table.frame.columns:
         if _normalised(column) in ("state", "status"):
             states = (str(state) for state, run in zip(table.frame[column], runs, strict=True) if run.loss is not None)
@@ -292,8 +293,17 @@ class _Table:
         self.loss_unit = loss_unit or self.columns["loss"].loss_unit or "nats"
         counts = [self.columns[x].name for x in ("N", "D", "C", "budget") if x in self.columns]
         self.comma = comma_of(self.frame[counts].to_numpy().ravel(), self.frame[self.columns["loss"].name])
-        self.given = {x: self._numbers(x) for x in ("N", "D", "C", "budget") if x in self.columns}
         self.notes: list[str] = []
+        for name in ("C", "budget") if {"N", "D"} <= set(self.columns) else ():
+            column = self.columns.get(name)
+            if (
+                column
+                and name not in self.asked
+                and np.isnan([number_of(cell, self.comma) for cell in self.frame[column.name]]).all()
+            ):
+                self.columns.pop(name)
+                self.notes.append(f"column {column.name} has no numbers, so it is not taken for {name}")
+        self.given = {x: self._numbers(x) for x in ("N", "D", "C", "budget") if x in self.columns}
         self.labels = self._labels()
 
     @property

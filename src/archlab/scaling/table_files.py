@@ -111,6 +111,8 @@ def _delimited(text: str) -> dict[str, list[str]]:
         return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
     delimiter = max(DELIMITERS, key=lambda one: len(split(body[0], one)))
+    if len(split(body[0], delimiter)) == 1 and '"' not in text:  # columns of text, as numpy writes them
+        body, comment, delimiter = ["\t".join(line.split()) for line in body], "\t".join(comment.split()), "\t"
     named, first = split(comment, delimiter), split(body[0], delimiter)
     if len(named) == len(first) > 1 and any(not math.isnan(number_of(cell)) for cell in first):
         body.insert(0, comment)  # a head behind #, as numpy writes it
