@@ -63,8 +63,8 @@ LM_DAMAGES = {
     "run = x'ff'": "it is damaged (run=b'\\xff')",
     "run = json_set(run, '$.run.dim', 'x')": "run: dim='x': give",
     "run = json_set(run, '$.run.what', 1)": "run: unknown field 'what'",
-    "result = json_set(result, '$.loss', 'x')": "it is damaged (TypeError: ",
-    "result = json_set(result, '$.curve[0][1]', 'x')": "it is damaged (TypeError: ",
+    "result = json_set(result, '$.loss', 'x')": "it is damaged ('x' where a number belongs)",
+    "result = json_set(result, '$.curve[0][1]', 'x')": "it is damaged ('x' where a number belongs)",
     "status = 'garbage'": "it is damaged (status='garbage')",
 }
 

@@ -77,6 +77,7 @@ DAMAGE = {
     "status": ["garbage", b"\xff", 5],
     "error": [b"\xff\xfe\x00"],
     "trial": ["not json", "null", "[]", "{}", '"text"', '{"architecture": 3}', DEEP, b"\xff"],
+    "numbers": ["$.steps", "$.solved_step", "$.curve[0].step", "$.selected.accuracy"],
     "result": ["{", "[]", "{}", '{"status": "finished"}', "3", DEEP, b"\xff"],
     "numerators": [b"", b"not zlib", None],
     "provenance": ["not json", "[]", "3", DEEP, b"\xff"],
@@ -90,7 +91,8 @@ def test_a_damaged_row_is_named_and_the_rest_is_shown(path, column, value):
         for trial in trials:
             store.finish(trial, result(trial, [1, 2]), PROVENANCE)
         with sqlite3.connect(path) as connection:
-            connection.execute(f"UPDATE trials SET {column} = ? WHERE key = ?", (value, trials[0].key))
+            change = "result = json_set(result, ?, 'x')" if column == "numbers" else f"{column} = ?"
+            connection.execute(f"UPDATE trials SET {change} WHERE key = ?", (value, trials[0].key))
         connection.close()
         unreadable = {}
         records = store.records(unreadable=unreadable)
@@ -111,7 +113,7 @@ def test_a_damaged_row_is_named_and_the_rest_is_shown(path, column, value):
             named = {}
             assert [record.job for record in store.records(statuses=["finished"], unreadable=named)] == [trials[1]]
             assert named == unreadable
-        if column != "numerators":  # which outcomes leave out
+        if column != "numerators" and "curve" not in str(value):  # which outcomes leave out
             assert [record.job for record in store.outcomes(unreadable={})] == [trials[1]]
         assert store.delete_unreadable(unreadable) == 1
         assert [record.job for record in store.records()] == [trials[1]]

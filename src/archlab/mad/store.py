@@ -16,7 +16,7 @@ from typing_extensions import override
 from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult
 from archlab.store import ledger
 from archlab.store.ledger import AnyRow, Ledger, Lines
-from archlab.store.record import Status, dump_json, read_non_finite, spell_non_finite
+from archlab.store.record import Status, check_numbers, dump_json, read_non_finite, spell_non_finite
 from archlab.store.schema import trials
 
 Record = ledger.Record[Trial, TrialResult]
@@ -132,6 +132,7 @@ def _outcome(trial: Trial, status: Any, text: str) -> Outcome:
     in_order = rest and head.startswith('{"status": ')  # as it was written: some databases sort names
     values, others = (json.loads(f"{head}}}"), f'{{"test": {rest}') if in_order else (json.loads(text), text)
     selected = Metrics.read(values["selected"])
+    check_numbers([values["steps"], values["solved_step"] or 0])
     if '"score": ' not in others:  # an earlier version left it out
         parts = json.loads(others)
         others = dump_json(parts | {"score": parts["test"][trial.metric]})

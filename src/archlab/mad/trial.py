@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property, lru_cache
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from archlab.layers.external.check import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
 from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, job_key
+from archlab.store.record import check_numbers
 from archlab.tasks import Task
 from archlab.tasks.stored import stored_setting
 
@@ -319,22 +322,29 @@ class Outcome:
     @property
     def score(self) -> float:
         """The recipe's metric on the test split at the selected step, in [0, 1]."""
-        return float(json.loads(self.others)["score"])
+        return self._number("score")
 
     @property
     def wall_seconds(self) -> float:
         """Seconds that the trial has taken."""
-        return float(json.loads(self.others)["wall_seconds"])
+        return self._number("wall_seconds")
 
     @property
     def cpu_seconds(self) -> float:
         """Seconds of processors that it has taken."""
-        return float(json.loads(self.others)["cpu_seconds"])
+        return self._number("cpu_seconds")
 
     @property
     def program(self) -> str:
         """How its steps ran at the end."""
-        return str(json.loads(self.others)["program"])
+        return str(json.loads(self.others).get("program"))
+
+    def _number(self, name: str) -> float:
+        """A number of the text; NaN where it is damaged, which is seen when the whole row is read."""
+        try:
+            return float(json.loads(self.others)[name])
+        except (KeyError, TypeError, ValueError):
+            return math.nan
 
 
 @dataclass(frozen=True)
@@ -406,7 +416,13 @@ class TrialResult:
         for name in ("numerators", "denominators"):
             values[name] = np.asarray(values[name], dtype=np.float32)
         values["by_length"] = tuple((length, score) for length, score in values.get("by_length", ()))
-        return cls(**values)
+        result = cls(**values)
+        metrics = (result.selected, result.test, result.test_last, *(point.metrics for point in result.curve))
+        check_numbers([result.steps, result.solved_step or 0, result.selected_step, result.examples_per_second])
+        check_numbers([result.wall_seconds, result.cpu_seconds, *chain.from_iterable(result.by_length)])
+        check_numbers(number for one in metrics for number in (one.accuracy, one.macro_accuracy, one.loss))
+        check_numbers(number for point in result.curve for number in (point.step, point.train_loss))
+        return result
 
 
 AnyResult = Outcome | TrialResult

@@ -1,11 +1,11 @@
 """The progress and the result of the training run of a language model."""
 
-import math
 import signal
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from archlab.fields import check_value
+from archlab.store.record import check_numbers
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -85,6 +85,7 @@ class LMResult:
     def from_dict(cls, values: dict[str, Any]) -> "LMResult":
         """The result that :meth:`to_dict` wrote down; refuses what is no number where one belongs."""
         check_value("status", values["status"], Literal["finished", "diverged"])
+        check_value("reason", values["reason"], str)
         numbers = [value for name, value in values.items() if name not in ("status", "reason", "not_kept", "curve")]
-        math.fsum(number for part in (numbers, *values["curve"]) for number in part if number is not None)
+        check_numbers(number for part in (numbers, *values["curve"]) for number in part if number is not None)
         return cls(**values | {"curve": tuple(CurvePoint(*point) for point in values["curve"])})

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from reprlib import repr as short
 from types import NoneType
 from typing import Any, Literal, get_args
@@ -43,6 +43,13 @@ def check_columns(row: Mapping[str, Any]) -> None:
     for name, value in row.items():
         if not isinstance(value, _TYPES.get(name, object)) or (name == "status" and value not in STATUSES):
             raise ArchlabError(f"it is damaged ({name}={short(value)})")
+
+
+def check_numbers(values: Iterable[Any]) -> None:
+    """Refuse a value that is no number; NaN and infinities are."""
+    for value in values:
+        if not isinstance(value, int | float):
+            raise ArchlabError(f"it is damaged ({short(value)} where a number belongs)")
 
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
