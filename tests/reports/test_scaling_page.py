@@ -41,6 +41,12 @@ def values_of(spec: dict) -> list[list[dict]]:
     return [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
 
 
+def test_a_study_without_laws_has_no_empty_table_of_them(findings):
+    page = render(findings(*(ladder(label, LAW, budgets=BUDGETS[:1], sizes=3) for label in "ab")))
+    assert "Loss over parameters at equal compute" in page
+    assert "The laws, by four methods" not in page
+
+
 def test_the_page_draws_every_chart_and_needs_no_network(findings, tmp_path):
     three = {"budgets": BUDGETS[:3], "sizes": 5}
     found = findings(ladder("good", LAW, **three), ladder("bad", replace(LAW, A=500.0), **three))

@@ -43,8 +43,8 @@ def _rich_table(note: str) -> RichTable:
     return RichTable(box=None, pad_edge=False, caption=Text(note, style="dim italic") if note else None, **style)
 
 
-def laws_table(fit: StudyFit) -> Table:
-    """The laws of all architectures by all methods."""
+def laws_table(fit: StudyFit) -> Table | None:
+    """The laws of all architectures by all methods; None if there are none."""
     rows = []
     for laws in fit.laws:
         for law in laws.by_method.values():
@@ -54,7 +54,7 @@ def laws_table(fit: StudyFit) -> Table:
     note = (
         "Held out: fitted again without the largest budget; the mean error of the losses there, and predicted over measured N*."
     )
-    return Table(heads, rows, note, "llrrrtt")
+    return Table(heads, rows, note, "llrrrtt") if rows else None
 
 
 def _law_cells(law: Law) -> list[str]:
@@ -104,8 +104,9 @@ def crossing_lines(comparison: StudyComparison) -> list[str]:
     lines = []
     for one in comparison.crossings:
         low, high = one.budget.low, one.budget.high
-        doubt = ""
-        if low is not None or high is not None:
+        if low is None and high is None:
+            doubt = " (whether they cross at all, these runs do not tell)"
+        else:
             doubt = f" ({'below' if low is None else f'{low:.2g}'} to {'above' if high is None else f'{high:.2g}'})"
         other = one.architecture if one.better_below == one.reference else one.reference
         lines.append(f"{one.better_below} is better below {one.budget.value:.2g} FLOPs{doubt}, {other} above")

@@ -10,7 +10,8 @@ from tests.scaling.test_cost import planned
 
 from archlab import scaling
 from archlab.errors import ArchlabError
-from archlab.scaling.analysis.comparison import compare_study, multiplier_text, state_law
+from archlab.reports.scaling_tables import crossing_lines
+from archlab.scaling.analysis.comparison import Crossing, compare_study, multiplier_text, state_law
 from archlab.scaling.fits import Resampling
 from archlab.scaling.laws import Estimate, fit_laws
 from archlab.scaling.recipe import LMRecipe
@@ -208,6 +209,20 @@ def test_the_best_at_the_largest_shared_budget_is_the_reference_and_the_others_f
     assert found.headline.startswith(f"At {BUDGETS[2]:.3g} FLOPs good has the lowest loss of 3 architectures; middle needs 3.")
     against = compare_study(study, NONE, reference="middle").headline
     assert against.startswith(f"At {BUDGETS[2]:.3g} FLOPs, against middle: good needs 0.")
+
+
+def test_architectures_without_a_common_budget_are_named_and_a_crossing_that_nothing_shows_is_doubted():
+    small, large = (
+        simulated("a", LAW, budgets=(4e18, 8e18)),
+        simulated("b", replace(LAW, A=LAW.A * 1.01), 1, budgets=(4e19, 8e19)),
+    )
+    found = compare_study(of(small, large), FEW)
+    assert found.rows == ()
+    assert str(found.notes[-1]).startswith("no budget within the runs of a too, so no difference: compare at budgets of your own")
+    assert not any("no budget within" in str(note) for note in compare_study(of(small, large), FEW, flops=[2e19]).notes)
+    crossing = Crossing("a", "b", "a", Estimate(1e19, None, None))
+    lines = crossing_lines(replace(found, crossings=(crossing,)))
+    assert lines == ["a is better below 1e+19 FLOPs (whether they cross at all, these runs do not tell), b above"]
 
 
 def test_a_sentence_about_many_architectures_names_the_nearest():

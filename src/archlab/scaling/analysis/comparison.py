@@ -175,7 +175,9 @@ def compare_study(
             rows += _by_minima(tables[first], tables[label], resampling)
     if flops and not any(label in laws for label in tables if label != first and first in laws):
         raise ArchlabError(f"flops: no two architectures have laws to extrapolate: {'; '.join(map(str, notes))}")
-    return StudyComparison(first, tuple(rows), tuple(crossings), notes, resampling.confidence)
+    apart = f"no budget within the runs of {first} too, so no difference: compare at budgets of your own, by --flops"
+    found += [(apart, label) for label in ranking if label != first and label not in {row.architecture for row in rows}]
+    return StudyComparison(first, tuple(rows), tuple(crossings), grouped(found), resampling.confidence)
 
 
 def _ranking(tables: Mapping[str, RunTable], laws: Mapping[str, JointLaw]) -> list[str]:
