@@ -61,6 +61,7 @@ def write_whole(path: Path, text: str, what: str = "file") -> None:
     check_place(path, what)
     if str(path) == "-":
         sys.stdout.write(text)
+        sys.stdout.flush()  # what follows may say that it is written
         return
     with _refusing(path, what):
         if is_stream(path):

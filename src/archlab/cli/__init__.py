@@ -3,6 +3,7 @@
 Every import of weight stands inside a command, so that ``--help`` answers at once.
 """
 
+import errno
 import gc
 import os
 import re
@@ -79,11 +80,21 @@ def archlab(
         typer.echo(context.get_help())
 
 
+_CANNOT_WRITE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
+
 def main() -> None:
     """Run the command line; a request that cannot be met is one line on standard error and status 2."""
     gc.set_threshold(100_000, 50, 50)  # a large store is many small objects, none of them garbage
+    if sys.stderr is None:  # closed, as by 2>&-
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:  # else the first file that is opened would take its place
+        sys.exit(_refuse("standard output is closed: send it to a file, or to /dev/null"))
     try:
-        status = app(prog_name="archlab", standalone_mode=False)
+        try:
+            status = app(prog_name="archlab", standalone_mode=False)
+        except SystemExit as end:
+            status = end.code
         sys.stdout.flush()
     except ArchlabError as error:
         status = _refuse(str(error))
@@ -92,9 +103,12 @@ def main() -> None:
     except typer.Abort as error:  # Ctrl-C, or a question that was not answered with yes
         print("stopped", file=sys.stderr)
         status = 130 if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt) else 1
-    except BrokenPipeError:  # the reader has seen enough, as `head` has
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE or error.filename is not None:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+        enough = isinstance(error, BrokenPipeError)  # for the reader, as for `head`
+        status = 1 if enough else _refuse(f"the output cannot be written: {error.strerror}")
     sys.exit(status)
 
 
