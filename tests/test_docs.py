@@ -17,7 +17,7 @@ from tests.cli.command_line import CommandLine
 from tests.fake_training import made_up_speeds, threads
 from tests.jobs.thread_executor import ThreadExecutor
 from tests.scaling.synthetic_ladders import made_up_training
-from tests.test_package import PUBLIC, ROOMS
+from tests.test_package import PUBLIC, SUBPACKAGES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -63,7 +63,7 @@ def parse(words: list[str]) -> Command:
 
 
 def test_documents_use_public_names_only():
-    public = {module: names | set(ROOMS if module == "archlab" else ()) for module, names in PUBLIC.items()}
+    public = {module: names | set(SUBPACKAGES if module == "archlab" else ()) for module, names in PUBLIC.items()}
     for document in [*DOCUMENTS, *(ROOT / "examples").glob("*.py")]:
         text = document.read_text(encoding="utf-8")
         code = [text] if document.suffix == ".py" else blocks(document, "python")

@@ -39,7 +39,7 @@ PUBLIC = {
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in sorted(names)]
 
 
-ROOMS = ("figures", "layers", "scaling", "tasks", "testing")
+SUBPACKAGES = ("figures", "layers", "scaling", "tasks", "testing")
 
 
 @pytest.mark.parametrize("module", PUBLIC)
@@ -47,7 +47,7 @@ def test_a_module_exports_its_public_names_and_completes_them(module: str):
     found = importlib.import_module(module)
     assert set(found.__all__) == PUBLIC[module]
     assert len(found.__all__) == len(PUBLIC[module])
-    assert {name for name in dir(found) if name not in (*ROOMS, "__version__")} == PUBLIC[module]
+    assert {name for name in dir(found) if name not in (*SUBPACKAGES, "__version__")} == PUBLIC[module]
 
 
 def test_the_public_names_are_few():
@@ -68,7 +68,7 @@ assert all(map(callable, functions)), functions
 def test_subpackages_are_attributes_and_functions_stay_functions_once_every_module_is_loaded():
     done = subprocess.run([sys.executable, "-c", ATTRIBUTES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(dir(archlab)) >= {*ROOMS, "__version__"}
+    assert set(dir(archlab)) >= {*SUBPACKAGES, "__version__"}
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES)

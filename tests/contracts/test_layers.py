@@ -1,6 +1,7 @@
 """Every registered layer keeps the contract, at its defaults and at the knobs that its oracle's module asks for."""
 
 import shutil
+from unittest import SkipTest
 
 import pytest
 from tests.oracles import CAUSALITY_TOLERANCES, COMPOSITES, CONFIGS, ORACLES, SPECS, TOLERANCES, no_decay_of, oracle_of
@@ -17,9 +18,8 @@ def test_every_layer_has_an_oracle_and_every_oracle_a_layer():
 
 
 def _contract(config: LayerConfig) -> type[LayerContract]:
-    by_default = str(config) in ORACLES
     attributes = {
-        "lengths": LayerContract.lengths if by_default else (1, 18, 67),  # chunks have up to 64 tokens
+        "lengths": (1, 18, 67),  # chunks have up to 64 tokens
         "config": config,
         "oracle": staticmethod(oracle_of(config)),
         "tolerance": TOLERANCES.get(str(config), LayerContract.tolerance),
@@ -37,10 +37,23 @@ def _compiles(self: LayerContract) -> None:
 
 
 _FURTHER = [*(layer(n, **knobs) for n, knobs in CONFIGS), *(architecture(f"1*{spec}").layers[0] for spec in SPECS)]
-for _config in [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *_FURTHER]:
+_ALL = [*(layer(name) for name in sorted(set(registry()) & set(ORACLES))), *_FURTHER]
+for _config in _ALL:
     globals()[f"Test[{_config}]"] = _contract(_config)
     if str(_config) not in ("mh-attention", "mamba", "gated-deltanet"):
         globals()[f"Test[{_config}]"].test_compiles = _compiles
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", _ALL, ids=str)
+@pytest.mark.parametrize("check", [name for name in dir(LayerContract) if name.startswith("test_") and name != "test_compiles"])
+def test_longer_sequences(config: LayerConfig, check: str) -> None:
+    contract = _contract(config)
+    contract.lengths = LayerContract.lengths
+    try:
+        getattr(contract(), check)()
+    except SkipTest as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.slow
