@@ -1,4 +1,4 @@
-"""Refuses docstrings that open with "Of", "What" or "See": they begin with a verb or a noun phrase.
+"""Refuses docstrings and help texts that open with "Of", "What" or "See": they begin with a verb or a noun phrase.
 
 Prints ``file:line: opening`` for each, and ends with status 1 if there are any.
 """
@@ -13,8 +13,11 @@ REFUSED = ("Of", "What", "See")
 
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and text of every docstring: of modules, classes and functions, and the strings below attributes."""
+    """Line and text of every docstring (of modules, classes and functions, and below attributes), and of help texts."""
     for node in ast.walk(tree):
+        match node:
+            case ast.keyword(arg="help", value=ast.Constant(value=str(text), lineno=line)):
+                yield line, text
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else []:
             match statement:

@@ -120,9 +120,6 @@ def run(
         ArchlabError: something cannot be met as asked; nothing has been computed or written.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
     """
-    if label.isdigit() or label != label.strip():
-        why = "a number could be mistaken for that of another run" if label.isdigit() else "it begins or ends with a space"
-        raise ArchlabError(f"label={label!r} (--as): {why}: give a name")
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
     if listeners is None:
@@ -133,12 +130,12 @@ def run(
         listeners = [LiveView(Console(stderr=True))]
     workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
     with workplace:
+        _check_label(store, label, plan)
         left, known = _left(trials, store, race)
         check_can_compute(left)
         population = population or fitting_population(left, workplace.num_workers)
         check_memory(left, workplace.num_workers, population)
         with TrialStore(store) as results:
-            _check_label(results, label, plan)
             results.remember_run(plan.to_dict(), label=label)
             policy = Racing(trials, race, population)
             reused = [] if policy.whole_results else [record for record in known.values() if record]
@@ -155,6 +152,7 @@ def preview(
     tasks: Sequence[str] | None = None,
     seeds: Count | Sequence[int] | None = None,
     store: Location = "archlab.db",
+    label: str = "",
     race: Race = "exact",
     device: Device = "cpu",
     executor: str = "local",
@@ -169,6 +167,7 @@ def preview(
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
         num_workers = workplace.num_workers
+    _check_label(store, label, plan)
     left, known = _left(plan.trials(), store, race)
     return preview_plan(plan, left, sum(record is not None for record in known.values()), num_workers, population)
 
@@ -326,11 +325,18 @@ def plan_of(
     return make_plan(chosen, architectures, device)
 
 
-def _check_label(store: TrialStore, label: str, plan: Plan) -> None:
-    """Refuse the label of an earlier run that set out to compute something else."""
-    for earlier in store.runs(Plan.from_dict, unreadable={}) if label else ():
-        if earlier.label == label and earlier.plan != plan:
-            raise ArchlabError(f"label={label!r} (--as): run {earlier.number} of {store.where} has it: give another")
+def _check_label(location: Location, label: str, plan: Plan) -> None:
+    """Refuse what is no name, and the label of an earlier run that set out to compute something else."""
+    if not label:
+        return
+    if label.isdigit() or label != label.strip() or not label.isprintable():
+        why = "a number could be mistaken for that of another run" if label.isdigit() else "it begins or ends with a space"
+        why = why if label.isprintable() else "it has characters that cannot be printed"
+        raise ArchlabError(f"label={label!r} (--as): {why}: give a name")
+    with suppress(NoStoreError), TrialStore(location, create=False) as store:
+        for earlier in store.runs(Plan.from_dict, unreadable={}):
+            if earlier.label == label and earlier.plan != plan:
+                raise ArchlabError(f"label={label!r} (--as): run {earlier.number} of {store.where} has it: give another")
 
 
 def _left(trials: Sequence[Trial], location: Location, race: Race) -> tuple[list[Trial], dict[Trial, OutcomeRecord | None]]:

@@ -35,7 +35,7 @@ def check_place(path: Path, what: str = "report") -> None:
             report has the name of another format.
     """
     if path.is_dir():
-        raise ArchlabError(f"{what} {path}: is a directory: give a file, for example {path / 'report.html'}")
+        raise ArchlabError(f"{what} {path}: is a directory: give a file in it")
     if not path.parent.is_dir():
         raise ArchlabError(f"{what} {path}: there is no directory {path.parent}: create it first")
     if what == "report" and path.suffix.lower() == ".pdf":

@@ -85,6 +85,8 @@ WRONG = [
     (["tasks", "show", "compression", "--seed", "-1"], "seed=-1"),
     ([*RUN, "--as", "7"], "label='7' (--as): a number could be mistaken for that of another run"),
     ([*RUN, "--as", " "], "label=' ' (--as): it begins or ends with a space: give a name"),
+    ([*RUN, "--as", " ", "--dry-run"], "label=' ' (--as): it begins or ends with a space: give a name"),
+    ([*RUN, "--as", "a\x1b[31m"], "label='a\\x1b[31m' (--as): it has characters that cannot be printed: give a name"),
     ([*RUN, "--executor", "locl"], "unknown executor 'locl': did you mean 'local'?"),
     ([*RUN, "--population", "0"], "--population 0: give auto, or a whole number"),
     ([*RUN, "--tasks-file", "none.py"], "tasks file none.py: there is no such Python file"),

@@ -22,3 +22,8 @@ class Recipe:
 
 def test_docstrings_of_modules_classes_functions_and_attributes_are_looked_at():
     assert refused(SOURCE) == [(1, "What a module holds."), (7, "Of the whole training."), (10, "See :meth:`other`.")]
+
+
+def test_help_texts_count_too():
+    source = 'option(help="Of the draws.")\noption(help="Seed of the draws.")\n'
+    assert refused(source) == [(1, "Of the draws.")]

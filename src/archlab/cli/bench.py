@@ -20,10 +20,10 @@ def bench(
     files: LayerFiles = None,
     task_files: TaskFiles = None,
     workers: Workers = None,
-    device: Annotated[Device, typer.Option(help="What to measure.")] = Device.cpu,
+    device: Annotated[Device, typer.Option(help="Device to measure.")] = Device.cpu,
     protocols: Annotated[
         list[str] | None,
-        typer.Option("--protocol", help="A protocol, by name or file; repeatable. By default, all of the package."),
+        typer.Option("--protocol", help="A protocol, by name or file; repeatable. By default, all that come with archlab."),
     ] = None,
     executor: Executor = "local",
     profile: Annotated[

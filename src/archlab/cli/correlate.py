@@ -50,10 +50,10 @@ def correlate(
     task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
-    """Does the small test predict the large result? Correlate MAD scores with losses, by architecture.
+    """Correlate MAD scores with losses, by architecture.
 
     For the mean and for each task: Kendall's tau-b (positive where the better score goes with the better outcome) with an
-    interval over architectures and noise, Spearman and Pearson of the columns as they stand, pairs of architectures ordered
+    interval over architectures and noise, Spearman and Pearson of the raw columns, pairs of architectures ordered
     right, p after Holm's correction over the tasks, and tau with the most influential architecture left out.
 
     For example: `archlab correlate --published mesanet --size 1B --tokens 50B`, or `archlab correlate --store archlab.db --study

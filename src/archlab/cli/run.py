@@ -140,6 +140,7 @@ def run(
         architectures = [*equal.architectures]
     options: dict[str, Any] = {
         "store": store,
+        "label": label,
         "race": race.value,
         "device": device.value,
         "executor": executor,
@@ -163,7 +164,7 @@ def run(
                 ended,
                 LiveView(Console(stderr=True)),
             ]
-            scores = archlab.run(architectures, chosen, **options, label=label, listeners=listeners)
+            scores = archlab.run(architectures, chosen, **options, listeners=listeners)
     except KeyboardInterrupt:
         message(f"what is done is in {shown(store)}; the same command does the rest")
         sys.exit(130)

@@ -160,7 +160,7 @@ def run(
     checkpoints: Checkpoints = None,
     keep: Annotated[
         Literal["weights", "checkpoints", "none"],
-        typer.Option(help="What stays of a finished model, beside the store: its weights, its last checkpoint too, or nothing."),
+        typer.Option(help="Files of a finished model to keep beside the store: weights, its last checkpoint too, or none."),
     ] = "weights",
     params: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Only models from LOW to HIGH parameters, as in `0,1e9`.")

@@ -9,7 +9,7 @@ from archlab.cli.run import Device
 from archlab.cli.scale import AsJson
 
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="The beginning of a kept model's key, or its architecture and size: `mamba@13.2k`.")
+    str, typer.Argument(metavar="MODEL", help="The beginning of a kept model's key, or its architecture and size: `mamba@13.2k`.")
 ]
 
 
@@ -19,7 +19,7 @@ def sample(
     tokens: Annotated[int, typer.Option(min=1, help="The most tokens to draw; ends earlier where the document does.")] = 200,
     temperature: Annotated[float, typer.Option(min=0, help="Divides the logits; 0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, metavar="K", help="Draw among the K likeliest tokens; 0 for all.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same seed gives the same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws: the same seed gives the same text.")] = 0,
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,

@@ -1,4 +1,4 @@
-"""archlab trials: list the trials of a store, delete some, or have them computed again."""
+"""archlab trials: list the trials of a store, or delete some so that the next run computes them again."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ import typer
 
 from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Store, TaskFiles, Tasks, refuse_options_before_command
 
-app = typer.Typer(help="The trials of a store: list, delete, run again.")
+app = typer.Typer(help="The trials of a store: list them, or delete some so that the next run computes them again.")
 
 Run = Annotated[str | None, typer.Option("--run", metavar="N|LABEL", help="Only trials of this run.")]
 Status = Annotated[

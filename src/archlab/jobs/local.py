@@ -229,7 +229,7 @@ class _Worker(Generic[J, P, R]):
         return not self._killed and self.process.is_alive()  # the signal may still be on its way
 
     def cause_of_death(self) -> str:
-        """How the process ended, as a predicate."""
+        """How the process ended, as a verb phrase."""
         self.process.join()
         code = self.process.exitcode or 0
         if code >= 0:

@@ -150,7 +150,7 @@ class Results:
                     if protocol not in (None, plan.protocol.name):
                         raise ArchlabError(f"store {self.where}: run {run} is of protocol {plan.protocol.name}, not {protocol}")
                     return plan
-            names = [noted.label or str(noted.number) for noted, _ in remembered]
+            names = [name for noted, _ in remembered for name in (str(noted.number), noted.label) if name]
             raise ArchlabError(f"store {self.where}: {unknown('run', str(run), names)}; `archlab runs` lists them")
         known = sorted({plan.protocol.name for _, plan in remembered})
         plans = [plan for _, plan in remembered if protocol in (None, plan.protocol.name)]

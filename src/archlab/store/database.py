@@ -191,6 +191,8 @@ def _enable_write_ahead_log(engine: Engine) -> None:
 
 def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str) -> None:
     version = _schema_version(engine)
+    if version is None and not create and inspect_database(engine).has_table("trials"):
+        raise ArchlabError(f"store {where} is damaged (no schema version): `archlab run` on it writes that again")
     if version is None and not create:
         raise NoStoreError(f"store {where} is empty: `{filled_by} --store {where}` fills it")
     if version is None or (create and version == str(SCHEMA_VERSION) and not _is_complete(engine)):

@@ -34,7 +34,7 @@ def check_outside(settings: Iterable[Task]) -> None:
 
 
 def _fault(setting: Task) -> str:
-    """The fault of a setting, as a predicate; empty if it has none."""
+    """The fault of a setting, as a verb phrase; empty if it has none."""
     chance = setting.chance
     if not (isinstance(chance, float | int) and math.isfinite(chance) and 0 <= chance <= 1):
         return f"chance={chance!r}: return a fraction from 0 to 1"

@@ -85,7 +85,7 @@ def suite_of(name: str) -> str:
 
 
 def setting(name: str, **knobs: Any) -> Task:
-    """A task with some knobs changed from its base setting: ``setting("compression", length=64)``.
+    """A task with some knobs changed from its base setting: ``task("compression", length=64)``.
 
     Args:
         name: name or short name of the task.

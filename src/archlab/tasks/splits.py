@@ -17,7 +17,7 @@ _SPLITS: tuple[Split, ...] = get_args(Split)
 
 @checked
 def sample(task: Task | str, split: Split = "train", n: Natural | None = None, seed: Natural = 0, **knobs: Any) -> Arrays:
-    """Draws a split of a setting: the same arguments give the same arrays on every machine with the same NumPy.
+    """Draw a split of a setting: the same arguments give the same arrays on every machine with the same NumPy.
 
     Each split has its own generator, an independent child of a :class:`numpy.random.SeedSequence` over
     the task's name, its knobs and the seed, so no draw is shared between splits or settings. The
