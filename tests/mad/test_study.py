@@ -92,6 +92,7 @@ def test_a_study_stands_alone(tmp_path, monkeypatch, specs, protocol, reason):
         ("{a: mamba, b: mamba}", "architectures: a and b are the same, 4*mamba: leave one out"),
         ("{a: 4*mamba, b: '4*[mamba]'}", "architectures: a and b are the same, 4*mamba"),
         ("{'': mamba}", "architectures: label '' of 4*mamba: give it a name"),
+        ('{"a\\e[31m": mamba}', "architectures: label 'a\\x1b[31m' of 4*mamba: give it a name that can be printed"),
         ("{' ': mamba}", "architectures: label ' ' of"),
         ("{hyena: mamba, b: hyena}", "architectures: label 'hyena' is the catalogue's name of another architecture"),
     ],

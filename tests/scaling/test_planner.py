@@ -137,6 +137,7 @@ def test_a_corpus_gives_vocabulary_hash_and_epochs(tmp_path: Path):
         ({"budgets": (1e6,)}, SPECS[:1], r"budget 1e\+06 is too small for transformer\+\+ with [\d,]+ parameters"),
         ({"batch_size": 4096}, SPECS[:1], "takes 9 steps of 4096 sequences, the least is 150"),
         ({}, [], "no architecture: give at least one spec"),
+        ({}, {"a\x1b": "mamba"}, r"label 'a\\x1b' of mamba: give it a name that can be printed"),
         ({"vocab_size": None}, SPECS, "vocab_size: give it, to plan without the corpus"),
     ],
 )

@@ -96,11 +96,11 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
 
 
 def _check_labels(named: Mapping[str, Architecture], layer_defaults: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse labels that are empty or the name of another architecture, and architectures with two labels."""
+    """Refuse labels that cannot be printed or are the name of another architecture, and architectures with two labels."""
     first: dict[Architecture, str] = {}
     for label, value in named.items():
-        if not label.strip():
-            raise ArchlabError(f"architectures: label {label!r} of {value}: give it a name")
+        if not label.strip() or not label.isprintable():
+            raise ArchlabError(f"architectures: label {label!r} of {value}: give it a name that can be printed")
         if label in CATALOGUE and value != architecture(label, layer_defaults=layer_defaults):
             raise ArchlabError(f"architectures: label {label!r} is the catalogue's name of another architecture: give another")
         if value in first:

@@ -63,8 +63,10 @@ def named_specs(architectures: Mapping[str, str] | Sequence[str]) -> dict[str, s
     if not architectures:
         raise ArchlabError("no architecture: give at least one spec, as in transformer++")
     if isinstance(architectures, Mapping):
-        for spec in architectures.values():
+        for label, spec in architectures.items():
             architecture(spec)
+            if not label.strip() or not label.isprintable():
+                raise ArchlabError(f"architectures: label {label!r} of {spec}: give it a name that can be printed")
         return dict(architectures)
     values = {spec: architecture(spec) for spec in architectures}
     first = {value: spec for spec, value in reversed(values.items())}
