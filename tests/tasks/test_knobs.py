@@ -104,7 +104,7 @@ def any_setting(name: str) -> st.SearchStrategy[dict[str, Any]]:
 @pytest.mark.parametrize("name", sorted(registry()))
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @given(data=st.data())
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(deadline=None, derandomize=True)
 def test_knobs_are_refused_or_draw_valid_arrays(name: str, training: bool, data: st.DataObject):
     knobs = data.draw(any_setting(name))
     seed = data.draw(st.integers(0, 2**32))
