@@ -20,7 +20,7 @@ CSV = 'model,N,loss\n"a, b",1,3.5\nc,2,3.25\n'
         ("A.CSV", CSV),
         ("a.csv", "\ufeff" + CSV),
         ("a.csv", CSV.encode("utf-16")),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("a.csv", CSV.replace("\n", "\r\n").encode()),
         ("a.csv", "# exported\n\n# model, N and loss of, say, two\n" + CSV),
         ("a.csv", "# " + CSV),
