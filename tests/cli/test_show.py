@@ -90,7 +90,7 @@ def test_normalise_takes_the_width_and_length_of_the_protocol_that_is_run(archla
     at_64 = archlab("normalise", "2*[mamba swiglu]", "--state", "4096", "--dim", "64", "--length", "64").out.strip()
     assert at_64 == spec
     document = json.loads(archlab("describe", "mh-attention", "--protocol", "quick", "--json").out)
-    assert (document["layers"][0]["layer"], document["dim"], document["length"]) == ("mh-attention(heads=2)", 64, 64)
+    assert (document["layers"][0]["layer"], document["dim"], document["length"]) == ("mh-attention(heads=2)", 64, 48)
     narrower = json.loads(archlab("describe", "mh-attention", "--protocol", "quick", "--dim", "32", "--json").out)
     assert (narrower["dim"], narrower["length"]) == (32, 64)
 
