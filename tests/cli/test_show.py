@@ -92,7 +92,7 @@ def test_normalise_takes_the_width_and_length_of_the_protocol_that_is_run(archla
     document = json.loads(archlab("describe", "mh-attention", "--protocol", "quick", "--json").out)
     assert (document["layers"][0]["layer"], document["dim"], document["length"]) == ("mh-attention(heads=2)", 64, 48)
     narrower = json.loads(archlab("describe", "mh-attention", "--protocol", "quick", "--dim", "32", "--json").out)
-    assert (narrower["dim"], narrower["length"]) == (32, 64)
+    assert (narrower["dim"], narrower["length"]) == (32, 48)
 
 
 def test_equal_parameters_can_be_asked_alone(archlab: CommandLine):
