@@ -146,6 +146,33 @@ def test_a_store_is_counted_merged_and_rekeyed(stored: tuple[Path, Any], tmp_pat
         assert results.scores() == stored[1]
 
 
+def test_trials_are_computed_again_by_the_present_code(stored: tuple[Path, Any], tmp_path: Path):
+    path, scores = Path(copy(stored[0], tmp_path)), stored[1]
+    with archlab.open(path) as results:
+        key = results.trials(architectures=["mlp swiglu"]).key.item()
+    events: list[Event] = []
+    ended = archlab.rerun_trials([key], store=path, executor="threads", workers=1, listeners=[events.append])
+    assert (ended.computed, ended.failed) == (1, {})
+    assert [event.job.key for event in events if isinstance(event, JobFinished)] == [key]
+    with archlab.open(path) as results:
+        assert results.scores().to_frame().equals(scores.to_frame())
+
+
+def test_trials_that_cannot_be_computed_again_are_refused_and_stay(stored: tuple[Path, Any], tmp_path: Path):
+    lost = Path(copy(Path(__file__).parent / "fixtures" / "lost.db", tmp_path))
+    with archlab.open(lost) as results:
+        keys = [*results.trials().key]
+    refusals = {
+        "keys: the store has no trial abc": (stored[0], ["abc"]),
+        "fading.*not available: name its file with --layers": (lost, keys),
+    }
+    for reason, (path, asked) in refusals.items():
+        before = archlab.check_store(path)
+        with pytest.raises(archlab.ArchlabError, match=reason):
+            archlab.rerun_trials(asked, store=path, executor="threads", listeners=[])
+        assert archlab.check_store(path) == before
+
+
 def test_what_is_not_there_is_not_made(tmp_path: Path):
     with pytest.raises(archlab.ArchlabError, match="the folder missing does not exist"):
         archlab.run("mlp", store="missing/results.db", **HALF)

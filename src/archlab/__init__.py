@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, run
+    from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, rerun_trials, run
     from archlab.architectures import Architecture, architecture
     from archlab.architectures.normalise import normalise
     from archlab.design.correlation import correlate
@@ -31,6 +31,7 @@ _HOMES = {
     "preview": "api",
     "rekey_store": "api",
     "report": "api",
+    "rerun_trials": "api",
     "run": "api",
     "sample": "tasks",
     "task": "tasks",
@@ -53,6 +54,7 @@ __all__ = [
     "preview",
     "rekey_store",
     "report",
+    "rerun_trials",
     "run",
     "sample",
     "task",

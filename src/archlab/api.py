@@ -14,7 +14,7 @@ from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.fields import Count, checked, not_empty
 from archlab.jobs import scheduler
-from archlab.jobs.events import Listener
+from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.machine import Device
 from archlab.mad.memory import check_memory, fitting_population
@@ -122,12 +122,6 @@ def run(
     """
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
-    if listeners is None:
-        from rich.console import Console
-
-        from archlab.reports.live import LiveView
-
-        listeners = [LiveView(Console(stderr=True))]
     workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
     with workplace:
         _check_label(store, label, plan)
@@ -139,8 +133,49 @@ def run(
             results.remember_run(plan.to_dict(), label=label)
             policy = Racing(trials, race, population)
             reused = [] if policy.whole_results else [record for record in known.values() if record]
-            scheduler.run(trials, results, workplace, policy=policy, listeners=listeners, known=reused)
+            scheduler.run(trials, results, workplace, policy=policy, listeners=_listeners(listeners), known=reused)
             return score_plan(results, plan, {}, known)
+
+
+@checked
+def rerun_trials(
+    keys: Annotated[Sequence[str], not_empty],
+    *,
+    store: Location = "archlab.db",
+    executor: str = "local",
+    workers: Count | None = None,
+    listeners: Sequence[Listener] | None = None,
+) -> RunSummary:
+    """Compute trials of a store again, by the present code. Their results are deleted first; those being computed stay.
+
+    Args:
+        keys: keys of the trials, as :meth:`archlab.mad.results.Results.trials` gives them.
+        store: where they are: a path or a database URL.
+        executor: where workers run.
+        workers: number of workers; by default one a core, or one a GPU.
+        listeners: called with every event of :mod:`archlab.jobs.events`; by default a live view on standard error.
+
+    Raises:
+        ArchlabError: the store lacks one of the trials or cannot read it, a layer or a task is not available, or the trials ran
+            on different kinds of device; nothing has been deleted.
+        KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
+    """
+    with TrialStore(store, create=False) as results:
+        records = results.records(keys)
+        if lacking := set(keys) - {record.key for record in records}:
+            raise ArchlabError(f"keys: the store has no trial {min(lacking)}: `archlab trials` lists them")
+        trials = [record.job for record in records if record.status != "running"]
+        for trial in trials:
+            if _present_key(trial) is None:
+                raise ArchlabError(f"{trial}: a layer or the task is not available: name its file with --layers or --tasks-file")
+        devices = {trial.device for trial in trials}
+        if len(devices) > 1:
+            raise ArchlabError(f"keys: trials of several devices, {' and '.join(sorted(devices))}: choose those of one")
+        check_can_compute(trials)
+        with make_executor(train_together, workers, device=min(devices, default="cpu"), name=executor) as workplace:
+            check_memory(trials, workplace.num_workers, 1)
+            results.delete([record.key for record in records])
+            return scheduler.run(trials, results, workplace, policy=Racing(trials, "off"), listeners=_listeners(listeners))
 
 
 @checked
@@ -323,6 +358,17 @@ def plan_of(
     if seeds is not None:
         chosen = chosen.with_seeds(range(seeds) if isinstance(seeds, int) else seeds)
     return make_plan(chosen, architectures, device)
+
+
+def _listeners(given: Sequence[Listener] | None) -> Sequence[Listener]:
+    """The listeners of a run: by default a live view on standard error."""
+    if given is not None:
+        return given
+    from rich.console import Console
+
+    from archlab.reports.live import LiveView
+
+    return [LiveView(Console(stderr=True))]
 
 
 def _check_label(location: Location, label: str, plan: Plan) -> None:

@@ -100,6 +100,7 @@ WRONG = [
     (["trials", "--tasks", "recall", "delete"], "--tasks before delete has no effect on it"),
     (["trials", "delete", "--store", "small.db"], "say which: keys, --run, --architecture, --tasks or --status"),
     (["trials", "delete", "--store", "small.db", "zzz"], "has a key that begins with 'zzz'"),
+    (["trials", "rerun", "--store", "small.db"], "say which: keys, --run, --architecture, --tasks or --status"),
     (["scores", "--store", "small.db", "--settings", "some"], "settings='some': give one of all, base"),
     (["scores", "--store", "small.db", "--run", "9"], "unknown run '9': known: 1"),
     (["scores", "--store", "small.db", "--architecture", "x"], "unknown architecture of the run: 'x'"),
@@ -132,7 +133,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-WITHOUT_JSON = {"report", "scroes", "delete", "merge", "rekey", "export"}
+WITHOUT_JSON = {"report", "scroes", "delete", "merge", "rekey", "export", "rerun"}
 CASES = WRONG + [([*arguments, "--json"], reason) for arguments, reason in WRONG if WITHOUT_JSON.isdisjoint(arguments)]
 
 

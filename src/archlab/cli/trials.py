@@ -1,13 +1,26 @@
-"""archlab trials: list the trials of a store, or delete some so that the next run computes them again."""
+"""archlab trials: list the trials of a store, delete some, or compute some again."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Store, TaskFiles, Tasks, refuse_options_before_command
+from archlab.cli.options import (
+    DEFAULT_STORE,
+    Architectures,
+    Executor,
+    LayerFiles,
+    Store,
+    TaskFiles,
+    Tasks,
+    Workers,
+    refuse_options_before_command,
+)
 
-app = typer.Typer(help="The trials of a store: list them, or delete some so that the next run computes them again.")
+app = typer.Typer(help="The trials of a store: list them, delete some, or compute some again.")
 
+Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY...]", help="Keys, or their first letters.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Run = Annotated[str | None, typer.Option("--run", metavar="N|LABEL", help="Only trials of this run.")]
 Status = Annotated[
     str | None, typer.Option("--status", help="Only trials with this status: finished, diverged, dropped, failed or running.")
@@ -28,7 +41,7 @@ def trials(
 ) -> None:
     """List the trials of a store, oldest first.
 
-    For example: `archlab trials --status failed`, then `archlab trials delete --status failed`.
+    For example: `archlab trials --status failed`, then `archlab trials rerun --status failed`
     """
     if context.invoked_subcommand is not None:
         refuse_options_before_command(context)
@@ -65,7 +78,7 @@ def trials(
 
 @app.command()
 def delete(
-    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY...]", help="Keys, or their first letters.")] = None,
+    keys: Keys = None,
     store: Store = DEFAULT_STORE,
     run: Run = None,
     architectures: Architectures = None,
@@ -73,21 +86,86 @@ def delete(
     status: Status = None,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete trials, so that the next run computes them again. Asks first, unless --yes is given.
 
     Without keys: those that the options choose. Trials that are being computed are left alone.
     """
-    import archlab
-    from archlab.cli.options import task_names
-    from archlab.cli.output import message, thinking
-    from archlab.errors import ArchlabError
+    from archlab.cli.output import message
     from archlab.format import count
     from archlab.mad.store import TrialStore
 
+    if not (doomed := _keys("delete", keys, store, run, architectures, tasks, status)):
+        message("no trial is chosen")
+        return
+    with TrialStore(store) as results:
+        if not yes:
+            typer.confirm(f"Delete {count(len(doomed), 'trial')} of {results.where}?", abort=True)
+        message(f"deleted {count(results.delete(doomed), 'trial')}; the next run computes what it needs of them again")
+
+
+@app.command()
+def rerun(
+    keys: Keys = None,
+    store: Store = DEFAULT_STORE,
+    run: Run = None,
+    architectures: Architectures = None,
+    tasks: Tasks = None,
+    status: Status = None,
+    files: LayerFiles = None,
+    task_files: TaskFiles = None,
+    workers: Workers = None,
+    executor: Executor = "local",
+    yes: Yes = False,
+) -> None:
+    """Compute trials again, by the present code: their results are deleted first. Asks before, unless --yes is given.
+
+    Without keys: those that the options choose. Trials that are being computed are left alone.
+
+    For example: `archlab trials rerun --status failed`
+    """
+    import archlab
+    from archlab.cli.output import message
+    from archlab.cli.signals import terminable
+    from archlab.format import count
+    from archlab.store.database import shown
+
+    if not (chosen := _keys("rerun", keys, store, run, architectures, tasks, status)):
+        message("no trial is chosen")
+        return
+    if not yes:
+        typer.confirm(f"Delete and compute {count(len(chosen), 'trial')} of {shown(store)} again?", abort=True)
+    try:
+        with terminable():
+            ended = archlab.rerun_trials(chosen, store=store, executor=executor, workers=workers)
+    except KeyboardInterrupt:
+        message(f"what is done is in {shown(store)}; `archlab run` does the rest")
+        sys.exit(130)
+    message(f"computed {count(ended.computed, 'trial')}")
+    for key, why in ended.failed.items():
+        message(f"failed: {key[:8]}: {why}")
+    if ended.failed:
+        sys.exit(1)
+
+
+def _keys(
+    command: str,
+    keys: list[str] | None,
+    store: str,
+    run: str | None,
+    architectures: list[str] | None,
+    tasks: str | None,
+    status: str | None,
+) -> list[str]:
+    """The keys of the trials that a command is asked to take."""
+    import archlab
+    from archlab.cli.options import task_names
+    from archlab.cli.output import thinking
+    from archlab.errors import ArchlabError
+
     if not keys and not any((run, architectures, tasks, status)):
-        raise ArchlabError("archlab trials delete: say which: keys, --run, --architecture, --tasks or --status")
+        raise ArchlabError(f"archlab trials {command}: say which: keys, --run, --architecture, --tasks or --status")
     with thinking("reading the store"), archlab.open(store) as results:
         chosen = [*results.trials(run=run, architectures=architectures, tasks=task_names(tasks), status=status).key]
         if not any((run, architectures, tasks, status)):
@@ -95,14 +173,7 @@ def delete(
     for key in keys or []:
         if not any(one.startswith(key) for one in chosen):
             raise ArchlabError(f"no trial that is chosen has a key that begins with {key!r}: `archlab trials` lists them")
-    doomed = [one for one in chosen if not keys or any(one.startswith(key) for key in keys)]
-    if not doomed:
-        message("no trial is chosen")
-        return
-    with TrialStore(store) as results:
-        if not yes:
-            typer.confirm(f"Delete {count(len(doomed), 'trial')} of {results.where}?", abort=True)
-        message(f"deleted {count(results.delete(doomed), 'trial')}; the next run computes what it needs of them again")
+    return [one for one in chosen if not keys or any(one.startswith(key) for key in keys)]
 
 
 def _chosen(
