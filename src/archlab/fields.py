@@ -57,6 +57,10 @@ class Bound(NamedTuple):
     words: str
     """The condition in messages, behind the type: "of at least 1"."""
 
+    def __repr__(self) -> str:
+        """The condition, as signatures show it."""
+        return self.words
+
 
 def at_least(low: float) -> Bound:
     """Allow ``low`` and more."""

@@ -1,5 +1,7 @@
 """Whether a small test predicts a large result: MAD scores beside the losses of language models, by architecture."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -155,7 +157,7 @@ class Correlations:
         word = "little" if chance < 0.5 else "something" if chance < 0.8 else "much"
         return f"{n} points say {word}: of columns with a true tau of .6, {100 * chance:.0f} % would show one that is not zero."
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """One row for each column of scores and outcome."""
         import pandas as pd
 

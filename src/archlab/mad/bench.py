@@ -79,7 +79,7 @@ def bench(
     executor: str = "local",
     workers: Count | None = None,
     profile: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Bench:
     """Measure this machine's ceilings and the training steps of architectures, and remember these; medians over all workers.
 
@@ -103,14 +103,15 @@ def bench(
         for trial in cheapest(plan.trials()).values():
             kinds.setdefault(kind(trial), trial)
     speeds: dict[str, float] = {}
-    on_progress(0, len(kinds))
+    tell = on_progress or (lambda done, total: None)
+    tell(0, len(kinds))
     pool: Executor[Any, Any, Any] = make_executor(measure_jobs, workers, device=device, name=executor)
     with pool:
         found = measure(device, pool)
         ceilings = Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
         for name, trial in kinds.items():
             speeds[name] = median(measure(trial, pool))
-            on_progress(len(speeds), len(kinds))
+            tell(len(speeds), len(kinds))
     remember(speeds)
     steps = [step for plan in plans for step in _steps(plan, speeds, ceilings, pool.num_workers)]
     return Bench(pool.num_workers, device, ceilings, tuple(steps), tuple(_profiles(plans)) if profile else ())

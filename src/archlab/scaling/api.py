@@ -260,7 +260,7 @@ def fit(
     parameters: Parameters = "all",
     window: float = WINDOW,
     asymmetric: bool = False,
-    on_method: Callable[[], object] = lambda: None,
+    on_method: Callable[[], object] | None = None,
 ) -> StudyFit:
     """Fit scaling laws to the language models of a store, and compare their architectures.
 
@@ -366,7 +366,7 @@ def predict(
     parameters: Parameters = "all",
     window: float = WINDOW,
     asymmetric: bool = False,
-    on_method: Callable[[], object] = lambda: None,
+    on_method: Callable[[], object] | None = None,
 ) -> Predictions:
     """Predict the compute-optimal size, tokens and loss of a budget, or of the budget that reaches a loss.
 
@@ -395,7 +395,8 @@ def predict(
         for law in laws.by_method.values():
             if flops is not None or isinstance(law.fit, ParametricFit):  # other methods do not know the floor of the loss
                 rows.append(_prediction(laws, law, flops, loss, resampling))
-            on_method()
+            if on_method is not None:
+                on_method()
     if all(isinstance(row.optimum, str) for row in rows):
         raise ArchlabError("; ".join(dict.fromkeys([*(str(row.optimum) for row in rows), *map(str, warnings)])))
     return Predictions(tuple(rows), confidence, warnings)

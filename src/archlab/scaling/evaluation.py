@@ -1,5 +1,7 @@
 """The loss of a kept model on held-out text, own or other, in nats a token, bits a byte, and by position in the sequence."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Sequence
@@ -59,7 +61,7 @@ class Evaluations:
         """Return a list with an entry for each corpus, JSON-ready."""
         return [asdict(row) | {"positions": [asdict(part) for part in row.positions]} for row in self.rows]
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """Return a data frame with a row for each corpus and octave of positions."""
         import pandas as pd
 

@@ -113,7 +113,7 @@ class Laws:
 
 @one_blas_thread()
 def fit_laws(
-    runs: RunTable, resampling: Resampling, on_method: Callable[[], object] = lambda: None, *, asymmetric: bool = False
+    runs: RunTable, resampling: Resampling, on_method: Callable[[], object] | None = None, *, asymmetric: bool = False
 ) -> Laws:
     """Fit an architecture's runs by every method; ``on_method`` is called after each. Refuses fewer than two sizes.
 
@@ -134,7 +134,8 @@ def fit_laws(
             )
         except ArchlabError as error:
             refused[method] = str(error)
-        on_method()
+        if on_method is not None:
+            on_method()
     return Laws(runs, cost, laws, refused, _disagreement(laws))
 
 

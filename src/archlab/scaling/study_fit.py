@@ -119,7 +119,7 @@ class StudyFit:
 
 
 def fit_study(
-    study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None, *, asymmetric: bool = False
+    study: Study, resampling: Resampling, on_method: Callable[[], object] | None = None, *, asymmetric: bool = False
 ) -> StudyFit:
     """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture."""
     laws, without_laws = fit_architectures(study, resampling, on_method, asymmetric=asymmetric)
@@ -140,7 +140,7 @@ def fit_study(
 
 
 def fit_architectures(
-    study: Study, resampling: Resampling, on_method: Callable[[], object] = lambda: None, *, asymmetric: bool = False
+    study: Study, resampling: Resampling, on_method: Callable[[], object] | None = None, *, asymmetric: bool = False
 ) -> tuple[tuple[Laws, ...], dict[str, str]]:
     """The laws of every architecture, and the reasons of those that have none; refuses a study without two finished sizes."""
     laws, without_laws = [], {}
