@@ -76,22 +76,23 @@ def levels_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _table_by(scores: Scores, name: str, *more: str) -> tuple[list[str], list[list[Cell]]]:
-    """Heads and rows of the settings that have scores by ``name``, and ``more`` of their values."""
+    """Heads and rows of the settings that have scores by ``name``, and ``more`` of their values. A setting that is alone has the
+    name of its task."""
     by = [
-        (a.label, one, values)
-        for i, _ in enumerate(scores.tasks)
+        (short_task(task) if len(a.tasks[i].settings) == 1 else str(one.setting), a.label, one, values)
+        for i, task in enumerate(scores.tasks)
         for a in scores.architectures
         for one in a.tasks[i].settings
         if (values := getattr(one, name))
     ]
-    heads = sorted({head for _, _, values in by for head in values})
+    heads = sorted({head for *_, values in by for head in values})
     rows = [
         [
-            *(Cell(str(one.setting)), Cell(label)),
+            *(Cell(setting), Cell(label)),
             *(Cell(percent(values[head]) if head in values else "") for head in heads),
             *(Cell(f"{getattr(one, column):.3g}") for column in more),
         ]
-        for label, one, values in by
+        for setting, label, one, values in by
     ]
     return (["setting", "architecture", *map(str, heads), *more] if by else []), rows
 
