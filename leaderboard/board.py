@@ -46,7 +46,10 @@ def command(folder: Path, *words: str) -> None:
 
 def add(folder: Path, name: str, spec: str, layers: Path | None, parts: list[str]) -> None:
     """Name an architecture in the studies, and train it; nothing stays of one that archlab refuses."""
-    kept = {folder / f"{part}.yaml": (folder / f"{part}.yaml").read_text(encoding="utf-8") for part in parts}
+    studies = [folder / f"{part}.yaml" for part in parts]
+    if absent := [str(path) for path in (*studies, *([layers] if layers else [])) if not path.is_file()]:
+        refuse(f"no file {', '.join(absent)}: give --folder or --layers another")
+    kept = {path: path.read_text(encoding="utf-8") for path in studies}
     own = layers and folder / "layers" / layers.name
     if own and own.exists() and own.read_bytes() != layers.read_bytes():
         refuse(f"{own} is there already, and differs: give the file another name")

@@ -57,3 +57,9 @@ def test_the_committed_board_names_what_is_there():
         study = yaml.safe_load((ROOT / "leaderboard" / f"{part}.yaml").read_text())
         assert study["protocol"] == part
         assert len(study["architectures"]) >= {"quick": 21, "standard": 10}[part]
+
+
+def test_a_file_that_is_not_there_is_named_in_one_line(folder: Path):
+    done = board(folder, "add", "ema", "2*[ema swiglu]", "--layers", "none.py")
+    assert (done.returncode, done.stderr) == (2, "error: no file none.py: give --folder or --layers another\n")
+    assert yaml.safe_load((folder / "quick.yaml").read_text()) == yaml.safe_load(STUDY)

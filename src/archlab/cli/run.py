@@ -55,7 +55,8 @@ def run(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="smoke, quick, paper, mad-lab (see `archlab protocols`), or the path of a YAML file.", show_default="quick"
+            help="smoke, quick, standard, paper, mad-lab (see `archlab protocols`), or the path of a YAML file.",
+            show_default="quick",
         ),
     ] = None,
     suite: Annotated[
