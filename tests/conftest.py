@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.cli.command_line import SMOKE_RUN, CommandLine, Outcome, start
+from tests.postgres import postgres, server  # noqa: F401 - fixtures
 
 # Before anything imports torch: two test processes with two threads each wait for each other at every small operation,
 # which has cost a factor of 200.

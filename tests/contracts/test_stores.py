@@ -1,5 +1,6 @@
-"""Every store on SQLite keeps the contract."""
+"""Every store keeps the contract, on SQLite and on PostgreSQL."""
 
+import pytest
 from tests.fake_training import make_trials
 from tests.scaling import synthetic_ladders
 from tests.synthetic_records import result
@@ -36,3 +37,16 @@ class TestStudyStore(StoreContract):
     @classmethod
     def result(cls, number):
         return synthetic_ladders.result(float(number))
+
+
+class TestTrialStoreOnPostgres(TestTrialStore):
+    @pytest.fixture
+    def location(self, postgres):
+        return postgres
+
+
+@pytest.mark.slow
+class TestStudyStoreOnPostgres(TestStudyStore):
+    @pytest.fixture
+    def location(self, postgres):
+        return postgres

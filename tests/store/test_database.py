@@ -1,9 +1,11 @@
+import errno
 import os
 import resource
 import sqlite3
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -281,3 +283,48 @@ def test_what_the_database_says_while_it_is_opened_is_one_line(tmp_path, monkeyp
     monkeypatch.setattr(location, "_enable_write_ahead_log", refuse)
     with pytest.raises(ArchlabError, match=r"^store .*archlab.db: is not writable: change its permissions"):
         TrialStore(tmp_path / "archlab.db")
+
+
+OPENED_AND_CLOSED = """
+import sys
+from archlab.mad.store import TrialStore
+with TrialStore(sys.argv[1]) as store:
+    assert store.records() == []
+"""
+
+
+def test_a_store_that_is_opened_twice_keeps_its_locks(tmp_path):
+    path = tmp_path / "archlab.db"
+    (trial,) = make_trials(1)
+    with TrialStore(path) as store:
+        TrialStore(path).close()
+        subprocess.run([sys.executable, "-c", OPENED_AND_CLOSED, str(path)], cwd=ROOT, check=True)
+        store.finish(trial, result(trial, [1]), {})
+        with TrialStore(path, create=False) as other:  # which the other process must not have parted from this one
+            assert [record.job for record in other.records()] == [trial]
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(location.fcntl, "lockf", refuse)
+    assert "archlab.db: the file system has no locks (No locks available), without which a store is damaged" in refusal(
+        tmp_path / "archlab.db"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_machine_on_one_file_is_refused_and_the_first_goes_on(tmp_path):
+    trials = make_trials(3)
+    with TrialStore(tmp_path / "archlab.db") as store, TrialStore(tmp_path / "archlab.db") as other:
+        other.owner = replace(other.owner, machine="node7 another-boot pid:[1]")
+        assert store.claim(trials, 1) == trials[:1]
+        with pytest.raises(
+            ArchlabError, match=r"another machine, .*, computes with this file: machines can share a database server"
+        ):
+            other.claim(trials, 1)
+        store.heartbeat()
+        assert store.claim(trials, 1) == trials[1:2]
+        other.owner = replace(store.owner, id="container", machine=f"container {store.owner.kernel} pid:[7]")
+        assert other.claim(trials, 1) == trials[2:]

@@ -116,7 +116,7 @@ def import_runs(
                     f"{other.flops:.6g} FLOPs in budget {other.budget:.6g}, the table gives {run.flops:.6g} in {run.budget:.6g}: "
                     "give another store"
                 )
-        opened.finish_all(((run, run.loss) for run in runs), {"table": Path(path).name})
+        opened.finish_all([(run, run.loss) for run in runs], {"table": Path(path).name})
     by_column = "C" in table.columns and flops == "column"
     return {
         "columns": {name: str(column) for name, column in table.columns.items()},

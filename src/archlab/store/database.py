@@ -1,30 +1,76 @@
 """Opens the database that a path or URL names, and says in one line why it cannot."""
 
+import errno
+import fcntl
 import os
 import re
 import sqlite3
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy import inspect as inspect_database
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, StatementError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, StatementError
 
 from archlab.errors import ArchlabError
-from archlab.files import SQLITE_HEADER
 from archlab.store.record import dump_json, load_json
 from archlab.store.schema import SCHEMA_VERSION, meta, metadata
 
 BUSY_SECONDS = 30
-"""How long a writer waits for another one to let go of an SQLite store."""
+"""How long a writer waits for another one to let go of an SQLite store, and everybody for a server that does not answer."""
+_SMALLEST = 512
+"""Bytes of the smallest SQLite database; a shorter file passes for an empty one."""
+_SERVER_OPTIONS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # milliseconds
+    "fallback_application_name": "archlab",
+}
+"""Options of libpq, as far as the URL gives no others: without them a link that is cut is noticed after hours."""
+
+Self = TypeVar("Self")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class NoStoreError(ArchlabError):
     """Nothing is stored at the location yet, and the caller may not create a store."""
+
+
+class LostError(ArchlabError):
+    """The server cannot be reached, or has cut a transaction short, which may succeed when it is tried again."""
+
+
+def outlasting(
+    method: Callable[Concatenate[Self, Parameters], Result],
+) -> Callable[Concatenate[Self, Parameters], Result]:
+    """Make a method try again for :data:`BUSY_SECONDS` when the server is lost, as in a restart.
+
+    It must do no harm twice: a transaction whose confirmation was lost may have been committed.
+    """
+
+    @wraps(method)
+    def again(self: Self, /, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        deadline, pause = 0.0, 0.05
+        while True:
+            try:
+                return method(self, *args, **options)
+            except LostError:
+                deadline = deadline or time.monotonic() + BUSY_SECONDS
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
+
+    return again
 
 
 def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: str) -> tuple[Engine, str]:
@@ -38,12 +84,14 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
     where = shown(location)
     if path is not None:
         _check_file(path, create=create, filled_by=filled_by)
+        if create:
+            _check_locks(path)
         writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
         if not create and not writable and not path.with_name(f"{path.name}-wal").exists():
             # Nobody can write to it, so it seems; SQLite would write files of its own beside it.
             url = URL.create("sqlite", database=path.absolute().as_uri(), query={"immutable": "1", "uri": "true"})
     try:
-        engine = create_engine(url, json_serializer=dump_json, json_deserializer=load_json, pool_pre_ping=path is None)
+        engine = create_engine(url, json_serializer=dump_json, json_deserializer=load_json, **_server_options(url))
     except ModuleNotFoundError as error:
         fix = "install psycopg[binary]" if error.name == "psycopg" else f"install {error.name}"
         raise ArchlabError(f"store {where}: the database driver {error.name} is missing: {fix}") from None
@@ -58,6 +106,15 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
         engine.dispose()
         raise
     return engine, where
+
+
+def _server_options(url: URL) -> dict[str, Any]:
+    """The options of an engine for a server: one connection for each process, and what notices that it is lost."""
+    if url.get_backend_name() == "sqlite":
+        return {}
+    libpq = url.get_driver_name() in ("psycopg", "psycopg2")
+    options = {name: value for name, value in _SERVER_OPTIONS.items() if name not in url.query} if libpq else {}
+    return {"pool_size": 1, "pool_timeout": BUSY_SECONDS, "connect_args": options}
 
 
 def shown(location: str | os.PathLike[str]) -> str:
@@ -119,14 +176,12 @@ def _check_file(path: Path, *, create: bool, filled_by: str) -> None:
         if not os.access(path.parent, os.W_OK):
             raise ArchlabError(f"store {path}: the folder {path.parent} is not writable: choose another place")
         return
-    try:
-        with path.open("rb") as file:
-            header = file.read(16)
-    except OSError as error:
-        raise ArchlabError(f"store {path} cannot be read: {error.strerror}") from None
-    if header and header != SQLITE_HEADER:
-        raise ArchlabError(f"store {path} is not an SQLite database: it is left as it is; choose another file")
+    # Not by a look at its first bytes: whoever closes a file gives up all locks that his process has on it, SQLite's too.
     state, tables = _look_inside(path)
+    if "not a database" in state or 0 < path.stat().st_size < _SMALLEST:
+        raise ArchlabError(f"store {path} is not an SQLite database: it is left as it is; choose another file")
+    if "unable to open" in state:
+        raise ArchlabError(f"store {path} cannot be read: check the permissions of the file and its folder")
     if state != "ok":
         line = " ".join(state.split())
         raise ArchlabError(f"store {path} is damaged ({line}): it is left as it is; restore a copy or choose another file")
@@ -151,6 +206,19 @@ def _look_inside(path: Path) -> tuple[str, set[str]]:
     if state != "ok" and alone and log.exists():  # a run has opened it meanwhile
         return _look_inside(path)
     return state, tables
+
+
+def _check_locks(path: Path) -> None:
+    """Refuse a folder on a file system without locks: SQLite would take that for another process that never lets go."""
+    with suppress(PermissionError), tempfile.TemporaryFile(dir=path.parent) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+                raise ArchlabError(
+                    f"store {path}: the file system has no locks ({error.strerror}), without which a store is damaged: choose a "
+                    "local disk, or a database server (docs/store.md)"
+                ) from None
 
 
 def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:
@@ -244,5 +312,19 @@ def plain_errors(where: str, url: URL) -> Iterator[None]:
         for secret in (url.password, *url.normalized_query.values()):
             for form in (secret,) if isinstance(secret, str) else secret or ():
                 text = text.replace(form, "***").replace(quote(form, safe=""), "***") if form else text
+        if _is_lost(error):
+            raise LostError(f"store {where}: the server cannot be reached ({text}): what is stored is intact") from None
         reason = next((reason for sign, reason in _REASONS.items() if sign in text), text)
         raise ArchlabError(f"store {where}: {reason}") from None
+
+
+_PASSING = ("08", "57P", "40", "53300")
+"""How the SQLSTATE of errors begins that pass: no connection, a restart, a deadlock, too many connections."""
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the server was lost, and may come back."""
+    if not isinstance(error, OperationalError | InterfaceError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(_PASSING)

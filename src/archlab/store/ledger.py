@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Executable,
+    Float,
     Row,
     String,
     Table,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    extract,
     func,
     insert,
     literal,
@@ -33,7 +36,7 @@ from sqlalchemy.exc import IntegrityError
 
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import between, check_fields, check_value
-from archlab.store.database import open_database, plain_errors
+from archlab.store.database import open_database, outlasting, plain_errors
 from archlab.store.owner import Owner
 from archlab.store.record import SETTLED, STATUSES, Status, check_columns
 from archlab.store.schema import owners, runs
@@ -58,6 +61,8 @@ Lines = dict[str, str]
 AnyRow = Row[*tuple[Any, ...]]
 
 _YEAR_9999 = 253_402_300_799  # no calendar goes further
+_NOW = cast(extract("epoch", func.current_timestamp()), Float)
+"""Unix time by the clock of the database, which all machines share."""
 _CHUNK = 500  # keys in one statement, whose number of parameters databases limit; rows that are read at once
 
 
@@ -125,7 +130,9 @@ class Ledger(ABC, Generic[J, R]):
         self._engine, self.where = open_database(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
         self._file = Path(self.where).absolute() if self._engine.url.get_backend_name() == "sqlite" else None
-        self._closed = False
+        self._closed = self._table_found = False
+        self._held: set[str] = set()
+        """Keys of the claims that this owner knows to have: another that the store says it has lost its confirmation."""
         self._inode = self._file.stat().st_ino if self._file else 0
 
     @abstractmethod
@@ -183,34 +190,33 @@ class Ledger(ABC, Generic[J, R]):
         """Whatever ``read`` makes of each row's columns; its second argument is empty at first, and the same for all rows."""
         known: dict[Any, Any] = {}
         wanted = None if statuses is None else list(statuses)
-        with self._read() as connection:
-            if not inspect_database(connection).has_table(self.table.name):  # the store of an earlier archlab
-                return
-            for condition, order in self._parts(connection, None if keys is None else list(dict.fromkeys(keys))):
-                if wanted is not None:
-                    # As an expression: by its index on the status, SQLite would read the whole table for every part.
-                    # A status that none has is damage, which is named.
-                    status = cast(self.table.c.status, String)
-                    condition &= or_(status.in_(wanted), status.not_in(STATUSES))
-                query = select(*columns).where(condition)
-                rows = connection.execute(query if order else query.order_by(self.table.c.id)).all()
-                for row in sorted(rows, key=lambda row: order[row.key]) if order else rows:
-                    # All stored values are read here: whatever a damaged row holds, the error is one line.
-                    try:
-                        check_columns({name: value for name, value in row._mapping.items() if name in ("key", "status", "error")})
-                        item = read(row, known)
-                    except Exception as error:
-                        self._name(f"{self.noun} {row.key}", str(row.key), error, unreadable)
-                    else:
-                        yield item
+        if not self._has_table():  # the store of an earlier archlab
+            return
+        for condition, order in self._parts(None if keys is None else list(dict.fromkeys(keys))):
+            if wanted is not None:
+                # As an expression: by its index on the status, SQLite would read the whole table for every part.
+                # A status that none has is damage, which is named.
+                status = cast(self.table.c.status, String)
+                condition &= or_(status.in_(wanted), status.not_in(STATUSES))
+            query = select(*columns).where(condition)
+            rows = self._rows(query if order else query.order_by(self.table.c.id))
+            for row in sorted(rows, key=lambda row: order[row.key]) if order else rows:
+                # All stored values are read here: whatever a damaged row holds, the error is one line.
+                try:
+                    check_columns({name: value for name, value in row._mapping.items() if name in ("key", "status", "error")})
+                    item = read(row, known)
+                except Exception as error:
+                    self._name(f"{self.noun} {row.key}", str(row.key), error, unreadable)
+                else:
+                    yield item
 
-    def _parts(self, connection: Connection, keys: Sequence[str] | None) -> Iterator[tuple[ColumnElement[bool], dict[str, int]]]:
+    def _parts(self, keys: Sequence[str] | None) -> Iterator[tuple[ColumnElement[bool], dict[str, int]]]:
         """Conditions that together select all rows, or those with the keys, some hundred each; and the order of the keys."""
         if keys is not None:
             for chunk in _chunks(keys):
                 yield self.table.c.key.in_(chunk), {key: index for index, key in enumerate(chunk)}
             return
-        first, last = connection.execute(select(func.min(self.table.c.id), func.max(self.table.c.id))).one()
+        ((first, last),) = self._rows(select(func.min(self.table.c.id), func.max(self.table.c.id)))
         for start in range(first or 0, (last or -1) + 1, _CHUNK):
             yield self.table.c.id.between(start, start + _CHUNK - 1), {}
 
@@ -234,8 +240,10 @@ class Ledger(ABC, Generic[J, R]):
         """
         self.finish_all([(job, result)], provenance)
 
-    def finish_all(self, results: Iterable[tuple[J, R]], provenance: dict[str, Any]) -> None:
+    @outlasting
+    def finish_all(self, results: Sequence[tuple[J, R]], provenance: dict[str, Any]) -> None:
         """Store the results of jobs, all in one transaction, as :meth:`finish` does."""
+        self._held.difference_update(job.key for job, _ in results)
         with self._write() as connection:
             for job, result in results:
                 columns = {"owner": None, "error": None, "provenance": provenance, self.description: job.to_dict()}
@@ -248,20 +256,23 @@ class Ledger(ABC, Generic[J, R]):
 
     def remember_run(self, plan: dict[str, Any], *, label: str = "") -> int:
         """Note the plan of a run (JSON-ready), so that its results can be shown without saying it again; its number."""
-        note = {"kind": self.kind, "label": label, "started": time.time()} | plan
+        return self._insert_run({"kind": self.kind, "label": label, "started": time.time()} | plan)
+
+    @outlasting
+    def _insert_run(self, note: dict[str, Any]) -> int:
         with self._write() as connection:
-            number: int = connection.execute(insert(runs).values(plan=note).returning(runs.c.id)).scalar_one()
-            return number
+            latest = connection.execute(select(runs).order_by(runs.c.id.desc()).limit(1)).first()
+            if latest is not None and latest.plan == note:  # its confirmation was lost
+                return int(latest.id)
+            return int(connection.execute(insert(runs).values(plan=note).returning(runs.c.id)).scalar_one())
 
     def runs(self, read: Callable[[dict[str, Any]], Any] = dict, *, unreadable: Lines | None = None) -> list[Run]:
         """The runs of this kind on the store, oldest first, each with its plan as ``read`` gives it.
 
         A row that cannot be read is refused; or ``unreadable`` takes a line for each, also for those of no kind.
         """
-        with self._read() as connection:
-            rows = connection.execute(select(runs).order_by(runs.c.id)).all()
         found = []
-        for row in rows:
+        for row in self._rows(select(runs).order_by(runs.c.id)):
             try:
                 note = check_value("plan", row.plan, Mapping[str, Any])
                 if check_value("kind", note.get("kind", "mad"), str) == self.kind:
@@ -301,30 +312,54 @@ class Ledger(ABC, Generic[J, R]):
             states, dead = self._states([job.key for job in chunk])
             for job in chunk:
                 if len(claimed) >= limit:
-                    return claimed
+                    return self._hold(claimed)
                 state = states.get(job.key)
+                if state is not None and (state.status, state.owner) == ("running", self.owner.id) and job.key not in self._held:
+                    claimed.append(job)  # whose confirmation was lost
+                    continue
                 free = state is None or state.status not in (*settled, "running")
                 if free or (state is not None and state.status == "running" and state.owner in dead):
                     if not claimed:
                         self.heartbeat()  # others must know the owner before they see its claims
                     if self._take(job, state):
                         claimed.append(job)
+        return self._hold(claimed)
+
+    def _hold(self, claimed: list[J]) -> list[J]:
+        self._held.update(job.key for job in claimed)
         return claimed
 
+    @outlasting
     def heartbeat(self) -> None:
         """Tell other machines that this owner is alive; due every few seconds while something is claimed."""
         with self._write() as connection:
-            beat = {"heartbeat": time.time()}
+            beat = {"heartbeat": _NOW}
             if connection.execute(update(owners).where(owners.c.id == self.owner.id).values(beat)).rowcount == 0:
+                if self._file:
+                    self._refuse_other_machines(connection)
                 connection.execute(insert(owners).values(asdict(self.owner) | beat))
 
+    def _refuse_other_machines(self, connection: Connection) -> None:
+        """A file's write-ahead log has its index in memory, which machines do not share: two at once damage the store."""
+        for row in connection.execute(select(owners, _NOW.label("now"))):
+            other = _owner(row)
+            if other.kernel != self.owner.kernel and other.is_alive(row.heartbeat, row.now):
+                host = other.machine.partition(" ")[0]
+                raise ArchlabError(
+                    f"store {self.where}: another machine, {host}, computes with this file: machines can share a database "
+                    "server only (docs/store.md); or give this one a store of its own, and `archlab store merge` them"
+                )
+
+    @outlasting
     def fail(self, job: J, error: str, provenance: dict[str, Any]) -> None:
         """Store why an attempt at a claimed job failed."""
         readable = error.encode("utf-8", "replace").decode().replace("\0", "?")
         mine = update(self.table).where(self.table.c.key == job.key, self.table.c.owner == self.owner.id)
+        self._held.discard(job.key)
         with self._write() as connection:
             connection.execute(mine.values(status="failed", owner=None, error=readable, provenance=provenance))
 
+    @outlasting
     def discard(self, damaged: Mapping[str, str]) -> None:
         """Give up results that cannot be read, by key and reason, so that they can be claimed and computed again."""
         with self._write() as connection:
@@ -332,12 +367,14 @@ class Ledger(ABC, Generic[J, R]):
                 lost = update(self.table).where(self.table.c.key == key, self.table.c.status != "running")
                 connection.execute(lost.values(status="failed", error=reason, result=None))
 
+    @outlasting
     def describe(self, job: J) -> None:
         """Replace the stored description of a job: it may differ in fields that its key leaves out."""
         with self._write() as connection:
             change = update(self.table).where(self.table.c.key == job.key)
             connection.execute(change.values({self.description: job.to_dict()}))
 
+    @outlasting
     def rekey(self, keys: Mapping[str, str]) -> list[str]:
         """Give results other keys, new by old ones, all in one transaction; of two that want the same one the first gets it.
 
@@ -358,12 +395,14 @@ class Ledger(ABC, Generic[J, R]):
                 moved.append(old)
         return moved
 
+    @outlasting
     def delete(self, keys: Sequence[str]) -> int:
         """Delete jobs with their results, except those that are being computed; how many."""
         idle = delete(self.table).where(self.table.c.status != "running")
         with self._write() as connection:
             return sum(connection.execute(idle.where(self.table.c.key.in_(chunk))).rowcount for chunk in _chunks(keys))
 
+    @outlasting
     def delete_unreadable(self, keys: Collection[str]) -> int:
         """Delete the rows and the runs that :meth:`records` and :meth:`runs` could not read, by the keys of their lines; how
         many. Those that are being computed stay."""
@@ -376,13 +415,17 @@ class Ledger(ABC, Generic[J, R]):
                 deleted += connection.execute(delete(self.table).where(func.typeof(self.table.c.key) != "text")).rowcount
         return deleted + self.delete([*keys])
 
+    @outlasting
     def give_back(self, job: J) -> None:
         """Give back a claim: the job is as if this owner had never taken it."""
+        self._held.discard(job.key)
         with self._write() as connection:
             self._unclaim(connection, self.table.c.key == job.key)
 
+    @outlasting
     def release(self) -> None:
         """Give back every claim of this owner."""
+        self._held.clear()
         with self._write() as connection:
             self._unclaim(connection, true())
             connection.execute(delete(owners).where(owners.c.id == self.owner.id))
@@ -394,21 +437,18 @@ class Ledger(ABC, Generic[J, R]):
         connection.execute(update(self.table).where(mine, known).values(status=earlier, owner=None))
         connection.execute(delete(self.table).where(mine))
 
+    @outlasting
     def _states(self, keys: list[str]) -> tuple[dict[str, AnyRow], set[str]]:
         """Status and owner of each known key, and which of the owners are dead."""
         with self._read() as connection:
             query = select(self.table.c.key, self.table.c.status, self.table.c.owner).where(self.table.c.key.in_(keys))
             states: dict[str, AnyRow] = {row.key: row for row in connection.execute(query)}
             claimants: set[str] = {row.owner for row in states.values() if row.status == "running"}
-            rows = connection.execute(select(owners)).all() if claimants else []
-        now = time.time()
-        known = {
-            row.id: (Owner(**{f.name: getattr(row, f.name) for f in fields(Owner)}), row.heartbeat)
-            for row in rows
-            if isinstance(row.heartbeat, float | int)  # else it is damaged
-        }
-        return states, {name for name in claimants if name not in known or not known[name][0].is_alive(known[name][1], now)}
+            rows = connection.execute(select(owners, _NOW.label("now"))).all() if claimants else []
+        living = {row.id for row in rows if _owner(row).is_alive(row.heartbeat, row.now)}
+        return states, claimants - living
 
+    @outlasting
     def _take(self, job: J, seen: AnyRow | None) -> bool:
         """Claim a job if it is still as it was seen; False if another owner was faster."""
         with self._write() as connection:
@@ -431,6 +471,17 @@ class Ledger(ABC, Generic[J, R]):
             raise ArchlabError(
                 f"store {self.where}: the file was deleted or moved while it was in use: put it back, or run again"
             )
+
+    @outlasting
+    def _rows(self, query: Executable) -> Sequence[AnyRow]:
+        with self._read() as connection:
+            return connection.execute(query).all()
+
+    @outlasting
+    def _has_table(self) -> bool:
+        with self._read() as connection:
+            self._table_found = self._table_found or inspect_database(connection).has_table(self.table.name)
+        return self._table_found
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -455,6 +506,10 @@ class Ledger(ABC, Generic[J, R]):
         except IntegrityError:
             return False
         return True
+
+
+def _owner(row: AnyRow) -> Owner:
+    return Owner(**{field.name: getattr(row, field.name) for field in fields(Owner)})
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

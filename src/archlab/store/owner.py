@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from archlab.machine import process_space, process_started
 
 LEASE_SECONDS = 60.0
-"""An owner on another machine that has not been heard of for this long is taken to be dead. The machines'
-clocks must agree to within a fraction of it."""
+"""An owner on another machine that has not been heard of for this long, by the clock of the database, is taken to be dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +27,14 @@ class Owner:
         """A new owner, alive as long as this process."""
         return cls(machine=process_space(), pid=os.getpid(), process_started=process_started(os.getpid()) or "")
 
+    @property
+    def kernel(self) -> str:
+        """The running system that it lives in, which containers share; the host's name where the system does not say."""
+        host, _, rest = self.machine.partition(" ")
+        return rest.partition(" ")[0] or host
+
     def is_alive(self, last_heartbeat: float, now: float) -> bool:
-        """Whether the owner still computes: certain on its own machine, by its heartbeat elsewhere (Unix times)."""
+        """Whether the owner still computes: certain on its own machine, by its heartbeat elsewhere (Unix times, by one clock)."""
         if self.machine == process_space():
             return process_started(self.pid) == self.process_started
-        return now - last_heartbeat < LEASE_SECONDS
+        return isinstance(last_heartbeat, float | int) and now - last_heartbeat < LEASE_SECONDS  # else it is damaged

@@ -10,11 +10,14 @@ from threading import BrokenBarrierError
 from typing import Any, ClassVar
 
 import pytest
+from sqlalchemy import update
 
 from archlab.store.ledger import Described, Ledger, Record
 from archlab.store.owner import LEASE_SECONDS
+from archlab.store.schema import owners
 
 AnyStore = Ledger[Any, Any]
+Location = str | Path
 
 
 class StoreContract(ABC):
@@ -43,7 +46,7 @@ class StoreContract(ABC):
 
     @classmethod
     @abstractmethod
-    def make(cls, location: Path) -> AnyStore:
+    def make(cls, location: Location) -> AnyStore:
         """The store at this location, created if there is none; every call opens it anew."""
 
     @classmethod
@@ -57,18 +60,18 @@ class StoreContract(ABC):
         """A result with the status ``"finished"`` and a method ``to_dict``; results with different numbers differ."""
 
     @pytest.fixture
-    def location(self, tmp_path: Path) -> Path:
-        """A place without a store."""
+    def location(self, tmp_path: Path) -> Location:
+        """A place without a store: a path, or the URL of an empty database."""
         return tmp_path / "store.db"
 
     @pytest.fixture
-    def store(self, location: Path) -> Iterator[AnyStore]:
+    def store(self, location: Location) -> Iterator[AnyStore]:
         """A new store."""
         with self.make(location) as opened:
             yield opened
 
     @pytest.fixture
-    def other(self, store: AnyStore, location: Path) -> Iterator[AnyStore]:
+    def other(self, store: AnyStore, location: Location) -> Iterator[AnyStore]:
         """The same store, opened by another owner."""
         with self.make(location) as opened:
             yield opened
@@ -105,7 +108,7 @@ class StoreContract(ABC):
         assert store.claim([job], 1) == []
         assert other.claim([job], 1) == []
 
-    def test_a_result_survives_reopening(self, store: AnyStore, location: Path) -> None:
+    def test_a_result_survives_reopening(self, store: AnyStore, location: Location) -> None:
         (job,) = store.claim(self.jobs(1), 1)
         store.finish(job, self.result(1), {"host": "lab", "wall_seconds": 1.5})
         store.close()
@@ -173,14 +176,14 @@ class StoreContract(ABC):
             (theirs.key, "running"),
         ]
 
-    def test_a_dead_owners_claims_can_be_taken_at_once(self, store: AnyStore, location: Path) -> None:
+    def test_a_dead_owners_claims_can_be_taken_at_once(self, store: AnyStore, location: Location) -> None:
         jobs = self.jobs(2)
         self.abandon(jobs[:1], location)
         assert store.records()[0].status == "running"
         assert store.claim(jobs, 9) == jobs
 
     def test_a_dead_owners_claim_is_taken_by_one_of_two(
-        self, store: AnyStore, other: AnyStore, location: Path, monkeypatch: pytest.MonkeyPatch
+        self, store: AnyStore, other: AnyStore, location: Location, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         jobs = self.jobs(2)
         self.abandon(jobs[:1], location)
@@ -203,13 +206,12 @@ class StoreContract(ABC):
         (job,) = self.jobs(1)
         other.owner = replace(other.owner, machine="elsewhere")
         other.claim([job], 1)
-        now = time.time()
-        for seconds, heard in ((0.9, True), (1.8, False)):
-            monkeypatch.setattr(time, "time", lambda seconds=seconds: now + seconds * LEASE_SECONDS)
-            if heard:
-                other.heartbeat()
+        monkeypatch.setattr(time, "time", lambda: 0.0)  # the clock of a machine does not count
+        for _ in range(2):
+            _let_pass(other, 0.9 * LEASE_SECONDS)
             assert store.claim([job], 1) == []
-        monkeypatch.setattr(time, "time", lambda: now + 2 * LEASE_SECONDS)
+            other.heartbeat()
+        _let_pass(other, 1.1 * LEASE_SECONDS)
         assert store.claim([job], 1) == [job]
         other.finish(job, self.result(1), {})  # it was only slow: the first result counts, whoever computed it
         store.finish(job, self.result(2), {})
@@ -245,7 +247,7 @@ class StoreContract(ABC):
         assert [record.job for record in store.records()] == [first, second]
         assert _is(store.records()[0], self.result(1))
 
-    def test_runs_are_numbered_and_remembered(self, store: AnyStore, location: Path) -> None:
+    def test_runs_are_numbered_and_remembered(self, store: AnyStore, location: Location) -> None:
         before = time.time()
         numbers = [store.remember_run({"what": "one"}), store.remember_run({"what": "two"}, label="wide")]
         with self.make(location) as again:
@@ -257,7 +259,7 @@ class StoreContract(ABC):
         assert numbers[0] < numbers[1]
         assert all(run.started is not None and before <= run.started <= time.time() for run in runs)
 
-    def test_processes_that_claim_at_once_never_share_a_job(self, store: AnyStore, location: Path, tmp_path: Path) -> None:
+    def test_processes_that_claim_at_once_never_share_a_job(self, store: AnyStore, location: Location, tmp_path: Path) -> None:
         jobs = self.jobs(40)
         self.abandon(jobs[::2], location)
         context = multiprocessing.get_context("spawn")
@@ -278,11 +280,17 @@ class StoreContract(ABC):
         assert sorted(claims[0] + claims[1]) == sorted(job.key for job in jobs)
         assert store.claim(jobs, 99) == jobs, "their owners have been killed"
 
-    def abandon(self, jobs: Sequence[Described], location: Path) -> None:
+    def abandon(self, jobs: Sequence[Described], location: Location) -> None:
         """Let an owner claim these jobs whose process is dead: its id belongs to a later process, this one."""
         with self.make(location) as dead:
             dead.owner = replace(dead.owner, process_started="long ago")
             assert dead.claim(jobs, len(jobs)) == jobs
+
+
+def _let_pass(store: AnyStore, seconds: float) -> None:
+    """Make the latest heartbeats that much older."""
+    with store._write() as connection:
+        connection.execute(update(owners).values(heartbeat=owners.c.heartbeat - seconds))
 
 
 def _is(record: Record[Any, Any], result: Any) -> bool:
@@ -290,7 +298,7 @@ def _is(record: Record[Any, Any], result: Any) -> bool:
     return record.status == "finished" and record.result is not None and record.result.to_dict() == result.to_dict()
 
 
-def _claim_all(make: Callable[[Path], AnyStore], location: Path, jobs: Sequence[Any], together: Any, note: Path) -> None:
+def _claim_all(make: Callable[[Location], AnyStore], location: Location, jobs: Sequence[Any], together: Any, note: Path) -> None:
     """In a process of its own: claim what there is, write down the keys, and stay alive."""
     with make(location) as store:
         together.wait()
