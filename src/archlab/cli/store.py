@@ -7,7 +7,7 @@ import typer
 from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Store, TaskFiles, Tasks
 from archlab.cli.trials import Run, Status
 
-app = typer.Typer(help="Look after a store: check, merge, export, rekey.")
+app = typer.Typer(help="Look after a store: info, check, merge, export, rekey, migrate, compact.")
 
 
 @app.callback(invoke_without_command=True)
@@ -50,6 +50,64 @@ def check(
         message(f"deleted {count(found.deleted, 'row')}")
     if len(found.unreadable) > found.deleted:
         sys.exit(1)
+
+
+@app.command()
+def info(
+    store: Store = DEFAULT_STORE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Show what a store is: its database, schema version, size, rows, and who computes with it now."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from archlab.cli.output import print_json, print_table
+    from archlab.format import human
+    from archlab.store.maintenance import info as info_of
+
+    found = info_of(store)
+    if as_json:
+        print_json(found)
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in found.items():
+        if isinstance(value, dict):
+            for what, statuses in value.items():
+                shown = ", ".join(f"{number:,} {status}" for status, number in statuses.items())
+                table.add_row(what.replace("_", " "), Text(shown or "none"))
+        elif name == "bytes":
+            table.add_row("size", f"{human(value)}B")
+        else:
+            text = ", ".join(value) or "nobody" if isinstance(value, list) else str(value)
+            table.add_row(name.replace("_", " "), Text(text))
+    print_table(table)
+
+
+@app.command()
+def migrate(store: Store = DEFAULT_STORE) -> None:
+    """Bring a store that an earlier archlab has written to the present version of its schema. Nothing in it is lost.
+
+    It is one transaction: it happens as a whole or not at all. Other machines that share the store need the same archlab then.
+    """
+    from archlab.cli.output import message
+    from archlab.store.database import shown
+    from archlab.store.maintenance import migrate as migrate_store
+
+    before, after = migrate_store(store)
+    message(f"{shown(store)} has schema version {after}" + (", as before" if before == after else f"; it had {before}"))
+
+
+@app.command()
+def compact(store: Store = DEFAULT_STORE) -> None:
+    """Give back the space of rows that were deleted or replaced. Nobody may compute with the store meanwhile."""
+    from archlab.cli.output import message, thinking
+    from archlab.format import human
+    from archlab.store.database import shown
+    from archlab.store.maintenance import compact as compact_store
+
+    with thinking("compacting the store"):
+        before, after = compact_store(store)
+    message(f"{shown(store)}: {human(after)}B; it had {human(before)}B")
 
 
 @app.command()

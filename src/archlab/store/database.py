@@ -73,8 +73,10 @@ def outlasting(
     return again
 
 
-def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: str) -> tuple[Engine, str]:
-    """Connect to the store at ``location`` and check that it is one of this schema.
+def open_database(
+    location: str | os.PathLike[str], *, create: bool, filled_by: str, any_version: bool = False
+) -> tuple[Engine, str]:
+    """Connect to the store at ``location`` and check that it is one of this schema, unless it may be of ``any_version``.
 
     A missing store is created if ``create`` says so; else the error names the command that fills it, ``filled_by``. Anything
     else that is found there is left as it is, and refused. Returns the engine, and the location as messages name it.
@@ -101,7 +103,7 @@ def open_database(location: str | os.PathLike[str], *, create: bool, filled_by: 
         with plain_errors(where, url):
             if path is not None:
                 _tune_sqlite(engine, write_ahead=create)
-            _check_schema(engine, where, create=create, filled_by=filled_by)
+            _check_schema(engine, where, create=create, filled_by=filled_by, any_version=any_version)
     except BaseException:
         engine.dispose()
         raise
@@ -257,7 +259,7 @@ def _enable_write_ahead_log(engine: Engine) -> None:
         connection.close()
 
 
-def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str) -> None:
+def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str, any_version: bool) -> None:
     version = _schema_version(engine)
     if version is None and not create and inspect_database(engine).has_table("trials"):
         raise ArchlabError(f"store {where} is damaged (no schema version): `archlab run` on it writes that again")
@@ -273,11 +275,10 @@ def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str) -
             if _schema_version(engine) is None or not _is_complete(engine):  # not another run that created it first
                 raise
         version = _schema_version(engine)
-    if version != str(SCHEMA_VERSION):
-        raise ArchlabError(
-            f"store {where} has schema version {version}, this archlab reads {SCHEMA_VERSION}: "
-            "upgrade archlab or choose another store"
-        )
+    if version != str(SCHEMA_VERSION) and not any_version:
+        earlier = (version or "").isdecimal() and int(version or 0) < SCHEMA_VERSION
+        fix = f"`archlab store migrate --store {where}` upgrades it" if earlier else "upgrade archlab or choose another store"
+        raise ArchlabError(f"store {where} has schema version {version}, this archlab reads {SCHEMA_VERSION}: {fix}")
 
 
 def _is_complete(engine: Engine) -> bool:

@@ -341,9 +341,8 @@ class Ledger(ABC, Generic[J, R]):
 
     def _refuse_other_machines(self, connection: Connection) -> None:
         """A file's write-ahead log has its index in memory, which machines do not share: two at once damage the store."""
-        for row in connection.execute(select(owners, _NOW.label("now"))):
-            other = _owner(row)
-            if other.kernel != self.owner.kernel and other.is_alive(row.heartbeat, row.now):
+        for other in living_owners(connection):
+            if other.kernel != self.owner.kernel:
                 host = other.machine.partition(" ")[0]
                 raise ArchlabError(
                     f"store {self.where}: another machine, {host}, computes with this file: machines can share a database "
@@ -444,9 +443,7 @@ class Ledger(ABC, Generic[J, R]):
             query = select(self.table.c.key, self.table.c.status, self.table.c.owner).where(self.table.c.key.in_(keys))
             states: dict[str, AnyRow] = {row.key: row for row in connection.execute(query)}
             claimants: set[str] = {row.owner for row in states.values() if row.status == "running"}
-            rows = connection.execute(select(owners, _NOW.label("now"))).all() if claimants else []
-        living = {row.id for row in rows if _owner(row).is_alive(row.heartbeat, row.now)}
-        return states, claimants - living
+            return states, claimants - {owner.id for owner in living_owners(connection)} if claimants else set()
 
     @outlasting
     def _take(self, job: J, seen: AnyRow | None) -> bool:
@@ -508,8 +505,13 @@ class Ledger(ABC, Generic[J, R]):
         return True
 
 
-def _owner(row: AnyRow) -> Owner:
-    return Owner(**{field.name: getattr(row, field.name) for field in fields(Owner)})
+def living_owners(connection: Connection) -> list[Owner]:
+    """The owners that are alive, by the clock of the database."""
+    found = [
+        (Owner(**{field.name: getattr(row, field.name) for field in fields(Owner)}), row)
+        for row in connection.execute(select(owners, _NOW.label("now")))
+    ]
+    return [owner for owner, row in found if owner.is_alive(row.heartbeat, row.now)]
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

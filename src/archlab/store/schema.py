@@ -3,7 +3,7 @@
 from sqlalchemy import JSON, Column, Float, Integer, LargeBinary, MetaData, String, Table, Text
 
 SCHEMA_VERSION = 1
-"""Raised by every release that changes a table; a table that is missing is made."""
+"""Raised by every release that changes a table, see :mod:`archlab.store.maintenance`; a table that is missing is made."""
 
 metadata = MetaData()
 
