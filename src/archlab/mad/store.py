@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult
 from archlab.store import ledger
-from archlab.store.ledger import AnyRow, Ledger, Lines
+from archlab.store.ledger import Ledger, Lines
+from archlab.store.opened import AnyRow
 from archlab.store.record import Status, check_numbers, dump_json, read_non_finite, spell_non_finite
 from archlab.store.schema import trials
 

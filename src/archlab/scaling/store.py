@@ -10,7 +10,8 @@ from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.result import LMResult
 from archlab.scaling.trial import LMTrial
 from archlab.store import ledger
-from archlab.store.ledger import AnyRow, Ledger, Lines
+from archlab.store.ledger import Ledger, Lines
+from archlab.store.opened import AnyRow
 from archlab.store.record import read_non_finite, spell_non_finite
 from archlab.store.schema import imported_runs, language_models
 

@@ -1,21 +1,16 @@
 """A table of jobs: which are done, which are being computed and by whom."""
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Executable,
     Float,
-    Row,
     String,
     Table,
     and_,
@@ -36,7 +31,8 @@ from sqlalchemy.exc import IntegrityError
 
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import between, check_fields, check_value
-from archlab.store.database import open_database, outlasting, plain_errors
+from archlab.store.database import outlasting
+from archlab.store.opened import AnyRow, Location, OpenedStore
 from archlab.store.owner import Owner
 from archlab.store.record import SETTLED, STATUSES, Status, check_columns
 from archlab.store.schema import owners, runs
@@ -58,7 +54,6 @@ R = TypeVar("R")
 Item = TypeVar("Item")
 Lines = dict[str, str]
 """Why rows cannot be read: one line for each, by its key."""
-AnyRow = Row[*tuple[Any, ...]]
 
 _YEAR_9999 = 253_402_300_799  # no calendar goes further
 _NOW = cast(extract("epoch", func.current_timestamp()), Float)
@@ -102,8 +97,8 @@ class Run:
         check_fields(self)
 
 
-class Ledger(ABC, Generic[J, R]):
-    """One table of the results database at a path (SQLite) or an SQLAlchemy URL, shared by any number of processes.
+class Ledger(OpenedStore, ABC, Generic[J, R]):
+    """One table of the results database, shared by any number of processes.
 
     A job with a result is never computed again. One that is being computed belongs to an owner, a living process; when that
     process dies, others may claim it. Each opened ledger is one owner.
@@ -121,19 +116,13 @@ class Ledger(ABC, Generic[J, R]):
     kind: ClassVar[str]
     """The kind of its runs, see :meth:`remember_run`."""
 
-    def __init__(self, location: str | os.PathLike[str], *, create: bool = True, owner: Owner | None = None) -> None:
-        """Open the store at a file, or at a URL such as ``postgresql+psycopg://user@host/database``.
-
-        One that does not exist is made if ``create`` says so. Refuses a place where no store is and none may or can be made. By
-        default this process claims.
-        """
-        self._engine, self.where = open_database(location, create=create, filled_by=self.filled_by)
+    def __init__(self, location: Location | OpenedStore, *, create: bool = True, owner: Owner | None = None) -> None:
+        """Open the store at a location, see :class:`OpenedStore`. By default this process claims."""
+        super().__init__(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
-        self._file = Path(self.where).absolute() if self._engine.url.get_backend_name() == "sqlite" else None
-        self._closed = self._table_found = False
+        self._table_found = False
         self._held: set[str] = set()
         """Keys of the claims that this owner knows to have: another that the store says it has lost its confirmation."""
-        self._inode = self._file.stat().st_ino if self._file else 0
 
     @abstractmethod
     def read_job(self, description: dict[str, Any], known: dict[Any, Any]) -> J:
@@ -290,17 +279,6 @@ class Ledger(ABC, Generic[J, R]):
             raise ArchlabError(line) from error
         unreadable[key] = line
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections, for good. Claims stay: :meth:`release` gives them back."""
-        self._closed = True
-        self._engine.dispose()
-
     def claim(self, wanted: Sequence[J], limit: int, settled: Sequence[Status] = SETTLED) -> list[J]:
         """Take up to ``limit`` of the jobs, in the given order, to compute them; no one else gets them.
 
@@ -456,45 +434,11 @@ class Ledger(ABC, Generic[J, R]):
             change = as_seen.where(self.table.c.owner.is_not_distinct_from(seen.owner))
             return connection.execute(change.values(status="running", owner=self.owner.id)).rowcount == 1
 
-    def check_present(self) -> None:
-        """Refuse to go on with a store that is closed, or whose file was deleted or moved away: what is written would be lost."""
-        if self._closed:
-            raise ArchlabError(f"store {self.where}: is closed: open it again")
-        try:
-            present = self._file is None or self._file.stat().st_ino == self._inode
-        except OSError:
-            present = False
-        if not present:
-            raise ArchlabError(
-                f"store {self.where}: the file was deleted or moved while it was in use: put it back, or run again"
-            )
-
-    @outlasting
-    def _rows(self, query: Executable) -> Sequence[AnyRow]:
-        with self._read() as connection:
-            return connection.execute(query).all()
-
     @outlasting
     def _has_table(self) -> bool:
         with self._read() as connection:
             self._table_found = self._table_found or inspect_database(connection).has_table(self.table.name)
         return self._table_found
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        self.check_present()
-        with plain_errors(self.where, self._engine.url), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        self.check_present()
-        with (
-            plain_errors(self.where, self._engine.url),
-            self._engine.connect().execution_options(writes=True) as connection,
-            connection.begin(),
-        ):
-            yield connection
 
     def _insert_if_missing(self, connection: Connection, columns: dict[str, Any]) -> bool:
         try:
