@@ -63,7 +63,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             dotted._flops,
             fingerprint.definitions,
             fingerprint._outside,
-            fingerprint._folder,
+            fingerprint.folder_of,
         ):
             cached.cache_clear()
 

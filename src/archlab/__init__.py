@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from archlab.architectures.normalise import normalise
     from archlab.design.correlation import correlate
     from archlab.errors import ArchlabError
+    from archlab.exports.export import export
     from archlab.jobs.events import JobFailed, JobFinished
     from archlab.layers import layer
     from archlab.mad.bench import bench
@@ -24,6 +25,7 @@ _HOMES = {
     "check_store": "api",
     "correlate": "design.correlation",
     "describe": "api",
+    "export": "exports.export",
     "layer": "layers",
     "merge_stores": "api",
     "normalise": "architectures.normalise",
@@ -47,6 +49,7 @@ __all__ = [
     "check_store",
     "correlate",
     "describe",
+    "export",
     "layer",
     "merge_stores",
     "normalise",

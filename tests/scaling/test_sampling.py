@@ -7,10 +7,11 @@ import torch
 from tests.scaling.language_models import LENGTH, tiny_corpus
 from tests.scaling.test_models import keep
 
+from archlab.architectures.decoding import Decoder
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
 from archlab.scaling import load_model, sample
-from archlab.scaling.sampling import Decoder, _pick
+from archlab.scaling.sampling import _pick
 
 SPECS = ["mh-attention(heads=2) swiglu", "swiglu mamba swiglu hyena", "parallel(mamba, swiglu) experts(swiglu, num=3)"]
 
@@ -20,7 +21,7 @@ def test_steps_give_the_logits_of_the_whole_sequence(tmp_path, spec):
     keep(tmp_path, spec=spec)
     kept = load_model("tiny", tmp_path / "a.db")
     ids_bl = torch.randint(kept.tokenizer.vocab_size, (3, LENGTH), generator=torch.Generator().manual_seed(0))
-    decoder = Decoder(kept, batch_size=3)
+    decoder = Decoder(kept.model, batch_size=3)
     steps_blv = torch.stack([decoder.step(ids_b) for ids_b in ids_bl.T], 1)
     torch.testing.assert_close(steps_blv, kept.model(ids_bl), atol=1e-4, rtol=1e-4)
 
@@ -63,7 +64,7 @@ def test_values_that_make_no_sense_are_refused(tmp_path, wrong):
 def test_a_layer_without_a_step_form_is_named(tmp_path, monkeypatch):
     keep(tmp_path)
     kept = load_model("tiny", tmp_path / "a.db")
-    monkeypatch.setattr("archlab.scaling.sampling.Recurrent", LayerConfig)  # what no module is
+    monkeypatch.setattr("archlab.architectures.decoding.Recurrent", LayerConfig)  # what no module is
     with pytest.raises(ArchlabError, match=r"layer mh-attention\(heads=2\): has no step form"):
         sample(kept)
     assert tiny_corpus(tmp_path).tokenizer == "ascii"

@@ -31,7 +31,7 @@ _NUMBERS = count()  # no name twice: modules are imported and read once
 
 def forget() -> None:
     """Read all code anew."""
-    for name in ("definitions", "_outside", "_folder", "_source"):
+    for name in ("definitions", "_outside", "folder_of", "source_of"):
         getattr(fingerprint_module, name).cache_clear()
     _key_of_alike.cache_clear()
 
@@ -161,7 +161,7 @@ def mamba() -> Trial:
 def fixture_edited(tmp_path_factory: pytest.TempPathFactory):
     """Keys of two trials and of a training run for a language model, as they are had one file the given text replaced."""
     model = tiny_trial(tiny_corpus(tmp_path_factory.mktemp("corpus")), spec="mh-attention(heads=2) swiglu")
-    read = fingerprint_module._source
+    read = fingerprint_module.source_of
 
     @cache
     def keys(file: str = "", old: str = "", new: str = "") -> list[str]:
@@ -175,7 +175,7 @@ def fixture_edited(tmp_path_factory: pytest.TempPathFactory):
             return Source(module, text.replace(old, new, 1), is_package=is_package)
 
         with pytest.MonkeyPatch.context() as context:
-            context.setattr(fingerprint_module, "_source", source)
+            context.setattr(fingerprint_module, "source_of", source)
             definitions.cache_clear()
             _key_of_alike.cache_clear()
             trials = mamba(), trial("hyena swiglu", setting("compression")), LMTrial(model.run, model.recipe)
@@ -330,7 +330,7 @@ def uncounted(called: set[tuple[str, str]], counted: dict[str, str]) -> list[tup
     found = []
     for module, name in called:
         first, _, rest = name.partition(".")
-        effects = fingerprint_module._source(module).effects
+        effects = fingerprint_module.source_of(module).effects
         places = {f"{module}:{first}", f"{module}:{first}.{rest.partition('.')[0]}"}
         acts = f"{module}:{EFFECTS}" in counted and any(getattr(node, "name", "") == first for node in effects)
         if not places & counted.keys() and not acts and module not in CHECKS and (module, name) not in CHANGES_NO_NUMBER:
@@ -376,7 +376,7 @@ def test_every_function_that_the_training_of_a_language_model_calls_counts(tmp_p
 def test_what_the_numerics_name_is_there(numerics: Numerics):
     for place in (*numerics.roots, *numerics.idle):
         module, _, name = place.partition(":")
-        source = fingerprint_module._source(module)
+        source = fingerprint_module.source_of(module)
         if name:
             source.definition(name)
     for module in numerics.modules:
@@ -435,9 +435,9 @@ class Layer(nn.Module):
 def test_the_algorithm_is_as_it_was(monkeypatch):
     """A change of the algorithm changes every key: it needs a reason, and a note in the changelog."""
     source = Source("archlab.small", SOURCE, is_package=False)
-    read = fingerprint_module._source
-    monkeypatch.setattr(fingerprint_module, "_source", lambda name: source if name == "archlab.small" else read(name))
-    monkeypatch.setattr(fingerprint_module, "_split", lambda path: ("archlab.small", path.removeprefix("archlab.small.")))
+    read = fingerprint_module.source_of
+    monkeypatch.setattr(fingerprint_module, "source_of", lambda name: source if name == "archlab.small" else read(name))
+    monkeypatch.setattr(fingerprint_module, "split_path", lambda path: ("archlab.small", path.removeprefix("archlab.small.")))
     definitions.cache_clear()
     numerics = Numerics(roots=("archlab.small",), modules=("archlab.small",))
     assert sorted(definitions(numerics=numerics)) == [f"archlab.small:{name}" for name in ("(import)", "EPS", "Layer", "used")]

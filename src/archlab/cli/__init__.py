@@ -16,6 +16,7 @@ from archlab.cli import (
     bench,
     correlate,
     describe,
+    export,
     layers,
     normalise,
     run,
@@ -42,6 +43,7 @@ app.command()(scores.report)
 app.command()(scores.runs)
 app.command()(correlate.correlate)
 app.command("check-table")(correlate.check_table)
+app.command()(export.export)
 app.command()(describe.describe)
 app.command()(normalise.normalise)
 app.command()(describe.architectures)

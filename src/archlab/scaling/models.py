@@ -33,8 +33,8 @@ from archlab.training.context import initialising
 Keep = Literal["weights", "checkpoints", "none"]
 """A choice of what stays of a finished training run: weights, the last checkpoint too, or nothing but the result."""
 
-WEIGHTS = "model.safetensors"
-_TRIAL = "trial.json"
+WEIGHTS, TRIAL = "model.safetensors", "trial.json"
+"""Files of a kept model: its weights; its training run with recipe and result."""
 _SHOWN = 8
 """Digits of a key, and kept models, that messages show."""
 _NEAR = 0.05
@@ -64,7 +64,7 @@ def save_model(folder: Path, trial: LMTrial, result: LMResult, objective: nn.Mod
         unfinished.mkdir(parents=True)
         # copies, for parameters that share memory are refused
         save_file({name.removeprefix("model."): w.contiguous().clone() for name, w in weights.items()}, unfinished / WEIGHTS)
-        (unfinished / _TRIAL).write_text(json.dumps(document, indent=1), encoding="utf-8")
+        (unfinished / TRIAL).write_text(json.dumps(document, indent=1), encoding="utf-8")
         if (corpus.folder / TOKENIZER_FILE).is_file():
             shutil.copyfile(corpus.folder / TOKENIZER_FILE, unfinished / TOKENIZER_FILE)
         for path in (*unfinished.iterdir(), unfinished):
@@ -183,15 +183,15 @@ def rekey_models(store: str | os.PathLike[str], present_key: Callable[[LMTrial],
             key = present_key(trial)
             if key is None or folder.name == key or (place := folder.with_name(key)).exists():
                 continue
-            document = json.loads((folder / _TRIAL).read_text(encoding="utf-8")) | {"key": key}
-            write_whole(folder / _TRIAL, json.dumps(document, indent=1))
+            document = json.loads((folder / TRIAL).read_text(encoding="utf-8")) | {"key": key}
+            write_whole(folder / TRIAL, json.dumps(document, indent=1))
             folder.rename(place)
 
 
 def _kept(folder: Path) -> Iterator[tuple[Path, tuple[str, LMTrial]]]:
     """Folders of whole models with their keys and training runs, the smallest first; those that cannot be read are left out."""
     found = []
-    for path in folder.glob(f"*/{_TRIAL}"):
+    for path in folder.glob(f"*/{TRIAL}"):
         if path.parent.suffix != ".unfinished":
             with suppress(ArchlabError):
                 key, trial, _ = _read(path.parent)
@@ -202,7 +202,7 @@ def _kept(folder: Path) -> Iterator[tuple[Path, tuple[str, LMTrial]]]:
 
 def _read(folder: Path) -> tuple[str, LMTrial, LMResult]:
     try:
-        document: dict[str, Any] = json.loads((folder / _TRIAL).read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
         return document["key"], LMTrial.from_dict(document["trial"]), LMResult.from_dict(document["result"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}") from None

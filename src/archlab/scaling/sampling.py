@@ -9,10 +9,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from archlab.architectures.backbones import Residual
+from archlab.architectures.decoding import Decoder, without_step_form
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, NonNegative, between, checked
-from archlab.layers.contract import Recurrent
 from archlab.machine import Device
 from archlab.scaling.models import KeptModel, load_model
 from archlab.training.context import computing
@@ -57,7 +56,9 @@ def _drawn(kept: KeptModel, prompt: str, tokens: int, temperature: float, top_k:
     tokenizer, device = kept.tokenizer, kept.device
     (encoded,) = tokenizer.encode([prompt.encode(errors="replace")])
     ids = [int(token) for token in encoded[:-1]] or [tokenizer.end]  # what follows an end begins a document
-    decoder = Decoder(kept)
+    if (lacking := without_step_form(kept.trial.run.architecture.layers, kept.model)) is not None:
+        raise ArchlabError(f"layer {lacking}: has no step form (init_state and step), which sampling needs: add it")
+    decoder = Decoder(kept.model)
     generator = torch.Generator().manual_seed(seed)
     with computing("torch", "fp32", device.type):
         for token in ids:
@@ -78,28 +79,3 @@ def _pick(logits_v: Tensor, temperature: float, top_k: int, generator: torch.Gen
         logits_v = logits_v.masked_fill(logits_v < logits_v.topk(top_k).values[-1], -torch.inf)
     scaled_v = (logits_v - logits_v.max()).double() / temperature  # however low the temperature, the largest stays 0
     return int(torch.multinomial(scaled_v.softmax(0), 1, generator=generator))
-
-
-class Decoder:
-    """The step form of a whole model: the states of its layers, from the first token on."""
-
-    def __init__(self, kept: KeptModel, batch_size: int = 1) -> None:
-        """Refuses a model with a sequence mixer that has no step form."""
-        self.model = kept.model
-        self.mixing: list[Residual] = list(self.model.layers[: self.model.num_mixing])  # type: ignore[arg-type]
-        layers = kept.trial.run.architecture.layers
-        for config, residual in zip(layers, self.mixing, strict=False):
-            if config.kind == "sequence" and not isinstance(residual.layer, Recurrent):
-                raise ArchlabError(f"layer {config}: has no step form (init_state and step), which sampling needs: add it")
-        self.states = [r.layer.init_state(batch_size) if isinstance(r.layer, Recurrent) else {} for r in self.mixing]
-
-    def step(self, ids_b: Tensor) -> Tensor:
-        """Take in one token a sequence, ``(batch,)``, and return the logits of the next, ``(batch, vocab_size)``."""
-        x_bd: Tensor = self.model.embedding(ids_b)
-        for index, residual in enumerate(self.mixing):
-            if isinstance(residual.layer, Recurrent):
-                y_bd, self.states[index] = residual.layer.step(residual.norm(x_bd), self.states[index])
-                x_bd = x_bd + y_bd
-            else:
-                x_bd = residual(x_bd[:, None])[:, 0]
-        return self.model.logits(x_bd[:, None])[:, 0]

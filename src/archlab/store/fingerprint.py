@@ -145,9 +145,9 @@ def definitions(*modules: str, numerics: Numerics = MODELS) -> dict[str, str]:
             reached = [path for path in imported if path not in archlabs]
             reached += [each for path in archlabs for each in _resolve(path, numerics)[1]]
         elif not name:
-            reached = _source(module).entries()
+            reached = source_of(module).entries()
         else:
-            found[place], reached = _definition(_source(module), name, numerics)
+            found[place], reached = _definition(source_of(module), name, numerics)
         pending += reached
     return found
 
@@ -168,15 +168,15 @@ def _resolve(path: str, numerics: Numerics) -> tuple[str, list[str]]:
     """The meaning of a dotted path, wherever it is imported from, and the definitions that it reaches."""
     if path.partition(".")[0] != "archlab":
         return path, []
-    module, name = _split(path)
+    module, name = split_path(path)
     if name and (numerics.covers(module) or existing_file(module).stem == "__init__"):
-        source = _source(module)
+        source = source_of(module)
         if name in source.bound:
             return f"{module}:{name}", [f"{module}:{name}"] if numerics.covers(module) else []
         if name in source.imported:  # passed on from elsewhere
             passed = [_resolve(each, numerics) for each in source.imported[name]]
             return " or ".join(meaning for meaning, _ in passed), [each for _, more in passed for each in more]
-    return path, _source(module).everything() if numerics.covers(module) else []
+    return path, source_of(module).everything() if numerics.covers(module) else []
 
 
 @cache
@@ -195,13 +195,13 @@ def _outside(module: str) -> tuple[str, list[str]]:
         root = imported.partition(".")[0]
         if root == "archlab":
             followed.append(imported)
-        elif root == own or (_folder(own) is not None and _folder(root) == _folder(own)):
+        elif root == own or (folder_of(own) is not None and folder_of(root) == folder_of(own)):
             followed += [each for each in (imported.rpartition(".")[0], imported) if each and file_of(each)]
     return hashlib.sha256(CanonicalText(bare=False).of(tree).encode()).hexdigest(), followed
 
 
 @cache
-def _folder(root: str) -> Path | None:
+def folder_of(root: str) -> Path | None:
     """The folder that a package or a single module lies in; None for one where many packages are installed."""
     path = file_of(root)
     if path is None:
@@ -211,7 +211,7 @@ def _folder(root: str) -> Path | None:
 
 
 @cache
-def _split(path: str) -> tuple[str, str]:
+def split_path(path: str) -> tuple[str, str]:
     """The module in a dotted path, and the name in it that the path goes through; empty if the path is that of the module."""
     parts = path.split(".")
     length = next(length for length in range(len(parts), 0, -1) if file_of(".".join(parts[:length])))
@@ -219,7 +219,8 @@ def _split(path: str) -> tuple[str, str]:
 
 
 @cache
-def _source(module: str) -> Source:
+def source_of(module: str) -> Source:
+    """The source of a module."""
     path = existing_file(module)
     return _parsed(module, path.read_text(encoding="utf-8"), is_package=path.stem == "__init__")
 

@@ -1,0 +1,36 @@
+"""archlab export: a kept model for other programs."""
+
+from typing import Annotated
+
+import typer
+
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store
+from archlab.cli.scale_models import Run
+
+
+def export(
+    run: Run,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new folder.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORM",
+            help="hf: a model of Hugging Face, with the code of its layers, its tokenizer and a card; state-dict: the weights "
+            "alone, by their names in archlab's model.",
+        ),
+    ] = "hf",
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+) -> None:
+    """Write a model that `archlab scale run` has kept into a folder for programs that do not have archlab.
+
+    A program with torch and transformers loads it by `AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)`.
+
+    For example: `archlab export mamba@13.2k my-mamba --store scaling.db`
+    """
+    from archlab.cli.output import message, thinking
+    from archlab.exports.export import export as write
+
+    with thinking("writing the model"):
+        place = write(run, folder, to, store=store)  # type: ignore[arg-type]  # it is checked there
+    message(f"{place} holds the model")
