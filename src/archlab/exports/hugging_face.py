@@ -47,10 +47,13 @@ def write_hugging_face(kept: KeptModel, store: str, folder: Path) -> None:
     beyond = [*range(tokenizer.vocab_size, run.vocab_size)]  # rows of the embedding that no token has
     generation = {"use_cache": lacking is None, **ends} | ({"suppress_tokens": beyond} if beyond else {})
     common = {"name": _name(kept), "version": version("archlab"), "backbone": backbone}
-    texts = code.bundle.files() | tokenizer_files(tokenizer, run.length)
+    texts = code.bundle.files()
+    modules = [name.removesuffix(".py") for name in texts]
     texts["configuration_archlab.py"] = _rendered("configuration_archlab.py", **common)
-    texts["modeling_archlab.py"] = _rendered("modeling_archlab.py", **common, imports=code.imports.values(), layers=code.layers)
+    called = {"imports": code.imports.values(), "modules": modules, "layers": code.layers}
+    texts["modeling_archlab.py"] = _rendered("modeling_archlab.py", **common, **called)
     texts["README.md"] = _card(kept, store, _packages(texts), lacking)
+    texts |= tokenizer_files(tokenizer, run.length)
     texts |= {"config.json": json.dumps(config, indent=1), "generation_config.json": json.dumps(generation, indent=1)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
