@@ -56,3 +56,18 @@ def test_a_measurement_is_a_frame_and_a_table_of_a_notebook():
     (row,) = found.to_frame().to_dict("records")
     assert (row["protocol"], row["architecture"], row["fraction_of_gemm"]) == ("smoke", "mlp", pytest.approx(0.4))
     assert "mlp" in found._repr_html_()
+
+
+def test_a_model_measures_nothing_and_says_so(archlab: CommandLine, tmp_path):
+    outcome = archlab("bench", "mlp", "--protocol", "smoke", "--model", "h100")
+    assert outcome.status == 0, outcome.err
+    assert "not a measurement" in outcome.out
+    assert max(map(len, outcome.out.splitlines())) <= 100
+    document = json.loads(archlab("bench", "mlp", "--protocol", "smoke", "--model", "h100", "--json").out)
+    assert (document["model"], document["steps"][0]["architecture"]) == ("h100", "mlp")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_model_is_no_profile(archlab: CommandLine):
+    outcome = archlab("bench", "mlp", "--model", "h100", "--profile")
+    assert (outcome.status, outcome.err) == (2, "error: --model h100 measures nothing: leave --profile out\n")

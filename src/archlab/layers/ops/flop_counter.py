@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import archlab.layers.ops.rotary_attention  # noqa: F401 - registers its operators
 
@@ -26,6 +26,11 @@ def count_flops(module: nn.Module, *inputs: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
+def formulas() -> dict[Any, Callable[..., int]]:
+    """The FLOPs of every operator that has any, as functions of its arguments and of its result ``out_val``."""
+    return {**flop_registry, **_FORMULAS}
+
+
 def _transforms(x: Tensor, dims: list[int], per_point: float) -> int:
     points = math.prod(x.shape[dim] for dim in dims)
     return round(per_point * x.numel() * math.log2(points))
@@ -37,6 +42,9 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
     aten._fft_c2c: lambda x, dims, *_, **__: _transforms(x, dims, 5),
     aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: (
         2 * q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+    ),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda _, q, k, v, *__, **___: (
+        2 * q.shape[:-1].numel() * k.shape[-2] * (3 * q.shape[-1] + 2 * v.shape[-1])
     ),
     torch.ops.archlab.rotary_attention: lambda qkv_cbl, *_, **__: 4 * qkv_cbl.numel() // 3 * qkv_cbl.shape[-1],
     aten._linalg_solve_ex: lambda a, b, *_, **__: 2 * a.shape[-1] * a.numel() // 3 + 2 * a.shape[-1] * b.numel(),
