@@ -140,6 +140,28 @@ def test_the_file_of_a_layer_from_outside_counts(outside):
     assert changed == [True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("code", "reached"),
+    [
+        ("import archlab\ninner = archlab.layer('mamba')", "archlab.layers.mamba:Mamba"),
+        ("from archlab.layers import layer as find\ninner = find('mamba')", "archlab.layers.mamba:Mamba"),
+        ("import archlab.layers as a\ninner = a.registry()['mamba']", "archlab.layers.mamba:Mamba"),
+        ("from archlab import architecture\ninner = architecture('mamba')", "archlab.layers.mamba:Mamba"),
+        ("from archlab import layers\nnorm = layers.ops.rms_norm.RMSNorm", "archlab.layers.ops.rms_norm:RMSNorm"),
+        ("import archlab\ninner = archlab.task('parity')", "archlab.tasks.parity:Parity"),
+        ("from archlab.tasks import setting\ninner = setting('parity')", "archlab.tasks.parity:Parity"),
+        ("from archlab.layers import LayerConfig, register\nfrom archlab.tasks import Task", ""),
+    ],
+)
+def test_what_code_from_outside_finds_by_name_counts(tmp_path, monkeypatch, code, reached):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"finds_by_name_{next(_NUMBERS)}"
+    (tmp_path / f"{name}.py").write_text(code)
+    found = definitions(name, numerics=NUMERICS)
+    others = ("archlab.layers.mamba:Mamba", "archlab.tasks.parity:Parity")
+    assert reached in found if reached else not found.keys() & {*others}
+
+
 def test_torch_counts_by_its_version():
     assert code_fingerprint("archlab.tasks.contract", "torch.nn.modules.rnn") == code_fingerprint("archlab.tasks.contract")
 

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import os
+import pkgutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -115,6 +116,20 @@ MODELS = Numerics(
 """The code that every training has in common: layers, backbones, optimiser, precision."""
 
 
+_LOOK_UPS = {
+    "archlab.layers": {
+        *("archlab.architecture", "archlab.architectures.parser.parse", "archlab.architectures.spec.architecture"),
+        "archlab.layer",
+        *("archlab.layers.registry", *(f"archlab.layers.registry.{name}" for name in ("composites", "layer", "registry"))),
+    },
+    "archlab.tasks": {
+        *("archlab.sample", "archlab.task", "archlab.tasks.registry"),
+        *(f"archlab.tasks.registry.{name}" for name in ("find_task", "registry", "setting")),
+    },
+}
+"""Functions that find layers or tasks by their names."""
+
+
 def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:
     """Hash of the code that the given modules, and the roots of the numerics, run.
 
@@ -143,7 +158,9 @@ def definitions(*modules: str, numerics: Numerics = MODELS) -> dict[str, str]:
             found[place], imported = _outside(module)
             archlabs = [path for path in imported if path.partition(".")[0] == "archlab"]
             reached = [path for path in imported if path not in archlabs]
-            reached += [each for path in archlabs for each in _resolve(path, numerics)[1]]
+            for path in archlabs:
+                meaning, more = _resolve(path, numerics)
+                reached += [*more, *_found_by_name(meaning)]
         elif not name:
             reached = source_of(module).entries()
         else:
@@ -186,9 +203,14 @@ def _outside(module: str) -> tuple[str, list[str]]:
     if path.suffix != ".py":  # compiled: all that can be said is whether it is the same
         return hashlib.sha256(path.read_bytes()).hexdigest(), []
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    canonical = CanonicalText(bare=False)
+    text = canonical.of(tree)
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
-    paths = dict.fromkeys(path for _, path in imports(tree, package))
+    bound = list(imports(tree, package))
+    paths = dict.fromkeys(path for _, path in bound)
     paths |= dict.fromkeys(alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names)
+    for name, path in bound:  # attributes of what is imported may be modules, or passed on
+        paths |= dict.fromkeys(path + used.removeprefix(name) for used in sorted(canonical.names) if used.startswith(f"{name}."))
     followed = []
     own = module.partition(".")[0]
     for imported in paths:
@@ -197,7 +219,19 @@ def _outside(module: str) -> tuple[str, list[str]]:
             followed.append(imported)
         elif root == own or (folder_of(own) is not None and folder_of(root) == folder_of(own)):
             followed += [each for each in (imported.rpartition(".")[0], imported) if each and file_of(each)]
-    return hashlib.sha256(CanonicalText(bare=False).of(tree).encode()).hexdigest(), followed
+    return hashlib.sha256(text.encode()).hexdigest(), followed
+
+
+def _found_by_name(path: str) -> list[str]:
+    """All layers, or all tasks, if a dotted path of archlab's finds them by their names, as :func:`archlab.layer` does."""
+    packages = [package for package, look_ups in _LOOK_UPS.items() if path in look_ups]
+    return [each for package in packages for each in _modules(package)]
+
+
+@cache
+def _modules(package: str) -> list[str]:
+    folder = existing_file(package).parent
+    return [f"{package}.{module.name}" for module in pkgutil.iter_modules([str(folder)]) if not module.ispkg]
 
 
 @cache
