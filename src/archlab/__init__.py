@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, rerun_trials, run
     from archlab.architectures import Architecture, architecture
     from archlab.architectures.normalise import normalise
-    from archlab.design.correlation import correlate
+    from archlab.designs.correlation import correlate
     from archlab.errors import ArchlabError
     from archlab.exports.export import export
     from archlab.jobs.events import JobFailed, JobFinished
@@ -23,7 +23,7 @@ _HOMES = {
     "architecture": "architectures",
     "bench": "mad.bench",
     "check_store": "api",
-    "correlate": "design.correlation",
+    "correlate": "designs.correlation",
     "describe": "api",
     "export": "exports.export",
     "layer": "layers",

@@ -99,7 +99,7 @@ def check_table(
     from dataclasses import asdict
 
     from archlab.cli.output import message, print_json
-    from archlab.design.check_table import check_table
+    from archlab.designs.check_table import check_table
 
     found = check_table(table)
     if as_json:

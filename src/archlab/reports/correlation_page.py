@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import altair as alt
 from rich.table import Table as TerminalTable
 
-from archlab.design.correlation import Correlation, Correlations
+from archlab.designs.correlation import Correlation, Correlations
 from archlab.format import short_task
 from archlab.reports.charts import chart, encodings, points, spec
 from archlab.reports.html import render_page, write_page

@@ -9,7 +9,7 @@ from tests.scaling.synthetic_ladders import fill, ladder
 from tests.synthetic_records import plan, score, simulate
 
 import archlab
-from archlab.design.correlation import correlate
+from archlab.designs.correlation import correlate
 from archlab.errors import ArchlabError
 from archlab.tasks import setting
 
@@ -72,8 +72,8 @@ def test_a_noisy_task_is_told_from_one_that_does_not_predict():
     scores, _ = own_scores(dict(zip(SPECS, (0.6, 0.6, 0.6, 0.6, 0.6), strict=True)))
     rng = np.random.default_rng(0)
     assert correlate(published="mesanet").rows[0].score_reliability is None
-    from archlab.design.correlation import _correlation
-    from archlab.design.measured import Measured
+    from archlab.designs.correlation import _correlation
+    from archlab.designs.measured import Measured
 
     names = [f"m{i}" for i in range(21)]
     values = dict(zip(names, rng.standard_normal(21), strict=True))

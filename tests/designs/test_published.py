@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from archlab.design.published import load_published, published_names
+from archlab.designs.published import load_published, published_names
 from archlab.errors import ArchlabError
 from archlab.mad.protocol import load_protocol
 

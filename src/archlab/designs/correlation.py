@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from archlab.design.measured import (
+from archlab.designs.measured import (
     Measured,
     costs_of,
     published_outcomes,
@@ -19,8 +19,8 @@ from archlab.design.measured import (
     study_outcomes,
     under_common_names,
 )
-from archlab.design.published import load_published
-from archlab.design.rank_statistics import (
+from archlab.designs.published import load_published
+from archlab.designs.rank_statistics import (
     CONFIDENCE,
     SIGNIFICANCE,
     Floats,

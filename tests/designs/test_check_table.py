@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archlab.design.check_table import check_table
-from archlab.design.published import load_published
+from archlab.designs.check_table import check_table
+from archlab.designs.published import load_published
 from archlab.errors import ArchlabError
 
 SOURCES = ["mesanet", "lin-attn-bench"]

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from archlab.design.published import Outcome, Published
-from archlab.design.rank_statistics import Floats
+from archlab.designs.published import Outcome, Published
+from archlab.designs.rank_statistics import Floats
 from archlab.errors import ArchlabError, unknown
 from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 from archlab.scaling.analysis.precision import estimate

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from archlab.design.rank_statistics import (
+from archlab.designs.rank_statistics import (
     ordered_pairs,
     partial_tau,
     power,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from archlab.design.published import load_published, published_names
+from archlab.designs.published import load_published, published_names
 from archlab.errors import ArchlabError
 from archlab.fields import checked
 from archlab.files import read_text
