@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from archlab.jobs.events import JobFailed, JobFinished
     from archlab.layers import layer
     from archlab.mad.bench import bench
+    from archlab.pipeline import design
     from archlab.tasks import sample
     from archlab.tasks import setting as task
 
@@ -25,6 +26,7 @@ _HOMES = {
     "check_store": "api",
     "correlate": "designs.correlation",
     "describe": "api",
+    "design": "pipeline",
     "export": "exports.export",
     "layer": "layers",
     "merge_stores": "api",
@@ -49,6 +51,7 @@ __all__ = [
     "check_store",
     "correlate",
     "describe",
+    "design",
     "export",
     "layer",
     "merge_stores",

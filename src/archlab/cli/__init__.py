@@ -16,6 +16,7 @@ from archlab.cli import (
     bench,
     correlate,
     describe,
+    design,
     export,
     layers,
     normalise,
@@ -43,6 +44,7 @@ app.command()(scores.report)
 app.command()(scores.runs)
 app.command()(correlate.correlate)
 app.command("check-table")(correlate.check_table)
+app.command()(design.design)
 app.command()(export.export)
 app.command()(describe.describe)
 app.command()(normalise.normalise)

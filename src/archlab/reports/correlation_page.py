@@ -36,12 +36,17 @@ def write_correlation(found: Correlations, path: str | os.PathLike[str]) -> None
     write_page(path, lambda: render_correlation(found))
 
 
+def correlation_panels(found: Correlations, labels: Sequence[str]) -> list[Panel[Correlations]]:
+    """A panel for every outcome; ``labels`` are the architectures in the order of their colours."""
+    return [_panel(found, outcome, labels) for outcome in _outcomes(found)]
+
+
 def render_correlation(found: Correlations) -> str:
     """Return the text of the page."""
     labels = list(dict.fromkeys(name for row in found.rows for name in row.architectures))
     return render_page(
         "correlation.html.jinja",
-        draw_sections([_panel(found, outcome) for outcome in _outcomes(found)], found),
+        draw_sections(correlation_panels(found, labels), found),
         labels,
         title="MAD scores and losses",
         summary=f"MAD scores and losses · {len(labels)} architectures",
@@ -63,16 +68,14 @@ def _headline(found: Correlations) -> str:
     return f"MAD scores order {decisions.right} of {decisions.total} pairs of {n} architectures as the {first.outcome} does"
 
 
-def _panel(found: Correlations, outcome: str) -> Panel[Correlations]:
+def _panel(found: Correlations, outcome: str, labels: Sequence[str]) -> Panel[Correlations]:
     rows = [row for row in found.rows if row.outcome == outcome]
     return Panel(
         outcome,
         outcome[:1].upper() + outcome[1:],
         f"Scores in percent across, {outcome} down; {rows[0].better} is better. Bars, where the noise is known, are intervals of "
         "95\N{NO-BREAK SPACE}%.",
-        lambda _: {
-            _caption(row): _scatter(row, [*dict.fromkeys(n for r in found.rows for n in r.architectures)]) for row in rows
-        },
+        lambda _: {_caption(row): _scatter(row, labels) for row in rows},
         table=lambda _: _table(rows),
         legend=True,
     )
