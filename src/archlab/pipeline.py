@@ -295,7 +295,7 @@ def _decide(
     stages: Sequence[Stage],
     not_tried: Sequence[str],
 ) -> Decision:
-    """What the store allows to say."""
+    """The decision that the store allows."""
     roles: dict[str, Role] = {one.label: role for one, role in shortlist(scores, reference, len(picked))}
     fit: StudyFit | str
     correlation: Correlations | str

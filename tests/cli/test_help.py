@@ -47,7 +47,9 @@ def test_files_of_layers_and_tasks_are_taken_wherever_they_may_be_needed(path: t
     for name in path:
         command = command.commands[name]
     options = {option for parameter in command.params for option in parameter.opts}
-    of_rows = path[:1] != ("scale",) and path not in {("store", name) for name in ("merge", "info", "migrate", "compact")}
+    of_rows = path[:1] not in {("scale",), ("export",)} and path not in {
+        ("store", name) for name in ("merge", "info", "migrate", "compact")
+    }
     if options & {"--protocol", "--store"} and of_rows:
         assert {"--layers", "--tasks-file"} - options <= ({"--layers"} if path[0] == "tasks" else set())
     if {"--workers"} & options:

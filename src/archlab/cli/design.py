@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import Executor, LayerFiles, Workers
+from archlab.cli.options import Executor, LayerFiles, TaskFiles, Workers
 
 
 def design(
@@ -14,12 +14,17 @@ def design(
     reference: Annotated[
         str, typer.Option(metavar="SPEC", help="The architecture that a candidate has to beat.")
     ] = "transformer++",
-    protocol: Annotated[str, typer.Option(help="Of the MAD scores: a name (`archlab protocols`), or a YAML file.")] = "quick",
-    ladder: Annotated[str, typer.Option(help="Of the language models: smoke, quick, standard, paper, or a YAML file.")] = "quick",
+    protocol: Annotated[
+        str, typer.Option(help="Protocol of the MAD scores: a name (`archlab protocols`), or a YAML file.")
+    ] = "quick",
+    ladder: Annotated[
+        str, typer.Option(help="Ladder of the language models: smoke, quick, standard, paper, or a YAML file.")
+    ] = "quick",
     hours: Annotated[float | None, typer.Option(help="Wall time of this call.", show_default="2")] = None,
     minutes: Annotated[float | None, typer.Option(help="The same in minutes.", show_default=False)] = None,
     folder: Annotated[str, typer.Option(metavar="FOLDER", help="Where study, plan, store and page are kept.")] = "design",
     files: LayerFiles = None,
+    task_files: TaskFiles = None,
     executor: Executor = "local",
     workers: Workers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the decision as one JSON document on standard output.")] = False,

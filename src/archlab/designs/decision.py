@@ -49,14 +49,14 @@ class Stage:
     seconds: float
     """Wall seconds in the call that gave this outcome; stored results cost none."""
     jobs: str
-    """What was computed, in words."""
+    """Number of jobs that were computed, in words."""
     over: bool = False
     """Whether its time was over before all was computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a design study found."""
+    """Outcome of a design study."""
 
     space: str
     """The candidates in words."""
@@ -73,7 +73,7 @@ class Decision:
     """MAD scores beside losses over the shortlist, or the reason why there is no such comparison."""
     stages: tuple[Stage, ...]
     not_tried: tuple[str, ...]
-    """What was left out, and why."""
+    """Parts of the study that were left out, and why."""
 
     @property
     def compared(self) -> tuple[Comparison, ...]:

@@ -199,7 +199,7 @@ def _lead(found: Decision) -> str:
 
 
 def _warnings(found: Decision) -> Sequence[object]:
-    """What limits the decision, first of all that there are no laws."""
+    """Limits of the decision, first of all that there are no laws."""
     limits: list[object] = []
     if isinstance(found.fit, str):
         limits.append(f"No scaling laws: {found.fit}")

@@ -207,10 +207,12 @@ def _outside(module: str) -> tuple[str, list[str]]:
     text = canonical.of(tree)
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
     bound = list(imports(tree, package))
-    paths = dict.fromkeys(path for _, path in bound)
+    paths = dict.fromkeys(dotted for _, dotted in bound)
     paths |= dict.fromkeys(alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names)
-    for name, path in bound:  # attributes of what is imported may be modules, or passed on
-        paths |= dict.fromkeys(path + used.removeprefix(name) for used in sorted(canonical.names) if used.startswith(f"{name}."))
+    for name, dotted in bound:  # attributes of what is imported may be modules, or passed on
+        paths |= dict.fromkeys(
+            dotted + used.removeprefix(name) for used in sorted(canonical.names) if used.startswith(f"{name}.")
+        )
     followed = []
     own = module.partition(".")[0]
     for imported in paths:
