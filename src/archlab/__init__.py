@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, rerun_trials, run
+    from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, rerun_trials, run, search
     from archlab.architectures import Architecture, architecture
     from archlab.architectures.normalise import normalise
     from archlab.designs.correlation import correlate
@@ -38,6 +38,7 @@ _HOMES = {
     "rerun_trials": "api",
     "run": "api",
     "sample": "tasks",
+    "search": "api",
     "task": "tasks",
 }
 _MODULES = ("figures", "layers", "scaling", "tasks", "testing")
@@ -63,6 +64,7 @@ __all__ = [
     "rerun_trials",
     "run",
     "sample",
+    "search",
     "task",
 ]
 

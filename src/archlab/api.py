@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
-from archlab.fields import Count, checked, not_empty
+from archlab.fields import Count, Natural, above, at_most, checked, not_empty
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
@@ -31,6 +31,8 @@ from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.store import ImportStore, StudyStore, read_plan
 from archlab.scaling.trial import LMTrial
+from archlab.searching.result import Search
+from archlab.searching.search import Advance, make_search_plan, run_search
 from archlab.store.database import NoStoreError
 from archlab.store.ledger import Ledger
 from archlab.store.rekey import rekey
@@ -135,6 +137,87 @@ def run(
             reused = [] if policy.whole_results else [record for record in known.values() if record]
             scheduler.run(trials, results, workplace, policy=policy, listeners=_listeners(listeners), known=reused)
             return score_plan(results, plan, {}, known)
+
+
+@checked
+def search(
+    space: str | os.PathLike[str],
+    protocol: ProtocolLike | None = None,
+    *,
+    proposer: str = "nsga2",
+    objectives: Annotated[Sequence[str], not_empty] = ("mad", "state"),
+    evaluations: Count | None = None,
+    rungs: Sequence[str | os.PathLike[str]] = (),
+    promote: Annotated[float, above(0), at_most(1)] = 0.5,
+    suite: str | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Count | Sequence[int] | None = None,
+    seed: Natural = 0,
+    batch: Count = 4,
+    store: Location = "archlab.db",
+    label: str = "",
+    race: Race = "exact",
+    device: Device = "cpu",
+    executor: str = "local",
+    workers: Count | None = None,
+    listeners: Sequence[Listener] | None = None,
+    on_advance: Callable[[Advance], None] | None = None,
+) -> Search:
+    """Search a space for architectures with high scores and low costs, and measure the winner again.
+
+    Everything is in the store: after an interruption the same call continues, and gives the result that it would have given.
+
+    Args:
+        space: a space of the package by name, or the path of a YAML file, see :mod:`archlab.searching.space`.
+        protocol: as in :func:`run`.
+        proposer: ``"nsga2"``, ``"tpe"``, ``"random"`` or ``"exhaustive"``.
+        objectives: ``"mad"``, tasks, and costs of :mod:`archlab.searching.costs`; the first score decides on the winner.
+        evaluations: number of architectures; by default 24, or with the exhaustive proposer all.
+        rungs: cheaper protocols that all go through first.
+        promote: fraction that goes on from one rung to the next.
+        suite: as in :func:`run`.
+        tasks: as in :func:`run`.
+        seeds: as in :func:`run`.
+        seed: of the proposer.
+        batch: architectures that are proposed at once; the number of workers changes no result.
+        store: as in :func:`run`.
+        label: a name for the run that the store remembers: the architectures of the last rung.
+        race: as in :func:`run`.
+        device: as in :func:`run`.
+        executor: as in :func:`run`.
+        workers: as in :func:`run`.
+        listeners: as in :func:`run`.
+        on_advance: called after every batch.
+
+    Raises:
+        ArchlabError: something cannot be met as asked; nothing has been computed or written.
+        KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
+    """
+    plan = make_search_plan(
+        os.fspath(space),
+        protocol,
+        proposer=proposer,
+        objectives=objectives,
+        evaluations=evaluations,
+        rungs=rungs,
+        promote=promote,
+        suite=suite,
+        tasks=tasks,
+        seeds=range(seeds) if isinstance(seeds, int) else seeds,
+        seed=seed,
+        batch=batch,
+        device=device,
+    )
+    workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
+    with workplace:
+        _check_label(store, label, plan.to_dict())
+        with TrialStore(store) as results:
+            found = run_search(
+                plan, results, workplace, race=race, listeners=_listeners(listeners), on_advance=on_advance or (lambda _: None)
+            )
+            architectures = tuple(score.architecture for score in found.scores.architectures)
+            results.remember_run(Plan(plan.protocol, architectures, device).to_dict() | {"search": plan.to_dict()}, label=label)
+            return found
 
 
 @checked
@@ -371,7 +454,7 @@ def _listeners(given: Sequence[Listener] | None) -> Sequence[Listener]:
     return [LiveView(Console(stderr=True))]
 
 
-def _check_label(location: Location, label: str, plan: Plan) -> None:
+def _check_label(location: Location, label: str, plan: Plan | dict[str, Any]) -> None:
     """Refuse what is no name, and the label of an earlier run that set out to compute something else."""
     if not label:
         return
@@ -380,7 +463,7 @@ def _check_label(location: Location, label: str, plan: Plan) -> None:
         why = why if label.isprintable() else "it has characters that cannot be printed"
         raise ArchlabError(f"label={label!r} (--as): {why}: give a name")
     with suppress(NoStoreError), TrialStore(location, create=False) as store:
-        for earlier in store.runs(Plan.from_dict, unreadable={}):
+        for earlier in store.runs(lambda note: note.get("search") or Plan.from_dict(note), unreadable={}):
             if earlier.label == label and earlier.plan != plan:
                 raise ArchlabError(f"label={label!r} (--as): run {earlier.number} of {store.where} has it: give another")
 

@@ -25,6 +25,7 @@ from archlab.cli import (
     scale_laws,
     scale_models,
     scores,
+    search,
     store,
     tasks,
     trials,
@@ -42,6 +43,8 @@ app.command()(bench.bench)
 app.command()(scores.scores)
 app.command()(scores.report)
 app.command()(scores.runs)
+app.command()(search.search)
+app.command()(search.spaces)
 app.command()(correlate.correlate)
 app.command("check-table")(correlate.check_table)
 app.command()(design.design)

@@ -25,6 +25,7 @@ def describe(
     vocab_size: Annotated[int, typer.Option(help="Size of the vocabulary, for embedding and unembedding.")] = 16,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
+    picture: Annotated[str | None, typer.Option("--svg", metavar="FILE", help="Draw the stack too, as an SVG file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show an architecture layer by layer: parameters, state, forward FLOPs, and the totals.
@@ -51,6 +52,11 @@ def describe(
     value.validate(dim)
     check_accounting(value.layers, dim, length)
     warn_of([value])
+    if picture is not None:
+        from archlab.reports.stack_drawing import write_stack
+
+        write_stack(value, picture, dim=dim, length=length)
+        message(f"wrote {picture}")
     try:
         check_third_party(value.layers, dim, (length,))
     except ArchlabError as error:

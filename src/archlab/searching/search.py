@@ -1,0 +1,366 @@
+"""The loop of a search: propose, evaluate, propose again; then the rungs, the consensus, and the winner once more."""
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from archlab.architectures import Architecture
+from archlab.errors import ArchlabError
+from archlab.jobs import scheduler
+from archlab.jobs.events import Listener, RunSummary
+from archlab.jobs.executor import Executor
+from archlab.machine import Device
+from archlab.mad.memory import check_memory
+from archlab.mad.plan import Plan, make_plan, score_plan
+from archlab.mad.preview import check_can_compute
+from archlab.mad.protocol import Protocol, load_protocol
+from archlab.mad.racing import Race, Racing
+from archlab.mad.scores import ArchitectureScore, Scores
+from archlab.mad.store import OutcomeRecord, TrialStore
+from archlab.mad.study import read_specs
+from archlab.mad.trial import Progress, Trial, TrialResult
+from archlab.searching.analysis import as_typed, consensus, features, importance
+from archlab.searching.objectives import MEAN, Objective, read_objectives
+from archlab.searching.pareto import best_first, front
+from archlab.searching.proposers import Evaluated, Proposal, make_proposer
+from archlab.searching.result import Again, Candidate, Search
+from archlab.searching.space import Space, load_space
+
+EVALUATIONS = 24
+"""Architectures that are proposed by default, by other proposers than the exhaustive one."""
+FEWEST_FOR_CONSENSUS = 8
+"""Evaluated architectures from which the best have something in common."""
+Workplace = Executor[Trial, Progress, TrialResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """What a search sets out to do. Equal plans give equal results."""
+
+    space: Space
+    proposer: str
+    objectives: tuple[Objective, ...]
+    evaluations: int
+    """Architectures that are proposed, and evaluated by the first protocol."""
+    rungs: tuple[Protocol, ...]
+    """Protocols, each for the promoted part of what went through the one before."""
+    promote: float
+    """Fraction that goes on to the next rung."""
+    seed: int
+    batch: int
+    """Architectures that are proposed at once."""
+    device: Device = "cpu"
+
+    @property
+    def protocol(self) -> Protocol:
+        """The last rung, whose scores are the result."""
+        return self.rungs[-1]
+
+    @property
+    def fresh(self) -> Protocol:
+        """The same from seeds that the search has not seen."""
+        first = max(self.protocol.seeds) + 1
+        return self.protocol.with_seeds(range(first, first + len(self.protocol.seeds)))
+
+    def numbers(self) -> list[int]:
+        """Architectures on each rung, if the space has enough."""
+        found = [self.evaluations]
+        for _ in self.rungs[1:]:
+            found.append(promoted(found[-1], self.promote))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: all that decides on the result."""
+        space = {name: value for name, value in vars(self.space).items() if not name.startswith("_") and name in _SPACE_FIELDS}
+        return {
+            "space": space | {"grammar": asdict(self.space.grammar)},
+            "proposer": self.proposer,
+            "objectives": [one.name for one in self.objectives],
+            "evaluations": self.evaluations,
+            "rungs": [asdict(one) for one in self.rungs],
+            "promote": self.promote,
+            "seed": self.seed,
+            "batch": self.batch,
+        }
+
+
+def make_search_plan(
+    space: str,
+    protocol: str | os.PathLike[str] | Protocol | None = None,
+    *,
+    proposer: str = "nsga2",
+    objectives: Sequence[str] = ("mad", "state"),
+    evaluations: int | None = None,
+    rungs: Sequence[str | os.PathLike[str]] = (),
+    promote: float = 0.5,
+    suite: str | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    seed: int = 0,
+    batch: int = 4,
+    device: Device = "cpu",
+) -> SearchPlan:
+    """The plan of a search; the arguments are those of :func:`archlab.search`. Refuses what cannot be met as asked."""
+    last, _ = read_specs([], protocol, suite)
+    last = last if tasks is None else last.with_tasks(tasks)
+    last = last if seeds is None else last.with_seeds(seeds)
+    before = [load_protocol(os.fspath(name)) for name in rungs]
+    protocols = (*before, last)
+    if repeated := [name for name, number in Counter(one.name for one in protocols).items() if number > 1]:
+        raise ArchlabError(f"rungs: {repeated[0]} is there twice, the protocol {last.name} is the last rung: leave one out")
+    found = load_space(space, last, before)
+    chosen = read_objectives(objectives, last)
+    for one in before:
+        if lacking := [x.name for x in chosen if x.larger_is_better and x.name not in (MEAN, *one.tasks)]:
+            raise ArchlabError(f"rungs: protocol {one.name} has no task {lacking[0]}, which is an objective: choose another")
+    make_proposer(proposer, found)
+    if evaluations is None:
+        evaluations = len(found.members) if proposer == "exhaustive" else EVALUATIONS
+    return SearchPlan(
+        space=found,
+        proposer=proposer,
+        objectives=chosen,
+        evaluations=evaluations,
+        rungs=protocols,
+        promote=promote,
+        seed=seed,
+        batch=batch,
+        device=device,
+    )
+
+
+_SPACE_FIELDS = ("name", "at_most", "at_least", "state", "dim", "length", "layer_defaults")
+
+
+def promoted(number: int, fraction: float) -> int:
+    """How many of a number of architectures go on to the next rung: one at least."""
+    return max(1, math.ceil(fraction * number))
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The state of a search after a batch."""
+
+    rung: str
+    evaluated: int
+    evaluations: int
+    best: ArchitectureScore | None
+    seconds_left: float | None
+    """Of this rung; None while nothing had to be computed."""
+
+
+def run_search(
+    plan: SearchPlan,
+    store: TrialStore,
+    executor: Workplace,
+    *,
+    race: Race = "exact",
+    listeners: Sequence[Listener] = (),
+    on_advance: Callable[[Advance], None] = lambda _: None,
+) -> Search:
+    """Carry out a search; results that the store has are not computed again.
+
+    Raises:
+        ArchlabError: the space has no member within its limits, a cost is not known, or no proposal could be scored.
+        KeyboardInterrupt: after Ctrl-C; what is finished is in the store, and the same call does the rest.
+    """
+    proposer = make_proposer(plan.proposer, plan.space, plan.seed)
+    first, *others = plan.rungs
+    evaluator = _Evaluator(plan, store, executor, race, listeners, on_advance)
+    done: list[Evaluated] = []
+    while len(done) < plan.evaluations:
+        batch = proposer.propose(done, min(plan.batch, plan.evaluations - len(done)))
+        if not batch:
+            break
+        scored = evaluator.evaluate(first, [one.architecture for one in batch], plan.evaluations)
+        done += [Evaluated(one, plan_losses(plan, scored[one.architecture])) for one in batch]
+    proposals = [one.proposal for one in done]
+    reached = [first] * len(proposals)
+    here = list(range(len(proposals)))
+    for protocol in others:
+        here = _promoted(plan, [done[index] for index in here], here)
+        for start in range(0, len(here), plan.batch):
+            some = here[start : start + plan.batch]
+            scored = evaluator.evaluate(protocol, [proposals[index].architecture for index in some], len(here))
+            for index in some:
+                done[index] = Evaluated(proposals[index], plan_losses(plan, scored[proposals[index].architecture]))
+                reached[index] = protocol
+    common = _consensus(plan, [done[index] for index in here])
+    number = next((index for index in here if proposals[index].architecture == common), None)
+    if common is not None and number is None:
+        number = len(proposals)
+        scored = evaluator.evaluate(plan.protocol, [common], 1)
+        proposals.append(Proposal(common, {}, "consensus"))
+        done.append(Evaluated(proposals[-1], plan_losses(plan, scored[common])))
+        reached.append(plan.protocol)
+        here.append(number)
+    winner = min((index for index in here if done[index].losses), key=lambda index: _first(done[index]), default=None)
+    if winner is None:
+        failed = next(iter(evaluator.reasons.values()), "no architecture has a score")
+        raise ArchlabError(f"search of space {plan.space.name}: nothing could be scored: {failed}")
+    roles = {winner: "winner"} | ({number: "consensus"} if number not in (None, winner) else {})
+    fresh = evaluator.evaluate(plan.fresh, [proposals[index].architecture for index in roles], len(roles))
+    return _result(plan, evaluator, proposals, reached, here, winner, number, roles, fresh)
+
+
+def plan_losses(plan: SearchPlan, score: ArchitectureScore) -> tuple[float, ...] | None:
+    """The losses of an architecture, one for each objective; None if a score is missing. Refuses a cost that is not known."""
+    losses = []
+    for one in plan.objectives:
+        value = one.value(score, plan.space.dim, plan.space.length)
+        if value is None and not one.larger_is_better:
+            raise ArchlabError(f"objective {one.name}: {score.label}: it is not known of a layer: leave the objective out")
+        losses.append(None if value is None else one.loss(value))
+    return tuple(loss for loss in losses if loss is not None) if None not in losses else None
+
+
+def _first(one: Evaluated) -> float:
+    assert one.losses is not None
+    return one.losses[0]
+
+
+def _promoted(plan: SearchPlan, done: Sequence[Evaluated], numbers: Sequence[int]) -> list[int]:
+    """The numbers of those that go on, in the order of proposals."""
+    known = [(number, one.losses) for number, one in zip(numbers, done, strict=True) if one.losses is not None]
+    if not known:
+        return []
+    order = best_first(np.array([losses for _, losses in known]))
+    return sorted(known[index][0] for index in order[: promoted(len(numbers), plan.promote)])
+
+
+def _consensus(plan: SearchPlan, done: Sequence[Evaluated]) -> Architecture | None:
+    scored = sorted((one for one in done if one.losses is not None), key=_first)
+    if len(scored) < FEWEST_FOR_CONSENSUS:
+        return None
+    found = consensus([one.proposal.architecture for one in scored])
+    return found if plan.space.admits(found) else None
+
+
+class _Evaluator:
+    """Puts architectures through protocols, by the one scheduler and the one store."""
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        store: TrialStore,
+        executor: Workplace,
+        race: Race,
+        listeners: Sequence[Listener],
+        on_advance: Callable[[Advance], None],
+    ) -> None:
+        self.plan, self.store, self.executor, self.race = plan, store, executor, race
+        self.listeners, self.on_advance = listeners, on_advance
+        self.known: dict[str, dict[Architecture, ArchitectureScore]] = {}
+        self.reasons: dict[str, str] = {}
+        self._seconds: list[float] = []
+
+    def evaluate(
+        self, protocol: Protocol, architectures: Sequence[Architecture], evaluations: int
+    ) -> Mapping[Architecture, ArchitectureScore]:
+        """Scores of architectures under a protocol, of ``evaluations`` that will be asked for."""
+        started = time.monotonic()
+        plan = make_plan(protocol, architectures, self.plan.device)
+        summary = self._compute(plan)
+        self.reasons |= summary.failed
+        name = f"{protocol.name} {protocol.seeds}"
+        known = self.known.setdefault(name, {})
+        known |= {one.architecture: one for one in self.score(plan).architectures}
+        if summary.computed:
+            self._seconds.append((time.monotonic() - started) / len(architectures))
+        left = evaluations - len(known)
+        seconds = float(np.mean(self._seconds[-4:])) * left if self._seconds else None
+        best = max(known.values(), key=lambda one: one.score or 0.0)
+        self.on_advance(Advance(protocol.name, len(known), evaluations, best, seconds))
+        return known
+
+    def score(self, plan: Plan) -> Scores:
+        """The scores of a plan from the store."""
+        trials = plan.trials()
+        keys = {trial.key: trial for trial in trials}
+        found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(trials)
+        found |= {keys[record.key]: record for record in self.store.outcomes(keys=keys, unreadable={})}
+        return score_plan(self.store, plan, {}, found)
+
+    def _compute(self, plan: Plan) -> RunSummary:
+        trials = plan.trials()
+        check_can_compute(trials)
+        check_memory(trials, self.executor.num_workers, 1)
+        policy = Racing(trials, self.race)
+        return scheduler.run(trials, self.store, self.executor, policy=policy, listeners=self.listeners)
+
+
+def _result(
+    plan: SearchPlan,
+    evaluator: _Evaluator,
+    proposals: Sequence[Proposal],
+    reached: Sequence[Protocol],
+    here: Sequence[int],
+    winner: int,
+    common: int | None,
+    roles: Mapping[int, str],
+    fresh: Mapping[Architecture, ArchitectureScore],
+) -> Search:
+    scores = evaluator.score(Plan(plan.protocol, tuple(proposals[index].architecture for index in here), plan.device))
+    final = {one.architecture: one for one in scores.architectures}
+    candidates = []
+    for number, (proposal, protocol) in enumerate(zip(proposals, reached, strict=True)):
+        of_rung = evaluator.known[f"{protocol.name} {protocol.seeds}"]
+        score = final[proposal.architecture] if number in here else of_rung[proposal.architecture]
+        candidates.append(
+            Candidate(
+                number=number,
+                architecture=proposal.architecture,
+                spec=str(as_typed(proposal.architecture, plan.space.layer_defaults)),
+                choices=proposal.choices,
+                origin=proposal.origin,
+                parents=proposal.parents,
+                rung=protocol.name,
+                values={one.name: one.value(score, plan.space.dim, plan.space.length) for one in plan.objectives},
+                intervals={one.name: one.interval(score) for one in plan.objectives},
+                on_front=False,
+            )
+        )
+    complete = [number for number in here if None not in candidates[number].values.values()]
+    losses = np.array([plan_losses(plan, final[proposals[number].architecture]) for number in complete])
+    for index in front(losses):
+        candidates[complete[index]] = replace(candidates[complete[index]], on_front=True)
+    main = plan.objectives[0]
+    again = [
+        Again(
+            number=number,
+            role=role,
+            seeds=plan.fresh.seeds,
+            first=candidates[number].values[main.name],
+            first_interval=candidates[number].intervals[main.name],
+            fresh=main.value(fresh[proposals[number].architecture], plan.space.dim, plan.space.length),
+            fresh_interval=main.interval(fresh[proposals[number].architecture]),
+        )
+        for number, role in roles.items()
+    ]
+    chosen = [proposals[number] for number in complete if proposals[number].choices]
+    described = features([one.architecture for one in chosen], [one.choices for one in chosen])
+    values = [candidates[number].values[main.name] or 0.0 for number in complete if proposals[number].choices]
+    return Search(
+        space=plan.space.name,
+        summary=plan.space.summary,
+        size=plan.space.size,
+        proposer=plan.proposer,
+        seed=plan.seed,
+        objectives={one.name: one.larger_is_better for one in plan.objectives},
+        rungs=tuple(one.name for one in plan.rungs),
+        seeds=plan.protocol.seeds,
+        dim=plan.space.dim,
+        length=plan.space.length,
+        candidates=tuple(candidates),
+        winner=winner,
+        consensus=common,
+        again=tuple(again),
+        importance=importance(described, values),
+        scores=scores,
+    )
