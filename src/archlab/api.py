@@ -16,6 +16,7 @@ from archlab.fields import Count, Natural, above, at_most, checked, not_empty
 from archlab.jobs import scheduler
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
+from archlab.jobs.pull import Elsewhere, submit
 from archlab.machine import Device
 from archlab.mad.memory import check_memory, fitting_population
 from archlab.mad.plan import Plan, make_plan, score_plan
@@ -26,6 +27,7 @@ from archlab.mad.results import Results
 from archlab.mad.scores import Scores
 from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.study import read_specs
+from archlab.mad.submission import describe as describe_trials
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.scaling.imported_run import ImportedRun
@@ -94,6 +96,7 @@ def run(
     executor: str = "local",
     workers: Count | None = None,
     population: Count | None = None,
+    priority: int = 0,
     listeners: Sequence[Listener] | None = None,
 ) -> Scores:
     """Train architectures on the tasks of a protocol, and score them.
@@ -113,9 +116,10 @@ def run(
         label: a name for the run; not a number, by which runs are found too.
         race: which grid points need not be trained to the end, see :mod:`archlab.mad.racing`.
         device: where to train.
-        executor: where workers run.
+        executor: where workers run: ``"local"``, on this machine; or ``"workers"``, where `archlab work` runs on this store.
         workers: number of workers; by default one a core, or one a GPU.
         population: number of trials that a worker trains together; by default as many as pay and fit.
+        priority: with ``"workers"``: those of the highest are computed first.
         listeners: called with every event of :mod:`archlab.jobs.events`; by default a live view on standard error.
 
     Raises:
@@ -128,14 +132,22 @@ def run(
     with workplace:
         _check_label(store, label, plan)
         left, known = _left(trials, store, race)
-        check_can_compute(left)
-        population = population or fitting_population(left, workplace.num_workers)
-        check_memory(left, workplace.num_workers, population)
+        elsewhere = isinstance(workplace, Elsewhere)
+        together = population or 1
+        if not elsewhere:
+            check_can_compute(left)
+            together = population or fitting_population(left, workplace.num_workers)
+            check_memory(left, workplace.num_workers, together)
         with TrialStore(store) as results:
-            results.remember_run(plan.to_dict(), label=label)
-            policy = Racing(trials, race, population)
+            number = results.remember_run(plan.to_dict(), label=label)
+            policy = Racing(trials, race, together)
             reused = [] if policy.whole_results else [record for record in known.values() if record]
-            scheduler.run(trials, results, workplace, policy=policy, listeners=_listeners(listeners), known=reused)
+            options: dict[str, Any] = {"policy": policy, "listeners": _listeners(listeners), "known": reused}
+            if elsewhere:
+                what = describe_trials(plan, race, population)
+                submit(trials, results, what, number=number, priority=priority, executor=workplace, **options)
+            else:
+                scheduler.run(trials, results, workplace, **options)
             return score_plan(results, plan, {}, known)
 
 
@@ -256,6 +268,8 @@ def rerun_trials(
             raise ArchlabError(f"keys: trials of several devices, {' and '.join(sorted(devices))}: choose those of one")
         check_can_compute(trials)
         with make_executor(train_together, workers, device=min(devices, default="cpu"), name=executor) as workplace:
+            if isinstance(workplace, Elsewhere):
+                raise ArchlabError("executor='workers': trials are computed again by this machine: leave the executor out")
             check_memory(trials, workplace.num_workers, 1)
             results.delete([record.key for record in records])
             return scheduler.run(trials, results, workplace, policy=Racing(trials, "off"), listeners=_listeners(listeners))
@@ -284,7 +298,7 @@ def preview(
     """
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     with make_executor(train_together, workers, device=device, name=executor) as workplace:
-        num_workers = workplace.num_workers
+        num_workers = workplace.num_workers or 1  # as if there were one elsewhere
     _check_label(store, label, plan)
     left, known = _left(plan.trials(), store, race)
     return preview_plan(plan, left, sum(record is not None for record in known.values()), num_workers, population)

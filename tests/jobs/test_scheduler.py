@@ -27,7 +27,8 @@ from archlab.jobs.events import (
     Waiting,
 )
 from archlab.jobs.local import LocalExecutor
-from archlab.jobs.scheduler import Policy, run
+from archlab.jobs.policy import Policy
+from archlab.jobs.scheduler import run
 from archlab.machine import process_started
 from archlab.mad.racing import Racing
 from archlab.mad.store import TrialStore
@@ -187,7 +188,7 @@ def test_a_run_beats_as_often_as_it_should_and_no_oftener(store, train, monkeypa
     beats = []
     monkeypatch.setattr(store, "heartbeat", lambda: beats.append(None))
     for seconds, trials in ((3600.0, make_trials(2)), (0.0, make_trials(2, start=2))):
-        monkeypatch.setattr("archlab.jobs.scheduler.HEARTBEAT_SECONDS", seconds)
+        monkeypatch.setattr("archlab.jobs.running.HEARTBEAT_SECONDS", seconds)
         before = len(beats)
         with threads(train) as executor:
             run(trials, store, executor)

@@ -11,7 +11,7 @@ from tests.scaling.synthetic_ladders import SMALL, fill, ladder
 from tests.synthetic_records import PROVENANCE, result
 
 from archlab.errors import ArchlabError
-from archlab.jobs import scheduler
+from archlab.jobs import running, scheduler
 from archlab.jobs.events import JobFinished, JobStarted, ResultsDamaged
 from archlab.mad.store import TrialStore
 from archlab.scaling.store import StudyStore
@@ -55,7 +55,7 @@ def test_a_run_whose_store_is_gone_ends_with_one_line(path, tmp_path, lose):
 
 
 def test_a_store_that_is_gone_is_noticed_within_a_heartbeat_of_a_long_job(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(scheduler, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(running, "HEARTBEAT_SECONDS", 0.1)
     ends = threading.Event()
 
     def train(trial, on_progress, thresholds):

@@ -29,6 +29,7 @@ from archlab.cli import (
     store,
     tasks,
     trials,
+    work,
 )
 from archlab.errors import ArchlabError
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(run.run)
+app.command()(work.work)
 app.command()(bench.bench)
 app.command()(scores.scores)
 app.command()(scores.report)

@@ -47,7 +47,15 @@ DEFAULT_STORE = "archlab.db"
 Store = Annotated[
     str, typer.Option(metavar="PATH|URL", envvar="ARCHLAB_STORE", help="Results: an SQLite file, or any SQLAlchemy URL.")
 ]
-Executor = Annotated[str, typer.Option(metavar="NAME", help="Where the workers run: local, processes of this machine.")]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Where the workers run: local, processes of this machine; workers, wherever `archlab work` is given the same "
+        "store: this command submits and watches.",
+    ),
+]
+Priority = Annotated[int, typer.Option(help="With --executor workers: what has the highest is computed first.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers; by default one a core, or one a GPU.")]
 Dim = Annotated[int | None, typer.Option(help="Width of the model.", show_default="128, or the protocol's")]
 Length = Annotated[

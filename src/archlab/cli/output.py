@@ -110,6 +110,15 @@ def store_option(location: str) -> str:
     return "" if location == by_itself else f" --store {shlex.quote(shown(location))}"
 
 
+def how_to_go_on(store: str, executor: str) -> str:
+    """The line after a command that was stopped while it computed."""
+    from archlab.store.database import shown
+
+    if executor == "workers":
+        return "the workers go on; the same command watches again, `archlab runs --withdraw N` ends what it has submitted"
+    return f"what is done is in {shown(store)}; the same command does the rest"
+
+
 def output_console() -> Console:
     """Standard output: as wide as the terminal, 100 columns where there is none."""
     console = Console()

@@ -11,6 +11,7 @@ from archlab.cli.options import (
     Executor,
     GridValues,
     LayerFiles,
+    Priority,
     Seeds,
     Set,
     Settings,
@@ -85,6 +86,7 @@ def run(
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     executor: Executor = "local",
+    priority: Priority = 0,
     population: Annotated[
         str,
         typer.Option(
@@ -122,14 +124,13 @@ def run(
     from archlab.cli.describe import warn_of
     from archlab.cli.normalise import tell
     from archlab.cli.options import narrowed
-    from archlab.cli.output import message, print_json, print_scores, store_option, thinking
-    from archlab.cli.signals import terminable
+    from archlab.cli.output import how_to_go_on, message, print_json, print_scores, store_option, thinking
+    from archlab.cli.signals import status_of, terminable
     from archlab.jobs.events import RunEnded
     from archlab.mad.plan import at_equal_state, make_plan
     from archlab.mad.study import read_specs
     from archlab.reports.findings import spent
     from archlab.reports.live import LiveView
-    from archlab.store.database import shown
 
     unchanged, architectures = read_specs(specs, protocol, suite)
     chosen = narrowed(unchanged, tasks, settings, grid, seeds, changes)
@@ -157,6 +158,8 @@ def run(
         else:
             print_preview(foreseen, store)
         return
+    if executor == "workers":
+        message(f"`archlab work{store_option(store)}` on any machine computes what is submitted")
     ended = _Ending()
     try:
         with terminable(), thinking("looking up what is left to compute") as think:
@@ -165,10 +168,10 @@ def run(
                 ended,
                 LiveView(Console(stderr=True)),
             ]
-            scores = archlab.run(architectures, chosen, **options, listeners=listeners)
-    except KeyboardInterrupt:
-        message(f"what is done is in {shown(store)}; the same command does the rest")
-        sys.exit(130)
+            scores = archlab.run(architectures, chosen, **options, priority=priority, listeners=listeners)
+    except KeyboardInterrupt as stopped:
+        message(how_to_go_on(store, executor))
+        sys.exit(status_of(stopped))
     assert ended.summary is not None
     _report(ended.summary, ended.trials)
     if scores.spending.flops_spent < scores.spending.flops:

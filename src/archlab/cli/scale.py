@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Seeds, Store, Workers
+from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Priority, Seeds, Store, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def run(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
     executor: Executor = "local",
+    priority: Priority = 0,
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     changes: RecipeChanges = None,
@@ -176,14 +177,16 @@ def run(
     For example: `archlab scale run plan.yaml --store scaling.db`
     """
     from archlab import scaling
-    from archlab.cli.output import print_json
+    from archlab.cli.output import message, print_json, store_option
 
+    if executor == "workers":
+        message(f"`archlab work{store_option(store)}` on any machine computes what is submitted")
     trials: dict[str, LMTrial] = {}
 
     def note_trials(event: "Event") -> None:
         trials.update({trial.key: trial for trial in getattr(event, "jobs", ())})
 
-    with _interruptible(store):
+    with _interruptible(store, executor):
         summary = scaling.train(
             plan,
             store=store,
@@ -194,6 +197,7 @@ def run(
             checkpoints=checkpoints,
             keep=keep,
             params=None if params is None else numbers("--params", params),
+            priority=priority,
             listeners=[note_trials, _live_view()],
         )
     if not summary.total:  # a process that follows the first one
@@ -333,19 +337,18 @@ def _beside_6nd(ratio: tuple[float, float, float] | None, taken: str) -> str:
 
 
 @contextmanager
-def _interruptible(store: str) -> "Iterator[None]":
+def _interruptible(store: str, executor: str = "local") -> "Iterator[None]":
     """End with the exit status of the signal that ended training, and a line that says how to go on."""
-    from archlab.cli.output import message
-    from archlab.cli.signals import terminable
+    from archlab.cli.output import how_to_go_on, message
+    from archlab.cli.signals import status_of, terminable
     from archlab.scaling.result import Interrupted
-    from archlab.store.database import shown
 
     try:
         with terminable():
             yield
-    except KeyboardInterrupt:
-        message(f"what is done is in {shown(store)}; the same command does the rest")
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:
+        message(how_to_go_on(store, executor))
+        sys.exit(status_of(stopped))
     except Interrupted as interrupted:
         message(f"{interrupted}: the same command does the rest")
         sys.exit(interrupted.status)

@@ -74,10 +74,26 @@ def report(
     message(f"wrote {output}")
 
 
-def runs(store: Store = DEFAULT_STORE, files: LayerFiles = None, task_files: TaskFiles = None, as_json: Json = False) -> None:
+def runs(
+    store: Store = DEFAULT_STORE,
+    files: LayerFiles = None,
+    task_files: TaskFiles = None,
+    withdraw: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="End what run N, of either kind, has submitted to workers; what is done stays."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the runs of a store: number, label, date, protocol, architectures, and how many of their trials are done."""
     from archlab.cli.output import message, opened, print_json, print_table, tell_without_trials
     from archlab.reports.tables import plain_table
+    from archlab.store.submissions import Submissions
+
+    if withdraw is not None:
+        with Submissions(store) as submissions:
+            submissions.withdraw(withdraw)
+        message(f"run {withdraw} is withdrawn; workers stop what they compute of it")
+        return
 
     with opened(store) as results:
         rows = results.runs().to_dict("records")

@@ -6,16 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class Terminated(KeyboardInterrupt):
+    """A polite request to end (SIGTERM, as batch systems send)."""
+
+
+def status_of(stopped: BaseException) -> int:
+    """The exit status of a command that ends before its time, as shells know it: 143 after a SIGTERM, 130 after Ctrl-C."""
+    return 143 if isinstance(stopped, Terminated) else 130
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Treat a polite request to end (SIGTERM, as batch systems send) like Ctrl-C."""
+    """Treat a polite request to end like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is ending: no second request cuts that short
-        raise KeyboardInterrupt
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -127,7 +127,7 @@ def rerun(
     """
     import archlab
     from archlab.cli.output import message
-    from archlab.cli.signals import terminable
+    from archlab.cli.signals import status_of, terminable
     from archlab.format import count
     from archlab.store.database import shown
 
@@ -139,9 +139,9 @@ def rerun(
     try:
         with terminable():
             ended = archlab.rerun_trials(chosen, store=store, executor=executor, workers=workers)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         message(f"what is done is in {shown(store)}; `archlab run` does the rest")
-        sys.exit(130)
+        sys.exit(status_of(stopped))
     message(f"computed {count(ended.computed, 'trial')}")
     for key, why in ended.failed.items():
         message(f"failed: {key[:8]}: {why}")

@@ -82,7 +82,7 @@ class WorkerDiedError(Exception):
     """A job's worker died on every attempt; the message says how."""
 
 
-EXECUTORS = {"local": "archlab.jobs.local:LocalExecutor"}
+EXECUTORS = {"local": "archlab.jobs.local:LocalExecutor", "workers": "archlab.jobs.pull:Elsewhere"}
 """Every executor by the name that ``--executor`` takes: the module and class that implement it."""
 
 

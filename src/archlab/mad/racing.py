@@ -11,7 +11,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from archlab.jobs.executor import Thresholds
-from archlab.jobs.scheduler import Policy
+from archlab.jobs.policy import Policy
 from archlab.mad.selection import grid_group, grid_groups, solves
 from archlab.mad.trial import AnyResult, Trial, TrialResult, alike
 from archlab.store.record import RACED, SETTLED

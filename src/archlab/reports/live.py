@@ -112,7 +112,8 @@ class LiveView:
             case JobStarted() if not self._any_started:
                 self._any_started = True
                 stored = f", {progress.reused} of them in the store already" if progress.reused else ""
-                return f"{count(progress.total, names.noun)}{stored}; {count(progress.num_workers, 'worker')}"
+                workers = count(progress.num_workers, "worker") if progress.num_workers else "workers have begun"
+                return f"{count(progress.total, names.noun)}{stored}; {workers}"
             case JobFinished(job, result):
                 self._note = ""
                 left = f"; {_left(progress.seconds_left())}" if progress.done < progress.total else ""

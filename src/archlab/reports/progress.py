@@ -72,10 +72,14 @@ class RunProgress:
     """
 
     def __init__(self, jobs: Sequence[AnyJob], num_workers: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with no job done; the jobs include those with a stored result, the clock gives seconds."""
+        """Start with no job done; the jobs include those with a stored result, the clock gives seconds.
+
+        Of workers elsewhere, of which there are 0 here, as many are known as jobs have run at once.
+        """
         self.num_workers = num_workers
         self.reused = self.computed = self.failed = self.diverged = self.skipped = 0
         self.running: dict[str, Running] = {}
+        self._most_at_once = 0
         self.waiting = {job.key: job for job in jobs}
         self.total = len(self.waiting)
         self.best: dict[tuple[str, str], float] = {}
@@ -109,6 +113,7 @@ class RunProgress:
             case events.JobStarted(job):
                 self._forget(job)
                 self.running[job.key] = Running(job, self._clock())
+                self._most_at_once = max(self._most_at_once, len(self.running))
             case events.JobProgressed(job, progress):
                 if job.key in self.running:
                     self.running[job.key].report(self._clock(), progress)
@@ -137,12 +142,12 @@ class RunProgress:
             return None if self.running or self.waiting else 0.0
         running = [self._rest(running, paces) for running in self.running.values()]
         waiting = sum(flops * _pace(kind, paces) for kind, flops in self._waiting_flops.items())
-        workers = max(min(self.num_workers, len(self.running) + len(self.waiting)), 1)
+        workers = max(min(self.num_workers or self._most_at_once, len(self.running) + len(self.waiting)), 1)
         return max((sum(running) / self._jobs_per_worker + waiting) / workers, max(running, default=0.0))
 
     @property
     def _jobs_per_worker(self) -> float:
-        return max(len(self.running) / self.num_workers, 1.0)
+        return max(len(self.running) / self.num_workers, 1.0) if self.num_workers else 1.0
 
     def _paces(self) -> dict[Kind, list[float]]:
         """Seconds of a worker per FLOP by kind: finished jobs, and running ones if no job of their kind has finished."""

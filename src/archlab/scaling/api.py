@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archlab.corpora import prepare
@@ -16,7 +14,8 @@ from archlab.errors import ArchlabError
 from archlab.fields import Count, Positive, checked
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
-from archlab.jobs.scheduler import Policy
+from archlab.jobs.policy import Policy
+from archlab.jobs.pull import Elsewhere, submit
 from archlab.layers.ops.kernels import require
 from archlab.machine import Device
 from archlab.scaling.analysis.comparison import StudyComparison, compare_study
@@ -25,7 +24,7 @@ from archlab.scaling.fits.isoflop import WINDOW
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.laws import Law, Laws, Optimum, extrapolation, optimum
-from archlab.scaling.models import Keep, beside
+from archlab.scaling.models import Keep, folder_beside
 from archlab.scaling.objections import refuse
 from archlab.scaling.planner import make_plan, named_specs
 from archlab.scaling.process_group import ProcessGroupExecutor, follow
@@ -36,6 +35,7 @@ from archlab.scaling.runner import TrunksInTurn, corpus_of, train_all, train_job
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import Parameters, Study, open_study
 from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study
+from archlab.scaling.submission import describe
 from archlab.scaling.training_plan import Plan
 from archlab.scaling.trial import LMTrial
 from archlab.scaling.tuning import DOUBLINGS, Bracketing, Tuning, read_tuning, sweep
@@ -109,6 +109,7 @@ def train(
     checkpoints: PathLike | None = None,
     keep: Keep = "weights",
     params: Sequence[float] | None = None,
+    priority: int = 0,
     listeners: Sequence[Listener] = (),
 ) -> RunSummary:
     """Train the language models of a plan that the store lacks.
@@ -123,11 +124,12 @@ def train(
         recipe: how the models are trained, beside what the plan says.
         device: ``"cpu"`` or ``"cuda"``.
         workers: models that train at once; by default one a core, or one a GPU.
-        executor: where they train, by name.
+        executor: where they train: ``"local"``, on this machine; or ``"workers"``, where `archlab work` runs on this store.
         checkpoints: folder of unfinished training runs; by default beside the store.
         keep: what stays of a finished training run beside its result, in a folder beside the store: ``"weights"``,
             ``"checkpoints"`` (these too), or ``"none"``. It changes no result.
         params: the least and the most parameters of the models to train; by default all.
+        priority: with ``"workers"``: those of the highest train first.
         listeners: called with every event of the run.
 
     Raises:
@@ -136,7 +138,8 @@ def train(
         Interrupted: a signal ended the processes that share a model.
     """
     name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
-    return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, keep=keep, name=name, params=params)
+    options: dict[str, Any] = {"keep": keep, "name": name, "params": params, "priority": priority}
+    return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, **options)
 
 
 @checked
@@ -198,6 +201,7 @@ def _train(
     policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]] = lambda trials: TrunksInTurn(),
     name: str | None = None,
     params: Sequence[float] | None = None,
+    priority: int = 0,
 ) -> RunSummary:
     """Train what a policy asks for; a plan with a name is remembered, so that fits can name what is missing."""
     used = recipe or LMRecipe()
@@ -210,8 +214,8 @@ def _train(
     if not wanted or (params is not None and len(params) != 2):
         raise ArchlabError(f"params={params}: no model of the plan has so many: give the least and the most, as in 0,1e9")
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder(store, "checkpoints", "by --checkpoints", checkpoints))
-        models = None if keep == "none" else stack.enter_context(_folder(store, "models", "for the store, or --keep none"))
+        folder = stack.enter_context(folder_beside(store, "checkpoints", "by --checkpoints", checkpoints))
+        models = None if keep == "none" else stack.enter_context(folder_beside(store, "models", "for the store, or --keep none"))
         modules = sorted({module for trial in trials for module in trial.origin.split()})
         work = partial(train_jobs, checkpoints=folder, models=models, keep=keep, modules=modules)
         pool: Executor[LMTrial, LMProgress, LMResult]
@@ -226,28 +230,21 @@ def _train(
             pool = stack.enter_context(make_executor(work, workers, device=device, name=executor))
         opened = stack.enter_context(StudyStore(store))
         if name is not None:
-            opened.remember_plan(name, trials)
+            number = opened.remember_plan(name, trials)
+            if isinstance(pool, Elsewhere):
+                asked: dict[str, Any] = {
+                    "number": number,
+                    "priority": priority,
+                    "executor": pool,
+                    "policy": policy(wanted),
+                    "listeners": listeners,
+                }
+                return submit(wanted, opened, describe(wanted), **asked)
+        elif isinstance(pool, Elsewhere):
+            raise ArchlabError("executor='workers': a tuning trains on this machine: leave the executor out")
         elif opened.plans({}):
             raise ArchlabError(f"{shown(store)} holds a study, whose fits would count the runs of a tuning: give another --store")
         return train_all(wanted, opened, pool, folder, listeners, keep, policy(wanted))
-
-
-@contextmanager
-def _folder(store: PathLike, what: str, fix: str, given: PathLike | None = None) -> Iterator[Path]:
-    """Make a folder beside the store, unless another is given; it is removed at the end if it is empty."""
-    folder = Path(given or beside(store, what))
-    try:
-        if given or folder.parent.is_dir():  # else there is no directory for the store either, which says so
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise ArchlabError(f"{what} {folder}: {error.strerror}: give another folder {fix}") from None
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):  # something is in it
-            folder.rmdir()
 
 
 @checked

@@ -1,10 +1,11 @@
 """Kept models: the weights of finished training runs in a folder beside their store, with all that is needed to use them."""
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,26 @@ def beside(store: str | os.PathLike[str], what: str) -> Path:
     """The folder of ``"models"`` or ``"checkpoints"`` beside a store; in the current one for a URL."""
     location = os.fspath(store)
     return Path(f"archlab.{what}" if "://" in location else f"{location}.{what}")
+
+
+@contextmanager
+def folder_beside(
+    store: str | os.PathLike[str], what: str, fix: str, given: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
+    """Make a folder beside the store, unless another is given; it is removed at the end if it is empty."""
+    folder = Path(given or beside(store, what))
+    try:
+        if given or folder.parent.is_dir():  # else there is no directory for the store either, which says so
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ArchlabError(f"{what} {folder}: {error.strerror}: give another folder {fix}") from None
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # something is in it
+            folder.rmdir()
 
 
 def save_model(folder: Path, trial: LMTrial, result: LMResult, objective: nn.Module, corpus: Corpus, processes: Processes) -> str:

@@ -14,7 +14,8 @@ from typing_extensions import override
 from archlab.corpora import Corpus, prepare
 from archlab.jobs.events import Event, JobFinished, JobReused, JobsSkipped, Listener, RunSummary
 from archlab.jobs.executor import Executor, Thresholds
-from archlab.jobs.scheduler import Policy, run
+from archlab.jobs.policy import Policy
+from archlab.jobs.scheduler import run
 from archlab.scaling.models import Keep
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMProgress, LMResult
@@ -84,20 +85,9 @@ class TrunksInTurn(Policy[LMTrial, LMResult]):
         return in_turn(waiting.values(), running)
 
 
-def train_all(
-    trials: Sequence[LMTrial],
-    store: StudyStore,
-    executor: Executor[LMTrial, Any, LMResult],
-    checkpoints: Path,
-    listeners: Sequence[Listener] = (),
-    keep: Keep = "weights",
-    policy: Policy[LMTrial, LMResult] | None = None,
-) -> RunSummary:
-    """Compute those training runs that the store has no result for by :func:`train_jobs`; by default the most expensive first.
-
-    Checkpoints are dropped once a result is stored, unless they are to be kept or were by an earlier run; that of a trunk once
-    all its horizons have ended. After Ctrl-C every training run has written one.
-    """
+def dropping_checkpoints(trials: Sequence[LMTrial], checkpoints: Path, keep: Keep) -> Listener:
+    """A listener that drops checkpoints once a result is stored, unless they are to be kept or were by an earlier run; that of
+    a trunk once all its horizons have ended."""
     left = Counter(trial.trunk for trial in trials)
 
     def drop_checkpoints(event: Event) -> None:
@@ -114,5 +104,28 @@ def train_all(
             with suppress(OSError):  # others are left in it
                 checkpoints.rmdir()
 
+    return drop_checkpoints
+
+
+def train_all(
+    trials: Sequence[LMTrial],
+    store: StudyStore,
+    executor: Executor[LMTrial, Any, LMResult],
+    checkpoints: Path,
+    listeners: Sequence[Listener] = (),
+    keep: Keep = "weights",
+    policy: Policy[LMTrial, LMResult] | None = None,
+) -> RunSummary:
+    """Compute those training runs that the store has no result for by :func:`train_jobs`; by default the most expensive first.
+
+    Checkpoints are dropped, see :func:`dropping_checkpoints`. After Ctrl-C every training run has written one.
+    """
     used = policy or TrunksInTurn()
-    return run(trials, store, executor, policy=used, listeners=[drop_checkpoints, *listeners], grace=GRACE_SECONDS)
+    return run(
+        trials,
+        store,
+        executor,
+        policy=used,
+        listeners=[dropping_checkpoints(trials, checkpoints, keep), *listeners],
+        grace=GRACE_SECONDS,
+    )

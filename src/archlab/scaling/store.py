@@ -39,12 +39,14 @@ class StudyStore(Ledger[LMTrial, LMResult]):
     def read_result(self, row: AnyRow) -> LMResult:
         return LMResult.from_dict(read_non_finite(row.result))
 
-    def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> None:
-        """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones."""
+    def remember_plan(self, name: str, trials: Sequence[LMTrial]) -> int:
+        """Note the training runs of a plan by its file's name, which a later one replaces, so that fits can name missing ones;
+        the run's number."""
         descriptions = [trial.to_dict() for trial in trials]
-        latest = self.runs(unreadable={})[-1:]
-        if not any(run.plan.get("name") == name and run.plan.get("trials") == descriptions for run in latest):
-            self.remember_run({"name": name, "trials": descriptions})
+        for run in self.runs(unreadable={})[-1:]:
+            if run.plan.get("name") == name and run.plan.get("trials") == descriptions:
+                return run.number
+        return self.remember_run({"name": name, "trials": descriptions})
 
     def plans(self, unreadable: Lines) -> dict[str, list[LMTrial]]:
         """The training runs of the latest plan of every name; ``unreadable`` takes a line for each that cannot be read."""

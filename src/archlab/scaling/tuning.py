@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.jobs.scheduler import Policy
+from archlab.jobs.policy import Policy
 from archlab.scaling.ladder import central_params
 from archlab.scaling.result import LMResult
 from archlab.scaling.runner import in_turn

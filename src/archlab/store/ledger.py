@@ -303,6 +303,11 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
                         claimed.append(job)
         return self._hold(claimed)
 
+    def running(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that an owner computes now, or did until it died."""
+        query = select(self.table.c.key).where(self.table.c.status == "running")
+        return {row.key for chunk in _chunks(keys) for row in self._rows(query.where(self.table.c.key.in_(chunk)))}
+
     def _hold(self, claimed: list[J]) -> list[J]:
         self._held.update(job.key for job in claimed)
         return claimed

@@ -49,3 +49,15 @@ language_models = _claimed("language_models", "run")
 imported_runs = _claimed("imported_runs", "run")
 
 runs = Table("runs", metadata, Column("id", Integer, primary_key=True), Column("plan", JSON, nullable=False))
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", Integer, nullable=True, comment="number in runs"),
+    Column("kind", String(16), nullable=False, comment="as that of runs"),
+    Column("priority", Integer, nullable=False),
+    Column("status", String(16), nullable=False, comment="open, ended or withdrawn"),
+    Column("what", JSON, nullable=False),
+    Column("keys", JSON, nullable=False),
+)
