@@ -5,30 +5,25 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import spawn
-from typing import Any, Generic
+from typing import Any
 
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
-from archlab.jobs.executor import Executor, J, JobError, P, R, Thresholds, Work, WorkerDiedError
+from archlab.jobs.executor import J, JobError, P, R, Work
+from archlab.jobs.slots import Group, SlotExecutor, Worker
 from archlab.jobs.worker import WORKER_VARIABLE, environment, serve
 from archlab.machine import Device, available_cores, visible_gpus
 
-ATTEMPTS = 2
-"""Number of tries of a job that takes its worker with it."""
 
+class LocalExecutor(SlotExecutor[J, P, R]):
+    """One single-threaded worker process a core, or one a GPU.
 
-class LocalExecutor(Executor[J, P, R]):
-    """One single-threaded worker process a core, or one a GPU. Workers start when jobs need them.
-
-    A worker that dies takes the jobs with it that it was computing; a fresh worker tries them again. A worker serves jobs of
-    one origin only (see :attr:`archlab.jobs.events.Job.origin`) and is replaced when a job has changed the state of its
-    process, so no job can change the result of another. When this process dies, its workers end by themselves.
+    A worker is replaced when a job has changed the state of its process, so no job can change the result of another. When this
+    process dies, its workers end by themselves.
     """
 
     def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
@@ -48,134 +43,16 @@ class LocalExecutor(Executor[J, P, R]):
         self._gpus = visible_gpus() if device == "cuda" else None
         if self._gpus == []:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
-        self.num_workers = num_workers or (len(self._gpus) if self._gpus else available_cores())
+        super().__init__(num_workers or (len(self._gpus) if self._gpus else available_cores()))
         self._work = work
-        self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="archlab-worker")
-        self._lock = threading.Condition()
-        self._workers: list[_Worker[J, P, R] | None] = [None] * self.num_workers
-        self._free_slots = list(reversed(range(self.num_workers)))
-        self._groups: dict[Future[R], _Group[J, P, R]] = {}
-        self._closed = False
 
     @override
-    def submit(
-        self, jobs: Sequence[J], on_progress: Callable[[J, P], None], thresholds: Sequence[Thresholds] | None = None
-    ) -> list[Future[R]]:
-        group: _Group[J, P, R] = _Group(jobs, on_progress, thresholds or [{}] * len(jobs), [Future() for _ in jobs])
-        self._groups.update(dict.fromkeys(group.futures, group))
-        for future in group.futures:
-            future.add_done_callback(self._groups.pop)
-        self._threads.submit(self._run, group).add_done_callback(group.settle)
-        return group.futures
-
-    @override
-    def stop(self, future: Future[R]) -> None:
-        with self._lock:
-            group = self._groups.get(future)
-            if future.cancel() and group is not None and group.is_over() and group.worker is not None:
-                group.worker.kill()
-
-    @override
-    def shutdown(self, grace: float = 0.0) -> None:
-        with self._lock:
-            self._closed = True
-            workers = [worker for worker in self._workers if worker is not None]
-            self._workers = []
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        if grace:
-            for worker in workers:
-                worker.process.terminate()
-            with self._lock:
-                self._lock.wait_for(self._is_idle, timeout=grace)
-        for worker in workers:
-            worker.kill()
-        # Not the pool's own waiting: Ctrl-C while it starts a thread leaves it one short in its books.
-        with self._lock:
-            self._lock.wait_for(self._is_idle)
-        for worker in workers:
-            worker.close()
-
-    def _is_idle(self) -> bool:
-        return len(self._free_slots) == self.num_workers
-
-    def _run(self, group: "_Group[J, P, R]") -> None:
-        with self._lock:
-            slot = self._free_slot(group.origin)
-        try:
-            for _ in range(ATTEMPTS):
-                worker = self._worker(slot, group)
-                try:
-                    return worker.run(group)
-                except EOFError:
-                    death = worker.cause_of_death()
-                if self._closed or group.is_over():
-                    raise CancelledError
-            raise WorkerDiedError(f"the worker {death} on each of {ATTEMPTS} attempts")
-        finally:
-            with self._lock:
-                group.worker = None
-                self._free_slots.append(slot)
-                self._lock.notify_all()
-
-    def _free_slot(self, origin: str) -> int:
-        """Take a free slot: one whose worker serves this origin, else one without a worker, else any."""
-
-        def preference(slot: int) -> int:
-            worker = self._workers[slot] if self._workers else None
-            return 1 if worker is None else 2 * (worker.origin == origin)
-
-        slot = max(reversed(self._free_slots), key=preference)
-        self._free_slots.remove(slot)
-        return slot
-
-    def _worker(self, slot: int, group: "_Group[J, P, R]") -> "_Worker[J, P, R]":
-        """The living worker of a slot for a group of jobs: the one that served it last, or a fresh one."""
-        with self._lock:
-            if self._closed or group.is_over():
-                raise CancelledError
-            worker = self._workers[slot]
-            if worker is None or not worker.is_alive() or worker.origin != group.origin:
-                if worker is not None:
-                    worker.kill()
-                    worker.close()
-                    self._workers[slot] = None  # in case that no other one can be started
-                gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
-                worker = self._workers[slot] = _Worker(self._work, gpu, group.origin)
-            group.worker = worker
-            return worker
+    def start(self, slot: int, origin: str) -> Worker[J, P, R]:
+        gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
+        return _Worker(self._work, gpu, origin)
 
 
-@dataclass(eq=False)
-class _Group(Generic[J, P, R]):
-    """Jobs that were submitted together."""
-
-    jobs: Sequence[J]
-    on_progress: Callable[[J, P], None]
-    thresholds: Sequence[Thresholds]
-    futures: list[Future[R]]
-    worker: "_Worker[J, P, R] | None" = None
-    """The worker that runs it, while one does."""
-
-    @property
-    def origin(self) -> str:
-        """The jobs' origin; they have one in common."""
-        return str(getattr(self.jobs[0], "origin", ""))
-
-    def is_over(self) -> bool:
-        """Whether no job is left that somebody waits for."""
-        return all(future.done() for future in self.futures)
-
-    def settle(self, run: Future[None]) -> None:
-        """Pass on to the jobs that have not ended by themselves how the run ended."""
-        error = CancelledError() if run.cancelled() else run.exception()
-        for future in self.futures:
-            if isinstance(error, CancelledError):
-                future.cancel()
-            elif not future.done() and future.set_running_or_notify_cancel():
-                future.set_exception(error)
-
-
-class _Worker(Generic[J, P, R]):
+class _Worker(Worker[J, P, R]):
     """The parent's end of a worker process."""
 
     def __init__(self, work: Work[J, P, R], gpu: str | None, origin: str) -> None:
@@ -190,8 +67,8 @@ class _Worker(Generic[J, P, R]):
         requests.close()
         replies.close()
 
-    def run(self, group: _Group[J, P, R]) -> None:
-        """Compute those jobs of a group that have not ended; raises JobError if the work did, EOFError if the worker died."""
+    @override
+    def run(self, group: Group[J, P, R]) -> None:
         left = [index for index, future in enumerate(group.futures) if not future.done()]
         request = pickle.dumps(([group.jobs[index] for index in left], [dict(group.thresholds[index]) for index in left]))
         done = False
@@ -225,11 +102,12 @@ class _Worker(Generic[J, P, R]):
         except OSError as error:
             raise EOFError from error
 
+    @override
     def is_alive(self) -> bool:
         return not self._killed and self.process.is_alive()  # the signal may still be on its way
 
+    @override
     def cause_of_death(self) -> str:
-        """How the process ended, as a verb phrase."""
         self.process.join()
         code = self.process.exitcode or 0
         if code >= 0:
@@ -237,13 +115,18 @@ class _Worker(Generic[J, P, R]):
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
+    @override
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    @override
     def kill(self) -> None:
-        """End the process, and all that its jobs have started."""
         self._killed = True
         with suppress(ProcessLookupError, PermissionError):  # it leads a group as soon as it serves
             os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
 
+    @override
     def close(self) -> None:
         self.process.join()
         self.process.close()
