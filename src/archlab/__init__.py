@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from archlab.layers import layer
     from archlab.mad.bench import bench
     from archlab.pipeline import design
+    from archlab.reports.loggers import logger
     from archlab.tasks import sample
     from archlab.tasks import setting as task
 
@@ -29,6 +30,7 @@ _HOMES = {
     "design": "pipeline",
     "export": "exports.export",
     "layer": "layers",
+    "logger": "reports.loggers",
     "merge_stores": "api",
     "normalise": "architectures.normalise",
     "open": "api",
@@ -55,6 +57,7 @@ __all__ = [
     "design",
     "export",
     "layer",
+    "logger",
     "merge_stores",
     "normalise",
     "open",

@@ -101,6 +101,15 @@ Set = Annotated[
         "(`recipe.steps=2000`) or the width (`dim=64`); repeatable.",
     ),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="WHERE",
+        help="Log the run as it goes: a file that ends in `.jsonl`, `tensorboard:FOLDER`, `trackio:PROJECT`, `wandb:PROJECT` or "
+        "`mlflow:EXPERIMENT`; repeatable.",
+    ),
+]
 # Their callbacks do all the work: a command need not look at them.
 LayerFiles = Annotated[
     list[str] | None,

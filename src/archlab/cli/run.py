@@ -11,6 +11,7 @@ from archlab.cli.options import (
     Executor,
     GridValues,
     LayerFiles,
+    Log,
     Priority,
     Seeds,
     Set,
@@ -102,6 +103,7 @@ def run(
             "`archlab normalise` does; what is done and what cannot be reached goes to standard error."
         ),
     ] = None,
+    log: Log = None,
     label: Annotated[str, typer.Option("--as", metavar="LABEL", help="A name for the run, see `archlab runs`.")] = "",
     dry_run: Annotated[
         bool,
@@ -161,12 +163,14 @@ def run(
     if executor == "workers":
         message(f"`archlab work{store_option(store)}` on any machine computes what is submitted")
     ended = _Ending()
+    loggers = [archlab.logger(where) for where in log or ()]
     try:
         with terminable(), thinking("looking up what is left to compute") as think:
             listeners: list[Listener] = [
                 lambda event: think("scoring" if isinstance(event, RunEnded) else ""),
                 ended,
                 LiveView(Console(stderr=True)),
+                *loggers,
             ]
             scores = archlab.run(architectures, chosen, **options, priority=priority, listeners=listeners)
     except KeyboardInterrupt as stopped:

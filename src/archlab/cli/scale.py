@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Priority, Seeds, Store, Workers
+from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Log, Priority, Seeds, Store, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ def run(
     params: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Only models from LOW to HIGH parameters, as in `0,1e9`.")
     ] = None,
+    log: Log = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
 ) -> None:
     """Train the language models of a plan that the store lacks.
@@ -176,7 +177,7 @@ def run(
 
     For example: `archlab scale run plan.yaml --store scaling.db`
     """
-    from archlab import scaling
+    from archlab import logger, scaling
     from archlab.cli.output import message, print_json, store_option
 
     if executor == "workers":
@@ -186,6 +187,7 @@ def run(
     def note_trials(event: "Event") -> None:
         trials.update({trial.key: trial for trial in getattr(event, "jobs", ())})
 
+    loggers = [logger(where) for where in log or ()]
     with _interruptible(store, executor):
         summary = scaling.train(
             plan,
@@ -198,7 +200,7 @@ def run(
             keep=keep,
             params=None if params is None else numbers("--params", params),
             priority=priority,
-            listeners=[note_trials, _live_view()],
+            listeners=[note_trials, _live_view(), *loggers],
         )
     if not summary.total:  # a process that follows the first one
         return
