@@ -18,8 +18,8 @@ SPECS = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "2*[mamba(d_stat
 PUBLIC = {
     "archlab": {
         "Architecture", "ArchlabError", "JobFailed", "JobFinished", "architecture", "bench", "check_store", "correlate",
-        "describe", "design", "export", "layer", "logger", "merge_stores", "normalise", "open", "preview", "rekey_store", "report",
-        "rerun_trials", "run", "sample", "search", "task",
+        "describe", "design", "export", "layer", "logger", "merge_stores", "normalise", "open", "preview", "rekey_store",
+        "report", "rerun_trials", "run", "sample", "search", "task",
     },
     "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"},
     "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},

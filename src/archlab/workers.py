@@ -1,4 +1,4 @@
-"""What `archlab work` does: computes trials and training runs that others have submitted to a store."""
+"""The pull workers of `archlab work`: they compute trials and training runs that others have submitted to a store."""
 
 from __future__ import annotations
 

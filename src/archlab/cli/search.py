@@ -34,7 +34,7 @@ def search(
     proposer: Annotated[
         str,
         typer.Option(
-            help="What chooses the next ones: nsga2 (children of the best by mutation and crossover), tpe (a model of good "
+            help="Chooses the next ones: nsga2 (children of the best by mutation and crossover), tpe (a model of good "
             "choices; needs archlab[search]), random, or exhaustive (all)."
         ),
     ] = "nsga2",
@@ -42,7 +42,7 @@ def search(
         str,
         typer.Option(
             metavar="A,B,...",
-            help="What is sought: mad (the mean), tasks, and costs to be kept low: params, state, flops, decode-memory (bytes at "
+            help="Objectives: mad (the mean), tasks, and costs to be kept low: params, state, flops, decode-memory (bytes at "
             "64k tokens). Several give a front; the first score decides on the winner.",
         ),
     ] = "mad,state",

@@ -24,7 +24,7 @@ POLL_SECONDS = 0.5
 """Time between two looks at the jobs that others hold; more where a look takes more than a tenth of it."""
 
 Messages = queue.SimpleQueue[tuple["Run[Any, Any]", Any, Any]]
-"""What executors say of jobs, with the runs that these belong to."""
+"""Messages of executors about jobs, with the runs that these belong to."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from archlab.reports import trackers
 from archlab.store.record import spell_non_finite
 
 VERSION = 1
-"""Of the lines of JSON; fields that are added do not change it."""
+"""Version of the lines of JSON; fields that are added do not change it."""
 
 
 @checked

@@ -20,7 +20,7 @@ Values = dict[str, float]
 
 
 def facts(job: AnyJob) -> dict[str, Any]:
-    """What a job computes, by which it is found again in a store; JSON-ready."""
+    """A description of a job, by which it is found again in a store; JSON-ready."""
     names: tuple[str, ...] = ("dim", "learning_rate", "weight_decay", "seed", "device")
     if isinstance(job, Trial):
         own = {"architecture": job.architecture.label, "spec": str(job.architecture), "task": job.setting.name}

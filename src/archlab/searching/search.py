@@ -41,7 +41,7 @@ Workplace = Executor[Trial, Progress, TrialResult]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """What a search sets out to do. Equal plans give equal results."""
+    """The plan of a search. Equal plans give equal results."""
 
     space: Space
     proposer: str
@@ -152,7 +152,7 @@ class Advance:
     evaluations: int
     best: ArchitectureScore | None
     seconds_left: float | None
-    """Of this rung; None while nothing had to be computed."""
+    """Time left for this rung; None while nothing had to be computed."""
 
 
 def run_search(

@@ -1,4 +1,4 @@
-"""What runs ask workers of other machines to compute."""
+"""Requests of runs that workers of other machines compute."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
