@@ -40,7 +40,8 @@ def render_search(found: Search) -> str:
         summary=f"search of {found.space} · {len(found.candidates)} of {size_text(found.size)} · {' → '.join(found.rungs)}",
         headline=_headline(found),
         lead=f"Space {found.space}: {found.summary}. {len(found.candidates)} of {size_text(found.size)}, proposed by "
-        f"{found.proposer} with seed {found.seed} for {names}, were evaluated. Costs are counted at width {found.dim}, length {found.length}.",
+        f"{found.proposer} with seed {found.seed} for {names}, were evaluated. "
+        f"Costs are counted at width {found.dim}, length {found.length}.",
         warnings=[*one_seed, *failed],
         bootstrap="",
         found=found,

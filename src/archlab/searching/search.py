@@ -1,11 +1,12 @@
 """The loop of a search: propose, evaluate, propose again; then the rungs, the consensus, and the winner once more."""
 
+import json
 import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,8 @@ class SearchPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: all that decides on the result."""
-        space = {name: value for name, value in vars(self.space).items() if not name.startswith("_") and name in _SPACE_FIELDS}
-        return {
-            "space": space | {"grammar": asdict(self.space.grammar)},
+        plan = {
+            "space": {one.name: getattr(self.space, one.name) for one in fields(Space)} | {"grammar": asdict(self.space.grammar)},
             "proposer": self.proposer,
             "objectives": [one.name for one in self.objectives],
             "evaluations": self.evaluations,
@@ -88,6 +88,8 @@ class SearchPlan:
             "seed": self.seed,
             "batch": self.batch,
         }
+        found: dict[str, Any] = json.loads(json.dumps(plan))  # as a store gives it back
+        return found
 
 
 def make_search_plan(
@@ -133,9 +135,6 @@ def make_search_plan(
         batch=batch,
         device=device,
     )
-
-
-_SPACE_FIELDS = ("name", "at_most", "at_least", "state", "dim", "length", "layer_defaults")
 
 
 def promoted(number: int, fraction: float) -> int:
@@ -256,7 +255,7 @@ class _Evaluator:
     ) -> None:
         self.plan, self.store, self.executor, self.race = plan, store, executor, race
         self.listeners, self.on_advance = listeners, on_advance
-        self.known: dict[str, dict[Architecture, ArchitectureScore]] = {}
+        self.known: dict[tuple[str, tuple[int, ...]], dict[Architecture, ArchitectureScore]] = {}
         self.reasons: dict[str, str] = {}
         self._seconds: list[float] = []
 
@@ -268,8 +267,7 @@ class _Evaluator:
         plan = make_plan(protocol, architectures, self.plan.device)
         summary = self._compute(plan)
         self.reasons |= summary.failed
-        name = f"{protocol.name} {protocol.seeds}"
-        known = self.known.setdefault(name, {})
+        known = self.known.setdefault((protocol.name, protocol.seeds), {})
         known |= {one.architecture: one for one in self.score(plan).architectures}
         if summary.computed:
             self._seconds.append((time.monotonic() - started) / len(architectures))
@@ -281,17 +279,18 @@ class _Evaluator:
 
     def score(self, plan: Plan) -> Scores:
         """The scores of a plan from the store."""
-        trials = plan.trials()
-        keys = {trial.key: trial for trial in trials}
-        found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(trials)
-        found |= {keys[record.key]: record for record in self.store.outcomes(keys=keys, unreadable={})}
+        trials = {trial.key: trial for trial in plan.trials()}
+        found: dict[Trial, OutcomeRecord | None] = dict.fromkeys(trials.values())
+        found |= {trials[record.key]: record for record in self.store.outcomes(keys=trials, unreadable={})}
         return score_plan(self.store, plan, {}, found)
 
     def _compute(self, plan: Plan) -> RunSummary:
         trials = plan.trials()
-        check_can_compute(trials)
-        check_memory(trials, self.executor.num_workers, 1)
         policy = Racing(trials, self.race)
+        stored = {record.key for record in self.store.outcomes([one.key for one in trials], policy.settled, unreadable={})}
+        left = [trial for trial in trials if trial.key not in stored]
+        check_can_compute(left)
+        check_memory(left, self.executor.num_workers, 1)
         return scheduler.run(trials, self.store, self.executor, policy=policy, listeners=self.listeners)
 
 
@@ -310,7 +309,7 @@ def _result(
     final = {one.architecture: one for one in scores.architectures}
     candidates = []
     for number, (proposal, protocol) in enumerate(zip(proposals, reached, strict=True)):
-        of_rung = evaluator.known[f"{protocol.name} {protocol.seeds}"]
+        of_rung = evaluator.known[protocol.name, protocol.seeds]
         score = final[proposal.architecture] if number in here else of_rung[proposal.architecture]
         candidates.append(
             Candidate(
