@@ -137,6 +137,21 @@ def test_what_cannot_be_is_refused_before_anything_is_written(options: dict[str,
     assert not options["folder"].exists()
 
 
+@pytest.mark.slow
+def test_a_space_is_walked_where_there_is_time_and_searched_where_there_is_not(options: dict[str, Any], tmp_path: Path):
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump({"summary": "a test", "spec": "{layer:3}", "rules": {"layer": ["swiglu", "mlp"]}}))
+    walked = archlab.design(space=space, hours=0.5, **options)
+    assert len(walked.scores.architectures) == 9
+    again = archlab.design(space=space, hours=0.5, **options)
+    assert again.headline == walked.headline
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(pipeline._Price, "of_scores", 100.0)
+        searched = archlab.design(space=space, hours=0.3, **options | {"folder": tmp_path / "searched"})
+    assert 3 <= len(searched.scores.architectures) <= 5
+    assert "candidates: 0.3 hours suffice for" in searched.not_tried[0]
+
+
 def test_a_folder_of_other_candidates_is_refused(options: dict[str, Any]):
     archlab.design(CANDIDATES[:1], hours=0.5, **options)
     with pytest.raises(ArchlabError, match=r"holds a study of other candidates \(2\*mlp\): give another folder"):

@@ -21,9 +21,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from archlab.api import Specs, run
+from archlab.api import Specs, run, search
 from archlab.architectures import Architecture, architecture
 from archlab.designs.correlation import Correlations, correlate
 from archlab.designs.decision import Decision, Role, Shortlisted, Stage, decode_bytes, shortlist
@@ -46,6 +47,8 @@ from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.study import open_study
 from archlab.scaling.study_fit import StudyFit
 from archlab.scaling.training_plan import Plan
+from archlab.searching.analysis import as_typed
+from archlab.searching.space import Space, load_space
 
 FOR_MAD = 0.45
 """Fraction of the time for the first scores of all candidates."""
@@ -89,8 +92,9 @@ class _Watch:
 
 @checked
 def design(
-    candidates: Specs,
+    candidates: Specs = (),
     *,
+    space: str | os.PathLike[str] | None = None,
     reference: str = "transformer++",
     protocol: str | os.PathLike[str] = "quick",
     ladder: str = "quick",
@@ -104,6 +108,8 @@ def design(
 
     Args:
         candidates: catalogue names, specs or values, those to be tried first in front.
+        space: further candidates: a space by name or path, as of :func:`archlab.search`. One that is too large for the time is
+            searched by NSGA-II for high scores and small states.
         reference: the architecture that a candidate has to beat.
         protocol: of the MAD scores, by name or path; its first seed serves for all candidates, fresh ones for the shortlist.
         ladder: of the language models, by name or path.
@@ -124,21 +130,31 @@ def design(
     chosen = load_protocol(os.fspath(protocol))
     loaded = load_ladder(ladder)
     options: dict[str, Any] = {"executor": executor, "workers": workers}
-    given = _named([candidates] if isinstance(candidates, str | Architecture) else candidates, reference, chosen)
-    price = _Price(given, chosen, loaded, workers or available_cores())
-    label = next(iter(given))
-    tried = files.candidates(given) or price.affordable(given, total)
-    not_tried = [_left_out(len(given) - len(tried), "candidate", f"{hours:g} hours suffice for {len(tried)}")]
-    files.write_study(tried, protocol)
-
     first = chosen.with_seeds(chosen.seeds[:1])
+    listed = [candidates] if isinstance(candidates, str | Architecture) else candidates
+    members = None if space is None else load_space(os.fspath(space), first)
+    given = _named(listed, members, reference, chosen)
+    label = next(iter(given))
+    price = _Price(given, first, loaded, workers or available_cores())
     watch = _Watch(began + FOR_MAD * total)
+    tried = files.candidates(given, members)
+    if not tried:
+        tried = price.affordable(given, total)
+        if space is not None and len(tried) < len(given):
+            number = max(1, len(tried) - 1 - len(listed))
+            search_first = dict(islice(given.items(), 1 + len(listed)))
+            tried = _searched(search_first, os.fspath(space), number, first, files, [*listeners, watch], options)
+        files.write_study(tried, chosen, protocol)
+    large = members is not None and not members.size.exact
+    all_of_them = 1 + len(listed) + members.size.number if members is not None and large else len(given)
+    not_tried = [_left_out(all_of_them - len(tried), "candidate", f"{hours:g} hours suffice for {len(tried)}")]
+
     scores = _scored(tried, first, files.store, watch, listeners, options)
     stages = [watch.stage("scores of all candidates", f"archlab run {files.study} --store {files.store}", "trial")]
 
     until = began + (1 - FOR_FITS) * total
     picked = files.planned(tried) or _pick(scores, label, tried, price, until - time.monotonic() - FOR_FRESH * total)
-    plan = files.plan_for(picked, loaded)
+    plan = files.plan_for(picked, loaded, chosen)
     watch = _Watch(time.monotonic() + FOR_FRESH * total)
     fresh = _scored(picked, chosen.with_seeds(FRESH_SEEDS), files.store, watch, listeners, options)
     stages.append(watch.stage("scores of the shortlist by fresh seeds", f"{stages[0].command} --seeds 1,2", "trial"))
@@ -155,16 +171,47 @@ def design(
     return _decide(files, scores, fresh if fresh.complete else None, picked, reference, stages, [x for x in not_tried if x])
 
 
-def _named(candidates: Sequence[str | Architecture], reference: str, protocol: Protocol) -> dict[str, Architecture]:
-    """The reference and the candidates by their labels, each once."""
-    found: dict[str, Architecture] = {}
-    for one in (reference, *candidates):
+def _named(
+    candidates: Sequence[str | Architecture], space: Space | None, reference: str, protocol: Protocol
+) -> dict[str, Architecture]:
+    """The reference, the candidates and those of a space, or some of them if it is large, by their labels, each once."""
+    more: list[Architecture] = []
+    if space is not None and space.size.exact:
+        more = [member.architecture for member in space.members]
+    elif space is not None:
+        rng = np.random.default_rng(0)
+        more = [space.sample(rng).architecture for _ in range(SAMPLED)]
+    found: dict[Architecture, str] = {}
+    for one in (reference, *candidates, *more):
         value = one if isinstance(one, Architecture) else architecture(one, layer_defaults=protocol.layer_defaults)
-        if value not in found.values():
-            found[value.label] = value
+        found.setdefault(value, value.name or str(as_typed(value, protocol.layer_defaults)))
     if len(found) < 2:
         raise ArchlabError(f"candidates: there is none beside the reference {reference}: give at least one")
-    return found
+    return _labelled(found)
+
+
+def _labelled(found: Mapping[Architecture, str]) -> dict[str, Architecture]:
+    """Architectures by their labels, which they bear as names."""
+    return {label: replace(value, name=label) for value, label in found.items()}
+
+
+def _searched(
+    first: Mapping[str, Architecture],
+    space: str,
+    number: int,
+    protocol: Protocol,
+    files: _Files,
+    listeners: Sequence[Listener],
+    options: Mapping[str, Any],
+) -> dict[str, Architecture]:
+    """The reference and the listed candidates, and those that a search of a large space evaluates."""
+    files.folder.mkdir(parents=True, exist_ok=True)
+    with suppress(TimeIsUpError):
+        search(space, protocol, evaluations=number, store=files.store, listeners=listeners, **options)
+    with TrialStore(files.store, create=False) as opened:
+        tried = [record.job.architecture for record in opened.outcomes(unreadable={})]
+    values = {value: label for label, value in first.items()}
+    return _labelled({value: str(as_typed(value, protocol.layer_defaults)) for value in tried} | values)
 
 
 @dataclass
@@ -185,13 +232,13 @@ class _Price:
     @cached_property
     def of_scores(self) -> float:
         """Seconds for the scores of an architecture, with one seed."""
-        trials = make_plan(self.protocol.with_seeds(self.protocol.seeds[:1]), self.sample).trials()
+        trials = make_plan(self.protocol, self.sample).trials()
         return estimate(trials, self.workers).seconds / len(self.sample)
 
     @cached_property
     def of_ladder(self) -> float:
         """Seconds for the language models of an architecture."""
-        specs = {value.label: str(value) for value in self.sample}
+        specs = _as_typed({value.label: value for value in self.sample}, self.protocol)
         costs = plan_costs(scaling.plan(specs, self.ladder).runs, self.ladder)
         return sum(cost.seconds for cost in costs) / len(specs) / self.workers
 
@@ -228,37 +275,43 @@ class _Files:
         """Trials and training runs."""
         return self.folder / "archlab.db"
 
-    def candidates(self, given: Mapping[str, Architecture]) -> dict[str, Architecture]:
+    def candidates(self, given: Mapping[str, Architecture], space: Space | None) -> dict[str, Architecture]:
         """The candidates of an earlier call, if there was one; refuses a folder of others."""
         if not self.study.exists():
             return {}
-        earlier = list(read_study(self.study)[1])
-        if strange := [one.label for one in earlier if one not in given.values()]:
-            raise ArchlabError(f"folder {self.folder}: holds a study of other candidates ({strange[0]}): give another folder")
-        return {label: value for label, value in given.items() if value in earlier}
+        earlier = read_study(self.study)[1]
+        for one in earlier:
+            if one not in given.values() and (space is None or not space.admits(one)):
+                raise ArchlabError(f"folder {self.folder}: holds a study of other candidates ({one.label}): give another folder")
+        return {one.label: one for one in earlier}
 
     def planned(self, tried: Mapping[str, Architecture]) -> dict[str, Architecture]:
         """The shortlist of an earlier call, if it came so far."""
         labels = dict.fromkeys(run.label for run in Plan.load(self.plan).runs) if self.plan.exists() else ()
         return {label: tried[label] for label in labels}
 
-    def write_study(self, tried: Mapping[str, Architecture], protocol: str | os.PathLike[str]) -> None:
+    def write_study(self, tried: Mapping[str, Architecture], protocol: Protocol, file: str | os.PathLike[str]) -> None:
         """Write the candidates down, in a form that `archlab run` reads."""
-        name = os.fspath(protocol)
+        name = os.fspath(file)
         named = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
         text = yaml.safe_dump(
-            {"protocol": named, "seeds": 1, "architectures": {label: str(value) for label, value in tried.items()}},
+            {"protocol": named, "seeds": 1, "architectures": _as_typed(tried, protocol)},
             sort_keys=False,
         )
         if not self.study.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.study, text, "study")
 
-    def plan_for(self, picked: Mapping[str, Architecture], ladder: Ladder) -> Path:
+    def plan_for(self, picked: Mapping[str, Architecture], ladder: Ladder, protocol: Protocol) -> Path:
         """The file of the plan, written unless it is there."""
         if not self.plan.exists():
-            scaling.plan({label: str(value) for label, value in picked.items()}, ladder).save(self.plan)
+            scaling.plan(_as_typed(picked, protocol), ladder).save(self.plan)
         return self.plan
+
+
+def _as_typed(architectures: Mapping[str, Architecture], protocol: Protocol) -> dict[str, str]:
+    """Specs by label, without the knobs that the protocol sets for its own width."""
+    return {label: str(as_typed(value, protocol.layer_defaults)) for label, value in architectures.items()}
 
 
 def _scored(

@@ -9,8 +9,15 @@ from archlab.cli.options import Executor, LayerFiles, TaskFiles, Workers
 
 def design(
     specs: Annotated[
-        list[str], typer.Argument(metavar="SPEC", help="Candidates: catalogue names or specs, those to be tried first in front.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[SPEC...]", help="Candidates: catalogue names or specs, those to be tried first in front."),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Further candidates: hybrids, mixers, stacks6 (`archlab spaces`), or a YAML file."
+        ),
+    ] = None,
     reference: Annotated[
         str, typer.Option(metavar="SPEC", help="The architecture that a candidate has to beat.")
     ] = "transformer++",
@@ -37,7 +44,7 @@ def design(
 
     The time is kept: what does not fit is left out and named. After Ctrl-C, or with more time, the same command goes on.
 
-    For example: `archlab design mamba striped-hyena "2*[gated-deltanet swiglu]" --hours 2`
+    For example: `archlab design --space hybrids --hours 2`, or `archlab design mamba "2*[gated-deltanet swiglu]" --hours 1`
     """
     import sys
     from pathlib import Path
@@ -57,7 +64,8 @@ def design(
     try:
         with terminable():
             found = archlab.design(
-                specs,
+                specs or (),
+                space=space,
                 reference=reference,
                 protocol=protocol,
                 ladder=ladder,
