@@ -18,7 +18,7 @@ from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.jobs.pull import Elsewhere, submit
 from archlab.machine import Device
-from archlab.mad.memory import check_memory, fitting_population
+from archlab.mad.memory import check_memory, fitting_population, worker_bytes
 from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.preview import Preview, check_can_compute, preview_plan
 from archlab.mad.protocol import Protocol
@@ -116,7 +116,8 @@ def run(
         label: a name for the run; not a number, by which runs are found too.
         race: which grid points need not be trained to the end, see :mod:`archlab.mad.racing`.
         device: where to train.
-        executor: where workers run: ``"local"``, on this machine; or ``"workers"``, where `archlab work` runs on this store.
+        executor: where workers run: ``"local"``, on this machine; ``"ray"`` or ``"ray:ADDRESS"``, on a Ray cluster; or
+            ``"workers"``, where `archlab work` runs on this store.
         workers: number of workers; by default one a core, or one a GPU.
         population: number of trials that a worker trains together; by default as many as pay and fit.
         priority: with ``"workers"``: those of the highest are computed first.
@@ -132,18 +133,19 @@ def run(
     with workplace:
         _check_label(store, label, plan)
         left, known = _left(trials, store, race)
-        elsewhere = isinstance(workplace, Elsewhere)
         together = population or 1
-        if not elsewhere:
+        if executor == "local":
             check_can_compute(left)
             together = population or fitting_population(left, workplace.num_workers)
             check_memory(left, workplace.num_workers, together)
+        elif not isinstance(workplace, Elsewhere):
+            workplace.memory = worker_bytes(left, together)
         with TrialStore(store) as results:
             number = results.remember_run(plan.to_dict(), label=label)
             policy = Racing(trials, race, together)
             reused = [] if policy.whole_results else [record for record in known.values() if record]
             options: dict[str, Any] = {"policy": policy, "listeners": _listeners(listeners), "known": reused}
-            if elsewhere:
+            if isinstance(workplace, Elsewhere):
                 what = describe_trials(plan, race, population)
                 submit(trials, results, what, number=number, priority=priority, executor=workplace, **options)
             else:

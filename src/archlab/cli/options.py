@@ -51,8 +51,14 @@ Executor = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Where the workers run: local, processes of this machine; workers, wherever `archlab work` is given the same "
-        "store: this command submits and watches.",
+        help="Where the workers run: local, processes of this machine; ray, on a Ray cluster; workers, wherever `archlab work` "
+        "is given the same store: this command submits and watches.",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="With --executor ray: the cluster, as in auto or HOST:6379.", show_default="RAY_ADDRESS"
     ),
 ]
 Priority = Annotated[int, typer.Option(help="With --executor workers: what has the highest is computed first.")]
@@ -129,6 +135,19 @@ TaskFiles = Annotated[
         help="A Python file that registers tasks of your own; repeatable.",
     ),
 ]
+
+
+def executor_at(executor: str, ray_address: str | None) -> str:
+    """The executor by the name that the library takes, with the address of its cluster.
+
+    Raises:
+        ArchlabError: an address that the executor does not have.
+    """
+    from archlab.errors import ArchlabError
+
+    if ray_address is not None and executor != "ray":
+        raise ArchlabError(f"--ray-address {ray_address}: --executor {executor} has no address: give --executor ray")
+    return executor if ray_address is None else f"{executor}:{ray_address}"
 
 
 def refuse_options_before_command(context: typer.Context) -> None:

@@ -13,6 +13,7 @@ from archlab.cli.options import (
     LayerFiles,
     Log,
     Priority,
+    RayAddress,
     Seeds,
     Set,
     Settings,
@@ -87,6 +88,7 @@ def run(
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     executor: Executor = "local",
+    ray_address: RayAddress = None,
     priority: Priority = 0,
     population: Annotated[
         str,
@@ -125,7 +127,7 @@ def run(
     import archlab
     from archlab.cli.describe import warn_of
     from archlab.cli.normalise import tell
-    from archlab.cli.options import narrowed
+    from archlab.cli.options import executor_at, narrowed
     from archlab.cli.output import how_to_go_on, message, print_json, print_scores, store_option, thinking
     from archlab.cli.signals import status_of, terminable
     from archlab.jobs.events import RunEnded
@@ -147,7 +149,7 @@ def run(
         "label": label,
         "race": race.value,
         "device": device.value,
-        "executor": executor,
+        "executor": executor_at(executor, ray_address),
         "workers": workers,
         "population": population_of(population),
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Log, Priority, Seeds, Store, Workers
+from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Log, Priority, RayAddress, Seeds, Store, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def run(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
     executor: Executor = "local",
+    ray_address: RayAddress = None,
     priority: Priority = 0,
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
@@ -178,6 +179,7 @@ def run(
     For example: `archlab scale run plan.yaml --store scaling.db`
     """
     from archlab import logger, scaling
+    from archlab.cli.options import executor_at
     from archlab.cli.output import message, print_json, store_option
 
     if executor == "workers":
@@ -194,7 +196,7 @@ def run(
             store=store,
             recipe=_recipe(changes),
             device=device.value,
-            executor=executor,
+            executor=executor_at(executor, ray_address),
             workers=workers,
             checkpoints=checkpoints,
             keep=keep,
@@ -219,6 +221,7 @@ def tune(
     ] = "tune.db",
     files: LayerFiles = None,
     executor: Executor = "local",
+    ray_address: RayAddress = None,
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     changes: RecipeChanges = None,
@@ -234,6 +237,7 @@ def tune(
     For example: `archlab scale tune plan.yaml --store tune.db`
     """
     from archlab import scaling
+    from archlab.cli.options import executor_at
     from archlab.cli.output import message, print_json, print_table
     from archlab.reports.scaling_tables import terminal_table, tuning_table
 
@@ -243,7 +247,7 @@ def tune(
             store=store,
             recipe=_recipe(changes),
             device=device.value,
-            executor=executor,
+            executor=executor_at(executor, ray_address),
             workers=workers,
             checkpoints=checkpoints,
             listeners=[_live_view()],

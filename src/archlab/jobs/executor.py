@@ -30,6 +30,8 @@ class Executor(Protocol[J, P_co, R]):
 
     num_workers: int
     """Groups of jobs that run at once."""
+    memory: int | None = None
+    """Bytes that a worker needs at its peak, for an executor that looks for a place for it; None if that is not known."""
 
     def submit(
         self, jobs: Sequence[J], on_progress: Callable[[J, P_co], None], thresholds: Sequence[Thresholds] | None = None
@@ -44,7 +46,8 @@ class Executor(Protocol[J, P_co, R]):
         Returns:
             For each job a future with its result. Its exception is :class:`JobError` if the work raised,
             :class:`WorkerDiedError` if it took its worker with it on every attempt, and
-            ``concurrent.futures.CancelledError`` if the job was stopped, or the executor shut down, before it ended.
+            ``concurrent.futures.CancelledError`` if the job was stopped, or the executor shut down, before it ended. On other
+            machines it has an attribute ``environment``, see :func:`archlab.store.provenance.environment`.
         """
 
     def stop(self, future: Future[R]) -> None:
@@ -82,7 +85,11 @@ class WorkerDiedError(Exception):
     """A job's worker died on every attempt; the message says how."""
 
 
-EXECUTORS = {"local": "archlab.jobs.local:LocalExecutor", "workers": "archlab.jobs.pull:Elsewhere"}
+EXECUTORS = {
+    "local": "archlab.jobs.local:LocalExecutor",
+    "ray": "archlab.jobs.ray:RayExecutor",
+    "workers": "archlab.jobs.pull:Elsewhere",
+}
 """Every executor by the name that ``--executor`` takes: the module and class that implement it."""
 
 
@@ -91,11 +98,14 @@ def make_executor(
 ) -> Executor[J, P, R]:
     """The executor with this name, a key of :data:`EXECUTORS`, with its own choice of ``num_workers`` by default.
 
-    Refuses a name that is unknown, and an executor that cannot start here.
+    The address of a Ray cluster may stand behind its name, as in ``"ray:auto"``. Refuses a name that is unknown, and an executor
+    that cannot start here.
     """
-    if name not in EXECUTORS:
-        raise unknown("executor", name, EXECUTORS)
+    name, colon, address = name.partition(":")
+    if name not in EXECUTORS or (colon and name != "ray"):
+        raise unknown("executor", name + colon + address, EXECUTORS)
     module, _, attribute = EXECUTORS[name].partition(":")
     implementation: Any = getattr(importlib.import_module(module), attribute)
-    made: Executor[J, P, R] = implementation(work, num_workers, device=device)
+    options = {"address": address} if address else {}
+    made: Executor[J, P, R] = implementation(work, num_workers, device=device, **options)
     return made

@@ -233,7 +233,7 @@ class Run(Generic[J, R]):
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             text = f"{reason}\n{error.traceback}" if isinstance(error, JobError) else reason
-            self.store.fail(job, text, provenance(job.device, self.running[job.key].since))
+            self.store.fail(job, text, self.provenance(job))
             del self.running[job.key]
             self.skip(self.failed(job, text))
         else:
@@ -250,8 +250,13 @@ class Run(Generic[J, R]):
 
     def keep(self, job: J, result: R) -> None:
         """Store a result."""
-        self.store.finish(job, result, provenance(job.device, self.running[job.key].since))
+        self.store.finish(job, result, self.provenance(job))
         self.count(job, result)
+
+    def provenance(self, job: J) -> dict[str, Any]:
+        """Where and when a job was computed that ends now."""
+        one = self.running[job.key]
+        return provenance(job.device, one.since) | getattr(one.future, "environment", {})
 
     def count(self, job: J, result: R) -> None:
         """Count a result that is stored."""

@@ -75,6 +75,11 @@ def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Rec
         return step([x[:few] for x in examples], few=few, batch=recipe.batch_size)
 
 
+def worker_bytes(trials: list[Trial], population: int = 1) -> int:
+    """The bytes that a worker needs for the trial that takes the most, its process included; 0 if there is none."""
+    return population * _most_expensive(trials)[0] + PROCESS_BYTES if trials else 0
+
+
 def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> int:
     """The bytes that all workers need at once, by the trial that takes the most; refuses more than this machine's memory."""
     if not trials:

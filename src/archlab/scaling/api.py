@@ -124,7 +124,8 @@ def train(
         recipe: how the models are trained, beside what the plan says.
         device: ``"cpu"`` or ``"cuda"``.
         workers: models that train at once; by default one a core, or one a GPU.
-        executor: where they train: ``"local"``, on this machine; or ``"workers"``, where `archlab work` runs on this store.
+        executor: where they train: ``"local"``, on this machine; ``"ray"`` or ``"ray:ADDRESS"``, on a Ray cluster, whose nodes
+            share the folder of checkpoints; or ``"workers"``, where `archlab work` runs on this store.
         checkpoints: folder of unfinished training runs; by default beside the store.
         keep: what stays of a finished training run beside its result, in a folder beside the store: ``"weights"``,
             ``"checkpoints"`` (these too), or ``"none"``. It changes no result.
