@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo scale-demo test test-all test-minimum mutants crosscheck crosscheck-fla check format lock clean
+.PHONY: demo scale-demo test test-all test-minimum faults mutants crosscheck crosscheck-fla check format lock clean
 
 demo: .venv  ## four architectures on all six tasks, then report.html
 	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
@@ -22,6 +22,9 @@ test-all: .venv test-minimum  ## everything that this machine can run, the slow 
 
 test-minimum: .venv-minimum/stamp  ## the default suite with the lowest versions that pyproject.toml allows; torch stays as locked
 	.venv-minimum/bin/pytest -n auto
+
+faults: .venv  ## kill workers, runs and databases at random points, and count what is lost, doubled, wrong or hung
+	PYTHONPATH=. $(BIN)/python -m benchmarks.faults --injections 300
 
 mutants: .venv-mutants/stamp  ## change statistics, store, racing and scheduler in small ways, and show what no test notices
 	mkdir -p mutants/src

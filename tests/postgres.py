@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-_FAST = ("fsync=off", "shared_buffers=16MB", "max_connections=60", "autovacuum=off")
+_SMALL = ("shared_buffers=16MB", "max_connections=60", "autovacuum=off")
 
 
 def binaries() -> Path | None:
@@ -29,7 +29,9 @@ def binaries() -> Path | None:
 class Server:
     """A server on a free port of this machine; root, whom PostgreSQL refuses, has another user run it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, synced: bool = False) -> None:
+        """Make a cluster and start it; one that is ``synced`` waits for its disk, which loses nothing when the power goes."""
+        self.settings = (*_SMALL, "fsync=on" if synced else "fsync=off")
         folder = binaries()
         assert folder is not None
         self.binaries, self.home = folder, Path(tempfile.mkdtemp(prefix="archlab-postgres-"))
@@ -58,7 +60,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = [part for setting in (*_FAST, f"unix_socket_directories={self.home}") for part in ("-c", setting)]
+        options = [part for setting in (*self.settings, f"unix_socket_directories={self.home}") for part in ("-c", setting)]
         command = [*self._as, str(self.binaries / "postgres"), "-D", f"{self.home}/data", "-p", str(self.port), *options]
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.home)

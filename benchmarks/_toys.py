@@ -1,0 +1,88 @@
+"""Jobs that sleep, and a store of them: what measures claims and faults without training anything or importing torch."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from archlab.jobs.executor import Thresholds
+from archlab.jobs.policy import Policy
+from archlab.jobs.pull import Order
+from archlab.store.ledger import Ledger
+from archlab.store.opened import AnyRow
+from archlab.store.schema import language_models
+from archlab.store.submissions import Submission, Submissions
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A job that sleeps."""
+
+    number: int
+    seconds: float
+    device: str = "cpu"
+    origin: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.number:032x}"
+
+    @property
+    def flops(self) -> float:
+        return self.seconds
+
+    @property
+    def answer(self) -> str:
+        """The value of its result."""
+        return hashlib.sha256(self.key.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ToyResult:
+    value: str
+    status: str = "finished"
+
+
+class ToyStore(Ledger[Toy, ToyResult]):
+    table = language_models
+    description: ClassVar[str] = "run"
+    noun: ClassVar[str] = "toy"
+    filled_by: ClassVar[str] = "python -m benchmarks.faults"
+    kind: ClassVar[str] = "toys"
+
+    @override
+    def read_job(self, description: dict[str, Any], known: dict[Any, Any]) -> Toy:
+        return Toy(**description)
+
+    @override
+    def result_columns(self, result: ToyResult) -> dict[str, Any]:
+        return {"status": result.status, "result": {"value": result.value}}
+
+    @override
+    def read_result(self, row: AnyRow) -> ToyResult:
+        return ToyResult(row.result["value"])
+
+
+def sleep_all(
+    log: Path, jobs: Sequence[Toy], on_progress: Callable[[int, int], None], thresholds: Sequence[Thresholds]
+) -> Iterator[tuple[int, ToyResult]]:
+    """Sleep for each job; the log gets its number, the process, and when it began (Unix time)."""
+    for index, toy in enumerate(jobs):
+        with log.open("a") as file:
+            file.write(f"{toy.number} {os.getpid()} {time.time()}\n")
+        on_progress(index, 1)
+        time.sleep(toy.seconds)
+        yield index, ToyResult(toy.answer)
+
+
+def read(one: Submission, submissions: Submissions) -> Order[Toy, ToyResult]:
+    """The toys of a submission."""
+    return Order([Toy(**toy) for toy in one.what["toys"]], "", ToyStore(submissions), Policy())
