@@ -1,4 +1,4 @@
-"""The pull workers of `archlab work`: they compute trials and training runs that others have submitted to a store."""
+"""The worker that `archlab work` starts: computes trials and training runs that others have submitted to a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of runs that workers of other machines compute."""
+"""Submissions: jobs that runs leave to workers of other machines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
