@@ -15,7 +15,6 @@ from typing import Any
 
 from typing_extensions import override
 
-import archlab
 from archlab.errors import ArchlabError
 from archlab.jobs.executor import J, P, R, Work, WorkerDiedError
 from archlab.jobs.local import LocalExecutor
@@ -198,7 +197,7 @@ def _connected(address: str | None) -> Any:
 
 def shipped() -> list[str]:
     """The folders and files that nodes need: archlab, and what was imported by --layers and --tasks-file."""
-    places = {str(Path(archlab.__file__).parent)}
+    places = {str(Path(__file__).parents[1])}
     for name in imported:
         top = sys.modules[name.partition(".")[0]]
         file = Path(str(top.__file__))
