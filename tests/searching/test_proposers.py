@@ -46,7 +46,7 @@ def test_a_proposer_depends_on_its_seed_and_the_results_only_and_proposes_nothin
 
 @pytest.mark.parametrize("name", PROPOSERS)
 def test_a_proposer_ends_when_nothing_is_left(name: str):
-    assert len(searched(_asked(name), 0, number=100, batch=16)) == 64
+    assert len(searched(_asked(name), 0, number=100, batch=28)) == 64
 
 
 @pytest.mark.parametrize("name", ["nsga2", "tpe"])

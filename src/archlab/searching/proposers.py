@@ -19,8 +19,8 @@ from archlab.searching.space import ENUMERABLE, Member, Space
 
 FIRST = 8
 """Members that are drawn at random before anything is learned from results."""
-_TRIES = 200
-"""Proposals that are made for one that is new."""
+_TRIES = 25
+"""Proposals in a row that are not new, after which others are drawn."""
 _CROSSED = 0.5
 """Fraction of the children that have two parents."""
 
@@ -122,7 +122,7 @@ class TPE:
     """Tree-structured Parzen estimator by Optuna's ask and tell, over all choices together, grouped by those that occur together.
 
     Source: Watanabe 2023 (arXiv 2304.11127); several objectives: Ozaki et al. 2022. A study is made anew from the results for
-    every batch; choices that were evaluated or lead beyond the limits are told as such and asked for again.
+    every batch; where it asks for what was evaluated, or is beyond the limits, it is asked again.
     """
 
     space: Space
@@ -191,25 +191,20 @@ def _new(
     """Proposals that are new by ``make``, in which random members take the place of those that it does not find."""
     known = {one.proposal.architecture for one in done}
     found: list[Proposal] = []
-
-    def add(proposal: Proposal | None) -> None:
-        if proposal is not None and proposal.architecture not in known:
+    for way in (make, lambda: Proposal(*space.sample(rng), "random")):
+        misses = 0
+        while way and len(found) < number and misses < _TRIES:
+            proposal = way()
+            if proposal is None or proposal.architecture in known:
+                misses += 1
+                continue
+            misses = 0
             known.add(proposal.architecture)
             found.append(proposal)
-
-    for _ in range(_TRIES * number if make else 0):
-        if len(found) == number:
-            break
-        assert make is not None
-        add(make())
-    for _ in range(_TRIES * number):
-        if len(found) == number:
-            break
-        add(Proposal(*space.sample(rng), "random"))
-    if len(found) < number and space.grammar.num_derivations <= ENUMERABLE:  # a few are left
+    if len(found) < number and space.grammar.num_derivations <= ENUMERABLE:  # few are left
         left = [member for member in space.members if member.architecture not in known]
-        for index in rng.permutation(len(left))[: number - len(found)]:
-            add(Proposal(left[index].architecture, left[index].choices, "random"))
+        some = rng.permutation(len(left))[: number - len(found)]
+        found += [Proposal(left[index].architecture, left[index].choices, "random") for index in some]
     return found
 
 
