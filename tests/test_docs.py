@@ -1,6 +1,7 @@
 """What the documentation tells people to type works: commands, make targets, Python."""
 
 import ast
+import json
 import re
 import runpy
 import shlex
@@ -219,3 +220,24 @@ def test_python_runs(document: Path, reader: CommandLine, tmp_path: Path, monkey
     else:
         monkeypatch.setattr("archlab.scaling.api.make_executor", lambda work, *_, **__: ThreadExecutor(work, 1))
         runpy.run_path("document.py", run_name="__main__")
+
+
+@pytest.mark.usefixtures("reader")
+def test_the_tutorial_notebook_runs():
+    """Its cells one after the other, the values that end them shown as a notebook shows them."""
+    notebook = json.loads((ROOT / "examples" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    shown = []
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs")  # which a reader makes
+        if cell["cell_type"] == "code":
+            *before, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(before, []), cell["id"], "exec"), names)
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), cell["id"], "eval"), names)
+                shown += [] if value is None else [getattr(value, "_repr_html_", getattr(value, "to_html", None))()]
+            else:
+                exec(compile(ast.Module([last], []), cell["id"], "exec"), names)
+    assert len(shown) == 6
+    assert all("<table" in text or "vega" in text for text in shown)
+    assert Path("leaderboard.svg").read_text().startswith("<svg")

@@ -21,7 +21,7 @@ PUBLIC = {
         "describe", "design", "export", "layer", "logger", "merge_stores", "normalise", "open", "preview", "rekey_store",
         "report", "rerun_trials", "run", "sample", "search", "task",
     },
-    "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"},
+    "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves", "save"},
     "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},
     "archlab.scaling": {
         "compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train", "tune",

@@ -6,6 +6,11 @@ They are the charts of the pages, in black on white with a legend.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archlab.errors import ArchlabError, unknown
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from archlab.mad.scores import Scores
     from archlab.scaling.study_fit import StudyFit
 
-__all__ = ["cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves"]
+__all__ = ["cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves", "save"]
 
 
 def __dir__() -> list[str]:
@@ -59,11 +64,41 @@ def frontier(fit: StudyFit) -> alt.LayerChart:
     return _figure(scaling_charts.frontier_panel(fit, "loss"))
 
 
+def save(scores: Scores, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write every figure of scores as SVG and as PDF into a folder; returns the files. Figures that lack data are left out.
+
+    Raises:
+        ArchlabError: the folder cannot be written.
+    """
+    drawn: dict[str, Callable[[], alt.LayerChart]] = {
+        "leaderboard": lambda: leaderboard(scores),
+        "differences": lambda: differences(scores),
+        "cost": lambda: cost(scores),
+        **{f"learning-{task}": partial(learning_curves, scores, task) for task in scores.tasks},
+    }
+    written: list[Path] = []
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, draw in drawn.items():
+            with suppress(_NothingToDrawError):
+                figure = draw()
+                for form in ("svg", "pdf"):
+                    written.append(Path(folder) / f"{name}.{form}")
+                    figure.save(written[-1])
+    except OSError as error:
+        raise ArchlabError(f"figures {os.fspath(folder)}: cannot be written: {error.strerror}") from None
+    return written
+
+
+class _NothingToDrawError(ArchlabError):
+    """A figure lacks data."""
+
+
 def _figure(spec: Spec | None) -> alt.LayerChart:
     import altair as alt
 
     if spec is None:
-        raise ArchlabError("nothing to draw: too few architectures have results for this figure")
+        raise _NothingToDrawError("nothing to draw: too few architectures have results for this figure")
     whole = json.dumps(spec | {"width": 320, "config": charts.CONFIG | {"background": "white"}}).replace("currentColor", "black")
     return alt.LayerChart.from_dict(json.loads(whole, object_hook=_with_legend))
 

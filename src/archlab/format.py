@@ -1,8 +1,11 @@
 """The form that numbers and names have in tables, on pages and in messages."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from archlab.tasks import registry
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
@@ -97,3 +100,12 @@ def duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.0f} days"
+
+
+def csv_text(frame: "pd.DataFrame") -> str:
+    """A frame as CSV. Texts that a spreadsheet would compute, as names that begin with ``=``, get an apostrophe before them."""
+
+    def harmless(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+    return str(frame.rename(columns=harmless).map(harmless).to_csv(index=False, lineterminator="\n"))

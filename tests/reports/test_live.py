@@ -2,8 +2,10 @@
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
 from typing import TextIO
 
 import pytest
@@ -207,3 +209,38 @@ def test_a_logger_is_one_listener(trials: list[Trial]):
 )
 def test_duration(seconds: float, text: str):
     assert duration(seconds) == text
+
+
+def test_a_notebook_shows_the_view_in_one_place_and_draws_it_again(trials, monkeypatch):
+    drawn: list[str] = []
+
+    class Display(ModuleType):
+        @staticmethod
+        def HTML(text):  # noqa: N802 - the name of the package
+            return text
+
+        @staticmethod
+        def display(text, *, display_id):
+            assert display_id
+            return SimpleNamespace(update=drawn.append)
+
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", Display("IPython.display"))
+    monkeypatch.setattr("archlab.reports.live._NOTEBOOK_SECONDS", 0.0)
+    written = io.StringIO()
+    view = LiveView(Console(file=written, force_jupyter=True))
+    first = trials[0]
+    outcome = result(first, [1, 2, 1])
+    for event in (
+        RunStarted(tuple(trials), 2),
+        JobStarted(first),
+        JobFinished(first, outcome),
+        RunEnded(RunSummary(total=len(trials), computed=1)),
+    ):
+        view(event)
+    assert written.getvalue() == ""
+    assert len(drawn) == 4
+    assert drawn[0].startswith("<pre style=")
+    assert "1 running" in drawn[1]
+    assert f"1 of {len(trials)} trials done" in drawn[-1]
+    assert "best test score so far" in drawn[-1]

@@ -1,6 +1,6 @@
 """archlab scores, report, runs and trials: what a store holds."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ RunName = Annotated[
     ),
 ]
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="The latest run of this protocol; by default, of any.")]
+Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The file to write to; - for standard output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
 
 
@@ -27,22 +28,41 @@ def scores(
     settings: Settings = "all",
     files: LayerFiles = None,
     task_files: TaskFiles = None,
-    as_json: Json = False,
+    form: Annotated[
+        Literal["table", "json", "csv", "latex", "markdown", "parquet"],
+        typer.Option(
+            "--format",
+            help="table for the terminal; json with everything; csv or parquet with a row for each architecture and setting; "
+            "latex (booktabs) or markdown with the leaderboard, for a paper.",
+        ),
+    ] = "table",
+    output: Output = "-",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Show the leaderboard of a run.
 
     By default: the widest run that is comparable with the latest one, with the architectures of all runs comparable with it.
     Intervals come from a bootstrap over seeds and test sequences; differences between architectures are paired.
-    """
-    from archlab.cli.options import task_names
-    from archlab.cli.output import opened, print_json, print_scores
 
+    For example: `archlab scores --format latex -o table.tex`
+    """
+    from pathlib import Path
+
+    from archlab.cli.options import task_names
+    from archlab.cli.output import message, opened, print_scores
+    from archlab.reports.documents import check_output, write_scores
+
+    form = "json" if as_json else form
+    place = Path(output)
+    check_output(place, form)
     with opened(store) as results:
         found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
-        if as_json:
-            print_json(found.to_dict())
-        else:
-            print_scores(found)
+    if form == "table":
+        print_scores(found)
+        return
+    write_scores(found, place, form)
+    if output != "-":
+        message(f"wrote {output}")
 
 
 def report(
@@ -57,12 +77,19 @@ def report(
     settings: Settings = "all",
     files: LayerFiles = None,
     task_files: TaskFiles = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option("--figures", metavar="DIR", help="Also write every figure as SVG and PDF into this folder, for a paper."),
+    ] = None,
 ) -> None:
     """Write the page of a run: one HTML file that works offline.
 
     It has curves, costs, differences, and the origin of every number.
+
+    For example: `archlab report -o report.html --figures figures`
     """
     import archlab
+    from archlab import figures
     from archlab.cli.options import task_names
     from archlab.cli.output import message, opened, thinking
 
@@ -72,6 +99,10 @@ def report(
         with thinking("drawing the page"):
             archlab.report(found, output, protocol=plan.protocol)
     message(f"wrote {output}")
+    if pictures is not None:
+        with thinking("drawing the figures"):
+            written = figures.save(found, pictures)
+        message(f"wrote {', '.join(path.name for path in written)} into {pictures}")
 
 
 def runs(

@@ -181,13 +181,14 @@ def export(
     from archlab.cli.output import message, opened, tell_without_trials
     from archlab.errors import ArchlabError
     from archlab.files import is_stream, write_whole
+    from archlab.format import csv_text
 
     place = Path(output)
     if not (is_stream(place) or output.endswith((".csv", ".jsonl"))):
         raise ArchlabError(f"--output {output}: give a name that ends in .csv or .jsonl")
     with opened(store) as results:
         frame = results.trials(run=run, architectures=architectures, tasks=task_names(tasks), status=status)
-    text = frame.to_json(orient="records", lines=True) if output.endswith(".jsonl") else frame.to_csv(index=False)
+    text = frame.to_json(orient="records", lines=True) if output.endswith(".jsonl") else csv_text(frame)
     write_whole(place, text, "--output")
     message(f"wrote {len(frame)} trials to {output}")
     if frame.empty and not any((run, architectures, tasks, status)):

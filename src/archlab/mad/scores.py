@@ -318,6 +318,7 @@ class Scores:
         """JSON-ready; unknown values are None."""
         return {
             "archlab": version("archlab"),
+            "date": max((record.finished for record in self.records if record.finished), default=None),
             "protocol": self.protocol,
             "confidence": CONFIDENCE,
             "resamples": self.resamples,

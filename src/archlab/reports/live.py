@@ -1,9 +1,13 @@
-"""The live view of a run of trials or language models: a listener that draws on a terminal and prints lines elsewhere."""
+"""The live view of a run of trials or language models: a listener that draws on a terminal or in a notebook, and prints lines
+elsewhere."""
 
+import io
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,10 +25,14 @@ from archlab.tasks.registry import task_order
 
 MAX_RUNNING = 8
 """Largest number of running jobs that are drawn."""
+_NOTEBOOK_SECONDS, _NOTEBOOK_WIDTH = 0.5, 110
+"""How often the view of a notebook is drawn again at most, and its columns."""
+_CELL = '<pre style="line-height: normal; font-family: monospace">{code}</pre>'
 
 
 class LiveView:
-    """Shows the events of a run on a console: drawn on a terminal, elsewhere a line for every event that matters."""
+    """Shows the events of a run on a console: drawn on a terminal and in a notebook's cell, which it replaces as it goes;
+    elsewhere a line for every event that matters."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -34,6 +42,8 @@ class LiveView:
         self._any_started = False
         self._lock = threading.Lock()  # events come in one thread, the view is drawn in another
         self._live: Live | None = None
+        self._cell: Any = None
+        self._drawn = 0.0
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
@@ -42,6 +52,9 @@ class LiveView:
                 self.progress, self._names = RunProgress(event.jobs, event.num_workers), _Names(event.jobs)
             self.progress.update(event)
             line = self._line(event)
+        if self.console.is_jupyter:
+            self._draw_cell(event)
+            return
         if isinstance(event, RunStarted) and self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self.render)
             self._live.start()
@@ -51,10 +64,24 @@ class LiveView:
         if line and self._live is None:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def render(self) -> RenderableType:
-        """The view as of now: a bar, the counts, the running jobs, the best score of each task so far."""
+    def _draw_cell(self, event: Event) -> None:
+        """Draw the view in the output of a notebook's cell, over what it drew before."""
+        from IPython.display import HTML, display
+
+        if isinstance(event, RunStarted):
+            self._cell, self._drawn = display(HTML(""), display_id=True), 0.0
+        if self._cell is None or (time.monotonic() - self._drawn < _NOTEBOOK_SECONDS and not isinstance(event, RunEnded)):
+            return
+        self._drawn = time.monotonic()
+        drawing = Console(record=True, file=io.StringIO(), width=_NOTEBOOK_WIDTH, force_jupyter=False)
+        drawing.print(self.render(drawing.width))
+        self._cell.update(HTML(drawing.export_html(inline_styles=True, code_format=_CELL)))
+
+    def render(self, width: int = 0) -> RenderableType:
+        """The view as of now: a bar, the counts, the running jobs, the best score of each task so far; by default as wide as the
+        console."""
         with self._lock:
-            progress, width = self.progress, self.console.width
+            progress, width = self.progress, width or self.console.width
             bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=width)
             parts: list[RenderableType] = [Padding(bar, 0), self._counts(), Text(), self._running()]
             if self._names.tasks:

@@ -8,7 +8,7 @@ from pathlib import Path
 from archlab.errors import ArchlabError
 from archlab.fields import checked
 from archlab.files import check_place, is_stream
-from archlab.format import count
+from archlab.format import count, csv_text
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_tables as tables
 from archlab.reports.html import render_page, write_page
@@ -33,7 +33,7 @@ def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
     page = Path(path)
     table = csv_beside(page)
     write_page(page, lambda: render(result))
-    write_page(table, lambda: str(result.study.to_frame().to_csv(index=False, lineterminator="\n")))
+    write_page(table, lambda: csv_text(result.study.to_frame()))
     return table
 
 
