@@ -47,7 +47,7 @@ def test_files_of_layers_and_tasks_are_taken_wherever_they_may_be_needed(path: t
     for name in path:
         command = command.commands[name]
     options = {option for parameter in command.params for option in parameter.opts}
-    of_rows = path[:1] not in {("scale",), ("export",)} and path not in {
+    of_rows = path[:1] not in {("scale",), ("export",), ("eval",)} and path not in {
         ("store", name) for name in ("merge", "info", "migrate", "compact")
     }
     if options & {"--protocol", "--store"} and of_rows:
@@ -117,3 +117,8 @@ def test_the_shell_completes_commands_and_options():
     assert complete("archlab norm") == ["normalise"]
     assert complete("archlab tasks sh") == ["show"]
     assert complete("archlab run --proto") == ["--protocol"]
+
+
+def test_scale_lists_its_commands_in_the_order_of_the_work():
+    names = list(typer.main.get_command(app).commands["scale"].commands)
+    assert names == ["plan", "tune", "run", "import", "fit", "compare", "predict", "report", "sample", "evaluate"]

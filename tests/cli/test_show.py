@@ -173,3 +173,28 @@ def test_normalise_says_by_its_status_that_the_parameters_are_not_reached(archla
     outcome = archlab("normalise", "mamba", "--params", "100000")
     assert (outcome.status, outcome.out) == (1, "4*mamba\n")
     assert "not reached: 100,000 parameters" in outcome.err
+
+
+def test_an_architecture_of_the_catalogue_is_shown_with_its_layers(archlab: CommandLine):
+    shown = archlab("architectures", "striped-mamba", "--dim", "64")
+    assert (shown.status, shown.err) == (0, "")
+    words = "striped-mamba = mamba swiglu mh-attention swiglu: Mamba", "arXiv 2312.00752", "d_state=4", "width 64", "total"
+    for word in words:
+        assert word in shown.out
+    found = json.loads(archlab("architectures", "striped-mamba", "--json").out)
+    assert [one["layer"] for one in found["layers"]] == ["mamba", "swiglu", "mh-attention"]
+    assert found["costs"]["total"]["parameters"] > 0
+    wrong = archlab("architectures", "mambaa")
+    assert (wrong.status, wrong.err) == (2, "error: unknown architecture of the catalogue 'mambaa': did you mean 'mamba'?\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("describe mamba d_state=8", "error: d_state=8: one argument too many: quote what belongs together"),
+        ("tasks recall", "error: No such command 'recall'. `archlab tasks show recall` shows the task of that name"),
+    ],
+)
+def test_what_the_parser_refuses_says_what_was_probably_meant(archlab: CommandLine, words: str, hint: str):
+    refused = archlab(*words.split())
+    assert (refused.status, refused.err.startswith(hint)) == (2, True), refused.err

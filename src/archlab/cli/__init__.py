@@ -108,7 +108,7 @@ def main() -> None:
     except ArchlabError as error:
         status = _refuse(str(error))
     except typer.TyperException as error:
-        status = _refuse(error.format_message())
+        status = _refuse(_with_hint(error.format_message()))
     except typer.Abort as error:  # Ctrl-C, or a question that was not answered with yes
         print("stopped", file=sys.stderr)
         status = 130 if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt) else 1
@@ -119,6 +119,15 @@ def main() -> None:
         enough = isinstance(error, BrokenPipeError)  # for the reader, as for `head`
         status = 1 if enough else _refuse(f"the output cannot be written: {error.strerror}")
     sys.exit(status)
+
+
+def _with_hint(reason: str) -> str:
+    """A refusal of the parser, with what was probably meant."""
+    if extra := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", reason):
+        return f"{extra[1]}: one argument too many: quote what belongs together, as in 'mamba(d_state=8) swiglu'"
+    if sys.argv[1:2] == ["tasks"] and (name := re.fullmatch(r"No such command '(.*)'\..*", reason)):
+        return f"No such command '{name[1]}'. `archlab tasks show {name[1]}` shows the task of that name"
+    return reason
 
 
 def _refuse(reason: str) -> int:

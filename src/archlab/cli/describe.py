@@ -76,17 +76,58 @@ def warn_of(architectures: "Iterable[Architecture]") -> None:
             message(f"warning: {warning}")
 
 
-def architectures(as_json: Json = False) -> None:
-    """List the catalogue: architectures that have a name, with their specs."""
+def architectures(
+    name: Annotated[str | None, typer.Argument(help="Show this architecture: its layers, what they compute, and costs.")] = None,
+    dim: Dim = None,
+    length: Length = None,
+    as_json: Json = False,
+) -> None:
+    """List the catalogue: architectures that have a name, with their specs; or show one.
+
+    For example: `archlab architectures striped-hyena`
+    """
     from archlab.architectures.catalogue import CATALOGUE
     from archlab.cli.output import print_json, print_table
     from archlab.reports.tables import plain_table
 
+    if name is not None:
+        _show_architecture(name, dim, length, as_json)
+        return
     rows = [{"name": name, "spec": entry.spec, "summary": entry.summary} for name, entry in CATALOGUE.items()]
     if as_json:
         print_json(rows)
     else:
         print_table(plain_table(rows))
+
+
+def _show_architecture(name: str, dim: int | None, length: int | None, as_json: bool) -> None:
+    from inspect import getdoc
+
+    from rich.text import Text
+
+    from archlab.architectures.catalogue import CATALOGUE
+    from archlab.cli.layers import plain_docstring
+    from archlab.cli.options import at_size
+    from archlab.cli.output import print_json, print_table
+    from archlab.errors import unknown
+    from archlab.reports.tables import architecture_dict, architecture_table
+
+    if name not in CATALOGUE:
+        raise unknown("architecture of the catalogue", name, CATALOGUE)
+    value, dim, length = at_size(name, None, dim, length)
+    layers = list(dict.fromkeys(value.layers))
+    if as_json:
+        about = [{"layer": str(one), "knobs": one.knobs(), "paper": one.paper} for one in layers]
+        found = architecture_dict(value, vocab_size=16, length=length, dim=dim)
+        print_json({"name": name, "summary": CATALOGUE[name].summary, "layers": about, "costs": found})
+        return
+    print_table(Text(f"{name} = {value}: {CATALOGUE[name].summary}\n"))
+    print_table(architecture_table(value, vocab_size=16, length=length, dim=dim))
+    for one in layers:
+        knobs = ", ".join(f"{knob}={setting}" for knob, setting in one.knobs().items()) or "none"
+        print_table(
+            Text.assemble("\n", (one.name, "bold"), f" ({one.paper}), knobs: {knobs}\n{plain_docstring(getdoc(one) or '')}")
+        )
 
 
 def protocols(

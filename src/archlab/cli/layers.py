@@ -85,7 +85,7 @@ def _row(config: "type[LayerConfig]", kind: str | None, knobs: dict[str, Any]) -
     }
 
 
-def _plain(docstring: str) -> str:
+def plain_docstring(docstring: str) -> str:
     """A docstring without its markup, a paragraph a line."""
     import re
 
@@ -112,7 +112,7 @@ def _print_layer(row: dict[str, Any], dim: int, length: int) -> None:
         costs = f"{costs}, {row['flops']:,} FLOPs a sequence" if row["flops"] is not None else unknown
         table.add_row("costs", f"{costs}, at width {dim} and length {length}")
     print_table(table)
-    print_table(Text(f"\n{_plain(row['summary'])}"))
+    print_table(Text(f"\n{plain_docstring(row['summary'])}"))
 
 
 def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], dim: int, length: int) -> None:

@@ -149,6 +149,56 @@ def plan(
 
 
 @app.command()
+def tune(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
+    store: Annotated[
+        str, typer.Option(metavar="PATH|URL", help="Results: an SQLite file, or any SQLAlchemy URL; not that of a study.")
+    ] = "tune.db",
+    files: LayerFiles = None,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    changes: RecipeChanges = None,
+    checkpoints: Checkpoints = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
+) -> None:
+    """Tune the learning rate of every architecture of a plan.
+
+    At the two smallest budgets, at the size nearest the centre: the plan's rate, its half and its double, and on until the best
+    one is bracketed. The best rate over the plan's, a mean of the two budgets, goes for all sizes of the architecture:
+    `archlab scale plan ... --tuned tune.db`. After Ctrl-C the same command does the rest.
+
+    For example: `archlab scale tune plan.yaml --store tune.db`
+    """
+    from archlab import scaling
+    from archlab.cli.options import executor_at
+    from archlab.cli.output import message, print_json, print_table
+    from archlab.reports.scaling_tables import terminal_table, tuning_table
+
+    with _interruptible(store):
+        found = scaling.tune(
+            plan,
+            store=store,
+            recipe=_recipe(changes),
+            device=device.value,
+            executor=executor_at(executor, ray_address),
+            workers=workers,
+            checkpoints=checkpoints,
+            listeners=[_live_view()],
+        )
+    if found is None:  # a process that follows the first one
+        return
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(terminal_table(tuning_table(found)))
+    if found.bracketed:
+        factors = ", ".join(f"{label} {factor:g}" for label, factor in found.factors.items())
+        message(f"factors on the plan's learning rates: {factors}; `archlab scale plan ... --tuned {store}` uses them")
+
+
+@app.command()
 def run(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
     store: Store = DEFAULT_STORE,
@@ -211,56 +261,6 @@ def run(
         print_json(_document(summary, trials))
     if summary.failed:
         sys.exit(1)
-
-
-@app.command()
-def tune(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A file that `archlab scale plan` wrote.")],
-    store: Annotated[
-        str, typer.Option(metavar="PATH|URL", help="Results: an SQLite file, or any SQLAlchemy URL; not that of a study.")
-    ] = "tune.db",
-    files: LayerFiles = None,
-    executor: Executor = "local",
-    ray_address: RayAddress = None,
-    workers: Workers = None,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
-    changes: RecipeChanges = None,
-    checkpoints: Checkpoints = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
-) -> None:
-    """Tune the learning rate of every architecture of a plan.
-
-    At the two smallest budgets, at the size nearest the centre: the plan's rate, its half and its double, and on until the best
-    one is bracketed. The best rate over the plan's, a mean of the two budgets, goes for all sizes of the architecture:
-    `archlab scale plan ... --tuned tune.db`. After Ctrl-C the same command does the rest.
-
-    For example: `archlab scale tune plan.yaml --store tune.db`
-    """
-    from archlab import scaling
-    from archlab.cli.options import executor_at
-    from archlab.cli.output import message, print_json, print_table
-    from archlab.reports.scaling_tables import terminal_table, tuning_table
-
-    with _interruptible(store):
-        found = scaling.tune(
-            plan,
-            store=store,
-            recipe=_recipe(changes),
-            device=device.value,
-            executor=executor_at(executor, ray_address),
-            workers=workers,
-            checkpoints=checkpoints,
-            listeners=[_live_view()],
-        )
-    if found is None:  # a process that follows the first one
-        return
-    if as_json:
-        print_json(found.to_dict())
-        return
-    print_table(terminal_table(tuning_table(found)))
-    if found.bracketed:
-        factors = ", ".join(f"{label} {factor:g}" for label, factor in found.factors.items())
-        message(f"factors on the plan's learning rates: {factors}; `archlab scale plan ... --tuned {store}` uses them")
 
 
 @app.command(name="import")
