@@ -30,5 +30,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ArchlabError:
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     shown = names if len(names) <= _MOST_SHOWN else sorted(get_close_matches(name, names, n=_MOST_SHOWN, cutoff=0.0))
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(shown)}{more}"
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(shown) or 'none'}{more}"
     return ArchlabError(f"unknown {kind} {name!r}: {hint}")

@@ -15,6 +15,7 @@ from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.mad import scoring
 from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
+from archlab.mad.trial import Kind
 from archlab.tasks import setting
 
 SPECS = ["mh-attention swiglu", "swiglu", "mlp"]
@@ -449,3 +450,21 @@ def test_scores_by_level_and_the_capacity_at_which_they_fall_below_nine_tenths()
     assert scored(1, 1, 1, 0.95).capacity == 16
     assert scored(0.8, 1, 1, 1).capacity == pytest.approx(1)
     assert scored(1, 0.8, 1, 1).capacity == pytest.approx(2 * 2**0.5)
+
+
+def test_costs_that_fail_by_now_are_those_that_were_stored(monkeypatch):
+    trials = plan(["mamba"], [COMPRESSION], seeds=(0,))
+    costs = dataclasses.asdict(trials[0].costs)
+    records = {
+        key: dataclasses.replace(stored, provenance=stored.provenance | {"costs": costs})
+        for key, stored in simulate(trials, lambda _: 0.5).items()
+    }
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Kind, "costs", property(fail))
+    monkeypatch.setattr(Kind, "flops", property(fail))
+    scores = score(trials, records)
+    assert dataclasses.asdict(scores.architectures[0].costs) == costs
+    assert scores.spending.flops == 0.0

@@ -16,6 +16,7 @@ from tests.architectures.strategies import layer_configs
 from tests.mad.trials import COPYING, MEMORY, RECALL, trial
 
 from archlab.architectures import Architecture, architecture
+from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
 from archlab.mad import trial as trial_module
@@ -24,8 +25,10 @@ from archlab.mad.trial import CurvePoint, Metrics, Trial, TrialResult
 from archlab.sources import import_file
 from archlab.store import fingerprint
 from archlab.tasks import registry, setting
+from archlab.tasks.stored import is_known
 
 DIM = 64
+EXAMPLE_TASK = Path(__file__).parent.parent.parent / "examples" / "custom_task.py"
 
 
 def fits(config: LayerConfig) -> bool:
@@ -132,6 +135,20 @@ def test_a_trial_of_layers_that_are_gone_is_read_and_cannot_be_trained():
     assert read.key != trial().key
     with pytest.raises(ArchlabError, match="a layer is not available: unknown layer 'atention'"):
         read.architecture.build(vocab_size=8, max_length=8, dim=DIM)
+
+
+def test_a_trial_that_its_layer_or_task_from_outside_refuses_by_now_is_read(outside):
+    refusing = "raise SystemExit('no longer')"
+    (outside / "fickle.py").write_text(
+        f"from torch import nn\nclass Fickle(nn.Module):\n    def __init__(self, dim):\n        {refusing}\n"
+    )
+    import_file(outside / "fickle.py", "layers")
+    read = Trial.from_dict(trial().to_dict() | {"architecture": "fickle.Fickle swiglu"})
+    assert not is_available(read.architecture)
+    import_file(EXAMPLE_TASK, "tasks")
+    knobs = {"vocab_size": 8, "length": 16, "num_train_examples": 64, "gone": 3}
+    read = Trial.from_dict(trial().to_dict() | {"task": "running-sum", "knobs": knobs})
+    assert (is_known(read.setting), read.setting.knobs()) == (False, knobs)
 
 
 def test_flops_are_three_forward_passes_of_every_sequence():

@@ -10,6 +10,7 @@ from archlab.architectures.parser import module_paths
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.layers.contract import LayerConfig
+from archlab.layers.external.check import origin
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class UnavailableLayers(LayerConfig):
     num_params = state_size = flops = build = _refuse
 
 
-def stored_architecture(spec: str, name: str | None = None) -> Architecture:
-    """The architecture that a store holds as text; one whose layers cannot be read has :class:`UnavailableLayers`.
+def stored_architecture(spec: str, dim: int, name: str | None = None) -> Architecture:
+    """The architecture that a store holds as text; one whose layers cannot be read, or come from outside archlab and
+    do not fit the width any more, has :class:`UnavailableLayers`.
 
     A store is data: the modules that its specs name are never imported. Layers of a module count as available if it is
     imported already, because a file or a spec of the user has named it.
 
     Args:
         spec: the text form.
+        dim: the width that it was trained at.
         name: its name in tables, if it has one of its own.
     """
     try:
@@ -55,6 +58,8 @@ def stored_architecture(spec: str, name: str | None = None) -> Architecture:
             if home not in sys.modules:
                 raise ArchlabError(f"{path}: {home} is not imported; name its file by --layers")
         found = architecture(spec)
+        if origin(found.layers):
+            found.validate(dim)
     except ArchlabError as error:
         found = Architecture((UnavailableLayers(spec, str(error)),))
     return replace(found, name=name or found.name)

@@ -49,8 +49,10 @@ class Plan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
         """The plan that :meth:`to_dict` wrote down, also if layers of its architectures are not available."""
-        architectures = tuple(stored_architecture(a["spec"], a["name"]) for a in values["architectures"])
-        return cls(Protocol.from_dict(values["protocol"]), architectures, values["device"])
+        given = values["architectures"]
+        protocol = Protocol.from_dict(values["protocol"])
+        architectures = tuple(stored_architecture(a["spec"], protocol.dim, a["name"]) for a in given)
+        return cls(protocol, architectures, values["device"])
 
 
 def make_plan(protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Device = "cpu") -> Plan:

@@ -8,6 +8,7 @@ averaged away in silence: an incomplete score is marked as partial, with the num
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import chain
 from math import isfinite
@@ -243,9 +244,10 @@ def _mean(samples: Sequence[Floats]) -> Floats | None:
 
 
 def _costs(kind: Kind, planned: Sequence[Planned]) -> Costs:
-    """Costs of a kind of trials: where layers or task are not available those that were stored, if any."""
+    """Costs of a kind of trials: where layers or task are not available, or fail by now, those that were stored, if any."""
     if is_available(kind.architecture) and is_known(kind.setting):
-        return kind.costs
+        with suppress(Exception, SystemExit):  # layers may be someone else's
+            return kind.costs
     for trial, record in planned:
         same = (trial.architecture, trial.setting, trial.dim) == (kind.architecture, kind.setting, kind.dim)
         if same and record is not None and "costs" in record.provenance:

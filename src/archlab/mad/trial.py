@@ -191,16 +191,17 @@ class Trial:
     def from_dict(cls, values: dict[str, Any], known: dict[Any, Any] | None = None) -> "Trial":
         """The trial that :meth:`to_dict` wrote down; refuses fields, knobs and values that are unknown to this archlab.
 
-        With layers or a task that are not available it has scores and cannot be trained. ``known`` keeps architectures,
+        With layers or a task that are not available, or refuse it by now, it has scores and cannot be trained. ``known`` keeps architectures,
         settings and recipes for the trials that are read next.
         """
         rest, known = dict(values), {} if known is None else known
         try:
             spec, task, knobs, recipe = (rest.pop(name) for name in ("architecture", "task", "knobs", "recipe"))
+            dim = rest["dim"]
         except KeyError as missing:
             raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
         parts: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
-            ("architecture", spec, lambda: stored_architecture(spec)),
+            ("architecture", (spec, dim), lambda: stored_architecture(spec, dim)),
             ("setting", (task, repr(knobs)), lambda: stored_setting(task, knobs)),
             ("recipe", repr(recipe), lambda: read_fields(Recipe, recipe, "recipe")),
         )
