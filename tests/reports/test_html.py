@@ -2,18 +2,19 @@ import dataclasses
 import json
 import os
 import re
-import shutil
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import pytest
-from tests.reports.browser import drawn_charts
+from tests.reports.browser import Browser
 from tests.synthetic_records import plan, record, result, score, simulate
 
 from archlab.api import report
 from archlab.architectures import Architecture
+from archlab.architectures import architecture as read_architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.format import percent
@@ -23,9 +24,10 @@ from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial
 from archlab.reports import findings
 from archlab.reports.charts import difficulty_axes, spec
-from archlab.reports.html import PANELS, render_report
+from archlab.reports.html import PANELS, above_chance, render_report, repeated, unbroken
 from archlab.reports.panels import Panel, Spec, Table, draw_sections
 from archlab.reports.provenance import trial_rows
+from archlab.reports.score_tables import settings_and_grid
 from archlab.tasks import setting
 
 CATALOGUE = ["transformer++", "hyena", "mamba", "2*[mlp swiglu]"]
@@ -151,7 +153,7 @@ def test_every_task_has_its_charts(scores: Scores) -> None:
     assert captions["Differences"] == ["MAD score (mean over tasks)", *scores.tasks]
     assert captions["Learning curves"] == [str(task.settings[0].setting) for task in scores.architectures[0].tasks]
     assert captions["Difficulty"] == ["in-context-recall: vocab_size"]
-    assert len(captions["Cost"]) == 3
+    assert len(captions["Cost"]) == 4
 
 
 def seed_chart(scores: Scores) -> Spec:
@@ -230,7 +232,7 @@ def test_scores_outlive_the_layers_that_gave_them() -> None:
     assert scores.spending.trials == with_layers.spending.trials
     assert 0 < scores.spending.flops < with_layers.spending.flops
     page = render_report(scores)
-    assert "gone swiglu<small" in page
+    assert "gone swiglu</span><small" in page
     assert page.count("layer not available") == 2
     assert '<td class="n">?</td>' in page
 
@@ -299,7 +301,80 @@ def test_written_whole_or_not_at_all(scores: Scores, tmp_path: Path, monkeypatch
     assert target.read_text() == "a page"
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-@pytest.mark.parametrize(("width", "dark"), [(1400, False), (500, True)])
-def test_charts_are_drawn_in_a_browser(page: str, tmp_path: Path, width: int, dark: bool) -> None:
-    assert drawn_charts(page, tmp_path, width=width, dark=dark) == specs_of(page).keys()
+def test_cells_are_as_strong_as_they_are_above_chance(scores: Scores) -> None:
+    best, worst = scores.architectures[0].tasks[0], scores.architectures[-1].tasks[0]
+    assert 0 < above_chance(worst) < above_chance(best) < best.score
+    trials = plan(CATALOGUE[:2], [setting("compression")])
+    guessing = score(trials, simulate(trials, lambda trial: trial.setting.chance))
+    assert above_chance(guessing.architectures[0].tasks[0]) == 0
+    assert "heat guess" in render_report(guessing)
+    assert "heat guess" not in render_report(score(trials, simulate(trials, lambda _: 0.9)))
+
+
+def test_words_with_hyphens_stay_on_a_line_in_headings() -> None:
+    assert unbroken("a mh-hyena & b") == 'a <span class="unbroken">mh-hyena</span> &amp; b'
+    assert unbroken("mh-attention(heads=2,window=128)") == "mh-attention(heads=2,window=128)"
+
+
+def test_the_page_names_the_command_that_asks_for_its_trials(scores: Scores) -> None:
+    protocol = load_protocol("smoke").with_seeds([0, 1]).with_tasks(["compression", "recall"])
+    trials = protocol.trials([read_architecture(spec) for spec in ("transformer++", "2*[mlp swiglu]")])
+    found = score(trials, simulate(trials, lambda _: 0.5))
+    command = "archlab run transformer++ '2*[mlp swiglu]' --protocol smoke --seeds 2 --tasks in-context-recall,compression"
+    assert sorted(shlex.split(repeated(found, protocol))) == sorted(shlex.split(command))
+    assert repeated(found, protocol.with_value("recipe.steps", 3)) == ""
+    page = render_report(found, protocol.with_value("recipe.steps", 3))
+    assert "are not those of the package" in page
+
+
+def test_results_by_setting_and_grid_point_have_every_seed(scores: Scores) -> None:
+    table = settings_and_grid(scores)
+    assert table is not None
+    assert len(table.rows) == len(CATALOGUE) * 8
+    best = scores.architectures[0].tasks[0].settings[0]
+    row = next(row for row in table.rows if row[:2] == [str(best.setting), scores.architectures[0].label])
+    assert row[2][0] == percent(best.score)
+    assert row[3] == " ".join(percent(seed.score) for seed in best.seeds)
+    chosen = [cell[1] for cell in row[4:] if not isinstance(cell, str)]
+    assert sum(int(text.split()[1].rstrip("×")) for text in chosen) == len(best.seeds)
+    trials = plan(CATALOGUE[:2], SETTINGS[:1], seeds=(0,))
+    assert settings_and_grid(score(trials, simulate(trials, _truth))) is None
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)])
+def test_charts_are_drawn_in_a_browser(page: str, browser: Browser, width: int, dark: bool) -> None:
+    browser.open(page, width=width, dark=dark)
+    assert browser.charts() == specs_of(page).keys()
+    assert (browser.troubles(), browser.beside()) == ([], [])
+
+
+def test_a_click_on_a_heading_sorts(page: str, browser: Browser, scores: Scores) -> None:
+    browser.open(page)
+    first_cells = "[...document.querySelectorAll('#leaderboard tbody th')].map(cell => cell.firstChild.textContent.trim())"
+    button = "[...document.querySelectorAll('#leaderboard thead button')].find(one => one.textContent === 'compression')"
+    orders = [browser.evaluate(first_cells)]
+    for _ in range(3):
+        browser.evaluate(f"{button}.click()")
+        orders.append(browser.evaluate(first_cells))
+    found = {a.label: next(task.score for task in a.tasks if task.task == "compression") for a in scores.architectures}
+    best_first = sorted(found, key=lambda label: -(found[label] or 0))
+    assert orders == [[*found, "chance"], [*best_first, "chance"], [*best_first[::-1], "chance"], [*found, "chance"]]
+
+
+def test_a_click_on_an_architecture_highlights_it_until_escape(page: str, browser: Browser) -> None:
+    browser.open(page)
+    browser.evaluate("document.querySelector('#leaderboard [data-architecture=mamba]').click()")
+    lit = browser.evaluate("[...document.querySelectorAll('.lit')].map(one => one.tagName)")
+    assert {"TR", "LI"} <= set(lit)
+    faded = "document.querySelectorAll('#cost-0 svg path[opacity=\"0.1\"]').length"
+    assert browser.evaluate(f"new Promise(done => setTimeout(() => done({faded}), 100))") > 0
+    browser.evaluate("dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}))")
+    assert browser.evaluate(f"new Promise(done => setTimeout(() => done({faded}), 100))") == 0
+    assert browser.evaluate("document.querySelectorAll('.lit').length") == 0
+    assert browser.troubles() == []
+
+
+def test_without_scripts_every_number_is_there(page: str, browser: Browser) -> None:
+    browser.open(page, width=390, scripts=False)
+    text = browser.call("Runtime.evaluate", expression="document.body.innerText")  # the protocol's own, not the page's
+    assert "every number is in the tables" in text["result"]["value"]

@@ -3,12 +3,10 @@
 import csv
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.reports.browser import drawn_charts
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, stripes, sweep_of
 
@@ -152,11 +150,12 @@ def test_curves_are_the_training_losses_of_every_run(noisy):
         ]
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-@pytest.mark.parametrize(("width", "dark"), [(1400, True), (500, False)])
-def test_charts_are_drawn_in_a_browser(noisy, tmp_path, width, dark):
+@pytest.mark.parametrize(("width", "dark"), [(1400, True), (390, False)])
+def test_charts_are_drawn_in_a_browser(noisy, browser, width, dark):
     page = render(noisy)
-    assert drawn_charts(page, tmp_path, width=width, dark=dark) == specs_of(page).keys()
+    browser.open(page, width=width, dark=dark)
+    assert browser.charts() == specs_of(page).keys()
+    assert (browser.troubles(), browser.beside()) == ([], [])
 
 
 def test_a_cause_with_many_cases_is_a_line_that_unfolds(noisy):
@@ -172,8 +171,8 @@ def test_a_sweep_of_stripes_and_the_gaps_off_the_optimum_are_tables(findings, tm
     report(found, tmp_path / "scaling.html")
     page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
     assert page.count("0.00, not bracketed") == 2
-    assert page.count('<th class="n">loss at') == 4
-    assert page.count("&nbsp;0.25 of it</td>") >= 3  # laws, excess losses of two budgets, the over-training law
+    assert page.count('<th scope="col" class="n">loss at') == 4
+    assert page.count("&nbsp;0.25 of it</span>") >= 3  # laws, excess losses of two budgets, the over-training law
     assert page.count(" / M^") == 4
 
 

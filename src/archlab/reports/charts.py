@@ -4,7 +4,6 @@ Text and lines take the page's colour (``currentColor``): they are drawn as SVG 
 Scores are in percent. Every architecture keeps its colour and symbol in every panel.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -12,10 +11,12 @@ import altair as alt
 import numpy as np
 
 from archlab.errors import unknown
-from archlab.format import percent_interval, short_task, starred
+from archlab.format import human, percent_interval, short_task, starred
 from archlab.format import points as signed_points
 from archlab.mad.comparison import difference
 from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
+from archlab.reports.axes import log_axis
+from archlab.reports.marks import end_labels, fading, listed, pareto, room_for_labels, shown_if, spread
 from archlab.reports.panels import Spec
 from archlab.tasks import Task
 
@@ -23,8 +24,6 @@ Row = dict[str, Any]
 
 _HEAD_WIDTH = 80
 """Pixels that the longest head of a heat map takes; where columns are narrower, heads are slanted."""
-MAX_TICKS = 6
-"""Labels of a logarithmic axis stand at least this fraction of its length apart, as 1 over the number."""
 MAX_WITH_SEEDS = 12
 """Architectures up to which learning curves show every seed: the lines of more could not be told apart."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
@@ -55,17 +54,24 @@ CONFIG: Spec = {
         "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.4, "tickOpacity": 0.4, "labelFontSize": 11,
         "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 180, "titlePadding": 8,
     },
+    "axisYQuantitative": {"minExtent": 30},
     "text": {"color": "currentColor"},
     "rule": {"color": "currentColor"},
 }  # fmt: skip
 
+_LINES = 190
+"""Height of charts of lines, in pixels."""
+_VALUE_WIDTH = 44
+"""Pixels right of a plot for a printed number."""
+_AT = alt.Y("at:Q")
 _SCORE = alt.Y("score:Q", title="score (%)", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
 
-Cost = Literal["num_params", "state_size", "flops"]
+Cost = Literal["num_params", "state_size", "flops", "cpu_seconds"]
 COSTS: dict[Cost, str] = {
     "num_params": "parameters",
     "state_size": "state: scalars carried from token to token",
-    "flops": "FLOPs of one forward pass over one sequence",
+    "flops": "FLOPs: one forward pass over one sequence",
+    "cpu_seconds": "processor seconds: mean of the trials that count",
 }
 
 
@@ -123,28 +129,36 @@ def heat_map(scores: Scores) -> Spec:
 
 
 def difference_panel(scores: Scores, rows: Mapping[str | None, list[Row]], task: str | None) -> Spec | None:
-    """Distance of every other architecture from the leader, on one task or (None) in the MAD score, from the rows of all, whose
-    axis it shares; refuses a task that is not scored."""
+    """Distance of every other architecture from the leader, on one task or (None) in the MAD score, from the rows of all: mean,
+    interval and single seeds, and the mean as a number; refuses a task that is not scored."""
     if task not in rows:
         raise unknown("task", str(task), scores.tasks)
     if not rows[task]:
         return None
     colour, symbol, _ = encodings(_labels(scores))
-    base = chart(rows[task]).encode(
-        y=alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(grid=False)),
-        color=colour,
-        tooltip=["architecture:N", "text:N", "interval:N"],
-    )
-    axis = alt.Axis(title="percentage points", tickCount=5)
-    low = alt.X("low:Q", scale=alt.Scale(domain=list(difference_domain(rows))), axis=axis)
+    seeds = [{"architecture": row["architecture"], "seed": seed} for row in rows[task] for seed in row["seeds"]]
+    every = [0.0, *(row[bound] for row in rows[task] for bound in ("low", "high")), *(row["seed"] for row in seeds)]
+    margin = 0.04 * (max(every) - min(every)) + 0.1
+    scale = alt.Scale(domain=[min(every) - margin, max(every) + margin], range=[0, alt.ExprRef(f"width - {_VALUE_WIDTH}")])
+    y = alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(grid=False))
+    base = chart([{name: row[name] for name in row if name != "seeds"} for row in rows[task]])
+    base = base.encode(y=y, color=colour, tooltip=["architecture:N", "text:N", "interval:N"])
+    low = alt.X("low:Q", scale=scale, axis=alt.Axis(title="percentage points", tickCount=4))
     interval = base.mark_rule(strokeWidth=2.5).encode(x=low, x2="high:Q")
     marks = points(base, size=60).encode(x="mean:Q", shape=symbol)
-    return spec(level_line("x") + interval + marks, height=22 * len(scores.architectures) + 10)
+    values = chart(rows[task]).mark_text(align="right", fontSize=10.5)
+    printed = values.encode(x=alt.value("width"), y=y, text="text:N", detail="architecture:N")
+    dots = chart(seeds).mark_point(size=22, strokeWidth=1.2, color="currentColor")
+    drawn = level_line("x") + interval + marks + printed
+    if seeds:
+        drawn += dots.encode(x="seed:Q", y=y, detail="architecture:N")
+    says = listed([f"{row['architecture']} {row['text']} ({row['interval']})" for row in rows[task]])
+    return spec(drawn, height=max(22 * len(rows[task]), 44), says=f"Points from {scores.architectures[0].label}: {says}")
 
 
 def difference_rows(scores: Scores) -> dict[str | None, list[Row]]:
     """Every other architecture's score less the leader's, negative where the leader is ahead, in points: of the MAD score (None)
-    and of each task."""
+    and of each task; of several seeds the difference of each too."""
     leader, *others = scores.architectures
     return {
         task: [
@@ -155,6 +169,7 @@ def difference_rows(scores: Scores) -> dict[str | None, list[Row]]:
                 "high": 100 * found.interval.high,
                 "text": signed_points(found.mean),
                 "interval": f"{signed_points(found.interval.low)} to {signed_points(found.interval.high)}",
+                "seeds": [] if scores.one_seed else _seed_differences(other, leader, task),
             }
             for other in others
             if (found := difference(scores, other.label, leader.label, task)) is not None
@@ -163,12 +178,19 @@ def difference_rows(scores: Scores) -> dict[str | None, list[Row]]:
     }
 
 
-def difference_domain(rows: Mapping[str | None, list[Row]]) -> tuple[float, float]:
-    """The bounds of an axis that holds every difference from the leader, in points."""
-    every = [row for of_task in rows.values() for row in of_task]
-    low, high = min((row["low"] for row in every), default=0.0), max((row["high"] for row in every), default=0.0)
-    margin = 0.04 * (max(high, 0.0) - min(low, 0.0)) + 0.1
-    return min(low, 0.0) - margin, max(high, 0.0) + margin
+def _seed_differences(first: ArchitectureScore, second: ArchitectureScore, task: str | None) -> list[float]:
+    """The difference at every seed for which both have all the scores of the task, or of all tasks that count, in points."""
+    sides = [seed_scores(one, task) for one in (first, second)]
+    return [round(100 * (sides[0][seed] - sides[1][seed]), 2) for seed in sides[0] if seed in sides[1]]
+
+
+def seed_scores(architecture: ArchitectureScore, task: str | None) -> dict[int, float]:
+    """Score of every seed that has all scores of a task, or (None) of the tasks that count: mean over settings, then tasks."""
+    tasks = [x for x in architecture.in_mean if task is None] or [x for x in architecture.tasks if x.task == task]
+    by_task = [[{seed.seed: seed.score for seed in setting.seeds} for setting in one.settings] for one in tasks]
+    seeds = {seed for settings in by_task for found in settings for seed in found}
+    known = [seed for seed in sorted(seeds) if all(found.get(seed) is not None for settings in by_task for found in settings)]
+    return {seed: float(np.mean([np.mean([found[seed] for found in settings]) for settings in by_task])) for seed in known}
 
 
 def difficulty_axes(settings: Sequence[Task]) -> Iterator[tuple[str, list[Task]]]:
@@ -195,14 +217,17 @@ def difficulty_panel(scores: Scores, knob: str, settings: Sequence[Task]) -> Spe
             if found[setting].score is not None
         ]
     colour, symbol, dash = encodings(_labels(scores))
-    base = chart(rows).encode(
-        x=alt.X("value:O", title=knob, axis=alt.Axis(labelAngle=0, grid=False)),
-        color=colour,
-        tooltip=["architecture:N", alt.Tooltip("value:O", title=knob), "text:N", "interval:N"],
-    )
+    labels = _labels(scores)
+    x = alt.X("value:O", title=knob, scale=_beside_labels(labels), axis=alt.Axis(labelAngle=0, grid=False))
+    tooltip: list[Any] = ["architecture:N", alt.Tooltip("value:O", title=knob), "text:N", "interval:N"]
+    base = chart(rows).encode(x=x, color=colour, tooltip=tooltip)
     lines = base.mark_line(strokeWidth=2).encode(y=_SCORE, strokeDash=dash)
     bars = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
-    return spec(bars + lines + points(base, size=45).encode(y="score:Q", shape=symbol), height=190)
+    ends = {row["architecture"]: row for row in rows}  # the last of each
+    named = end_labels(_spread_ends(ends.values()).encode(x=x), labels, _AT)
+    along = {name: [f"{row['text']} at {row['value']}" for row in rows if row["architecture"] == name] for name in ends}
+    says = listed([f"{name} {', '.join(scored)}" for name, scored in along.items()])
+    return spec(bars + lines + points(base, size=45).encode(y="score:Q", shape=symbol) + named, height=_LINES, says=says)
 
 
 def learning_panel(scores: Scores, task: str) -> Spec | None:
@@ -224,76 +249,94 @@ def learning_panel(scores: Scores, task: str) -> Spec | None:
         return None
     last = max(row["step"] for row in means)
     colour, symbol, dash = encodings(_labels(scores))
-    mean = chart(_rounded(means)).encode(
-        x=alt.X("step:Q", title="step", axis=alt.Axis(format="~s" if last >= 10_000 else ",d", tickCount=5, grid=False)),
-        y=_SCORE,
-        color=colour,
-        tooltip=["architecture:N", "step:Q", "score:Q"],
-    )
+    labels = _labels(scores)
+    axis = alt.Axis(format="~s" if last >= 10_000 else ",d", tickCount=4, grid=False)
+    x = alt.X("step:Q", title="step", scale=_beside_labels(labels), axis=axis)
+    mean = chart(_rounded(means)).encode(x=x, y=_SCORE, color=colour, tooltip=["architecture:N", "step:Q", "score:Q"])
     lines = mean.mark_line(strokeWidth=2.25).encode(strokeDash=dash)
-    at_the_end = alt.FieldEqualPredicate(field="step", equal=last)
-    drawn = lines + points(mean, size=60).encode(shape=symbol).transform_filter(at_the_end)
+    ends = {row["architecture"]: row for row in means}  # the last of each
+    drawn = lines + points(chart(_rounded([*ends.values()])), size=60).encode(x=x, y=_SCORE, color=colour, shape=symbol)
     if len(scores.architectures) <= MAX_WITH_SEEDS:
         thin = chart(_rounded(seeds)).mark_line(strokeWidth=1, opacity=0.3)
         drawn = thin.encode(x="step:Q", y="score:Q", color=colour, detail=["architecture:N", "seed:N"]) + drawn
-    return spec(drawn, height=190)
+    best = sorted(ends.values(), key=lambda row: -row["score"])
+    says = listed([f"{row['architecture']} {row['score']:.1f}" for row in best])
+    drawn += end_labels(_spread_ends(best).encode(x=x), labels, _AT)
+    return spec(drawn, height=_LINES, says=f"Score after the last step: {says}")
+
+
+def _beside_labels(labels: Sequence[str]) -> alt.Scale:
+    """A scale across that leaves room for labels at the ends of lines."""
+    room = room_for_labels(labels)
+    return alt.Scale(range=[0, alt.ExprRef(f"width - {room}")]) if room else alt.Scale()
+
+
+def _spread_ends(ends: Iterable[Row]) -> alt.Chart:
+    """The last points of lines with the heights of their labels."""
+    rows = list(ends)
+    heights = spread([row["score"] for row in rows], apart=100 * 11 / _LINES, low=0, high=100)
+    return chart(_rounded([{**row, "at": height} for row, height in zip(rows, heights, strict=True)]))
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
-    """MAD score against one cost; None for fewer than two architectures of which it is known."""
-    rows = [
-        {"architecture": a.label, "cost": getattr(a.costs, cost), **_point(a)}
-        for a in scores.architectures
-        if a.score is not None and getattr(a.costs, cost) is not None
-    ]
+    """MAD score against one cost, with the line of the best score at each cost and the labels of the architectures on it; None
+    for fewer than two architectures of which it is known."""
+    known = [(a, value) for a in scores.architectures if a.score is not None and (value := cost_of(scores, a, cost)) is not None]
+    rows = [{"architecture": a.label, "cost": value, **_point(a)} for a, value in known]
     if len(rows) < 2:
         return None
+    best = pareto([(row["cost"], row["score"]) for row in rows])
+    axis = _cost_axis([row["cost"] for row in rows])
+    low, high = min(row["score"] for row in rows), max(row["score"] for row in rows)
+    places = _along([row["cost"] for row in rows], log="domain" in axis["scale"].to_dict())
+    named: list[tuple[float, float]] = []
+    for row, on_line, place in sorted(zip(rows, best, places, strict=True), key=lambda one: -one[0]["score"]):
+        height = 230 * (row["score"] - low) / ((high - low) or 1)
+        free = all(abs(height - other) > 13 or abs(place - at) > 0.45 for other, at in named)
+        row |= {"pareto": on_line, "named": on_line and free, "right": place < 0.45}
+        named += [(height, place)] if row["named"] else []
     colour, symbol, _ = encodings(_labels(scores))
-    base = chart(rows).encode(
-        x=alt.X("cost:Q", title=None, **_cost_axis([row["cost"] for row in rows])),
-        color=colour,
-        tooltip=["architecture:N", alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",d"), "text:N", "interval:N"],
-    )
-    low = alt.Y("low:Q", title=f"{scores.mean_name} (%)", scale=alt.Scale(zero=False))
-    bars = base.mark_rule(strokeWidth=2).encode(y=low, y2="high:Q")
-    return spec(bars + points(base, size=80).encode(y="score:Q", shape=symbol), height=230)
+    tip = alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",.10~r")
+    x = alt.X("cost:Q", title=None, **axis)
+    base = chart(rows).encode(x=x, color=colour, tooltip=["architecture:N", tip, "text:N", "interval:N"])
+    down = alt.Y("low:Q", title=f"{scores.mean_name} (%)", scale=alt.Scale(zero=False))
+    bars = base.mark_rule(strokeWidth=2).encode(y=down, y2="high:Q")
+    line = chart(rows).transform_filter("datum.pareto").mark_line(interpolate="step-after", strokeDash=[2, 3], opacity=0.7)
+    grey = line.encode(x=x, y="score:Q", color=alt.value("currentColor"))
+    drawn = grey + bars + points(base, size=80).encode(y="score:Q", shape=symbol)
+    for right in sorted({row["right"] for row in rows}):
+        texts = chart(rows).transform_filter(alt.FieldEqualPredicate(field="right", equal=right))
+        texts = texts.mark_text(align="left" if right else "right", dx=5 if right else -5, dy=-9, fontSize=10)
+        drawn += texts.encode(x=x, y="score:Q", text="architecture:N", opacity=shown_if("datum.named"))
+    frontier = sorted((row for row in rows if row["pareto"]), key=lambda row: row["cost"])
+    says = listed([f"{row['architecture']} {row['text']} at {human(row['cost'])}" for row in frontier])
+    return spec(drawn, height=230, says=f"The best at each cost: {says}")
 
 
-def _cost_axis(costs: Sequence[int]) -> dict[str, Any]:
+def cost_of(scores: Scores, architecture: ArchitectureScore, cost: Cost) -> float | None:
+    """A cost of an architecture; None where it is not known."""
+    if cost != "cpu_seconds":
+        found: int | None = getattr(architecture.costs, cost)
+        return found
+    keys = {seed.key for task in architecture.tasks for setting in task.settings for seed in setting.seeds}
+    spent = [r.result.cpu_seconds for r in scores.records if r.key in keys and r.result is not None]
+    return float(np.mean(spent)) if spent and sum(spent) > 0 else None
+
+
+def _along(values: Sequence[float], *, log: bool) -> list[float]:
+    """The place of each value between the least (0) and the largest (1), as the axis has it."""
+    placed = np.log(values) if log else np.asarray(values, dtype=float)
+    return [float(x) for x in (placed - placed.min()) / (np.ptp(placed) or 1)]
+
+
+def _cost_axis(costs: Sequence[float]) -> dict[str, Any]:
     """An axis: logarithmic over more than a factor of four; linear below, or if a cost is zero."""
     if min(costs) == 0 or max(costs) < 4 * min(costs):
-        return {"scale": alt.Scale(zero=False, padding=12), "axis": alt.Axis(format="~s", tickCount=4, grid=False)}
+        return {
+            "scale": alt.Scale(zero=False, padding=12),
+            "axis": alt.Axis(format="~s" if max(costs) >= 1000 else "~g", tickCount=4, grid=False),
+        }
     return log_axis(costs, grid=False)
-
-
-def log_axis(values: Iterable[float], label: str = "format(datum.value, '~s')", **axis: Any) -> dict[str, Any]:
-    """Scale and axis of a logarithmic channel that holds the values, labelled at both ends; ``label`` is a Vega expression."""
-    values = list(values)
-    ticks = log_ticks(min(values), max(values))
-    return {
-        "scale": alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False, padding=8),
-        "axis": alt.Axis(labelExpr=label, values=ticks, labelOverlap=False, **axis),
-    }
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers for a logarithmic axis, the first no more than ``low``, the last no less than ``high`` (to 1 %)."""
-    tens = [10.0**power for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)]
-    if high < 3 * low:
-        width = max(high - low, low / 10) / 2
-        step = max(digit * ten for digit in (1, 2, 5) for ten in (tens[0] / 10, *tens) if digit * ten <= width)
-        least = math.floor(1.01 * low / step)
-        numbers = [step * i for i in range(least, max(math.ceil(0.99 * high / step), least + 1) + 1)]
-    else:
-        some = [digit * ten for ten in tens for digit in (1, 1.5, 2, 3, 5, 7)]
-        first, last = max(x for x in some if x <= 1.01 * low), min(x for x in some if x >= 0.99 * high)
-        numbers = [x for x in some if first <= x <= last and (last < 300 * first or x in {first, last, *tens})]
-    apart = (numbers[-1] / numbers[0]) ** (1 / MAX_TICKS)
-    ticks = [numbers[0], numbers[-1]]
-    for x in sorted(numbers[1:-1], key=lambda x: x not in tens):
-        if all(max(x / tick, tick / x) >= apart for tick in ticks):
-            ticks.append(x)
-    return sorted(float(f"{x:.3g}") for x in ticks)
 
 
 def _point(found: ArchitectureScore | TaskScore | SettingScore) -> Row:
@@ -338,8 +381,8 @@ def _labels(scores: Scores) -> list[str]:
     return [architecture.label for architecture in scores.architectures]
 
 
-def spec(layers: alt.LayerChart | alt.FacetChart, height: int) -> Spec:
-    """Layers as a chart that fills the width of its column."""
+def spec(layers: alt.LayerChart | alt.FacetChart, height: int, says: str = "") -> Spec:
+    """Layers as a chart that fills the width of its column; ``says`` is its text for who cannot see it."""
     found: Spec = layers.properties(width="container", height=height).to_dict(validate=False)
     del found["config"], found["$schema"]
-    return found
+    return fading(found) | ({"description": says} if says else {})

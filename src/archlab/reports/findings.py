@@ -29,14 +29,15 @@ def ranking(scores: Scores) -> str:
     if scores.one_seed:
         lead = f"{leader.label} has the highest score, {score}, {_points(ahead.mean)} above {second.label}"
         return f"{lead}; one seed: order not established"
-    lead = f"{_points(ahead.mean)} ({100 * ahead.interval.low:.1f} to {100 * ahead.interval.high:.1f})"
+    bounds = [f"{100 * bound:.1f}".replace("-", "−") for bound in (ahead.interval.low, ahead.interval.high)]
+    lead = f"{_points(ahead.mean)} ({' to '.join(bounds)})"
     if ahead.interval.low > 0:
         return f"{leader.label} leads with {score}, {lead} ahead of {second.label}"
     return f"{leader.label} leads with {score}, but is not separated from {second.label}: {lead}"
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:.1f} points"
+    return f"{100 * difference:.1f}\N{NO-BREAK SPACE}points"
 
 
 def reading(scores: Scores) -> str:

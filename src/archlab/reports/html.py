@@ -2,25 +2,65 @@
 
 import json
 import os
+import re
+import shlex
+import statistics
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from archlab.architectures.catalogue import CATALOGUE
+from archlab.errors import ArchlabError
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
 from archlab.mad.bootstrap import CONFIDENCE, SEED
-from archlab.mad.leaderboard import UNAVAILABLE, Cell, leaderboard, lengths_table, levels_table, other_tasks
-from archlab.mad.protocol import Protocol
-from archlab.mad.scores import SOLVED, Scores
+from archlab.mad.leaderboard import UNAVAILABLE, Cell, leaderboard, lengths_table, other_tasks
+from archlab.mad.protocol import Protocol, load_protocol
+from archlab.mad.scores import SOLVED, Scores, TaskScore
 from archlab.reports import charts, findings
 from archlab.reports.panels import Panel, Section, Spec, Table, draw_sections
 from archlab.reports.provenance import environments, recipes, trial_rows
+from archlab.reports.score_tables import levels, settings_and_grid
 from archlab.reports.tables import difference_cells
 
-_FILTERS = {f.__name__: f for f in (count, human, percent, percent_interval, points, probability, short_task, steps)}
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_UNBROKEN = 28
+"""Letters up to which a word with hyphens stays on one line."""
+
+
+def above_chance(task: TaskScore) -> float | None:
+    """The place of a score between chance (0) and 1: how dark its cell is; 0 where the interval reaches down to chance."""
+    if task.score is None:
+        return None
+    chance = task.chance or 0.0
+    low = task.interval.low if task.interval else task.score
+    return 0.0 if low <= chance else (task.score - chance) / (1 - chance)
+
+
+def unbroken(text: str) -> "Markup":
+    """The text with its short hyphenated words each on one line, as HTML."""
+    from markupsafe import Markup
+
+    parts = re.split(r"(\s+)", text)
+    whole = Markup('<span class="unbroken">{}</span>')
+    return Markup("").join(whole.format(x) if "-" in x and len(x) <= _UNBROKEN else x for x in parts)
+
+
+def listed(value: Any) -> Any:
+    """A field's value as text: the values of a list, or none."""
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple | list) else value
+
+
+_FILTERS = {
+    f.__name__: f
+    for f in (above_chance, count, human, listed, percent, percent_interval, points, probability, short_task, steps, unbroken)
+}
 
 
 def write_page(path: str | os.PathLike[str], render: Callable[[], str]) -> None:
@@ -100,16 +140,10 @@ PANELS: list[Panel[Scores]] = [
     ),
     Panel(
         "Levels",
-        "Scores by level, and capacity",
-        "Right answers in percent by how much must be remembered: keys, copies or tokens, as the task has it. "
-        f"Capacity is the level at which {SOLVED:.0%} are right.",
-        table=lambda scores: _cells_table(levels_table(scores), "ll"),
-    ),
-    Panel(
-        "Tasks by architectures",
-        findings.best_of_tasks,
-        "Score in percent, tasks across and architectures down, best MAD score first.",
-        lambda scores: {"": charts.heat_map(scores)},
+        "Capacity, and scores by level",
+        f"Capacity: how much can be remembered, in keys, copies or tokens, as the task has it, with {SOLVED:.0%} of the answers "
+        "right. Beneath it right answers in percent at each level of the column's head.",
+        table=levels,
     ),
     Panel(
         "Differences",
@@ -117,7 +151,8 @@ PANELS: list[Panel[Scores]] = [
         lambda scores: (
             f"Paired differences from {scores.architectures[0].label} in percentage points, with intervals: both "
             "architectures are resampled together, the same seeds and the same test instances. Left of the dashed line "
-            f"{scores.architectures[0].label} is better. All panels have the same scale."
+            f"{scores.architectures[0].label} is better{'' if scores.one_seed else '; rings are single seeds'}. Each panel has a "
+            "scale of its own."
         ),
         _differences,
         table=_differences_table,
@@ -144,11 +179,19 @@ PANELS: list[Panel[Scores]] = [
         findings.frontier,
         lambda scores: (
             "MAD score with its interval against the costs of an architecture, at "
-            f"{scores.reference.name}, vocabulary {scores.reference.vocab_size}, length {scores.reference.length}. Axes are "
-            "logarithmic where costs span more than a factor of four."
+            f"{scores.reference.name}, vocabulary {scores.reference.vocab_size}, length {scores.reference.length}. Dashed: the "
+            "best score at no more than this cost, with the architectures that reach it. Axes are logarithmic where costs span "
+            "more than a factor of four; processor seconds depend on the machine."
         ),
         lambda scores: {caption: charts.cost_panel(scores, cost) for cost, caption in charts.COSTS.items()},
         legend=True,
+    ),
+    Panel(
+        "Settings",
+        "Results by setting and grid point",
+        "Test score in percent: the mean over seeds of the grid points that were chosen on the selection split, each seed, and "
+        "each grid point, with the number of seeds that chose it beneath.",
+        table=settings_and_grid,
     ),
 ]
 """The panels of the page, in order: a new panel is one entry."""
@@ -157,6 +200,7 @@ PANELS: list[Panel[Scores]] = [
 def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequence[Panel[Scores]] = PANELS) -> str:
     """The page as text."""
     rows, left_out = trial_rows(scores)
+    chances = [chance for task, chance in zip(scores.tasks, scores.chance, strict=True) if task in scores.counted and chance]
     name = f" · {protocol.name}" if protocol else ""
     parts = (
         f"MAD scores{name and f' · protocol{name[2:]}'}",
@@ -180,11 +224,30 @@ def render_report(scores: Scores, protocol: Protocol | None = None, panels: Sequ
         findings=findings,
         unavailable=UNAVAILABLE,
         board=leaderboard(scores)[1],
+        chance=statistics.fmean(chances) if len(chances) == len(scores.counted) else None,
+        repeated=repeated(scores, protocol) if protocol else "",
         recipes=recipes(scores),
         environments=environments(record.provenance for record in scores.records),
         trials=rows,
         trials_left_out=left_out,
     )
+
+
+def repeated(scores: Scores, protocol: Protocol) -> str:
+    """The command that asks for the trials of these scores; empty if the protocol is not one of the package as it is there."""
+    for suite in ("mad", "all"):
+        try:
+            packaged = load_protocol(protocol.name, suite)
+            asked = packaged.with_tasks([*protocol.tasks]).with_seeds(protocol.seeds)
+        except ArchlabError:
+            continue
+        if asked == protocol and protocol.seeds == tuple(range(len(protocol.seeds))):
+            specs = [a.label if a.label in CATALOGUE else str(a.architecture) for a in scores.architectures]
+            words = ["archlab", "run", *specs, "--protocol", protocol.name, "--seeds", str(len(protocol.seeds))]
+            words += ["--suite", suite] if suite != "mad" else []
+            words += ["--tasks", ",".join(scores.tasks)] if set(scores.tasks) < set(packaged.tasks) else []
+            return shlex.join(words)
+    return ""
 
 
 def render_page(template: str, sections: Sequence[Section], labels: Sequence[str], **values: Any) -> str:
@@ -208,6 +271,7 @@ def render_page(template: str, sections: Sequence[Section], labels: Sequence[str
         font=charts.FONT,
         javascript=_javascript(),
         version=version("archlab"),
+        command=shlex.join(["archlab", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "archlab" else "",
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **values,
     )

@@ -1,5 +1,6 @@
 """A page as a list of panels: one entry is one panel, from the navigation to the charts and the table below them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,15 +12,26 @@ Spec = dict[str, Any]
 """A chart, as a Vega-Lite specification."""
 
 
-class Table(NamedTuple):
-    """A table under the charts of a panel. An architecture's label in the first column gets the architecture's symbol."""
+MAX_OPEN = 16
+"""Rows up to which a table is open."""
 
-    heads: Sequence[str]
+
+class Table(NamedTuple):
+    """A table under the charts of a panel. An architecture's label in the first two columns gets the architecture's symbol."""
+
+    heads: Sequence[str | tuple[str, str]]
+    """Texts, or a text and a small one beneath it; so are cells."""
     rows: Sequence[Sequence[str | tuple[str, str]]]
-    """Cells: a text, or a text and a small one beneath it."""
     note: str = ""
     columns: str = ""
     """A letter for each column, ``l`` for text, ``t`` for text that wraps, ``r`` for numbers; by default ``lrr...``."""
+    fold: str = ""
+    """Text to click on for a table that is folded; a long one is folded anyway."""
+
+    @property
+    def folded(self) -> str:
+        """The text to click on; empty for a table that is open."""
+        return self.fold or (f"Table of {len(self.rows)} rows" if len(self.rows) > MAX_OPEN else "")
 
     def aligned(self, column: int) -> str:
         """The CSS class of a column."""
@@ -50,6 +62,12 @@ class Chart(NamedTuple):
     caption: str
     spec: Spec
 
+    @property
+    def heading(self) -> tuple[str, str]:
+        """The caption, and its end that may be grey: knobs in parentheses, or what follows a colon."""
+        found = re.fullmatch(r"([\w+-]+)\((.*)\)|(.*?): (.*)", self.caption)
+        return (found[1] or found[3], found[2] or found[4]) if found else (self.caption, "")
+
 
 class DrawnPanel(NamedTuple):
     """A panel as the template writes it."""
@@ -71,11 +89,12 @@ class Section(NamedTuple):
 
     @property
     def specs(self) -> dict[str, Spec]:
-        """The charts by their ids, described for screen readers by their captions, behind the panel's title."""
+        """The charts by their ids, described for screen readers by title, caption and what the chart says of itself."""
         charts = [(panel.title, chart) for panel in self.panels for chart in panel.charts]
+        named = [(f"{title}: {chart.caption}" if chart.caption else title, chart) for title, chart in charts]
         return {
-            chart.id: {"description": f"{title}: {chart.caption}" if chart.caption else title, **chart.spec}
-            for title, chart in charts
+            chart.id: chart.spec | {"description": ". ".join(filter(None, (name, chart.spec.get("description"))))}
+            for name, chart in named
         }
 
 

@@ -12,7 +12,8 @@ import altair as alt
 import numpy as np
 
 from archlab.errors import ArchlabError
-from archlab.reports.charts import Row, chart, encodings, level_line, log_axis, points, spec, style
+from archlab.reports.axes import log_axis
+from archlab.reports.charts import Row, chart, encodings, level_line, points, spec, style
 from archlab.reports.panels import Spec
 from archlab.scaling.analysis.comparison import REACH, Comparison, compare_study
 from archlab.scaling.fits import ParametricFit

@@ -32,7 +32,7 @@ def terminal_table(table: Table, whole: Collection[str] = ()) -> RichTable:
     """Convert a table for the terminal; its columns fold where it is narrow, except those whose heads are in ``whole``."""
     rich = _rich_table(table.note)
     for head in table.heads:
-        rich.add_column(Text(head), overflow="fold", no_wrap=head in whole)
+        rich.add_column(Text(head if isinstance(head, str) else "\n".join(head)), overflow="fold", no_wrap=head in whole)
     for row in table.rows:
         rich.add_row(*(Text(cell if isinstance(cell, str) else "\n".join(cell)) for cell in row))
     return rich
