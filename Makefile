@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo scale-demo test test-all test-minimum faults mutants crosscheck crosscheck-fla check format lock clean
+.PHONY: demo scale-demo test test-all test-minimum faults mutants crosscheck crosscheck-fla docs check format lock clean
 
 demo: .venv  ## four architectures on all six tasks, then report.html
 	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
@@ -36,6 +36,10 @@ crosscheck: .venv-crosscheck/stamp  ## the layers beside those of transformers, 
 
 crosscheck-fla: .venv-crosscheck-fla/stamp  ## the kernels of flash-linear-attention beside PyTorch's operations, interpreted
 	TRITON_INTERPRET=1 .venv-crosscheck-fla/bin/pytest tests/crosschecks/test_fla.py
+
+docs: .venv-docs/stamp  ## the documentation as a site: build/docs/site/index.html
+	.venv-docs/bin/python tools/site.py build/docs
+	.venv-docs/bin/zensical build --strict --config-file build/docs/zensical.toml
 
 check: .venv  ## style, types, layering
 	$(BIN)/ruff check
@@ -73,4 +77,4 @@ lock: .venv  ## write down what is installed, after upgrading by hand
 	$(BIN)/pip freeze --exclude-editable --exclude archlab | sed 's/+cpu//' > requirements.lock
 
 clean:
-	rm -rf .venv .venv-crosscheck* .venv-minimum .venv-mutants mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html
+	rm -rf .venv .venv-crosscheck* .venv-docs .venv-minimum .venv-mutants build mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html

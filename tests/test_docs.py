@@ -7,12 +7,14 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.site import main
 
 from tests.cli.command_line import CommandLine
 from tests.fake_training import made_up_speeds, threads
@@ -158,8 +160,43 @@ def follow(reader: CommandLine, command: Command, folder: Path, monkeypatch: pyt
         (folder / command.output).write_text(outcome.out, encoding="utf-8")
 
 
-def test_the_tutorial_shows_the_example():
-    assert blocks(ROOT / "docs" / "write-a-layer.md", "python")[0] == (ROOT / "examples" / "custom_layer.py").read_text()
+@pytest.mark.parametrize("kind", ["layer", "task"])
+def test_the_tutorial_shows_the_example(kind: str):
+    assert blocks(ROOT / "docs" / f"write-a-{kind}.md", "python")[0] == (ROOT / "examples" / f"custom_{kind}.py").read_text()
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids of a page's headings, as the site and forges make them."""
+    heads = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", head)).strip().lower().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path):
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", document.read_text(encoding="utf-8")))
+    for target, anchor in re.findall(r"\]\(([^)\s#]*)#?([^)\s]*)\)", text):
+        if "://" not in target:
+            path = (document.parent / target).resolve() if target else document
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+
+
+def test_the_site_has_every_page_and_every_public_name(tmp_path: Path):
+    main(tmp_path)
+    settings = tomllib.loads((tmp_path / "zensical.toml").read_text(encoding="utf-8"))["project"]
+
+    def pages(part: Any) -> set[str]:
+        return {part} if isinstance(part, str) else set().union(*map(pages, part.values() if isinstance(part, dict) else part))
+
+    shown = pages(settings["nav"])
+    assert {str(path.relative_to(ROOT)) for path in DOCUMENTS} <= shown
+    assert all((tmp_path / "pages" / page).exists() for page in shown)
+    for module, names in PUBLIC.items():
+        page = (tmp_path / "pages" / "docs" / "reference" / f"{module}.md").read_text(encoding="utf-8")
+        assert set(re.findall(r"heading: (.*)", page)) == {f"{module}.{name}" for name in names if name != "fits"}
+        for place in re.findall(r"^::: (.*)", page, re.MULTILINE):
+            assert place.startswith("archlab.")
+    assert not re.search(r":(meth|class|func):`", (tmp_path / "src" / "archlab" / "api.py").read_text(encoding="utf-8"))
 
 
 def test_the_index_links_every_page():
