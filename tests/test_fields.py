@@ -1,4 +1,6 @@
 import math
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -289,3 +291,41 @@ def test_what_is_not_yaml_is_refused_in_one_line(text):
     with pytest.raises(ArchlabError, match=r"^not YAML: ") as refusal:
         read_yaml(text)
     assert "\n" not in str(refusal.value)
+
+
+BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+HOSTILE = {
+    BOMB: "more than 1,000,000 values",
+    "a: &a [*a]": "an alias stands within what it names",
+    "a: &a {<<: *a}": "an alias stands within what it names",
+    "[" * 3000: "nested too deep",
+    "{a: " * 3000: "nested too deep",
+    "!!int ''": "a tag does not fit its value (IndexError)",
+    "!!bool maybe": "a tag does not fit its value (KeyError)",
+    "!!timestamp x": "a tag does not fit its value (AttributeError)",
+    "!!map []": "expected a mapping node",
+    "!!python/object/apply:os.mkdir [x]": "could not determine a constructor for the tag",
+    '"a\\0b"': "is no text",
+    '"\\ud800": 1': "is no text",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), HOSTILE.items(), ids=range(len(HOSTILE)))
+def test_hostile_yaml_is_refused_in_one_line(text, reason):
+    with pytest.raises(ArchlabError, match=re.escape(reason)) as refusal:
+        read_yaml(text)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 600
+
+
+def test_aliases_and_keys_that_are_lists_of_numbers_are_read():
+    assert read_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1}}
+
+
+def test_the_time_for_a_mapping_grows_as_its_keys_do():
+    def seconds(keys):
+        started = time.process_time()
+        read_yaml("".join(f"k{i}: 1\n" for i in range(keys)))
+        return time.process_time() - started
+
+    assert seconds(8000) < 12 * seconds(2000)  # 4 times; pairs of keys take 16

@@ -5,6 +5,8 @@ from difflib import get_close_matches
 
 _MOST_SHOWN = 20
 """Known names that an error lists."""
+_LONGEST_SHOWN = 100
+"""Characters of an unknown name that an error shows, and compares."""
 
 
 class ArchlabError(ValueError):
@@ -27,8 +29,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ArchlabError:
     ``unknown("layer", "atention", names)`` reads: unknown layer 'atention': did you mean 'attention'?
     """
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    shown = names if len(names) <= _MOST_SHOWN else sorted(get_close_matches(name, names, n=_MOST_SHOWN, cutoff=0.0))
+    start = name[:_LONGEST_SHOWN]
+    close = get_close_matches(start, names, n=1, cutoff=0.6)
+    shown = names if len(names) <= _MOST_SHOWN else sorted(get_close_matches(start, names, n=_MOST_SHOWN, cutoff=0.0))
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(shown) or 'none'}{more}"
-    return ArchlabError(f"unknown {kind} {name!r}: {hint}")
+    quoted = repr(name) if name == start else f"{start!r}..."
+    return ArchlabError(f"unknown {kind} {quoted}: {hint}")

@@ -87,10 +87,17 @@ def between(low: float, high: float) -> Bound:
     return Bound(lambda value: low <= value <= high, f"from {low} to {high}")
 
 
+def no_longer_than(most: int) -> Bound:
+    """Allow lists of so many entries."""
+    return Bound(lambda values: len(values) <= most, f"with at most {most:,} entries")
+
+
 not_empty = Bound(bool, "that is not empty")
 """Allow lists and mappings with one entry or more."""
 
+MOST_SEEDS = 10_000
 Natural = Annotated[int, at_least(0)]
+Seeds = Annotated[tuple[Natural, ...], not_empty, no_longer_than(MOST_SEEDS)]
 Count = Annotated[int, at_least(1)]
 NonNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, above(0)]
@@ -280,15 +287,51 @@ def naming(where: str) -> Iterator[None]:
         raise ArchlabError(f"{where}: {error}") from None
 
 
+_LONGEST_REASON = 500
+"""Characters of the parser's own words in a refusal: they quote the text."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Reads ``1e-3`` as a number, as YAML 1.2 does; PyYAML follows 1.1, to which it is a string. Refuses a key that is twice."""
+    """Reads ``1e-3`` as a number, as YAML 1.2 does; PyYAML follows 1.1, to which it is a string. Refuses a key that is twice,
+    aliases that make a large value of a small text or stand within what they name, and text that no file can hold."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _expanded(node, {}) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {_MOST_VALUES:,} values", node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for number, (key, _) in enumerate(node.value):
-            if key.value in keys[:number]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+        keys: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"{_shown(key.value)} is there twice", key.start_mark)
+            keys.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and _UNWRITABLE.search(value):
+            raise yaml.constructor.ConstructorError(None, None, f"{_shown(value)} is no text", node.start_mark)
+        return value
+
+
+_MOST_VALUES = 1_000_000
+"""Values in a YAML text, those counted again for which an alias stands."""
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that neither names of files nor databases take: NUL, and halves of surrogate pairs."""
+
+
+def _expanded(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Number of values in a node, counted anew at every alias."""
+    if node not in known:
+        known[node] = -1  # being counted
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for one in inner for part in (one if isinstance(one, tuple) else (one,))]
+        known[node] = 1 + sum(_expanded(part, known) for part in parts)
+    if known[node] < 0:
+        raise yaml.constructor.ConstructorError(None, None, "an alias stands within what it names", node.start_mark)
+    return known[node]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -315,8 +358,12 @@ def read_yaml(text: str) -> Any:
     """Read the value that a YAML text stands for; refuses what is not YAML, in one line with the place."""
     try:
         return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ArchlabError("not YAML that can be read: its values are nested too deep") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
-        raise ArchlabError(f"not YAML: {' '.join(str(error).split())}") from None
+        raise ArchlabError(f"not YAML: {' '.join(str(error).split())[:_LONGEST_REASON]}") from None
+    except Exception as error:  # !!int '' or !!bool maybe: PyYAML looks at nothing
+        raise ArchlabError(f"not YAML: a tag does not fit its value ({type(error).__name__}): leave the tag out") from None
 
 
 def write_yaml(value: Any, *, flow: bool = False) -> str:

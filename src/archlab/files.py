@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from archlab.errors import ArchlabError
 
 SQLITE_HEADER = b"SQLite format 3\0"
 """The first bytes of a store in a file."""
+_LONGEST_TEXT = 32 << 20
 
 
 def cache_folder() -> Path:
@@ -19,12 +21,21 @@ def cache_folder() -> Path:
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a file that a user gives; refuses one that cannot be read, and calls it ``what``."""
+    """The text of a file that a user gives; refuses one that cannot be read or is longer than 32 MiB, and calls it ``what``."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not text in UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "no such file").lower()
-        raise ArchlabError(f"{what} {path}: cannot be read: {reason}") from None
+        with path.open("rb") as file:
+            data = file.read(_LONGEST_TEXT + 1)
+        if len(data) > _LONGEST_TEXT:
+            raise ArchlabError(f"{what} {path}: longer than {_LONGEST_TEXT >> 20} MiB: is it the right file?")
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except OSError as error:
+        raise ArchlabError(f"{what} {path}: cannot be read: {(error.strerror or 'no such file').lower()}") from None
+    except UnicodeDecodeError:
+        raise ArchlabError(f"{what} {path}: cannot be read: not text in UTF-8") from None
+    except ArchlabError:
+        raise
+    except ValueError:  # its path holds NUL
+        raise ArchlabError(f"{what} {str(path)!r}: cannot be read: no path holds NUL") from None
 
 
 def check_place(path: Path, what: str = "report") -> None:
@@ -34,9 +45,12 @@ def check_place(path: Path, what: str = "report") -> None:
         ArchlabError: it is a directory, a database or a link that leads nowhere, there is no directory to write into, or a
             report has the name of another format.
     """
-    if path.is_dir():
+    with _refusing(path, what):
+        is_directory, has_directory = path.is_dir(), path.parent.is_dir()
+        path.exists()
+    if is_directory:
         raise ArchlabError(f"{what} {path}: is a directory: give a file in it")
-    if not path.parent.is_dir():
+    if not has_directory:
         raise ArchlabError(f"{what} {path}: there is no directory {path.parent}: create it first")
     if what == "report" and path.suffix.lower() == ".pdf":
         raise ArchlabError(
@@ -60,18 +74,23 @@ def write_whole(path: Path, text: str, what: str = "file") -> None:
     """
     check_place(path, what)
     if str(path) == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()  # what follows may say that it is written
+        stdout: Any = sys.stdout
+        if hasattr(stdout, "buffer"):  # a document is UTF-8, whatever the terminal takes
+            stdout.flush()
+            stdout.buffer.write(text.encode(errors="backslashreplace"))
+        else:
+            stdout.write(text)
+        stdout.flush()  # what follows may say that it is written
         return
     with _refusing(path, what):
         if is_stream(path):
-            with path.open("a", encoding="utf-8") as stream:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(text)
             return
         target = path.resolve()
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # halves of surrogate pairs, from files
             if target.exists():
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
@@ -92,7 +111,9 @@ def _refusing(path: Path, what: str) -> Iterator[None]:
     """Turn the errors of the system into one line; a reader that has gone away is not one."""
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, ArchlabError):
         raise
     except OSError as error:
         raise ArchlabError(f"{what} {path}: cannot be written: {error.strerror}") from None
+    except ValueError:
+        raise ArchlabError(f"{what} {str(path)!r}: cannot be written: no path holds NUL") from None

@@ -73,8 +73,12 @@ def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:
     """
     import torch  # noqa: F401 - its state is watched
 
-    file = Path(path).resolve()
-    if file.suffix != ".py" or not file.is_file():
+    try:
+        file = Path(path).resolve()
+        is_there = file.suffix == ".py" and file.is_file()
+    except (OSError, ValueError):  # too long, or with NUL
+        is_there = False
+    if not is_there:
         raise ArchlabError(f"{kind} file {path}: there is no such Python file")
     root, parts = file.parent, [file.stem] if file.stem != "__init__" else []
     while (root / "__init__.py").exists():

@@ -42,6 +42,16 @@ WRONG = [
     ([*RUN, "--set", "recipe.kernels=fla", "--dry-run"], "recipe: kernels='fla': they need a GPU"),
     ([*RUN, "--seeds", "some"], "--seeds some: give how many"),
     ([*RUN, "--seeds", "0"], "--seeds 0: give how many"),
+    ([*RUN, "--seeds", "300000000"], "--seeds 300000000: give at most 10,000"),
+    ([*RUN, "--grid", "lr=" + ",".join(map(str, range(1, 2000)))], "with at most 1,000 entries"),
+    ([*RUN, "--workers", "99999999"], "99999999"),
+    ([*RUN, "--store", "x" * 300], "is no place for a file (File name too long): choose another"),
+    ([*RUN, "--store", "a\0b"], "store 'a\\x00b': is no place for a file (no path holds NUL)"),
+    ([*RUN, "--layers", "a\0.py"], "there is no such Python file"),
+    (["run", "a\0.yaml"], "study 'a\\x00.yaml': cannot be read: no path holds NUL"),
+    (["run", "endless.yaml"], "study endless.yaml: longer than 32 MiB: is it the right file?"),
+    (["scale", "run", "endless.yaml"], "plan endless.yaml: longer than 32 MiB"),
+    (["scale", "plan", "mamba", "--ladder", "endless.yaml"], "ladder endless.yaml: longer than 32 MiB"),
     ([*RUN, "--seeds", "1,-2"], "--seeds 1,-2: give how many"),
     ([*RUN, "--grid", "rate=1"], "--grid rate=1: write lr=1e-3,5e-4 or wd=0,0.1"),
     ([*RUN, "--grid", "lr=1e-3,"], "--grid lr=1e-3,: write lr="),
@@ -112,6 +122,7 @@ WRONG = [
     (["store", "export", "--store", "small.db", "--status", "weird"], "status='weird': give one of"),
     (["scores", "--store", "small.db", "--run", "1", "--protocol", "quick"], "run 1 is of protocol smoke, not quick"),
     (["report", "--store", "small.db", "-o", "small.db"], "report small.db: is a database, perhaps a store"),
+    (["report", "--store", "small.db", "-o", "x" * 300], "cannot be written: File name too long"),
     (["report", "--store", "small.db", "-o", "loop"], "report loop: cannot be written: Too many levels of symbolic links"),
     (["scale", "report", "--store", "small.db", "-o", "-"], "the runs go to the .csv file of the page's name"),
     (["scale", "plan", "mamba", "--budgets", "2e11,2.01e11"], "budgets=2e+11 and 2.01e+11 are the same within 1%"),
@@ -123,10 +134,16 @@ WRONG = [
 def folder(tmp_path: Path, smoke_run) -> Path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "endless.yaml").symlink_to("/dev/zero")
     (tmp_path / "text.db").write_text("not a database")
     shutil.copy(smoke_run[0], tmp_path / "small.db")
     (tmp_path / "damaged.db").write_bytes(smoke_run[0].read_bytes()[:5000])
     return tmp_path
+
+
+def test_a_line_stays_short_whatever_is_given(archlab: CommandLine):
+    assert len(archlab("run", "x" * 100_000).err) < 2500
+    assert len(archlab("run", "attention", "--set", "dim=" + "9" * 4000).err) < 2500
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

@@ -89,5 +89,5 @@ def test_measured_speeds_are_utilisations(tmp_path: Path):
     with pytest.raises(ArchlabError, match="measured a cpu: run `archlab bench --device cuda --json`"):
         measured_utilisations(str(file), 1e15)
     file.write_text("{}")
-    with pytest.raises(ArchlabError, match="cannot be read: 'steps': give what `archlab bench"):
+    with pytest.raises(ArchlabError, match="cannot be read: KeyError: 'steps': give what `archlab bench"):
         measured_utilisations(str(file), 1e15)

@@ -5,6 +5,7 @@ Every import of weight stands inside a command, so that ``--help`` answers at on
 
 import errno
 import gc
+import io
 import os
 import re
 import sys
@@ -31,7 +32,7 @@ from archlab.cli import (
     trials,
     work,
 )
-from archlab.errors import ArchlabError
+from archlab.errors import ArchlabError, in_one_line
 
 app = typer.Typer(
     name="archlab",
@@ -89,6 +90,7 @@ def archlab(
         typer.echo(context.get_help())
 
 
+_LONGEST_LINE = 2000
 _CANNOT_WRITE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
@@ -99,11 +101,18 @@ def main() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     if sys.stdout is None:  # else the first file that is opened would take its place
         sys.exit(_refuse("standard output is closed: send it to a file, or to /dev/null"))
+    if sys.platform == "win32":
+        sys.exit(_refuse("archlab runs on Linux and macOS: on Windows, install it in WSL"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # letters that the terminal cannot show
     try:
         try:
             status = app(prog_name="archlab", standalone_mode=False)
         except SystemExit as end:
             status = end.code
+        if status == 130:  # Ctrl-C
+            print("stopped", file=sys.stderr)
         sys.stdout.flush()
     except ArchlabError as error:
         status = _refuse(str(error))
@@ -118,6 +127,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         enough = isinstance(error, BrokenPipeError)  # for the reader, as for `head`
         status = 1 if enough else _refuse(f"the output cannot be written: {error.strerror}")
+    except MemoryError:
+        status = _refuse("there is not enough memory: close other programs, or ask for less")
+    except BaseException as error:
+        if isinstance(error, Exception | KeyboardInterrupt):
+            raise
+        status = _refuse(f"code from outside archlab raised {in_one_line(error)}: have it raise an Exception")
     sys.exit(status)
 
 
@@ -132,5 +147,7 @@ def _with_hint(reason: str) -> str:
 
 def _refuse(reason: str) -> int:
     hidden = re.sub(r"://[^\s@]*:[^\s@]*@", "://***@", " ".join(reason.split()))  # a URL where none belongs
+    if len(hidden) > _LONGEST_LINE:
+        hidden = f"{hidden[: _LONGEST_LINE // 2]} ... {hidden[-_LONGEST_LINE // 2 :]}"
     print(f"error: {hidden}", file=sys.stderr)
     return 2

@@ -62,7 +62,7 @@ RayAddress = Annotated[
     ),
 ]
 Priority = Annotated[int, typer.Option(help="With --executor workers: what has the highest is computed first.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers; by default one a core, or one a GPU.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=1024, help="Number of workers; by default one a core, or one a GPU.")]
 Dim = Annotated[int | None, typer.Option(help="Width of the model.", show_default="128, or the protocol's")]
 Length = Annotated[
     int | None,
@@ -272,11 +272,14 @@ def _grid(texts: list[str]) -> dict[str, list[float]]:
 def seed_list(text: str) -> list[int]:
     """`3` as 0, 1, 2; `0,7` as these."""
     from archlab.errors import ArchlabError
+    from archlab.fields import MOST_SEEDS
 
     try:
         seeds = list(dict.fromkeys(int(seed) for seed in text.split(",") if seed.strip()))
     except ValueError:
         seeds = []
+    if "," not in text and seeds and seeds[0] > MOST_SEEDS:
+        raise ArchlabError(f"--seeds {text}: give at most {MOST_SEEDS:,}; one seed alone ends with a comma")
     if "," not in text:
         seeds = list(range(seeds[0])) if seeds else []
     if not seeds or min(seeds) < 0:

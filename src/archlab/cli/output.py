@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 2.0
 """A command that takes longer says what it is doing."""
+_NARROWEST = 80
+"""Columns of a table, at least; a narrower terminal breaks its lines, but leaves nothing out."""
 
 
 def print_json(document: Any) -> None:
@@ -120,9 +122,9 @@ def how_to_go_on(store: str, executor: str) -> str:
 
 
 def output_console() -> Console:
-    """Standard output: as wide as the terminal, 100 columns where there is none."""
+    """Standard output: as wide as the terminal, 100 columns where there is none; never narrower than tables need for names."""
     console = Console()
-    return console if console.is_terminal else Console(width=100)
+    return Console(width=max(console.width, _NARROWEST)) if console.is_terminal else Console(width=100)
 
 
 def _print(console: Console, shown: "RenderableType") -> None:

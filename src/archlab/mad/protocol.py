@@ -28,12 +28,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import (
     Count,
-    Natural,
     NonNegative,
     Positive,
+    Seeds,
     check_fields,
     check_value,
     naming,
+    no_longer_than,
     not_empty,
     read_fields,
     read_yaml,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from archlab.architectures import Architecture
     from archlab.mad.trial import Trial
 
+_MOST_RATES = 1_000
 _GRID_NAMES = ("lr", "learning_rate", "wd", "weight_decay")
 
 
@@ -55,8 +57,8 @@ _GRID_NAMES = ("lr", "learning_rate", "wd", "weight_decay")
 class Grid:
     """The grid of a task: every learning rate with every weight decay."""
 
-    learning_rate: Annotated[tuple[Positive, ...], not_empty]
-    weight_decay: Annotated[tuple[NonNegative, ...], not_empty]
+    learning_rate: Annotated[tuple[Positive, ...], not_empty, no_longer_than(_MOST_RATES)]
+    weight_decay: Annotated[tuple[NonNegative, ...], not_empty, no_longer_than(_MOST_RATES)]
 
     def __post_init__(self) -> None:
         """Check the values, each of which counts once; refusals name the axis."""
@@ -94,7 +96,7 @@ class Protocol:
     summary: str
     dim: Count
     layer_defaults: Mapping[str, Mapping[str, Any]]
-    seeds: Annotated[tuple[Natural, ...], not_empty]
+    seeds: Seeds
     tasks: Mapping[str, TaskPlan]
 
     def __post_init__(self) -> None:
@@ -303,7 +305,7 @@ class _ProtocolFile:
     summary: str
     dim: Count
     layer_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    seeds: Annotated[tuple[Natural, ...], not_empty]
+    seeds: Seeds
     grid: Mapping[str, Any]
     recipe: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]]

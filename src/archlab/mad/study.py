@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Natural, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import MOST_SEEDS, Count, Natural, at_most, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
@@ -33,7 +33,7 @@ class _StudyFile:
 
     protocol: str
     suite: str = "mad"
-    seeds: Count | list[Natural] | None = None
+    seeds: Annotated[Count, at_most(MOST_SEEDS)] | list[Natural] | None = None
     tasks: list[str] | None = None
     settings: Literal["all", "base"] = "all"
     set: Mapping[str, Any] = field(default_factory=dict)

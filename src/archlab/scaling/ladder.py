@@ -23,20 +23,20 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
-from archlab.errors import ArchlabError, unknown
+from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.fields import (
     Count,
-    Natural,
     Positive,
+    Seeds,
     above,
     at_most,
     between,
     check_fields,
     naming,
-    not_empty,
     read_fields,
     read_yaml,
 )
+from archlab.files import read_text
 from archlab.scaling.flops import Convention
 from archlab.scaling.training_plan import TOLERANCE, LMRun
 
@@ -105,7 +105,7 @@ class Ladder:
     """``olmo-core`` is half of OLMo's rate, for parameters without embeddings: :func:`default_learning_rate`."""
     learning_rate_factors: Mapping[str, Positive] = field(default_factory=dict)
     """Factors on the learning rate by label of an architecture, as :func:`archlab.scaling.tune` finds them; empty for none."""
-    seeds: Annotated[tuple[Natural, ...], not_empty] = (0,)
+    seeds: Seeds = (0,)
     convention: Convention = "exact"
     aspect: Positive = 128.0
     """Width for every two layers (a sequence mixer and a channel mixer); a stack is at least as deep as its spec."""
@@ -197,13 +197,15 @@ def measured_utilisations(path: str, peak_flops: float | None) -> dict[str, floa
     if peak_flops is None:
         raise ArchlabError("peak_flops is missing: give the FLOP/s of the accelerator to use measured speeds")
     speeds: dict[str, list[float]] = {}
+    text = read_text(Path(path), "file of speeds")
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(text)
         for step in document["steps"]:
             speeds.setdefault(step["architecture"], []).append(step["flops_per_second"] / peak_flops)
         device = document["device"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArchlabError(f"{path} cannot be read: {error}: give what `archlab bench --device cuda --json` printed") from None
+    except Exception as error:  # a file of somebody else may hold anything
+        fix = "give what `archlab bench --device cuda --json` printed"
+        raise ArchlabError(f"{path} cannot be read: {in_one_line(error)}: {fix}") from None
     if device != "cuda":
         raise ArchlabError(f"{path} measured a {device}: run `archlab bench --device cuda --json` on the accelerator")
     return {label: float(f"{median(some):.3g}") for label, some in speeds.items()}
@@ -214,10 +216,7 @@ def load_ladder(name: str) -> Ladder:
     known = {path.name.removesuffix(".yaml"): path for path in (resources.files("archlab.scaling") / "ladders").iterdir()}
     if name not in known and Path(name).suffix not in (".yaml", ".yml"):
         raise unknown("ladder", name, known)
-    try:
-        text = known.get(name, Path(name)).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArchlabError(f"ladder {name} cannot be read: {error}") from None
+    text = known[name].read_text(encoding="utf-8") if name in known else read_text(Path(name), "ladder")
     with naming(f"ladder {name}"):
         values = read_yaml(text)
         return read_fields(Ladder, {"name": Path(name).stem, **values} if isinstance(values, dict) else values)

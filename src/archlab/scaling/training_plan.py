@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, Positive, between, check_fields, naming, not_empty, read_fields, read_yaml, write_yaml
-from archlab.files import write_whole
+from archlab.files import check_place, read_text, write_whole
 from archlab.scaling.flops import Convention, training_flops
 
 if TYPE_CHECKING:
@@ -241,22 +241,17 @@ class Plan:
         """Write the file, whole or not at all; refuses a place where another plan is, which may have been edited."""
         place = Path(path)
         text = self.to_yaml()
-        try:
-            if place.exists() and place.read_text(encoding="utf-8") != text:
-                raise ArchlabError(f"plan {place}: another plan is there: choose another name or remove it")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArchlabError(f"plan {place} cannot be written: {error}") from None
+        check_place(place, "plan")
+        if place.is_file() and place.read_bytes() != text.encode():
+            raise ArchlabError(f"plan {place}: another plan is there: choose another name or remove it")
         write_whole(place, text, "plan")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Plan":
         """Read a file and check it; refuses one that contradicts itself, naming the run and the field."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ArchlabError(f"plan {path} does not exist: `archlab scale plan SPEC -o {path}` makes it") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArchlabError(f"plan {path} cannot be read: {error}") from None
+        if not os.path.exists(path):
+            raise ArchlabError(f"plan {path} does not exist: `archlab scale plan SPEC -o {path}` makes it")
+        text = read_text(Path(path), "plan")
         with naming(f"plan {path}"):
             file = read_fields(_PlanFile, read_yaml(text))
             rows = enumerate(file.runs, start=1)

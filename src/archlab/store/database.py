@@ -168,6 +168,13 @@ def _parse(location: str | os.PathLike[str]) -> URL:
 
 def _check_file(path: Path, *, create: bool, filled_by: str) -> None:
     """Look at what the path holds without changing a byte of it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # too long, in a folder that may not be read, or with NUL
+        reason = error.strerror if isinstance(error, OSError) else "no path holds NUL"
+        raise ArchlabError(f"store {str(path)!r}: is no place for a file ({reason}): choose another") from None
     if path.is_dir():
         raise ArchlabError(f"store {path} is a directory: give a file, such as {path / 'archlab.db'}")
     if not path.parent.is_dir():
