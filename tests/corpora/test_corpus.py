@@ -79,6 +79,15 @@ def test_a_corpus_of_an_earlier_version_is_prepared_again(folder: Path, tmp_path
     assert any(now.tokens("train"))
 
 
+def test_damaged_tokens_are_noticed_before_a_training_and_prepared_again(folder: Path, corpus: Corpus, tmp_path: Path):
+    tokens = bytearray((corpus.folder / "train.bin").read_bytes())
+    tokens[7] ^= 1
+    (corpus.folder / "train.bin").write_bytes(tokens)
+    again = prepare(str(folder), folder=tmp_path / "cache", verify=True)
+    assert again == corpus
+    assert (corpus.folder / "train.bin").read_bytes() != tokens
+
+
 @pytest.mark.parametrize("number", [1, 59, 61])
 def test_a_folder_that_changes_while_it_is_read_is_refused(number: int, folder: Path, tmp_path: Path, monkeypatch):
     split = preparing._split

@@ -60,6 +60,7 @@ def test_a_finished_trial_is_there_in_another_connection(store, path):
     with TrialStore(path, create=False) as other:
         (record,) = other.records()
     assert (record.key, record.job, record.status, record.error) == (trial.key, trial, "finished", None)
+    assert record.provenance.pop("checksum") > 0
     assert record.provenance == PROVENANCE | {"costs": asdict(trial.costs)}
     assert record.result.to_dict() == result(trial, [1, 2, 3]).to_dict()
     assert record.result.score == 0.5

@@ -254,15 +254,41 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path):
     trial, _ = keep(tmp_path)
     weights = beside(tmp_path / "a.db", "models") / trial.key / "model.safetensors"
     whole = weights.read_bytes()
-    for damaged in (whole[:-10], b"", b"x" * 100):
+    flipped = whole[:-10] + bytes([whole[-10] ^ 1]) + whole[-9:]
+    for damaged in (flipped, whole[:-10], b"", b"x" * 100):
         weights.write_bytes(damaged)
-        with pytest.raises(ArchlabError, match=r"cannot be read: .*train it again") as refusal:
+        with pytest.raises(ArchlabError, match=r"safetensors is damaged, not as it was written: train it again") as refusal:
             load_model(trial.key, tmp_path / "a.db")
         assert "\n" not in str(refusal.value)
+    description = weights.with_name("trial.json")
+    written = json.loads(description.read_text())
+    description.write_text(json.dumps({name: value for name, value in written.items() if name != "checksums"}))  # earlier
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(ArchlabError, match=r"cannot be read: .*train it again"):
+        load_model(trial.key, tmp_path / "a.db")
     models.save_file({"embedding.weight": torch.zeros(2, 2)}, weights)
     with pytest.raises(ArchlabError, match="does not fit mh-attention") as refusal:
         load_model(trial.key, tmp_path / "a.db")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_damaged_description_is_named_and_other_models_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    trial, _ = keep(tmp_path)
+    folder = beside(tmp_path / "a.db", "models")
+    text = (folder / trial.key / "trial.json").read_text()
+    for name, content in {
+        "flipped": text.replace('"seed": 0', '"seed": 1'),
+        "empty": "",
+        "list": "[]",
+        "deep": "[" * 9999,
+    }.items():
+        (folder / name).mkdir()
+        (folder / name / "trial.json").write_text(content)
+    assert load_model(trial.key, tmp_path / "a.db").key == trial.key
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line.split(": cannot be read: ")[0] for line in lines) == [
+        f"warning: model {folder / name}" for name in ("deep", "empty", "flipped", "list")
+    ]
 
 
 def test_the_loss_at_half_precision_is_kept_too(tmp_path: Path):

@@ -1,10 +1,12 @@
 import errno
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -328,3 +330,31 @@ def test_a_second_machine_on_one_file_is_refused_and_the_first_goes_on(tmp_path)
         assert store.claim(trials, 1) == trials[1:2]
         other.owner = replace(store.owner, id="container", machine=f"container {store.owner.kernel} pid:[7]")
         assert other.claim(trials, 1) == trials[2:]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can make a small disk")
+def test_a_full_disk_is_called_a_full_disk_by_writers_and_by_the_next_readers(tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be made here")
+    try:
+        shutil.copy(Path(__file__).parent.parent / "fixtures" / "smoke.db", disk / "archlab.db")
+        shutil.copy(disk / "archlab.db", disk / "left.db")
+        leave = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA journal_mode = WAL'); "
+        leave += "c.execute('UPDATE meta SET value = value'); c.commit(); os._exit(0)"
+        subprocess.run([sys.executable, "-c", leave, disk / "left.db"], check=True)
+        (disk / "left.db-shm").unlink(missing_ok=True)  # as after the machine was off
+        with suppress(OSError), (disk / "rest").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(ArchlabError, match=r"archlab.db: the disk is full: free some space"):
+            TrialStore(disk / "archlab.db")
+        for create in (False, True):
+            with pytest.raises(ArchlabError, match=r"left.db: the disk is full: free some space"):
+                TrialStore(disk / "left.db", create=create)
+        (disk / "rest").unlink()
+        with TrialStore(disk / "left.db") as store:
+            assert len(store.records()) == 36
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from tests.fake_training import LoggedTraining, make_trials, threads
@@ -203,6 +204,31 @@ def test_damaged_outcomes_of_language_models_are_named(path):
         connection.close()
         unreadable = {}
         assert len(store.outcomes(unreadable=unreadable)) == len(unreadable) == 1
+
+
+def test_a_flipped_digit_of_a_result_is_named_by_every_reader(path):
+    trials = make_trials(2)
+    with TrialStore(path) as store:
+        for trial in trials:
+            store.finish(trial, result(trial, [1, 2]), PROVENANCE)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            (text,) = connection.execute("SELECT result FROM trials WHERE id = 1").fetchone()
+            at = text.index('"loss": ') + len('"loss": ')
+            flipped = text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+            connection.execute("UPDATE trials SET result = ? WHERE id = 1", [flipped])
+        for read in (store.records, store.outcomes):
+            unreadable: dict[str, str] = {}
+            assert [record.key for record in read(unreadable=unreadable)] == [trials[1].key]
+            assert "it is damaged (it is not as it was written: the checksum differs)" in unreadable[trials[0].key]
+
+
+def test_a_flipped_digit_of_a_language_models_result_is_named(path):
+    fill(path, ladder("good", SMALL)[:2])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE language_models SET result = replace(result, '\"loss\": ', '\"loss\": 1')")
+    with StudyStore(path) as store:
+        unreadable: dict[str, str] = {}
+        assert (store.records(unreadable=unreadable), len(unreadable)) == ([], 2)
 
 
 def test_an_owner_whose_heartbeat_is_damaged_is_dead(path):

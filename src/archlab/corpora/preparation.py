@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +31,12 @@ _FORMAT = 5
 
 
 def prepare(
-    source: str, tokenizer: str | None = None, folder: Path | None = None, *, validation_fraction: float = VALIDATION_FRACTION
+    source: str,
+    tokenizer: str | None = None,
+    folder: Path | None = None,
+    *,
+    validation_fraction: float = VALIDATION_FRACTION,
+    verify: bool = False,
 ) -> Corpus:
     """The corpus of a source, tokenised on the first call and memory-mapped from then on.
 
@@ -44,6 +49,7 @@ def prepare(
             proteins (``.faa``), and ``bytes`` for all else.
         folder: where corpora are kept; by default ``archlab/corpora`` in the user's cache folder.
         validation_fraction: of the documents, held out by their content alone, whatever their size; equal ones stay together.
+        verify: read the tokens of a corpus that is there once, and prepare it again if they are not as they were written.
 
     Raises:
         ArchlabError: the source is missing, empty, holds no text, or has one document, or one that is more than half of it; a
@@ -59,13 +65,13 @@ def prepare(
     changed = os.stat(file).st_mtime_ns if os.path.isfile(file) else 0
     identity = json.dumps([_FORMAT, parsed.fingerprint(), tokenizer, changed, validation_fraction])
     place = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    if (corpus := _whole(place)) is not None:
+    if (corpus := _whole(place, verify=verify)) is not None:
         return corpus
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with place.with_name(f"{place.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go for a process that is killed
-            if (corpus := _whole(place)) is None:
+            if (corpus := _whole(place, verify=verify)) is None:
                 _prepare(place, parsed, tokenizer, validation_fraction)
                 corpus = _whole(place)
     except OSError as error:
@@ -86,17 +92,31 @@ def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: f
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _whole(place: Path) -> Corpus | None:
-    """The corpus at a place, if it is there with all its bytes."""
+def _whole(place: Path, *, verify: bool = False) -> Corpus | None:
+    """The corpus at a place, if it is there with all its bytes; ``verify`` says that these are as they were written."""
     try:
         manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
         del manifest["notes"]  # said when it was prepared
         corpus = Corpus(place, **manifest)
         size = np.dtype(corpus.dtype).itemsize
         whole = all(stream_path(place, split).stat().st_size == size * corpus.num_tokens(split) for split in SPLITS)
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = whole and not (verify and _hash_of(corpus) != corpus.hash)
+    except Exception:  # whatever a damaged manifest holds
         return None
     return corpus if whole else None
+
+
+def _hash_of(corpus: Corpus) -> str:
+    digests = []
+    for split in SPLITS:
+        with stream_path(corpus.folder, split).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return _joined_hash(corpus.vocab_size, corpus.dtype, digests)
+
+
+def _joined_hash(vocab_size: int, dtype: str, digests: Sequence[bytes]) -> str:
+    """Hash of vocabulary size, type of tokens, and the digests of the splits."""
+    return hashlib.sha256(f"{vocab_size} {dtype}".encode() + b"".join(digests)).hexdigest()
 
 
 def _write(folder: Path, source: Source, tokenizer_name: str, validation_fraction: float) -> None:
@@ -126,15 +146,12 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
             streams["validation" if is_held[number] else "train"].add(tokens, sizes[number])
         if len(sizes) != len(is_held):
             raise ArchlabError(f"corpus {source.text}: changed while it was read: try again")
-    digest = hashlib.sha256(f"{tokenizer.vocab_size} {dtype.name}".encode())
-    for split in SPLITS:
-        digest.update(streams[split].digest.digest())
     manifest = {
         "source": source.text,
         "tokenizer": tokenizer_name,
         "vocab_size": tokenizer.vocab_size,
         "dtype": dtype.name,
-        "hash": digest.hexdigest(),
+        "hash": _joined_hash(tokenizer.vocab_size, dtype.name, [streams[split].digest.digest() for split in SPLITS]),
         "splits": {split: streams[split].counts for split in SPLITS},
         "notes": notes.lines(),
     }

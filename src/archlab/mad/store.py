@@ -17,7 +17,7 @@ from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Tr
 from archlab.store import ledger
 from archlab.store.ledger import Ledger, Lines
 from archlab.store.opened import AnyRow
-from archlab.store.record import Status, check_numbers, dump_json, read_non_finite, spell_non_finite
+from archlab.store.record import Status, check_numbers, check_unchanged, dump_json, read_non_finite, spell_non_finite
 from archlab.store.schema import trials
 
 Record = ledger.Record[Trial, TrialResult]
@@ -96,14 +96,18 @@ def _read_outcome(row: AnyRow, known: dict[Any, Any]) -> OutcomeRecord:
         job = known[kind].at(*known[own])
     else:
         job = known[kind] = Trial.from_dict(json.loads(trial), known)
-    common, times = _split(origin or "{}", ', "started": ', ', "costs": ')
+    origin, written = _split_checksum(origin or "{}")
+    common, times = _split(origin, ', "started": ', ', "costs": ')
     if common not in known:
         known[common] = found if isinstance(found := json.loads(common), dict) else {}
+    outcome = None if status in ("running", "failed") else _outcome(job, status, result)
+    if outcome:
+        check_unchanged(result, written)
     return ledger.Record(
         key=key,
         job=job,
         status=status,
-        result=None if status in ("running", "failed") else _outcome(job, status, result),
+        result=outcome,
         error=error,
         provenance=known[common],
         finished=times.partition('"finished": "')[2].partition('"')[0] or known[common].get("finished"),
@@ -118,6 +122,13 @@ def _split(text: str, start: str, end: str) -> tuple[str, str]:
     first = text.rfind(start)
     last = text.find(end, first)
     return (text, "") if first < 0 or last < 0 else (text[:first] + text[last:], text[first:last])
+
+
+def _split_checksum(text: str) -> tuple[str, int | None]:
+    """A provenance's text without the checksum at its end, and that; without one all of it, as where a database sorts names,
+    and writes results anew."""
+    rest, _, last = text.rpartition(', "checksum": ')
+    return (f"{rest}}}", int(last[:-1])) if rest and last[:-1].isdecimal() else (text, None)
 
 
 def _split_curve(text: str) -> tuple[str, str]:

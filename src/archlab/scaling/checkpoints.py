@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.files import file_checksum
 from archlab.scaling.processes import Processes
 
 _LOG = "log.json"
@@ -52,7 +54,7 @@ class Checkpoints:
             save(state, checkpoint_id=unfinished, no_dist=not self.processes.sharded)
         if self.processes.is_first:
             with (unfinished / _LOG).open("w", encoding="utf-8") as file:
-                json.dump({"log": log, "checksums": _checksums(unfinished)}, file)
+                json.dump({"log": log, "checksums": _checksums(unfinished, log)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             place = self.folder / f"step-{step}"
@@ -65,19 +67,23 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The step of the latest checkpoint, or None if there is none."""
-        steps = [int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")]
+        names = (path.name.removeprefix("step-") for path in self.folder.glob("step-*"))
+        steps = [int(name) for name in names if name.isdecimal()]
         return self.processes.agree(max(steps, default=None))
 
     def restore(self, objective: nn.Module, optimizer: Optimizer, most: float = math.inf) -> dict[str, Any] | None:
         """Load the latest checkpoint in place and return its log; None if there is none, or its step is more than ``most``.
 
-        Refuses one that was changed.
+        One that is not as it was written is set aside, and named on standard error: the training begins again. Refuses the
+        folder of another user.
         """
         step = self.latest()
         if step is None or step > most:
             return None
         place = self.folder / f"step-{step}"
-        log = self.processes.agree(_checked_log(place) if self.processes.is_first else None)
+        log = self.processes.agree(self._checked_log(place) if self.processes.is_first else None)
+        if log is None:
+            return None
         if isinstance(log, str):
             raise ArchlabError(f"checkpoint {place}: {log}: delete the folder to begin this training run again")
         model_state, optimizer_state = get_state_dict(objective, optimizer)
@@ -87,31 +93,32 @@ class Checkpoints:
         set_state_dict(objective, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
         return log
 
+    def _checked_log(self, place: Path) -> dict[str, Any] | str | None:
+        """The log of a checkpoint; why it must not be read; or None if it is damaged, and set aside."""
+        status = self.folder.stat()
+        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+            return f"{self.folder} belongs to another user or can be written by others"
+        try:
+            document = json.loads((place / _LOG).read_text(encoding="utf-8"))
+            log, expected = dict(document["log"]), dict(document["checksums"])
+            found = _checksums(place, log)
+            differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            if not differing:
+                return log
+            reason = f"{', '.join(differing)} is not as it was written"
+        except Exception as error:  # whatever a damaged file holds
+            reason = in_one_line(error)
+        aside = self.folder / f"damaged-{place.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        place.rename(aside)
+        print(f"checkpoint {place}: it is damaged ({reason}): set aside as {aside.name}, begun again", file=sys.stderr)
+        return None
 
-def _checked_log(place: Path) -> dict[str, Any] | str:
-    """The log of a checkpoint, or why the checkpoint must not be read."""
-    status = place.parent.stat()
-    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-        return f"{place.parent} belongs to another user or can be written by others"
-    try:
-        document = json.loads((place / _LOG).read_text(encoding="utf-8"))
-        log, expected = dict(document["log"]), dict(document["checksums"])
-        found = _checksums(place)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"it is damaged ({in_one_line(error)})"
-    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    return f"it is damaged ({', '.join(differing)} is not as it was written)" if differing else log
 
-
-def _checksums(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file of a checkpoint but the log."""
-    sums = {}
-    for path in sorted(path for path in folder.iterdir() if path.name != _LOG):
-        with path.open("rb") as file:
-            sums[path.name] = 0
-            while block := file.read(1 << 22):
-                sums[path.name] = zlib.crc32(block, sums[path.name])
-    return sums
+def _checksums(folder: Path, log: dict[str, Any]) -> dict[str, int]:
+    """CRC-32 of every file of a checkpoint, of the log's file that of the log alone."""
+    sums = {path.name: file_checksum(path) for path in sorted(folder.iterdir()) if path.name != _LOG}
+    return sums | {_LOG: zlib.crc32(json.dumps(log).encode())}
 
 
 _METADATA_NAMES = {

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from archlab.corpora import Corpus
 from archlab.corpora.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import checked
-from archlab.files import write_whole
+from archlab.files import file_checksum, write_whole
 from archlab.format import human
 from archlab.machine import Device
 from archlab.scaling.processes import Processes
@@ -79,15 +81,16 @@ def save_model(folder: Path, trial: LMTrial, result: LMResult, objective: nn.Mod
     if not processes.is_first:
         return ""
     place, unfinished = folder / trial.key, folder / f"{trial.key}.unfinished"
-    document = {"key": trial.key, "trial": trial.to_dict(), "result": result.to_dict()}
+    document: dict[str, Any] = {"key": trial.key, "trial": trial.to_dict(), "result": result.to_dict()}
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         # copies, for parameters that share memory are refused
         save_file({name.removeprefix("model."): w.contiguous().clone() for name, w in weights.items()}, unfinished / WEIGHTS)
-        (unfinished / TRIAL).write_text(json.dumps(document, indent=1), encoding="utf-8")
         if (corpus.folder / TOKENIZER_FILE).is_file():
             shutil.copyfile(corpus.folder / TOKENIZER_FILE, unfinished / TOKENIZER_FILE)
+        document["checksums"] = {path.name: file_checksum(path) for path in unfinished.iterdir()} | {TRIAL: _checksum(document)}
+        (unfinished / TRIAL).write_text(json.dumps(document, indent=1), encoding="utf-8")
         for path in (*unfinished.iterdir(), unfinished):
             _sync(path)
         replaced = folder / f"{trial.key}.replaced.unfinished"
@@ -156,6 +159,7 @@ def load_model(run: str, store: str | os.PathLike[str] = "archlab.db", *, device
     """
     folder = find_model(run, store)
     key, trial, result = _read(folder)
+    _check_files(folder)
     values = trial.run
     sizes: dict[str, Any] = {"vocab_size": values.vocab_size, "max_length": values.length, "dim": values.dim}
     with initialising(0):
@@ -210,12 +214,16 @@ def rekey_models(store: str | os.PathLike[str], present_key: Callable[[LMTrial],
 
 
 def _kept(folder: Path) -> Iterator[tuple[Path, tuple[str, LMTrial]]]:
-    """Folders of whole models with their keys and training runs, the smallest first; those that cannot be read are left out."""
+    """Folders of whole models with their keys and training runs, the smallest first; those that cannot be read are named on
+    standard error."""
     found = []
     for path in folder.glob(f"*/{TRIAL}"):
         if path.parent.suffix != ".unfinished":
-            with suppress(ArchlabError):
+            try:
                 key, trial, _ = _read(path.parent)
+            except ArchlabError as error:
+                print(f"warning: {error}", file=sys.stderr)
+            else:
                 found.append((path.parent, (key, trial)))
     order = {path: (trial.run.label, trial.run.params, trial.run.budget, trial.run.seed) for path, (_, trial) in found}
     yield from sorted(found, key=lambda each: order[each[0]])
@@ -224,9 +232,29 @@ def _kept(folder: Path) -> Iterator[tuple[Path, tuple[str, LMTrial]]]:
 def _read(folder: Path) -> tuple[str, LMTrial, LMResult]:
     try:
         document: dict[str, Any] = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
-        return document["key"], LMTrial.from_dict(document["trial"]), LMResult.from_dict(document["result"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}") from None
+        found = document["key"], LMTrial.from_dict(document["trial"]), LMResult.from_dict(document["result"])
+        if TRIAL in (sums := document.get("checksums", {})) and sums[TRIAL] != _checksum(document):
+            raise ArchlabError(f"{TRIAL} is not as it was written")
+    except Exception as error:  # whatever a damaged file holds
+        raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}: train it again") from None
+    return found
+
+
+def _checksum(document: dict[str, Any]) -> int:
+    """Of what is written in ``trial.json``, but the key, which :func:`rekey_models` changes."""
+    return zlib.crc32(json.dumps([document["trial"], document["result"]]).encode())
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a model whose weights or tokenizer are not as they were written; earlier versions wrote no checksums."""
+    sums = json.loads((folder / TRIAL).read_text(encoding="utf-8")).get("checksums", {})
+    for name in (WEIGHTS, TOKENIZER_FILE):
+        try:
+            damaged = name in sums and file_checksum(folder / name) != sums[name]
+        except OSError as error:
+            raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}: train it again") from None
+        if damaged:
+            raise ArchlabError(f"model {folder}: {name} is damaged, not as it was written: train it again")
 
 
 def _named(key: str, trial: LMTrial) -> str:

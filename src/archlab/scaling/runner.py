@@ -28,8 +28,8 @@ GRACE_SECONDS = 30.0
 
 @lru_cache(maxsize=4)
 def corpus_of(source: str, tokenizer: str) -> Corpus:
-    """The prepared corpus of a training run."""
-    return prepare(source, tokenizer)
+    """The prepared corpus of a training run, whose tokens are as they were written."""
+    return prepare(source, tokenizer, verify=True)
 
 
 def train_jobs(

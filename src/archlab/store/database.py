@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -26,6 +27,8 @@ BUSY_SECONDS = 30
 """How long a writer waits for another one to let go of an SQLite store, and everybody for a server that does not answer."""
 _SMALLEST = 512
 """Bytes of the smallest SQLite database; a shorter file passes for an empty one."""
+_LITTLE_SPACE = 64 << 10
+"""Bytes of a disk that is full: SQLite needs that many beside a store."""
 _SERVER_OPTIONS = {
     "connect_timeout": 10,
     "keepalives_idle": 15,
@@ -211,6 +214,9 @@ def _look_inside(path: Path) -> tuple[str, set[str]]:
             (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.DatabaseError as error:
+        if "malformed" not in str(error) and shutil.disk_usage(path.absolute().parent).free < _LITTLE_SPACE:
+            # What a killed process left beside the store cannot be read without writing.
+            raise ArchlabError(f"store {path}: {_REASONS['disk is full']}") from None
         state, tables = str(error), set()
     if state != "ok" and alone and log.exists():  # a run has opened it meanwhile
         return _look_inside(path)
@@ -259,6 +265,8 @@ def _enable_write_ahead_log(engine: Engine) -> None:
                 cursor.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as error:
+                if "locked" not in str(error) and any(sign in str(error) for sign in _REASONS):
+                    raise  # the disk is full, say
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise ArchlabError(f"store: no write-ahead log on this file system: {error}") from None
                 time.sleep(0.02)

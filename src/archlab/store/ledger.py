@@ -34,7 +34,7 @@ from archlab.fields import between, check_fields, check_value
 from archlab.store.database import outlasting
 from archlab.store.opened import AnyRow, Location, OpenedStore
 from archlab.store.owner import Owner
-from archlab.store.record import SETTLED, STATUSES, Status, check_columns
+from archlab.store.record import SETTLED, STATUSES, Status, check_columns, check_unchanged, checksum, dump_json
 from archlab.store.schema import owners, runs
 
 
@@ -55,6 +55,7 @@ Item = TypeVar("Item")
 Lines = dict[str, str]
 """Why rows cannot be read: one line for each, by its key."""
 
+_VERBATIM = ("sqlite", "postgresql")  # databases that keep JSON as it was written
 _YEAR_9999 = 253_402_300_799  # no calendar goes further
 _NOW = cast(extract("epoch", func.current_timestamp()), Float)
 """Unix time by the clock of the database, which all machines share."""
@@ -212,7 +213,7 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
     def _record(self, row: AnyRow, known: dict[Any, Any]) -> Record[J, R]:
         check_columns({name: getattr(row, name) for name in (self.description, "result")})
         provenance = row.provenance if isinstance(row.provenance, dict) else {}
-        return Record(
+        record = Record(
             key=row.key,
             job=self.read_job(getattr(row, self.description), known),
             status=row.status,
@@ -221,6 +222,9 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
             provenance=provenance,
             finished=provenance.get("finished"),
         )
+        if record.result is not None and self._engine.dialect.name in _VERBATIM:
+            check_unchanged(dump_json(row.result), provenance.get("checksum"))
+        return record
 
     def finish(self, job: J, result: R, provenance: dict[str, Any]) -> None:
         """Store the result of a job; on return it is on the disk.
@@ -237,6 +241,7 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
             for job, result in results:
                 columns = {"owner": None, "error": None, "provenance": provenance, self.description: job.to_dict()}
                 columns |= self.result_columns(result)
+                columns["provenance"] = provenance | {"checksum": checksum(dump_json(columns["result"]))}
                 known = connection.execute(
                     update(self.table).where(self.table.c.key == job.key, self.table.c.status.not_in(SETTLED)).values(columns)
                 ).rowcount

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from reprlib import repr as short
 from types import NoneType
@@ -43,6 +44,17 @@ def check_columns(row: Mapping[str, Any]) -> None:
     for name, value in row.items():
         if not isinstance(value, _TYPES.get(name, object)) or (name == "status" and value not in STATUSES):
             raise ArchlabError(f"it is damaged ({name}={short(value)})")
+
+
+def checksum(text: str) -> int:
+    """CRC-32 of stored JSON."""
+    return zlib.crc32(text.encode())
+
+
+def check_unchanged(text: str, expected: object) -> None:
+    """Refuse JSON that is not as it was written; an earlier version of archlab wrote no checksum: None."""
+    if expected is not None and checksum(text) != expected:
+        raise ArchlabError("it is damaged (it is not as it was written: the checksum differs)")
 
 
 def check_numbers(values: Iterable[Any]) -> None:
