@@ -19,7 +19,7 @@ PUBLIC = {
     "archlab": {
         "Architecture", "ArchlabError", "JobFailed", "JobFinished", "architecture", "bench", "check_store", "correlate",
         "describe", "design", "export", "layer", "logger", "merge_stores", "normalise", "open", "preview", "rekey_store",
-        "report", "rerun_trials", "run", "sample", "search", "task",
+        "report", "reproduce", "rerun_trials", "run", "sample", "search", "task",
     },
     "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves", "save"},
     "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from archlab.designs.correlation import correlate
     from archlab.errors import ArchlabError
     from archlab.exports.export import export
+    from archlab.findings import reproduce
     from archlab.jobs.events import JobFailed, JobFinished
     from archlab.layers import layer
     from archlab.mad.bench import bench
@@ -37,6 +38,7 @@ _HOMES = {
     "preview": "api",
     "rekey_store": "api",
     "report": "api",
+    "reproduce": "findings",
     "rerun_trials": "api",
     "run": "api",
     "sample": "tasks",
@@ -64,6 +66,7 @@ __all__ = [
     "preview",
     "rekey_store",
     "report",
+    "reproduce",
     "rerun_trials",
     "run",
     "sample",

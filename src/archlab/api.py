@@ -144,7 +144,7 @@ def run(
             number = results.remember_run(plan.to_dict(), label=label)
             policy = Racing(trials, race, together)
             reused = [] if policy.whole_results else [record for record in known.values() if record]
-            options: dict[str, Any] = {"policy": policy, "listeners": _listeners(listeners), "known": reused}
+            options: dict[str, Any] = {"policy": policy, "listeners": default_listeners(listeners), "known": reused}
             if isinstance(workplace, Elsewhere):
                 what = describe_trials(plan, race, population)
                 submit(trials, results, what, number=number, priority=priority, executor=workplace, **options)
@@ -227,7 +227,7 @@ def search(
         _check_label(store, label, plan.to_dict())
         with TrialStore(store) as results:
             found = run_search(
-                plan, results, workplace, race=race, listeners=_listeners(listeners), on_advance=on_advance or (lambda _: None)
+                plan, results, workplace, race=race, listeners=default_listeners(listeners), on_advance=on_advance or (lambda _: None)
             )
             architectures = tuple(score.architecture for score in found.scores.architectures)
             results.remember_run(Plan(plan.protocol, architectures, device).to_dict() | {"search": plan.to_dict()}, label=label)
@@ -274,7 +274,7 @@ def rerun_trials(
                 raise ArchlabError("executor='workers': trials are computed again by this machine: leave the executor out")
             check_memory(trials, workplace.num_workers, 1)
             results.delete([record.key for record in records])
-            return scheduler.run(trials, results, workplace, policy=Racing(trials, "off"), listeners=_listeners(listeners))
+            return scheduler.run(trials, results, workplace, policy=Racing(trials, "off"), listeners=default_listeners(listeners))
 
 
 @checked
@@ -459,7 +459,7 @@ def plan_of(
     return make_plan(chosen, architectures, device)
 
 
-def _listeners(given: Sequence[Listener] | None) -> Sequence[Listener]:
+def default_listeners(given: Sequence[Listener] | None) -> Sequence[Listener]:
     """The listeners of a run: by default a live view on standard error."""
     if given is not None:
         return given

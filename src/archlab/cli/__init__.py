@@ -21,6 +21,7 @@ from archlab.cli import (
     export,
     layers,
     normalise,
+    reproduce,
     run,
     scale,
     scale_laws,
@@ -52,6 +53,7 @@ app.command()(correlate.correlate)
 app.command("check-table")(correlate.check_table)
 app.command()(design.design)
 app.command()(export.export)
+app.command()(reproduce.reproduce)
 app.command()(describe.describe)
 app.command()(normalise.normalise)
 app.command()(describe.architectures)
