@@ -32,8 +32,8 @@ def test_a_study_is_planned_from_python(tmp_path, monkeypatch):
         "transformer++", budgets=[5e9, 1e10], sizes=2, data=str(write_corpus(tmp_path)), length=16, spread=1.5, repeat=True
     )
     assert [run.budget for run in plan.runs] == [5e9, 5e9, 1e10, 1e10]
-    named = scaling.plan({"mine": "mamba"}, "quick", budgets=[2e11], sizes=1, vocab_size=99)
-    assert [run.label for run in named.runs] == ["mine"]
+    named = scaling.plan({"mine": "mamba"}, "quick", budgets=[2e11], sizes=1, vocab_size=99, seeds=2)
+    assert [(run.label, run.seed) for run in named.runs] == [("mine", 0), ("mine", 1)]
     with pytest.raises(ArchlabError, match="unknown field of a ladder: 'size'"):
         scaling.plan("mamba", size=3)
 

@@ -84,7 +84,7 @@ def plan(
         ArchlabError: a spec, ladder or value is wrong, a budget is too small for a size, or there is an objection to the plan
             (:mod:`archlab.scaling.objections`) that ``allow`` does not name.
     """
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
     options = {"budgets": budgets, "sizes": sizes, "data": data, "tokenizer": tokenizer, "length": length, "seeds": seeds}
     used = (load_ladder(ladder) if isinstance(ladder, str) else ladder).with_values(**options, **values)
     if tuned is not None:
