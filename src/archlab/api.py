@@ -227,7 +227,12 @@ def search(
         _check_label(store, label, plan.to_dict())
         with TrialStore(store) as results:
             found = run_search(
-                plan, results, workplace, race=race, listeners=default_listeners(listeners), on_advance=on_advance or (lambda _: None)
+                plan,
+                results,
+                workplace,
+                race=race,
+                listeners=default_listeners(listeners),
+                on_advance=on_advance or (lambda _: None),
             )
             architectures = tuple(score.architecture for score in found.scores.architectures)
             results.remember_run(Plan(plan.protocol, architectures, device).to_dict() | {"search": plan.to_dict()}, label=label)

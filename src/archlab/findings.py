@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.api import default_listeners, run
 from archlab.corpora import prepare
-from archlab.designs.finding import USES, Finding, SizeName, load_finding
+from archlab.designs.finding import USES, Experiment, Finding, SizeName, load_finding
 from archlab.designs.measures import measure
 from archlab.designs.verdict import CONFIDENCE, Quantity, Verdict, together
 from archlab.errors import ArchlabError
-from archlab.fields import Count, checked
+from archlab.fields import Count, checked, read_fields
 from archlab.jobs.events import Listener
 from archlab.mad.scores import Scores
 from archlab.scaling.api import plan as plan_study
@@ -22,6 +22,7 @@ from archlab.scaling.api import train
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import Study, read_study
+from archlab.scaling.training_plan import Plan
 from archlab.scaling.trial import LMTrial
 from archlab.store.record import SETTLED
 
@@ -112,18 +113,19 @@ def reproduce(
     """
     chosen = load_finding(finding)
     experiment = chosen.experiment(size)
+    protocol = experiment.chosen() if "protocol" in USES[chosen.test] else None
+    planned = _plan(chosen, experiment) if "ladder" in USES[chosen.test] else None
     heard = default_listeners(listeners)
     options: dict[str, Any] = {"store": store, "executor": executor, "workers": workers, "listeners": heard}
     scores: Scores | None = None
     study: Study | None = None
     seconds, trials, runs = 0.0, 0, 0
-    if "protocol" in USES[chosen.test]:
-        protocol = experiment.chosen()
+    if protocol is not None:
         scores = run(chosen.labelled(protocol), protocol, **options)
         results = [record.result for record in scores.records if record.result is not None]
         seconds, trials = sum(result.cpu_seconds for result in results), len(results)
-    if "ladder" in USES[chosen.test]:
-        study = _study(chosen, size, options)
+    if planned is not None:
+        study = _study(planned, read_fields(LMRecipe, experiment.recipe, "recipe"), options)
         models = study.to_frame()
         seconds, runs = seconds + float(models["seconds"].sum()), len(models)
     return Reproduction(
@@ -136,18 +138,20 @@ def reproduce(
     )
 
 
-def _study(finding: Finding, size: SizeName, options: dict[str, Any]) -> Study:
-    """Train the language models of a finding, and read them, whatever else the store holds."""
-    experiment = finding.experiment(size)
+def _plan(finding: Finding, experiment: Experiment) -> Plan:
+    """The training runs of a finding's language models."""
     values = dict(experiment.ladder)
-    planned = plan_study(dict(finding.architectures), values.pop("name", "quick"), seeds=experiment.seeds, **values)
-    train(planned, keep="none", **options)
-    first = planned.runs[0]
-    corpus = prepare(first.corpus, first.tokenizer)
-    trials = {trial.key: trial for trial in (LMTrial(one, LMRecipe()).on(corpus) for one in planned.runs)}
+    return plan_study(dict(finding.architectures), values.pop("name", "quick"), seeds=experiment.seeds, **values)
+
+
+def _study(plan: Plan, recipe: LMRecipe, options: dict[str, Any]) -> Study:
+    """Train the language models of a plan, and read them, whatever else the store holds."""
+    train(plan, recipe=recipe, keep="none", **options)
+    corpus = prepare(plan.runs[0].corpus, plan.runs[0].tokenizer)
+    trials = {trial.key: trial for trial in (LMTrial(one, recipe).on(corpus) for one in plan.runs)}
     with StudyStore(options["store"], create=False) as opened:
         # Another finding may have trained them under other labels.
         records = [replace(one, job=trials[one.key]) for one in opened.records(trials, SETTLED)]
     if not records:
-        raise ArchlabError(f"finding {finding.name}: no language model was trained to its end: the same command tries again")
+        raise ArchlabError("no language model was trained to its end: the same command tries again")
     return read_study(records)

@@ -58,6 +58,8 @@ class Experiment:
     """Changes of the protocol, as ``--set`` makes them."""
     ladder: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the ladder that change, beside its ``name``; empty for no language models."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the language models' recipe that change."""
 
     def __post_init__(self) -> None:
         check_fields(self)
