@@ -191,8 +191,8 @@ class Trial:
     def from_dict(cls, values: dict[str, Any], known: dict[Any, Any] | None = None) -> "Trial":
         """The trial that :meth:`to_dict` wrote down; refuses fields, knobs and values that are unknown to this archlab.
 
-        With layers or a task that are not available, or refuse it by now, it has scores and cannot be trained. ``known`` keeps architectures,
-        settings and recipes for the trials that are read next.
+        With layers or a task that are not available, or refuse it by now, it has scores and cannot be trained. ``known`` keeps
+        architectures, settings and recipes for the trials that are read next.
         """
         rest, known = dict(values), {} if known is None else known
         try:

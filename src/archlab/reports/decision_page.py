@@ -11,7 +11,8 @@ from archlab.designs.decision import DECODE_LENGTH, Decision, row_texts
 from archlab.format import count, duration, human
 from archlab.mad.leaderboard import leaderboard
 from archlab.reports import scaling_charts
-from archlab.reports.charts import chart, encodings, log_axis, points, spec
+from archlab.reports.axes import log_axis
+from archlab.reports.charts import chart, encodings, points, spec
 from archlab.reports.correlation_page import correlation_panels
 from archlab.reports.html import render_page, write_page
 from archlab.reports.panels import Panel, Spec, Table, draw_sections

@@ -241,7 +241,7 @@ def _read(folder: Path) -> tuple[str, LMTrial, LMResult]:
 
 
 def _checksum(document: dict[str, Any]) -> int:
-    """Of what is written in ``trial.json``, but the key, which :func:`rekey_models` changes."""
+    """Checksum of what is written in ``trial.json``, but the key, which :func:`rekey_models` changes."""
     return zlib.crc32(json.dumps([document["trial"], document["result"]]).encode())
 
 

@@ -43,8 +43,8 @@ class UnavailableTask(Task):
 
 
 def stored_setting(name: str, knobs: Mapping[str, Any]) -> Task:
-    """The setting that a store holds as the name of a task and its knobs; of an :class:`UnavailableTask` if the task is not known,
-    or comes from outside archlab and refuses its knobs by now."""
+    """The setting that a store holds as the name of a task and its knobs; of an :class:`UnavailableTask` if the task is not
+    known, or comes from outside archlab and refuses its knobs by now."""
     ours = False
     try:
         ours = find_task(name).__module__.startswith("archlab.")
