@@ -14,6 +14,7 @@ from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, above, at_most, checked, not_empty
 from archlab.jobs import scheduler
+from archlab.jobs.attempts import noted
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.jobs.pull import Elsewhere, submit
@@ -144,12 +145,13 @@ def run(
             number = results.remember_run(plan.to_dict(), label=label)
             policy = Racing(trials, race, together)
             reused = [] if policy.whole_results else [record for record in known.values() if record]
-            options: dict[str, Any] = {"policy": policy, "listeners": default_listeners(listeners), "known": reused}
-            if isinstance(workplace, Elsewhere):
-                what = describe_trials(plan, race, population)
-                submit(trials, results, what, number=number, priority=priority, executor=workplace, **options)
-            else:
-                scheduler.run(trials, results, workplace, **options)
+            with noted(results, number, executor, device) as attempt:
+                options: dict[str, Any] = {"policy": policy, "listeners": [attempt, *default_listeners(listeners)], "known": reused}
+                if isinstance(workplace, Elsewhere):
+                    what = describe_trials(plan, race, population)
+                    submit(trials, results, what, number=number, priority=priority, executor=workplace, **options)
+                else:
+                    scheduler.run(trials, results, workplace, **options)
             return score_plan(results, plan, {}, known)
 
 

@@ -17,6 +17,10 @@ class ArchlabError(ValueError):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """A polite request to end (SIGTERM, as batch systems send), which commands treat like Ctrl-C."""
+
+
 def in_one_line(error: BaseException) -> str:
     """The message of an exception, with its type unless it is meant for the person who typed the request."""
     line = " ".join(str(error).split())

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import socket
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -214,7 +216,7 @@ def test_a_second_request_to_end_does_not_cut_the_first_short(tmp_path: Path):
     process.stderr.readline()
     process.terminate()
     process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 143
     with TrialStore(tmp_path / "archlab.db", create=False) as store:
         assert store.records(statuses=["running"]) == []
 
@@ -230,6 +232,15 @@ def test_failures_are_told_and_the_rest_is_scored(archlab: CommandLine, monkeypa
     assert [seed["missing"] is None for seed in seeds] == [True, False]
     assert outcome.err.splitlines()[-1].endswith("seed 1: ValueError: unlucky")
     assert Path("mine.db").exists()
+    (row,) = json.loads(archlab("runs", "--json").out)
+    assert (row["ended"], row["failures"], row["host"]) == ("1 failed", {"ValueError: unlucky": 1}, socket.gethostname())
+    assert row["torch"] == version("torch")
+    shown = archlab("runs")
+    assert "1 failed" in shown.out
+    assert shown.err.splitlines()[-2:] == [
+        "run 1: 1 failed: ValueError: unlucky",
+        "run 1: `archlab trials rerun --run 1 --status failed` tries them again",
+    ]
 
 
 def fail_on_seed_1(trial, on_progress, thresholds):

@@ -115,8 +115,11 @@ def runs(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs of a store: number, label, date, protocol, architectures, and how many of their trials are done."""
-    from archlab.cli.output import message, opened, print_json, print_table, tell_without_trials
+    """List the runs of a store: what they compute, how much of it is done, how each ended and where, what failed and why.
+
+    --json also gives the versions of archlab, torch and Python.
+    """
+    from archlab.cli.output import message, opened, print_json, print_table, store_option, tell_without_trials
     from archlab.reports.tables import plain_table
     from archlab.store.submissions import Submissions
 
@@ -141,12 +144,20 @@ def runs(
                     "tasks": len(row["tasks"]),
                     "seeds": len(row["seeds"]),
                     "trials done": f"{row['done']} of {row['trials']}",
+                    "ended": row["ended"] or "",
+                    "host": row["host"] or "",
                 }
                 for row in rows
             ]
             if shown:
                 print_table(plain_table(shown))
                 message("`archlab scores --run N` shows one")
+                for row in rows:
+                    for cause, number in row["failures"].items():
+                        message(f"run {row['number']}: {number} failed: {cause}")
+                    if row["failures"]:
+                        again = f"`archlab trials rerun --run {row['number']} --status failed{store_option(store)}`"
+                        message(f"run {row['number']}: {again} tries them again")
             elif not results.unreadable:
                 message(f"store {results.where} has no runs")
                 tell_without_trials(store)

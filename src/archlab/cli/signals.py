@@ -5,9 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
-class Terminated(KeyboardInterrupt):
-    """A polite request to end (SIGTERM, as batch systems send)."""
+from archlab.errors import Terminated
 
 
 def status_of(stopped: BaseException) -> int:

@@ -213,7 +213,7 @@ class Run(Generic[J, R]):
 
     def beat(self) -> None:
         """Stay alive in the eyes of other runs."""
-        if not self._watches and time.monotonic() - self.last_heartbeat > HEARTBEAT_SECONDS:
+        if time.monotonic() - self.last_heartbeat > HEARTBEAT_SECONDS:
             self.store.heartbeat()
             self.last_heartbeat = time.monotonic()
 

@@ -1,7 +1,9 @@
 """A store of trials opened for reading: its runs, trials and scores as values and data frames."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -42,20 +44,34 @@ class Results:
 
     def runs(self) -> "pd.DataFrame":
         """One row for each run, oldest first: ``number``, ``label``, ``started``, ``protocol``, ``architectures``, ``tasks``,
-        ``seeds``, ``trials``, and how many of these are ``done``. A trial that a race left out counts as done."""
+        ``seeds``, ``trials``, and how many of these are ``done``. A trial that a race left out counts as done.
+
+        Of the latest attempt at the run: how it ``ended``, on which ``host``, with which ``archlab``, ``torch`` and ``python``;
+        None for a run of an earlier version. ``failures`` counts trials that failed by their causes, the most frequent first;
+        causes that differ in their numbers only are one.
+        """
         import pandas as pd
 
-        results = {
-            record.job: record.result for record in self._store.outcomes(unreadable=self.unreadable) if record.result is not None
-        }
+        results, errors = {}, {}
+        for record in self._store.outcomes(unreadable=self.unreadable):
+            if record.result is not None:
+                results[record.job] = record.result
+            elif record.status == "failed":
+                errors[record.job] = (record.error or "").partition("\n")[0]
+        attempts = self._store.attempts()
         rows = []
         for run, plan in self._remembered():
             started = None if run.started is None else datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
             labels, tasks, seeds = [a.label for a in plan.architectures], list(plan.protocol.tasks), list(plan.protocol.seeds)
             trials = plan.trials()
             done = spending(grid_groups((trial, results.get(trial)) for trial in trials).values()).trials
-            rows.append((run.number, run.label, started, plan.protocol.name, labels, tasks, seeds, len(trials), done))
+            last = attempts.get(run.number)
+            where = [None if last is None else last.begun.get(name) for name in ("host", "archlab", "torch", "python")]
+            failures = _by_cause(errors[trial] for trial in trials if trial in errors and trial not in results)
+            plain = (run.number, run.label, started, plan.protocol.name, labels, tasks, seeds, len(trials), done)
+            rows.append((*plain, last and last.end, *where, failures))
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
+        columns += ["ended", "host", "archlab", "torch", "python", "failures"]
         return pd.DataFrame(rows, columns=columns)
 
     @checked
@@ -209,3 +225,10 @@ def trial_row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
         **{name: record.provenance.get(name) for name in ("host", "archlab")},
         "error": (record.error or "").partition("\n")[0] or None,
     }
+
+
+def _by_cause(reasons: Iterable[str]) -> dict[str, int]:
+    """How often each cause occurs; it is named by its first reason."""
+    names: dict[str, str] = {}
+    counts = Counter(names.setdefault(re.sub(r"\d+(\.\d+)?", "#", reason), reason) for reason in reasons)
+    return dict(counts.most_common())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from archlab.corpora import prepare
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Positive, checked
+from archlab.jobs.attempts import noted
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
 from archlab.jobs.policy import Policy
@@ -230,22 +231,19 @@ def _train(
         else:
             pool = stack.enter_context(make_executor(work, workers, device=device, name=executor))
         opened = stack.enter_context(StudyStore(store))
-        if name is not None:
-            number = opened.remember_plan(name, trials)
+        if name is None:
             if isinstance(pool, Elsewhere):
-                asked: dict[str, Any] = {
-                    "number": number,
-                    "priority": priority,
-                    "executor": pool,
-                    "policy": policy(wanted),
-                    "listeners": listeners,
-                }
-                return submit(wanted, opened, describe(wanted), **asked)
-        elif isinstance(pool, Elsewhere):
-            raise ArchlabError("executor='workers': a tuning trains on this machine: leave the executor out")
-        elif opened.plans({}):
-            raise ArchlabError(f"{shown(store)} holds a study, whose fits would count the runs of a tuning: give another --store")
-        return train_all(wanted, opened, pool, folder, listeners, keep, policy(wanted))
+                raise ArchlabError("executor='workers': a tuning trains on this machine: leave the executor out")
+            if opened.plans({}):
+                where = shown(store)
+                raise ArchlabError(f"{where} holds a study, whose fits would count the runs of a tuning: give another --store")
+            return train_all(wanted, opened, pool, folder, listeners, keep, policy(wanted))
+        number = opened.remember_plan(name, trials)
+        heard = [stack.enter_context(noted(opened, number, executor, device)), *listeners]
+        if isinstance(pool, Elsewhere):
+            asked: dict[str, Any] = {"number": number, "priority": priority, "executor": pool, "policy": policy(wanted)}
+            return submit(wanted, opened, describe(wanted), listeners=heard, **asked)
+        return train_all(wanted, opened, pool, folder, heard, keep, policy(wanted))
 
 
 @checked

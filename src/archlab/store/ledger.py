@@ -35,7 +35,7 @@ from archlab.store.database import outlasting
 from archlab.store.opened import AnyRow, Location, OpenedStore
 from archlab.store.owner import Owner
 from archlab.store.record import SETTLED, STATUSES, Status, check_columns, check_unchanged, checksum, dump_json
-from archlab.store.schema import owners, runs
+from archlab.store.schema import attempts, owners, runs
 
 
 class Described(Protocol):
@@ -96,6 +96,23 @@ class Run:
     def __post_init__(self) -> None:
         """Refuse fields that are not of their types."""
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A call of a command that set out to compute a run."""
+
+    begun: dict[str, Any]
+    """When, where, and on which versions."""
+    ended: dict[str, Any] | None
+    """When and how; None while it goes on, and for ever if it was killed."""
+    is_alive: bool
+    """Whether its process still computes."""
+
+    @property
+    def end(self) -> str:
+        """How it ended, in a few words."""
+        return str(self.ended.get("how")) if self.ended else "running" if self.is_alive else "killed"
 
 
 class Ledger(OpenedStore, ABC, Generic[J, R]):
@@ -275,6 +292,34 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
             except Exception as error:
                 self._name(f"run {row.id}", f"run {row.id}", error, unreadable)
         return found
+
+    @outlasting
+    def begin_attempt(self, run: int, begun: dict[str, Any]) -> int:
+        """Note that this owner sets out to compute a run; the number of the attempt."""
+        self.heartbeat()
+        values = {"run": run, "owner": self.owner.id, "begun": begun}
+        with self._write() as connection:
+            return int(connection.execute(insert(attempts).values(values).returning(attempts.c.id)).scalar_one())
+
+    @outlasting
+    def end_attempt(self, number: int, ended: dict[str, Any]) -> None:
+        """Note how an attempt has ended."""
+        with self._write() as connection:
+            connection.execute(update(attempts).where(attempts.c.id == number).values(ended=ended))
+
+    @outlasting
+    def attempts(self) -> dict[int, Attempt]:
+        """The latest attempt at each run, by the number of the run."""
+        with self._read() as connection:
+            if not inspect_database(connection).has_table(attempts.name):  # the store of an earlier archlab
+                return {}
+            rows = connection.execute(select(attempts).order_by(attempts.c.id)).all()
+            living = {owner.id for owner in living_owners(connection)}
+        return {
+            row.run: Attempt(row.begun, row.ended, row.owner in living)
+            for row in rows
+            if isinstance(row.begun, dict) and isinstance(row.ended, dict | None)  # else it is damaged
+        }
 
     def _name(self, what: str, key: str, error: Exception, unreadable: Lines | None) -> None:
         """Refuse a row that cannot be read in one line; or put the line beside the others."""

@@ -61,3 +61,13 @@ submissions = Table(
     Column("what", JSON, nullable=False),
     Column("keys", JSON, nullable=False),
 )
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", Integer, nullable=False, index=True, comment="number in runs"),
+    Column("owner", String(64), nullable=False),
+    Column("begun", JSON, nullable=False, comment="when, where and on which versions"),
+    Column("ended", JSON(none_as_null=True), nullable=True, comment="when, and how"),
+)
