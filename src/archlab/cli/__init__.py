@@ -18,6 +18,7 @@ from archlab.cli import (
     correlate,
     describe,
     design,
+    evaluate,
     export,
     layers,
     normalise,
@@ -53,6 +54,7 @@ app.command()(correlate.correlate)
 app.command("check-table")(correlate.check_table)
 app.command()(design.design)
 app.command()(export.export)
+app.command("eval")(evaluate.evaluate)
 app.command()(reproduce.reproduce)
 app.command()(describe.describe)
 app.command()(normalise.normalise)
