@@ -98,7 +98,8 @@ class Bundle:
             for module in [one for one in self._kept if one not in (*_STAND_INS, *_IDLE)]:
                 source = _read(module)
                 for effect in source.effects:
-                    self._keep(source, effect)
+                    if not (isinstance(effect, ast.If) and "__name__" in ast.unparse(effect.test)):  # what a script does
+                        self._keep(source, effect)
 
     def _text(self, module: str) -> str:
         path = existing_file(module)
