@@ -1,6 +1,7 @@
 """Files are written whole; links, modes and special files stay what they are."""
 
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from archlab.errors import ArchlabError
-from archlab.files import check_place, write_whole
+from archlab.files import cache_folder, check_place, write_whole
+from archlab.mad.estimate import remember, remembered
 
 
 def test_a_device_stays_a_device(tmp_path: Path):
@@ -103,3 +105,23 @@ def test_a_dash_is_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write_whole(Path("-"), "a page")
     assert capsys.readouterr().out == "a page"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch):
+    def unknown(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(ArchlabError, match=r"there is no home folder .*: set XDG_CACHE_HOME"):
+        cache_folder()
+    assert remembered() == (None, {})
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/x", "/proc/x"])
+def test_speeds_are_not_kept_where_nothing_can_be_written(folder: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    remember({"attention": 1e9})
+    assert capsys.readouterr().err.startswith("the speeds are not kept for estimates: ")
+    assert remembered() == (None, {})

@@ -53,6 +53,43 @@ def test_the_quota_of_a_container_limits_the_cores(files, monkeypatch, quota, co
     assert available_cores() == cores
 
 
+SLURM = "4:memory:/slurm/uid_7/job_1/step_0\n3:cpu,cpuacct:/slurm/uid_7/job_1/step_0\n1:name=systemd:/x\n0::/x\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "cores"),
+    [
+        ("0::/user.slice/run.scope\n", {"user.slice/run.scope/cpu.max": "300000 100000", "cpu.max": "max 100000"}, 3),
+        ("0::/user.slice/run.scope\n", {"user.slice/run.scope/cpu.max": "max 100000", "user.slice/cpu.max": "200000 100000"}, 2),
+        ("0::/../../job\n", {"cpu.max": "200000 100000"}, 2),
+        (SLURM, {"cpu/slurm/uid_7/job_1/cpu.cfs_quota_us": "250000", "cpu/slurm/uid_7/job_1/cpu.cfs_period_us": "100000"}, 3),
+        (SLURM, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        (SLURM, {"unified/x/cpu.max": "100000 100000"}, 1),
+        ("", {}, 8),
+        ("damaged\n::\n", {"cpu.max": "x y"}, 8),
+    ],
+)
+def test_the_quotas_of_nested_groups_limit_the_cores(files, monkeypatch, groups, limits, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    files |= {"/proc/self/cgroup": groups} | {CGROUP + name: f"{text}\n" for name, text in limits.items()}
+    assert available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("groups", "folder", "names"),
+    [
+        ("0::/a/b\n", "a", ("memory.max", "memory.current", "inactive_file 500000000")),
+        (SLURM, "memory/slurm/uid_7/job_1", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file 500000000")),
+    ],
+)
+def test_the_limits_of_nested_groups_are_subtracted(files, groups, folder, names):
+    limit, used, cached = names
+    values = {limit: "4000000000", used: "3000000000", "memory.stat": f"cache 1\n{cached}\n"}
+    files |= {"/proc/self/cgroup": groups, "/proc/meminfo": MEMINFO} | {f"{CGROUP}{folder}/{n}": v for n, v in values.items()}
+    files |= {f"{CGROUP}memory/memory.limit_in_bytes": str(2**63 - 4096), f"{CGROUP}memory/memory.usage_in_bytes": "5"}
+    assert available_bytes() == 1_500_000_000
+
+
 def test_the_affinity_of_the_process_limits_the_cores(files, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
     files[CGROUP + "cpu.max"] = "400000 100000"

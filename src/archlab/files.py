@@ -17,8 +17,14 @@ _LONGEST_TEXT = 32 << 20
 
 
 def cache_folder() -> Path:
-    """The folder that archlab keeps for its user: ``archlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlab"
+    """The folder that archlab keeps for its user: ``archlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``.
+
+    An ArchlabError says that there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlab"
+    except RuntimeError:  # a user whom the system does not know, as in a container
+        raise ArchlabError("there is no home folder to keep prepared corpora and speeds in: set XDG_CACHE_HOME") from None
 
 
 def read_text(path: Path, what: str) -> str:

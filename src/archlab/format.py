@@ -103,9 +103,11 @@ def duration(seconds: float) -> str:
 
 
 def csv_text(frame: "pd.DataFrame") -> str:
-    """A frame as CSV. Texts that a spreadsheet would compute, as names that begin with ``=``, get an apostrophe before them."""
+    """A frame as CSV. Text that a spreadsheet would take for a formula, as it begins with =, +, - or @, has an apostrophe before
+    it: labels and errors may come from others."""
 
     def harmless(value: Any) -> Any:
-        return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        is_formula = isinstance(value, str) and (value.lstrip()[:1] in {"=", "+", "-", "@"} or value.startswith(("\t", "\r")))
+        return f"'{value}" if is_formula else value
 
     return str(frame.rename(columns=harmless).map(harmless).to_csv(index=False, lineterminator="\n"))

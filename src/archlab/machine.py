@@ -23,20 +23,49 @@ _COPIED_BYTES = 64 << 20
 def available_cores() -> int:
     """Cores that this process may use: its affinity, and the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    return min(cores, math.ceil(int(quota) / int(period))) if quota.isdigit() else cores
+    for version, folder in _control_groups("cpu"):
+        if version == 2:
+            quota, _, period = _read(f"{folder}/cpu.max").strip().partition(" ")
+        else:
+            quota, period = (_read(f"{folder}/cpu.cfs_{what}_us").strip() for what in ("quota", "period"))
+        if quota.isdigit() and period.isdigit():
+            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    return cores
 
 
 def available_bytes() -> int:
     """Memory that this machine, or the container that this process runs in, has to give."""
     limits = [int(line.split()[1]) << 10 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
-    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
-    if limit.isdigit() and used.isdigit():
-        cached = re.search(r"^inactive_file (\d+)", _read("/sys/fs/cgroup/memory.stat"), re.MULTILINE)  # given up when asked for
-        limits.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
+    for version, folder in _control_groups("memory"):
+        names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        limit, used = (_read(f"{folder}/{name}").strip() for name in names)
+        if limit.isdigit() and used.isdigit():
+            # given up when asked for
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)", _read(f"{folder}/memory.stat"), re.MULTILINE)
+            limits.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
     if not limits:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits)
+
+
+def _control_groups(controller: str) -> Iterator[tuple[Literal[1, 2], str]]:
+    """The version and the folder of the control group of this process and of every one around it, each of which may limit it.
+
+    Slurm and systemd nest them; a container sees its own as the root, whatever ``/proc/self/cgroup`` calls it.
+    """
+    mounted = "/sys/fs/cgroup"
+    groups = {"": "/"}
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        names, _, group = rest.partition(":")
+        groups |= dict.fromkeys(names.split(","), group)
+    first = f"{mounted}/{controller}"
+    places: list[tuple[Literal[1, 2], str, str]] = [(2, mounted, groups[""]), (2, f"{mounted}/unified", groups[""])]
+    places += [(1, first, groups[controller])] if controller in groups else []
+    for version, root, group in places:
+        parts = [part for part in group.split("/") if part]
+        for depth in range(len(parts) if ".." not in parts else 0, -1, -1):
+            yield version, "/".join([root, *parts[:depth]])
 
 
 def visible_gpus() -> list[str]:

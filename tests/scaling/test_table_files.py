@@ -1,12 +1,15 @@
 import gzip
 import json
 import math
+import time
 from decimal import Decimal
 
 import pandas as pd
 import pytest
 
 from archlab.errors import ArchlabError
+from archlab.scaling import table_files
+from archlab.scaling.imports import read_runs
 from archlab.scaling.table_files import comma_of, number_of, read_table
 
 ROWS = [{"model": "a, b", "N": "1", "loss": "3.5"}, {"model": "c", "N": "2", "loss": "3.25"}]
@@ -137,3 +140,39 @@ def test_what_a_comma_stands_for(counts, losses, comma):
 def test_a_comma_that_stands_for_both_is_refused():
     with pytest.raises(ArchlabError, match="decimal in 3,21 and separates thousands in 1,400,000"):
         comma_of(["1,400,000"], ["3,21"])
+
+
+HOSTILE = {
+    "[" * 50_000: "RecursionError|recursion",
+    '{"a":' * 3000 + "1" + "}" * 3000: "recursion",
+    '[{"params": 1' + "0" * 400 + ', "tokens": 1e7, "val_loss": 3}]': "params=1000.*takes positive numbers",
+    '{"columns": 5, "data": 6}': "cannot be read",
+    '{"columns": ["a"], "data": [5]}': "cannot be read",
+    '{"columns": [["a"]], "data": [[5]]}': "cannot be read",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), HOSTILE.items(), ids=range(len(HOSTILE)))
+def test_hostile_json_is_refused_in_one_line(tmp_path, text, reason):
+    (tmp_path / "runs.json").write_text(text)
+    with pytest.raises(ArchlabError, match=reason) as refusal:
+        read_runs(tmp_path / "runs.json")
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 500
+
+
+def test_the_time_for_long_cells_and_equal_names_stays_small(tmp_path):
+    started = time.process_time()
+    assert math.isnan(number_of("1" * 30_000 + "!"))
+    (tmp_path / "wide.csv").write_text("c," * 20_000 + "c\n" + "1," * 20_000 + "1\n")
+    assert len(read_table(tmp_path / "wide.csv").columns) == 20_001
+    assert time.process_time() - started < 20  # it was minutes
+
+
+def test_a_table_that_unpacks_to_more_than_any_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "_LARGEST", 1 << 20)
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(b"a" * (2 << 20)))
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    for name in ("bomb.csv.gz", "endless.csv"):
+        with pytest.raises(ArchlabError, match="longer than 1 MiB"):
+            read_table(tmp_path / name)

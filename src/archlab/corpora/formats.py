@@ -1,6 +1,6 @@
 """Formats of files: from the bytes of a file to its documents, by the ending of its name; ``.gz`` and ``.zst`` may follow.
 
-A file is read in pieces, however long it, its lines or what it unpacks to are. Only ``.json`` is parsed whole, up to 512 MiB.
+A file is read in pieces, however long it, its lines or what it unpacks to are. Only ``.json`` is parsed whole, up to 128 MiB.
 """
 
 import codecs
@@ -29,7 +29,10 @@ RECORD_PIECE = 100_000
 """Letters of a document of FASTA, at most: longer records are cut."""
 LONGEST = 64 << 20
 """Bytes of a file of a folder that are one document, at most: longer files are cut. Also the longest line of JSON or CSV."""
-_LARGEST_JSON = 512 << 20
+_LARGEST_JSON = 128 << 20
+_MOST_LISTS, _MOST_VALUES, _MOST_CELLS = 1_000_000, 8_000_000, 100_000
+"""Lists and objects, and values, of JSON that is parsed at once; cells of a line of a table: memory for more than these would be
+many times their text."""
 _HEAD = 8 << 10
 """Bytes that tell what a file holds."""
 _CHUNK = 1 << 20
@@ -241,8 +244,8 @@ def _json(file: BinaryIO, path: Path, field: str, notes: Notes) -> Iterator[byte
     """An array of rows, an object with one, a single row, or a row a line."""
     start = file.readline(LONGEST)
     try:
-        by_line = isinstance(json.loads(start), dict)
-    except (ValueError, RecursionError):
+        by_line = isinstance(_parsed(start, ""), dict)
+    except ArchlabError:
         by_line = False
     following = next((line for line in iter(lambda: file.readline(LONGEST), b"") if line.strip()), b"")
     if by_line and following:
@@ -268,6 +271,8 @@ def _are_rows(value: Any) -> bool:
 
 
 def _parsed(text: bytes, where: str) -> Any:
+    if text.count(b"[") + text.count(b"{") > _MOST_LISTS or text.count(b",") > _MOST_VALUES:
+        raise ArchlabError(f"{where}: more than {_MOST_LISTS:,} lists and objects, or {_MOST_VALUES:,} values: cut it")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -277,6 +282,8 @@ def _parsed(text: bytes, where: str) -> Any:
 def _table(file: BinaryIO, path: Path, field: str, notes: Notes, *, delimiter: str) -> Iterator[bytes]:
     def decoded() -> Iterator[str]:
         for number, line in enumerate(_lines(file, path), start=1):
+            if line.count(delimiter.encode()) > _MOST_CELLS:
+                raise ArchlabError(f"{path}, line {number}: more than {_MOST_CELLS:,} cells: leave out all but the text")
             try:
                 yield line.decode()
             except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from archlab.errors import ArchlabError
 from archlab.files import cache_folder, write_whole
 from archlab.isolation import undone
 from archlab.jobs.executor import Executor
@@ -95,11 +97,17 @@ def cache_path() -> Path:
 
 
 def remember(speeds: dict[str, float]) -> None:
-    """Keep speeds for later estimates on this machine; those of other kinds that were measured before are kept."""
+    """Keep speeds for later estimates on this machine; those of other kinds that were measured before are kept.
+
+    Where they cannot be written, that is said on standard error.
+    """
     when = datetime.now(UTC).isoformat(timespec="minutes")
     document = {"machine": _machine(), "when": when, "speeds": remembered()[1] | speeds}
-    cache_path().parent.mkdir(parents=True, exist_ok=True)
-    write_whole(cache_path(), json.dumps(document, indent=1))
+    try:
+        cache_path().parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cache_path(), json.dumps(document, indent=1))
+    except (OSError, ArchlabError) as error:
+        print(f"the speeds are not kept for estimates: {error}", file=sys.stderr)
 
 
 def remembered() -> tuple[str | None, dict[str, float]]:

@@ -363,7 +363,7 @@ class _Table:
     def _cell(self, name: str, row: int) -> str:
         """A cell as refusals show it."""
         column, cell = self.columns[name].name, self.frame[self.columns[name].name].iloc[row]
-        return f"row {row + 1}: {column}={'' if cell is None else cell}"
+        return f"row {row + 1}: {column}={'' if cell is None else str(cell)[:80]}"
 
     def _numbers(self, name: str) -> Floats:
         """The column as positive numbers; refuses others by row and column."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Comma = Literal["decimal", "thousands"]
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+_LARGEST = 64 << 20
+_LONGEST_NUMBER = 100
 DELIMITERS = ",;\t|"
 MULTIPLES = {
     word: factor
@@ -68,12 +70,17 @@ def read_table(path: Path) -> pd.DataFrame:
             frame = pd.read_parquet(path)
             frame = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
         else:
-            data = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+            with gzip.open(path) if packed else path.open("rb") as file:
+                data = file.read(_LARGEST + 1)
+            if len(data) > _LARGEST:
+                raise ArchlabError(f"{path}: longer than {_LARGEST >> 20} MiB: leave out what are no training runs")
             read = _delimited if ending in (".csv", ".tsv") else _json
             frame = pd.DataFrame(read(_decoded(data)), dtype=object)
     except ImportError:
         raise ArchlabError(f"{path}: Parquet needs pyarrow: pip install 'archlab[hf]', or save the table as CSV") from None
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+    except ArchlabError:
+        raise
+    except Exception as error:  # whatever a file of somebody else makes its readers do
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else ""
         raise ArchlabError(f"{path}: cannot be read: {reason or ' '.join(str(error).split())[:200]}") from None
     frame = frame.astype(object).where(frame.notna(), None)
@@ -135,13 +142,15 @@ def _delimited(text: str) -> dict[str, list[str]]:
 
 def _different(names: list[str]) -> list[str]:
     """The names, with a number behind those that come again."""
-    found: list[str] = []
+    found: dict[str, None] = {}
+    last: dict[str, int] = {}
     for name in names:
-        number = 1
+        number = last.get(name, 0) + 1
         while (new := name if number == 1 else f"{name} ({number})") in found:
             number += 1
-        found.append(new)
-    return found
+        last[name] = number
+        found[new] = None
+    return [*found]
 
 
 def _json(text: str) -> list[dict[str, Any]] | dict[str, Any]:
@@ -183,6 +192,11 @@ def _flat(row: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{before}{name}", value
 
 
+def _is_short(cell: Any) -> bool:
+    """Whether a cell is text that may be a number: patterns take forever on text of pages."""
+    return isinstance(cell, str) and len(cell) <= _LONGEST_NUMBER
+
+
 def comma_of(counts: Iterable[Any], losses: Iterable[Any]) -> Comma:
     """Return what commas in the numbers of a table stand for; an ArchlabError says that they stand for both.
 
@@ -190,9 +204,7 @@ def comma_of(counts: Iterable[Any], losses: Iterable[Any]) -> Comma:
     """
 
     def first(pattern: str, cells: Iterable[Any]) -> str | None:
-        return next(
-            (cell for cell in cells if isinstance(cell, str) and re.fullmatch(pattern, cell.strip(), re.IGNORECASE)), None
-        )
+        return next((cell for cell in cells if _is_short(cell) and re.fullmatch(pattern, cell.strip(), re.IGNORECASE)), None)
 
     counts = list(counts)
     decimal = first(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", losses) or first(
@@ -207,7 +219,11 @@ def comma_of(counts: Iterable[Any], losses: Iterable[Any]) -> Comma:
 def number_of(cell: Any, comma: Comma = "thousands") -> float:
     """Return a cell as a number: 1,400,000 and 1.4M and 1.4e6 and 1.4 x 10^6 are equal; NaN for what is none."""
     if not isinstance(cell, str):
-        return math.nan if isinstance(cell, bool) or not isinstance(cell, Real | Decimal) else float(cell)
+        with suppress(OverflowError):
+            return math.nan if isinstance(cell, bool) or not isinstance(cell, Real | Decimal) else float(cell)
+        return math.inf
+    if not _is_short(cell):
+        return math.nan
     text = re.sub(r"(?<=\d)[\s_'’](?=\d{3})", "", cell.strip())
     mark, other = (",", ".") if comma == "decimal" else (".", ",")
     if re.match(rf"[+-]?\d{{1,3}}(?:\{other}\d{{3}})+(?!\d)", text) and (
