@@ -1,6 +1,7 @@
 """What findings measure, on records that are made up."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,14 @@ def test_losses_are_compared_at_every_budget(tmp_path: Path):
     assert len(found) == 4
     assert {quantity.verdict for quantity in found} == {"supported"}
     assert found[0].value == pytest.approx(0.1, abs=0.01)
+
+
+def test_models_that_all_diverged_are_a_quantity_without_a_value(tmp_path: Path):
+    lost = [(trial, replace(outcome, status="diverged", loss=None)) for trial, outcome in ladder("first", Law(), budgets=(1e17,))]
+    opened = open_study(fill(tmp_path / "study.db", [*lost, *ladder("second", Law(), budgets=(1e17,))]))
+    for test in ("losses", "off-optimal"):
+        found = one(measure(finding(test), None, opened))
+        assert (found.value, found.verdict, found.doubt) == (None, UNKNOWN, "nothing could be measured")
 
 
 def test_the_loss_off_the_optimum_is_less_where_the_parabola_is_flatter(tmp_path: Path):

@@ -83,7 +83,8 @@ def _paired(first: BySeed, second: BySeed) -> list[float]:
 
 
 def _budgets(study: Study) -> list[float]:
-    return sorted({float(budget) for table in study.tables.values() for budget in table.budget})
+    """The budgets of all training runs, those that diverged included."""
+    return sorted({run.row()["budget"] for table in study.tables.values() for run in (*table.models, *table.censored)})
 
 
 def _of_seed(table: RunTable, seed: int) -> RunTable:
