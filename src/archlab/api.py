@@ -146,7 +146,11 @@ def run(
             policy = Racing(trials, race, together)
             reused = [] if policy.whole_results else [record for record in known.values() if record]
             with noted(results, number, executor, device) as attempt:
-                options: dict[str, Any] = {"policy": policy, "listeners": [attempt, *default_listeners(listeners)], "known": reused}
+                options: dict[str, Any] = {
+                    "policy": policy,
+                    "listeners": [attempt, *default_listeners(listeners)],
+                    "known": reused,
+                }
                 if isinstance(workplace, Elsewhere):
                     what = describe_trials(plan, race, population)
                     submit(trials, results, what, number=number, priority=priority, executor=workplace, **options)

@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -374,17 +373,16 @@ def test_a_later_process_with_the_same_id_is_not_the_owner(store, path):
     assert store.claim([trial], 1) == [trial]
 
 
-def test_an_owner_elsewhere_is_dead_when_its_lease_has_run_out(store, path, monkeypatch):
+def test_an_owner_elsewhere_is_dead_when_its_lease_has_run_out(store, path):
     (trial,) = make_trials(1)
     with TrialStore(path, owner=replace(another_process(), machine="elsewhere")) as far:
         far.claim([trial], 1)
         assert store.claim([trial], 1) == []
-        now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now + LEASE_SECONDS - 5)
-        far.heartbeat()
-        monkeypatch.setattr(time, "time", lambda: now + LEASE_SECONDS + 5)
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE owners SET heartbeat = heartbeat - ?", (LEASE_SECONDS - 5,))
         assert store.claim([trial], 1) == []
-        monkeypatch.setattr(time, "time", lambda: now + 2 * LEASE_SECONDS)
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE owners SET heartbeat = heartbeat - 10 WHERE machine = 'elsewhere'")
         assert store.claim([trial], 1) == [trial]
         # It was only slow, and both finish: the first result stays, and is the only one.
         far.finish(trial, result(trial, [1, 1]), {"host": "far"})

@@ -1,6 +1,5 @@
 """The page and the tables of a search."""
 
-import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.reports.browser import drawn_charts
+from tests.reports.browser import Browser
 from tests.searching.spaces import made_up
 
 import archlab
@@ -43,10 +42,10 @@ def test_the_page_shows_every_candidate_and_the_winner_twice(found: Search, page
         assert f">{panel.section}</a>" in page
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no Chromium")
-@pytest.mark.parametrize(("width", "dark"), [(500, True), (1100, False)])
-def test_the_charts_are_drawn(page: str, tmp_path: Path, width: int, dark: bool):
-    assert drawn_charts(page, tmp_path, width=width, dark=dark) == {"front-0", "progress-0"}
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1400, False)])
+def test_the_charts_are_drawn(page: str, browser: Browser, width: int, dark: bool):
+    browser.open(page, width=width, dark=dark)
+    assert browser.charts() == {"front-0", "progress-0"}
 
 
 def test_a_search_without_a_second_objective_or_intervals_over_seeds_has_a_page_too(found: Search):
