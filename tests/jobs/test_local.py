@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 from tests.fake_training import PoliteTraining, make_trials
-from tests.jobs.toys import leave, look_around
+from tests.jobs.toys import leave, look_around, quit_program
 from tests.mad.trials import train
 
 from archlab.architectures import architecture
@@ -202,3 +202,13 @@ def test_ctrl_c_while_a_thread_starts_leaves_nothing_behind(monkeypatch):
     monkeypatch.undo()
     executor.shutdown()
     assert multiprocessing.active_children() == []
+
+
+def test_a_job_that_ends_its_program_leaves_the_reason():
+    with LocalExecutor(quit_program, 1) as executor:
+        for wish, reason in (("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt")):
+            (future,) = executor.submit([wish], lambda job, progress: None)
+            with pytest.raises(JobError) as told:
+                future.result(60)
+            assert str(told.value) == reason
+            assert "quit_program" in told.value.traceback

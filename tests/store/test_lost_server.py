@@ -92,10 +92,15 @@ def unconfirmed(store, monkeypatch):
 
 def test_a_claim_whose_confirmation_was_lost_is_still_ones_own(store, monkeypatch):
     trials = make_trials(2)
-    store.heartbeat()
-    monkeypatch.setattr(store, "heartbeat", lambda: unconfirmed(store, monkeypatch))
+    take = store._take
+
+    def take_unconfirmed(*claim):
+        monkeypatch.setattr(store, "_take", take)
+        unconfirmed(store, monkeypatch)
+        return take(*claim)
+
+    monkeypatch.setattr(store, "_take", take_unconfirmed)
     assert store.claim(trials[:1], 1) == []
-    monkeypatch.undo()
     assert store.claim(trials, 1) == trials[:1]
     assert store.claim(trials, 9) == trials[1:], "it is claimed once"
 

@@ -68,7 +68,7 @@ class Run(Generic[J, R]):
         self.origins: dict[str, str] = {}  # by the keys of the jobs that have no result when the run starts
         self.latest_origin = ""  # that of the job which has ended last
         self.last_heartbeat = time.monotonic()
-        self.next_look = 0.0  # when it makes sense to look again what others have done; by the same clock
+        self.next_look = self.next_reuse = 0.0  # when it is time to look again what is free, and what is done; by the same clock
 
     @property
     def is_over(self) -> bool:
@@ -155,7 +155,9 @@ class Run(Generic[J, R]):
         if not self.pending or not (free > 0 or self._watches) or time.monotonic() < self.next_look:
             return
         started, before = time.monotonic(), len(self.running)
-        self.reuse()
+        if started >= self.next_reuse:
+            self.reuse()
+            self.next_reuse = time.monotonic() + 9 * (time.monotonic() - started)
         if self._watches:
             self.watch()
         else:

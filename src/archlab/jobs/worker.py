@@ -93,7 +93,7 @@ def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any], scri
         for ended in work(jobs, lambda index, progress: replies.send(("progress", (index, progress))), thresholds):
             replies.send(("result", ended))
         return "end", changed(before, started=outside)
-    except Exception as error:
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: the code of a job may raise anything
         tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
         return "error", (in_one_line(error), tail, spoilt or changed(before, started=outside))
 

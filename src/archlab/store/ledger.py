@@ -1,5 +1,6 @@
 """A table of jobs: which are done, which are being computed and by whom."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -59,6 +60,9 @@ _VERBATIM = ("sqlite", "postgresql")  # databases that keep JSON as it was writt
 _YEAR_9999 = 253_402_300_799  # no calendar goes further
 _NOW = cast(extract("epoch", func.current_timestamp()), Float)
 """Unix time by the clock of the database, which all machines share."""
+_FRESH_SECONDS = 5.0
+"""Age of a heartbeat with which a claim needs no other one."""
+_FEW = 16
 _CHUNK = 500  # keys in one statement, whose number of parameters databases limit; rows that are read at once
 
 
@@ -139,6 +143,7 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
         super().__init__(location, create=create, filled_by=self.filled_by)
         self.owner = owner or Owner.of_this_process()
         self._table_found = False
+        self._heard = -math.inf  # when this owner last said that it is alive
         self._held: set[str] = set()
         """Keys of the claims that this owner knows to have: another that the store says it has lost its confirmation."""
 
@@ -336,7 +341,8 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
         Those that failed, by default those that were dropped, and those of owners that died, can be claimed.
         """
         claimed: list[J] = []
-        for chunk in _chunks(wanted):
+        few = 2 * limit + _FEW  # usually one of the first is free
+        for chunk in (wanted[:few], *_chunks(wanted[few:])):
             states, dead = self._states([job.key for job in chunk])
             for job in chunk:
                 if len(claimed) >= limit:
@@ -347,7 +353,7 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
                     continue
                 free = state is None or state.status not in (*settled, "running")
                 if free or (state is not None and state.status == "running" and state.owner in dead):
-                    if not claimed:
+                    if time.monotonic() - self._heard > _FRESH_SECONDS:
                         self.heartbeat()  # others must know the owner before they see its claims
                     if self._take(job, state):
                         claimed.append(job)
@@ -371,6 +377,7 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
                 if self._file:
                     self._refuse_other_machines(connection)
                 connection.execute(insert(owners).values(asdict(self.owner) | beat))
+        self._heard = time.monotonic()
 
     def _refuse_other_machines(self, connection: Connection) -> None:
         """A file's write-ahead log has its index in memory, which machines do not share: two at once damage the store."""
@@ -458,6 +465,7 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
     def release(self) -> None:
         """Give back every claim of this owner."""
         self._held.clear()
+        self._heard = -math.inf
         with self._write() as connection:
             self._unclaim(connection, true())
             connection.execute(delete(owners).where(owners.c.id == self.owner.id))
