@@ -34,7 +34,7 @@ def search(
     proposer: Annotated[
         str,
         typer.Option(
-            help="Chooses the next ones: nsga2 (children of the best by mutation and crossover), tpe (a model of good "
+            help="Way in which the next are chosen: nsga2 (children of the best by mutation and crossover), tpe (a model of good "
             "choices; needs archlab[search]), random, or exhaustive (all)."
         ),
     ] = "nsga2",
@@ -42,8 +42,8 @@ def search(
         str,
         typer.Option(
             metavar="A,B,...",
-            help="Objectives: mad (the mean), tasks, and costs to be kept low: params, state, flops, decode-memory (bytes at "
-            "64k tokens). Several give a front; the first score decides on the winner.",
+            help="Scores to be made high: mad (the mean), or tasks. Costs to be kept low: params, state, flops, decode-memory "
+            "(bytes at 64k tokens). Several give a front; the first score decides on the winner.",
         ),
     ] = "mad,state",
     evaluations: Annotated[
@@ -155,7 +155,7 @@ def _tell(advance: "Advance") -> None:
     if advance.evaluated < advance.evaluations and advance.seconds_left is not None:
         left = f"; about {duration(advance.seconds_left)} left"
     best = f"; best {percent(advance.best.score)} %, {advance.best.label}" if advance.best and advance.best.score else ""
-    message(f"{advance.rung}: {advance.evaluated} of {advance.evaluations} architectures{best}{left}")
+    message(f"{advance.what}: {advance.evaluated} of {advance.evaluations} architectures{best}{left}")
 
 
 def _foresee(
@@ -187,8 +187,6 @@ def _foresee(
 def spaces(
     name: Annotated[str | None, typer.Argument(help="Show this space's file: a start for one of your own.")] = None,
     protocol: ProtocolName = None,
-    files: LayerFiles = None,
-    task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """List the spaces that `archlab search` knows, or show the file of one.

@@ -16,7 +16,7 @@ class Cost(NamedTuple):
 
     text: str
     of: Callable[[Architecture, int, int], float | None]
-    """Cost of an architecture at a width and a length; None if it is not known."""
+    """Takes the architecture, the width and the length; None if it is not known."""
 
 
 def _decode_memory(value: Architecture, dim: int, length: int) -> float | None:

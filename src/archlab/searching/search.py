@@ -42,7 +42,7 @@ Workplace = Executor[Trial, Progress, TrialResult]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """The plan of a search. Equal plans give equal results."""
+    """The work that a search sets out to do. Equal plans give equal results."""
 
     space: Space
     proposer: str
@@ -146,12 +146,13 @@ def promoted(number: int, fraction: float) -> int:
 class Advance:
     """The state of a search after a batch."""
 
-    rung: str
+    what: str
+    """The protocol; for the consensus and for fresh seeds that as well."""
     evaluated: int
     evaluations: int
     best: ArchitectureScore | None
     seconds_left: float | None
-    """Time left for this rung; None while nothing had to be computed."""
+    """Time until this rung ends; None while nothing had to be computed."""
 
 
 def run_search(
@@ -194,7 +195,7 @@ def run_search(
     number = next((index for index in here if proposals[index].architecture == common), None)
     if common is not None and number is None:
         number = len(proposals)
-        scored = evaluator.evaluate(plan.protocol, [common], 1)
+        scored = evaluator.evaluate(plan.protocol, [common], len(here) + 1, "with the consensus")
         proposals.append(Proposal(common, {}, "consensus"))
         done.append(Evaluated(proposals[-1], plan_losses(plan, scored[common])))
         reached.append(plan.protocol)
@@ -204,7 +205,7 @@ def run_search(
         failed = next(iter(evaluator.reasons.values()), "no architecture has a score")
         raise ArchlabError(f"search of space {plan.space.name}: nothing could be scored: {failed}")
     roles = {winner: "winner"} | ({number: "consensus"} if number not in (None, winner) else {})
-    fresh = evaluator.evaluate(plan.fresh, [proposals[index].architecture for index in roles], len(roles))
+    fresh = evaluator.evaluate(plan.fresh, [proposals[index].architecture for index in roles], len(roles), "from fresh seeds")
     return _result(plan, evaluator, proposals, reached, here, winner, number, roles, fresh)
 
 
@@ -260,7 +261,7 @@ class _Evaluator:
         self._seconds: list[float] = []
 
     def evaluate(
-        self, protocol: Protocol, architectures: Sequence[Architecture], evaluations: int
+        self, protocol: Protocol, architectures: Sequence[Architecture], evaluations: int, which: str = ""
     ) -> Mapping[Architecture, ArchitectureScore]:
         """Scores of architectures under a protocol, of ``evaluations`` that will be asked for."""
         started = time.monotonic()
@@ -274,7 +275,7 @@ class _Evaluator:
         left = evaluations - len(known)
         seconds = float(np.mean(self._seconds[-4:])) * left if self._seconds else None
         best = max(known.values(), key=lambda one: one.score or 0.0)
-        self.on_advance(Advance(protocol.name, len(known), evaluations, best, seconds))
+        self.on_advance(Advance(f"{protocol.name} {which}".strip(), len(known), evaluations, best, seconds))
         return known
 
     def score(self, plan: Plan) -> Scores:
