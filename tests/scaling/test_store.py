@@ -1,15 +1,20 @@
 """Training runs of language models in the store: beside trials, kept, claimed and taken over as those are."""
 
 import math
+import sqlite3
+import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
 from tests.fake_training import make_trials
+from tests.scaling.synthetic_ladders import SMALL, fill, ladder, trial
 from tests.scaling.synthetic_ladders import result as lm_result
-from tests.scaling.synthetic_ladders import trial
 from tests.synthetic_records import result
 
+import archlab
+from archlab.errors import ArchlabError
 from archlab.mad.store import TrialStore
 from archlab.scaling.store import StudyStore
 
@@ -73,3 +78,19 @@ def test_a_result_may_be_described_anew(path):
             store.finish(one, lm_result(2.0), {})
         store.describe(replace(OTHER, run=replace(OTHER.run, convention="6nd")))
         assert [record.job.run.convention for record in store.records()] == [ONE.run.convention, "6nd"]
+
+
+def test_the_modules_that_stored_specs_name_are_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "module_of_another.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "archlab.db"
+    fill(path, ladder("good", SMALL)[:1])
+    with closing(sqlite3.connect(path)) as store, store:
+        store.execute("UPDATE language_models SET run = json_set(run, '$.run.spec', 'module_of_another.Layer swiglu')")
+    with StudyStore(path) as store:
+        (record,) = store.records()
+    with pytest.raises(ArchlabError, match="module_of_another is not imported; name its file by --layers"):
+        record.job.run.architecture.num_params(dim=16, length=16, vocab_size=8)
+    assert archlab.check_store(path).tables
+    assert archlab.rekey_store(path)["left"] == 1
+    assert "module_of_another" not in sys.modules

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from archlab.architectures.parser import module_paths
+from archlab.architectures.stored import stored_architecture
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
 from archlab.fields import check_fields, check_value, read_fields
@@ -110,8 +112,13 @@ class LMTrial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
-        """The trial that :meth:`to_dict` wrote down; an ArchlabError says that a field or value is unknown to this archlab."""
+        """The trial that :meth:`to_dict` wrote down; an ArchlabError says that a field or value is unknown to this archlab.
+
+        What is stored is data: the modules that its spec names are not imported, see :func:`stored_architecture`.
+        """
         device = check_value("device", values["device"], Device)
         run = read_fields(LMRun, values["run"], "run")
         check_fields(run, "run")
+        if module_paths(run.spec):
+            vars(run)["architecture"] = stored_architecture(run.spec)
         return cls(run, read_fields(LMRecipe, values["recipe"], "recipe"), device)
