@@ -158,6 +158,14 @@ def test_charts_are_drawn_in_a_browser(noisy, browser, width, dark):
     assert (browser.troubles(), browser.beside()) == ([], [])
 
 
+def test_a_single_minimum_stands_on_an_axis_with_room_and_layers_without_rows_are_left_out(findings):
+    one = charts.frontier_panel(findings(ladder("a", LAW, budgets=BUDGETS[:1], sizes=5), resamples=0), "loss")
+    (layer,) = one["layer"]
+    low, high = layer["encoding"]["y"]["scale"]["domain"]
+    (row,) = one["datasets"][layer["data"]["name"]]
+    assert low < row["value"] < high
+
+
 def test_a_cause_with_many_cases_is_a_line_that_unfolds(noisy):
     plans = tuple(f"<{name}>.yaml" for name in "abcde")
     page = render(replace(noisy, study=replace(noisy.study, unreadable=plans)), panels=[])

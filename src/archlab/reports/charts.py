@@ -385,4 +385,8 @@ def spec(layers: alt.LayerChart | alt.FacetChart, height: int, says: str = "") -
     """Layers as a chart that fills the width of its column; ``says`` is its text for who cannot see it."""
     found: Spec = layers.properties(width="container", height=height).to_dict(validate=False)
     del found["config"], found["$schema"]
+    with_rows = {name for name, rows in found["datasets"].items() if rows}
+    # Vega warns of layers without a row; of a chart that has no other they stay, for its axes.
+    shown = [layer for layer in found["layer"] if "data" not in layer or layer["data"]["name"] in with_rows]
+    found["layer"] = shown or found["layer"]
     return fading(found) | ({"description": says} if says else {})

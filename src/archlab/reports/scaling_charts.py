@@ -337,5 +337,7 @@ def _budgets(fit: StudyFit) -> alt.Color:
 
 def _losses(field: str, values: Iterable[float], name: str = "loss") -> alt.Y:
     values = list(values)
-    domain = [min(values, default=0.0), max(values, default=1.0)]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    around = 0.01 * high if low == high else 0.0  # a domain of one value has a tick at a rounded one
+    domain = [low - around, high + around]
     return alt.Y(f"{field}:Q", title=f"{name} ({_LOSS})", scale=alt.Scale(domain=domain, zero=False, nice=True, padding=4))
