@@ -187,6 +187,8 @@ def _foresee(
 def spaces(
     name: Annotated[str | None, typer.Argument(help="Show this space's file: a start for one of your own.")] = None,
     protocol: ProtocolName = None,
+    files: LayerFiles = None,
+    task_files: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """List the spaces that `archlab search` knows, or show the file of one.

@@ -120,5 +120,5 @@ class LMTrial:
         run = read_fields(LMRun, values["run"], "run")
         check_fields(run, "run")
         if module_paths(run.spec):
-            vars(run)["architecture"] = stored_architecture(run.spec)
+            vars(run)["architecture"] = stored_architecture(run.spec, run.dim)
         return cls(run, read_fields(LMRecipe, values["recipe"], "recipe"), device)
