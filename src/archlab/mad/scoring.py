@@ -9,7 +9,7 @@ averaged away in silence: an incomplete score is marked as partial, with the num
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import chain
 from math import isfinite
 
@@ -251,5 +251,5 @@ def _costs(kind: Kind, planned: Sequence[Planned]) -> Costs:
     for trial, record in planned:
         same = (trial.architecture, trial.setting, trial.dim) == (kind.architecture, kind.setting, kind.dim)
         if same and record is not None and "costs" in record.provenance:
-            return Costs(**record.provenance["costs"])
+            return Costs(*(record.provenance["costs"].get(each.name) for each in fields(Costs)))
     return Costs(num_params=None, state_size=None, flops=None)

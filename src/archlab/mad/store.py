@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +18,15 @@ from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Tr
 from archlab.store import ledger
 from archlab.store.ledger import Ledger, Lines
 from archlab.store.opened import AnyRow
-from archlab.store.record import Status, check_numbers, check_unchanged, dump_json, read_non_finite, spell_non_finite
+from archlab.store.record import (
+    Status,
+    check_numbers,
+    check_unchanged,
+    dump_json,
+    read_non_finite,
+    read_provenance,
+    spell_non_finite,
+)
 from archlab.store.schema import trials
 
 Record = ledger.Record[Trial, TrialResult]
@@ -99,7 +108,7 @@ def _read_outcome(row: AnyRow, known: dict[Any, Any]) -> OutcomeRecord:
     origin, written = _split_checksum(origin or "{}")
     common, times = _split(origin, ', "started": ', ', "costs": ')
     if common not in known:
-        known[common] = found if isinstance(found := json.loads(common), dict) else {}
+        known[common] = read_provenance(json.loads(common))
     outcome = None if status in ("running", "failed") else _outcome(job, status, result)
     if outcome:
         check_unchanged(result, written)
@@ -139,16 +148,13 @@ def _split_curve(text: str) -> tuple[str, str]:
 
 
 def _outcome(trial: Trial, status: Any, text: str) -> Outcome:
-    text, _ = _split_curve(text)
-    head, _, rest = text.partition(', "test": ')
-    in_order = rest and head.startswith('{"status": ')  # as it was written: some databases sort names
-    values, others = (json.loads(f"{head}}}"), f'{{"test": {rest}') if in_order else (json.loads(text), text)
-    selected = Metrics.read(values["selected"])
-    check_numbers([values["steps"], values["solved_step"] or 0])
-    if '"score": ' not in others:  # an earlier version left it out
-        parts = json.loads(others)
-        others = dump_json(parts | {"score": parts["test"][trial.metric]})
-    return Outcome(status, values["steps"], values["solved_step"], selected, others)
+    values = json.loads(_split_curve(text)[0])
+    steps, solved = values["steps"], values["solved_step"]
+    selected, test = Metrics.read(values["selected"]), Metrics.read(values["test"])
+    score = float(values.get("score", getattr(test, trial.metric)))  # an earlier version left it out
+    check_numbers((steps, solved or 0))
+    wall, cpu = float(values["wall_seconds"]), float(values["cpu_seconds"])
+    return Outcome(status, steps, solved, selected, test, score, wall, cpu, sys.intern(values.get("program", "")))
 
 
 def _read_details(jobs: Mapping[str, Trial], row: AnyRow, _: object) -> tuple[str, Details]:

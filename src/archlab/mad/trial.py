@@ -1,10 +1,8 @@
 """A trial and its result: the values that travel between the protocol, the workers and the store."""
 
 import hashlib
-import json
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property, lru_cache
 from itertools import chain
 from typing import Any, Literal
@@ -312,40 +310,13 @@ class Outcome:
     steps: int
     solved_step: int | None
     selected: Metrics
-    others: str = field(repr=False)
-    """The rest as JSON: it is read where it is asked for, and of most trials nobody does."""
-
-    @property
-    def test(self) -> Metrics:
-        """On the test split, at the selected step."""
-        return Metrics.read(json.loads(self.others)["test"])
-
-    @property
-    def score(self) -> float:
-        """The recipe's metric on the test split at the selected step, in [0, 1]."""
-        return self._number("score")
-
-    @property
-    def wall_seconds(self) -> float:
-        """Seconds that the trial has taken."""
-        return self._number("wall_seconds")
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Seconds of processors that it has taken."""
-        return self._number("cpu_seconds")
-
-    @property
-    def program(self) -> str:
-        """How its steps ran at the end."""
-        return str(json.loads(self.others).get("program"))
-
-    def _number(self, name: str) -> float:
-        """A number of the text; NaN where it is damaged, which is seen when the whole row is read."""
-        try:
-            return float(json.loads(self.others)[name])
-        except (KeyError, TypeError, ValueError):
-            return math.nan
+    test: Metrics
+    """On the test split, at the selected step."""
+    score: float
+    """The recipe's metric on the test split at the selected step, in [0, 1]."""
+    wall_seconds: float
+    cpu_seconds: float
+    program: str
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,16 @@ from archlab.fields import between, check_fields, check_value
 from archlab.store.database import outlasting
 from archlab.store.opened import AnyRow, Location, OpenedStore
 from archlab.store.owner import Owner
-from archlab.store.record import SETTLED, STATUSES, Status, check_columns, check_unchanged, checksum, dump_json
+from archlab.store.record import (
+    SETTLED,
+    STATUSES,
+    Status,
+    check_columns,
+    check_unchanged,
+    checksum,
+    dump_json,
+    read_provenance,
+)
 from archlab.store.schema import attempts, owners, runs
 
 
@@ -234,7 +243,7 @@ class Ledger(OpenedStore, ABC, Generic[J, R]):
 
     def _record(self, row: AnyRow, known: dict[Any, Any]) -> Record[J, R]:
         check_columns({name: getattr(row, name) for name in (self.description, "result")})
-        provenance = row.provenance if isinstance(row.provenance, dict) else {}
+        provenance = read_provenance(row.provenance)
         record = Record(
             key=row.key,
             job=self.read_job(getattr(row, self.description), known),

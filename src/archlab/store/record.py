@@ -57,6 +57,19 @@ def check_unchanged(text: str, expected: object) -> None:
         raise ArchlabError("it is damaged (it is not as it was written: the checksum differs)")
 
 
+def read_provenance(value: Any) -> dict[str, Any]:
+    """The provenance that a row holds, empty where it has none; refuses values that no archlab writes."""
+    if value is None:
+        return {}
+    whole = isinstance(value, dict) and isinstance(value.get("costs", {}), dict)
+    for name, found in value.items() if whole else ():
+        allowed = (int, float, NoneType) if name in ("costs", "wall_seconds", "checksum") else (str, NoneType)
+        whole = whole and all(isinstance(one, allowed) for one in (found.values() if isinstance(found, dict) else [found]))
+    if not whole:
+        raise ArchlabError(f"it is damaged (provenance={short(value)})")
+    return dict(value)
+
+
 def check_numbers(values: Iterable[Any]) -> None:
     """Refuse a value that is no number; NaN and infinities are."""
     for value in values:

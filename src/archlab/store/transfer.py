@@ -10,7 +10,7 @@ from sqlalchemy import inspect as inspect_database
 
 from archlab.errors import ArchlabError
 from archlab.store.database import open_database, plain_errors
-from archlab.store.record import RACED, check_columns
+from archlab.store.record import RACED, check_columns, read_provenance
 from archlab.store.schema import imported_runs, language_models, runs, trials
 
 
@@ -50,7 +50,6 @@ def _copy(reader: Connection, writer: Connection, table: Table, copied: dict[str
         if row.status in RACED and row.key not in settled:
             writer.execute(table.delete().where(table.c.key == row.key))
             values = {name: value for name, value in row._mapping.items() if name not in ("id", "owner")}
-            values["provenance"] = row.provenance if isinstance(row.provenance, dict) else None
             writer.execute(insert(table).values(values))
             copied[table.name] += 1
 
@@ -59,7 +58,8 @@ def _sound(rows: Iterable[Row[Any]], copied: dict[str, int]) -> Iterator[Row[Any
     """The rows whose columns hold what archlab writes there; the others are counted as left."""
     for row in rows:
         try:
-            check_columns(row._asdict())
+            check_columns(columns := row._asdict())
+            read_provenance(columns.get("provenance"))
         except ArchlabError:
             copied["left"] += 1
         else:
