@@ -1,13 +1,17 @@
 """The leaderboard as rows of text, which the terminal and notebooks show, and its notes."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from archlab.format import count, human, percent, percent_interval, short_task, starred
 from archlab.mad.bootstrap import CONFIDENCE
-from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 from archlab.tasks.stored import UNAVAILABLE as NO_TASK
+
+if TYPE_CHECKING:
+    from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 
 _MAX_GAPS = 4
 UNAVAILABLE = "layer not available"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from archlab.architectures import Architecture
 from archlab.architectures.stored import is_available
 from archlab.mad.bootstrap import CONFIDENCE, Floats, Interval, Units
+from archlab.mad.leaderboard import leaderboard_html
 from archlab.mad.spending import Spending
 from archlab.mad.store import Record
 from archlab.mad.trial import Costs
@@ -335,8 +336,6 @@ class Scores:
 
     def _repr_html_(self) -> str:
         """The leaderboard, as notebooks show it."""
-        from archlab.mad.leaderboard import leaderboard_html
-
         return leaderboard_html(self)
 
 
