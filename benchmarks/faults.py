@@ -207,7 +207,7 @@ def main() -> None:
     there = [name for name in there if not (name.startswith("Ray") and not find_spec("ray"))]
     faults, wrong = campaign(arguments.injections, there, arguments.seed)
     kinds = ("lost", "doubled", "wrong", "hung")
-    print("| where | fault | injections |", *kinds, sep=" ", end=" |\n")
+    print("| where | fault | injections |", " | ".join(kinds), "|")
     print("|---|---|--:|" + "--:|" * len(kinds))
     for (where, name), number in sorted(faults.items()):
         print(f"| {where} | {name} | {number} |" + " |" * len(kinds))
