@@ -78,7 +78,7 @@ def test_a_public_name_is_explained_and_its_signature_can_be_read(module: str, n
     if name not in ("IGNORE", "Arrays"):  # a number and an alias
         assert inspect.getdoc(found)
     if inspect.isfunction(found):
-        assert len(str(inspect.signature(found))) < 1000  # expanded types of arrays would be thousands
+        assert len(str(inspect.signature(found))) < 700  # expanded types of arrays would be thousands
     if inspect.isfunction(found) or (inspect.isclass(found) and not issubclass(found, Exception)):
         assert " at 0x" not in str(inspect.signature(found))
 

@@ -74,6 +74,7 @@ class StoreCheck:
 Specs = str | Architecture | Sequence[str | Architecture]
 ProtocolLike = str | os.PathLike[str] | Protocol
 Location = str | os.PathLike[str]
+Fraction = Annotated[float, above(0), at_most(1)]
 LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {
     TrialStore: Plan.from_dict,
     StudyStore: read_plan,
@@ -161,14 +162,14 @@ def run(
 
 @checked
 def search(
-    space: str | os.PathLike[str],
+    space: Location,
     protocol: ProtocolLike | None = None,
     *,
     proposer: str = "nsga2",
-    objectives: Annotated[Sequence[str], not_empty] = ("mad", "state"),
+    objectives: Sequence[str] = ("mad", "state"),
     evaluations: Count | None = None,
-    rungs: Sequence[str | os.PathLike[str]] = (),
-    promote: Annotated[float, above(0), at_most(1)] = 0.5,
+    rungs: Sequence[Location] = (),
+    promote: Fraction = 0.5,
     suite: str | None = None,
     tasks: Sequence[str] | None = None,
     seeds: Count | Sequence[int] | None = None,
