@@ -13,6 +13,7 @@ import archlab
 from archlab.errors import ArchlabError
 from archlab.jobs.executor import EXECUTORS
 from archlab.mad.store import TrialStore
+from archlab.searching.costs import COSTS, Cost
 from archlab.searching.result import Search
 
 ASKED: dict[str, Any] = {"tasks": ["compression"], "evaluations": 14, "executor": "threads", "workers": 1, "listeners": []}
@@ -170,6 +171,13 @@ def test_tpe_without_optuna_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ArchlabError, match=r"proposer tpe: needs Optuna: pip install 'archlab\[search\]'"):
         search("tpe")
+
+
+def test_a_cost_that_is_not_known_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(COSTS, "state", Cost("", lambda *_: None))
+    with pytest.raises(ArchlabError, match=r"objective state: .*: it is not known of a layer: leave the objective out"):
+        search()
+    assert TRAINED == []
 
 
 def test_scores_of_single_tasks_are_objectives():

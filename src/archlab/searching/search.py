@@ -27,6 +27,7 @@ from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.searching.analysis import as_typed, consensus, features, importance
+from archlab.searching.costs import COSTS
 from archlab.searching.objectives import MEAN, Objective, read_objectives
 from archlab.searching.pareto import best_first, front
 from archlab.searching.proposers import Evaluated, Proposal, make_proposer
@@ -178,6 +179,8 @@ def run_search(
         batch = proposer.propose(done, min(plan.batch, plan.evaluations - len(done)))
         if not batch:
             break
+        for one in batch:
+            _check_costs(plan, one.architecture)
         scored = evaluator.evaluate(first, [one.architecture for one in batch], plan.evaluations)
         done += [Evaluated(one, plan_losses(plan, scored[one.architecture])) for one in batch]
     proposals = [one.proposal for one in done]
@@ -210,14 +213,17 @@ def run_search(
 
 
 def plan_losses(plan: SearchPlan, score: ArchitectureScore) -> tuple[float, ...] | None:
-    """The losses of an architecture, one for each objective; None if a score is missing. Refuses a cost that is not known."""
-    losses = []
+    """The losses of an architecture, one for each objective; None if a score is missing."""
+    values = [(one, one.value(score, plan.space.dim, plan.space.length)) for one in plan.objectives]
+    losses = [one.loss(value) for one, value in values if value is not None]
+    return tuple(losses) if len(losses) == len(values) else None
+
+
+def _check_costs(plan: SearchPlan, architecture: Architecture) -> None:
+    """Refuse a cost that is not known, before anything is trained for it."""
     for one in plan.objectives:
-        value = one.value(score, plan.space.dim, plan.space.length)
-        if value is None and not one.larger_is_better:
-            raise ArchlabError(f"objective {one.name}: {score.label}: it is not known of a layer: leave the objective out")
-        losses.append(None if value is None else one.loss(value))
-    return tuple(loss for loss in losses if loss is not None) if None not in losses else None
+        if one.name in COSTS and COSTS[one.name].of(architecture, plan.space.dim, plan.space.length) is None:
+            raise ArchlabError(f"objective {one.name}: {architecture}: it is not known of a layer: leave the objective out")
 
 
 def _first(one: Evaluated) -> float:
