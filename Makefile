@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo scale-demo test test-all test-minimum faults mutants crosscheck crosscheck-fla docs check format lock clean
+.PHONY: demo scale-demo test test-all test-minimum test-versions faults mutants crosscheck crosscheck-fla docs check format lock clean
 
 demo: .venv  ## four architectures on all six tasks, then report.html
 	$(BIN)/archlab run transformer++ hyena mamba striped-mh-hyena --protocol quick --seeds 1
@@ -17,8 +17,15 @@ scale-demo: .venv  ## a scaling study of two architectures on the standard libra
 test: .venv  ## the default suite, under five minutes on two cores
 	$(BIN)/pytest -n auto
 
-test-all: .venv test-minimum  ## everything that this machine can run, the slow tests too
+test-all: .venv test-minimum test-versions  ## everything that this machine can run, the slow tests too
 	$(BIN)/pytest -n auto -m "not gpu"
+
+test-versions:  ## the default suite under every version of Python that is allowed, as far as this machine has them
+	@export PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd: -); \
+	for version in 3.11 3.12 3.13; do \
+		if ! python$$version -c "" 2>/dev/null; then echo "python$$version is not on this machine: its tests are skipped"; continue; fi; \
+		$(MAKE) .venv-py$$version/stamp && .venv-py$$version/bin/pytest -n auto || exit 1; \
+	done
 
 test-minimum: .venv-minimum/stamp  ## the default suite with the lowest versions that pyproject.toml allows; torch stays as locked
 	.venv-minimum/bin/pytest -n auto
@@ -67,6 +74,12 @@ format: .venv
 	.venv-$*/bin/pip install --quiet --no-build-isolation --editable .[$*]
 	touch $@
 
+.venv-py%/stamp: pyproject.toml requirements.lock
+	python$* -m venv .venv-py$*
+	.venv-py$*/bin/pip install --quiet --requirement requirements.lock
+	.venv-py$*/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
 .venv-minimum/stamp: pyproject.toml requirements.lock tools/lowest_versions.py
 	$(PYTHON) -m venv .venv-minimum
 	$(PYTHON) tools/lowest_versions.py > .venv-minimum/constraints
@@ -77,4 +90,4 @@ lock: .venv  ## write down what is installed, after upgrading by hand
 	$(BIN)/pip freeze --exclude-editable --exclude archlab | sed 's/+cpu//' > requirements.lock
 
 clean:
-	rm -rf .venv .venv-crosscheck* .venv-docs .venv-minimum .venv-mutants build mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html
+	rm -rf .venv .venv-crosscheck* .venv-docs .venv-minimum .venv-py* .venv-mutants build mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis report.html
