@@ -141,13 +141,14 @@ def difference_panel(scores: Scores, rows: Mapping[str | None, list[Row]], task:
     margin = 0.04 * (max(every) - min(every)) + 0.1
     scale = alt.Scale(domain=[min(every) - margin, max(every) + margin], range=[0, alt.ExprRef(f"width - {_VALUE_WIDTH}")])
     y = alt.Y("architecture:N", sort=_labels(scores), title=None, axis=alt.Axis(grid=False))
-    base = chart([{name: row[name] for name in row if name != "seeds"} for row in rows[task]])
-    base = base.encode(y=y, color=colour, tooltip=["architecture:N", "text:N", "interval:N"])
+    plain = chart(_rounded([{name: row[name] for name in row if name != "seeds"} for row in rows[task]]))
+    base = plain.encode(y=y, color=colour, tooltip=["architecture:N", "text:N", "interval:N"])
     low = alt.X("low:Q", scale=scale, axis=alt.Axis(title="percentage points", tickCount=4))
     interval = base.mark_rule(strokeWidth=2.5).encode(x=low, x2="high:Q")
     marks = points(base, size=60).encode(x="mean:Q", shape=symbol)
-    values = chart(rows[task]).mark_text(align="right", fontSize=10.5)
-    printed = values.encode(x=alt.value("width"), y=y, text="text:N", detail="architecture:N")
+    printed = plain.mark_text(align="right", fontSize=10.5).encode(
+        x=alt.value("width"), y=y, text="text:N", detail="architecture:N"
+    )
     dots = chart(seeds).mark_point(size=22, strokeWidth=1.2, color="currentColor")
     drawn = level_line("x") + interval + marks + printed
     if seeds:
@@ -275,7 +276,8 @@ def _spread_ends(ends: Iterable[Row]) -> alt.Chart:
     """The last points of lines with the heights of their labels."""
     rows = list(ends)
     heights = spread([row["score"] for row in rows], apart=100 * 11 / _LINES, low=0, high=100)
-    return chart(_rounded([{**row, "at": height} for row, height in zip(rows, heights, strict=True)]))
+    drawn = [{name: row[name] for name in ("architecture", "value", "step") if name in row} for row in rows]
+    return chart(_rounded([{**row, "at": height} for row, height in zip(drawn, heights, strict=True)]))
 
 
 def cost_panel(scores: Scores, cost: Cost) -> Spec | None:

@@ -9,7 +9,7 @@ from archlab.mad.scores import Scores, SettingScore
 from archlab.reports.panels import Table
 from archlab.tasks import Task
 
-MAX_ROWS = 1000
+MAX_ROWS = 300
 """Rows of the table by setting and grid point at most: the page stays small."""
 
 GridPoint = tuple[float, float]
