@@ -91,6 +91,8 @@ def test_models_that_all_diverged_are_a_quantity_without_a_value(tmp_path: Path)
     for test in ("losses", "off-optimal"):
         found = one(measure(finding(test), None, opened))
         assert (found.value, found.verdict, found.doubt) == (None, UNKNOWN, "nothing could be measured")
+    failed = Study({"second": opened.tables["second"]}, "all")
+    assert one(measure(finding("losses"), None, failed)).value is None
 
 
 def test_the_loss_off_the_optimum_is_less_where_the_parabola_is_flatter(tmp_path: Path):

@@ -104,7 +104,7 @@ def _losses(finding: Finding, study: Study, budget: float) -> list[Quantity]:
     return [
         over_seeds(
             f"loss of {than} − {better} at {budget:.3g} FLOPs",
-            _paired(by_label[than], by_label[better]),
+            _paired(by_label.get(than, {}), by_label.get(better, {})),
             unit="nats",
             region=finding.region,
         )
@@ -124,7 +124,7 @@ def _off_optimal(finding: Finding, study: Study, budget: float) -> list[Quantity
     return [
         over_seeds(
             f"loss at half the best size above the least, {than} − {better}, at {budget:.3g} FLOPs",
-            _paired(excess[than], excess[better]),
+            _paired(excess.get(than, {}), excess.get(better, {})),
             unit="nats",
             doubt=lacking.get(better) or lacking.get(than, ""),
             region=finding.region,
