@@ -18,6 +18,19 @@ _LOADED = "torch, which was not loaded before"
 _ONE, _HALF_A_STEP = 1.0, 2.0**-53
 
 
+_spoilt: list[str] = []
+
+
+def spoil(why: str) -> None:
+    """Note what has happened in this process that no one can undo, so that it should serve no other job."""
+    _spoilt.append(why)
+
+
+def spoilt() -> str:
+    """What has happened first in this process that no one can undo; empty if nothing has."""
+    return next(iter(_spoilt), "")
+
+
 def snapshot() -> dict[str, Any]:
     """The present state, by words for messages. Imports nothing: torch and NumPy count only if they are loaded."""
     state: dict[str, Any] = {

@@ -11,7 +11,7 @@ from tests.mad.trials import trial
 
 from archlab.errors import ArchlabError
 from archlab.mad import memory
-from archlab.mad.memory import check_memory, peak_bytes
+from archlab.mad.memory import check_memory, fitting_population, peak_bytes
 from archlab.tasks import setting
 from archlab.training.memory import FRAGMENTATION
 
@@ -75,3 +75,28 @@ def test_a_run_that_does_not_fit_is_refused_with_what_does(monkeypatch):
     with pytest.raises(ArchlabError, match="use a smaller batch or length"):
         check_memory(trials, 2)
     assert check_memory([], 2) == 0
+
+
+def on_gpu(monkeypatch, one, **gibibytes):
+    """A trial on a GPU, of which nvidia-smi says that it has so many GiB."""
+    monkeypatch.setattr(memory, "query_gpus", lambda field: [str(gibibytes[field.removeprefix("memory.")] << 10)])
+    return replace(one, device="cuda")
+
+
+def test_a_gpu_that_is_too_small_is_refused(monkeypatch):
+    one = on_gpu(monkeypatch, wide("mlp"), total=1)
+    assert check_memory([one], 1) == peak_bytes(one) + memory.GPU_PROCESS_BYTES
+    with pytest.raises(ArchlabError, match=r"1 workers need .* GiB for mlp .*, a GPU has 1\.0: use a smaller --population"):
+        check_memory([one], 1, population=64)
+
+
+def test_trials_are_together_only_where_one_does_not_fill_a_gpu(monkeypatch):
+    small = trial("mlp", setting("in-context-recall", length=32, num_train_examples=128), batch_size=128)
+    assert fitting_population([on_gpu(monkeypatch, small, free=80)], 1) == memory.MOST_TOGETHER
+    assert fitting_population([on_gpu(monkeypatch, wide("mlp"), free=80)], 1) == 1
+    assert fitting_population([small], 1) == 1
+
+
+def test_the_peak_on_a_gpu_is_that_of_its_own_branches():
+    recall = trial("mh-attention(heads=2) swiglu", setting("in-context-recall", length=128, num_train_examples=128))
+    assert peak_bytes(replace(recall, device="cuda")) != peak_bytes(recall)

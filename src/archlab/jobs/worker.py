@@ -10,6 +10,7 @@ from multiprocessing import parent_process, spawn
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from archlab import isolation
 from archlab.errors import ArchlabError, in_one_line
 from archlab.isolation import changed, definitions, replaced, snapshot
 from archlab.jobs.executor import Work
@@ -92,10 +93,10 @@ def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any], scri
         outside = bool(getattr(jobs[0], "origin", ""))
         for ended in work(jobs, lambda index, progress: replies.send(("progress", (index, progress))), thresholds):
             replies.send(("result", ended))
-        return "end", changed(before, started=outside)
+        return "end", isolation.spoilt() or changed(before, started=outside)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: the code of a job may raise anything
         tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
-        return "error", (in_one_line(error), tail, spoilt or changed(before, started=outside))
+        return "error", (in_one_line(error), tail, isolation.spoilt() or spoilt or changed(before, started=outside))
 
 
 def _end_with_parent() -> None:

@@ -11,7 +11,7 @@ from archlab.architectures.backbones import Backbone
 from archlab.errors import ArchlabError
 from archlab.isolation import undone
 from archlab.layers.external.check import is_third_party
-from archlab.machine import available_bytes, query_gpus
+from archlab.machine import Device, available_bytes, query_gpus
 from archlab.mad.learner import Examples, Objective, split_tensors
 from archlab.mad.recipe import Recipe
 from archlab.mad.trial import Trial
@@ -20,9 +20,13 @@ from archlab.training.memory import FRAGMENTATION, LONG_STEP, LongStepError, few
 
 PROCESS_BYTES = 350 << 20
 """Bytes of a worker before it trains: Python, PyTorch and its libraries."""
+GPU_PROCESS_BYTES = 600 << 20
+"""Bytes of a GPU that a worker takes before it trains: the CUDA context, and the work areas of libraries."""
 MOST_TOGETHER = 8
 """Trials that a GPU worker trains together unless told otherwise: more than a grid has, or less where memory is short."""
-
+FILLING = 1 << 20
+"""Tokens of a batch times width from which on a step fills a GPU by the roofline model: six trials together take about six times
+as long as one, while racing could leave five of them out."""
 
 MOST_LOOKED_AT = 8
 """Trials whose step is run without data to find the one that takes most."""
@@ -39,14 +43,14 @@ def peak_bytes(trial: Trial) -> int:
     batch = min(recipe.batch_size, trial.setting.num_train_examples)
     # Trials that agree in these fields of the recipe are looked at once.
     reduced = Recipe(batch_size=batch, norm=recipe.norm, precision=recipe.precision)
-    step = _step_bytes(trial.architecture, trial.setting, trial.dim, reduced)
+    step = _step_bytes(trial.architecture, trial.setting, trial.dim, reduced, trial.device)
     sequences = trial.setting.num_train_examples + 2 * recipe.num_evaluation
     return round(FRAGMENTATION * (step + 2 * 8 * sequences * trial.setting.input_length))
 
 
 @functools.cache
 @undone()
-def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Recipe) -> int:
+def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Recipe, device: Device) -> int:
     """The most bytes of tensors. Layers that walk over a large batch block by block have hundred thousands of operations: then
     few sequences stand for the batch, which is less than 2 % off."""
     examples = Examples.of(*split_tensors(setting, "train", recipe.batch_size, 0, "cpu"))
@@ -60,6 +64,7 @@ def _step_bytes(architecture: Architecture, setting: Task, dim: int, recipe: Rec
             4 * architecture.num_params(length=setting.length, **shape),
             build,
             lambda model, mode: Objective(model, recipe)(*(mode.from_tensor(x) for x in of)),
+            on_gpu=device == "cuda",
             until_error=any(is_third_party(layer) for layer in architecture.layers),
             **more,
         )
@@ -86,25 +91,42 @@ def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> 
         return 0
     most, trial = _most_expensive(trials)
     workers = min(num_workers, len(trials))
-    needed, available = workers * (population * most + PROCESS_BYTES), available_bytes()
-    if needed > available and trial.device == "cpu":
-        fitting = available // (population * most + PROCESS_BYTES)
+    gpus = _gpu_bytes("memory.total") if trial.device == "cuda" else []
+    own = GPU_PROCESS_BYTES if gpus else PROCESS_BYTES
+    sharing = -(-workers // len(gpus)) if gpus else workers
+    needed, available = sharing * (population * most + own), min(gpus) if gpus else available_bytes()
+    if needed > available and (gpus or trial.device == "cpu"):
+        fitting = available // (population * most + own) * max(len(gpus), 1)
         smaller = "a smaller batch or length" if population == 1 else "a smaller --population"
         fix = f"--workers {fitting}" if fitting else smaller
+        has = f"a GPU has {available / 2**30:.1f}" if gpus else f"{available / 2**30:.1f} GiB are free"
         raise ArchlabError(
-            f"{workers} workers need {needed / 2**30:.1f} GiB for {trial.architecture.label} on {trial.setting}, "
-            f"{available / 2**30:.1f} GiB are free: use {fix}"
+            f"{sharing} workers need {needed / 2**30:.1f} GiB for {trial.architecture.label} on {trial.setting}, {has}: use {fix}"
         )
-    return needed
+    return workers * (population * most + own)
 
 
 def fitting_population(trials: list[Trial], num_workers: int) -> int:
-    """How many trials a worker should train together: on a GPU as many as fit, on a CPU one (see docs/speed.md)."""
+    """How many trials a worker should train together: one on a CPU, and where most of the work is in steps that fill a GPU; else
+    as many as fit (see docs/speed.md)."""
     if not trials or trials[0].device == "cpu":
         return 1
-    free = [int(mebibytes) << 20 for mebibytes in query_gpus("memory.free") if mebibytes.isdigit()]
+    filling = sum(trial.flops for trial in trials if _tokens(trial) * trial.dim >= FILLING)
+    if 2 * filling >= sum(trial.flops for trial in trials):
+        return 1
+    free = _gpu_bytes("memory.free")
     workers_a_gpu = -(-num_workers // len(free)) if free else 1
     return max(1, min(MOST_TOGETHER, min(free, default=0) // (workers_a_gpu * _most_expensive(trials)[0])))
+
+
+def _gpu_bytes(field: str) -> list[int]:
+    """A field of nvidia-smi in bytes, for each GPU; empty if it does not say."""
+    return [int(mebibytes) << 20 for mebibytes in query_gpus(field) if mebibytes.isdigit()]
+
+
+def _tokens(trial: Trial) -> int:
+    """Tokens of a batch."""
+    return min(trial.recipe.batch_size, trial.setting.num_train_examples) * trial.setting.input_length
 
 
 def _most_expensive(trials: list[Trial]) -> tuple[int, Trial]:
@@ -113,8 +135,7 @@ def _most_expensive(trials: list[Trial]) -> tuple[int, Trial]:
 
     def kept(trial: Trial) -> int:  # of each token some 24 widths a layer, and the logits
         setting = trial.setting
-        batch = min(trial.recipe.batch_size, setting.num_train_examples)
-        return batch * setting.input_length * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)
+        return _tokens(trial) * (24 * len(trial.architecture.layers) * trial.dim + setting.vocab_size)
 
     def flops(trial: Trial) -> float:
         return trial.flops / trial.num_steps

@@ -96,7 +96,7 @@ def counting() -> "Iterator[tuple[FakeTensorMode, Counts]]":
     Build and compute inside; tensors from outside come in by ``mode.from_tensor``. Layers take the branches that they have for
     a GPU, autocast is that of a CPU, which widens fewer functions of single elements. A value that the host reads is 1.
     """
-    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from archlab.layers.ops.flop_counter import formulas
@@ -121,10 +121,18 @@ def counting() -> "Iterator[tuple[FakeTensorMode, Counts]]":
                 counts.kernels[Kernel(name, moved, flops, is_half)] += _LAUNCHES.get(name, -(-listed // _TENSORS_A_LAUNCH))
             return result
 
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, Count(), gpu_branches():  # type: ignore[no-untyped-call]
+        yield mode, counts
+
+
+@contextmanager
+def gpu_branches() -> Iterator[None]:
+    """Tensors without data say that they are not on a CPU, so that layers take the branches that they have for a GPU."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
     FakeTensor.is_cpu = property(lambda _: False)  # type: ignore[assignment]
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Count():  # type: ignore[no-untyped-call]
-            yield mode, counts
+        yield
     finally:
         del FakeTensor.is_cpu  # what tensors have by themselves
 

@@ -3,7 +3,10 @@
 import math
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from archlab.training.counting import gpu_branches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,6 +33,7 @@ def step_bytes(
     build: Callable[[], Model],
     loss: "Callable[[Model, FakeTensorMode], Tensor]",
     *,
+    on_gpu: bool = False,
     until_error: bool = False,
     most_operations: float = math.inf,
     few: int = 1,
@@ -39,7 +43,8 @@ def step_bytes(
 
     The forward and backward pass run on tensors that have shapes and no data; what counts are the storages alive after each
     operation, and AdamW's two moments beside the bytes of the ``weights``. What an operation takes for itself is not seen. The
-    loss brings tensors of its own into the mode by ``mode.from_tensor``. With ``until_error`` what comes before an error counts
+    loss brings tensors of its own into the mode by ``mode.from_tensor``. With ``on_gpu`` layers take the branches that they have
+    for a GPU. With ``until_error`` what comes before an error counts
     instead of raising it: code from elsewhere may need data.
 
     The ``few`` sequences of the loss may stand for a ``batch``: a storage whose size they divide, which :func:`few_sequences`
@@ -86,7 +91,8 @@ def step_bytes(
         most = max(most, now)
 
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Count():  # type: ignore[no-untyped-call]
+        taken = gpu_branches() if on_gpu else nullcontext()
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Count(), taken:  # type: ignore[no-untyped-call]
             loss(build(), mode).backward()  # type: ignore[no-untyped-call]
     except LongStepError:
         raise
