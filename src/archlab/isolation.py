@@ -27,7 +27,7 @@ def spoil(why: str) -> None:
 
 
 def spoilt() -> str:
-    """What has happened first in this process that no one can undo; empty if nothing has."""
+    """The first thing that has happened in this process and no one can undo; empty if there is none."""
     return next(iter(_spoilt), "")
 
 

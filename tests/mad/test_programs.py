@@ -2,17 +2,20 @@
 
 import math
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests import fake_fla
 from tests.mad.trials import COPYING, MEMORY, RECALL, train, trial
 
+from archlab import isolation
 from archlab.mad import programs
 from archlab.mad import train as train_module
 from archlab.mad.learner import Examples, Learner, split_tensors
-from archlab.mad.programs import Eager, Stacked, choose_program, undone
+from archlab.mad.programs import Eager, Overlapped, Stacked, choose_program, undone
 from archlab.mad.train import make_learner, train_together
 
 SPECS = [
@@ -49,6 +52,11 @@ def assert_same(found, expected):
     assert found.score == pytest.approx(expected.score, abs=0.02)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_known_to_be_fastest(monkeypatch):
+    monkeypatch.setattr(programs, "_fastest", {})
+
+
 @pytest.fixture
 def stacked(monkeypatch):
     monkeypatch.setattr(programs, "_seconds", lambda program, _: 0.0 if isinstance(program, Stacked) else 1.0)
@@ -83,6 +91,7 @@ def test_the_faster_of_two_ways_is_taken(monkeypatch):
     values = [trial(seed=seed) for seed in (0, 1)]
     for slow, description in ((Eager, "stacked, 2 together"), (Stacked, "eager")):
         monkeypatch.setattr(programs, "_seconds", lambda program, _, slow=slow: float(isinstance(program, slow)))
+        programs._fastest.clear()
         assert choose_program([learner(value) for value in values]).description == description
 
 
@@ -151,6 +160,115 @@ def test_progress_names_the_place_of_each(stacked):
     heard = []
     list(train_together([trial(seed=0), trial(seed=1)], lambda place, p: heard.append((place, p.step)), [{}, {}]))
     assert heard == [(0, 2), (1, 2), (0, 4), (1, 4), (0, 6), (1, 6)]
+
+
+class FakeGraphs:
+    """What programs need of ``torch.cuda``, on a CPU: captures run the step, and fail as PyTorch's do."""
+
+    def __init__(self, monkeypatch, fails=False):
+        self.fails, self.replayed, self.alive, self.streams = fails, [], 0, ["current"]
+        for name in ("graph_pool_handle", "CUDAGraph", "Stream", "stream", "graph", "current_stream", "synchronize"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(isolation, "_spoilt", [])
+
+    def graph_pool_handle(self):
+        return "pool"
+
+    def synchronize(self, *_):
+        pass
+
+    def CUDAGraph(self):  # noqa: N802 - PyTorch's name
+        return SimpleNamespace(replay=lambda: self.replayed.append(None))
+
+    def Stream(self, _=None):  # noqa: N802 - PyTorch's name
+        return SimpleNamespace(wait_stream=lambda _: None)
+
+    def current_stream(self, _=None):
+        return self.streams[-1] if self.streams[-1] != "current" else SimpleNamespace(wait_stream=lambda _: None)
+
+    @contextmanager
+    def stream(self, stream):
+        depth = len(self.streams)
+        self.streams.append(stream)
+        try:
+            yield
+        finally:
+            del self.streams[depth:]
+
+    @contextmanager
+    def graph(self, graph, pool, stream):
+        self.streams.append(stream)  # as PyTorch does, which leaves it there when the end of a capture raises
+        try:
+            yield
+        finally:
+            if self.fails:
+                try:
+                    raise RuntimeError("the cause: a wait")
+                except RuntimeError:
+                    raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904 - as there
+            self.streams.pop()
+
+
+def capture(learners, program=None):
+    return programs._capture(program or Eager(learners), learners)
+
+
+def test_a_smaller_last_batch_is_a_graph_of_its_own(monkeypatch):
+    graphs = FakeGraphs(monkeypatch)
+    (one,) = learners = [learner(trial(batch_size=24))]
+    assert len(one.examples.inputs) % 24
+    program = capture(learners)
+    for size in (24, len(one.examples.inputs) % 24):
+        program.step([torch.arange(size)])
+    assert (program.description, len(graphs.replayed)) == ("captured, eager", 2)
+
+
+def test_a_capture_that_fails_leaves_nothing_behind_and_names_the_cause(monkeypatch):
+    graphs = FakeGraphs(monkeypatch, fails=True)
+    learners = [learner(trial(seed=seed)) for seed in (0, 1)]
+    for program in (Eager(learners), Stacked(learners)):
+        isolation._spoilt.clear()
+        found = capture(learners, program)
+        assert found is program
+        assert found.description.endswith("cannot be captured: the cause: a wait")
+        assert graphs.streams == ["current"]
+        parameters = [*getattr(program, "parameters", {}).values(), *(p for one in learners for p in one.model.parameters())]
+        assert all(parameter.grad is None for parameter in parameters)
+
+
+def test_nothing_is_captured_after_a_failure_and_the_process_serves_no_other_job(monkeypatch):
+    graphs = FakeGraphs(monkeypatch, fails=True)
+    capture([learner(trial())])
+    graphs.fails = False
+    assert "not captured" in capture([learner(trial())]).description
+    assert isolation.spoilt() == "the capture of a CUDA graph failed"
+
+
+def test_those_that_go_on_keep_their_graphs(monkeypatch):
+    FakeGraphs(monkeypatch)
+    learners = [learner(trial(seed=seed)) for seed in (0, 1, 2)]
+    together = Overlapped([capture([one]) for one in learners])
+    kept = together.keep([0, 2])
+    assert kept.programs == [together.programs[0], together.programs[2]]
+    stack = capture(learners, Stacked(learners))
+    left = stack.keep([1, 2])
+    assert stack.graphs == {}  # their memory is free before others are captured
+    assert left.description == "captured, stacked, 2 together"
+    assert left.keep([1]).description == "captured, eager"
+
+
+def test_all_captures_of_a_learner_use_one_stream(monkeypatch):
+    FakeGraphs(monkeypatch)
+    one = learner(trial())
+    assert one.capturing_stream() is one.capturing_stream()
+
+
+def test_the_way_is_chosen_once_for_a_shape(monkeypatch):
+    timed = []
+    monkeypatch.setattr(programs, "_seconds", lambda program, _: timed.append(program) or len(timed))
+    for _ in range(2):
+        choose_program([learner(trial(seed=seed)) for seed in (0, 1)])
+    assert len(timed) == 2
 
 
 @pytest.mark.gpu

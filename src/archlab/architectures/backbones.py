@@ -75,7 +75,11 @@ class Backbone(nn.Module):
 
     def logits(self, features_bld: Tensor) -> Tensor:
         """``(batch, length, dim)`` to ``(batch, length, vocab_size)``: acts on each position by itself."""
-        return self.unembedding(self.norm(self.mix_channels(features_bld)))
+        return self.unembed(self.mix_channels(features_bld))
+
+    def unembed(self, mixed_bld: Tensor) -> Tensor:
+        """The output of the last layer, ``(..., dim)``, to logits ``(..., vocab_size)``."""
+        return self.unembedding(self.norm(mixed_bld))
 
     def forward(self, ids_bl: Tensor) -> Tensor:
         """Token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``."""
@@ -94,8 +98,8 @@ class TiedLanguageModel(LanguageModel):
         del self.unembedding
 
     @override
-    def logits(self, features_bld: Tensor) -> Tensor:
-        return nn.functional.linear(self.norm(self.mix_channels(features_bld)), self.embedding.weight)
+    def unembed(self, mixed_bld: Tensor) -> Tensor:
+        return nn.functional.linear(self.norm(mixed_bld), self.embedding.weight)
 
 
 class AutoEncoder(Backbone):

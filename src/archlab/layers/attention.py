@@ -58,7 +58,7 @@ class Attention(nn.Module):
 
     def _is_narrow(self, x_bld: Tensor) -> bool:
         in_full = x_bld.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-        return x_bld.device.type == "cpu" and in_full and x_bld.shape[-1] <= _NARROW * self.heads
+        return x_bld.is_cpu and in_full and x_bld.shape[-1] <= _NARROW * self.heads
 
     def _channel_major(self, x_bld: Tensor) -> Tensor:
         batch, length, dim = x_bld.shape

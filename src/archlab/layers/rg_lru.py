@@ -146,7 +146,7 @@ class _GatedRecurrence(Function):
     def forward(ctx: Any, u: Tensor, logits: Tensor, rates_w: Tensor) -> Tensor:
         r, i, decay, scale = _gates(logits, rates_w)
         h = (scale * i).mul_(u)
-        accumulate(decay.unbind(0)[1:], h.unbind(0))
+        accumulate(decay[1:], h)
         ctx.save_for_backward(u, r, i, decay, scale, h, rates_w)
         return h
 
@@ -154,7 +154,7 @@ class _GatedRecurrence(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         u, r, i, decay, scale, h, rates_w = ctx.saved_tensors
         dh = grads[0].clone(memory_format=torch.contiguous_format)
-        accumulate(decay.unbind(0)[:0:-1], dh.unbind(0)[::-1])
+        accumulate(decay[1:], dh, backwards=True)
         du = dh * i
         # The log decay's, over the decay: what it does to the state, less what it does to the input's factor.
         dlog = (du * u).mul_(decay).div_(scale).neg_()

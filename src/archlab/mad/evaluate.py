@@ -1,5 +1,6 @@
 """How good a model's predictions are: token accuracy, macro accuracy, loss, and the score by test unit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,26 +42,16 @@ def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, recipe: Recipe) -
     The model runs in the recipe's precision, as the reference code has it.
     With levels every sequence counts as much as the others, otherwise every answer does: levels differ in the number of answers.
     """
-    model.eval()
-    right: list[Tensor] = []
-    answers: list[Tensor] = []
-    macro: list[float] = []
-    losses: list[float] = []
-    for ids, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
-        answered = wanted != IGNORE
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits = model.logits(model.features(ids)[answered][None])[0].float()
-        labels = wanted[answered]
-        predicted = logits.argmax(dim=-1)
-        losses.append(float(F.cross_entropy(logits, labels, reduction="sum")))
-        hits = torch.zeros_like(answered)
-        hits[answered] = predicted == labels
-        right.append(hits.sum(dim=1))
-        answers.append(answered.sum(dim=1))
-        macro.append(macro_accuracy(predicted, labels, logits.shape[-1]))
-    model.train()
-    right_n = torch.cat(right).cpu().numpy().astype(np.float32)
-    answers_n = torch.cat(answers).cpu().numpy().astype(np.float32)
+    wanted = targets.cpu()
+    answered = wanted != IGNORE
+    labels_n = torch.split(wanted[answered], [int(batch.sum()) for batch in torch.split(answered, BATCH)])
+    predicted_n, losses, num_classes = _predict(model, inputs, answered, labels_n, recipe.precision == "bf16")
+    macro = [macro_accuracy(*batch, num_classes) for batch in zip(predicted_n, labels_n, strict=True)]
+    hits = torch.zeros_like(answered)
+    hits[answered] = torch.cat(predicted_n) == torch.cat(labels_n)
+    answers = torch.split(answered.sum(dim=1), BATCH)
+    right_n = hits.sum(dim=1).numpy().astype(np.float32)
+    answers_n = answered.sum(dim=1).numpy().astype(np.float32)
     sizes = np.array([len(batch) for batch in torch.split(inputs, BATCH)], dtype=np.float32)
     batch_macro = np.array(macro, dtype=np.float32)
     num_answers = float(answers_n.sum(dtype=np.float64))
@@ -77,6 +68,28 @@ def evaluate(model: Backbone, inputs: Tensor, targets: Tensor, recipe: Recipe) -
     if recipe.metric == "macro-accuracy":
         return Evaluation(metrics, batch_macro * sizes, sizes, log_perplexity)
     return Evaluation(metrics, right_n, answers_n, log_perplexity)
+
+
+def _predict(
+    model: Backbone, inputs: Tensor, answered: Tensor, labels_n: Sequence[Tensor], is_half: bool
+) -> tuple[tuple[Tensor, ...], list[float], int]:
+    """The predictions of every batch and its summed loss, on the host, and the number of classes.
+
+    Nothing is read from the device before all batches are under way.
+    """
+    predicted: list[Tensor] = []
+    losses: list[Tensor] = []
+    model.eval()
+    for ids, asked, labels in zip(torch.split(inputs, BATCH), torch.split(answered, BATCH), labels_n, strict=True):
+        positions = asked.flatten().nonzero().flatten().to(ids.device, non_blocking=True)
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=is_half):
+            features = model.features(ids).flatten(0, 1).index_select(0, positions)
+            logits = model.logits(features[None])[0].float()
+        predicted.append(logits.argmax(dim=-1))
+        losses.append(F.cross_entropy(logits, labels.to(ids.device, non_blocking=True), reduction="sum"))
+    model.train()
+    on_host = torch.split(torch.cat(predicted).cpu(), [len(labels) for labels in labels_n])
+    return on_host, torch.stack(losses).tolist(), logits.shape[-1]
 
 
 def macro_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:

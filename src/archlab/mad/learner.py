@@ -97,9 +97,15 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.objective = Objective(self.model, self.recipe)
+        self._stream: torch.cuda.Stream | None = None
         # A smaller last batch is another program, not a reason to make one for every size.
         compiled = torch.compile(self.objective, dynamic=False) if self.recipe.compiled else self.objective
         self.loss: Callable[..., Tensor] = compiled
+
+    def capturing_stream(self) -> torch.cuda.Stream:
+        """The CUDA stream of all captures of this learner: the memory that libraries keep belongs to a stream."""
+        self._stream = self._stream or torch.cuda.Stream(self.examples.inputs.device)  # type: ignore[no-untyped-call]
+        return self._stream
 
     def update(self) -> None:
         """Take the optimiser's step, as the recipe says."""

@@ -4,15 +4,16 @@ Models that are trained together share their architecture, setting and recipe; l
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from typing_extensions import override
 
+from archlab.isolation import spoil, spoilt
 from archlab.machine import seconds_of
 from archlab.mad.learner import Examples, Learner
 
@@ -30,12 +31,15 @@ class Program(Protocol):
         device.
         """
 
+    def keep(self, indices: Sequence[int]) -> "Program":
+        """The program of these learners only, in the same way; this one must not be used any more."""
+
 
 class Eager(Program):
     """One learner after the other, operation by operation."""
 
     def __init__(self, learners: Sequence[Learner], why: str = "") -> None:
-        self.learners = learners
+        self.learners, self.why = learners, why
         kind = "compiled" if learners[0].recipe.compiled else "eager"
         self.description = f"{kind}: {why}" if why else kind
 
@@ -48,6 +52,10 @@ class Eager(Program):
             learner.update()
             losses.append(loss.detach())
         return torch.stack(losses)
+
+    @override
+    def keep(self, indices: Sequence[int]) -> Program:
+        return Eager([self.learners[index] for index in indices], self.why)
 
 
 class Stacked(Program):
@@ -96,35 +104,56 @@ class Stacked(Program):
             learner.update()
         return losses.detach()
 
+    @override
+    def keep(self, indices: Sequence[int]) -> Program:
+        kept = [self.learners[index] for index in indices]
+        return Stacked(kept) if len(kept) > 1 else Eager(kept)
+
 
 class Captured(Program):
-    """A program as one CUDA graph: a step is one launch. Batches of another size run as the program does by itself."""
+    """A program as CUDA graphs, one for every size of batch: a step is one launch."""
 
-    def __init__(self, program: Program, learners: Sequence[Learner], batch_size: int) -> None:
+    def __init__(self, program: Program, learners: Sequence[Learner], batch_sizes: Sequence[int]) -> None:
         """Capture it; raises RuntimeError if it does what a graph cannot hold, such as waiting for the device."""
-        self.program = program
+        self.program, self.learners, self.batch_sizes = program, learners, batch_sizes
         self.description = f"captured, {program.description}"
-        device = learners[0].examples.inputs.device
-        self.batches = [torch.zeros(batch_size, dtype=torch.int64, device=device) for _ in learners]
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        with undone(learners):
-            self.stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(self.stream):
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]] = {}
+        pool = torch.cuda.graph_pool_handle()  # of both graphs: they never run at once
+        for size in batch_sizes:
+            self.graphs[size] = self._capture(size, pool)
+
+    def _capture(self, size: int, pool: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
+        """A graph, the batches that it reads and the losses that it writes."""
+        device = self.learners[0].examples.inputs.device
+        here, stream = torch.cuda.current_stream(device), self.learners[0].capturing_stream()
+        batches = [torch.zeros(size, dtype=torch.int64, device=device) for _ in self.learners]
+        with undone(self.learners):
+            stream.wait_stream(here)
+            with torch.cuda.stream(stream):
                 for _ in range(3):  # libraries allocate and choose kernels, which no graph may hold
-                    program.step(self.batches)
-            torch.cuda.current_stream(device).wait_stream(self.stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=self.stream):
-            self.losses = program.step(self.batches)
+                    self.program.step(batches)
+            here.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(here), torch.cuda.graph(graph, pool=pool, stream=stream):
+            # the outer context: a capture that fails leaves its own stream the current one
+            losses = self.program.step(batches)
+        return graph, batches, losses
 
     @override
     def step(self, batches: Sequence[Tensor]) -> Tensor:
-        if any(len(batch) != len(own) for batch, own in zip(batches, self.batches, strict=True)):
+        if len(batches[0]) not in self.graphs:
             return self.program.step(batches)
-        for own, batch in zip(self.batches, batches, strict=True):
+        graph, own_batches, losses = self.graphs[len(batches[0])]
+        for own, batch in zip(own_batches, batches, strict=True):
             own.copy_(batch, non_blocking=True)
-        self.graph.replay()
-        return self.losses
+        graph.replay()
+        return losses
+
+    @override
+    def keep(self, indices: Sequence[int]) -> Program:
+        torch.cuda.synchronize()
+        self.graphs.clear()  # their memory is free before others are captured
+        return _capture(self.program.keep(indices), [self.learners[index] for index in indices])
 
 
 class Overlapped(Program):
@@ -147,6 +176,10 @@ class Overlapped(Program):
             here.wait_stream(stream)
         return torch.cat(losses)
 
+    @override
+    def keep(self, indices: Sequence[int]) -> Program:
+        return Overlapped([self.programs[index] for index in indices])
+
 
 def choose_program(learners: Sequence[Learner]) -> Program:
     """The fastest way to train these learners together, measured where there is a choice; they are left as they were."""
@@ -154,8 +187,16 @@ def choose_program(learners: Sequence[Learner]) -> Program:
     if len(learners) == 1:
         return _capture(Eager(learners), learners) if is_cuda else Eager(learners)
     makers: list[Callable[[Sequence[Learner]], Program]] = [_overlapped if is_cuda else Eager, _stacked]
-    times = [_seconds(maker(learners), learners) for maker in makers]
-    return makers[times.index(min(times))](learners)
+    tensors = (*learners[0].examples, *learners[0].model.parameters())
+    shapes = (len(learners), learners[0].recipe, *(tuple(tensor.shape) for tensor in tensors))
+    if shapes not in _fastest:
+        times = [_seconds(maker(learners), learners) for maker in makers]
+        _fastest[shapes] = times.index(min(times))
+    return makers[_fastest[shapes]](learners)
+
+
+_fastest: dict[Hashable, int] = {}
+"""The way that was the fastest, by all that decides it: capturing to find out takes as long as many steps."""
 
 
 def _overlapped(learners: Sequence[Learner]) -> Program:
@@ -173,26 +214,39 @@ def _stacked(learners: Sequence[Learner]) -> Program:
 
 
 def _capture(program: Program, learners: Sequence[Learner]) -> Program:
+    if spoilt():
+        program.description += ", not captured: another program of this process could not be"
+        return program
     try:
-        return Captured(program, learners, _batch_size(learners[0]))
+        return Captured(program, learners, _batch_sizes(learners[0]))
     except RuntimeError as error:
+        spoil("the capture of a CUDA graph failed")  # after which PyTorch may capture none
         torch.cuda.synchronize()
-        program.description += f", cannot be captured: {_first_line(error)}"
+        for parameter in (*_parameters(learners), *getattr(program, "parameters", {}).values()):
+            parameter.grad = None  # memory of the graph, which nothing has written
+        program.description += f", cannot be captured: {_first_line(error.__context__ or error)}"
         return program
 
 
-def _batch_size(learner: Learner) -> int:
-    return min(learner.recipe.batch_size, len(learner.examples.inputs))
+def _batch_sizes(learner: Learner) -> list[int]:
+    """Sequences of a batch, and of the last one of an epoch if that is smaller."""
+    number = len(learner.examples.inputs)
+    size = min(learner.recipe.batch_size, number)
+    return [size, number % size] if number % size else [size]
 
 
-def _first_line(error: Exception) -> str:
+def _parameters(learners: Sequence[Learner]) -> list[Tensor]:
+    return [parameter for learner in learners for parameter in learner.model.parameters()]
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
 def _seconds(program: Program, learners: Sequence[Learner]) -> float:
     """Median seconds per step."""
     device = learners[0].examples.inputs.device
-    batches = [torch.arange(_batch_size(learner), device=device) for learner in learners]
+    batches = [torch.arange(_batch_sizes(learner)[0], device=device) for learner in learners]
     with undone(learners):
         times = seconds_of(lambda: program.step(batches).tolist(), 5)
     return sorted(times[1:])[1]
@@ -201,7 +255,7 @@ def _seconds(program: Program, learners: Sequence[Learner]) -> float:
 @contextmanager
 def undone(learners: Sequence[Learner]) -> Iterator[None]:
     """Take steps in between that leave the learners' parameters and optimisers as they were, in place."""
-    parameters = [p for learner in learners for p in learner.model.parameters()]
+    parameters = _parameters(learners)
     values = [p.detach().clone() for p in parameters]
     states = {tensor: tensor.clone() for tensor in _state_tensors(learners)}
     try:

@@ -51,7 +51,7 @@ def train_together(
             index: _Training(trial, pruning, partial(on_progress, index), len(trials))
             for index, (trial, pruning) in enumerate(zip(trials, thresholds, strict=True))
         }
-        program = _choose_program(active.values())
+        program = _named(choose_program([one.learner for one in active.values()]), active.values())
         losses = torch.zeros(len(active), _LOSSES_READ_EVERY, device=first.device)
         unread = 0
         clock = reported = time.perf_counter()  # since when the time for training is not counted, and when it was reported
@@ -70,12 +70,13 @@ def train_together(
                     index: one.judge(step, own, is_evaluated) for (index, one), own in zip(active.items(), read, strict=True)
                 }
                 ended = {index: result for index, result in results.items() if result is not None}
+                kept = [place for place, index in enumerate(active) if index not in ended]
                 active = {index: one for index, one in active.items() if index not in ended}
                 yield from ended.items()
                 if not active:
                     return
                 if ended:
-                    program = _choose_program(active.values())
+                    program = _named(program.keep(kept), active.values())
                 clock = time.perf_counter()
                 reported = clock if is_evaluated else reported
             elif time.perf_counter() - reported > REPORT_SECONDS:
@@ -219,8 +220,8 @@ class _Training:
         )
 
 
-def _choose_program(trainings: Collection[_Training]) -> Program:
-    program = choose_program([one.learner for one in trainings])
+def _named(program: Program, trainings: Collection[_Training]) -> Program:
+    """The program, known to the trainings by its description."""
     for one in trainings:
         one.program = program.description
     return program

@@ -135,3 +135,17 @@ def test_a_layer_by_its_kernel_equals_the_oracle_on_a_gpu(name, half, tolerance)
         taken = "none" if not half and USERS[name] in kernels._HALF_ONLY else USERS[name]
         assert str(kernels.fused()) == f"fla: {taken}"
     compare({key: tensor.cpu() for key, tensor in found.items()}, exact, tolerance, name)
+
+
+@pytest.mark.parametrize(
+    ("triton", "capability", "is_refused"), [("3.6.0", "9.0", True), ("3.7.1", "9.0", False), ("3.6.0", "8.0", False)]
+)
+def test_gated_kernels_that_raise_on_hopper_are_refused_before(monkeypatch, triton, capability, is_refused):
+    monkeypatch.setattr(kernels, "_library", lambda: None)
+    monkeypatch.setattr(kernels, "version", lambda _: triton)
+    monkeypatch.setattr(kernels, "query_gpus", lambda _: [capability])
+    if is_refused:
+        with pytest.raises(ArchlabError, match=r"triton 3\.6\.0 computes wrong gradients on this GPU.*'triton>=3\.7\.1'"):
+            kernels.require("fla", "cuda")
+    else:
+        kernels.require("fla", "cuda")

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from archlab.layers.ops.scan import accumulate, mixing_scan
+from archlab.layers.ops.scan import accumulate, accumulate_in_pairs, mixing_scan
 
 
 def recurrence(logits: Tensor, candidates: Tensor) -> Tensor:
@@ -48,8 +48,23 @@ def test_gates_wide_open_and_shut_are_exact(logit):
 
 def test_accumulate_runs_in_either_direction():
     steps = torch.tensor([1.0, 2.0, 3.0])
-    accumulate([torch.tensor(10.0), torch.tensor(100.0)], steps.unbind(0))
+    accumulate(torch.tensor([10.0, 100.0]), steps)
     assert steps.tolist() == [1.0, 12.0, 1203.0]
     steps = torch.tensor([1.0, 2.0, 3.0])
-    accumulate([torch.tensor(10.0), torch.tensor(100.0)], steps.unbind(0)[::-1])
+    accumulate(torch.tensor([100.0, 10.0]), steps, backwards=True)
     assert steps.tolist() == [3201.0, 32.0, 3.0]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8, 37])
+def test_pairs_give_what_one_after_the_other_gives(length):
+    decays, steps = torch.rand(length - 1, 3, 1, dtype=torch.float64), torch.randn(length, 3, 4, dtype=torch.float64)
+    found, exact = steps.clone(), steps.clone()
+    accumulate_in_pairs(decays, found)
+    accumulate(decays, exact)
+    torch.testing.assert_close(found, exact)
+
+
+def test_a_decay_of_zero_forgets_and_one_of_one_adds_up():
+    steps = torch.ones(5)
+    accumulate_in_pairs(torch.tensor([1.0, 1.0, 0.0, 1.0]), steps)
+    assert steps.tolist() == [1.0, 2.0, 3.0, 1.0, 2.0]

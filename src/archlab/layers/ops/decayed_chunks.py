@@ -158,15 +158,15 @@ def decays_across(b: Tensor) -> tuple[Tensor, Tensor]:
     return b[1:].exp2(), (b[:-1, :, -1:] - b[:-1]).exp2_()
 
 
-def _decays_of_states(b: Tensor) -> tuple[Tensor, ...]:
+def _decays_of_states(b: Tensor) -> Tensor:
     """Decays over each chunk but the first and the last, which no state goes through."""
-    return b[1:-1, :, -1, :, None].exp2().unbind(0)
+    return b[1:-1, :, -1, :, None].exp2()
 
 
 def states(keys: Tensor, values: Tensor, b: Tensor) -> Tensor:
     """States at the end of each chunk but the last."""
     ends = keys.transpose(2, 3) @ values
-    accumulate(_decays_of_states(b), ends.unbind(0))
+    accumulate(_decays_of_states(b), ends)
     return ends
 
 
@@ -210,7 +210,7 @@ def add_gradients_across(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tenso
     queries, keys = q[1:] * since, k[:-1] * until
     ends = states(keys, v[:-1], b)
     dends = queries.transpose(2, 3) @ dout[1:]
-    accumulate(_decays_of_states(b)[::-1], dends.unbind(0)[::-1])
+    accumulate(_decays_of_states(b), dends, backwards=True)
     dq[1:].addcmul_(dout[1:] @ ends.transpose(2, 3), since)
     dk[:-1].addcmul_(v[:-1] @ dends.transpose(2, 3), until)
     dv[:-1] += keys @ dends
@@ -218,10 +218,14 @@ def add_gradients_across(q: Tensor, k: Tensor, v: Tensor, b: Tensor, dout: Tenso
 
 def gradients_of_log_decays(db: Tensor) -> Tensor:
     """From gradients of the accumulated log decays, ``q * dq - k * dk``, in place."""
-    for after, step in zip(db.unbind(2)[:0:-1], db.unbind(2)[-2::-1], strict=True):
-        step += after
-    for after, chunk in zip(db.unbind(0)[:0:-1], db.unbind(0)[-2::-1], strict=True):
-        chunk += after[:, :1]
+    if db.is_cpu:
+        for after, step in zip(db.unbind(2)[:0:-1], db.unbind(2)[-2::-1], strict=True):
+            step += after
+        for after, chunk in zip(db.unbind(0)[:0:-1], db.unbind(0)[-2::-1], strict=True):
+            chunk += after[:, :1]
+    else:
+        db.copy_(db.flip(2).cumsum(2).flip(2))
+        db[:-1] += db[1:, :, :1].flip(0).cumsum(0).flip(0)
     db[0, :, 0] = 0  # nothing is there to decay
     return db
 

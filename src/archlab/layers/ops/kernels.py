@@ -6,10 +6,12 @@ changes results, so nothing takes them unasked; and they need a GPU.
 
 import importlib
 import math
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from archlab.errors import ArchlabError, in_one_line
+from archlab.machine import query_gpus
 
 _DEVICE = "cuda"
 _MULTIPLE = 16
@@ -29,6 +32,10 @@ _HALF_ONLY = {"chunk_dplr_delta_rule"}
 _FLOAT32_ONLY = {"chunk_linear_attn"}
 """Kernels whose result is divided by a number that may be near zero, which would magnify the rounding of bfloat16."""
 _LOG_DECAYS = {"g", "gk"}
+_HOPPER = "9.0"
+"""The compute capability of H100 and H200."""
+_WRONG_ON_HOPPER, _RIGHT_ON_HOPPER = (3, 4, 0), (3, 7, 1)
+"""From the first version of Triton on and before the second, fla-core 0.6.0 raises in its gated backward pass on Hopper."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,14 @@ def require(name: str, device: str) -> None:
     if device != _DEVICE:
         raise ArchlabError(f"recipe: kernels={name!r}: they need a GPU: choose device='cuda', or leave kernels={name} out")
     _library()
+    with suppress(PackageNotFoundError):
+        triton = version("triton")
+        release = tuple(int(part) for part in re.findall(r"\d+", triton)[:3])
+        if _WRONG_ON_HOPPER <= release < _RIGHT_ON_HOPPER and _HOPPER in query_gpus("compute_cap"):
+            raise ArchlabError(
+                f"recipe: kernels={name!r}: triton {triton} computes wrong gradients on this GPU, so fla refuses gated decays: "
+                f"pip install 'triton>=3.7.1', or leave kernels={name} out"
+            )
 
 
 def kernel(name: str, q_blhk: Tensor) -> Callable[..., Tensor] | None:

@@ -23,14 +23,14 @@ TOEPLITZ_MAX_LENGTH = 128
 BAND_MAX_TAPS = 64
 """Up to this many taps, fewer than positions, it does neither: it multiplies blocks of positions by a band of the matrix."""
 TOEPLITZ_MAX_LENGTH_HEADS = 2048
-"""The same for the outer products of :func:`causal_conv_heads`: masked scores instead of ``head_dim**2`` transforms."""
+"""The same on a CPU for the outer products of :func:`causal_conv_heads`: masked scores instead of ``head_dim**2`` transforms."""
 
 MAX_SQUARE = 128
 """The longest side of a square of scores of :func:`causal_conv_heads`, in positions."""
 
 _LEAST_BLOCK = 16  # positions; 32 takes as long, 64 longer
 _BLOCK_BYTES_A_CORE = 2**21  # about a second-level cache; twice or half of it costs 5 to 10 %
-_BLOCK_BYTES_ELSEWHERE = 2**28
+_BLOCK_BYTES_ELSEWHERE = 2**31
 
 
 def fft_length(length: int) -> int:
@@ -165,7 +165,8 @@ def _convolve_by_transform(x_cbl: Tensor, h_ck: Tensor) -> tuple[Tensor, Adjoint
 
     def adjoint(dy_cbl: Tensor) -> tuple[Tensor, Tensor]:
         dy_cbf = torch.fft.rfft(dy_cbl, n)
-        dh_cf = torch.einsum("cbf,cbf->cf", x_cbf.conj(), dy_cbf)
+        # on a GPU the former is a product of matrices of one element for each frequency
+        dh_cf = torch.einsum("cbf,cbf->cf", x_cbf.conj(), dy_cbf) if x_cbl.is_cpu else (x_cbf.conj() * dy_cbf).sum(1)
         dx_cbf = dy_cbf.mul_(h_cf.conj()[:, None])
         return torch.fft.irfft(dx_cbf, n)[..., :length], torch.fft.irfft(dh_cf, n)[..., :taps]
 
@@ -199,7 +200,8 @@ def causal_conv_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Tens
     Returns:
         (heads, head dim, B, L) in the dtype of the values, computed in at least float32.
     """
-    form = _masked_heads if q_hdbl.shape[-1] <= TOEPLITZ_MAX_LENGTH_HEADS else _transformed_heads
+    longest = TOEPLITZ_MAX_LENGTH_HEADS if q_hdbl.is_cpu else 4 * MAX_SQUARE  # elsewhere scores do not stay in cache
+    form = _masked_heads if q_hdbl.shape[-1] <= longest else _transformed_heads
     with no_autocast(q_hdbl):
         y_hebl = form(*(at_least_float32(x) for x in (q_hdbl, k_hdbl, v_hebl, h_hl)))
     return y_hebl.to(v_hebl.dtype)
@@ -231,7 +233,7 @@ def _transformed_heads(q_hdbl: Tensor, k_hdbl: Tensor, v_hebl: Tensor, h_hl: Ten
 
 def blocks(count: int, scalars_each: int, like: Tensor) -> Iterator[slice]:
     """Slices of ``count`` items of ``scalars_each`` scalars; on a CPU they fit the cores' second-level caches."""
-    room = _BLOCK_BYTES_A_CORE * torch.get_num_threads() if like.device.type == "cpu" else _BLOCK_BYTES_ELSEWHERE
+    room = _BLOCK_BYTES_A_CORE * torch.get_num_threads() if like.is_cpu else _BLOCK_BYTES_ELSEWHERE
     size = max(1, room // (scalars_each * like.element_size()))
     return (slice(start, start + size) for start in range(0, count, size))
 

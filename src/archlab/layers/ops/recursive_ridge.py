@@ -12,7 +12,7 @@ from archlab.layers.ops.scalar_decay import scalar_decay_gradients
 from archlab.layers.ops.scan import accumulate
 
 _TOGETHER = 64
-"""Tokens whose matrices are computed together: about as many as a core's caches hold."""
+"""Tokens whose matrices are computed together on a CPU: about as many as a core's caches hold."""
 _ELIMINATED = 32
 """The widest matrices that are eliminated step by step, all at once; LAPACK, one at a time, is faster for wider ones."""
 
@@ -49,12 +49,14 @@ def _eliminate(k_blhk: Tensor, w_blhk: Tensor, decay_blh: Tensor, ridge_bhk: Ten
     k, w = _last(k_blhk), _last(w_blhk)
     decay, ridge = decay_blh.transpose(0, 1).flatten(1), ridge_bhk.flatten(0, 1)
     lu, last = k.new_empty(len(k), *k.shape), k.new_zeros(len(k), len(k), k.shape[2])
-    for start in range(0, k.shape[1], _TOGETHER):
-        some = slice(start, start + _TOGETHER)
+    together = _TOGETHER if k.is_cpu else k.shape[1]
+    for start in range(0, k.shape[1], together):
+        some = slice(start, start + together)
         matrices = torch.mul(w[:, None, some], k[None, :, some], out=lu[:, :, some])
-        steps = [last, *matrices.unbind(2)]
-        accumulate(decay[some].unbind(0), steps)
-        last = steps[-1].clone()
+        states = matrices.movedim(2, 0)
+        states[0].addcmul_(decay[start], last)
+        accumulate(decay[some][1:, None, None], states)
+        last = states[-1].clone()
         matrices.diagonal(dim1=0, dim2=1).add_(ridge)
         for j in range(len(k) - 1):
             below = matrices[j + 1 :, j].div_(matrices[j, j])
@@ -66,9 +68,9 @@ def _decompose(k_blhk: Tensor, w_blhk: Tensor, decay_blh: Tensor, ridge_bhk: Ten
     """Factors (L, B, H, K, K) of the matrices, and their pivots."""
     k, w, decay = (t.transpose(0, 1) for t in (k_blhk, w_blhk, decay_blh))
     matrices = w[..., None] * k[..., None, :]
-    accumulate(decay[1:, ..., None, None].unbind(0), matrices.unbind(0))
+    accumulate(decay[1:, ..., None, None], matrices)
     matrices.diagonal(dim1=-2, dim2=-1).add_(ridge_bhk)
-    return torch.linalg.lu_factor(matrices)
+    return torch.linalg.lu_factor_ex(matrices, check_errors=False)[:2]  # a check would wait for a GPU
 
 
 def _solve(factors: Sequence[Tensor], b_blhk: Tensor) -> Tensor:
@@ -78,8 +80,9 @@ def _solve(factors: Sequence[Tensor], b_blhk: Tensor) -> Tensor:
         return solved[..., 0].transpose(0, 1)
     batch, length, heads, width = b_blhk.shape
     x = _last(b_blhk)
-    for start in range(0, length, _TOGETHER):
-        some, lu = x[:, start : start + _TOGETHER], factors[0][:, :, start : start + _TOGETHER]
+    together = _TOGETHER if x.is_cpu else length
+    for start in range(0, length, together):
+        some, lu = x[:, start : start + together], factors[0][:, :, start : start + together]
         for j in range(width - 1):
             some[j + 1 :].addcmul_(lu[j + 1 :, j], some[j], value=-1)
         for j in reversed(range(width)):

@@ -13,7 +13,9 @@ from archlab.layers.ops.scan import accumulate
 TILE_STATES = 1 << 18
 """States of a tile on a CPU, all its positions, sequences, channels together: a few tiles fit a core's cache."""
 TILE_LENGTH = 8
-"""Positions of a tile."""
+"""Positions of a tile on a CPU."""
+_TILE_STATES_ELSEWHERE = 1 << 28
+"""The same on a GPU, where a tile takes as many kernels however long it is."""
 _LOG2_E = math.log2(math.e)
 """Powers of two cost a third of powers of e on a CPU."""
 
@@ -26,12 +28,12 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_lbc: Tensor, dt_lbc: Tensor, a_nc: Tensor, b_lbn: Tensor, c_lbn: Tensor, d_c: Tensor) -> Tensor:
-        length, batch, _ = x_lbc.shape
+        batch = x_lbc.shape[1]
         y_lbc = torch.empty_like(x_lbc)
-        starts = x_lbc.new_empty(-(-length // TILE_LENGTH), batch, *a_nc.shape)
+        starts = x_lbc.new_empty(len(list(_spans(x_lbc, a_nc))), batch, *a_nc.shape)
         for some in _batches(x_lbc, a_nc):
             state = x_lbc.new_zeros(some.stop - some.start, *a_nc.shape)
-            for tile, span in enumerate(_spans(length)):
+            for tile, span in enumerate(_spans(x_lbc, a_nc)):
                 starts[tile, some] = state
                 part = span, some
                 x = x_lbc[part]
@@ -50,14 +52,14 @@ class _SelectiveScan(torch.autograd.Function):
         dd.zero_()
         for some in _batches(x_lbc, a_nc):
             carried = torch.zeros_like(starts[0, some])
-            for tile, span in reversed(list(enumerate(_spans(len(x_lbc))))):
+            for tile, span in reversed(list(enumerate(_spans(x_lbc, a_nc)))):
                 part = span, some
                 x, dt, dy, b = x_lbc[part], dt_lbc[part], dy_lbc[part], b_lbn[part]
                 inputs = dt * x
                 states, decay = _tile(starts[tile, some], inputs, dt, a_nc, b)
                 dstates = dy[:, :, None] * c_lbn[part][..., None]
                 dstates[-1] += carried
-                accumulate(decay.unbind(0)[:0:-1], dstates.unbind(0)[::-1])
+                accumulate(decay[1:], dstates, backwards=True)
                 dc[part] = torch.matmul(dy[:, :, None], states.mT)[:, :, 0]
                 db[part] = torch.matmul(inputs[:, :, None], dstates.mT)[:, :, 0]
                 dinputs = torch.matmul(b[:, :, None], dstates)[:, :, 0]
@@ -81,15 +83,19 @@ def _batches(x_lbc: Tensor, a_nc: Tensor) -> Iterator[slice]:
     return (slice(start, min(start + together, batch)) for start in range(0, batch, together))
 
 
-def _spans(length: int) -> Iterator[slice]:
-    return (slice(start, min(start + TILE_LENGTH, length)) for start in range(0, length, TILE_LENGTH))
+def _spans(x_lbc: Tensor, a_nc: Tensor) -> Iterator[slice]:
+    """Positions of each tile."""
+    length, batch, _ = x_lbc.shape
+    together = TILE_LENGTH if x_lbc.is_cpu else max(TILE_LENGTH, _TILE_STATES_ELSEWHERE // (batch * a_nc.numel()))
+    return (slice(start, min(start + together, length)) for start in range(0, length, together))
 
 
 def _tile(start: Tensor, inputs: Tensor, dt: Tensor, a_nc: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """States and decays (T, B, N, C) of a tile that begins in the state ``start`` (B, N, C), its ``inputs`` scaled by ``dt``."""
     decay = (dt[:, :, None] * (_LOG2_E * a_nc)).exp2_()
     states = inputs[:, :, None] * b[..., None]
-    accumulate(decay.unbind(0), (start, *states.unbind(0)))
+    states[0].addcmul_(decay[0], start)
+    accumulate(decay[1:], states)
     return states, decay
 
 

@@ -1,4 +1,5 @@
-"""Causal softmax attention over a window, by blocks of queries where that is faster than one mask over all pairs."""
+"""Causal softmax attention over a window, by blocks of queries where that is faster than one mask over all pairs,
+as it is on a CPU only."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ def sliding_attention(q_blhd: Tensor, k_blhd: Tensor, v_blhd: Tensor, window: in
     """Position ``t`` attends to ``t - window + 1 ... t``; queries, keys, values and outputs are (B, L, heads, head dim)."""
     length, head_dim = q_blhd.shape[1], q_blhd.shape[3]
     positions = torch.arange(length, device=q_blhd.device)
-    if not _in_blocks(length, window, head_dim):
+    if not (q_blhd.is_cpu and _in_blocks(length, window, head_dim)):
         return _attend(q_blhd, k_blhd, v_blhd, positions, positions, window)
     # Blocks come from split, whose backward is one concatenation; slices would pad a gradient each.
     keys, values = torch.split(k_blhd, BLOCK, 1), torch.split(v_blhd, BLOCK, 1)
@@ -28,7 +29,7 @@ def sliding_attention(q_blhd: Tensor, k_blhd: Tensor, v_blhd: Tensor, window: in
 
 
 def scored_pairs(length: int, window: int, head_dim: int) -> int:
-    """Query-key pairs whose score :func:`sliding_attention` computes, masked ones included."""
+    """Query-key pairs whose score :func:`sliding_attention` computes on a CPU, masked ones included."""
     return _pairs_in_blocks(length, window) if _in_blocks(length, window, head_dim) else length * length
 
 
