@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.scaling.language_models import tiny_corpus
 
+from archlab.scaling.process_group import follow
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMResult
 
@@ -88,3 +89,33 @@ def test_every_row_is_taken_once_in_equally_many_pieces(batch, size, most):
     assert sorted(int(row) for piece, weight in pieces if weight for row in piece) == list(range(batch))
     assert all(0 < len(piece) <= (most or batch) for piece, _ in pieces)
     assert all(weight in (0, len(piece) / batch) for piece, weight in pieces)
+
+
+def test_a_process_that_waits_in_vain_ends_and_knows_its_gpu(monkeypatch):
+    given = []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda place: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *names, **options: given.append((names, options)))
+    for name in ("get_rank", "get_world_size", "barrier", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda: 0)
+    with Processes.join("cuda") as processes:
+        assert processes.device == torch.device("cuda", 1)
+    ((names, options),) = given
+    assert (names, options["device_id"]) == (("nccl",), torch.device("cuda", 1))
+    assert options["timeout"].total_seconds() == 1800
+
+
+def test_memory_that_runs_out_ends_one_job_and_not_those_that_follow(monkeypatch):
+    given, computed = iter([["large"], ["small"], None]), []
+    processes = Processes(torch.device("cpu"))
+    monkeypatch.setattr(Processes, "agree", lambda self, value: next(given))
+
+    def work(jobs, on_progress, thresholds):
+        computed.extend(jobs)
+        if jobs == ["large"]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return []
+
+    follow(work, processes)
+    assert computed == ["large", "small"]

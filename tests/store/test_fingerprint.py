@@ -291,7 +291,7 @@ HARMFUL = [
     ("archlab/training/context.py", "set_flush_denormal(True)", "set_flush_denormal(False)", {0, 1, 2}),
     ("archlab/training/context.py", "SeedSequence([seed, 1])", "SeedSequence([seed, 4])", {0, 1, 2}),
     ("archlab/scaling/recipe.py", "decay=self.decay", "decay=0.1", {ATTENTION_MODEL}),
-    ("archlab/scaling/objective.py", "logits_blv.float()", "logits_blv", {ATTENTION_MODEL}),
+    ("archlab/scaling/objective.py", "unembed(mixed_bld).float()", "unembed(mixed_bld)", {ATTENTION_MODEL}),
     ("archlab/scaling/training_loop.py", "HOPELESS_AFTER = 0.25", "HOPELESS_AFTER = 0.5", {ATTENTION_MODEL}),
     ("archlab/scaling/training_loop.py", "loss.detach() * weight", "loss.detach()", {ATTENTION_MODEL}),
     ("archlab/corpora/order.py", "_ROUNDS = 6", "_ROUNDS = 7", {ATTENTION_MODEL}),

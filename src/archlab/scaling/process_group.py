@@ -1,5 +1,6 @@
 """The executor of processes that share every model: those that ``torchrun`` has started together."""
 
+import gc
 import queue
 import signal
 import threading
@@ -113,6 +114,14 @@ class ProcessGroupExecutor(Executor[J, P, R]):
                 if not future.done() and future.set_running_or_notify_cancel():
                     future.set_exception(reason)
         self._spoiled = self._spoiled or changed(before, started=False)
+        _free()
+
+
+def _free() -> None:
+    """Give memory back that a job which failed has left to the allocator."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def follow(work: Work[J, P, R], processes: Processes) -> None:
@@ -121,5 +130,7 @@ def follow(work: Work[J, P, R], processes: Processes) -> None:
         jobs: Any = processes.agree(None)  # an empty group says that the first process is alive
         if jobs is None:
             return
-        for _ in work(jobs, lambda *_: None, [{}] * len(jobs)) if jobs else ():
-            pass
+        with suppress(torch.OutOfMemoryError):  # of all processes alike: it ends this job, not those that follow
+            for _ in work(jobs, lambda *_: None, [{}] * len(jobs)) if jobs else ():
+                pass
+        _free()

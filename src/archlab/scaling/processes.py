@@ -4,18 +4,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from archlab.architectures.backbones import Residual
 from archlab.errors import ArchlabError
 
 Value = TypeVar("Value")
+
+_LONGEST_WAIT = timedelta(minutes=30)
+"""Time after which processes that wait for a dead one end: more than compiling, or writing the largest checkpoint, takes."""
 
 
 def launched_together() -> bool:
@@ -45,7 +50,10 @@ class Processes:
                 raise ArchlabError(f"process {local} has no GPU of its own: start at most {torch.cuda.device_count()} here")
             place = torch.device("cuda", local)
             torch.cuda.set_device(place)
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        if device == "cuda":
+            dist.init_process_group("nccl", device_id=place, timeout=_LONGEST_WAIT)
+        else:
+            dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
         try:
             yield cls(place, dist.get_rank(), dist.get_world_size(), sharded=True)
             dist.barrier()  # a process that leaves while others still talk to it takes them down
@@ -58,21 +66,42 @@ class Processes:
         return self.rank == 0
 
     def shard(self, objective: nn.Module) -> None:
-        """Give every process a share of each parameter, gradient and optimiser state, in place.
+        """Put a model on this process's device: alone as it is, else a share of each parameter, gradient and optimiser state.
 
         Fully sharded data parallel (arXiv 2304.11277): a layer's parameters are gathered for its forward and backward pass only.
+        The first process has the weights, the others may have built the model without any.
         """
         if not self.sharded:
+            objective.to(self.device)
             return
         exempt = {name for name, parameter in objective.named_parameters() if getattr(parameter, "_no_weight_decay", False)}
+        first = dict((*objective.named_parameters(), *objective.named_buffers())) if self.is_first else {}
+        first = {name: value.detach() for name, value in first.items()}
+        objective.to("meta")
         mesh = init_device_mesh(self.device.type, (self.size,))
         for module in objective.modules():
             if isinstance(module, Residual):
                 fully_shard(module, mesh=mesh)
         fully_shard(objective, mesh=mesh)
+        objective.to_empty(device=self.device)
+        for name, value in (*objective.named_parameters(), *objective.named_buffers()):
+            given = (
+                first[name].to(self.device) if self.is_first else torch.empty(value.shape, dtype=value.dtype, device=self.device)
+            )
+            dist.broadcast(given, src=0)
+            own = value.detach()
+            if isinstance(own, DTensor):
+                given = distribute_tensor(given, own.device_mesh, own.placements, src_data_rank=None).to_local()
+                own = own.to_local()
+            own.copy_(given)
         for name, parameter in objective.named_parameters():
             if name in exempt:
                 parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def accumulate(self, objective: nn.Module, *, is_last: bool) -> None:
+        """Before the backward pass of a piece of a batch: gradients are exchanged behind the last one only."""
+        if isinstance(objective, FSDPModule):
+            objective.set_requires_gradient_sync(is_last)
 
     def shares(self, rows: Tensor, most: int) -> Iterator[tuple[Tensor, float]]:
         """This process's rows of a global batch in pieces of at most ``most`` rows (0: one piece), with their weights.

@@ -65,7 +65,8 @@ class LMResult:
     """How often the training split was read."""
     tokens_per_second: float
     utilisation: float
-    """Model FLOPs (3 x forward) over what as many products of large matrices would reach on this machine."""
+    """On an accelerator whose data sheet is known model FLOPs (3 x forward, without idle experts) over its peak; elsewhere
+    FLOPs (3 x forward) over what products of large matrices reach on this machine."""
     gemm: float
     """FLOP/s that those reach, on all processes together."""
     peak_bytes: int
