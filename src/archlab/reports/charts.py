@@ -276,7 +276,7 @@ def _spread_ends(ends: Iterable[Row]) -> alt.Chart:
     """The last points of lines with the heights of their labels."""
     rows = list(ends)
     heights = spread([row["score"] for row in rows], apart=100 * 11 / _LINES, low=0, high=100)
-    drawn = [{name: row[name] for name in ("architecture", "value", "step") if name in row} for row in rows]
+    drawn: list[Row] = [{name: row[name] for name in ("architecture", "value", "step") if name in row} for row in rows]
     return chart(_rounded([{**row, "at": height} for row, height in zip(drawn, heights, strict=True)]))
 
 
