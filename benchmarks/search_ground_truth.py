@@ -105,9 +105,13 @@ def scored(store: str, space: Space, protocol) -> tuple[dict[Architecture, tuple
 def replay(name: str, space: Space, table: Table, seed: int, batch: int) -> list[Architecture]:
     """The stacks that a proposer evaluates, in order."""
     done: list[Evaluated] = []
+
+    def proposed(before: list[Evaluated]):
+        return make_proposer(name, space, seed, lambda one: (None, table[one][1])).propose(before, batch)
+
     while len(done) < BUDGETS[-1]:
-        proposals = make_proposer(name, space, seed).propose(done, batch)
-        assert proposals == make_proposer(name, space, seed).propose(list(done), batch), "another answer after an interruption"
+        proposals = proposed(done)
+        assert proposals == proposed(list(done)), "another answer after an interruption"
         done += [Evaluated(one, table[one.architecture]) for one in proposals]
     found = [one.proposal.architecture for one in done]
     assert len(set(found)) == len(found), "a stack was proposed twice"

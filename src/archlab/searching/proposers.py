@@ -5,22 +5,30 @@ Nothing of a proposer is stored: after an interruption it is asked again for all
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError, unknown
+from archlab.searching.analysis import features
 from archlab.searching.grammar import Choices
-from archlab.searching.pareto import best_first
+from archlab.searching.pareto import Floats, best_first
 from archlab.searching.space import ENUMERABLE, Member, Space
 
+KnownLosses = Callable[[Architecture], Sequence[float | None]]
+"""The losses of an architecture that are known before it is trained, None for the others."""
 FIRST = 8
 """Members that are drawn at random before anything is learned from results."""
 _TRIES = 25
 """Proposals in a row that are not new, after which others are drawn."""
+_CHILDREN = 16
+"""Children for each that is proposed, where they are pre-selected."""
+_RIDGE = 0.1
+"""Weight of the penalty, in units of the similarity of an architecture to itself."""
 _CROSSED = 0.5
 """Fraction of the children that have two parents."""
 
@@ -118,6 +126,44 @@ class Evolution:
 
 
 @dataclass(frozen=True)
+class Guided(Evolution):
+    """NSGA-II of which only the most promising children are proposed, by a regression of all losses on choices.
+
+    Of :data:`_CHILDREN` times as many children those are taken whose predicted losses rank best among what was evaluated. The
+    prediction is ridge regression on indicators of each choice and of the number of layers of each name; costs are known.
+    """
+
+    known: KnownLosses | None = None
+
+    @override
+    def propose(self, done: Sequence[Evaluated], number: int) -> list[Proposal]:
+        scored = [one for one in done if one.losses is not None]
+        if len(done) < FIRST or not scored:
+            return super().propose(done, number)
+        children = super().propose(done, _CHILDREN * number)
+        losses = np.array([one.losses for one in scored])
+        predicted = _predicted([one.proposal for one in scored], losses, children)
+        for row, child in zip(predicted, children, strict=True):
+            for index, loss in enumerate(self.known(child.architecture) if self.known else ()):
+                row[index] = row[index] if loss is None else loss
+        order = best_first(np.concatenate([losses, predicted]))
+        return [children[index - len(scored)] for index in order if index >= len(scored)][:number]
+
+
+def _predicted(known: Sequence[Proposal], losses: Floats, asked: Sequence[Proposal]) -> Floats:
+    """Losses of proposals by ridge regression on what is known of others: ``(asked, objectives)``."""
+    both = [*known, *asked]
+    described = features([one.architecture for one in both], [one.choices for one in both])
+    columns = sorted({item for one in described for item in one.items()})
+    x = np.array([[one.get(name) == value for name, value in columns] for one in described], dtype=float)
+    kernel = x @ x.T / x.sum(1).mean()
+    num, mean = len(known), losses.mean(0)
+    weights = np.linalg.solve(kernel[:num, :num] + _RIDGE * np.eye(num), losses - mean)
+    found: Floats = mean + kernel[num:, :num] @ weights
+    return found
+
+
+@dataclass(frozen=True)
 class TPE:
     """Tree-structured Parzen estimator by Optuna's ask and tell, over all choices together, grouped by those that occur together.
 
@@ -210,6 +256,7 @@ def _new(
 
 PROPOSERS: Mapping[str, Callable[[Space, int], Proposer]] = {
     "nsga2": Evolution,
+    "guided": Guided,
     "random": Random,
     "exhaustive": Exhaustive,
     "tpe": TPE,
@@ -217,8 +264,9 @@ PROPOSERS: Mapping[str, Callable[[Space, int], Proposer]] = {
 """Every proposer by its name; takes a space and a seed."""
 
 
-def make_proposer(name: str, space: Space, seed: int = 0) -> Proposer:
-    """The proposer with this name, a key of :data:`PROPOSERS`; refuses others."""
+def make_proposer(name: str, space: Space, seed: int = 0, known: KnownLosses | None = None) -> Proposer:
+    """The proposer with this name, a key of :data:`PROPOSERS`; refuses others. ``known`` helps the one that predicts losses."""
     if name not in PROPOSERS:
         raise unknown("proposer", name, PROPOSERS)
-    return PROPOSERS[name](space, seed)
+    made = PROPOSERS[name](space, seed)
+    return replace(made, known=known) if isinstance(made, Guided) else made

@@ -70,6 +70,11 @@ class SearchPlan:
         first = max(self.protocol.seeds) + 1
         return self.protocol.with_seeds(range(first, first + len(self.protocol.seeds)))
 
+    def known_losses(self, architecture: Architecture) -> list[float | None]:
+        """The losses that are costs, None for scores."""
+        dim, length = self.space.dim, self.space.length
+        return [COSTS[one.name].of(architecture, dim, length) if one.name in COSTS else None for one in self.objectives]
+
     def numbers(self) -> list[int]:
         """Architectures on each rung, if the space has enough."""
         found = [self.evaluations]
@@ -171,7 +176,7 @@ def run_search(
         ArchlabError: the space has no member within its limits, a cost is not known, or no proposal could be scored.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store, and the same call does the rest.
     """
-    proposer = make_proposer(plan.proposer, plan.space, plan.seed)
+    proposer = make_proposer(plan.proposer, plan.space, plan.seed, plan.known_losses)
     first, *others = plan.rungs
     evaluator = _Evaluator(plan, store, executor, race, listeners, on_advance)
     done: list[Evaluated] = []
