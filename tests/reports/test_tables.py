@@ -1,12 +1,13 @@
 import io
 
+import pandas as pd
 import pytest
 from rich.console import Console, RenderableType
 from tests.synthetic_records import plan, record, score, simulate
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.stored import UnavailableLayers
-from archlab.format import human, percent, points, probability
+from archlab.format import csv_text, human, percent, points, probability
 from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import Scores
 from archlab.mad.trial import Trial
@@ -171,3 +172,8 @@ def test_a_layer_that_is_not_available_is_marked() -> None:
 )
 def test_memory_that_is_small_is_not_rounded_to_nothing(size: float, text: str):
     assert _memory(int(size)) == text
+
+
+def test_text_that_a_spreadsheet_would_take_for_a_formula_is_quoted():
+    frame = pd.DataFrame({"label": ["=1+1", "@a", " -x", "plain", None], "score": [-1.5, 2.0, 3.0, 4.0, 5.0]})
+    assert csv_text(frame) == "label,score\n'=1+1,-1.5\n'@a,2.0\n' -x,3.0\nplain,4.0\n,5.0\n"
