@@ -185,8 +185,8 @@ def test_what_an_executor_raises_beside_its_own_errors_is_told_in_one_line(store
 
 
 def test_a_run_beats_as_often_as_it_should_and_no_oftener(store, train, monkeypatch):
-    beats = []
-    monkeypatch.setattr(store, "heartbeat", lambda: beats.append(None))
+    beats, beat = [], store.heartbeat
+    monkeypatch.setattr(store, "heartbeat", lambda: beats.append(beat()))
     for seconds, trials in ((3600.0, make_trials(2)), (0.0, make_trials(2, start=2))):
         monkeypatch.setattr("archlab.jobs.running.HEARTBEAT_SECONDS", seconds)
         before = len(beats)

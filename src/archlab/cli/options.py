@@ -62,7 +62,7 @@ RayAddress = Annotated[
     ),
 ]
 Priority = Annotated[int, typer.Option(help="With --executor workers: what has the highest is computed first.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers; by default one a core, or one a GPU.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=1024, help="Number of workers; by default one a core, or one a GPU.")]
 Dim = Annotated[int | None, typer.Option(help="Width of the model.", show_default="128, or the protocol's")]
 Length = Annotated[
     int | None,
