@@ -113,10 +113,10 @@ def main() -> None:
     try:
         try:
             status = app(prog_name="archlab", standalone_mode=False)
+            if status == 130:  # Ctrl-C outside what says by itself how to go on
+                print("stopped", file=sys.stderr)
         except SystemExit as end:
             status = end.code
-        if status == 130:  # Ctrl-C
-            print("stopped", file=sys.stderr)
         sys.stdout.flush()
     except ArchlabError as error:
         status = _refuse(str(error))
