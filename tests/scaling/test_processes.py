@@ -24,8 +24,10 @@ from tests.scaling.language_models import tiny_corpus, tiny_trial
 from archlab.scaling import training_loop as loop
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import Interrupted
-from archlab.scaling.processes import Processes
+from archlab.scaling.processes import Processes, launched_together
+from contextlib import nullcontext
 import json
+import torch
 import warnings
 
 spec, stop, corpora, checkpoints = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
@@ -40,7 +42,8 @@ def step_with_a_signal(self, step):
 loop._Training._take_step = step_with_a_signal
 corpus = tiny_corpus(corpora)
 trial = tiny_trial(corpus, LMRecipe(evaluations=2, validation_tokens=176, micro_batch=2), spec=spec, batch_size=5, steps=24)
-with Processes.join("cpu") as processes:
+alone = nullcontext(Processes(torch.device("cpu")))
+with Processes.join("cpu") if launched_together() else alone as processes:
     try:
         result = loop.train(trial, corpus, processes, checkpoints=checkpoints)
     except Interrupted as interrupted:
