@@ -17,10 +17,12 @@ GROWS = {
     **dict.fromkeys(("deltanet", "gated-deltanet", "kda", "rwkv-7", "log-linear-gated-deltanet", "log-linear-attention"), 0.13),
     **dict.fromkeys(("deltaproduct", "gated-deltaproduct"), 0.25),
     **dict.fromkeys(("gsa", "linear-attention", "mesa-net"), 0.11),
+    "mh-hyena": 1.8,
     "path-attention": 3.4,
     "ttt-linear": 5.9,
 }
-"""The layers that have more: they pass a state from chunk to chunk by products, one after the other."""
+"""The layers that have more: they pass a state from chunk to chunk by products, one after the other; mh-hyena adds products
+of blocks up to length 512, where its transforms begin."""
 PASSES = 8.5
 """Bytes that a step moves at most, over those of its products, transforms, attention and update."""
 AT_ONCE = ("mh-attention", "min-gru")
