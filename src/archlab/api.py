@@ -131,7 +131,9 @@ def run(
     """
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
-    workplace: Executor[Trial, Progress, TrialResult] = make_executor(train_together, workers, device=device, name=executor)
+    workplace: Executor[Trial, Progress, TrialResult] = make_executor(
+        train_together, workers, device=device, name=executor, submits=True
+    )
     with workplace:
         _check_label(store, label, plan)
         left, known = _left(trials, store, race)
@@ -282,8 +284,6 @@ def rerun_trials(
             raise ArchlabError(f"keys: trials of several devices, {' and '.join(sorted(devices))}: choose those of one")
         check_can_compute(trials)
         with make_executor(train_together, workers, device=min(devices, default="cpu"), name=executor) as workplace:
-            if isinstance(workplace, Elsewhere):
-                raise ArchlabError("executor='workers': trials are computed again by this machine: leave the executor out")
             check_memory(trials, workplace.num_workers, 1)
             results.delete([record.key for record in records])
             return scheduler.run(trials, results, workplace, policy=Racing(trials, "off"), listeners=default_listeners(listeners))
@@ -311,7 +311,7 @@ def preview(
         ArchlabError: as :func:`run`.
     """
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
-    with make_executor(train_together, workers, device=device, name=executor) as workplace:
+    with make_executor(train_together, workers, device=device, name=executor, submits=True) as workplace:
         num_workers = workplace.num_workers or 1  # as if there were one elsewhere
     _check_label(store, label, plan)
     left, known = _left(plan.trials(), store, race)

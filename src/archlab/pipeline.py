@@ -33,6 +33,7 @@ from archlab.fields import Count, Positive, checked
 from archlab.files import write_whole
 from archlab.format import count, duration
 from archlab.jobs.events import Event, JobFinished, JobProgressed, JobReused, Listener
+from archlab.jobs.executor import make_executor
 from archlab.machine import available_cores
 from archlab.mad.estimate import estimate
 from archlab.mad.plan import make_plan, score_plan
@@ -40,6 +41,7 @@ from archlab.mad.protocol import Protocol, load_protocol
 from archlab.mad.scores import Scores
 from archlab.mad.store import TrialStore
 from archlab.mad.study import read_study
+from archlab.mad.train import train_together
 from archlab.scaling import api as scaling
 from archlab.scaling.analysis.comparison import compare_study
 from archlab.scaling.estimate import plan_costs
@@ -126,6 +128,8 @@ def design(
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store, and the same call goes on.
     """
     began, total = time.monotonic(), 3600 * hours
+    with make_executor(train_together, workers, name=executor, submits=space is None) as workplace:
+        num_workers = workplace.num_workers or available_cores()
     files = _Files(Path(folder))
     chosen = load_protocol(os.fspath(protocol))
     loaded = load_ladder(ladder)
@@ -135,7 +139,7 @@ def design(
     members = None if space is None else load_space(os.fspath(space), first)
     given = _named(listed, members, reference, chosen)
     label = next(iter(given))
-    price = _Price(given, first, loaded, workers or available_cores())
+    price = _Price(given, first, loaded, num_workers)
     watch = _Watch(began + FOR_MAD * total)
     tried = files.candidates(given, members)
     if not tried:

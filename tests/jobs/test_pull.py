@@ -199,7 +199,9 @@ def test_no_store_no_worker(file):
     assert not file.exists()
 
 
-def test_workers_elsewhere_have_no_number_here():
-    assert make_executor(print, name="workers").num_workers == 0
+def test_workers_elsewhere_are_for_those_who_submit_and_have_no_number_here():
+    with pytest.raises(ArchlabError, match="executor='workers': only runs and training runs are submitted: choose local or ray"):
+        make_executor(print, name="workers")
+    assert make_executor(print, name="workers", submits=True).num_workers == 0
     with pytest.raises(ArchlabError, match=r"`archlab work --slots 3` says how many"):
-        make_executor(print, 3, name="workers")
+        make_executor(print, 3, name="workers", submits=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, Self, TypeVar
 
-from archlab.errors import unknown
+from archlab.errors import ArchlabError, unknown
 from archlab.machine import Device
 
 J = TypeVar("J")
@@ -94,16 +94,23 @@ EXECUTORS = {
 
 
 def make_executor(
-    work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu", name: str = "local"
+    work: Work[J, P, R],
+    num_workers: int | None = None,
+    *,
+    device: Device = "cpu",
+    name: str = "local",
+    submits: bool = False,
 ) -> Executor[J, P, R]:
     """The executor with this name, a key of :data:`EXECUTORS`, with its own choice of ``num_workers`` by default.
 
-    The address of a Ray cluster may stand behind its name, as in ``"ray:auto"``. Refuses a name that is unknown, and an executor
-    that cannot start here.
+    The address of a Ray cluster may stand behind its name, as in ``"ray:auto"``. Refuses a name that is unknown, an executor
+    that cannot start here, and ``"workers"``, which has no workers of its own, unless the caller ``submits`` what it wants.
     """
     name, colon, address = name.partition(":")
     if name not in EXECUTORS or (colon and name != "ray"):
         raise unknown("executor", name + colon + address, EXECUTORS)
+    if name == "workers" and not submits:
+        raise ArchlabError("executor='workers': only runs and training runs are submitted: choose local or ray")
     module, _, attribute = EXECUTORS[name].partition(":")
     implementation: Any = getattr(importlib.import_module(module), attribute)
     options = {"address": address} if address else {}

@@ -229,11 +229,9 @@ def _train(
                 return RunSummary(total=0)
             pool = stack.enter_context(ProcessGroupExecutor(work, processes))
         else:
-            pool = stack.enter_context(make_executor(work, workers, device=device, name=executor))
+            pool = stack.enter_context(make_executor(work, workers, device=device, name=executor, submits=name is not None))
         opened = stack.enter_context(StudyStore(store))
         if name is None:
-            if isinstance(pool, Elsewhere):
-                raise ArchlabError("executor='workers': a tuning trains on this machine: leave the executor out")
             if opened.plans({}):
                 where = shown(store)
                 raise ArchlabError(f"{where} holds a study, whose fits would count the runs of a tuning: give another --store")
