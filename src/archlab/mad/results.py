@@ -46,9 +46,9 @@ class Results:
         """One row for each run, oldest first: ``number``, ``label``, ``started``, ``protocol``, ``architectures``, ``tasks``,
         ``seeds``, ``trials``, and how many of these are ``done``. A trial that a race left out counts as done.
 
-        Of the latest attempt at the run: how it ``ended``, on which ``host``, with which ``archlab``, ``torch`` and ``python``;
-        None for a run of an earlier version. ``failures`` counts trials that failed by their causes, the most frequent first;
-        causes that differ in their numbers only are one.
+        The columns ``ended``, ``host``, ``archlab``, ``torch`` and ``python`` say how the latest attempt at the run ended, where,
+        and with which versions; they are None for a run of an earlier version of archlab. ``failures`` counts trials that failed
+        by their causes, the most frequent first; causes that differ in their numbers only are one.
         """
         import pandas as pd
 

@@ -74,7 +74,7 @@ class RunProgress:
     def __init__(self, jobs: Sequence[AnyJob], num_workers: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Start with no job done; the jobs include those with a stored result, the clock gives seconds.
 
-        Of workers elsewhere, of which there are 0 here, as many are known as jobs have run at once.
+        With workers elsewhere ``num_workers`` is 0; their number is taken to be the most jobs that have run at once.
         """
         self.num_workers = num_workers
         self.reused = self.computed = self.failed = self.diverged = self.skipped = 0

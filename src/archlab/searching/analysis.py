@@ -77,7 +77,7 @@ def as_typed(architecture: Architecture, layer_defaults: LayerDefaults) -> Archi
 def consensus(best_first: Sequence[Architecture]) -> Architecture:
     """The majority, layer by layer, of the best quarter of architectures, of those among them with the most common depth.
 
-    Of layers that are equally frequent the one of the better architecture counts.
+    Where layers are equally frequent, the one of the better architecture counts.
     """
     top = best_first[: max(3, round(_TOP * len(best_first)))]
     depths = Counter(len(one.layers) for one in top)

@@ -129,8 +129,9 @@ class Evolution:
 class Guided(Evolution):
     """NSGA-II of which only the most promising children are proposed, by a regression of all losses on choices.
 
-    Of :data:`_CHILDREN` times as many children those are taken whose predicted losses rank best among what was evaluated. The
-    prediction is ridge regression on indicators of each choice and of the number of layers of each name; costs are known.
+    It makes :data:`_CHILDREN` times as many children as are asked for, and proposes those whose predicted losses rank best among
+    what was evaluated. The prediction is ridge regression on indicators of each choice and of the number of layers of each
+    name; costs are known.
     """
 
     known: KnownLosses | None = None
