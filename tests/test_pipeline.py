@@ -1,6 +1,5 @@
 """The design study: from candidates to a decision, within its time."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from archlab.jobs.events import JobFinished, RunStarted
 from archlab.jobs.executor import EXECUTORS
 from archlab.reports.decision_page import render_decision
 from archlab.scaling import api as scaling
+from archlab.scaling.fits import Resampling
 from archlab.scaling.trial import LMTrial
 from tests.fake_training import threads
 from tests.scaling.language_models import write_corpus
@@ -35,7 +35,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(pipeline._Price, "of_ladder", 1.0)
     monkeypatch.setattr(scaling, "make_executor", lambda *_, **__: threads(lambda one, *_: result(loss_of(one)), num_workers=2))
-    monkeypatch.setattr(scaling, "fit", partial(scaling.fit, resamples=20))
+    monkeypatch.setattr(pipeline, "RESAMPLING", Resampling(20))
     protocol = {
         "dim": 16,
         "seeds": [0],
@@ -110,7 +110,7 @@ def test_what_does_not_fit_into_the_time_is_left_out_and_named(options: dict[str
 def test_a_stage_ends_when_its_time_is_over_and_a_later_call_goes_on(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as context:
         context.setattr(pipeline, "FOR_FITS", 1.0)  # no time for language models: the first one that ends is the last
-        context.setattr(pipeline._Price, "affordable", lambda self, candidates, total: dict(candidates))
+        context.setattr(pipeline._Price, "affordable", lambda self, total: dict(self.candidates))
         cut = archlab.design(CANDIDATES, hours=0.5, **options)
     assert cut.stages[2].over
     assert any(line.startswith("language models: the time was over; `archlab scale run") for line in cut.not_tried)

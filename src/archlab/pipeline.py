@@ -27,7 +27,7 @@ import yaml
 from archlab.api import Specs, run, search
 from archlab.architectures import Architecture, architecture
 from archlab.designs.correlation import Correlations, correlate
-from archlab.designs.decision import Decision, Role, Shortlisted, Stage, decode_bytes, shortlist
+from archlab.designs.decision import Decision, Role, Shortlisted, Stage, shortlist
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Positive, checked
 from archlab.files import write_whole
@@ -43,13 +43,14 @@ from archlab.mad.store import TrialStore
 from archlab.mad.study import read_study
 from archlab.mad.train import train_together
 from archlab.scaling import api as scaling
-from archlab.scaling.analysis.comparison import compare_study
 from archlab.scaling.estimate import plan_costs
+from archlab.scaling.fits import Resampling
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.study import open_study
-from archlab.scaling.study_fit import StudyFit
+from archlab.scaling.study_fit import StudyFit, fit_study
 from archlab.scaling.training_plan import Plan
 from archlab.searching.analysis import as_typed
+from archlab.searching.costs import decode_memory
 from archlab.searching.space import Space, load_space
 
 FOR_MAD = 0.45
@@ -58,7 +59,9 @@ FOR_FRESH = 0.1
 """Fraction of the time for scores of the shortlist by fresh seeds."""
 FOR_FITS = 0.05
 """Fraction of the time for fits and the page; language models have the rest."""
+RESAMPLING = Resampling()
 FRESH_SEEDS = (1, 2)
+"""Added to the seed of the first scores."""
 MOST_TRAINED = 8
 """Largest shortlist, the reference included."""
 SAMPLED = 3
@@ -143,12 +146,12 @@ def design(
     watch = _Watch(began + FOR_MAD * total)
     tried = files.candidates(given, members)
     if not tried:
-        tried = price.affordable(given, total)
+        tried = price.affordable(total)
         if space is not None and len(tried) < len(given):
             number = max(1, len(tried) - 1 - len(listed))
             search_first = dict(islice(given.items(), 1 + len(listed)))
             tried = _searched(search_first, os.fspath(space), number, first, files, [*listeners, watch], options)
-        files.write_study(tried, chosen, protocol)
+        files.write_study(tried, first, protocol)
     large = members is not None and not members.size.exact
     all_of_them = 1 + len(listed) + members.size.number if members is not None and large else len(given)
     not_tried = [_left_out(all_of_them - len(tried), "candidate", f"{hours:g} hours suffice for {len(tried)}")]
@@ -160,8 +163,10 @@ def design(
     picked = files.planned(tried) or _pick(scores, label, tried, price, until - time.monotonic() - FOR_FRESH * total)
     plan = files.plan_for(picked, loaded, chosen)
     watch = _Watch(time.monotonic() + FOR_FRESH * total)
-    fresh = _scored(picked, chosen.with_seeds(FRESH_SEEDS), files.store, watch, listeners, options)
-    stages.append(watch.stage("scores of the shortlist by fresh seeds", f"{stages[0].command} --seeds 1,2", "trial"))
+    fresh_seeds = [first.seeds[0] + more for more in FRESH_SEEDS]
+    fresh = _scored(picked, first.with_seeds(fresh_seeds), files.store, watch, listeners, options)
+    again = f"{stages[0].command} --seeds {','.join(map(str, fresh_seeds))}"
+    stages.append(watch.stage("scores of the shortlist by fresh seeds", again, "trial"))
 
     watch = _Watch(until)
     with suppress(TimeIsUpError):
@@ -246,7 +251,7 @@ class _Price:
         costs = plan_costs(scaling.plan(specs, self.ladder).runs, self.ladder)
         return sum(cost.seconds for cost in costs) / len(specs) / self.workers
 
-    def affordable(self, candidates: Mapping[str, Architecture], total: float) -> dict[str, Architecture]:
+    def affordable(self, total: float) -> dict[str, Architecture]:
         """The reference and as many candidates as there is time for; refuses a time that does not suffice for one."""
         number = int(FOR_MAD * total / self.of_scores)
         least = 2 * max(self.of_scores / FOR_MAD, self.of_ladder / (1 - FOR_MAD - FOR_FRESH - FOR_FITS))
@@ -255,7 +260,7 @@ class _Price:
                 f"hours={total / 3600:g}: scores and language models of two architectures take about {duration(least)} here: "
                 "give more, or a smaller protocol or ladder"
             )
-        return dict(islice(candidates.items(), number))
+        return dict(islice(self.candidates.items(), number))
 
 
 @dataclass(frozen=True)
@@ -299,7 +304,7 @@ class _Files:
         name = os.fspath(file)
         named = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
         text = yaml.safe_dump(
-            {"protocol": named, "seeds": 1, "architectures": _as_typed(tried, protocol)},
+            {"protocol": named, "seeds": list(protocol.seeds), "architectures": _as_typed(tried, protocol)},
             sort_keys=False,
         )
         if not self.study.exists():
@@ -360,9 +365,7 @@ def _decide(
     try:
         study = open_study(files.store)
         rows = [dict(model.row()) for table in study.tables.values() for model in table.models]
-        fit = scaling.fit(study)
-        beside = compare_study(study.tables, fit.resampling, reference=reference) if len(study.tables) > 1 else None
-        fit = replace(fit, comparison=beside)
+        fit = fit_study(study, RESAMPLING, reference=reference)
     except ArchlabError as error:
         fit = str(error)
     try:
@@ -390,7 +393,7 @@ def _shortlisted(label: str, value: Architecture, role: Role, rows: Sequence[Map
         label=label,
         spec=str(value),
         role=role,
-        decode_bytes=None if best is None else decode_bytes(value, int(best["dim"])),
+        decode_bytes=None if best is None else decode_memory(value, int(best["dim"])),
         params=None if best is None else int(best["params"]),
         loss=None if best is None else float(best["loss"]),
     )

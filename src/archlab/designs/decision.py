@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from archlab.architectures import Architecture
 from archlab.designs.correlation import Correlations
 from archlab.format import human, percent
 from archlab.mad.scores import ArchitectureScore, Scores
@@ -16,10 +15,6 @@ from archlab.scaling.study_fit import StudyFit
 if TYPE_CHECKING:
     import pandas as pd
 
-DECODE_LENGTH = 65_536
-"""Tokens after which the memory of inference is stated."""
-STATE_BYTES = 2
-"""Bytes of a scalar of the state: bfloat16."""
 Role = Literal["reference", "best score", "for the correlation"]
 
 
@@ -32,7 +27,7 @@ class Shortlisted:
     role: Role
     """Why it is on the shortlist; the lower scores widen the range over which scores and losses are correlated."""
     decode_bytes: int | None
-    """State that one sequence carries after :data:`DECODE_LENGTH` tokens, in bfloat16, at the width of ``params``."""
+    """Decode memory (:mod:`archlab.searching.costs`) of one sequence, at the width of ``params``."""
     params: int | None
     """Parameters of its language model of least loss at the largest budget; None without one."""
     loss: float | None
@@ -172,12 +167,6 @@ def shortlist(scores: Scores, reference: str, number: int) -> list[tuple[Archite
     low = [rest[min(len(rest) - 1, round((i + 1) * step) - 1)] for i in range(spread)] if rest else []
     roles: list[tuple[ArchitectureScore, Role]] = [*((one, "reference") for one in own), *((one, "best score") for one in best)]
     return [*roles, *((one, "for the correlation") for one in low)]
-
-
-def decode_bytes(architecture: Architecture, dim: int) -> int | None:
-    """State that one sequence carries after :data:`DECODE_LENGTH` tokens, in bytes of bfloat16."""
-    state = architecture.state_size(length=DECODE_LENGTH, dim=dim)
-    return None if state is None else STATE_BYTES * state
 
 
 def row_texts(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from archlab.designs.correlation import Correlations
-from archlab.designs.decision import DECODE_LENGTH, Decision, row_texts
+from archlab.designs.decision import Decision, row_texts
 from archlab.format import count, duration, human
 from archlab.mad.leaderboard import leaderboard
 from archlab.reports import scaling_charts
@@ -18,6 +18,7 @@ from archlab.reports.html import render_page, write_page
 from archlab.reports.panels import Panel, Spec, Table, draw_sections
 from archlab.scaling.study_fit import StudyFit
 from archlab.scaling.warnings import grouped
+from archlab.searching.costs import DECODE_LENGTH
 
 HEADS = (
     "architecture",

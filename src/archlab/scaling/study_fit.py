@@ -35,7 +35,8 @@ class StudyFit:
     without_laws: dict[str, str]
     """Reasons by architecture that has too few finished training runs for any law."""
     comparison: StudyComparison | None
-    """Every architecture beside the best one at the largest shared budget; None if there is one architecture."""
+    """Every architecture beside a reference, by default the best one at the largest shared budget; None if there is one
+    architecture."""
     state: StateFit | str
     """The state-optimal law, or the reason why there is none."""
     off_optimal: tuple[OffOptimal, ...]
@@ -119,13 +120,22 @@ class StudyFit:
 
 
 def fit_study(
-    study: Study, resampling: Resampling, on_method: Callable[[], object] | None = None, *, asymmetric: bool = False
+    study: Study,
+    resampling: Resampling,
+    on_method: Callable[[], object] | None = None,
+    *,
+    asymmetric: bool = False,
+    reference: str | None = None,
 ) -> StudyFit:
-    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture."""
+    """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture.
+
+    The ``reference`` of the comparison is by default the best architecture at the largest shared budget.
+    """
     laws, without_laws = fit_architectures(study, resampling, on_method, asymmetric=asymmetric)
     tables = [one.runs for one in laws]
     costs = {one.runs.label: one.cost for one in laws}
-    comparison = compare_study({table.label: table for table in tables}, resampling, costs=costs) if len(tables) > 1 else None
+    by_label = {table.label: table for table in tables}
+    comparison = compare_study(by_label, resampling, reference=reference, costs=costs) if len(tables) > 1 else None
     return StudyFit(
         study=study,
         resampling=resampling,

@@ -19,7 +19,8 @@ class Cost(NamedTuple):
     """Takes the architecture, the width and the length; None if it is not known."""
 
 
-def _decode_memory(value: Architecture, dim: int, length: int) -> float | None:
+def decode_memory(value: Architecture, dim: int, length: int = DECODE_LENGTH) -> int | None:
+    """Bytes that one sequence carries after :data:`DECODE_LENGTH` tokens, whatever the ``length`` of training."""
     state = value.state_size(length=DECODE_LENGTH, dim=dim)
     return None if state is None else BYTES * state
 
@@ -33,7 +34,7 @@ COSTS: Mapping[str, Cost] = {
     "params": Cost("parameters of the layers", lambda value, dim, length: value.layer_params(length=length, dim=dim)),
     "state": Cost("scalars carried from token to token", lambda value, dim, length: value.state_size(length=length, dim=dim)),
     "flops": Cost("FLOPs of a forward pass over one sequence", lambda value, dim, length: value.flops(length=length, dim=dim)),
-    "decode-memory": Cost(f"bytes of state after {DECODE_LENGTH:,} tokens, in {BYTES} bytes a scalar", _decode_memory),
+    "decode-memory": Cost(f"bytes of state after {DECODE_LENGTH:,} tokens, in {BYTES} bytes a scalar", decode_memory),
     "attention": Cost("fraction of the sequence mixers that are attention", _attention),
     "layers": Cost("number of layers", lambda value, dim, length: len(value.layers)),
 }
