@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archlab.api import check_store, describe, merge_stores, open, preview, rekey_store, report, rerun_trials, run, search
+    from archlab.api import describe, open, preview, report, rerun_trials, run, search
     from archlab.architectures import Architecture, architecture
     from archlab.architectures.normalise import normalise
     from archlab.designs.correlation import correlate
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from archlab.mad.bench import bench
     from archlab.pipeline import design
     from archlab.reports.loggers import logger
+    from archlab.stores import check_store, merge_stores, rekey_store
     from archlab.tasks import sample
     from archlab.tasks import setting as task
 
@@ -25,18 +26,18 @@ _HOMES = {
     "JobFinished": "jobs.events",
     "architecture": "architectures",
     "bench": "mad.bench",
-    "check_store": "api",
+    "check_store": "stores",
     "correlate": "designs.correlation",
     "describe": "api",
     "design": "pipeline",
     "export": "exports.export",
     "layer": "layers",
     "logger": "reports.loggers",
-    "merge_stores": "api",
+    "merge_stores": "stores",
     "normalise": "architectures.normalise",
     "open": "api",
     "preview": "api",
-    "rekey_store": "api",
+    "rekey_store": "stores",
     "report": "api",
     "reproduce": "findings",
     "rerun_trials": "api",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from archlab.architectures import Architecture, architecture
-from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, above, at_most, checked, not_empty
 from archlab.jobs import scheduler
@@ -31,56 +28,19 @@ from archlab.mad.study import read_specs
 from archlab.mad.submission import describe as describe_trials
 from archlab.mad.train import train_together
 from archlab.mad.trial import Progress, Trial, TrialResult
-from archlab.scaling.imported_run import ImportedRun
-from archlab.scaling.store import ImportStore, StudyStore, read_plan
-from archlab.scaling.trial import LMTrial
 from archlab.searching.result import Search
 from archlab.searching.search import Advance, make_search_plan, run_search
 from archlab.store.database import NoStoreError
-from archlab.store.ledger import Ledger
-from archlab.store.rekey import rekey
-from archlab.store.transfer import merge
-from archlab.tasks.stored import is_known
+from archlab.stores import present_key
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class StoreCheck:
-    """A count of all that a store holds."""
-
-    tables: tuple[dict[str, Any], ...]
-    """For trials and for training runs: how many there are, by status, and of the present version of the code."""
-    unreadable: tuple[str, ...]
-    """One line for every row, and every run, that cannot be read."""
-    deleted: int = 0
-    """Rows and runs among them that were deleted."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"tables": list(self.tables), "unreadable": list(self.unreadable), "deleted": self.deleted}
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row for trials, one for training runs."""
-        import pandas as pd
-
-        return pd.DataFrame(self.tables)
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False, float_format="{:.4g}".format))
 
 
 Specs = str | Architecture | Sequence[str | Architecture]
 ProtocolLike = str | os.PathLike[str] | Protocol
 Location = str | os.PathLike[str]
 Fraction = Annotated[float, above(0), at_most(1)]
-LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {
-    TrialStore: Plan.from_dict,
-    StudyStore: read_plan,
-    ImportStore: dict,
-}
-"""The tables of results, each with what reads the plans of its runs."""
 
 
 @checked
@@ -277,7 +237,7 @@ def rerun_trials(
             raise ArchlabError(f"keys: the store has no trial {min(lacking)}: `archlab trials` lists them")
         trials = [record.job for record in records if record.status != "running"]
         for trial in trials:
-            if _present_key(trial) is None:
+            if present_key(trial) is None:
                 raise ArchlabError(f"{trial}: a layer or the task is not available: name its file with --layers or --tasks-file")
         devices = {trial.device for trial in trials}
         if len(devices) > 1:
@@ -368,85 +328,6 @@ def describe(spec: str | Architecture, *, dim: Count = 128, length: Count = 128,
     check_accounting(value.layers, dim, length)
     document = architecture_dict(value, vocab_size=vocab_size, length=length, dim=dim)
     return pd.DataFrame([*document["layers"], {"layer": "total", **document["total"]}])
-
-
-@checked
-def check_store(store: Location = "archlab.db", *, delete: bool = False) -> StoreCheck:
-    """Read everything in a store, and count it.
-
-    Args:
-        store: a path or database URL.
-        delete: delete the rows and runs that cannot be read, those of a later version of archlab too.
-
-    Raises:
-        ArchlabError: there is no store, or it cannot be written.
-    """
-    rows: list[dict[str, Any]] = []
-    unreadable: dict[str, str] = {}
-    deleted = 0
-    for ledger, read in LEDGERS.items():
-        with ledger(store, create=False) as opened:
-            known = set(unreadable)
-            statuses: Counter[str] = Counter()
-            present = 0
-            for record in opened.scan(unreadable=unreadable):
-                statuses[record.status] += 1
-                present += record.result is not None and record.key == record.job.key
-            counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}
-            what = {"what": ledger.table.name.replace("_", " "), "all": statuses.total()}
-            rows.append(what | counts | {"of the present code": present, "runs": len(opened.runs(read, unreadable=unreadable))})
-            if delete and (lost := unreadable.keys() - known):
-                deleted += opened.delete_unreadable(lost)
-    return StoreCheck(tuple(rows), tuple(unreadable.values()), deleted)
-
-
-@checked
-def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
-    """Carry the results of a store over a change of the code that is known to change no number.
-
-    Every result gets the key that the present code has for its trial or training run, so it is never computed again; so do the
-    models that were kept beside the store.
-
-    Returns:
-        Results that ``moved`` to a new key; that had it already (``current``); that are ``kept`` beside another result of the
-        present code; and that are ``left`` because a layer or a task is not available, or they cannot be read.
-
-    Raises:
-        ArchlabError: there is no store, or it cannot be written.
-    """
-    from archlab.scaling.models import rekey_models
-
-    counts: Counter[str] = Counter()
-    for ledger in LEDGERS:
-        with ledger(store, create=False) as opened:
-            counts.update(rekey(opened, _present_key))
-    rekey_models(store, _present_key)
-    return dict(counts)
-
-
-def _present_key(job: Trial | LMTrial | ImportedRun) -> str | None:
-    """Key of a job; None if a layer or the task of it is not available."""
-    if isinstance(job, ImportedRun):  # no code computed it
-        return job.key
-    architecture = job.architecture if isinstance(job, Trial) else job.run.architecture
-    known = is_available(architecture) and not (isinstance(job, Trial) and not is_known(job.setting))
-    return job.key if known else None
-
-
-@checked
-def merge_stores(sources: Location | Annotated[Sequence[Location], not_empty], store: Location = "archlab.db") -> dict[str, int]:
-    """Copy the results and runs of other stores into one. Results that it has already stay as they are.
-
-    Returns:
-        How many rows were copied, by table; and how many were ``left``, because they are damaged.
-
-    Raises:
-        ArchlabError: a source is no store, or the target cannot be written.
-    """
-    copied: Counter[str] = Counter()
-    for source in [sources] if isinstance(sources, str | os.PathLike) else sources:
-        copied.update(merge(source, store))
-    return dict(copied)
 
 
 def plan_of(

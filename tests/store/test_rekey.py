@@ -8,7 +8,7 @@ import pytest
 from tests.fake_training import make_trials
 from tests.synthetic_records import PROVENANCE, result
 
-from archlab import api
+from archlab import stores
 from archlab.errors import ArchlabError
 from archlab.mad.store import TrialStore
 from archlab.mad.trial import Trial
@@ -135,7 +135,7 @@ def test_an_error_leaves_every_key_as_it_was(store, monkeypatch):
 @pytest.mark.parametrize(("name", "moved", "left"), [("smoke.db", 36, 0), ("lost.db", 2, 2), ("lm.db", 6, 0)])
 def test_stores_of_an_earlier_archlab_are_carried_over(tmp_path, name, moved, left):
     path = shutil.copy(FIXTURES / name, tmp_path)
-    assert api.rekey_store(path) == {"moved": moved, "current": 0, "kept": 0, "left": left}
-    assert api.rekey_store(path) == {"moved": 0, "current": moved, "kept": 0, "left": left}
-    check = api.check_store(path)
+    assert stores.rekey_store(path) == {"moved": moved, "current": 0, "kept": 0, "left": left}
+    assert stores.rekey_store(path) == {"moved": 0, "current": moved, "kept": 0, "left": left}
+    check = stores.check_store(path)
     assert sum(table["of the present code"] for table in check.tables) == moved
