@@ -54,16 +54,16 @@ def drive(role: str, store: str, log: Path) -> None:
 
     signal.signal(signal.SIGTERM, end)
     jobs = toys()
-    executor = make_executor(
-        partial(sleep_all, log), None if role == "submit" else 2, name={"submit": "workers", "ray": "ray"}.get(role, "local")
-    )
+    submits = role == "submit"
+    name = {"submit": "workers", "ray": "ray"}.get(role, "local")
+    executor = make_executor(partial(sleep_all, log), None if submits else 2, name=name, submits=submits)
     with executor:
         if role == "work":
             with Submissions(store) as submissions:
                 work(submissions, executor, {"toys": read}, tell=print)
             return
         with ToyStore(store) as opened:
-            if role == "submit":
+            if submits:
                 what = {"toys": [toy.to_dict() for toy in jobs]}
                 submit(jobs, opened, what, number=1, priority=0, executor=executor, policy=Policy[Toy, ToyResult]())
             else:

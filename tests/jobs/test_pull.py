@@ -74,18 +74,29 @@ def serve(place, train, told=None, reader=read, slots=2, **options):
 
 
 def test_two_workers_compute_a_run_each_trial_once_and_the_run_hears_of_all(place, train):
-    trials, events = make_trials(12), []
-    thread, summaries = submitted(place, trials, listeners=[events.append])
-    other = threading.Thread(target=partial(serve, place, train, max_idle=0.3))
+    trials, events, heard = make_trials(12), [], threading.Event()
+
+    def listener(event):
+        events.append(event)
+        if isinstance(event, JobStarted):
+            heard.set()
+
+    def once_heard(*arguments):
+        """A training that no look of the waiting run misses."""
+        heard.wait(20)
+        return train(*arguments)
+
+    thread, summaries = submitted(place, trials, listeners=[listener])
+    other = threading.Thread(target=partial(serve, place, once_heard, max_idle=0.3))
     other.start()
-    serve(place, train, max_idle=0.3)
+    serve(place, once_heard, max_idle=0.3)
     other.join(20)
     thread.join(20)
     assert sorted(train.seeds()) == [trial.seed for trial in trials]
     (summary,) = summaries
     assert (summary.computed, summary.reused, summary.failed, len(summary.results)) == (12, 0, {}, 12)
     assert sum(isinstance(event, JobFinished) for event in events) == 12
-    assert any(isinstance(event, JobStarted) for event in events)
+    assert heard.is_set()
     with Submissions(place) as opened:
         assert opened.open() == []
 
