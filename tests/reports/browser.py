@@ -83,7 +83,8 @@ class Browser:
         self.visit(path.as_uri(), width=width, dark=dark, scripts=scripts)
         until = time.monotonic() + 60
         charts = 'document.querySelectorAll(".chart").length'
-        while scripts and self.evaluate(f"{_CHARTS}.size < {charts}") and time.monotonic() < until:
+        while scripts and self.evaluate(f"{_CHARTS}.size < {charts}"):
+            assert time.monotonic() < until, f"only {self.charts()} are drawn"
             time.sleep(0.05)
 
     def visit(self, address: str, *, width: int = 1400, dark: bool = False, scripts: bool = True) -> None:
