@@ -24,6 +24,8 @@ from tests.test_package import PUBLIC, SUBPACKAGES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LONG = {"python.md", "scaling-runs.md", "scaling.md", "search.md"}
+"""Pages whose commands and Python take long."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = {"archlab.db", "archlab.models", "archlab.checkpoints"}
 ELSEWHERE = ("://", "--device cuda")
@@ -63,6 +65,14 @@ def parse(words: list[str]) -> Command:
     output = words[words.index(">") + 1] if ">" in words else None
     words = words[: words.index(">")] if ">" in words else words
     return Command((words[0].removeprefix(".venv/bin/"), *words[1:]) if words else (), tuple(variables), output)
+
+
+def pages(documents: list[Path]) -> list[Any]:
+    """Documents as parameters; of those that take long the tests are slow ones."""
+    return [
+        pytest.param(path, id=str(path.relative_to(ROOT)), marks=[pytest.mark.slow] if path.name in LONG else [])
+        for path in documents
+    ]
 
 
 def test_documents_use_public_names_only():
@@ -218,7 +228,7 @@ def test_the_readme_shows_how_to_start():
     assert first.count("archlab") >= 3
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", pages(DOCUMENTS))
 def test_commands_work(document: Path, reader: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert document.exists()
     for command in commands(document):
@@ -243,7 +253,7 @@ SCRIPTS = [ROOT / "docs" / "python.md", ROOT / "docs" / "write-a-layer.md"]
 """Run as scripts in processes of their own, with workers and layers; the others run in the tests' process."""
 
 
-@pytest.mark.parametrize("document", WITH_PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", pages(WITH_PYTHON))
 def test_python_runs(document: Path, reader: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """All blocks of a document, one after the other, in the folder that its commands leave."""
     for command in commands(document):

@@ -295,6 +295,7 @@ def test_a_worker_whose_state_a_job_has_changed_serves_no_other(executor):
     assert run(executor, "answers").result(60) not in (first, second)
 
 
+@pytest.mark.slow
 def test_jobs_of_different_origins_share_no_process(executor):
     ours, theirs = run(executor, "answers").result(60), run(executor, "answers", "their_layers").result(60)
     assert ours != theirs
@@ -302,6 +303,7 @@ def test_jobs_of_different_origins_share_no_process(executor):
     assert run(executor, "answers").result(60) not in (ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_forked_child_that_holds_the_pipe_does_not_hold_up_the_run(executor):
     with pytest.raises(Exception, match="ended with status 1"):
         run(executor, "forks and dies").result(240)
@@ -349,6 +351,7 @@ OF_A_SCRIPT = {
 }
 
 
+@pytest.mark.slow
 def test_what_a_script_sets_reaches_no_job_and_is_refused_where_a_job_needs_the_script(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(

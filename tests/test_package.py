@@ -66,6 +66,7 @@ assert all(map(callable, functions)), functions
 """
 
 
+@pytest.mark.slow
 def test_subpackages_are_attributes_and_functions_stay_functions_once_every_module_is_loaded():
     done = subprocess.run([sys.executable, "-c", ATTRIBUTES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

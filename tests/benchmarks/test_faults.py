@@ -4,6 +4,7 @@ import pytest
 from benchmarks.faults import campaign
 
 
+@pytest.mark.slow
 def test_a_few_faults_lose_and_double_nothing():
     faults, wrong = campaign(3, ["work, SQLite"])
     assert faults.total() == 3

@@ -17,6 +17,7 @@ def run(*arguments):
     return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_columns_and_floors(tmp_path):
     finished = run("--layers", "linear-attention(heads=4, feature_map=relu)", "--json", tmp_path / "speed.json")
     assert finished.returncode == 0, finished.stderr
@@ -32,6 +33,7 @@ def test_columns_and_floors(tmp_path):
     assert row["memory floor, ms"] == pytest.approx(1e-6 * moved / settings["copy bandwidth, GB/s"], abs=0.006, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_same_tree_takes_as_long_and_columns_fit(tmp_path):
     tree = BENCHMARKS.parent
     finished = run("--layers", "canon", "mh-linear-attention(heads=4)", "--against", tree, "--json", tmp_path / "speed.json")
@@ -42,6 +44,7 @@ def test_the_same_tree_takes_as_long_and_columns_fit(tmp_path):
         assert row["ms"] / row["before, ms"] == pytest.approx(row["time over before"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_profile_accounts_for_all_time():
     finished = run("--layers", "mamba", "--profile")
     assert finished.returncode == 0, finished.stderr

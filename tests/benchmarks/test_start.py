@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 IMPORT_ALL = """
 import importlib, sys
@@ -16,6 +18,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_every_benchmark_finds_what_it_imports():
     names = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py"))]
     command = [sys.executable, "-c", IMPORT_ALL, str(ROOT), *names]

@@ -16,6 +16,7 @@ def quick_measurement(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_every_protocol_has_a_row_for_each_architecture(archlab: CommandLine):
     outcome = archlab("bench", "mlp", "mh-attention swiglu")
     assert outcome.status == 0, outcome.err

@@ -28,6 +28,7 @@ def test_it_is_drawn(archlab: CommandLine) -> None:
     assert archlab("tasks", "list", *KNOWN).out.count("running-sum") == 1
 
 
+@pytest.mark.slow
 def test_it_is_trained_by_workers_and_scored(archlab: CommandLine, tmp_path: Path) -> None:
     protocol = archlab("protocols", "smoke").out + "  running-sum: {base: {num_train_examples: 64}, vary: {length: [8]}}\n"
     Path("sums.yaml").write_text(protocol)

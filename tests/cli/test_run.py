@@ -208,6 +208,7 @@ def test_ctrl_c_keeps_what_is_finished(archlab: CommandLine, tmp_path: Path, no_
     assert (preview["trials"], preview["stored"]) == (500, len(records))
 
 
+@pytest.mark.slow
 def test_a_second_request_to_end_does_not_cut_the_first_short(tmp_path: Path):
     process = start("run", "mlp", "--protocol", "smoke", "--tasks", "compression", "--seeds", "500", folder=tmp_path)
     assert process.stderr is not None
@@ -251,6 +252,7 @@ def fail_on_seed_1(trial, on_progress, thresholds):
     return result(trial, [1, 2], curve=[(4, 0.2), (8, 0.4)])
 
 
+@pytest.mark.slow
 def test_seeds_are_trained_together_where_asked(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch):
     groups, submit = [], LocalExecutor.submit
 

@@ -33,6 +33,7 @@ def table(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_table_is_imported_fitted_predicted_and_reported(archlab: CommandLine, table: str, tmp_path: Path):
     shown = archlab("scale", "import", table, "--columns", "N=size", "-o", "study.db")
     assert (shown.status, shown.out) == (0, "")
@@ -154,6 +155,7 @@ def test_parquet_without_pyarrow_is_refused_with_the_extra_to_install(archlab, t
 
 
 @pytest.mark.skipif(not VALIDATION.is_dir(), reason="the data of others are not beside this checkout")
+@pytest.mark.slow
 def test_a_published_table_gives_its_published_law(archlab: CommandLine):
     assert archlab("scale", "import", str(VALIDATION / "kyo-takano" / "df.csv"), "-o", "study.db").status == 0
     document = json.loads(archlab("scale", "fit", "--store", "study.db", "--resamples", "0", "--asymmetric", "--json").out)

@@ -26,6 +26,7 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archlab.scaling.api.make_executor", lambda work, *_, **__: ThreadExecutor(work, 1))
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_sampled_and_evaluated(archlab: CommandLine, tiny_plan: str):
     trained = archlab("scale", "run", tiny_plan, "--workers", "1", "--json")
     assert trained.status == 0, trained.err

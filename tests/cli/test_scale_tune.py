@@ -17,6 +17,7 @@ def train(one, on_progress, thresholds):
     return result(float(SMALL.loss(run.params, run.tokens)) + 0.02 * math.log2(run.learning_rate / 4e-2) ** 2)
 
 
+@pytest.mark.slow
 def test_rates_are_tuned_planned_and_shown_beside_comparisons(archlab: CommandLine, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("archlab.scaling.estimate._step_seconds", lambda run: 0.01)

@@ -211,6 +211,7 @@ def test_bench_refuses_it_too(archlab: CommandLine, tmp_path: Path):
     assert "reads the future" in outcome.err
 
 
+@pytest.mark.slow
 def test_layers_of_a_file_run_in_workers_and_are_scored(archlab: CommandLine, tmp_path: Path):
     (tmp_path / "sound.py").write_text(FAULTY)
     files = ("--layers", str(EXAMPLE), "--layers", "sound.py")
@@ -288,6 +289,7 @@ def test_what_cannot_be_imported_is_named_with_the_reason():
 }
 
 
+@pytest.mark.slow
 def test_an_installed_package_brings_layers_and_runs_the_contract_suite(tmp_path: Path):
     for name, text in PACKAGE.items():
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -314,6 +316,7 @@ def test_an_installed_package_brings_layers_and_runs_the_contract_suite(tmp_path
 TINY = ("--ladder", "smoke", "--budgets", "2e9", "--sizes", "1", "--set", "min_steps=20")
 
 
+@pytest.mark.slow
 def test_language_models_of_a_layer_in_a_file_are_planned_and_trained(archlab: CommandLine):
     known = ("--layers", str(EXAMPLE))
     assert archlab("scale", "plan", "ema swiglu", *TINY, *known).status == 0

@@ -394,6 +394,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks f
 
 
 @linux
+@pytest.mark.slow
 def test_a_run_that_is_killed_loses_what_was_in_flight_and_the_next_finishes_the_rest(path, tmp_path):
     slow = LoggedTraining(tmp_path / "log", seconds=0.3)
     with Script(path, slow, 6, "processes") as script:
@@ -445,6 +446,7 @@ def test_a_worker_that_is_killed_costs_one_attempt(path, tmp_path):
     assert sum(again.values()) == 4
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_store_compute_each_trial_once(path, tmp_path):
     train = LoggedTraining(tmp_path / "log", seconds=0.1)
     with Script(path, train, 12, "threads") as one, Script(path, train, 12, "threads") as two:

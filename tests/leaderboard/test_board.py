@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_layer_of_a_file_becomes_a_row_by_one_command(folder: Path):
     done = board(folder, "add", "ema", "2*[ema swiglu]", "--layers", str(ROOT / "examples" / "custom_layer.py"))
     assert done.returncode == 0, done.stderr
@@ -36,6 +37,7 @@ def test_a_layer_of_a_file_becomes_a_row_by_one_command(folder: Path):
     assert rows["ema"]["num_params"] > 10_000
 
 
+@pytest.mark.slow
 def test_nothing_stays_of_what_is_refused(folder: Path, tmp_path: Path):
     leaking = tmp_path / "leaking.py"
     text = (ROOT / "examples" / "custom_layer.py").read_text()

@@ -36,6 +36,7 @@ def test_speeds_are_medians_over_all_workers(monkeypatch):
     assert set(remembered()[1].values()) == {2.0}
 
 
+@pytest.mark.slow
 def test_every_protocol_has_a_row_for_each_architecture(monkeypatch):
     monkeypatch.setattr(module, "measure", made_up_speeds)
     seen: list[tuple[int, int]] = []

@@ -145,6 +145,7 @@ def test_what_another_run_has_found_meanwhile_is_not_computed_again(tmp_path, ra
     st.integers(1, 5),
     st.sampled_from(["exact", "halving"]),
 )
+@pytest.mark.slow
 def test_a_race_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path_factory, accuracies, behind, stop_after, race):
     trials = grid(seeds=(0, 1), recipe=replace(RECIPE, evaluations=4))
     table = {(trial.seed, trial.learning_rate): value for trial, value in zip(trials, accuracies, strict=True)}

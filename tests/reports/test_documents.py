@@ -90,6 +90,7 @@ def test_figures_are_written_for_papers(tmp_path: Path):
         figures.save(scores, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_the_store_holds(smoke_run: Any, archlab: CommandLine, monkeypatch: pytest.MonkeyPatch):
     smoke = ("--store", str(smoke_run[0]))
     table = archlab("scores", *smoke)

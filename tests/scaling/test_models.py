@@ -143,6 +143,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_writes_leaves_a_whole_model_or_none(tmp_path: Path):
     tiny_corpus(tmp_path)
     (tmp_path / "killed.py").write_text(KILLED)
@@ -184,6 +185,7 @@ with Processes.join("cpu") as processes:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_model_keep_the_whole_of_it(tmp_path: Path):
     corpus = tiny_corpus(tmp_path)
     (tmp_path / "shared.py").write_text(SHARED)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KERNEL = """
 import linecache, sys
 
@@ -67,12 +69,14 @@ def test_a_layer_of_a_cell_is_known_and_its_file_runs_nothing_else(tmp_path: Pat
     assert "the cell runs" not in file.read_text()
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_edited_and_run_again_replaces_its_layer_here_and_in_workers(tmp_path: Path):
     outcome = notebook(tmp_path, CELL, CELL.replace("SCALE = 2", "SCALE = 3"), RESULTS, CELL, RESULTS, WORKER)
     found = [line for line in outcome.stdout.splitlines() if line != "the cell runs"]
     assert found == ["768 True", "512 True", "cell-mixer swiglu 512"], outcome.stderr
 
 
+@pytest.mark.slow
 def test_imports_of_earlier_cells_are_taken_along(tmp_path: Path):
     imports, rest = CELL.split("\n\n", 1)
     outcome = notebook(tmp_path, imports, rest, RESULTS, WORKER)

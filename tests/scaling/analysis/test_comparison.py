@@ -108,6 +108,7 @@ def test_intervals_surround_the_value_and_shared_errors_cancel(flops):
         assert other.difference.high - other.difference.low < 0.6 * (one.difference.high - one.difference.low)
 
 
+@pytest.mark.slow
 def test_three_failed_runs_change_no_interval_by_more_than_a_fifth_and_are_named():
     clean = [simulated(label, law, seed) for seed, (label, law) in enumerate({"a": LAW, "b": WORSE, "c": LAW}.items())]
     loss = clean[1].loss.copy()

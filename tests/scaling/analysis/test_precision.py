@@ -90,6 +90,7 @@ def test_a_run_that_no_parabola_takes_is_no_error():
     assert with_outsider == narrow
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say():
     held = []
     for seed in range(150):

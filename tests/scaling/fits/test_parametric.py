@@ -88,6 +88,7 @@ def test_outliers_move_the_huber_fit_less_than_least_squares():
     assert abs(squares.E - law.E) > 0.1
 
 
+@pytest.mark.slow
 def test_the_asymmetric_loss_punishes_predictions_above_the_loss_most():
     """Losses can only be worse than the law, by bad luck or tuning: the fit stays below those that stick out."""
     law = Law()
@@ -100,6 +101,7 @@ def test_the_asymmetric_loss_punishes_predictions_above_the_loss_most():
         assert (abs(np.median(residual)) > 0.02) == follows, residual
 
 
+@pytest.mark.slow
 def test_resamples_of_the_asymmetric_law_are_those_fitted_alone():
     size, tokens, loss = noisy()
     law = fit_parametric(N=size, D=tokens, loss=loss, method="asymmetric")
