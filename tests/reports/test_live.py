@@ -244,3 +244,11 @@ def test_a_notebook_shows_the_view_in_one_place_and_draws_it_again(trials, monke
     assert "1 running" in drawn[1]
     assert f"1 of {len(trials)} trials done" in drawn[-1]
     assert "best test score so far" in drawn[-1]
+
+
+def test_what_a_run_belongs_to_stands_above_it(trials: list[Trial]):
+    view = LiveView(console(80, terminal=True))
+    view.above = "4 of 24 architectures"
+    view(RunStarted(tuple(trials), 2))
+    assert drawn(view)[:2] == ["4 of 24 architectures", ""]
+    view(RunEnded(RunSummary(total=len(trials)), interrupted=True))

@@ -13,19 +13,27 @@ from tests.searching.spaces import made_up
 import archlab
 from archlab.jobs.executor import EXECUTORS
 from archlab.reports.search_page import PANELS, render_search, write_search
-from archlab.reports.search_tables import closing_lines, search_tables
+from archlab.reports.search_tables import MOST_ON_FRONT, closing_lines, front_so_far, search_tables
 from archlab.searching.result import Search
+from archlab.searching.search import Advance
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Search:
+def advances() -> list[Advance]:
+    """What was told of the search on its way."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, advances: list[Advance]) -> Search:
     with pytest.MonkeyPatch.context() as context:
         context.setitem(EXECUTORS, "threads", "tests.jobs.thread_executor:ThreadExecutor")
         context.setattr("archlab.api.train_together", made_up)
         context.setattr("archlab.mad.memory.step_bytes", lambda *_, **__: 1 << 20)
         asked: dict[str, Any] = {"tasks": ["compression"], "evaluations": 14, "executor": "threads", "workers": 1, "seeds": 2}
         store = tmp_path_factory.mktemp("search") / "a.db"
-        return archlab.search("stacks6", "smoke", objectives=["mad", "decode-memory"], store=store, listeners=[], **asked)
+        asked |= {"store": store, "listeners": [], "on_advance": advances.append}
+        return archlab.search("stacks6", "smoke", objectives=["mad", "decode-memory"], **asked)
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +78,14 @@ def test_tables_name_winner_front_and_choices(found: Search):
     for one in found.front:
         assert f"{one.number} " in text
     assert any(line == f"scale it up: {found.command}" for line in closing_lines(found))
+
+
+def test_the_front_is_told_as_it_grows(found: Search, advances: list[Advance]):
+    searched = [one for one in advances if "fresh" not in one.what]
+    assert dict(searched[-1].front) == {one.spec: one.values for one in found.front}
+    assert [one.evaluated for one in searched] == [4, 8, 12, 14] + [15] * (found.candidates[-1].origin == "consensus")
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(front_so_far(searched[-1], 80))
+    text = console.export_text()
+    assert f"{searched[-1].what}: {searched[-1].evaluated} of" in text
+    assert all(one.spec[:30] in text for one in found.front[:MOST_ON_FRONT])

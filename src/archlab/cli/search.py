@@ -93,7 +93,7 @@ def search(
     from archlab.cli.output import message, print_json, print_table, store_option, thinking
     from archlab.cli.signals import terminable
     from archlab.reports.live import LiveView
-    from archlab.reports.search_tables import closing_lines, search_tables
+    from archlab.reports.search_tables import closing_lines, front_so_far, search_tables
     from archlab.store.database import shown
 
     options: dict[str, Any] = {
@@ -112,6 +112,12 @@ def search(
     if dry_run:
         _foresee(space, protocol, options, executor, workers, as_json)
         return
+    view = LiveView(Console(stderr=True))
+
+    def tell(advance: "Advance") -> None:
+        view.above = front_so_far(advance, view.console.width)
+        message(_how_far(advance))
+
     try:
         with terminable(), thinking("looking up what is left to compute") as think:
             found = archlab.search(
@@ -123,8 +129,8 @@ def search(
                 race=race.value,
                 executor=executor,
                 workers=workers,
-                listeners=[lambda _: think(""), LiveView(Console(stderr=True))],
-                on_advance=_tell,
+                listeners=[lambda _: think(""), view],
+                on_advance=tell,
             )
     except KeyboardInterrupt:
         message(f"what is done is in {shown(store)}; the same command continues")
@@ -146,16 +152,15 @@ def search(
     message(f"`archlab scores{store_option(store)}` and `archlab report{store_option(store)}` show the scores by task")
 
 
-def _tell(advance: "Advance") -> None:
-    """Say how far a search is, in one line on standard error."""
-    from archlab.cli.output import message
+def _how_far(advance: "Advance") -> str:
+    """How far a search is, in one line."""
     from archlab.format import duration, percent
 
     left = ""
     if advance.evaluated < advance.evaluations and advance.seconds_left is not None:
         left = f"; about {duration(advance.seconds_left)} left"
     best = f"; best {percent(advance.best.score)} %, {advance.best.label}" if advance.best and advance.best.score else ""
-    message(f"{advance.what}: {advance.evaluated} of {advance.evaluations} architectures{best}{left}")
+    return f"{advance.what}: {advance.evaluated} of {advance.evaluations} architectures{best}{left}"
 
 
 def _foresee(

@@ -36,6 +36,8 @@ class LiveView:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.above: RenderableType | None = None
+        """What is drawn above the run, such as the search that it belongs to."""
         self.progress = RunProgress((), 1)
         self._names = _Names(())
         self._note = ""
@@ -83,7 +85,8 @@ class LiveView:
         with self._lock:
             progress, width = self.progress, width or self.console.width
             bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=width)
-            parts: list[RenderableType] = [Padding(bar, 0), self._counts(), Text(), self._running()]
+            above: list[RenderableType] = [] if self.above is None else [self.above, Text()]
+            parts = [*above, Padding(bar, 0), self._counts(), Text(), self._running()]
             if self._names.tasks:
                 parts += [Text(), self._best(width)]
             if self._note:

@@ -1,19 +1,25 @@
 """Tables of a search for the terminal and the page: spaces, front, the winner once more, importance."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archlab.format import count, human, percent, percent_interval, points, short_task
+from archlab.format import count, duration, human, percent, percent_interval, points, short_task
 from archlab.mad.bootstrap import CONFIDENCE
 from archlab.searching.costs import COSTS
 from archlab.searching.result import Again, Candidate, Search
+from archlab.searching.search import Advance
 from archlab.searching.space import Size
 
 MOST_IMPORTANT = 8
 """Choices that are listed with their importance."""
+MOST_ON_FRONT = 6
+"""Architectures of the front that the live view draws."""
 
 
 def size_text(size: Size) -> str:
@@ -37,6 +43,25 @@ def cost_text(name: str, value: float | None) -> str:
     return "?" if value is None else f"{100 * value:.0f} %" if name == "attention" else f"{human(value)}"
 
 
+def front_so_far(advance: Advance, width: int) -> RenderableType:
+    """How much of a search is done, and its front of now: what stands above the run in the live view."""
+    heads = _heads(dict(advance.front[0][1])) if advance.front else []
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    spec_width = max(width - sum(max(len(head), 5) + 2 for head in heads) - 2, 12)
+    table.add_column("front so far", overflow="ellipsis", no_wrap=True, max_width=spec_width)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True, min_width=5)
+    for spec, values in advance.front[:MOST_ON_FRONT]:
+        cells = (cost_text(name, value) if name in COSTS else percent(value) for name, value in values.items())
+        table.add_row(Text(spec), *cells)
+    if len(advance.front) > MOST_ON_FRONT:
+        table.add_row(f"and {len(advance.front) - MOST_ON_FRONT} more")
+    bar = Padding(ProgressBar(total=advance.evaluations, completed=advance.evaluated, width=width), 0)
+    left = "" if advance.seconds_left is None else f" · {duration(advance.seconds_left)} left"
+    done = f"{advance.what}: {advance.evaluated} of {count(advance.evaluations, 'architecture')}{left}"
+    return Group(bar, Text(done, style="bold"), table)
+
+
 def objective_cells(one: Candidate, objectives: Mapping[str, bool]) -> list[str]:
     """The values of a candidate: scores in percent with their intervals, costs with a decimal prefix."""
     cells = []
@@ -52,7 +77,11 @@ def objective_cells(one: Candidate, objectives: Mapping[str, bool]) -> list[str]
 
 def heads(found: Search) -> list[str]:
     """The heads of the objectives' columns."""
-    return [name if name in COSTS or name == "mad" else short_task(name) for name in found.objectives]
+    return _heads(found.objectives)
+
+
+def _heads(objectives: Iterable[str]) -> list[str]:
+    return [name if name in COSTS or name == "mad" else short_task(name) for name in objectives]
 
 
 def search_tables(found: Search) -> Iterator[Table]:

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -159,6 +159,8 @@ class Advance:
     best: ArchitectureScore | None
     seconds_left: float | None
     """Time until this rung ends; None while nothing had to be computed."""
+    front: tuple[tuple[str, Mapping[str, float | None]], ...]
+    """The architectures that no other beats so far, with their objectives; best first by the first of these."""
 
 
 def run_search(
@@ -286,8 +288,21 @@ class _Evaluator:
         left = evaluations - len(known)
         seconds = float(np.mean(self._seconds[-4:])) * left if self._seconds else None
         best = max(known.values(), key=lambda one: one.score or 0.0)
-        self.on_advance(Advance(f"{protocol.name} {which}".strip(), len(known), evaluations, best, seconds))
+        what = f"{protocol.name} {which}".strip()
+        self.on_advance(Advance(what, len(known), evaluations, best, seconds, self._front(known.values())))
         return known
+
+    def _front(self, scores: Iterable[ArchitectureScore]) -> tuple[tuple[str, Mapping[str, float | None]], ...]:
+        known = [(one, losses) for one in scores if (losses := plan_losses(self.plan, one))]
+        best = sorted((known[index] for index in front(np.array([losses for _, losses in known]))), key=lambda one: one[1])
+        space, objectives = self.plan.space, self.plan.objectives
+        return tuple(
+            (
+                str(as_typed(one.architecture, space.layer_defaults)),
+                {objective.name: objective.value(one, space.dim, space.length) for objective in objectives},
+            )
+            for one, _ in best
+        )
 
     def score(self, plan: Plan) -> Scores:
         """The scores of a plan from the store."""
