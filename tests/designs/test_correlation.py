@@ -1,15 +1,17 @@
 """Correlations of published tables as they are known, and of own scores with own losses."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import fill, ladder
-from tests.synthetic_records import plan, score, simulate
+from tests.synthetic_records import RECIPE, plan, score, simulate
 
 import archlab
 from archlab.designs.correlation import correlate
+from archlab.designs.measured import scores_of
 from archlab.errors import ArchlabError
 from archlab.tasks import setting
 
@@ -66,6 +68,22 @@ def test_own_scores_against_own_losses(tmp_path):
     assert mean.score_reliability > 0.9
     assert mean.score_intervals[0].low < mean.scores[0] < mean.score_intervals[0].high
     assert found.unmatched == ()
+
+
+def test_capacities_are_columns_of_their_own_beside_the_mean_and_the_tasks():
+    levels = dataclasses.replace(RECIPE, levels=(2, 4, 8, 16))
+    trials = plan([SPECS[name] for name in "abc"], [setting("selective-copying", length=64)], recipe=levels)
+    records = simulate(trials, lambda trial: 0.5)
+    right = {SPECS["a"]: (1, 1, 1, 1), SPECS["b"]: (1, 0.95, 0.85, 0.5), SPECS["c"]: (0.8, 0.5, 0.5, 0.5)}
+    for trial in trials:
+        parts = np.repeat(np.array(right[trial.architecture.label], dtype=np.float32), 50)
+        units = {"numerators": parts, "denominators": np.ones_like(parts)}
+        records[trial.key] = dataclasses.replace(
+            records[trial.key], result=dataclasses.replace(records[trial.key].result, **units)
+        )
+    columns = {one.name: one for one in scores_of(score(trials, records))}
+    assert [one.kind for one in columns.values()] == ["mean", "task", "capacity"]
+    assert columns["copy capacity"].values == pytest.approx({SPECS["a"]: 16, SPECS["b"]: 4 * 2**0.5, SPECS["c"]: 1})
 
 
 def test_a_noisy_task_is_told_from_one_that_does_not_predict():

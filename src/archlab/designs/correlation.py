@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from archlab.designs.measured import (
+    Kind,
     Measured,
     costs_of,
     published_outcomes,
@@ -66,7 +67,9 @@ class Correlation:
     """The agreement of one column of scores with one outcome over the architectures that have both."""
 
     score: str
-    """``mean``, or the name of a task."""
+    """``mean``, the name of a task, or that of the capacity at one."""
+    kind: Kind
+    """Which of these it is."""
     outcome: str
     better: str
     """Whether the ``lower`` or the ``higher`` outcome is the better."""
@@ -82,7 +85,7 @@ class Correlation:
     p: float | None
     """Probability of a tau as far from zero, were the columns independent."""
     p_holm: float | None
-    """The same after Holm's correction for all tasks of the outcome; None of the mean."""
+    """The same after Holm's correction for all tasks of the outcome; None of the mean and of capacities."""
     spearman: float | None
     """Spearman's correlation of the columns as they stand: negative where a better score goes with a lower loss."""
     pearson: float | None
@@ -264,7 +267,7 @@ def _scores(store: Location, run: int | str | None) -> Scores:
 def _against(outcome: Measured, scores: Sequence[Measured], costs: Mapping[str, Mapping[str, float]]) -> list[Correlation]:
     """Every column of scores against one outcome, with Holm's correction over the tasks."""
     rows = [_correlation(one, outcome, costs) for one in scores if len(one.values.keys() & outcome.values.keys()) >= 3]
-    tasks = {one.name for one in scores if not one.is_mean}
+    tasks = {one.name for one in scores if one.kind == "task"}
     tested = sorted((row.p, row.score) for row in rows if row.score in tasks and row.p is not None)
     adjusted, largest = {}, 0.0
     for rank, (p, name) in enumerate(tested):
@@ -283,6 +286,7 @@ def _correlation(score: Measured, outcome: Measured, costs: Mapping[str, Mapping
     logs = [log for log in logs if np.isfinite(log).all() and np.ptp(log) > 0]
     return Correlation(
         score=score.name,
+        kind=score.kind,
         outcome=outcome.name,
         better=outcome.better,
         architectures=shared,

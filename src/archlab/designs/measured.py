@@ -11,6 +11,7 @@ import numpy as np
 from archlab.designs.published import Outcome, Published
 from archlab.designs.rank_statistics import Floats
 from archlab.errors import ArchlabError, unknown
+from archlab.format import short_task
 from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import Resampling
@@ -18,6 +19,8 @@ from archlab.scaling.study import Minima, RunTable, Study
 
 MEAN = "mean"
 """Name of the mean over tasks."""
+
+Kind = Literal["mean", "task", "capacity"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,8 @@ class Measured:
     better: Literal["lower", "higher"] = "higher"
     draws: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
     """Samples of each number with its noise, ``(draws,)``, paired between architectures; empty where the noise is not known."""
-    is_mean: bool = False
-    """Whether it is the mean over the other columns."""
+    kind: Kind = "task"
+    """``mean`` over tasks or the score of one, in percent, or the ``capacity`` at one, in the unit of its levels."""
 
     def column(self, architectures: Iterable[str]) -> Floats:
         """The values in this order, counted so that the larger is the better: ``(architectures,)``."""
@@ -51,19 +54,27 @@ class Measured:
 
 
 def scores_of(scores: Scores) -> list[Measured]:
-    """The mean over tasks, then every task, in percent; architectures without a complete score are left out."""
+    """The mean over tasks, then every task, in percent, then the capacities at tasks of several levels; architectures without
+    a complete score are left out."""
     complete = [one for one in scores.architectures if one.complete]
-    columns: list[tuple[str, list[ArchitectureScore | TaskScore]]] = [(MEAN, [*complete])]
-    columns += [(task, [one.tasks[i] for one in complete]) for i, task in enumerate(scores.tasks)]
-    return [
+    columns: list[tuple[str, Kind, list[ArchitectureScore | TaskScore]]] = [(MEAN, "mean", [*complete])]
+    columns += [(task, "task", [one.tasks[i] for one in complete]) for i, task in enumerate(scores.tasks)]
+    measured = [
         Measured(
             name=name,
             values={one.label: 100 * cell.score for one, cell in zip(complete, cells, strict=True) if cell.score is not None},
             draws={one.label: 100 * cell.samples for one, cell in zip(complete, cells, strict=True) if cell.samples is not None},
-            is_mean=name == MEAN,
+            kind=kind,
         )
-        for name, cells in columns
+        for name, kind, cells in columns
     ]
+    for i, task in enumerate(scores.tasks):
+        settings = {one.label: one.tasks[i].settings for one in complete}
+        found = {label: [one.capacity for one in each if one.capacity is not None] for label, each in settings.items()}
+        values = {label: float(np.mean(each)) for label, each in found.items() if len(each) == len(settings[label])}
+        if values:
+            measured.append(Measured(name=f"{short_task(task)} capacity", values=values, kind="capacity"))
+    return measured
 
 
 def costs_of(scores: Scores) -> dict[str, dict[str, float]]:
@@ -83,7 +94,9 @@ def published_scores(published: Published) -> list[Measured]:
     names = dict.fromkeys(name for row in rows.values() for name in row)
     columns = [MEAN, *(name for name in names if name != MEAN)]
     return [
-        Measured(name=name, values={a: row[name] for a, row in rows.items() if name in row}, is_mean=name == MEAN)
+        Measured(
+            name=name, values={a: row[name] for a, row in rows.items() if name in row}, kind="mean" if name == MEAN else "task"
+        )
         for name in columns
     ]
 
@@ -147,7 +160,7 @@ def under_common_names(measured: Iterable[Measured], targets: Iterable[str], ali
             values={common(name): value for name, value in one.values.items()},
             better=one.better,
             draws={common(name): value for name, value in one.draws.items()},
-            is_mean=one.is_mean,
+            kind=one.kind,
         )
         for one in measured
     ]

@@ -73,8 +73,8 @@ def _panel(found: Correlations, outcome: str, labels: Sequence[str]) -> Panel[Co
     return Panel(
         outcome,
         outcome[:1].upper() + outcome[1:],
-        f"Scores in percent across, {outcome} down; {rows[0].better} is better. Bars, where the noise is known, are intervals of "
-        "95\N{NO-BREAK SPACE}%.",
+        f"Scores in percent, or capacities, across, {outcome} down; {rows[0].better} is better. Bars, where the noise is known, "
+        "are intervals of 95\N{NO-BREAK SPACE}%.",
         lambda _: {_caption(row): _scatter(row, labels) for row in rows},
         table=lambda _: _table(rows),
         legend=True,
@@ -95,7 +95,7 @@ def _scatter(row: Correlation, labels: Sequence[str]) -> Spec:
         values.append({"architecture": name, "score": score, "outcome": outcome, **bounds})
     colour, symbol, _ = encodings(labels)
     near = alt.Scale(zero=False, padding=14)
-    x = alt.X("score:Q", title="score (%)", scale=near, axis=alt.Axis(tickCount=5))
+    x = alt.X("score:Q", title="capacity" if row.kind == "capacity" else "score (%)", scale=near, axis=alt.Axis(tickCount=5))
     y = alt.Y("outcome:Q", title=row.outcome.partition(",")[0], scale=near)
     base = chart(values).encode(color=colour)
     across_bars = base.mark_rule(opacity=0.6).encode(x=alt.X("x_low:Q", scale=near), x2="x_high:Q", y=y)
