@@ -127,7 +127,7 @@ def search(
     space: Location,
     protocol: ProtocolLike | None = None,
     *,
-    proposer: str = "nsga2",
+    proposer: str = "guided",
     objectives: Sequence[str] = ("mad", "state"),
     evaluations: Count | None = None,
     rungs: Sequence[Location] = (),
@@ -153,7 +153,7 @@ def search(
     Args:
         space: a space of the package by name, or the path of a YAML file, see :mod:`archlab.searching.space`.
         protocol: as in :func:`run`.
-        proposer: ``"nsga2"``, ``"tpe"``, ``"random"`` or ``"exhaustive"``.
+        proposer: ``"guided"``, ``"nsga2"``, ``"tpe"``, ``"random"`` or ``"exhaustive"``.
         objectives: ``"mad"``, tasks, and costs of :mod:`archlab.searching.costs`; the first score decides on the winner.
         evaluations: number of architectures; by default 24, or with the exhaustive proposer all.
         rungs: cheaper protocols that all go through first.

@@ -47,7 +47,7 @@ class Killer:
             raise KeyboardInterrupt
 
 
-def search(proposer: str = "nsga2", **options: Any) -> Search:
+def search(proposer: str = "guided", **options: Any) -> Search:
     return archlab.search("stacks6", "smoke", proposer=proposer, **ASKED | options)
 
 
@@ -79,7 +79,7 @@ def test_a_search_gives_a_front_and_measures_the_winner_again():
     assert found.best.spec in found._repr_html_()
 
 
-@pytest.mark.parametrize("proposer", ["nsga2", "tpe", "random", "exhaustive"])
+@pytest.mark.parametrize("proposer", ["guided", "nsga2", "tpe", "random", "exhaustive"])
 def test_a_search_that_is_killed_again_and_again_ends_as_one_that_is_not(proposer: str, tmp_path: Path):
     if proposer == "tpe":
         pytest.importorskip("optuna")

@@ -34,10 +34,11 @@ def search(
     proposer: Annotated[
         str,
         typer.Option(
-            help="Way in which the next are chosen: nsga2 (children of the best by mutation and crossover), guided (of many "
-            "children the most promising), tpe (a model of good choices; needs archlab[search]), random, or exhaustive (all)."
+            help="Way in which the next are chosen: guided (of many children of the best the most promising, by a regression), "
+            "nsga2 (children of the best by mutation and crossover), tpe (a model of good choices; needs archlab[search]), "
+            "random, or exhaustive (all)."
         ),
-    ] = "nsga2",
+    ] = "guided",
     objectives: Annotated[
         str,
         typer.Option(

@@ -102,7 +102,7 @@ def make_search_plan(
     space: str,
     protocol: str | os.PathLike[str] | Protocol | None = None,
     *,
-    proposer: str = "nsga2",
+    proposer: str = "guided",
     objectives: Sequence[str] = ("mad", "state"),
     evaluations: int | None = None,
     rungs: Sequence[str | os.PathLike[str]] = (),
