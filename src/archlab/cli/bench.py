@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.options import Executor, LayerFiles, TaskFiles, Workers
+from archlab.cli.options import Executor, Json, LayerFiles, TaskFiles, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def bench(
             help="Measure nothing: count kernels, bytes and FLOPs of the steps, and model the time on one of h100, h200, a100.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure this machine's ceilings and the training steps of architectures, and estimate every protocol's time.
 

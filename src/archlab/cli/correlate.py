@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import LayerFiles, TaskFiles
-from archlab.cli.scores import Json, RunName
+from archlab.cli.options import Json, LayerFiles, TaskFiles
+from archlab.cli.scores import RunName
 
 
 def correlate(

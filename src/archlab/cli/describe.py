@@ -4,14 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.options import Dim, LayerFiles, Length, SizesOf, TaskFiles
+from archlab.cli.options import Dim, Json, LayerFiles, Length, SizesOf, TaskFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from archlab.architectures import Architecture
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of a table.")]
 
 
 def describe(

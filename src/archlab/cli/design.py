@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import Executor, LayerFiles, TaskFiles, Workers
+from archlab.cli.options import Executor, Json, LayerFiles, TaskFiles, Workers
 
 
 def design(
@@ -34,7 +34,7 @@ def design(
     task_files: TaskFiles = None,
     executor: Executor = "local",
     workers: Workers = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the decision as one JSON document on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Decide on an architecture: MAD scores, language models of the best, scaling laws, a comparison with a reference.
 

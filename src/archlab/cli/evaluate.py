@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store
+from archlab.cli.options import DEFAULT_STORE, Json, LayerFiles, Store
 from archlab.cli.run import Device
-from archlab.cli.scale import AsJson
 from archlab.cli.scale_models import Run
 
 
@@ -23,7 +22,7 @@ def evaluate(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Evaluate a model that `archlab scale run` has kept on tasks of lm-evaluation-harness; no export is needed.
 

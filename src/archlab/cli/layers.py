@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archlab.cli.describe import Json
-from archlab.cli.options import LayerFiles
+from archlab.cli.options import Json, LayerFiles
 
 if TYPE_CHECKING:
     from archlab.layers import Composite, LayerConfig

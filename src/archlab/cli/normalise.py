@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.describe import Json
-from archlab.cli.options import Dim, LayerFiles, Length, SizesOf, TaskFiles
+from archlab.cli.options import Dim, Json, LayerFiles, Length, SizesOf, TaskFiles
 
 if TYPE_CHECKING:
     from archlab.architectures.normalise import Normalised

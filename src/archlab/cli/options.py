@@ -116,6 +116,7 @@ Log = Annotated[
         "`mlflow:EXPERIMENT`; repeatable.",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 # Their callbacks do all the work: a command need not look at them.
 LayerFiles = Annotated[
     list[str] | None,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlab.cli.options import Executor, LayerFiles, TaskFiles, Workers
-from archlab.cli.scores import Json
+from archlab.cli.options import Executor, Json, LayerFiles, TaskFiles, Workers
 
 if TYPE_CHECKING:
     from archlab.designs.verdict import Quantity

@@ -10,6 +10,7 @@ from archlab.cli.options import (
     DEFAULT_STORE,
     Executor,
     GridValues,
+    Json,
     LayerFiles,
     Log,
     Priority,
@@ -111,9 +112,7 @@ def run(
         bool,
         typer.Option("--dry-run", help="Print how many trials, how many FLOPs and how long, and stop; nothing is written."),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the scores as one JSON document on standard output at the end.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Train architectures on the synthetic tasks of a protocol and print the leaderboard.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Executor, LayerFiles, Log, Priority, RayAddress, Seeds, Store, Workers
+from archlab.cli.options import DEFAULT_STORE, Executor, Json, LayerFiles, Log, Priority, RayAddress, Seeds, Store, Workers
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ RecipeChanges = Annotated[
     ),
 ]
 Checkpoints = Annotated[str | None, typer.Option(metavar="FOLDER", help="Unfinished training runs; by default beside the store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -90,7 +89,7 @@ def plan(
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The plan's file.")] = "plan.yaml",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it takes; write no file.")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Plan an IsoFLOP study: budgets, sizes around each optimum, and the steps that spend the budget.
 
@@ -161,7 +160,7 @@ def tune(
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     changes: RecipeChanges = None,
     checkpoints: Checkpoints = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tune the learning rate of every architecture of a plan.
 
@@ -218,7 +217,7 @@ def run(
         str | None, typer.Option(metavar="LOW,HIGH", help="Only models from LOW to HIGH parameters, as in `0,1e9`.")
     ] = None,
     log: Log = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output at the end.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train the language models of a plan that the store lacks.
 
@@ -284,7 +283,7 @@ def import_table(
         Literal["column", "6nd"], typer.Option(help="Where a table has N, D and C: take the column of FLOPs, or 6 N D.")
     ] = "column",
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="The store to write to.")] = DEFAULT_STORE,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Import training runs of others, a row each, into a store, for `fit`, `compare`, `predict` and `report`.
 

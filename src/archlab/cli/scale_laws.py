@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store
-from archlab.cli.scale import AsJson, Tuned, numbers
+from archlab.cli.options import DEFAULT_STORE, Json, LayerFiles, Store
+from archlab.cli.scale import Tuned, numbers
 
 if TYPE_CHECKING:
     from archlab.scaling.study import Study
@@ -40,7 +40,7 @@ def fit(
     window: Window = 6.0,
     asymmetric: Asymmetric = False,
     tuned: Tuned = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Fit scaling laws to the language models of a store, and compare their architectures.
 
@@ -98,7 +98,7 @@ def compare(
     resamples: Resamples = 300,
     confidence: Confidence = 0.95,
     non_embedding: NonEmbedding = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Compare architectures at equal compute: which is better, by how much, and how surely.
 
@@ -139,7 +139,7 @@ def predict(
     non_embedding: NonEmbedding = False,
     window: Window = 6.0,
     asymmetric: Asymmetric = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Predict the best model of a budget, or the budget that reaches a loss: size, tokens, loss, and how far beyond the data.
 

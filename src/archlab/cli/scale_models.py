@@ -4,9 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store
+from archlab.cli.options import DEFAULT_STORE, Json, LayerFiles, Store
 from archlab.cli.run import Device
-from archlab.cli.scale import AsJson
 
 Run = Annotated[
     str, typer.Argument(metavar="MODEL", help="The beginning of a kept model's key, or its architecture and size: `mamba@13.2k`.")
@@ -23,7 +22,7 @@ def sample(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Continue a text by a model that `archlab scale run` has kept.
 
@@ -57,7 +56,7 @@ def evaluate(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Evaluate a model that `archlab scale run` has kept: nats a token, bits a byte, and the loss by position in the sequence.
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Settings, Store, TaskFiles, Tasks
+from archlab.cli.options import DEFAULT_STORE, Architectures, Json, LayerFiles, Settings, Store, TaskFiles, Tasks
 
 RunName = Annotated[
     str | None,
@@ -16,7 +16,6 @@ RunName = Annotated[
 ]
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="The latest run of this protocol; by default, of any.")]
 Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The file to write to; - for standard output.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
 
 
 def scores(
@@ -37,7 +36,7 @@ def scores(
         ),
     ] = "table",
     output: Output = "-",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the leaderboard of a run.
 

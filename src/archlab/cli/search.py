@@ -8,6 +8,7 @@ import typer
 from archlab.cli.options import (
     DEFAULT_STORE,
     Executor,
+    Json,
     LayerFiles,
     Seeds,
     Store,
@@ -26,7 +27,6 @@ SpaceName = Annotated[
 ProtocolName = Annotated[
     str | None, typer.Option(help="smoke, quick, standard, paper, mad-lab, or the path of a YAML file.", show_default="quick")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def search(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Architectures, LayerFiles, Store, TaskFiles, Tasks
+from archlab.cli.options import DEFAULT_STORE, Architectures, Json, LayerFiles, Store, TaskFiles, Tasks
 from archlab.cli.trials import Run, Status
 
 app = typer.Typer(help="Look after a store: info, check, merge, export, rekey, migrate, compact.")
@@ -25,7 +25,7 @@ def check(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete what cannot be read, with what a later version of archlab has written.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Read everything in a store, and count it; status 1 if something cannot be read and is not deleted.
 
@@ -55,7 +55,7 @@ def check(
 @app.command()
 def info(
     store: Store = DEFAULT_STORE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what a store is: its database, schema version, size, rows, and who computes with it now."""
     from rich.table import Table

@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
-from archlab.cli.options import TaskFiles
+from archlab.cli.options import Json, TaskFiles
 
 app = typer.Typer()
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead.")]
 
 
 class SplitName(StrEnum):

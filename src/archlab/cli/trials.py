@@ -9,6 +9,7 @@ from archlab.cli.options import (
     DEFAULT_STORE,
     Architectures,
     Executor,
+    Json,
     LayerFiles,
     Store,
     TaskFiles,
@@ -37,7 +38,7 @@ def trials(
     status: Status = None,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the trials of a store, oldest first.
 
