@@ -21,8 +21,9 @@ from scipy.stats import kendalltau
 import archlab
 from _results import table, write
 from archlab.errors import ArchlabError
+from archlab.mad.architecture_score import ArchitectureScore
 from archlab.mad.bootstrap import percentile_interval
-from archlab.mad.scores import ArchitectureScore, Scores
+from archlab.mad.scores import Scores
 
 TASKS = (
     "compression",

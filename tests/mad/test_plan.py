@@ -3,9 +3,9 @@ import json
 import pytest
 from tests.synthetic_records import PROVENANCE, result
 
+from archlab.mad.architecture_score import SeedScore
 from archlab.mad.plan import Plan, at_equal_state, make_plan, score_plan
 from archlab.mad.protocol import Protocol, parse_protocol
-from archlab.mad.scores import SeedScore
 from archlab.mad.store import TrialStore
 from archlab.mad.trial import Trial
 

@@ -13,8 +13,7 @@ from tests.synthetic_records import plan, score, simulate
 
 from archlab import ArchlabError, figures
 from archlab.format import csv_text
-from archlab.mad.leaderboard import leaderboard
-from archlab.mad.scores import Scores
+from archlab.mad.scores import Scores, leaderboard
 from archlab.reports.documents import check_output, latex, markdown, write_scores
 from archlab.tasks import setting
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.designs.correlation import Correlations
 from archlab.format import human, percent
-from archlab.mad.scores import ArchitectureScore, Scores
+from archlab.mad.architecture_score import ArchitectureScore
+from archlab.mad.scores import Scores
 from archlab.scaling.analysis.comparison import Comparison, multiplier_text
 from archlab.scaling.study_fit import StudyFit
 

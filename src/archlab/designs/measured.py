@@ -12,7 +12,8 @@ from archlab.designs.published import Outcome, Published
 from archlab.designs.rank_statistics import Floats
 from archlab.errors import ArchlabError, unknown
 from archlab.format import short_task
-from archlab.mad.scores import ArchitectureScore, Scores, TaskScore
+from archlab.mad.architecture_score import ArchitectureScore, TaskScore
+from archlab.mad.scores import Scores
 from archlab.scaling.analysis.precision import estimate
 from archlab.scaling.fits import Resampling
 from archlab.scaling.study import Minima, RunTable, Study

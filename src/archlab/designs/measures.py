@@ -11,7 +11,8 @@ from archlab.designs.finding import Finding
 from archlab.designs.measured import MEAN
 from archlab.designs.verdict import Quantity, over_seeds
 from archlab.errors import ArchlabError
-from archlab.mad.scores import ArchitectureScore, Scores, SettingScore
+from archlab.mad.architecture_score import ArchitectureScore, SettingScore
+from archlab.mad.scores import Scores
 from archlab.scaling.fits import Resampling, fit_power_law, fit_state
 from archlab.scaling.study import RunTable, Study
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from archlab.errors import unknown
+from archlab.mad.architecture_score import ArchitectureScore, SeedScore
 from archlab.mad.bootstrap import bootstrap_settings, percentile_interval
-from archlab.mad.scores import ArchitectureScore, Difference, Scores, SeedScore
+from archlab.mad.scores import Difference, Scores
 from archlab.tasks import Task
 
 Chosen = Mapping[Task, tuple[SeedScore, ...]]

@@ -1,241 +1,26 @@
-"""Scores as values: those of a seed, a setting, a task, an architecture, and of all architectures together."""
+"""The scores of several architectures: as values, as documents, and as the leaderboard, which the terminal and notebooks show."""
 
-import itertools
-import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from importlib.metadata import version
-from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from archlab.architectures import Architecture
-from archlab.architectures.stored import is_available
-from archlab.mad.bootstrap import CONFIDENCE, Floats, Interval, Units
-from archlab.mad.leaderboard import leaderboard_html
+from archlab.format import count, human, percent, percent_interval, short_task, starred
+from archlab.mad.architecture_score import ArchitectureScore, SettingScore, TaskScore
+from archlab.mad.bootstrap import CONFIDENCE, Interval
 from archlab.mad.spending import Spending
 from archlab.mad.store import Record
-from archlab.mad.trial import Costs
 from archlab.tasks import Task
 from archlab.tasks.registry import counted, suite_of
-from archlab.tasks.stored import is_known
+from archlab.tasks.stored import UNAVAILABLE as NO_TASK
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IntervalOver = Literal["seeds and test instances", "test instances"]
-
-
-SOLVED = 0.9
-"""Fraction of right answers at which a level counts as solved."""
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _means(seeds: Iterable[Iterable[tuple[int, float]]]) -> dict[int, float]:
-    """Mean over seeds at each length or level, in ascending order."""
-    found: dict[int, list[float]] = {}
-    for at, score in itertools.chain.from_iterable(seeds):
-        found.setdefault(at, []).append(score)
-    return {at: statistics.fmean(scores) for at, scores in sorted(found.items())}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedScore:
-    """The best grid point of one architecture on one setting from one seed; or the reason there is none."""
-
-    seed: int
-    missing: str | None = None
-    """Why there is no score; None if there is one."""
-    score: float | None = None
-    """On the test split, in [0, 1]."""
-    key: str | None = None
-    """Key of the trial that was selected."""
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    learning_curve_area: float | None = None
-    solved_step: int | None = None
-    diverged: int = 0
-    """Grid points that diverged: they count as chance."""
-    units: Units | None = field(default=None, repr=False, compare=False)
-    by_length: tuple[tuple[int, float], ...] = ()
-    """Length and score of the recipe's ``test_lengths``."""
-    by_level: tuple[tuple[int, float], ...] = ()
-    """Level and score of the recipe's ``levels``."""
-    curve: Floats | None = field(default=None, repr=False, compare=False)
-    """Step and score on the selection split, see :func:`archlab.mad.scoring.learning_curve`: ``(points, 2)``."""
-
-
-@dataclass(frozen=True)
-class SettingScore:
-    """An architecture's score on a setting: the mean over seeds."""
-
-    setting: Task
-    seeds: tuple[SeedScore, ...]
-    interval: Interval | None
-
-    @property
-    def score(self) -> float | None:
-        """Mean over the seeds that have a score."""
-        return _mean(seed.score for seed in self.seeds)
-
-    @property
-    def by_length(self) -> dict[int, float]:
-        """Mean score over seeds at every length at which the final weights were tested, that of the training included."""
-        return _means(((self.setting.length, s.score), *s.by_length) for s in self.seeds if s.score is not None and s.by_length)
-
-    @property
-    def by_level(self) -> dict[int, float]:
-        """Mean score over seeds at every level that was trained."""
-        return _means(seed.by_level for seed in self.seeds)
-
-    @property
-    def capacity(self) -> float | None:
-        """The largest level, such as a number of pairs, at which ``SOLVED`` of the answers are right; None without levels.
-
-        Between two levels the score is taken to fall linearly in the logarithm of the level, below the first from 1 at level 0.
-        At most the last level, however far the model could go.
-        """
-        if not self.by_level:
-            return None
-        solved, last = (0, 1.0), None
-        for level, score in self.by_level.items():
-            if score < SOLVED:
-                last = (level, score)
-                break
-            solved = (level, score)
-        if last is None:
-            return float(solved[0])
-        part = (solved[1] - SOLVED) / (solved[1] - last[1])
-        return last[0] * part if solved[0] == 0 else float(solved[0] * (last[0] / solved[0]) ** part)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every seed has a score."""
-        return all(seed.score is not None for seed in self.seeds)
-
-    @property
-    def learning_curve_area(self) -> float | None:
-        """Mean over seeds of the area under the learning curve, in [0, 1]."""
-        return _mean(seed.learning_curve_area for seed in self.seeds)
-
-    @property
-    def num_solved(self) -> int:
-        """Number of seeds that reached the recipe's ``stop_accuracy`` on the selection split."""
-        return sum(seed.solved_step is not None for seed in self.seeds)
-
-    @property
-    def steps_to_solve(self) -> float | None:
-        """Median over the scored seeds, an unsolved seed counted as infinite; None if that is the median."""
-        steps = [inf if s.solved_step is None else s.solved_step for s in self.seeds if s.score is not None]
-        median = statistics.median(steps) if steps else inf
-        return None if median == inf else float(median)
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """An architecture's score on a task: the mean over the task's settings."""
-
-    task: str
-    settings: tuple[SettingScore, ...]
-    interval: Interval | None
-    samples: Floats | None = field(repr=False, compare=False)
-    """Bootstrap samples of the score, paired between architectures."""
-
-    @property
-    def score(self) -> float | None:
-        """Mean over the settings that have a score."""
-        return _mean(setting.score for setting in self.settings)
-
-    @property
-    def available(self) -> bool:
-        """Whether the task is known."""
-        return all(is_known(setting.setting) for setting in self.settings)
-
-    @property
-    def chance(self) -> float | None:
-        """The score of guessing: mean over the settings; None of a task that is not known."""
-        return statistics.fmean(setting.setting.chance for setting in self.settings) if self.available else None
-
-    @property
-    def num_complete(self) -> int:
-        """Number of settings whose seeds all have a score."""
-        return sum(setting.complete for setting in self.settings)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every setting is complete."""
-        return self.num_complete == len(self.settings)
-
-    @property
-    def learning_curve_area(self) -> float | None:
-        """Mean over the settings."""
-        return _mean(setting.learning_curve_area for setting in self.settings)
-
-
-@dataclass(frozen=True)
-class ArchitectureScore:
-    """An architecture's MAD score: the mean over the tasks of MAD, or over all tasks if none of them is of MAD."""
-
-    architecture: Architecture
-    tasks: tuple[TaskScore, ...]
-    interval: Interval | None
-    samples: Floats | None = field(repr=False, compare=False)
-    costs: Costs
-
-    @property
-    def label(self) -> str:
-        """Its name in tables."""
-        return self.architecture.label
-
-    @property
-    def available(self) -> bool:
-        """Whether its layers are known: scores and pages need only what the store holds."""
-        return is_available(self.architecture)
-
-    @property
-    def score(self) -> float | None:
-        """Mean over the tasks that count and have a score."""
-        return _mean(task.score for task in self.in_mean)
-
-    @property
-    def in_mean(self) -> tuple[TaskScore, ...]:
-        """The tasks that count."""
-        names = counted([task.task for task in self.tasks])
-        return tuple(task for task in self.tasks if task.task in names)
-
-    @property
-    def num_complete(self) -> int:
-        """Number of settings whose seeds all have a score."""
-        return sum(task.num_complete for task in self.tasks)
-
-    @property
-    def num_settings(self) -> int:
-        """Number of settings in the plan."""
-        return sum(len(task.settings) for task in self.tasks)
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing."""
-        return self.num_complete == self.num_settings
-
-    @property
-    def num_diverged(self) -> int:
-        """Number of diverged trials, over all settings, seeds and grid points."""
-        return sum(seed.diverged for task in self.tasks for setting in task.settings for seed in setting.seeds)
-
-    @property
-    def gaps(self) -> list[str]:
-        """Reasons for missing scores, one line for each setting and seed."""
-        return [
-            f"{self.label}: {setting.setting}, seed {seed.seed}: {seed.missing}"
-            for task in self.tasks
-            for setting in task.settings
-            for seed in setting.seeds
-            if seed.missing is not None
-        ]
+_MAX_GAPS = 4
+UNAVAILABLE = "layer not available"
 
 
 @dataclass(frozen=True)
@@ -379,3 +164,135 @@ def _architecture(score: ArchitectureScore) -> dict[str, Any]:
             for task in score.tasks
         },
     }
+
+
+class Cell(NamedTuple):
+    """A text of the leaderboard."""
+
+    text: str
+    best: bool = False
+    """Whether it is the best of its column; of one architecture alone nothing is."""
+
+
+def leaderboard(scores: Scores, *, narrow: bool = False) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows: test scores in percent by task, the MAD score with its interval, and costs; the last row is chance."""
+    tasks = [short_task(task, narrow=narrow) for task in scores.counted]
+    mean = "MAD" if narrow and scores.mean_name == "MAD score" else scores.mean_name
+    interval = f"{CONFIDENCE:.0%} interval"
+    heads = ["architecture", *tasks, mean, interval, "params", "state", "FLOPs"]
+    best = [_best([a.in_mean[i].score for a in scores.architectures]) for i in range(len(scores.counted))]
+    best.append(_best([a.score for a in scores.architectures]))
+    columns: list[list[TaskScore | ArchitectureScore]] = [[*a.in_mean, a] for a in scores.architectures]
+    rows = [
+        [
+            Cell(a.label if a.available else f"{a.label} ({UNAVAILABLE})"),
+            *(Cell(starred(x), x.score is not None and percent(x.score) == top) for x, top in zip(found, best, strict=True)),
+            Cell(percent_interval(a.interval)),
+            *map(Cell, (human(a.costs.num_params), human(a.costs.state_size), human(a.costs.flops))),
+        ]
+        for a, found in zip(scores.architectures, columns, strict=True)
+    ]
+    chance = dict(zip(scores.tasks, scores.chance, strict=True))
+    guessing = [chance[task] for task in scores.counted]
+    known = [one for one in guessing if one is not None]
+    guessing.append(sum(known) / len(known) if len(known) == len(guessing) else None)
+    rows.append([Cell("chance"), *(Cell(percent(chance)) for chance in guessing), *[Cell("")] * 4])
+    return heads, rows
+
+
+def other_tasks(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of the tasks that do not count: test scores in percent; the last row is chance. No heads if all count."""
+    tasks = [(i, task) for i, task in enumerate(scores.tasks) if task not in scores.counted]
+    if not tasks:
+        return [], []
+    best = {i: _best([a.tasks[i].score for a in scores.architectures]) for i, _ in tasks}
+    rows = [
+        [
+            Cell(a.label),
+            *(Cell(starred(a.tasks[i]), a.tasks[i].score is not None and percent(a.tasks[i].score) == best[i]) for i, _ in tasks),
+        ]
+        for a in scores.architectures
+    ]
+    rows.append([Cell("chance"), *(Cell(percent(scores.chance[i])) for i, _ in tasks)])
+    return ["architecture", *(short_task(task) for _, task in tasks)], rows
+
+
+def lengths_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of settings that were tested at several lengths: test scores in percent by length. No heads if none was."""
+    return _table_by(scores, "by_length")
+
+
+def levels_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of settings that were trained at several levels: test scores in percent by level, and the capacity. No heads
+    if none was."""
+    return _table_by(scores, "by_level", "capacity")
+
+
+def _table_by(scores: Scores, name: str, *more: str) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows of the settings that have scores by ``name``, and ``more`` of their values. A setting that is alone has the
+    name of its task."""
+    by = [
+        (short_task(task) if len(a.tasks[i].settings) == 1 else str(one.setting), a.label, one, values)
+        for i, task in enumerate(scores.tasks)
+        for a in scores.architectures
+        for one in a.tasks[i].settings
+        if (values := getattr(one, name))
+    ]
+    heads = sorted({head for *_, values in by for head in values})
+    rows = [
+        [
+            *(Cell(setting), Cell(label)),
+            *(Cell(percent(values[head]) if head in values else "") for head in heads),
+            *(Cell(f"{getattr(one, column):.3g}") for column in more),
+        ]
+        for setting, label, one, values in by
+    ]
+    return (["setting", "architecture", *map(str, heads), *more] if by else []), rows
+
+
+def leaderboard_notes(scores: Scores) -> str:
+    """The lines under the leaderboard: how to read it, and what is missing."""
+    setting = scores.reference
+    notes = [
+        f"right answers on the test split in %; intervals over {scores.interval_over}; parameters, carried state and "
+        f"forward FLOPs at {setting.name}, vocabulary {setting.vocab_size}, length {setting.length}, width {scores.dim}"
+    ]
+    if any(a.available and a.costs.state_size is None for a in scores.architectures):
+        notes.append("state ?: a layer does not say what it carries")
+    if not all(a.available for a in scores.architectures):
+        notes.append(f"{UNAVAILABLE}: scores are from the store; give the layer's file to see unknown costs or to train it again")
+    if scores.unavailable:
+        names = ", ".join(scores.unavailable)
+        notes.append(f"{NO_TASK}: {names}: scores are from the store, chance is not known; give the task's file by --tasks-file")
+    if scores.one_seed:
+        notes.append("one seed: order not established; the interval says nothing about other initialisations or data")
+    diverged = sum(a.num_diverged for a in scores.architectures)
+    if diverged:
+        notes.append(f"{count(diverged, 'trial')} diverged and count as chance")
+    gaps = [gap for a in scores.architectures for gap in a.gaps]
+    if gaps:
+        partial = [f"{a.label} {a.num_complete} of {a.num_settings}" for a in scores.architectures if not a.complete]
+        notes.append(f"* partial: mean over the settings and seeds that have a score; complete settings: {', '.join(partial)}")
+        notes += [f"  {gap}" for gap in gaps[:_MAX_GAPS]]
+        if len(gaps) > _MAX_GAPS:
+            notes.append(f"  and {len(gaps) - _MAX_GAPS} more")
+    return "\n".join(notes)
+
+
+def leaderboard_html(scores: Scores) -> str:
+    """The leaderboard as an HTML table, its notes below."""
+    heads, rows = leaderboard(scores)
+
+    def row(cells: Sequence[Cell]) -> str:
+        texts = [f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text) for cell in cells]
+        first, *others = texts
+        return f'<tr><th style="text-align:left">{first}</th>{"".join(f"<td>{text}</td>" for text in others)}</tr>'
+
+    head_row = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    notes = "<br>".join(map(escape, leaderboard_notes(scores).splitlines()))
+    return f"<table><thead><tr>{head_row}</tr></thead><tbody>{''.join(map(row, rows))}</tbody></table><small>{notes}</small>"
+
+
+def _best(values: Sequence[float | None]) -> str:
+    """The largest value as it is written, so that equal texts are marked alike; of one alone nothing is best."""
+    return percent(max((value for value in values if value is not None), default=None)) if len(values) > 1 else ""

@@ -18,10 +18,11 @@ import numpy as np
 from archlab.architectures import Architecture
 from archlab.architectures.stored import is_available
 from archlab.errors import ArchlabError
+from archlab.mad.architecture_score import ArchitectureScore, SeedScore, SettingScore, TaskScore
 from archlab.mad.bootstrap import Floats, Interval, Units, bootstrap_settings, percentile_interval
 from archlab.mad.comparison import differences_to_best
 from archlab.mad.recipe import by_level
-from archlab.mad.scores import ArchitectureScore, Scores, SeedScore, SettingScore, TaskScore
+from archlab.mad.scores import Scores
 from archlab.mad.selection import choose, grid_groups, solves
 from archlab.mad.spending import spending
 from archlab.mad.store import OutcomeRecord

@@ -13,8 +13,9 @@ import numpy as np
 from archlab.errors import unknown
 from archlab.format import human, percent_interval, short_task, starred
 from archlab.format import points as signed_points
+from archlab.mad.architecture_score import ArchitectureScore, SettingScore, TaskScore
 from archlab.mad.comparison import difference
-from archlab.mad.scores import ArchitectureScore, Scores, SettingScore, TaskScore
+from archlab.mad.scores import Scores
 from archlab.reports.axes import log_axis
 from archlab.reports.marks import end_labels, fading, listed, pareto, room_for_labels, shown_if, spread
 from archlab.reports.panels import Spec

@@ -9,7 +9,7 @@ import altair as alt
 from archlab.designs.correlation import Correlations
 from archlab.designs.decision import Decision, row_texts
 from archlab.format import count, duration, human
-from archlab.mad.leaderboard import leaderboard
+from archlab.mad.scores import leaderboard
 from archlab.reports import scaling_charts
 from archlab.reports.axes import log_axis
 from archlab.reports.charts import chart, encodings, points, spec

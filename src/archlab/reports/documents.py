@@ -7,8 +7,7 @@ from typing import Literal
 from archlab.errors import ArchlabError
 from archlab.files import check_place, write_whole
 from archlab.format import csv_text
-from archlab.mad.leaderboard import Cell, leaderboard, leaderboard_notes
-from archlab.mad.scores import Scores
+from archlab.mad.scores import Cell, Scores, leaderboard, leaderboard_notes
 
 Form = Literal["table", "json", "csv", "latex", "markdown", "parquet"]
 _LATEX = str.maketrans(

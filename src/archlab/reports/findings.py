@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from archlab.format import count, human, percent, percent_interval, short_task
 from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.comparison import difference
-from archlab.mad.leaderboard import UNAVAILABLE
-from archlab.mad.scores import Scores
+from archlab.mad.scores import UNAVAILABLE, Scores
 from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.reports.provenance import mixed_versions
 from archlab.tasks.stored import UNAVAILABLE as NO_TASK

@@ -17,10 +17,10 @@ from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
 from archlab.files import check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
+from archlab.mad.architecture_score import SOLVED, TaskScore
 from archlab.mad.bootstrap import CONFIDENCE, SEED
-from archlab.mad.leaderboard import UNAVAILABLE, Cell, leaderboard, lengths_table, other_tasks
 from archlab.mad.protocol import Protocol, load_protocol
-from archlab.mad.scores import SOLVED, Scores, TaskScore
+from archlab.mad.scores import UNAVAILABLE, Cell, Scores, leaderboard, lengths_table, other_tasks
 from archlab.reports import charts, findings
 from archlab.reports.panels import Panel, Section, Spec, Table, draw_sections
 from archlab.reports.provenance import environments, recipes, trial_rows

@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 
 from archlab.architectures import Architecture
 from archlab.format import percent, percent_interval, short_task
-from archlab.mad.scores import Scores, SettingScore
+from archlab.mad.architecture_score import SettingScore
+from archlab.mad.scores import Scores
 from archlab.reports.panels import Table
 from archlab.tasks import Task
 

@@ -9,10 +9,10 @@ from rich.text import Text
 from archlab.architectures import Architecture
 from archlab.architectures.backbone_config import BackboneName
 from archlab.format import human, percent, points, probability, short_task, steps
+from archlab.mad.architecture_score import SOLVED
 from archlab.mad.bootstrap import CONFIDENCE
-from archlab.mad.leaderboard import leaderboard as mad_leaderboard
-from archlab.mad.leaderboard import leaderboard_notes, lengths_table, levels_table, other_tasks
-from archlab.mad.scores import SOLVED, Difference, Scores
+from archlab.mad.scores import Difference, Scores, leaderboard_notes, lengths_table, levels_table, other_tasks
+from archlab.mad.scores import leaderboard as mad_leaderboard
 
 WIDE = 112
 """Columns from which the leaderboard writes its heads in full."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from archlab.errors import ArchlabError, unknown
+from archlab.mad.architecture_score import ArchitectureScore
 from archlab.mad.bootstrap import Interval
 from archlab.mad.protocol import Protocol
-from archlab.mad.scores import ArchitectureScore
 from archlab.searching.costs import COSTS
 from archlab.tasks import registry
 

@@ -17,12 +17,13 @@ from archlab.jobs import scheduler
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor
 from archlab.machine import Device
+from archlab.mad.architecture_score import ArchitectureScore
 from archlab.mad.memory import check_memory
 from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.preview import check_can_compute
 from archlab.mad.protocol import Protocol, load_protocol
 from archlab.mad.racing import Race, Racing
-from archlab.mad.scores import ArchitectureScore, Scores
+from archlab.mad.scores import Scores
 from archlab.mad.store import OutcomeRecord, TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.trial import Progress, Trial, TrialResult
