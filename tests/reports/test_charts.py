@@ -6,7 +6,7 @@ from tests.synthetic_records import plan, record, result, score
 from archlab.mad.scores import Scores
 from archlab.reports.axes import log_axis, log_ticks
 from archlab.reports.charts import cost_panel, difference_panel, difference_rows
-from archlab.reports.marks import pareto, spread
+from archlab.reports.marks import spread
 from archlab.tasks import setting
 
 RIGHT = {"4*mlp": {"in-context-recall": 4, "compression": 2}, "3*mlp": {"in-context-recall": 2, "compression": 3}}
@@ -73,10 +73,6 @@ def test_labels_at_line_ends_are_apart_and_in_order():
     assert spread([99, 98, 1], 5, 0, 100) == [99, 94, 1]
     assert spread([1, 2, 0], 5, 0, 100) == [5, 10, 0]
     assert spread([1, 2, 3], 60, 0, 100) == [1, 2, 3]
-
-
-def test_the_pareto_line_has_what_nothing_beats():
-    assert pareto([(1, 5), (2, 4), (2, 9), (3, 9), (4, 10)]) == [True, False, True, False, True]
 
 
 def test_a_highlighted_architecture_is_the_only_one_that_does_not_fade(scores: Scores):

@@ -30,6 +30,10 @@ def test_the_order_is_by_rank_and_whole(losses: np.ndarray):
     assert found == sorted(found)
 
 
+def test_of_equal_points_all_are_on_the_front():
+    assert front(np.array([(1, -5), (2, -4), (2, -9), (2, -9), (3, -9), (4, -10)])) == [0, 2, 3, 5]
+
+
 def test_points_at_the_ends_stand_alone():
     assert crowding(np.array([[0.0, 4.0], [1.0, 2.0], [1.5, 1.0], [4.0, 0.0]])) == [
         np.inf,

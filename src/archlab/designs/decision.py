@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from archlab.designs.correlation import Correlations
-from archlab.format import human, percent
 from archlab.mad.architecture_score import ArchitectureScore
 from archlab.mad.scores import Scores
 from archlab.scaling.analysis.comparison import Comparison, multiplier_text
@@ -168,30 +166,6 @@ def shortlist(scores: Scores, reference: str, number: int) -> list[tuple[Archite
     low = [rest[min(len(rest) - 1, round((i + 1) * step) - 1)] for i in range(spread)] if rest else []
     roles: list[tuple[ArchitectureScore, Role]] = [*((one, "reference") for one in own), *((one, "best score") for one in best)]
     return [*roles, *((one, "for the correlation") for one in low)]
-
-
-def row_texts(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The rows as text: architecture, role, score, loss, difference in loss, multiplier, parameters, memory."""
-    return [
-        [
-            row["label"],
-            row["role"],
-            _with_interval(row, "score", percent),
-            "–" if row["loss"] is None else f"{row['loss']:.4f}",
-            _with_interval(row, "difference", lambda x: f"{x:+.3f}"),
-            _with_interval(row, "multiplier", lambda x: f"{x:.2f}"),
-            "–" if row["params"] is None else human(row["params"]),
-            "–" if row["decode_bytes"] is None else f"{human(row['decode_bytes'])}B",
-        ]
-        for row in rows
-    ]
-
-
-def _with_interval(row: Mapping[str, Any], name: str, text: Callable[[float], str]) -> str:
-    if row[name] is None:
-        return "–"
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return text(row[name]) + ("" if low is None or high is None else f" ({text(low)} to {text(high)})")
 
 
 def _estimate(name: str, found: Any) -> dict[str, float | None]:

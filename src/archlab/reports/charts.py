@@ -17,8 +17,9 @@ from archlab.mad.architecture_score import ArchitectureScore, SettingScore, Task
 from archlab.mad.comparison import difference
 from archlab.mad.scores import Scores
 from archlab.reports.axes import log_axis
-from archlab.reports.marks import end_labels, fading, listed, pareto, room_for_labels, shown_if, spread
+from archlab.reports.marks import end_labels, fading, listed, room_for_labels, shown_if, spread
 from archlab.reports.panels import Spec
+from archlab.searching.pareto import front
 from archlab.tasks import Task
 
 Row = dict[str, Any]
@@ -288,15 +289,17 @@ def cost_panel(scores: Scores, cost: Cost) -> Spec | None:
     rows = [{"architecture": a.label, "cost": value, **_point(a)} for a, value in known]
     if len(rows) < 2:
         return None
-    best = pareto([(row["cost"], row["score"]) for row in rows])
+    best = front(np.array([(row["cost"], -row["score"]) for row in rows]))
+    for index, row in enumerate(rows):
+        row["pareto"] = index in best
     axis = _cost_axis([row["cost"] for row in rows])
     low, high = min(row["score"] for row in rows), max(row["score"] for row in rows)
     places = _along([row["cost"] for row in rows], log="domain" in axis["scale"].to_dict())
     named: list[tuple[float, float]] = []
-    for row, on_line, place in sorted(zip(rows, best, places, strict=True), key=lambda one: -one[0]["score"]):
+    for row, place in sorted(zip(rows, places, strict=True), key=lambda one: -one[0]["score"]):
         height = 230 * (row["score"] - low) / ((high - low) or 1)
         free = all(abs(height - other) > 13 or abs(place - at) > 0.45 for other, at in named)
-        row |= {"pareto": on_line, "named": on_line and free, "right": place < 0.45}
+        row |= {"named": row["pareto"] and free, "right": place < 0.45}
         named += [(height, place)] if row["named"] else []
     colour, symbol, _ = encodings(_labels(scores))
     tip = alt.Tooltip("cost:Q", title=COSTS[cost].split(":")[0], format=",.10~r")

@@ -7,8 +7,8 @@ from typing import Any
 import altair as alt
 
 from archlab.designs.correlation import Correlations
-from archlab.designs.decision import Decision, row_texts
-from archlab.format import count, duration, human
+from archlab.designs.decision import Decision
+from archlab.format import count, duration, human, percent, percent_interval
 from archlab.mad.scores import leaderboard
 from archlab.reports import scaling_charts
 from archlab.reports.axes import log_axis
@@ -16,6 +16,8 @@ from archlab.reports.charts import chart, encodings, points, spec
 from archlab.reports.correlation_page import correlation_panels
 from archlab.reports.html import render_page, write_page
 from archlab.reports.panels import Panel, Spec, Table, draw_sections
+from archlab.reports.scaling_tables import interval
+from archlab.scaling.analysis.comparison import multiplier_text
 from archlab.scaling.study_fit import StudyFit
 from archlab.scaling.warnings import grouped
 from archlab.searching.costs import DECODE_LENGTH
@@ -52,7 +54,24 @@ def shortlist_table(found: Decision) -> Table:
     )
     if found.fresh is not None:
         note += " Scores by seeds that had no part in the selection."
-    return Table(HEADS, row_texts(found.rows()), note, "ltrrrrrr")
+    beside = {row.architecture: row for row in found.compared}
+    rows = []
+    for one in found.shortlist:
+        score, row = found.mad(one.label), beside.get(one.label)
+        bounds = "" if score is None or score.interval is None else f" ({percent_interval(score.interval)})"
+        rows.append(
+            [
+                one.label,
+                one.role,
+                "–" if score is None else percent(score.score) + bounds,
+                "–" if one.loss is None else f"{one.loss:.4f}",
+                "–" if row is None else interval(row.difference, "+.3f"),
+                "–" if row is None or row.multiplier is None else multiplier_text(row.multiplier, ".2f"),
+                "–" if one.params is None else human(one.params),
+                "–" if one.decode_bytes is None else f"{human(one.decode_bytes)}B",
+            ]
+        )
+    return Table(HEADS, rows, note, "ltrrrrrr")
 
 
 def _scores(found: Decision) -> Table:

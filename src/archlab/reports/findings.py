@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from archlab.format import count, human, percent, percent_interval, short_task
 from archlab.mad.bootstrap import CONFIDENCE
 from archlab.mad.comparison import difference
 from archlab.mad.scores import UNAVAILABLE, Scores
 from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.reports.provenance import mixed_versions
+from archlab.searching.pareto import front
 from archlab.tasks.stored import UNAVAILABLE as NO_TASK
 
 
@@ -117,11 +120,7 @@ def frontier(scores: Scores) -> str:
     """The architectures that no other beats with as little or less state, among those whose state is known."""
     scored = [(a.costs.state_size, a.score, a.label) for a in scores.architectures if a.score is not None]
     known = [(state, score, label) for state, score, label in scored if state is not None]
-    best = [
-        label
-        for state, score, label in known
-        if not any((s <= state and v > score) or (s < state and v >= score) for s, v, _ in known)
-    ]
+    best = [known[index][2] for index in front(np.array([(state, -score) for state, score, _ in known]))]
     if not scored:
         return "No architecture has a score yet"
     unknown = [label for state, _, label in scored if state is None]

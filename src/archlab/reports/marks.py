@@ -1,4 +1,4 @@
-"""Parts that charts share: highlighting of one architecture, labels at line ends, the Pareto line, text for who cannot see."""
+"""Parts that charts share: highlighting of one architecture, labels at line ends, text for who cannot see."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -76,11 +76,6 @@ def spread(values: Sequence[float], apart: float, low: float, high: float) -> li
         moved[i] = max(moved[i], floor)
         floor = moved[i] + apart
     return moved
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Whether no other point has at least the score at no more than the cost; points are cost and score."""
-    return [not any((c <= cost and s > score) or (c < cost and s >= score) for c, s in points) for cost, score in points]
 
 
 def listed(parts: Sequence[str]) -> str:
