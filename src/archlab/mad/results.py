@@ -15,8 +15,8 @@ from archlab.mad.scores import Scores
 from archlab.mad.selection import grid_groups
 from archlab.mad.spending import spending
 from archlab.mad.store import Record, TrialStore
-from archlab.store.ledger import Run
 from archlab.store.record import Status
+from archlab.store.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd

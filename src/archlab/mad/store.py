@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult
 from archlab.store import ledger
-from archlab.store.ledger import Ledger, Lines
+from archlab.store.ledger import Ledger
 from archlab.store.opened import AnyRow
 from archlab.store.record import (
     Status,
@@ -27,6 +27,7 @@ from archlab.store.record import (
     read_provenance,
     spell_non_finite,
 )
+from archlab.store.runs import Lines
 from archlab.store.schema import trials
 
 Record = ledger.Record[Trial, TrialResult]

@@ -10,9 +10,10 @@ from archlab.scaling.imported_run import ImportedRun
 from archlab.scaling.result import LMResult
 from archlab.scaling.trial import LMTrial
 from archlab.store import ledger
-from archlab.store.ledger import Ledger, Lines
+from archlab.store.ledger import Ledger
 from archlab.store.opened import AnyRow
 from archlab.store.record import read_non_finite, spell_non_finite
+from archlab.store.runs import Lines
 from archlab.store.schema import imported_runs, language_models
 
 Record = ledger.Record[LMTrial, LMResult]

@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateColumn
 
 from archlab.errors import ArchlabError
 from archlab.store.database import open_database, plain_errors
-from archlab.store.ledger import living_owners
+from archlab.store.runs import living_owners
 from archlab.store.schema import SCHEMA_VERSION, meta, metadata, owners, runs
 
 STEPS: dict[int, Callable[[Connection], None]] = {}
