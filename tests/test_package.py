@@ -73,6 +73,21 @@ def test_subpackages_are_attributes_and_functions_stay_functions_once_every_modu
     assert set(dir(archlab)) >= {*SUBPACKAGES, "__version__"}
 
 
+READING = """
+import sys
+import archlab.designs.correlation, archlab.mad.results, archlab.reports.documents, archlab.scaling.study_fit
+from archlab.cli import app
+app(["architectures"], standalone_mode=False)
+assert "torch" not in sys.modules
+"""
+
+
+def test_torch_is_not_loaded_before_a_spec_is_read():
+    done = subprocess.run([sys.executable, "-c", READING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "transformer++" in done.stdout
+
+
 @pytest.mark.parametrize(("module", "name"), NAMES)
 def test_a_public_name_is_explained_and_its_signature_can_be_read(module: str, name: str):
     found = getattr(importlib.import_module(module), name)

@@ -13,7 +13,6 @@ from archlab.architectures.spec import architecture as read
 from archlab.errors import ArchlabError
 from archlab.fields import between, checked
 from archlab.layers import Composite, LayerConfig
-from archlab.layers.external.check import check_accounting
 from archlab.layers.knobs import LARGEST
 
 Size = Annotated[int, between(1, LARGEST)]
@@ -71,6 +70,8 @@ def normalise(
         ArchlabError: neither is given, a number is below 1 or beyond :data:`archlab.layers.knobs.LARGEST`, a layer does not
             fit the width, or its state is not known or no number.
     """
+    from archlab.layers.external.check import check_accounting
+
     if state is None and params is None:
         raise ArchlabError("give a state, a number of parameters, or both")
     value = read(architecture) if isinstance(architecture, str) else architecture

@@ -9,8 +9,7 @@ from typing_extensions import override
 from archlab.architectures.parser import module_paths
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.layers.contract import LayerConfig
-from archlab.layers.external.check import origin
+from archlab.layers.contract import LayerConfig, origin
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ file needs no edit elsewhere, and so are those that installed packages name as e
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
@@ -259,3 +259,14 @@ def nearest_divisor(number: int, value: int) -> int:
     """The divisor of a number that is nearest to a value; of two as near the smaller."""
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
     return min((*small, *(number // n for n in small)), key=lambda n: (abs(n - value), n))
+
+
+def is_third_party(config: LayerConfig) -> bool:
+    """Whether code from outside archlab computes the layer."""
+    return any(module.partition(".")[0] != "archlab" for module in config.modules())
+
+
+def origin(layers: Iterable[LayerConfig]) -> str:
+    """The modules from outside archlab that compute these layers, in order; empty if there are none."""
+    modules = {module for config in layers if is_third_party(config) for module in config.modules()}
+    return " ".join(sorted(modules))

@@ -10,7 +10,7 @@ from archlab.architectures import Architecture
 from archlab.architectures.backbones import Backbone
 from archlab.errors import ArchlabError
 from archlab.isolation import undone
-from archlab.layers.external.check import is_third_party
+from archlab.layers.contract import is_third_party
 from archlab.machine import Device, available_bytes, query_gpus
 from archlab.mad.learner import Examples, Objective, split_tensors
 from archlab.mad.recipe import Recipe

@@ -10,7 +10,6 @@ from archlab.architectures.normalise import Normalised, normalise
 from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
 from archlab.fields import check_fields, not_empty
-from archlab.layers.external.check import check_third_party
 from archlab.machine import Device
 from archlab.mad.protocol import Protocol
 from archlab.mad.scores import Scores
@@ -61,6 +60,8 @@ def make_plan(protocol: Protocol, specs: str | Architecture | Sequence[str | Arc
     Tasks from outside archlab are tried on a few sequences, layers on small inputs, as long as the shortest and the longest
     sequences of the protocol.
     """
+    from archlab.layers.external.check import check_third_party
+
     given = [specs] if isinstance(specs, str | Architecture) else specs
     architectures = dict.fromkeys(
         spec if isinstance(spec, Architecture) else architecture(spec, layer_defaults=protocol.layer_defaults) for spec in given

@@ -14,7 +14,7 @@ from archlab.architectures import Architecture
 from archlab.architectures.stored import stored_architecture
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, check_value, read_fields
-from archlab.layers.external.check import origin
+from archlab.layers.contract import origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
 from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, job_key

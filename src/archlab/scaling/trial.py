@@ -9,7 +9,7 @@ from archlab.architectures.stored import stored_architecture
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
 from archlab.fields import check_fields, check_value, read_fields
-from archlab.layers.external.check import origin
+from archlab.layers.contract import origin
 from archlab.machine import Device
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.training_plan import LMRun, padded

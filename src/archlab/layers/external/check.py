@@ -10,23 +10,12 @@ from torch import Tensor, nn
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import naming
 from archlab.isolation import changed, snapshot, undone
-from archlab.layers.contract import Composite, LayerConfig, Recurrent
+from archlab.layers.contract import Composite, LayerConfig, Recurrent, is_third_party
 
 LONGEST = 128
 """Tokens of the small input, at most."""
 ROUNDING = 1e-5
 """Outputs may move by this fraction of the largest one without counting as a leak: transforms of whole sequences round."""
-
-
-def is_third_party(config: LayerConfig) -> bool:
-    """Whether code from outside archlab computes the layer."""
-    return any(module.partition(".")[0] != "archlab" for module in config.modules())
-
-
-def origin(layers: Iterable[LayerConfig]) -> str:
-    """The modules from outside archlab that compute these layers, in order; empty if there are none."""
-    modules = {module for config in layers if is_third_party(config) for module in config.modules()}
-    return " ".join(sorted(modules))
 
 
 def check_third_party(
