@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import archlab
-from archlab.jobs.events import Event, JobFinished, RunEnded, RunStarted
+from archlab.jobs.events import Event, JobFinished, JobStarted, RunEnded, RunStarted
 from archlab.jobs.executor import EXECUTORS
 from archlab.mad.store import TrialStore
 
@@ -156,6 +156,39 @@ def test_trials_are_computed_again_by_the_present_code(stored: tuple[Path, Any],
     assert [event.job.key for event in events if isinstance(event, JobFinished)] == [key]
     with archlab.open(path) as results:
         assert results.scores().to_frame().equals(scores.to_frame())
+
+
+def test_a_trial_that_is_not_computed_again_to_its_end_keeps_its_result(stored: tuple[Path, Any], tmp_path: Path):
+    path, scores = Path(copy(stored[0], tmp_path)), stored[1]
+    with archlab.open(path) as results:
+        keys = [*results.trials().key]
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, JobStarted):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        archlab.rerun_trials(keys, store=path, executor="threads", workers=1, listeners=[interrupt])
+    with archlab.open(path) as results:
+        assert results.scores() == scores
+
+
+def test_a_trial_that_fails_again_says_why_and_one_with_a_result_keeps_it(
+    stored: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: Any) -> Any:
+        raise ValueError("a new reason")
+
+    path = Path(copy(stored[0], tmp_path))
+    with TrialStore(path) as store:
+        first, second = store.records()
+        store.discard({first.key: "the old reason"})
+    monkeypatch.setattr("archlab.api.train_together", broken)
+    ended = archlab.rerun_trials([first.key, second.key], store=path, executor="threads", workers=1, listeners=[])
+    assert ended.failed == dict.fromkeys([first.key, second.key], "ValueError: a new reason")
+    with TrialStore(path) as store:
+        assert (store.records([first.key])[0].error or "").startswith("ValueError: a new reason\n")
+        assert store.outcomes([second.key])[0].status == "finished"
 
 
 def test_trials_that_cannot_be_computed_again_are_refused_and_stay(stored: tuple[Path, Any], tmp_path: Path):

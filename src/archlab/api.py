@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 from archlab.architectures import Architecture, architecture
@@ -23,7 +25,7 @@ from archlab.mad.protocol import Protocol
 from archlab.mad.racing import Race, Racing
 from archlab.mad.results import Results
 from archlab.mad.scores import Scores
-from archlab.mad.store import OutcomeRecord, TrialStore
+from archlab.mad.store import OutcomeRecord, Recomputation, TrialStore
 from archlab.mad.study import read_specs
 from archlab.mad.submission import describe as describe_trials
 from archlab.mad.train import train_together
@@ -217,7 +219,8 @@ def rerun_trials(
     workers: Count | None = None,
     listeners: Sequence[Listener] | None = None,
 ) -> RunSummary:
-    """Compute trials of a store again, by the present code. Their results are deleted first; those being computed stay.
+    """Compute trials of a store again, by the present code. A result stays until its new one is stored; those being computed
+    are left alone.
 
     Args:
         keys: keys of the trials, as :meth:`archlab.mad.results.Results.trials` gives them.
@@ -228,7 +231,7 @@ def rerun_trials(
 
     Raises:
         ArchlabError: the store lacks one of the trials or cannot read it, a layer or a task is not available, or the trials ran
-            on different kinds of device; nothing has been deleted.
+            on different kinds of device; nothing has been computed.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store.
     """
     with TrialStore(store, create=False) as results:
@@ -243,10 +246,13 @@ def rerun_trials(
         if len(devices) > 1:
             raise ArchlabError(f"keys: trials of several devices, {' and '.join(sorted(devices))}: choose those of one")
         check_can_compute(trials)
-        with make_executor(train_together, workers, device=min(devices, default="cpu"), name=executor) as workplace:
+        with (
+            TemporaryDirectory() as folder,
+            Recomputation(Path(folder) / "again.db", results, records) as again,
+            make_executor(train_together, workers, device=min(devices, default="cpu"), name=executor) as workplace,
+        ):
             check_memory(trials, workplace.num_workers, 1)
-            results.delete([record.key for record in records])
-            return scheduler.run(trials, results, workplace, policy=Racing(trials, "off"), listeners=default_listeners(listeners))
+            return scheduler.run(trials, again, workplace, policy=Racing(trials, "off"), listeners=default_listeners(listeners))
 
 
 @checked

@@ -120,9 +120,10 @@ def rerun(
     executor: Executor = "local",
     yes: Yes = False,
 ) -> None:
-    """Compute trials again, by the present code: their results are deleted first. Asks before, unless --yes is given.
+    """Compute trials again, by the present code. Asks before, unless --yes is given.
 
-    Without keys: those that the options choose. Trials that are being computed are left alone.
+    Each result stays until the new one is there. Without keys: those that the options choose. Trials that are being
+    computed are left alone.
 
     For example: `archlab trials rerun --status failed`
     """
@@ -136,12 +137,12 @@ def rerun(
         message("no trial is chosen")
         return
     if not yes:
-        typer.confirm(f"Delete and compute {count(len(chosen), 'trial')} of {shown(store)} again?", abort=True)
+        typer.confirm(f"Compute {count(len(chosen), 'trial')} of {shown(store)} again, and replace the results?", abort=True)
     try:
         with terminable():
             ended = archlab.rerun_trials(chosen, store=store, executor=executor, workers=workers)
     except KeyboardInterrupt as stopped:
-        message(f"what is done is in {shown(store)}; `archlab run` does the rest")
+        message(f"what is done is in {shown(store)}; the others have the results that they had")
         sys.exit(status_of(stopped))
     message(f"computed {count(ended.computed, 'trial')}")
     for key, why in ended.failed.items():

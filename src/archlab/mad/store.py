@@ -17,8 +17,9 @@ from typing_extensions import override
 from archlab.mad.trial import GRID_POINT_AND_SEED, Details, Metrics, Outcome, Trial, TrialResult
 from archlab.store import ledger
 from archlab.store.ledger import Ledger
-from archlab.store.opened import AnyRow
+from archlab.store.opened import AnyRow, Location
 from archlab.store.record import (
+    RACED,
     Status,
     check_numbers,
     check_unchanged,
@@ -64,8 +65,8 @@ class TrialStore(Ledger[Trial, TrialResult]):
         return dict(self._read_rows(_DETAILS, partial(_read_details, jobs), jobs, None, unreadable))
 
     @override
-    def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any]) -> None:
-        super().finish(job, result, provenance | {"costs": asdict(job.costs)})
+    def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any], *, instead_of: Sequence[str] = ()) -> None:
+        super().finish(job, result, provenance | {"costs": asdict(job.costs)}, instead_of=instead_of)
 
     @override
     def result_columns(self, result: TrialResult) -> dict[str, Any]:
@@ -85,6 +86,31 @@ class TrialStore(Ledger[Trial, TrialResult]):
         values = read_non_finite(row.result) | arrays
         values.pop("score", None)  # for those who read nothing else
         return TrialResult.from_dict(values)
+
+
+class Recomputation(TrialStore):
+    """A store of its own for trials that are computed again. In the store that they come from, a result stays until the new one
+    takes its place."""
+
+    def __init__(self, location: Location, source: TrialStore, records: Iterable[Record]) -> None:
+        """Make the store at a location; ``records`` are those of the source whose results are replaced."""
+        super().__init__(location)
+        self._source = source
+        self._replaced: dict[str, list[str]] = {}
+        for record in records:
+            self._replaced.setdefault(record.job.key, [record.job.key]).append(record.key)
+
+    @override
+    def finish(self, job: Trial, result: TrialResult, provenance: dict[str, Any], *, instead_of: Sequence[str] = ()) -> None:
+        self._source.finish(job, result, provenance, instead_of=self._replaced[job.key])
+        super().finish(job, result, provenance)
+
+    @override
+    def fail(self, job: Trial, error: str, provenance: dict[str, Any]) -> None:
+        if self._source.claim([job], 1, RACED):  # it has no result
+            self._source.fail(job, error, provenance)
+            self._source.release()
+        super().fail(job, error, provenance)
 
 
 _OUTCOME = [

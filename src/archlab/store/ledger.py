@@ -208,18 +208,19 @@ class Ledger(RunStore, ABC, Generic[J, R]):
             check_unchanged(dump_json(row.result), provenance.get("checksum"))
         return record
 
-    def finish(self, job: J, result: R, provenance: dict[str, Any]) -> None:
-        """Store the result of a job; on return it is on the disk.
+    def finish(self, job: J, result: R, provenance: dict[str, Any], *, instead_of: Sequence[str] = ()) -> None:
+        """Store the result of a job; on return it is on the disk, and the rows with the keys ``instead_of`` are gone.
 
         A result that another owner has stored meanwhile stays.
         """
-        self.finish_all([(job, result)], provenance)
+        self.finish_all([(job, result)], provenance, instead_of=instead_of)
 
     @outlasting
-    def finish_all(self, results: Sequence[tuple[J, R]], provenance: dict[str, Any]) -> None:
+    def finish_all(self, results: Sequence[tuple[J, R]], provenance: dict[str, Any], *, instead_of: Sequence[str] = ()) -> None:
         """Store the results of jobs, all in one transaction, as :meth:`finish` does."""
         self._held.difference_update(job.key for job, _ in results)
         with self._write() as connection:
+            self._delete(connection, instead_of)
             for job, result in results:
                 columns = {"owner": None, "error": None, "provenance": provenance, self.description: job.to_dict()}
                 columns |= self.result_columns(result)
@@ -312,9 +313,12 @@ class Ledger(RunStore, ABC, Generic[J, R]):
     @outlasting
     def delete(self, keys: Sequence[str]) -> int:
         """Delete jobs with their results, except those that are being computed; how many."""
-        idle = delete(self.table).where(self.table.c.status != "running")
         with self._write() as connection:
-            return sum(connection.execute(idle.where(self.table.c.key.in_(chunk))).rowcount for chunk in _chunks(keys))
+            return self._delete(connection, keys)
+
+    def _delete(self, connection: Connection, keys: Sequence[str]) -> int:
+        idle = delete(self.table).where(self.table.c.status != "running")
+        return sum(connection.execute(idle.where(self.table.c.key.in_(chunk))).rowcount for chunk in _chunks(keys))
 
     @outlasting
     def delete_unreadable(self, keys: Collection[str]) -> int:
