@@ -129,6 +129,14 @@ WRONG = [
     (["report", "--store", "small.db", "-o", "loop"], "report loop: cannot be written: Too many levels of symbolic links"),
     (["scale", "report", "--store", "small.db", "-o", "-"], "the runs go to the .csv file of the page's name"),
     (["scale", "plan", "mamba", "--budgets", "2e11,2.01e11"], "budgets=2e+11 and 2.01e+11 are the same within 1%"),
+    (["export", "mamba", ".", "--store", "none.db"], "store none.db does not exist"),
+    (["scores", "--store", "none.db", "-o", "missing/scores.csv"], "store none.db does not exist"),
+    (["scores", "--store", "small.db", "-o", "missing/scores.csv", "--run", "9"], "--output missing/scores.csv: "),
+    (
+        ["report", "--store", "small.db", "-o", "missing/page.html", "--run", "9"],
+        "report missing/page.html: there is no",
+    ),
+    (["describe", "mambo", "--vocab-size", "0"], "unknown layer 'mambo'"),
     (["scroes"], "No such command 'scroes'"),
 ]
 

@@ -45,8 +45,8 @@ def describe(
     from archlab.layers.external.check import check_accounting, check_third_party
     from archlab.reports.tables import architecture_dict, architecture_table
 
-    check_sizes(vocab_size=vocab_size)
     value, dim, length = at_size(spec, protocol, dim, length)
+    check_sizes(vocab_size=vocab_size)
     value.validate(dim)
     check_accounting(value.layers, dim, length)
     warn_of([value])

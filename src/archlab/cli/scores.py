@@ -53,8 +53,8 @@ def scores(
 
     form = "json" if as_json else form
     place = Path(output)
-    check_output(place, form)
     with opened(store) as results:
+        check_output(place, form)
         found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
     if form == "table":
         print_scores(found)
@@ -87,12 +87,16 @@ def report(
 
     For example: `archlab report -o report.html --figures figures`
     """
+    from pathlib import Path
+
     import archlab
     from archlab import figures
     from archlab.cli.options import task_names
     from archlab.cli.output import message, opened, thinking
+    from archlab.files import check_place
 
     with opened(store) as results:
+        check_place(Path(output))  # before anything is scored
         plan = results.plan(run, protocol)
         found = results.scores(run, protocol=protocol, architectures=architectures, tasks=task_names(tasks), settings=settings)
         with thinking("drawing the page"):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from archlab.errors import ArchlabError
 from archlab.exports.hugging_face import write_hugging_face
 from archlab.fields import checked
-from archlab.scaling.models import TRIAL, WEIGHTS, KeptModel, load_model
+from archlab.scaling.models import TRIAL, WEIGHTS, KeptModel, find_model, load_model
 from archlab.store.database import shown
 
 Form = Literal["hf", "state-dict"]
@@ -37,6 +37,8 @@ def export(
         ArchlabError: there is no such model, the folder has files or cannot be written, or the source of a layer from outside
             archlab cannot be included.
     """
+    if not isinstance(run, KeptModel):
+        find_model(run, store)
     place = Path(folder)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ArchlabError(f"folder {place}: is there already: give a new one")
