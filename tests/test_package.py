@@ -75,14 +75,16 @@ def test_subpackages_are_attributes_and_functions_stay_functions_once_every_modu
 
 READING = """
 import sys
-import archlab.designs.correlation, archlab.mad.results, archlab.reports.documents, archlab.scaling.study_fit
+import archlab.mad.results, archlab.reports.html, archlab.scaling.study_fit
 from archlab.cli import app
 app(["architectures"], standalone_mode=False)
+assert not {"torch", "scipy.stats"} & {*sys.modules}
+import archlab.designs.correlation
 assert "torch" not in sys.modules
 """
 
 
-def test_torch_is_not_loaded_before_a_spec_is_read():
+def test_reading_loads_torch_only_with_a_spec_and_scipys_statistics_only_for_correlations():
     done = subprocess.run([sys.executable, "-c", READING], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "transformer++" in done.stdout

@@ -90,7 +90,6 @@ def report(
     from pathlib import Path
 
     import archlab
-    from archlab import figures
     from archlab.cli.options import task_names
     from archlab.cli.output import message, opened, thinking
     from archlab.files import check_place
@@ -103,6 +102,8 @@ def report(
             archlab.report(found, output, protocol=plan.protocol)
     message(f"wrote {output}")
     if pictures is not None:
+        from archlab import figures
+
         with thinking("drawing the figures"):
             written = figures.save(found, pictures)
         message(f"wrote {', '.join(path.name for path in written)} into {pictures}")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from archlab.errors import ArchlabError, unknown
 from archlab.machine import one_blas_thread
@@ -244,7 +244,7 @@ def _interval(values: Floats, first: JointLaw, second: JointLaw, resampling: Res
     if not len(resamples) or freedom < 1 or not np.isfinite(value):
         return Estimate(value, None, None)
     upper = (1 + resampling.confidence) / 2
-    widening = UNKNOWN_NOISE * float(t.ppf(upper, freedom) / norm.ppf(upper))
+    widening = UNKNOWN_NOISE * float(stdtrit(freedom, upper) / ndtri(upper))
     ends = np.quantile(resamples, [1 - upper, upper], method="nearest")
     low, high = (value + widening * (float(end) - value) for end in ends)
     return Estimate(value, low, high)

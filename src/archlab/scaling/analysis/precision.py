@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from archlab.scaling.fits import IsoFlopMinimum, Resampling
 from archlab.scaling.fits.columns import Floats
@@ -47,7 +47,7 @@ def estimate(statistic: Statistic, tables: Sequence[RunTable], resampling: Resam
         return Estimate(value, None, None)
     slopes = [_slopes(statistic, minima, table, index) for index, table in enumerate(tables)]
     freedom = min(one.freedom for one in errors)
-    deviation = float(t.ppf((1 + resampling.confidence) / 2, freedom)) * _variance(tables, errors, slopes) ** 0.5
+    deviation = float(stdtrit(freedom, (1 + resampling.confidence) / 2)) * _variance(tables, errors, slopes) ** 0.5
     return Estimate(value, value - deviation, value + deviation)
 
 

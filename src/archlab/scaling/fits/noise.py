@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from archlab.scaling.fits.columns import Floats
 
@@ -16,7 +16,7 @@ OUTLIER = 1e-4
 
 def outlier_limit(freedom: float) -> float:
     """Return the standard deviations beyond which a residual is an outlier, at so many degrees of freedom."""
-    return float(t.isf(OUTLIER / 2, max(freedom, 3)))
+    return -float(stdtrit(max(freedom, 3), OUTLIER / 2))
 
 
 def first_scales(residual: Floats, C: Floats, fitted: int) -> Floats:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from archlab.errors import ArchlabError
 from archlab.fields import Natural, above, at_least, below, check_fields, check_value
@@ -169,5 +169,5 @@ class Resampling:
             return bootstrap(statistic, *columns, strata=strata, vectorized=vectorized, **options)
         error, arrays = jackknife(statistic, *columns, vectorized=vectorized), whole_columns(*columns)
         value, runs = _value(statistic, arrays, vectorized), len(arrays[0])
-        reach = float(t.ppf((1 + self.confidence) / 2, runs - 1)) * error
+        reach = float(stdtrit(runs - 1, (1 + self.confidence) / 2)) * error
         return Interval(value - reach, value + reach, self.confidence, runs)
