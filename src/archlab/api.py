@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Natural, above, at_most, checked, not_empty
+from archlab.fields import Count, Natural, Positive, above, at_most, checked, not_empty
 from archlab.jobs import scheduler
 from archlab.jobs.attempts import noted
 from archlab.jobs.events import Listener, RunSummary
@@ -59,6 +59,7 @@ def run(
     device: Device = "cpu",
     executor: str = "local",
     workers: Count | None = None,
+    time_limit: Positive | None = None,
     population: Count | None = None,
     priority: int = 0,
     listeners: Sequence[Listener] | None = None,
@@ -83,6 +84,7 @@ def run(
         executor: where workers run: ``"local"``, on this machine; ``"ray"`` or ``"ray:ADDRESS"``, on a Ray cluster; or
             ``"workers"``, where `archlab work` runs on this store.
         workers: number of workers; by default one a core, or one a GPU.
+        time_limit: minutes that a trial may take; by default twenty times the predicted time, and at least 15.
         population: number of trials that a worker trains together; by default as many as pay and fit.
         priority: with ``"workers"``: those of the highest are computed first.
         listeners: called with every event of :mod:`archlab.jobs.events`; by default a live view on standard error.
@@ -94,7 +96,7 @@ def run(
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
     workplace: Executor[Trial, Progress, TrialResult] = make_executor(
-        train_together, workers, device=device, name=executor, submits=True
+        train_together, workers, device=device, name=executor, submits=True, time_limit=time_limit
     )
     with workplace:
         _check_label(store, label, plan)
@@ -217,6 +219,7 @@ def rerun_trials(
     store: Location = "archlab.db",
     executor: str = "local",
     workers: Count | None = None,
+    time_limit: Positive | None = None,
     listeners: Sequence[Listener] | None = None,
 ) -> RunSummary:
     """Compute trials of a store again, by the present code. A result stays until its new one is stored; those being computed
@@ -227,6 +230,7 @@ def rerun_trials(
         store: where they are: a path or a database URL.
         executor: where workers run.
         workers: number of workers; by default one a core, or one a GPU.
+        time_limit: as in :func:`run`.
         listeners: called with every event of :mod:`archlab.jobs.events`; by default a live view on standard error.
 
     Raises:
@@ -246,10 +250,11 @@ def rerun_trials(
         if len(devices) > 1:
             raise ArchlabError(f"keys: trials of several devices, {' and '.join(sorted(devices))}: choose those of one")
         check_can_compute(trials)
+        options: dict[str, Any] = {"device": min(devices, default="cpu"), "name": executor, "time_limit": time_limit}
         with (
             TemporaryDirectory() as folder,
             Recomputation(Path(folder) / "again.db", results, records) as again,
-            make_executor(train_together, workers, device=min(devices, default="cpu"), name=executor) as workplace,
+            make_executor(train_together, workers, **options) as workplace,
         ):
             check_memory(trials, workplace.num_workers, 1)
             return scheduler.run(trials, again, workplace, policy=Racing(trials, "off"), listeners=default_listeners(listeners))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archlab.fields import Count, NonNegative, checked
+from archlab.fields import Count, NonNegative, Positive, checked
 from archlab.jobs import pull
 from archlab.jobs.events import Listener
 from archlab.jobs.executor import Executor, Thresholds
@@ -58,6 +58,7 @@ def work(
     *,
     slots: Count | None = None,
     device: Device = "cpu",
+    time_limit: Positive | None = None,
     max_hours: NonNegative | None = None,
     max_idle: NonNegative | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
@@ -74,6 +75,7 @@ def work(
         store: the store that the runs were given.
         slots: jobs at once, each in a process of its own; by default one a core, or one a GPU.
         device: where to train; jobs for the other one are left to others.
+        time_limit: minutes that a job may take; by default twenty times the predicted time, and at least 15.
         max_hours: takes no new job after so long, and ends with those that run.
         max_idle: ends after so many minutes without anything to do; by default it waits.
         checkpoints: folder of unfinished training runs; by default beside the store, or in the current folder.
@@ -90,7 +92,7 @@ def work(
         folder = stack.enter_context(folder_beside(store, "checkpoints", "by --checkpoints", checkpoints))
         models = None if keep == "none" else stack.enter_context(folder_beside(store, "models", "for the store, or --keep none"))
         made: Executor[Any, Any, Any] = LocalExecutor(
-            partial(compute, checkpoints=folder, models=models, keep=keep), slots, device=device
+            partial(compute, checkpoints=folder, models=models, keep=keep), slots, device=device, time_limit=time_limit
         )
         executor = stack.enter_context(made)
         readers: dict[str, Any] = {

@@ -63,6 +63,14 @@ RayAddress = Annotated[
 ]
 Priority = Annotated[int, typer.Option(help="With --executor workers: what has the highest is computed first.")]
 Workers = Annotated[int | None, typer.Option(min=1, max=1024, help="Number of workers; by default one a core, or one a GPU.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        help="End what has not ended after so long, each by itself.",
+        show_default="20 times the predicted time, at least 15",
+    ),
+]
 Dim = Annotated[int | None, typer.Option(help="Width of the model.", show_default="128, or the protocol's")]
 Length = Annotated[
     int | None,

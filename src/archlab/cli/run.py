@@ -21,6 +21,7 @@ from archlab.cli.options import (
     Store,
     TaskFiles,
     Tasks,
+    TimeLimit,
     Workers,
 )
 
@@ -87,6 +88,7 @@ def run(
         ),
     ] = Race.exact,
     workers: Workers = None,
+    time_limit: TimeLimit = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     executor: Executor = "local",
     ray_address: RayAddress = None,
@@ -173,7 +175,7 @@ def run(
                 LiveView(Console(stderr=True)),
                 *loggers,
             ]
-            scores = archlab.run(architectures, chosen, **options, priority=priority, listeners=listeners)
+            scores = archlab.run(architectures, chosen, **options, time_limit=time_limit, priority=priority, listeners=listeners)
     except KeyboardInterrupt as stopped:
         message(how_to_go_on(store, executor))
         sys.exit(status_of(stopped))

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, Executor, Json, LayerFiles, Log, Priority, RayAddress, Seeds, Store, Workers
+from archlab.cli.options import (
+    DEFAULT_STORE,
+    Executor,
+    Json,
+    LayerFiles,
+    Log,
+    Priority,
+    RayAddress,
+    Seeds,
+    Store,
+    TimeLimit,
+    Workers,
+)
 from archlab.cli.run import Device
 
 if TYPE_CHECKING:
@@ -206,6 +218,7 @@ def run(
     ray_address: RayAddress = None,
     priority: Priority = 0,
     workers: Workers = None,
+    time_limit: TimeLimit = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     changes: RecipeChanges = None,
     checkpoints: Checkpoints = None,
@@ -247,6 +260,7 @@ def run(
             device=device.value,
             executor=executor_at(executor, ray_address),
             workers=workers,
+            time_limit=time_limit,
             checkpoints=checkpoints,
             keep=keep,
             params=None if params is None else numbers("--params", params),

@@ -14,6 +14,7 @@ from archlab.cli.options import (
     Store,
     TaskFiles,
     Tasks,
+    TimeLimit,
     Workers,
     refuse_options_before_command,
 )
@@ -117,6 +118,7 @@ def rerun(
     files: LayerFiles = None,
     task_files: TaskFiles = None,
     workers: Workers = None,
+    time_limit: TimeLimit = None,
     executor: Executor = "local",
     yes: Yes = False,
 ) -> None:
@@ -140,7 +142,7 @@ def rerun(
         typer.confirm(f"Compute {count(len(chosen), 'trial')} of {shown(store)} again, and replace the results?", abort=True)
     try:
         with terminable():
-            ended = archlab.rerun_trials(chosen, store=store, executor=executor, workers=workers)
+            ended = archlab.rerun_trials(chosen, store=store, executor=executor, workers=workers, time_limit=time_limit)
     except KeyboardInterrupt as stopped:
         message(f"what is done is in {shown(store)}; the others have the results that they had")
         sys.exit(status_of(stopped))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles
+from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store, TaskFiles, TimeLimit
 from archlab.cli.run import Device
 from archlab.cli.scale import Checkpoints
 
@@ -16,6 +16,7 @@ def work(
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     files: LayerFiles = None,
     task_files: TaskFiles = None,
+    time_limit: TimeLimit = None,
     max_hours: Annotated[
         float | None, typer.Option(metavar="H", min=0, help="Take nothing new after H hours, and end with what runs then.")
     ] = None,
@@ -52,6 +53,7 @@ def work(
                 store,
                 slots=slots,
                 device=device.value,
+                time_limit=time_limit,
                 max_hours=max_hours,
                 max_idle=max_idle,
                 checkpoints=checkpoints,

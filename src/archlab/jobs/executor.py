@@ -81,8 +81,8 @@ class JobError(Exception):
         return self.reason
 
 
-class WorkerDiedError(Exception):
-    """A job's worker died on every attempt; the message says how."""
+class WorkerDiedError(JobError):
+    """A job's worker died on every attempt: the message says how, and the traceback is the last that it printed."""
 
 
 EXECUTORS = {
@@ -100,11 +100,13 @@ def make_executor(
     device: Device = "cpu",
     name: str = "local",
     submits: bool = False,
+    time_limit: float | None = None,
 ) -> Executor[J, P, R]:
     """The executor with this name, a key of :data:`EXECUTORS`, with its own choice of ``num_workers`` by default.
 
-    The address of a Ray cluster may stand behind its name, as in ``"ray:auto"``. Refuses a name that is unknown, an executor
-    that cannot start here, and ``"workers"``, which has no workers of its own, unless the caller ``submits`` what it wants.
+    The address of a Ray cluster may stand behind its name, as in ``"ray:auto"``. A job may take ``time_limit`` minutes, by
+    default as :func:`archlab.jobs.limits.seconds_for` predicts. Refuses a name that is unknown, an executor that cannot start
+    here, and ``"workers"``, which has no workers of its own, unless the caller ``submits`` what it wants.
     """
     name, colon, address = name.partition(":")
     if name not in EXECUTORS or (colon and name != "ray"):
@@ -113,6 +115,7 @@ def make_executor(
         raise ArchlabError("executor='workers': only runs and training runs are submitted: choose local or ray")
     module, _, attribute = EXECUTORS[name].partition(":")
     implementation: Any = getattr(importlib.import_module(module), attribute)
-    options = {"address": address} if address else {}
+    given = {"address": address or None, "time_limit": time_limit}
+    options = {name: value for name, value in given.items() if value is not None}
     made: Executor[J, P, R] = implementation(work, num_workers, device=device, **options)
     return made

@@ -1,36 +1,50 @@
 """Runs jobs in single-threaded worker processes on this machine."""
 
+import math
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import spawn
+from multiprocessing import resource_tracker, spawn
+from multiprocessing.connection import wait
 from typing import Any
 
 from typing_extensions import override
 
 from archlab.errors import ArchlabError
 from archlab.jobs.executor import J, JobError, P, R, Work
+from archlab.jobs.limits import LEAST_BYTES, Printed, kill_started, seconds_for, too_long
 from archlab.jobs.slots import Group, SlotExecutor, Worker
 from archlab.jobs.worker import WORKER_VARIABLE, environment, serve
-from archlab.machine import Device, available_cores, visible_gpus
+from archlab.machine import Device, available_bytes, available_cores, visible_gpus
 
 
 class LocalExecutor(SlotExecutor[J, P, R]):
     """One single-threaded worker process a core, or one a GPU.
 
     A worker is replaced when a job has changed the state of its process, so no job can change the result of another. When this
-    process dies, its workers end by themselves.
+    process dies, its workers end by themselves. Jobs are held to the limits of :mod:`archlab.jobs.limits`.
     """
 
-    def __init__(self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu") -> None:
+    def __init__(
+        self,
+        work: Work[J, P, R],
+        num_workers: int | None = None,
+        *,
+        device: Device = "cpu",
+        time_limit: float | None = None,
+        share: float = 1.0,
+    ) -> None:
         """Start no worker yet.
 
         By default there is one worker a core that this process may use, or one a GPU; those of ``"cuda"`` take the GPUs in turn.
-        Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
+        A job may take ``time_limit`` minutes, by default as predicted. On a CPU a worker may take its part of a ``share`` of the
+        memory that is free now. Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
@@ -44,36 +58,45 @@ class LocalExecutor(SlotExecutor[J, P, R]):
         if self._gpus == []:
             raise ArchlabError("device='cuda': no GPU is visible here: choose device='cpu'")
         super().__init__(num_workers or (len(self._gpus) if self._gpus else available_cores()))
-        self._work = work
+        self._work, self._time_limit = work, time_limit
+        part = int(available_bytes() * share / self.num_workers)
+        self._memory = max(part, LEAST_BYTES) if device == "cpu" else None  # CUDA maps more than it uses
 
     @override
     def start(self, slot: int, origin: str) -> Worker[J, P, R]:
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
-        return _Worker(self._work, gpu, origin)
+        return _Worker(self._work, gpu, origin, self._time_limit, self._memory)
 
 
 class _Worker(Worker[J, P, R]):
     """The parent's end of a worker process."""
 
-    def __init__(self, work: Work[J, P, R], gpu: str | None, origin: str) -> None:
-        self.origin = origin
+    def __init__(self, work: Work[J, P, R], gpu: str | None, origin: str, time_limit: float | None, memory: int | None) -> None:
+        self.origin, self._time_limit = origin, time_limit
         context = multiprocessing.get_context("spawn")
         requests, self._requests = context.Pipe(duplex=False)
         self._replies, replies = context.Pipe(duplex=False)
+        self._output, output = context.Pipe(duplex=False)
+        self._pipes = [self._replies, self._output]  # those that say something
+        self._printed = Printed()
         self._killed = False
-        with _inherited(environment(gpu)), _without_script() as script:
-            self.process = context.Process(target=serve, args=(requests, replies, pickle.dumps(work), script), daemon=True)
+        self._name = uuid.uuid4().hex
+        resource_tracker.ensure_running()  # it serves all workers, and must not have the name of one
+        with _inherited(environment(self._name, gpu)), _without_script() as script:
+            arguments = (requests, replies, output, pickle.dumps(work), script, memory)
+            self.process = context.Process(target=serve, args=arguments, daemon=True)
             self.process.start()
-        requests.close()
-        replies.close()
+        for ours in (requests, replies, output):
+            ours.close()
 
     @override
     def run(self, group: Group[J, P, R]) -> None:
         left = [index for index, future in enumerate(group.futures) if not future.done()]
-        request = pickle.dumps(([group.jobs[index] for index in left], [dict(group.thresholds[index]) for index in left]))
+        jobs = [group.jobs[index] for index in left]
+        request = pickle.dumps((jobs, [dict(group.thresholds[index]) for index in left]))
         done = False
         try:
-            for kind, value in self._replies_to(request):
+            for kind, value in self._replies_to(request, seconds_for(jobs, self._time_limit)):
                 if kind == "end":
                     done = not value  # else a job has changed the state of the process, which serves no other
                     return
@@ -91,29 +114,48 @@ class _Worker(Worker[J, P, R]):
                 self.kill()
                 self.process.join()
 
-    def _replies_to(self, request: bytes) -> Iterator[tuple[str, Any]]:
+    def _replies_to(self, request: bytes, seconds: float | None) -> Iterator[tuple[str, Any]]:
+        """Hear what the worker says of a request, for so many seconds once it begins, and pass on what it prints meanwhile."""
+        self._printed = Printed()
+        deadline = math.inf
         try:
             self._requests.send_bytes(request)
             while True:
-                while not self._replies.poll(1.0):  # a child of a dead worker may hold the pipe open
-                    if not self.process.is_alive() and not self._replies.poll():
-                        raise EOFError
-                yield self._replies.recv()
+                ready = wait(self._pipes, 1.0)
+                self._pass_on()
+                if self._replies in ready:
+                    reply = self._replies.recv()
+                    if reply[0] != "begun":
+                        yield reply
+                    elif seconds is not None:
+                        deadline = time.monotonic() + seconds
+                elif not self.process.is_alive() and not self._replies.poll():  # a child of it may hold the pipe open
+                    raise EOFError
+                if seconds is not None and time.monotonic() > deadline:
+                    raise JobError(too_long(seconds), self._printed.last)
         except OSError as error:
             raise EOFError from error
+
+    def _pass_on(self) -> None:
+        """Pass on what the worker has printed, as much as a pipe holds."""
+        if self._output in self._pipes and self._output.poll():
+            text = os.read(self._output.fileno(), 1 << 16)
+            self._printed.take(text)
+            if not text:  # all who could write have closed it
+                self._pipes.remove(self._output)
 
     @override
     def is_alive(self) -> bool:
         return not self._killed and self.process.is_alive()  # the signal may still be on its way
 
     @override
-    def cause_of_death(self) -> str:
+    def cause_of_death(self) -> tuple[str, str]:
         self.process.join()
+        self._pass_on()
         code = self.process.exitcode or 0
-        if code >= 0:
-            return f"ended with status {code}"
-        name = signal.Signals(-code).name
-        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        name = signal.Signals(-code).name if code < 0 else ""
+        how = f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return how if name else f"ended with status {code}", self._printed.last
 
     @override
     def terminate(self) -> None:
@@ -125,13 +167,14 @@ class _Worker(Worker[J, P, R]):
         with suppress(ProcessLookupError, PermissionError):  # it leads a group as soon as it serves
             os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
+        kill_started(WORKER_VARIABLE, self._name)
 
     @override
     def close(self) -> None:
         self.process.join()
         self.process.close()
-        self._requests.close()
-        self._replies.close()
+        for pipe in (self._requests, self._replies, self._output):
+            pipe.close()
 
 
 _starting = threading.Lock()

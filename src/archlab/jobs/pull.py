@@ -31,8 +31,17 @@ GRACE_SECONDS = 30.0
 class Elsewhere(Executor[Any, Any, Any]):
     """The executor of a run whose jobs `archlab work` computes: it has no workers, and its run waits for their results."""
 
-    def __init__(self, work: Work[Any, Any, Any], num_workers: int | None = None, *, device: Device = "cpu") -> None:
-        """Take nothing but the choice of this executor; refuses a number of workers, which are where they are started."""
+    def __init__(
+        self,
+        work: Work[Any, Any, Any],
+        num_workers: int | None = None,
+        *,
+        device: Device = "cpu",
+        time_limit: float | None = None,
+    ) -> None:
+        """Take nothing but the choice of this executor; refuses what is said where workers are started."""
+        if time_limit is not None:
+            raise ArchlabError(f"time_limit={time_limit:g} (--time-limit): give it to `archlab work`")
         if num_workers is not None:
             raise ArchlabError(f"workers={num_workers} (--workers): `archlab work --slots {num_workers}` says how many there are")
         self.num_workers = 0

@@ -19,7 +19,7 @@ from archlab.errors import ArchlabError
 from archlab.jobs.executor import J, P, R, Work, WorkerDiedError
 from archlab.jobs.local import LocalExecutor
 from archlab.jobs.slots import Group, SlotExecutor, Worker
-from archlab.machine import Device
+from archlab.machine import Device, available_cores
 from archlab.sources import imported, without_output
 from archlab.store.provenance import environment
 
@@ -33,7 +33,13 @@ class RayExecutor(SlotExecutor[J, P, R]):
     """
 
     def __init__(
-        self, work: Work[J, P, R], num_workers: int | None = None, *, device: Device = "cpu", address: str | None = None
+        self,
+        work: Work[J, P, R],
+        num_workers: int | None = None,
+        *,
+        device: Device = "cpu",
+        time_limit: float | None = None,
+        address: str | None = None,
     ) -> None:
         """Connect to the cluster at an address as ``ray.init`` takes it, by default that of ``RAY_ADDRESS``, else start Ray here.
 
@@ -49,7 +55,7 @@ class RayExecutor(SlotExecutor[J, P, R]):
         super().__init__(num_workers or max(units, 1))
         self._largest = max((node["Resources"].get("memory", 0.0) for node in self._ray.nodes() if node["Alive"]), default=0.0)
         self._gpus = min(1.0, units / self.num_workers) if device == "cuda" else 0.0
-        self._arguments = (pickle.dumps(work), device)
+        self._arguments = (pickle.dumps(work), device, time_limit)
 
     @override
     def start(self, slot: int, origin: str) -> Worker[J, P, R]:
@@ -66,11 +72,13 @@ class RayExecutor(SlotExecutor[J, P, R]):
 class _Host:
     """The actor: a local executor with one worker on the node of a slot."""
 
-    def __init__(self, work: bytes, device: Device) -> None:
+    def __init__(self, work: bytes, device: Device, time_limit: float | None) -> None:
         for name in ("OMP_NUM_THREADS", "ARCHLAB_WORKER"):  # Ray's own choice for its workers
             os.environ.pop(name, None)
         self.device = device
-        self.executor: LocalExecutor[Any, Any, Any] = LocalExecutor(pickle.loads(work), 1, device=device)
+        self.executor: LocalExecutor[Any, Any, Any] = LocalExecutor(
+            pickle.loads(work), 1, device=device, time_limit=time_limit, share=1 / available_cores()
+        )
         self.futures: list[Future[Any]] = []
 
     def run(self, request: bytes) -> Iterator[tuple[str, Any]]:
@@ -137,7 +145,7 @@ class _Actor(Worker[J, P, R]):
             self._dead = f"was lost with its node or actor ({' '.join(str(error).split())[:200]})"
             raise EOFError from error
         except self._ray.exceptions.RayTaskError as error:
-            raise WorkerDiedError(f"the worker's host refused the job: {' '.join(str(error.cause).split())}") from error
+            raise WorkerDiedError(f"the worker's host refused the job: {' '.join(str(error.cause).split())}", "") from error
         finally:
             if not done:
                 self.kill()
@@ -149,8 +157,8 @@ class _Actor(Worker[J, P, R]):
         return not self._dead
 
     @override
-    def cause_of_death(self) -> str:
-        return self._dead
+    def cause_of_death(self) -> tuple[str, str]:
+        return self._dead, ""
 
     @override
     def terminate(self) -> None:

@@ -234,7 +234,7 @@ class Run(Generic[J, R]):
             self.emit(events.JobsSkipped((job,)))
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            text = f"{reason}\n{error.traceback}" if isinstance(error, JobError) else reason
+            text = f"{reason}\n{error.traceback}".strip() if isinstance(error, JobError) else reason
             self.store.fail(job, text, self.provenance(job))
             del self.running[job.key]
             self.skip(self.failed(job, text))

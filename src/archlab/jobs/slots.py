@@ -57,8 +57,8 @@ class Worker(Protocol[J, P, R]):
     def is_alive(self) -> bool:
         """Whether it can serve another group."""
 
-    def cause_of_death(self) -> str:
-        """How it ended, as a verb phrase."""
+    def cause_of_death(self) -> tuple[str, str]:
+        """How it ended, as a verb phrase, and the last that its job has printed."""
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -141,10 +141,10 @@ class SlotExecutor(Executor[J, P, R], ABC):
                 try:
                     return worker.run(group)
                 except EOFError:
-                    death = worker.cause_of_death()
+                    death, printed = worker.cause_of_death()
                 if self._closed or group.is_over():
                     raise CancelledError
-            raise WorkerDiedError(f"the worker {death} on each of {ATTEMPTS} attempts")
+            raise WorkerDiedError(f"the worker {death} on each of {ATTEMPTS} attempts", printed)
         finally:
             with self._lock:
                 group.worker = None

@@ -1,5 +1,6 @@
 """The loop of a worker process: groups of jobs, one after the other, until the parent is gone."""
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -14,8 +15,10 @@ from archlab import isolation
 from archlab.errors import ArchlabError, in_one_line
 from archlab.isolation import changed, definitions, replaced, snapshot
 from archlab.jobs.executor import Work
+from archlab.jobs.limits import limit_memory, out_of_memory
 
 WORKER_VARIABLE = "ARCHLAB_WORKER"
+"""In the environment of a worker and of all that its jobs start: the worker's name."""
 _TRACEBACK_LINES = 30
 # A training step frees what the next one allocates. Given back to the system in between, every page of it is cleared
 # again: up to a quarter of the time of a step at width 128. glibc maps no tensor apart, whatever its size; other systems
@@ -23,18 +26,29 @@ _TRACEBACK_LINES = 30
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
 
 
-def environment(gpu: str | None) -> dict[str, str]:
-    """The variables of a worker's environment: one thread each, and for a GPU worker its GPU."""
+def environment(name: str, gpu: str | None) -> dict[str, str]:
+    """The variables of a worker's environment: its name, one thread each, and for a GPU worker its GPU."""
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    variables = dict.fromkeys(threads, "1") | _KEEP_MEMORY | {WORKER_VARIABLE: "1"}
+    variables = dict.fromkeys(threads, "1") | _KEEP_MEMORY | {WORKER_VARIABLE: name}
     return variables if gpu is None else variables | {"CUDA_VISIBLE_DEVICES": gpu}
 
 
-def serve(requests: Connection, replies: Connection, pickled: bytes, script: dict[str, Any]) -> None:
-    """Answer every group of jobs that comes in with progress and results, then with its end or an error.
+def serve(
+    requests: Connection,
+    replies: Connection,
+    printed: Connection,
+    pickled: bytes,
+    script: dict[str, Any],
+    memory: int | None,
+) -> None:
+    """Answer every group of jobs that comes in: that it is begun, progress and results, then its end or an error.
 
-    The work comes pickled; ``script`` is what ``multiprocessing`` needs to import the script of the parent.
+    What is printed goes to ``printed``. The work comes pickled; ``script`` is what ``multiprocessing`` needs to import the
+    script of the parent; ``memory`` is how many bytes may be taken.
     """
+    _print_to(printed)
+    if memory is not None:
+        limit_memory(memory)
     os.setsid()  # so that what a job starts can be ended with the worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -52,7 +66,17 @@ def serve(requests: Connection, replies: Connection, pickled: bytes, script: dic
             request = requests.recv_bytes()
         except EOFError:
             return
-        replies.send(_answer(request, replies, work, script))
+        replies.send(_answer(request, replies, work, script, memory))
+
+
+def _print_to(printed: Connection) -> None:
+    """Send standard output and standard error there, and where Python stood if a signal ends this process."""
+    for stream in (1, 2):
+        os.dup2(printed.fileno(), stream)
+    printed.close()
+    for text in (sys.stdout, sys.stderr):
+        text.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
 
 
 def _needs_script(pickled: bytes) -> bool:
@@ -78,11 +102,14 @@ def _import_script(script: dict[str, Any]) -> None:
         )
 
 
-def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any], script: dict[str, Any]) -> tuple[str, Any]:
+def _answer(
+    request: bytes, replies: Connection, work: Work[Any, Any, Any], script: dict[str, Any], memory: int | None
+) -> tuple[str, Any]:
     """Compute a group of jobs; the last reply to a request, after the progress and the results of its jobs.
 
     It says what state of the process the jobs have changed, if any: such a process must serve no other job.
     """
+    replies.send(("begun", None))
     before, outside, spoilt = snapshot(), True, ""
     try:
         if _needs_script(request):
@@ -96,7 +123,8 @@ def _answer(request: bytes, replies: Connection, work: Work[Any, Any, Any], scri
         return "end", isolation.spoilt() or changed(before, started=outside)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: the code of a job may raise anything
         tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
-        return "error", (in_one_line(error), tail, isolation.spoilt() or spoilt or changed(before, started=outside))
+        reason = out_of_memory(error, memory) + in_one_line(error)
+        return "error", (reason, tail, isolation.spoilt() or spoilt or changed(before, started=outside))
 
 
 def _end_with_parent() -> None:

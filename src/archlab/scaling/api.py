@@ -107,6 +107,7 @@ def train(
     device: Device = "cpu",
     workers: Count | None = None,
     executor: str = "local",
+    time_limit: Positive | None = None,
     checkpoints: PathLike | None = None,
     keep: Keep = "weights",
     params: Sequence[float] | None = None,
@@ -127,6 +128,7 @@ def train(
         workers: models that train at once; by default one a core, or one a GPU.
         executor: where they train: ``"local"``, on this machine; ``"ray"`` or ``"ray:ADDRESS"``, on a Ray cluster, whose nodes
             share the folder of checkpoints; or ``"workers"``, where `archlab work` runs on this store.
+        time_limit: minutes that a training run may take; by default twenty times the predicted time, and at least 15.
         checkpoints: folder of unfinished training runs; by default beside the store.
         keep: what stays of a finished training run beside its result, in a folder beside the store: ``"weights"``,
             ``"checkpoints"`` (these too), or ``"none"``. It changes no result.
@@ -140,7 +142,7 @@ def train(
         Interrupted: a signal ended the processes that share a model.
     """
     name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
-    options: dict[str, Any] = {"keep": keep, "name": name, "params": params, "priority": priority}
+    options: dict[str, Any] = {"keep": keep, "name": name, "params": params, "priority": priority, "time_limit": time_limit}
     return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, **options)
 
 
@@ -204,6 +206,7 @@ def _train(
     name: str | None = None,
     params: Sequence[float] | None = None,
     priority: int = 0,
+    time_limit: float | None = None,
 ) -> RunSummary:
     """Train what a policy asks for; a plan with a name is remembered, so that fits can name what is missing."""
     used = recipe or LMRecipe()
@@ -222,6 +225,8 @@ def _train(
         work = partial(train_jobs, checkpoints=folder, models=models, keep=keep, modules=modules)
         pool: Executor[LMTrial, LMProgress, LMResult]
         if launched_together():
+            if time_limit is not None:
+                raise ArchlabError(f"time_limit={time_limit:g} (--time-limit): processes that share a model have none")
             processes = stack.enter_context(Processes.join(device))
             work = partial(work, processes=processes)
             if not processes.is_first:
@@ -229,7 +234,9 @@ def _train(
                 return RunSummary(total=0)
             pool = stack.enter_context(ProcessGroupExecutor(work, processes))
         else:
-            pool = stack.enter_context(make_executor(work, workers, device=device, name=executor, submits=name is not None))
+            pool = stack.enter_context(
+                make_executor(work, workers, device=device, name=executor, submits=name is not None, time_limit=time_limit)
+            )
         opened = stack.enter_context(StudyStore(store))
         if name is None:
             if opened.plans({}):

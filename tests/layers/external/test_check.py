@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -35,6 +36,31 @@ class Transformed(Sum):
         n = 2 * x.shape[1]
         kernel = torch.fft.rfft(torch.ones(n // 2), n=n)[None, :, None]
         return self.out(torch.fft.irfft(torch.fft.rfft(x, n=n, dim=1) * kernel, n=n, dim=1)[:, : n // 2])
+
+
+class Jitters(Sum):
+    def forward(self, x):
+        return super().forward(x * (0.9 + 0.2 * torch.rand_like(x)) if self.training else x)
+
+
+class AddsNoise(Sum):
+    def forward(self, x):
+        return super().forward(x) + 1e-6 * float(np.random.default_rng().normal())
+
+
+class StartsAnywhere(Sum):
+    def __init__(self, dim):
+        super().__init__(dim)
+        with torch.no_grad():
+            self.gate.add_(float(np.random.default_rng().normal()))
+
+    def forward(self, x):
+        return super().forward(x) * (1 + self.gate)
+
+
+class AddsNoiseToEvaluations(Sum):
+    def forward(self, x):
+        return super().forward(x) + (0 if self.training else float(np.random.default_rng().normal()))
 
 
 class LooksAhead(Sum):
@@ -191,11 +217,20 @@ def check(module, lengths=(16,), **members):
     check_third_party([outside(module, **members)], dim=8, lengths=lengths)
 
 
-@pytest.mark.parametrize("module", [Sum, Dropped, Transformed, Steps])
+@pytest.mark.parametrize("module", [Sum, Dropped, Jitters, Transformed, Steps])
 def test_sound_layers_pass(module):
     state = torch.random.get_rng_state()
     check(module)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("module", "what"), [(AddsNoise, "output"), (StartsAnywhere, "output"), (AddsNoiseToEvaluations, "output of evaluation")]
+)
+def test_a_layer_that_is_not_deterministic_is_named(module, what):
+    differs = rf"^outside: is not deterministic: built and run twice from the same seed, its {what} differs by \d"
+    with pytest.raises(ArchlabError, match=differs):
+        check(module)
 
 
 def test_what_a_layer_changes_of_its_process_is_undone():

@@ -11,6 +11,7 @@ from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import naming
 from archlab.isolation import changed, snapshot, undone
 from archlab.layers.contract import Composite, LayerConfig, Recurrent, is_third_party
+from archlab.machine import single_thread
 
 LONGEST = 128
 """Tokens of the small input, at most."""
@@ -25,8 +26,8 @@ def check_third_party(
 
     Raises:
         ArchlabError: one cannot be built or run, returns the wrong shape or type, is not finite or has gradients that are not,
-            lets an output depend on a later token or on another sequence, or states costs that are not those of what is
-            built; names the layer and what is wrong.
+            is not deterministic, lets an output depend on a later token or on another sequence, or states costs that are not
+            those of what is built; names the layer and what is wrong.
     """
     device = device if torch.cuda.is_available() else "cpu"
     tried = dict.fromkeys(min(length, LONGEST) for length in lengths)
@@ -89,6 +90,8 @@ def _fault(config: LayerConfig, x_bld: Tensor) -> str | None:
     try:
         if fault := _miscounted(config, module, dim, length) or _fault_at_initialisation(module, x_bld):
             return fault
+        if fault := _chance(config, x_bld):
+            return fault
         if fault := _leak(module, x_bld) or _leak(unsettled(module), x_bld):
             return fault
         return _memory(module, x_bld) if config.kind == "channel" else None
@@ -127,6 +130,37 @@ def _fault_at_initialisation(module: nn.Module, x_bld: Tensor) -> str | None:
         if bad:
             return f"the {name} is not finite: {bad} of {tensor.numel()} entries are NaN or infinite"
     return None
+
+
+def _chance(config: LayerConfig, x_bld: Tensor) -> str | None:
+    """Fault of a layer that is not the same, bit for bit, when it is built and run again from the same seed.
+
+    Random numbers of torch are the same again, so dropout and the jitter of routers are no fault. On a GPU sums may round.
+    """
+    with single_thread():
+        first, second = _built_and_run(config, x_bld), _built_and_run(config, x_bld)
+    for name, value in first.items():
+        differs = (value - second[name]).abs().max() if value.shape == second[name].shape and value.numel() else 0.0
+        if differs > (ROUNDING * value.abs().max() if x_bld.is_cuda else 0):
+            return (
+                f"is not deterministic: built and run twice from the same seed, its {name} differs by {float(differs):.2g}; draw "
+                "random numbers by torch alone, without a generator of your own"
+            )
+    return None
+
+
+def _built_and_run(config: LayerConfig, x_bld: Tensor) -> dict[str, Tensor]:
+    """The layer's outputs and gradients from a seed, by names for messages."""
+    _, length, dim = x_bld.shape
+    with torch.random.fork_rng(devices=[x_bld.device] if x_bld.is_cuda else []):
+        torch.manual_seed(0)
+        module = config.build(dim, length).to(x_bld.device)
+        wanted = {"input": x_bld.clone().requires_grad_()} | {n: p for n, p in module.named_parameters() if p.requires_grad}
+        y_bld = module(wanted["input"])
+        gradients = torch.autograd.grad((y_bld * x_bld).sum(), list(wanted.values()), materialize_grads=True)
+        found = {"output": y_bld.detach()} | {f"gradient of {n}": g for n, g in zip(wanted, gradients, strict=True)}
+        with torch.no_grad():
+            return found | {"output of evaluation": module.eval()(x_bld)}
 
 
 def _leak(module: nn.Module, x_bld: Tensor) -> str | None:

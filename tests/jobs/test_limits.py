@@ -1,0 +1,138 @@
+"""What a job may take: its time, memory and printed text end with the limit, and all that it has started ends with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from archlab.errors import ArchlabError
+from archlab.jobs import limits
+from archlab.jobs.executor import JobError, WorkerDiedError, make_executor
+from archlab.jobs.limits import seconds_for
+from archlab.jobs.local import LocalExecutor
+from archlab.machine import process_started
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that misbehaves in some way."""
+
+    kind: str
+    origin: str = "theirs"
+    flops: float = 0.0
+    device: str = "cpu"
+
+
+def forward(kind: str) -> None:
+    """Misbehave as a layer may."""
+    if kind == "segmentation fault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind == "abort":
+        os.abort()
+    elif kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def misbehave(folder: Path, jobs, on_progress, thresholds):
+    for index, job in enumerate(jobs):
+        if job.kind == "hangs":
+            time.sleep(3600)
+        elif job.kind == "grows":
+            hoard = []
+            while True:
+                hoard.append(bytearray(64 << 20))
+        elif job.kind == "prints":
+            print("to be seen")
+            os.write(2, b"as well\n")
+            for _ in range(3 << 10):
+                print("x" * 1023)
+        elif job.kind == "closes its output":
+            os.close(1)
+            os.close(2)
+        elif job.kind == "starts others":
+            code = f"import os, time; open('{folder}/pid', 'w').write(str(os.getpid())); time.sleep(600)"
+            subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+            while not (folder / "pid").exists() or not (folder / "pid").read_text():
+                time.sleep(0.01)
+        else:
+            forward(job.kind)
+        yield index, os.getpid()
+
+
+def run(executor, *jobs: Job):
+    return executor.submit(jobs, lambda *_: None)
+
+
+@pytest.fixture
+def executor(tmp_path):
+    with LocalExecutor(partial(misbehave, tmp_path), 1) as opened:
+        yield opened
+
+
+def test_a_job_beyond_its_time_limit_fails_once_and_the_next_is_computed(tmp_path):
+    with LocalExecutor(partial(misbehave, tmp_path), 1, time_limit=0.05) as executor:
+        hangs, answers = run(executor, Job("hangs"))[0], run(executor, Job("answers"))[0]
+        with pytest.raises(JobError, match=r"^it has not ended within 0.05 minutes, its time limit: --time-limit"):
+            hangs.result(60)
+        assert answers.result(60)
+
+
+def test_the_time_limit_follows_from_flops_and_jobs_computed_together_share_theirs():
+    hour = Job("", flops=3600 * limits.USUAL_SPEED["cpu"])
+    assert seconds_for([hour], None) == 3600 * limits.TIME_FACTOR
+    assert seconds_for([Job(""), hour], None) == limits.LEAST_SECONDS + 3600 * limits.TIME_FACTOR
+    assert seconds_for([hour, hour], 5.0) == 600
+    assert seconds_for(["cpu"], None) is None
+    on_gpu = Job("", flops=3600 * limits.USUAL_SPEED["cuda"], device="cuda")
+    assert seconds_for([on_gpu], None) == seconds_for([hour], None)
+
+
+def test_a_time_limit_is_given_where_the_workers_are():
+    with pytest.raises(ArchlabError, match=r"^time_limit=5 \(--time-limit\): give it to `archlab work`$"):
+        make_executor(print, name="workers", submits=True, time_limit=5.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits data")
+def test_a_job_that_takes_more_than_its_workers_part_of_the_memory_fails_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("archlab.jobs.local.available_bytes", lambda: 3 << 30)
+    with LocalExecutor(partial(misbehave, tmp_path), 2) as executor:
+        grows, answers = run(executor, Job("grows"))[0], run(executor, Job("answers"))[0]
+        with pytest.raises(JobError, match=r"^it needs more than the 1.5 GiB that a worker may take, .*: MemoryError$"):
+            grows.result(60)
+        assert answers.result(60)
+
+
+def test_what_a_job_prints_goes_to_standard_error_up_to_a_limit(executor, capsys):
+    assert run(executor, Job("prints"))[0].result(60)
+    assert run(executor, Job("closes its output"))[0].result(60)
+    assert run(executor, Job("answers"))[0].result(60)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("to be seen\nas well\nxxx")
+    assert err.endswith("\n[what this job prints beyond 64 KiB is left out]\n")
+    assert len(err) < limits.PRINTED_BYTES + 100
+
+
+@pytest.mark.parametrize("kind", ["segmentation fault", "abort", "kill"])
+def test_a_signal_leaves_its_name_and_where_the_job_was(kind, executor, capsys):
+    with pytest.raises(WorkerDiedError) as told:
+        run(executor, Job(kind))[0].result(60)
+    name = {"segmentation fault": "SIGSEGV", "abort": "SIGABRT", "kill": "SIGKILL"}[kind]
+    assert str(told.value).startswith(f"the worker was killed by {name}")
+    assert ("in forward" in told.value.traceback) == (kind != "kill")  # nobody hears that one
+
+
+def test_what_a_job_has_started_ends_with_it_whatever_session_it_is_in(executor, tmp_path):
+    first = run(executor, Job("starts others"))[0].result(60)
+    assert run(executor, Job("answers"))[0].result(60) != first
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while process_started(pid) is not None:
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.02)
