@@ -125,7 +125,8 @@ def test_a_signal_leaves_its_name_and_where_the_job_was(kind, executor, capsys):
         run(executor, Job(kind))[0].result(60)
     name = {"segmentation fault": "SIGSEGV", "abort": "SIGABRT", "kill": "SIGKILL"}[kind]
     assert str(told.value).startswith(f"the worker was killed by {name}")
-    assert ("in forward" in told.value.traceback) == (kind != "kill")  # nobody hears that one
+    assert (f"in forward ({__file__}, line " in str(told.value)) == (kind != "kill")  # nobody hears that one
+    assert ("most recent call first" in told.value.traceback) == (kind != "kill")
 
 
 def test_what_a_job_has_started_ends_with_it_whatever_session_it_is_in(executor, tmp_path):

@@ -4,6 +4,7 @@ The processes that it has started end with it.
 """
 
 import os
+import re
 import resource
 import signal
 import sys
@@ -68,6 +69,12 @@ class Printed:
     def last(self) -> str:
         """The last that was printed."""
         return self._last.decode(errors="replace").strip()
+
+    @property
+    def place(self) -> str:
+        """Where in the job's code a signal came, as Python has printed it; empty if it has not."""
+        found = re.search(r'most recent call first\):\n  File "(.*)", line (\d+) in (.*)', self.last)
+        return f" in {found[3]} ({found[1]}, line {found[2]})" if found else ""
 
     def take(self, text: bytes) -> None:
         """Take what was printed."""

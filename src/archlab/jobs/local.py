@@ -154,7 +154,7 @@ class _Worker(Worker[J, P, R]):
         self._pass_on()
         code = self.process.exitcode or 0
         name = signal.Signals(-code).name if code < 0 else ""
-        how = f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        how = f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else self._printed.place)
         return how if name else f"ended with status {code}", self._printed.last
 
     @override

@@ -76,7 +76,7 @@ def _print_to(printed: Connection) -> None:
     printed.close()
     for text in (sys.stdout, sys.stderr):
         text.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
 
 
 def _needs_script(pickled: bytes) -> bool:
