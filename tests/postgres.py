@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, *, synced: bool = False) -> None:
         """Make a cluster and start it; one that is ``synced`` waits for its disk, which loses nothing when the power goes."""
-        self.settings = (*_SMALL, "fsync=on" if synced else "fsync=off")
+        self.settings: tuple[str, ...] = (*_SMALL, "fsync=on" if synced else "fsync=off")
         folder = binaries()
         assert folder is not None
         self.binaries, self.home = folder, Path(tempfile.mkdtemp(prefix="archlab-postgres-"))

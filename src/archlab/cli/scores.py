@@ -1,6 +1,7 @@
 """archlab scores, report, runs and trials: what a store holds."""
 
-from typing import Annotated, Literal
+import shlex
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -119,12 +120,13 @@ def runs(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs of a store: what they compute, how much of it is done, how each ended and where, what failed and why.
+    """List the runs of a store, of trials and of language models: how much is done, how each ended, where, what failed and why.
 
     --json also gives the versions of archlab, torch and Python.
     """
     from archlab.cli.output import message, opened, print_json, print_table, store_option, tell_without_trials
     from archlab.reports.tables import plain_table
+    from archlab.scaling.runs import study_runs
     from archlab.store.submissions import Submissions
 
     if withdraw is not None:
@@ -134,34 +136,43 @@ def runs(
         return
 
     with opened(store) as results:
-        rows = results.runs().to_dict("records")
+        rows: list[Any] = results.runs().to_dict("records")
+        trained = study_runs(store, results.unreadable)
         if as_json:
-            print_json(rows)
-        else:
-            shown = [
-                {
-                    "run": row["number"],
-                    "label": row["label"],
-                    "date": (row["started"] or "unknown")[:16].replace("T", " "),
-                    "protocol": row["protocol"],
-                    "architectures": ", ".join(row["architectures"]),
-                    "tasks": len(row["tasks"]),
-                    "seeds": len(row["seeds"]),
-                    "trials done": f"{row['done']} of {row['trials']}",
-                    "ended": row["ended"] or "",
-                    "host": row["host"] or "",
-                }
-                for row in rows
-            ]
-            if shown:
-                print_table(plain_table(shown))
-                message("`archlab scores --run N` shows one")
-                for row in rows:
-                    for cause, number in row["failures"].items():
-                        message(f"run {row['number']}: {number} failed: {cause}")
-                    if row["failures"]:
-                        again = f"`archlab trials rerun --run {row['number']} --status failed{store_option(store)}`"
-                        message(f"run {row['number']}: {again} tries them again")
-            elif not results.unreadable:
-                message(f"store {results.where} has no runs")
-                tell_without_trials(store)
+            print_json([{"kind": "trials"} | row for row in rows] + [{"kind": "training runs"} | row for row in trained])
+            return
+        if rows:
+            print_table(plain_table([_shown(row, protocol=row["protocol"]) for row in rows]))
+            message("`archlab scores --run N` shows one")
+        if trained:
+            print_table(plain_table([_shown(row, plan=row["plan"]) for row in trained]))
+            message(f"`archlab scale fit{store_option(store)}` fits laws to all training runs")
+        for row in rows + trained:
+            for cause, number in row["failures"].items():
+                message(f"run {row['number']}: {number} failed: {cause}")
+            if row["failures"]:
+                again = f"archlab trials rerun --run {row['number']} --status failed"
+                again = f"archlab scale run {shlex.quote(row['plan'])}" if "plan" in row else again
+                message(f"run {row['number']}: `{again}{store_option(store)}` tries them again")
+        if not rows and not trained and not results.unreadable:
+            message(f"store {results.where} has no runs")
+            tell_without_trials(store)
+
+
+def _shown(row: dict[str, Any], **what: str) -> dict[str, object]:
+    """A run as its table shows it; ``what`` names its protocol or plan."""
+    sizes = (
+        {"budgets": len(row["budgets"]), "training runs done": f"{row['done']} of {row['training_runs']}"}
+        if "plan" in what
+        else {"tasks": len(row["tasks"]), "seeds": len(row["seeds"]), "trials done": f"{row['done']} of {row['trials']}"}
+    )
+    return {
+        "run": row["number"],
+        **({} if "plan" in what else {"label": row["label"]}),
+        "date": (row["started"] or "unknown")[:16].replace("T", " "),
+        **what,
+        "architectures": ", ".join(row["architectures"]),
+        **sizes,
+        "ended": row["ended"] or "",
+        "host": row["host"] or "",
+    }

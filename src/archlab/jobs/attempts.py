@@ -1,7 +1,9 @@
 """Notes in the store how each call that computes a run has ended, for `archlab runs`."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from archlab.errors import ArchlabError, Terminated, in_one_line
 from archlab.jobs.events import Event, Listener, RunEnded, RunSummary
 from archlab.machine import Device
-from archlab.store.ledger import Ledger
+from archlab.store.ledger import Attempt, Ledger
 from archlab.store.provenance import environment
 
 
@@ -37,6 +39,20 @@ def noted(store: Ledger[Any, Any], run: int, executor: str, device: Device) -> I
         how = f"{failed} failed" if failed and how == "done" else how
         with suppress(ArchlabError):
             store.end_attempt(number, {"at": _now(), "how": how, "failed": failed, **counts})
+
+
+def ending(last: Attempt | None) -> dict[str, str | None]:
+    """How the latest attempt at a run ended, where, and with which versions; None for what is not known."""
+    where = {} if last is None else last.begun
+    ended = None if last is None else last.end
+    return {"ended": ended} | {name: where.get(name) for name in ("host", "archlab", "torch", "python")}
+
+
+def by_cause(reasons: Iterable[str]) -> dict[str, int]:
+    """How often each cause occurs, the most frequent first; reasons that differ in numbers only are one, named by the first."""
+    names: dict[str, str] = {}
+    counts = Counter(names.setdefault(re.sub(r"\d+(\.\d+)?", "#", reason), reason) for reason in reasons)
+    return dict(counts.most_common())
 
 
 def _now() -> str:

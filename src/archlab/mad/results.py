@@ -1,15 +1,14 @@
 """A store of trials opened for reading: its runs, trials and scores as values and data frames."""
 
 import os
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import check_value, checked
+from archlab.jobs.attempts import by_cause, ending
 from archlab.mad.plan import Plan, score_plan
 from archlab.mad.scores import Scores
 from archlab.mad.selection import grid_groups
@@ -57,7 +56,7 @@ class Results:
             if record.result is not None:
                 results[record.job] = record.result
             elif record.status == "failed":
-                errors[record.job] = (record.error or "").partition("\n")[0]
+                errors[record.job] = record.reason
         attempts = self._store.attempts()
         rows = []
         for run, plan in self._remembered():
@@ -65,11 +64,9 @@ class Results:
             labels, tasks, seeds = [a.label for a in plan.architectures], list(plan.protocol.tasks), list(plan.protocol.seeds)
             trials = plan.trials()
             done = spending(grid_groups((trial, results.get(trial)) for trial in trials).values()).trials
-            last = attempts.get(run.number)
-            where = [None if last is None else last.begun.get(name) for name in ("host", "archlab", "torch", "python")]
-            failures = _by_cause(errors[trial] for trial in trials if trial in errors and trial not in results)
+            failures = by_cause(errors[trial] for trial in trials if trial in errors and trial not in results)
             plain = (run.number, run.label, started, plan.protocol.name, labels, tasks, seeds, len(trials), done)
-            rows.append((*plain, last and last.end, *where, failures))
+            rows.append((*plain, *ending(attempts.get(run.number)).values(), failures))
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
         columns += ["ended", "host", "archlab", "torch", "python", "failures"]
         return pd.DataFrame(rows, columns=columns)
@@ -223,12 +220,5 @@ def trial_row(record: Record, labels: Mapping[str, str]) -> dict[str, Any]:
         "cpu_seconds": None if result is None else result.cpu_seconds,
         "finished": record.finished,
         **{name: record.provenance.get(name) for name in ("host", "archlab")},
-        "error": (record.error or "").partition("\n")[0] or None,
+        "error": record.reason or None,
     }
-
-
-def _by_cause(reasons: Iterable[str]) -> dict[str, int]:
-    """How often each cause occurs; it is named by its first reason."""
-    names: dict[str, str] = {}
-    counts = Counter(names.setdefault(re.sub(r"\d+(\.\d+)?", "#", reason), reason) for reason in reasons)
-    return dict(counts.most_common())

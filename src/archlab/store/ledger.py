@@ -84,6 +84,11 @@ class Record(Generic[J, R]):
     finished: str | None
     """When that was (ISO 8601)."""
 
+    @property
+    def reason(self) -> str:
+        """The line of the error that says why; empty if there is none."""
+        return (self.error or "").partition("\n")[0]
+
 
 class Ledger(RunStore, ABC, Generic[J, R]):
     """One table of the results database, shared by any number of processes.
