@@ -3,8 +3,10 @@
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -86,3 +88,21 @@ def sleep_all(
 def read(one: Submission, submissions: Submissions) -> Order[Toy, ToyResult]:
     """The toys of a submission."""
     return Order([Toy(**toy) for toy in one.what["toys"]], "", ToyStore(submissions), Policy())
+
+
+def went_wrong(store: str, log: Path, toys: Sequence[Toy]) -> Counter[str]:
+    """The toys that are lost, doubled and wrong, from their store and the log of :func:`sleep_all`."""
+    with ToyStore(store) as opened:
+        records = opened.records()
+    begun: dict[int, list[float]] = {}
+    for line in log.read_text().splitlines():
+        number, _, at = line.split()
+        begun.setdefault(int(number), []).append(float(at))
+    results = {record.job.number: record for record in records if record.result is not None}
+    more = len(records) - len({record.key for record in records})
+    found = Counter({"lost": len(toys) - len(results), "doubled": 0, "wrong": more})
+    for number, record in results.items():
+        found["wrong"] += record.result.value != Toy(number, 0).answer
+        stored = datetime.fromisoformat(record.finished or "").timestamp()
+        found["doubled"] += any(at > stored + 0.001 for at in begun[number])
+    return found

@@ -22,13 +22,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks._toys import Toy, ToyResult, ToyStore, read, sleep_all
+from benchmarks._toys import Toy, ToyResult, ToyStore, read, sleep_all, went_wrong
 from tests.postgres import Server, binaries
 
 from archlab.jobs.executor import make_executor
@@ -125,21 +124,7 @@ class Round:
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
-        found: Counter[str] = Counter()
-        with ToyStore(self.store) as store:
-            records = store.records()
-        begun: dict[int, list[float]] = {}
-        for line in self.log.read_text().splitlines():
-            number, _, at = line.split()
-            begun.setdefault(int(number), []).append(float(at))
-        results = {record.job.number: record for record in records if record.result is not None}
-        found["lost"] = JOBS - len(results)
-        found["wrong"] = len(records) - len({record.key for record in records})
-        for number, record in results.items():
-            found["wrong"] += record.result.value != Toy(number, 0).answer
-            stored = datetime.fromisoformat(record.finished or "").timestamp()
-            found["doubled"] += any(at > stored + 0.001 for at in begun[number])
-        return found
+        return went_wrong(self.store, self.log, toys())
 
 
 def pause(one: "subprocess.Popen[bytes]") -> None:
