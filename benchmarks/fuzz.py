@@ -34,10 +34,11 @@ from archlab.mad.study import read_study
 from archlab.scaling.checkpoints import Checkpoints
 from archlab.scaling.imports import read_runs
 from archlab.scaling.ladder import load_ladder
-from archlab.scaling.models import _read
+from archlab.scaling.models import read_training_run
 from archlab.scaling.processes import Processes
 from archlab.scaling.store import StudyStore
 from archlab.scaling.training_plan import Plan
+from archlab.store.kept import read_files
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 SLOW_SECONDS = 2.0
@@ -138,7 +139,7 @@ def surfaces(folder: Path) -> dict[str, tuple[list[str], Callable[[str, random.R
     def kept(text: str, _: random.Random) -> object:
         (folder / "kept").mkdir(exist_ok=True)
         (folder / "kept" / "trial.json").write_text(text, errors="replace")
-        return _read(folder / "kept")
+        return read_files(folder / "kept", read_training_run)
 
     for name in ("smoke.db", "lm.db"):
         (folder / name).write_bytes((FIXTURES / name).read_bytes())

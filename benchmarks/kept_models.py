@@ -53,7 +53,7 @@ if __name__ == "__main__":
         summary = scaling.train(plan, store=store)
         corpus = prepare("stdlib", "ascii")
         for key, result in summary.results.items():
-            kept = scaling.load_model(key, store)
+            kept = archlab.load_model(key, store)
             (found,) = scaling.evaluate(kept).rows
             again = independent_loss(kept.folder, corpus.folder)
             label = kept.trial.run.label

@@ -18,13 +18,13 @@ SPECS = ["transformer++", "hyena", "mamba", "striped-mh-hyena", "2*[mamba(d_stat
 PUBLIC = {
     "archlab": {
         "Architecture", "ArchlabError", "JobFailed", "JobFinished", "architecture", "bench", "check_store", "correlate",
-        "describe", "design", "export", "layer", "logger", "merge_stores", "normalise", "open", "preview", "rekey_store",
-        "report", "reproduce", "rerun_trials", "run", "sample", "search", "task",
+        "describe", "design", "export", "layer", "load_model", "logger", "merge_stores", "normalise", "open",
+        "preview", "rekey_store", "report", "reproduce", "rerun_trials", "run", "sample", "search", "task",
     },
     "archlab.figures": {"cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves", "save"},
     "archlab.layers": {"Composite", "LayerConfig", "Recurrent", "at_least", "divides", "layer", "register", "registry"},
     "archlab.scaling": {
-        "compare", "evaluate", "fit", "fits", "load_model", "plan", "predict", "read_runs", "report", "sample", "train", "tune",
+        "compare", "evaluate", "fit", "fits", "plan", "predict", "read_runs", "report", "sample", "train", "tune",
     },
     "archlab.scaling.fits": {
         "EnvelopeFit", "Frontier", "Interval", "IsoFlopFit", "IsoFlopMinimum", "OverTrainingFit", "ParametricFit", "PowerLaw",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from archlab.designs.correlation import correlate
     from archlab.errors import ArchlabError
     from archlab.exports.export import export
+    from archlab.exports.kept import load_model
     from archlab.findings import reproduce
     from archlab.jobs.events import JobFailed, JobFinished
     from archlab.layers import layer
@@ -32,6 +33,7 @@ _HOMES = {
     "design": "pipeline",
     "export": "exports.export",
     "layer": "layers",
+    "load_model": "exports.kept",
     "logger": "reports.loggers",
     "merge_stores": "stores",
     "normalise": "architectures.normalise",
@@ -60,6 +62,7 @@ __all__ = [
     "design",
     "export",
     "layer",
+    "load_model",
     "logger",
     "merge_stores",
     "normalise",

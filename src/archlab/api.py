@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +16,11 @@ from archlab.fields import Count, Natural, Positive, above, at_most, checked, no
 from archlab.jobs import scheduler
 from archlab.jobs.attempts import noted
 from archlab.jobs.events import Listener, RunSummary
-from archlab.jobs.executor import Executor, make_executor
+from archlab.jobs.executor import Executor, Work, make_executor
 from archlab.jobs.pull import Elsewhere, submit
 from archlab.machine import Device
 from archlab.mad.memory import check_memory, fitting_population, worker_bytes
+from archlab.mad.models import Keep, train_and_keep
 from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.preview import Preview, check_can_compute, preview_plan
 from archlab.mad.protocol import Protocol
@@ -33,6 +35,7 @@ from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.searching.result import Search
 from archlab.searching.search import Advance, make_search_plan, run_search
 from archlab.store.database import NoStoreError
+from archlab.store.kept import folder_beside
 from archlab.stores import present_key
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ def run(
     time_limit: Positive | None = None,
     population: Count | None = None,
     priority: int = 0,
+    keep: Keep = "none",
     listeners: Sequence[Listener] | None = None,
 ) -> Scores:
     """Train architectures on the tasks of a protocol, and score them.
@@ -87,6 +91,8 @@ def run(
         time_limit: minutes that a trial may take; by default twenty times the predicted time, and at least 15.
         population: number of trials that a worker trains together; by default as many as pay and fit.
         priority: with ``"workers"``: those of the highest are computed first.
+        keep: ``"weights"`` keeps the weights that each computed trial scores, in a folder beside the store;
+            :func:`archlab.load_model` reads them. It changes no result; a stored trial is not computed again for it.
         listeners: called with every event of :mod:`archlab.jobs.events`; by default a live view on standard error.
 
     Raises:
@@ -95,10 +101,14 @@ def run(
     """
     plan = plan_of(specs, protocol, suite=suite, tasks=tasks, seeds=seeds, device=device)
     trials = plan.trials()
-    workplace: Executor[Trial, Progress, TrialResult] = make_executor(
-        train_together, workers, device=device, name=executor, submits=True, time_limit=time_limit
-    )
-    with workplace:
+    if keep == "weights" and executor == "workers":
+        raise ArchlabError("keep='weights' (--keep): workers elsewhere keep no weights of trials: choose executor local or ray")
+    with ExitStack() as stack:
+        work = stack.enter_context(_work(keep, store))
+        made: Executor[Trial, Progress, TrialResult] = make_executor(
+            work, workers, device=device, name=executor, submits=True, time_limit=time_limit
+        )
+        workplace = stack.enter_context(made)
         _check_label(store, label, plan)
         left, known = _left(trials, store, race)
         together = population or 1
@@ -124,6 +134,16 @@ def run(
                 else:
                     scheduler.run(trials, results, workplace, **options)
             return score_plan(results, plan, {}, known)
+
+
+@contextmanager
+def _work(keep: Keep, store: Location) -> Iterator[Work[Trial, Progress, TrialResult]]:
+    """The work that computes trials, with a folder for the weights that are to be kept."""
+    if keep == "none":
+        yield train_together
+    else:
+        with folder_beside(store, "models", "for the store, or --keep none") as models:
+            yield partial(train_and_keep, models=models.resolve())
 
 
 @checked
@@ -220,6 +240,7 @@ def rerun_trials(
     executor: str = "local",
     workers: Count | None = None,
     time_limit: Positive | None = None,
+    keep: Keep = "none",
     listeners: Sequence[Listener] | None = None,
 ) -> RunSummary:
     """Compute trials of a store again, by the present code. A result stays until its new one is stored; those being computed
@@ -231,6 +252,7 @@ def rerun_trials(
         executor: where workers run.
         workers: number of workers; by default one a core, or one a GPU.
         time_limit: as in :func:`run`.
+        keep: as in :func:`run`.
         listeners: called with every event of :mod:`archlab.jobs.events`; by default a live view on standard error.
 
     Raises:
@@ -252,9 +274,10 @@ def rerun_trials(
         check_can_compute(trials)
         options: dict[str, Any] = {"device": min(devices, default="cpu"), "name": executor, "time_limit": time_limit}
         with (
+            _work(keep, store) as work,
             TemporaryDirectory() as folder,
             Recomputation(Path(folder) / "again.db", results, records) as again,
-            make_executor(train_together, workers, **options) as workplace,
+            make_executor(work, workers, **options) as workplace,
         ):
             check_memory(trials, workplace.num_workers, 1)
             return scheduler.run(trials, again, workplace, policy=Racing(trials, "off"), listeners=default_listeners(listeners))

@@ -102,13 +102,16 @@ def rekey_store(store: Location = "archlab.db") -> dict[str, int]:
     Raises:
         ArchlabError: there is no store, or it cannot be written.
     """
-    from archlab.scaling.models import rekey_models
+    from archlab.mad.models import read_trial
+    from archlab.scaling.models import read_training_run
+    from archlab.store.kept import rekey_models
 
     counts: Counter[str] = Counter()
     for ledger in LEDGERS:
         with ledger(store, create=False) as opened:
             counts.update(rekey(opened, present_key))
-    rekey_models(store, present_key)
+    rekey_models(store, read_training_run, present_key)
+    rekey_models(store, read_trial, present_key)
     return dict(counts)
 
 

@@ -19,8 +19,9 @@ from archlab.machine import Device
 from archlab.mad import submission as trials
 from archlab.mad.store import TrialStore
 from archlab.scaling import submission as training_runs
-from archlab.scaling.models import Keep, folder_beside
+from archlab.scaling.models import Keep
 from archlab.scaling.store import StudyStore
+from archlab.store.kept import folder_beside
 from archlab.store.submissions import Submission, Submissions
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """archlab run: what it prints, resumes, refuses to do twice."""
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from tests.cli.command_line import SMOKE_RUN, CommandLine, start
 from tests.fake_training import each
 
 from archlab.architectures import architecture
+from archlab.jobs.executor import EXECUTORS
 from archlab.jobs.local import LocalExecutor
 from archlab.mad.store import TrialStore
 
@@ -286,3 +288,33 @@ def test_a_run_at_equal_state_says_what_it_changed_and_trains_that(archlab: Comm
     specs = json.loads(outcome.out)["architectures"]
     assert [architecture(spec).matrix_state(length=64, dim=dim) for spec in specs] == [512, 512]
     assert [line.split(": ")[0] for line in outcome.err.splitlines()] == ["mamba", "2*[retnet swiglu]"]
+
+
+def test_weights_are_kept_of_what_is_computed(archlab: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(EXECUTORS, "local", "tests.jobs.thread_executor:ThreadExecutor")
+    asked = ("run", "mlp", "--protocol", "smoke", "--tasks", "recall", "--store", "a.db", "--keep", "weights")
+    assert archlab(*asked).status == 0
+    (kept,) = Path("a.db.models").iterdir()
+    again = archlab(*asked)
+    assert "not of those taken from the store: `archlab trials rerun KEY --keep weights --store a.db`" in again.err
+    kept.rename("moved")
+    assert archlab("trials", "rerun", kept.name, "--keep", "weights", "--store", "a.db", "--yes").status == 0
+    assert kept.is_dir()
+    assert archlab("export", "mlp@recall", "out", "--to", "state-dict", "--store", "a.db").status == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["model.safetensors", "trial.json"]
+    refused = archlab(*asked, "--executor", "workers")
+    reason = "keep='weights' (--keep): workers elsewhere keep no weights of trials: choose executor local or ray"
+    assert (refused.status, refused.err.splitlines()[-1]) == (2, f"error: {reason}")
+
+
+def test_weights_that_cannot_be_kept_are_named(archlab: CommandLine, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(EXECUTORS, "local", "tests.jobs.thread_executor:ThreadExecutor")
+    monkeypatch.setattr("archlab.store.kept.save_file", full)
+    outcome = archlab("run", "mlp", "--protocol", "smoke", "--tasks", "recall", "--keep", "weights")
+    assert outcome.status == 0
+    assert "warning: the weights of mlp on in-context-recall" in outcome.err
+    assert "were not kept: OSError: [Errno 28] No space left on device" in outcome.err
+    assert not Path("archlab.db.models").exists()

@@ -12,9 +12,10 @@ import torch
 from tests.scaling.language_models import tiny_corpus, tiny_trial
 from tests.scaling.synthetic_ladders import result
 
-from archlab.scaling.models import KeptModel, beside, load_model, save_model
+from archlab.scaling.models import KeptModel, load_model, save_model
 from archlab.scaling.processes import Processes
 from archlab.scaling.training_plan import padded
+from archlab.store.kept import beside
 
 
 def keep(folder: Path, spec: str, *, dim: int = 16, vocab_multiple: int = 1, **values) -> KeptModel:

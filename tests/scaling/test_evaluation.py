@@ -11,9 +11,10 @@ from tests.scaling.test_models import keep
 
 from archlab.corpora import prepare
 from archlab.errors import ArchlabError
-from archlab.scaling import evaluate, load_model, sample
-from archlab.scaling.models import beside
+from archlab.scaling import evaluate, sample
+from archlab.scaling.models import load_model
 from archlab.scaling.training_loop import train
+from archlab.store.kept import beside
 
 
 @pytest.fixture(autouse=True)

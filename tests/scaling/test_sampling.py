@@ -10,7 +10,8 @@ from tests.scaling.test_models import keep
 from archlab.architectures.decoding import Decoder
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
-from archlab.scaling import load_model, sample
+from archlab.scaling import sample
+from archlab.scaling.models import load_model
 from archlab.scaling.sampling import _pick
 
 SPECS = ["mh-attention(heads=2) swiglu", "swiglu mamba swiglu hyena", "parallel(mamba, swiglu) experts(swiglu, num=3)"]

@@ -34,18 +34,18 @@ def evaluate(
     from contextlib import redirect_stdout
     from sys import stderr
 
-    from archlab import scaling
     from archlab.cli.options import task_names
     from archlab.cli.output import message, print_json, print_table
     from archlab.errors import ArchlabError
     from archlab.reports.tables import plain_table
+    from archlab.scaling.models import load_model
 
     names = task_names(tasks)
     try:
         from archlab.exports.harness import run_harness
     except ImportError as error:
         raise ArchlabError(f"eval: lm-evaluation-harness cannot be imported: {error}: pip install 'archlab[eval]'") from None
-    kept = scaling.load_model(run, store, device=device.value)
+    kept = load_model(run, store, device=device.value)
     with redirect_stdout(stderr):
         found = run_harness(kept, names or [], include=include, shots=shots, limit=limit)
     if as_json:

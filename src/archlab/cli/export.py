@@ -5,11 +5,17 @@ from typing import Annotated
 import typer
 
 from archlab.cli.options import DEFAULT_STORE, LayerFiles, Store
-from archlab.cli.scale_models import Run
 
 
 def export(
-    run: Run,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="The beginning of a kept model's key; a language model's architecture and size, `mamba@13.2k`; or a trial's "
+            "architecture and task, `mamba@in-context-recall`.",
+        ),
+    ],
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A new folder.")],
     to: Annotated[
         str,
@@ -22,9 +28,9 @@ def export(
     store: Store = DEFAULT_STORE,
     files: LayerFiles = None,
 ) -> None:
-    """Write a model that `archlab scale run` has kept into a folder for programs that do not have archlab.
+    """Write a model that `archlab scale run` or `archlab run --keep weights` has kept into a folder for other programs.
 
-    A program with torch and transformers loads it by `AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)`.
+    Where torch and transformers are installed, `AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)` loads it.
 
     For example: `archlab export mamba@13.2k my-mamba --store scaling.db`
     """

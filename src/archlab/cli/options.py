@@ -62,6 +62,14 @@ RayAddress = Annotated[
     ),
 ]
 Priority = Annotated[int, typer.Option(help="With --executor workers: what has the highest is computed first.")]
+KeepTrials = Annotated[
+    Literal["weights", "none"],
+    typer.Option(
+        "--keep",
+        help="Keep beside the store, of each trial that is computed, the weights that are scored, for `archlab export` and "
+        "`archlab.load_model`.",
+    ),
+]
 Workers = Annotated[int | None, typer.Option(min=1, max=1024, help="Number of workers; by default one a core, or one a GPU.")]
 TimeLimit = Annotated[
     float | None,

@@ -11,6 +11,7 @@ from archlab.cli.options import (
     Executor,
     GridValues,
     Json,
+    KeepTrials,
     LayerFiles,
     Log,
     Priority,
@@ -108,6 +109,7 @@ def run(
             "`archlab normalise` does; what is done and what cannot be reached goes to standard error."
         ),
     ] = None,
+    keep: KeepTrials = "none",
     log: Log = None,
     label: Annotated[str, typer.Option("--as", metavar="LABEL", help="A name for the run, see `archlab runs`.")] = "",
     dry_run: Annotated[
@@ -175,12 +177,19 @@ def run(
                 LiveView(Console(stderr=True)),
                 *loggers,
             ]
-            scores = archlab.run(architectures, chosen, **options, time_limit=time_limit, priority=priority, listeners=listeners)
+            scores = archlab.run(
+                architectures, chosen, **options, time_limit=time_limit, priority=priority, keep=keep, listeners=listeners
+            )
     except KeyboardInterrupt as stopped:
         message(how_to_go_on(store, executor))
         sys.exit(status_of(stopped))
     assert ended.summary is not None
     _report(ended.summary, ended.trials)
+    for key, why in ended.not_kept.items():
+        message(f"warning: the weights of {ended.trials[key]} were not kept: {why}")
+    if keep == "weights" and ended.summary.reused:
+        again = f"archlab trials rerun KEY --keep weights{store_option(store)}"
+        message(f"weights are kept of trials that are computed, not of those taken from the store: `{again}` computes one again")
     if scores.spending.flops_spent < scores.spending.flops:
         message(spent(scores.spending))
     if as_json:
@@ -193,19 +202,22 @@ def run(
 
 
 class _Ending:
-    """A listener that warns of architectures that cannot recall anything, and remembers how the run ended."""
+    """A listener that warns of architectures that cannot recall anything, and remembers how the run and its jobs ended."""
 
     def __init__(self) -> None:
         self.summary: RunSummary | None = None
         self.trials: dict[str, Trial] = {}
+        self.not_kept: dict[str, str] = {}
 
     def __call__(self, event: "Event") -> None:
         from archlab.cli.describe import warn_of
-        from archlab.jobs.events import RunEnded, RunStarted
+        from archlab.jobs.events import JobFinished, RunEnded, RunStarted
 
         if isinstance(event, RunStarted):
             self.trials = {trial.key: trial for trial in event.jobs}
             warn_of(dict.fromkeys(trial.architecture for trial in event.jobs))
+        elif isinstance(event, JobFinished) and event.result.not_kept:
+            self.not_kept[event.job.key] = event.result.not_kept
         elif isinstance(event, RunEnded):
             self.summary = event.summary
 
@@ -312,5 +324,4 @@ def _report(summary: "RunSummary", trials: "dict[str, Trial]") -> None:
         parts.append(f"{diverged} diverged (count as chance)")
     message("; ".join(parts))
     for key, reason in summary.failed.items():
-        trial = trials[key]
-        message(f"failed: {trial.architecture.label} on {trial.setting}, seed {trial.seed}: {reason}")
+        message(f"failed: {trials[key]}: {reason}")

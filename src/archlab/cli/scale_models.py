@@ -32,8 +32,9 @@ def sample(
     """
     from archlab import scaling
     from archlab.cli.output import message, print_json
+    from archlab.scaling.models import load_model
 
-    model = scaling.load_model(run, store, device=device.value)
+    model = load_model(run, store, device=device.value)
     how: dict[str, Any] = {"tokens": tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
     text = scaling.sample(model, prompt, **how)
     if as_json:

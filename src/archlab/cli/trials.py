@@ -10,6 +10,7 @@ from archlab.cli.options import (
     Architectures,
     Executor,
     Json,
+    KeepTrials,
     LayerFiles,
     Store,
     TaskFiles,
@@ -120,6 +121,7 @@ def rerun(
     workers: Workers = None,
     time_limit: TimeLimit = None,
     executor: Executor = "local",
+    keep: KeepTrials = "none",
     yes: Yes = False,
 ) -> None:
     """Compute trials again, by the present code. Asks before, unless --yes is given.
@@ -142,7 +144,8 @@ def rerun(
         typer.confirm(f"Compute {count(len(chosen), 'trial')} of {shown(store)} again, and replace the results?", abort=True)
     try:
         with terminable():
-            ended = archlab.rerun_trials(chosen, store=store, executor=executor, workers=workers, time_limit=time_limit)
+            options = {"executor": executor, "workers": workers, "time_limit": time_limit, "keep": keep}
+            ended = archlab.rerun_trials(chosen, store=store, **options)
     except KeyboardInterrupt as stopped:
         message(f"what is done is in {shown(store)}; the others have the results that they had")
         sys.exit(status_of(stopped))

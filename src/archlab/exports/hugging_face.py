@@ -17,7 +17,8 @@ from archlab.exports.tokenizer import tokenizer_files
 from archlab.format import human
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.external.dotted import ModuleLayer
-from archlab.scaling.models import WEIGHTS, KeptModel
+from archlab.scaling.models import KeptModel
+from archlab.store.kept import WEIGHTS
 
 
 def write_hugging_face(kept: KeptModel, store: str, folder: Path) -> None:

@@ -131,6 +131,11 @@ class Trial:
     def __hash__(self) -> int:
         return self._hash  # found once: stores are joined with plans of a hundred thousand trials
 
+    def __str__(self) -> str:
+        """Architecture, setting, grid point and seed, for messages."""
+        point = f"lr {self.learning_rate:g}, wd {self.weight_decay:g}"
+        return f"{self.architecture.label} on {self.setting}, {point}, seed {self.seed}"
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS}  # hashes of texts hold in one process only
 
@@ -367,6 +372,8 @@ class TrialResult:
     """How its steps ran at the end: eager, captured, stacked or overlapped, why not faster, and by which kernels."""
     by_length: tuple[tuple[int, float], ...] = ()
     """Length and score of the recipe's ``test_lengths``."""
+    not_kept: str = ""
+    """Why its weights could not be written, if they were to be kept."""
 
     @property
     def score(self) -> float:

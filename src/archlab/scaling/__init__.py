@@ -8,14 +8,12 @@ if TYPE_CHECKING:
     from archlab.scaling.api import compare, fit, plan, predict, train, tune
     from archlab.scaling.evaluation import evaluate
     from archlab.scaling.imports import read_runs
-    from archlab.scaling.models import load_model
     from archlab.scaling.sampling import sample
 
 _HOMES = {
     "compare": "archlab.scaling.api",
     "evaluate": "archlab.scaling.evaluation",
     "fit": "archlab.scaling.api",
-    "load_model": "archlab.scaling.models",
     "plan": "archlab.scaling.api",
     "predict": "archlab.scaling.api",
     "read_runs": "archlab.scaling.imports",
@@ -29,7 +27,6 @@ __all__ = [
     "evaluate",
     "fit",
     "fits",
-    "load_model",
     "plan",
     "predict",
     "read_runs",

@@ -25,7 +25,7 @@ from archlab.scaling.fits.isoflop import WINDOW
 from archlab.scaling.fits.resampling import IntervalMethod
 from archlab.scaling.ladder import Ladder, load_ladder
 from archlab.scaling.laws import Law, Laws, Optimum, extrapolation, optimum
-from archlab.scaling.models import Keep, folder_beside
+from archlab.scaling.models import Keep
 from archlab.scaling.objections import refuse
 from archlab.scaling.planner import make_plan, named_specs
 from archlab.scaling.process_group import ProcessGroupExecutor, follow
@@ -42,6 +42,7 @@ from archlab.scaling.trial import LMTrial
 from archlab.scaling.tuning import DOUBLINGS, Bracketing, Tuning, read_tuning, sweep
 from archlab.scaling.warnings import WarningGroup, grouped
 from archlab.store.database import shown
+from archlab.store.kept import folder_beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +167,12 @@ def tune(
     Args:
         plan: the plan, or the path of its file.
         store: where the training runs go: not the store of a study, whose fits would count them.
-        recipe, device, workers, executor, checkpoints, listeners: the same as for :func:`train`.
+        recipe: as in :func:`train`.
+        device: as in :func:`train`.
+        workers: as in :func:`train`.
+        executor: as in :func:`train`.
+        checkpoints: as in :func:`train`.
+        listeners: as in :func:`train`.
 
     Raises:
         ArchlabError: the plan, recipe or corpus is wrong, the store holds a study, or a training run failed.
@@ -375,7 +381,13 @@ def predict(
         study: a store (file or SQLAlchemy URL), or a study that was read from one.
         flops: the budget.
         loss: the loss to reach, in nats a token, in place of a budget.
-        intervals, resamples, confidence, parameters, window, asymmetric, on_method: the same as for :func:`fit`.
+        intervals: as in :func:`fit`.
+        resamples: as in :func:`fit`.
+        confidence: as in :func:`fit`.
+        parameters: as in :func:`fit`.
+        window: as in :func:`fit`.
+        asymmetric: as in :func:`fit`.
+        on_method: as in :func:`fit`.
 
     Raises:
         ArchlabError: not exactly one of ``flops`` and ``loss`` is given, or no method predicts anything.

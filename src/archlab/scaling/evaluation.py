@@ -87,7 +87,7 @@ def evaluate(
     On the corpus that it was trained on, and with the default of ``tokens``, this is the loss that is stored.
 
     Args:
-        run: a kept model, or what :func:`archlab.scaling.load_model` finds it by.
+        run: a kept model, or what :func:`archlab.load_model` finds it by.
         data: sources of corpora, as for :func:`archlab.scaling.plan`; by default the one that it was trained on.
         tokens: the most to predict in each; by default as many as after training.
         store: the store beside which the model was kept.

@@ -1,73 +1,36 @@
-"""Kept models: the weights of finished training runs in a folder beside their store, with all that is needed to use them."""
+"""Kept language models: found by their training runs, loaded, with the tokenizer that their texts need."""
 
-import errno
-import json
 import os
-import shutil
-import sys
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from archlab.architectures.backbones import Backbone
 from archlab.corpora import Corpus
 from archlab.corpora.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
-from archlab.errors import ArchlabError, in_one_line
-from archlab.fields import checked
-from archlab.files import file_checksum, write_whole
+from archlab.errors import ArchlabError
 from archlab.format import human
 from archlab.machine import Device
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMResult
 from archlab.scaling.store import StudyStore
 from archlab.scaling.trial import LMTrial
+from archlab.store.kept import SHOWN, KeptFiles, beside, kept_beside, only, with_weights, write_model
 from archlab.training.context import initialising
 
 Keep = Literal["weights", "checkpoints", "none"]
 """A choice of what stays of a finished training run: weights, the last checkpoint too, or nothing but the result."""
-
-WEIGHTS, TRIAL = "model.safetensors", "trial.json"
-"""Files of a kept model: its weights; its training run with recipe and result."""
-_SHOWN = 8
-"""Digits of a key, and kept models, that messages show."""
+NAMES = "ARCHITECTURE@SIZE"
+"""The form of the name that finds a kept language model, beside its key."""
 _NEAR = 0.05
 """Largest relative distance of a size from the one that is asked for."""
-
-
-def beside(store: str | os.PathLike[str], what: str) -> Path:
-    """The folder of ``"models"`` or ``"checkpoints"`` beside a store; in the current one for a URL."""
-    location = os.fspath(store)
-    return Path(f"archlab.{what}" if "://" in location else f"{location}.{what}")
-
-
-@contextmanager
-def folder_beside(
-    store: str | os.PathLike[str], what: str, fix: str, given: str | os.PathLike[str] | None = None
-) -> Iterator[Path]:
-    """Make a folder beside the store, unless another is given; it is removed at the end if it is empty."""
-    folder = Path(given or beside(store, what))
-    try:
-        if given or folder.parent.is_dir():  # else there is no directory for the store either, which says so
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise ArchlabError(f"{what} {folder}: {error.strerror}: give another folder {fix}") from None
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):  # something is in it
-            folder.rmdir()
 
 
 def save_model(folder: Path, trial: LMTrial, result: LMResult, objective: nn.Module, corpus: Corpus, processes: Processes) -> str:
@@ -77,55 +40,18 @@ def save_model(folder: Path, trial: LMTrial, result: LMResult, objective: nn.Mod
     nothing.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights: dict[str, Any] = get_model_state_dict(objective, options=options)  # gathered by all
+    gathered: dict[str, Any] = get_model_state_dict(objective, options=options)  # by all
     if not processes.is_first:
         return ""
-    place, unfinished = folder / trial.key, folder / f"{trial.key}.unfinished"
-    document: dict[str, Any] = {"key": trial.key, "trial": trial.to_dict(), "result": result.to_dict()}
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        # copies, for parameters that share memory are refused
-        save_file({name.removeprefix("model."): w.contiguous().clone() for name, w in weights.items()}, unfinished / WEIGHTS)
-        if (corpus.folder / TOKENIZER_FILE).is_file():
-            shutil.copyfile(corpus.folder / TOKENIZER_FILE, unfinished / TOKENIZER_FILE)
-        document["checksums"] = {path.name: file_checksum(path) for path in unfinished.iterdir()} | {TRIAL: _checksum(document)}
-        (unfinished / TRIAL).write_text(json.dumps(document, indent=1), encoding="utf-8")
-        for path in (*unfinished.iterdir(), unfinished):
-            _sync(path)
-        replaced = folder / f"{trial.key}.replaced.unfinished"
-        shutil.rmtree(replaced, ignore_errors=True)
-        if place.exists():
-            place.rename(replaced)  # a folder is not deleted at one blow
-        unfinished.rename(place)
-        _sync(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        return in_one_line(error)
-    return ""
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    weights = {name.removeprefix("model."): tensor for name, tensor in gathered.items()}
+    files = [path for path in (corpus.folder / TOKENIZER_FILE,) if path.is_file()]
+    return write_model(folder, trial.key, trial.to_dict(), result.to_dict(), weights, files)
 
 
 @dataclass(frozen=True)
-class KeptModel:
+class KeptModel(KeptFiles[LMTrial, LMResult]):
     """A trained language model, ready to compute."""
 
-    key: str
-    """The key of its training run in the store."""
-    trial: LMTrial
-    """The training run, its recipe and device: spec, width, length, corpus, and the rest."""
-    result: LMResult
-    folder: Path
-    """Where its files are: ``model.safetensors``, ``trial.json``, and ``tokenizer.json`` if there is one."""
     model: Backbone
     """Token ids ``(batch, length)`` to logits ``(batch, length, vocab_size)``, in evaluation mode."""
 
@@ -141,125 +67,63 @@ class KeptModel:
 
     def __str__(self) -> str:
         """Key, architecture and size, budget and seed, for messages."""
-        return _named(self.key, self.trial)
+        return title(self)
 
 
-@checked
 def load_model(run: str, store: str | os.PathLike[str] = "archlab.db", *, device: Device = "cpu") -> KeptModel:
-    """Load the model of a training run that ``archlab scale run`` or :func:`archlab.scaling.train` has kept.
-
-    Args:
-        run: the beginning of its key, or its architecture's label, alone or with the number of parameters as tables show it
-            (``mamba@13.2k``; within 5 %).
-        store: the store beside which it was kept.
-        device: where the weights go, ``"cpu"`` or ``"cuda"``.
-
-    Raises:
-        ArchlabError: none is called so, or several are; its files are damaged, or do not fit the layers of this archlab.
-    """
-    folder = find_model(run, store)
-    key, trial, result = _read(folder)
-    _check_files(folder)
-    values = trial.run
-    sizes: dict[str, Any] = {"vocab_size": values.vocab_size, "max_length": values.length, "dim": values.dim}
-    with initialising(0):
-        model = values.architecture.build(**sizes, backbone=values.backbone, embedding_std=trial.recipe.embedding_std)
-    try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError) as error:
-        raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}: train it again") from None
-    except RuntimeError as error:
-        raise ArchlabError(f"model {folder}: does not fit {values.spec} of this archlab: {in_one_line(error)}") from None
-    return KeptModel(key, trial, result, folder, model.to(device).eval().requires_grad_(False))
-
-
-def find_model(run: str, store: str | os.PathLike[str]) -> Path:
-    """The folder of the one kept model that ``run`` names, see :func:`load_model`; an ArchlabError lists what there is."""
-    place = beside(store, "models")
-    kept = dict(_kept(place))
+    """The language model that ``run`` names, see :func:`archlab.load_model`."""
+    kept = language_models(store)
     if not kept:
         with StudyStore(store, create=False):  # which says that there is none
             pass
-        raise ArchlabError(f"{place} has no models: `archlab scale run PLAN` keeps those that it trains")
-    found = [path for path, (key, trial) in kept.items() if run and key.startswith(run)]
-    found = found or [path for path, (_, trial) in kept.items() if trial.run.label == run]
-    label, _, size = run.rpartition("@")
-    if not found and label:
-        alike = {path: trial.run.params for path, (_, trial) in kept.items() if trial.run.label == label}
-        found = [path for path, params in alike.items() if human(params) == size]
-        number = _parsed(size)
-        found = found or [path for path, params in alike.items() if number and abs(params / number - 1) < _NEAR]
-    if len(found) == 1:
-        return found[0]
-    shown = [_named(*kept[path]) for path in (found or kept)]
-    names = ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
-    if found:
-        raise ArchlabError(f"run {run!r}: {len(found)} kept models are called so: give more of a key: {names}")
-    raise ArchlabError(f"run {run!r}: no kept model is called so: give the beginning of a key, or ARCHITECTURE@SIZE: {names}")
+        raise ArchlabError(f"{beside(store, 'models')} has no models: `archlab scale run PLAN` keeps those that it trains")
+    return load(only(run, matching(run, kept), kept, title, NAMES), device)
 
 
-def rekey_models(store: str | os.PathLike[str], present_key: Callable[[LMTrial], str | None]) -> None:
-    """Give the models that were kept beside a store the keys that the present code has for their training runs.
-
-    One stays as it is if ``present_key`` gives None or raises an ArchlabError, or another model has its key.
-    """
-    for folder, (_, trial) in _kept(beside(store, "models")):
-        with suppress(ArchlabError):
-            key = present_key(trial)
-            if key is None or folder.name == key or (place := folder.with_name(key)).exists():
-                continue
-            document = json.loads((folder / TRIAL).read_text(encoding="utf-8")) | {"key": key}
-            write_whole(folder / TRIAL, json.dumps(document, indent=1))
-            folder.rename(place)
+def load(kept: KeptFiles[LMTrial, LMResult], device: Device) -> KeptModel:
+    """The model in a folder; refuses damaged files, and weights that do not fit the layers of this archlab."""
+    run = kept.trial.run
+    sizes: dict[str, Any] = {"vocab_size": run.vocab_size, "max_length": run.length, "dim": run.dim}
+    with initialising(0):
+        model = run.architecture.build(**sizes, backbone=run.backbone, embedding_std=kept.trial.recipe.embedding_std)
+    return KeptModel(**vars(kept), model=with_weights(kept, model, run.spec, device))
 
 
-def _kept(folder: Path) -> Iterator[tuple[Path, tuple[str, LMTrial]]]:
-    """Folders of whole models with their keys and training runs, the smallest first; those that cannot be read are named on
-    standard error."""
-    found = []
-    for path in folder.glob(f"*/{TRIAL}"):
-        if path.parent.suffix != ".unfinished":
-            try:
-                key, trial, _ = _read(path.parent)
-            except ArchlabError as error:
-                print(f"warning: {error}", file=sys.stderr)
-            else:
-                found.append((path.parent, (key, trial)))
-    order = {path: (trial.run.label, trial.run.params, trial.run.budget, trial.run.seed) for path, (_, trial) in found}
-    yield from sorted(found, key=lambda each: order[each[0]])
+def language_models(store: str | os.PathLike[str]) -> list[KeptFiles[LMTrial, LMResult]]:
+    """The language models beside a store, by label and size."""
+
+    def order(one: KeptFiles[LMTrial, LMResult]) -> tuple[str, int, float, int]:
+        run = one.trial.run
+        return run.label, run.params, run.budget, run.seed
+
+    return sorted(kept_beside(store, read_training_run), key=order)
 
 
-def _read(folder: Path) -> tuple[str, LMTrial, LMResult]:
-    try:
-        document: dict[str, Any] = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
-        found = document["key"], LMTrial.from_dict(document["trial"]), LMResult.from_dict(document["result"])
-        if TRIAL in (sums := document.get("checksums", {})) and sums[TRIAL] != _checksum(document):
-            raise ArchlabError(f"{TRIAL} is not as it was written")
-    except Exception as error:  # whatever a damaged file holds
-        raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}: train it again") from None
-    return found
+def read_training_run(document: dict[str, Any]) -> tuple[LMTrial, LMResult] | None:
+    """Training run and result of ``trial.json``; None for a trial of a task."""
+    if "task" in document["trial"]:
+        return None
+    return LMTrial.from_dict(document["trial"]), LMResult.from_dict(document["result"])
 
 
-def _checksum(document: dict[str, Any]) -> int:
-    """Checksum of what is written in ``trial.json``, but the key, which :func:`rekey_models` changes."""
-    return zlib.crc32(json.dumps([document["trial"], document["result"]]).encode())
+def matching(name: str, kept: Sequence[KeptFiles[LMTrial, LMResult]]) -> list[KeptFiles[LMTrial, LMResult]]:
+    """The models that a key's beginning, a label, or a label with the number of parameters names."""
+    found = [one for one in kept if name and one.key.startswith(name)]
+    found = found or [one for one in kept if one.trial.run.label == name]
+    label, _, size = name.rpartition("@")
+    if found or not label:
+        return found
+    alike = [one for one in kept if one.trial.run.label == label]
+    number = _parsed(size)
+    return [one for one in alike if human(one.trial.run.params) == size] or [
+        one for one in alike if number and abs(one.trial.run.params / number - 1) < _NEAR
+    ]
 
 
-def _check_files(folder: Path) -> None:
-    """Refuse a model whose weights or tokenizer are not as they were written; earlier versions wrote no checksums."""
-    sums = json.loads((folder / TRIAL).read_text(encoding="utf-8")).get("checksums", {})
-    for name in (WEIGHTS, TOKENIZER_FILE):
-        try:
-            damaged = name in sums and file_checksum(folder / name) != sums[name]
-        except OSError as error:
-            raise ArchlabError(f"model {folder}: cannot be read: {in_one_line(error)}: train it again") from None
-        if damaged:
-            raise ArchlabError(f"model {folder}: {name} is damaged, not as it was written: train it again")
-
-
-def _named(key: str, trial: LMTrial) -> str:
-    run = trial.run
-    return f"{key[:_SHOWN]} ({run.label}@{human(run.params)}, {run.budget:.3g} FLOPs, seed {run.seed})"
+def title(kept: KeptFiles[LMTrial, LMResult]) -> str:
+    """Key, architecture and size, budget and seed, for messages."""
+    run = kept.trial.run
+    return f"{kept.key[:SHOWN]} ({run.label}@{human(run.params)}, {run.budget:.3g} FLOPs, seed {run.seed})"
 
 
 def _parsed(size: str) -> float | None:

@@ -35,7 +35,7 @@ def sample(
     all tokens, such as attention, forget the oldest beyond the length that the model was trained at.
 
     Args:
-        run: a kept model, or what :func:`archlab.scaling.load_model` finds it by.
+        run: a kept model, or what :func:`archlab.load_model` finds it by.
         prompt: the text to continue; by default a document begins.
         tokens: the most to draw.
         temperature: divides the logits; at 0 the likeliest token is taken.
