@@ -88,6 +88,7 @@ def main(folder: Path) -> None:
     """Write the folder anew: pages, configuration, and the source whose docstrings are read, without roles."""
     shutil.rmtree(folder, ignore_errors=True)
     gather(folder / "pages")
+    shutil.copy(ROOT / "tools" / "site.css", folder / "pages")
     (folder / "pages" / "docs" / "reference").mkdir()
     for module in MODULES:
         (folder / "pages" / "docs" / "reference" / f"{module}.md").write_text(reference(module), encoding="utf-8")

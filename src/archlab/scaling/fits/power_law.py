@@ -77,7 +77,8 @@ def fit_power_law(*, x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = None)
     """Fit a power law: least squares of ``log y`` on ``log x``, weighted by ``1 / sigma ** 2``.
 
     Args:
-        x, y: positive numbers, one of each a point.
+        x: positive numbers, one a point.
+        y: positive numbers, one a point.
         sigma: standard deviations of ``log y``; by default all equal.
 
     Raises:
