@@ -37,7 +37,7 @@ def logger(where: str) -> Listener:
             ``trackio:PROJECT``, ``wandb:PROJECT`` or ``mlflow:EXPERIMENT``.
 
     Raises:
-        ArchlabError: there is no such logger, its package is not installed, or the file cannot be there.
+        ArchlabError: there is no such logger, its package is not installed or refuses its settings, or the file cannot be there.
     """
     kind, colon, place = where.partition(":")
     if not colon and where.endswith((".jsonl", ".ndjson")):
@@ -50,6 +50,10 @@ def logger(where: str) -> Listener:
     except ImportError as error:
         fix = "pip install tensorboard" if kind == "tensorboard" else f"pip install {kind}"
         raise ArchlabError(f"log {where}: {in_one_line(error)}: {fix}, or pip install 'archlab[track]'") from None
+    except ArchlabError:
+        raise
+    except Exception as error:  # whatever the program says of its settings
+        raise ArchlabError(f"log {where}: {in_one_line(error)}") from None
 
 
 class Guarded:

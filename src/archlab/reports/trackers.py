@@ -185,13 +185,12 @@ class MLflow(Tracker):
 
     def __init__(self, experiment: str) -> None:
         super().__init__()
-        self.experiment, self.module = experiment, importlib.import_module("mlflow")
-        self.client: Any = None
+        self.experiment, self.identifier = experiment, ""
+        self.client = importlib.import_module("mlflow").MlflowClient()  # which refuses a store that it cannot use
 
     @override
     def start(self, name: str, facts: dict[str, Any]) -> Any:
-        if self.client is None:
-            self.client = self.module.MlflowClient()
+        if not self.identifier:
             known = self.client.get_experiment_by_name(self.experiment)
             self.identifier = known.experiment_id if known else self.client.create_experiment(self.experiment)
         run = self.client.create_run(self.identifier, run_name=name).info.run_id
