@@ -188,6 +188,31 @@ def test_mlflow_gets_a_run_for_every_job(events: list[Event], monkeypatch: pytes
     assert mlflow.of("set_tag")[-1] == ("r", "status", "interrupted", {})
 
 
+def test_a_store_that_mlflow_refuses_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch):
+    def refuse() -> None:
+        raise RuntimeError("this store is in maintenance mode")
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=refuse))
+    with pytest.raises(al.ArchlabError, match="log mlflow:mine: RuntimeError: this store is in maintenance mode"):
+        al.logger("mlflow:mine")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs mlflow: pip install 'archlab[track]'")
+def test_mlflow_keeps_what_was_logged(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    log = al.logger("mlflow:mine")
+    for event in events:
+        log(event)
+    client = importlib.import_module("mlflow").MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    (run,) = [one for one in runs if one.data.params.get("task") == "compression" and "accuracy" in one.data.metrics]
+    assert (run.info.status, run.data.params["architecture"]) == ("FINISHED", "mamba")
+    assert run.data.metrics["result/score"] == events[5].result.score
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "accuracy")] == [500, 1000]
+    assert {one.info.status for one in runs} == {"FINISHED", "FAILED"}
+
+
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard: pip install 'archlab[track]'")
 def test_tensorboard_reads_what_was_logged(events: list[Event], tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
