@@ -232,7 +232,7 @@ def test_scores_outlive_the_layers_that_gave_them() -> None:
     assert scores.spending.trials == with_layers.spending.trials
     assert 0 < scores.spending.flops < with_layers.spending.flops
     page = render_report(scores)
-    assert "gone swiglu</span><small" in page
+    assert "gone swiglu</span></span><small" in page
     assert page.count("layer not available") == 2
     assert '<td class="n">?</td>' in page
 
@@ -346,6 +346,14 @@ def test_charts_are_drawn_in_a_browser(page: str, browser: Browser, width: int, 
     browser.open(page, width=width, dark=dark)
     assert browser.charts() == specs_of(page).keys()
     assert (browser.troubles(), browser.beside()) == ([], [])
+
+
+def test_a_symbol_stays_beside_the_name_on_a_phone(page: str, browser: Browser) -> None:
+    browser.open(page, width=390)
+    tops = "[...document.querySelectorAll('.labelled')].map(x => [...x.children].map(y => y.getBoundingClientRect().top))"
+    found = browser.evaluate(tops)
+    assert len(found) > 4
+    assert all(abs(symbol - name) < 12 for symbol, name in found)
 
 
 def test_a_click_on_a_heading_sorts(page: str, browser: Browser, scores: Scores) -> None:

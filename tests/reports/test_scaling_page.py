@@ -180,7 +180,7 @@ def test_a_sweep_of_stripes_and_the_gaps_off_the_optimum_are_tables(findings, tm
     page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
     assert page.count("0.00, not bracketed") == 2
     assert page.count('<th scope="col" class="n">loss at') == 4
-    assert page.count("&nbsp;0.25 of it</span>") >= 3  # laws, excess losses of two budgets, the over-training law
+    assert page.count("<span>0.25 of it</span>") >= 3  # laws, excess losses of two budgets, the over-training law
     assert page.count(" / M^") == 4
 
 

@@ -54,7 +54,7 @@ CONFIG: Spec = {
     "axis": {
         "labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor", "domainColor": "currentColor",
         "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.4, "tickOpacity": 0.4, "labelFontSize": 11,
-        "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 180, "titlePadding": 8,
+        "labelSeparation": 6, "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 180, "titlePadding": 8,
     },
     "axisYQuantitative": {"minExtent": 30},
     "text": {"color": "currentColor"},
