@@ -144,8 +144,9 @@ def rerun(
         typer.confirm(f"Compute {count(len(chosen), 'trial')} of {shown(store)} again, and replace the results?", abort=True)
     try:
         with terminable():
-            options = {"executor": executor, "workers": workers, "time_limit": time_limit, "keep": keep}
-            ended = archlab.rerun_trials(chosen, store=store, **options)
+            ended = archlab.rerun_trials(
+                chosen, store=store, executor=executor, workers=workers, time_limit=time_limit, keep=keep
+            )
     except KeyboardInterrupt as stopped:
         message(f"what is done is in {shown(store)}; the others have the results that they had")
         sys.exit(status_of(stopped))

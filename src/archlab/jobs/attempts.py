@@ -11,8 +11,9 @@ from typing import Any
 from archlab.errors import ArchlabError, Terminated, in_one_line
 from archlab.jobs.events import Event, Listener, RunEnded, RunSummary
 from archlab.machine import Device
-from archlab.store.ledger import Attempt, Ledger
+from archlab.store.ledger import Ledger
 from archlab.store.provenance import environment
+from archlab.store.runs import Attempt
 
 
 @contextmanager

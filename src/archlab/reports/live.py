@@ -37,7 +37,7 @@ class LiveView:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.above: RenderableType | None = None
-        """What is drawn above the run, such as the search that it belongs to."""
+        """Drawn above the run, such as the search that it belongs to."""
         self.progress = RunProgress((), 1)
         self._names = _Names(())
         self._note = ""

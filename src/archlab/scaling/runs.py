@@ -7,8 +7,8 @@ from typing import Any
 
 from archlab.jobs.attempts import by_cause, ending
 from archlab.scaling.store import StudyStore, read_plan
-from archlab.store.ledger import Lines
 from archlab.store.opened import Location
+from archlab.store.runs import Lines
 
 
 def study_runs(location: Location, unreadable: Lines) -> list[dict[str, Any]]:
