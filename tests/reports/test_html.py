@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 import pytest
+import vl_convert
 from tests.reports.browser import Browser
 from tests.synthetic_records import plan, record, result, score, simulate
 
@@ -22,7 +23,7 @@ from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import Scores
 from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial
-from archlab.reports import findings
+from archlab.reports import findings, html
 from archlab.reports.charts import difficulty_axes, spec
 from archlab.reports.html import PANELS, above_chance, render_report, repeated, unbroken
 from archlab.reports.panels import Panel, Spec, Table, draw_sections
@@ -386,3 +387,18 @@ def test_without_scripts_every_number_is_there(page: str, browser: Browser) -> N
     browser.open(page, width=390, scripts=False)
     text = browser.call("Runtime.evaluate", expression="document.body.innerText")  # the protocol's own, not the page's
     assert "every number is in the tables" in text["result"]["value"]
+
+
+def test_scripts_are_bundled_once_and_again_where_the_kept_bundle_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bundled: list[str] = []
+    made = vl_convert.javascript_bundle
+    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda *args, **kwargs: bundled.append("") or made(*args, **kwargs))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = html._javascript.__wrapped__()
+    assert html._javascript.__wrapped__() == first
+    assert len(bundled) == 1
+    (kept,) = (tmp_path / "archlab").iterdir()
+    kept.write_text(kept.read_text(encoding="utf-8").replace("vega", "vego", 1), encoding="utf-8")
+    assert html._javascript.__wrapped__() == first
+    assert len(bundled) == 2
+    assert "</script" not in first

@@ -6,7 +6,9 @@ import re
 import shlex
 import statistics
 import sys
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
-from archlab.files import check_place, write_whole
+from archlab.files import cache_folder, check_place, write_whole
 from archlab.format import count, human, percent, percent_interval, points, probability, short_task, steps
 from archlab.mad.architecture_score import SOLVED, TaskScore
 from archlab.mad.bootstrap import CONFIDENCE, SEED
@@ -284,10 +286,20 @@ def _json(value: Any) -> str:
 
 @cache
 def _javascript() -> str:
-    """Vega, Vega-Lite and Vega-Embed in the version of the charts; bundling them takes two seconds."""
+    """Vega, Vega-Lite and Vega-Embed in the version of the charts; bundling takes two seconds, so the bundle is kept."""
     import altair
-    from vl_convert import javascript_bundle
+    import vl_convert
 
     major, minor = altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
-    bundle: str = javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
-    return bundle.replace("</script", "<\\/script")
+    name = f"vega-{version('vl-convert-python')}-{major}.{minor}.js"
+    with suppress(ArchlabError, OSError, ValueError):  # no home folder, not there yet, or damaged
+        checksum, _, bundle = (cache_folder() / name).read_text(encoding="utf-8").partition("\n")
+        if checksum == str(zlib.crc32(bundle.encode())):
+            return bundle
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
+    bundle = bundle.replace("</script", "<\\/script")
+    with suppress(ArchlabError, OSError):
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / name, f"{zlib.crc32(bundle.encode())}\n{bundle}")
+    return bundle
