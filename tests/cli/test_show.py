@@ -13,6 +13,9 @@ from archlab.architectures import architecture
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.layers import layer, registry
 from archlab.layers.registry import composites
+from archlab.mad.plan import make_plan
+from archlab.mad.protocol import load_protocol
+from archlab.mad.store import TrialStore
 
 
 def test_scores_are_those_of_the_run(archlab: CommandLine, smoke_run):
@@ -198,3 +201,13 @@ def test_an_architecture_of_the_catalogue_is_shown_with_its_layers(archlab: Comm
 def test_what_the_parser_refuses_says_what_was_probably_meant(archlab: CommandLine, words: str, hint: str):
     refused = archlab(*words.split())
     assert (refused.status, refused.err.startswith(hint)) == (2, True), refused.err
+
+
+def test_of_a_run_of_many_architectures_the_first_are_named(archlab: CommandLine):
+    plan = make_plan(load_protocol("smoke"), [architecture(f"{n}*[mlp]") for n in range(2, 9)])
+    with TrialStore("archlab.db") as store:
+        store.remember_run(plan.to_dict())
+    shown = archlab("runs").out
+    assert "2*mlp, 3*mlp, 4*mlp, 5*mlp, 3" in " ".join(shown.split())
+    assert "6*mlp" not in shown
+    assert len(json.loads(archlab("runs", "--json").out)[0]["architectures"]) == 7

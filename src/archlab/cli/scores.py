@@ -160,7 +160,8 @@ def runs(
 
 
 def _shown(row: dict[str, Any], **what: str) -> dict[str, object]:
-    """A run as its table shows it; ``what`` names its protocol or plan."""
+    """A run as its table shows it; ``what`` names its protocol or plan. Of many architectures the first are named."""
+    names = row["architectures"]
     sizes = (
         {"budgets": len(row["budgets"]), "training runs done": f"{row['done']} of {row['training_runs']}"}
         if "plan" in what
@@ -171,7 +172,7 @@ def _shown(row: dict[str, Any], **what: str) -> dict[str, object]:
         **({} if "plan" in what else {"label": row["label"]}),
         "date": (row["started"] or "unknown")[:16].replace("T", " "),
         **what,
-        "architectures": ", ".join(row["architectures"]),
+        "architectures": ", ".join(names if len(names) <= 5 else [*names[:4], f"{len(names) - 4} more"]),
         **sizes,
         "ended": row["ended"] or "",
         "host": row["host"] or "",
