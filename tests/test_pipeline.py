@@ -103,7 +103,7 @@ def test_what_does_not_fit_into_the_time_is_left_out_and_named(options: dict[str
     monkeypatch.setattr(pipeline._Price, "of_scores", 360.0)
     found = archlab.design(CANDIDATES, hours=0.75, **options)
     assert len(found.scores.architectures) == 3  # .45 of 2700 seconds
-    assert found.not_tried[0] == "2 candidates: 0.75 hours suffice for 3"
+    assert found.not_tried[0] == "2 candidates: 45 min suffice for 3"
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_a_space_is_walked_where_there_is_time_and_searched_where_there_is_not(o
         context.setattr(pipeline._Price, "of_scores", 100.0)
         searched = archlab.design(space=space, hours=0.3, **options | {"folder": tmp_path / "searched"})
     assert 3 <= len(searched.scores.architectures) <= 5
-    assert "candidates: 0.3 hours suffice for" in searched.not_tried[0]
+    assert "candidates: 18 min suffice for" in searched.not_tried[0]
 
 
 def test_a_folder_of_other_candidates_is_refused(options: dict[str, Any]):

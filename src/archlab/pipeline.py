@@ -154,7 +154,7 @@ def design(
         files.write_study(tried, first, protocol)
     large = members is not None and not members.size.exact
     all_of_them = 1 + len(listed) + members.size.number if members is not None and large else len(given)
-    not_tried = [_left_out(all_of_them - len(tried), "candidate", f"{hours:g} hours suffice for {len(tried)}")]
+    not_tried = [_left_out(all_of_them - len(tried), "candidate", f"{duration(total)} suffice for {len(tried)}")]
 
     scores = _scored(tried, first, files.store, watch, listeners, options)
     stages = [watch.stage("scores of all candidates", f"archlab run {files.study} --store {files.store}", "trial")]

@@ -154,3 +154,10 @@ def test_the_window_of_the_parabolas_and_what_it_changes_are_said(fitted, tmp_pa
     assert other.by_method["isoflop"].fit.size_law.exponent == found[3]
     with pytest.raises(ArchlabError, match="window=1"):
         open_study(tmp_path / "archlab.db").with_window(1)
+
+
+def test_a_reference_without_a_law_is_refused_for_the_reason(tmp_path):
+    few = ladder("few", LAW, budgets=BUDGETS[:1], sizes=1)
+    path = fill(tmp_path / "archlab.db", [*few, *(ladder("many", LAW, **THREE))])
+    with pytest.raises(ArchlabError, match=r"^reference without a law: few: "):
+        fit_study(open_study(path), NONE, reference="few")

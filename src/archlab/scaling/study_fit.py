@@ -129,9 +129,12 @@ def fit_study(
 ) -> StudyFit:
     """Fit and compare all architectures of a study; ``on_method`` is called after each method of each architecture.
 
-    The ``reference`` of the comparison is by default the best architecture at the largest shared budget.
+    The ``reference`` of the comparison is by default the best architecture at the largest shared budget; one without a law is
+    refused.
     """
     laws, without_laws = fit_architectures(study, resampling, on_method, asymmetric=asymmetric)
+    if reference in without_laws:
+        raise ArchlabError(f"reference without a law: {without_laws[reference]}")
     tables = [one.runs for one in laws]
     costs = {one.runs.label: one.cost for one in laws}
     by_label = {table.label: table for table in tables}
