@@ -170,7 +170,7 @@ def design(
 
     watch = _Watch(until)
     with suppress(TimeIsUpError):
-        scaling.train(plan, store=files.store, listeners=[*listeners, watch], **options)
+        scaling.train(plan, store=files.store, by_architecture=True, listeners=[*listeners, watch], **options)
     stages.append(watch.stage("language models", f"archlab scale run {files.plan} --store {files.store}", "training run"))
     not_tried += [f"{stage.name}: the time was over; `{stage.command}` does the rest" for stage in stages if stage.over]
     not_tried.append(_left_out(len(tried) - len(picked), "candidate", "not trained as a language model: lower scores"))

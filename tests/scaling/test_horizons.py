@@ -17,7 +17,7 @@ from archlab.scaling.estimate import stated_costs
 from archlab.scaling.ladder import Ladder
 from archlab.scaling.planner import make_plan
 from archlab.scaling.recipe import LMRecipe
-from archlab.scaling.runner import in_turn, train_all, train_jobs
+from archlab.scaling.runner import TrunksInTurn, in_turn, train_all, train_jobs
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import read_study
 from archlab.scaling.training_plan import own_fractions
@@ -135,6 +135,13 @@ def test_horizons_of_a_trunk_start_one_after_the_other(horizons, corpus):
     assert in_turn([other, *horizons], []) == [shortest, other]  # the trunk with the longest first
     assert in_turn([other, longest, middle], [shortest]) == [other]
     assert in_turn([longest, middle], []) == [middle]
+
+
+def test_the_most_expensive_come_first_of_all_or_of_one_architecture_after_the_other(corpus):
+    cheap, dear, other = (tiny_trial(corpus, steps=steps, label=label) for label, steps in (("a", 10), ("a", 20), ("b", 40)))
+    waiting = {trial.key: trial for trial in (cheap, dear, other)}
+    assert TrunksInTurn().order(waiting, []) == [other, dear, cheap]
+    assert TrunksInTurn(by_architecture=True).order(waiting, []) == [dear, cheap, other]
 
 
 def test_the_state_of_a_trunk_stays_while_a_horizon_is_missing(horizons, tmp_path):

@@ -112,6 +112,7 @@ def train(
     checkpoints: PathLike | None = None,
     keep: Keep = "weights",
     params: Sequence[float] | None = None,
+    by_architecture: bool = False,
     priority: int = 0,
     listeners: Sequence[Listener] = (),
 ) -> RunSummary:
@@ -134,6 +135,8 @@ def train(
         keep: what stays of a finished training run beside its result, in a folder beside the store: ``"weights"``,
             ``"checkpoints"`` (these too), or ``"none"``. It changes no result.
         params: the least and the most parameters of the models to train; by default all.
+        by_architecture: train one architecture after the other, in the order of the plan, so that those of a call that ends early
+            are complete; by default the most expensive models of all come first, which takes least time. Not with ``"workers"``.
         priority: with ``"workers"``: those of the highest train first.
         listeners: called with every event of the run.
 
@@ -144,6 +147,7 @@ def train(
     """
     name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
     options: dict[str, Any] = {"keep": keep, "name": name, "params": params, "priority": priority, "time_limit": time_limit}
+    options["policy"] = lambda trials: TrunksInTurn(by_architecture=by_architecture)
     return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, **options)
 
 
@@ -208,7 +212,7 @@ def _train(
     listeners: Sequence[Listener],
     *,
     keep: Keep,
-    policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]] = lambda trials: TrunksInTurn(),
+    policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]],
     name: str | None = None,
     params: Sequence[float] | None = None,
     priority: int = 0,

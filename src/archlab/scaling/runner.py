@@ -78,11 +78,19 @@ def in_turn(trials: Iterable[LMTrial], running: Collection[LMTrial]) -> list[LMT
 
 
 class TrunksInTurn(Policy[LMTrial, LMResult]):
-    """Starts the training runs with the most FLOPs first, but the horizons of a trunk one after the other, the shortest first."""
+    """Starts the training runs with the most FLOPs first, of all or of one architecture after the other, but the horizons of a
+    trunk one after the other, the shortest first."""
+
+    def __init__(self, *, by_architecture: bool = False) -> None:
+        """With ``by_architecture`` those of the first architecture come first."""
+        self.by_architecture = by_architecture
 
     @override
     def order(self, waiting: Mapping[str, LMTrial], running: Collection[LMTrial]) -> list[LMTrial]:
-        return in_turn(waiting.values(), running)
+        groups: dict[str, list[LMTrial]] = defaultdict(list)
+        for trial in waiting.values():
+            groups[trial.run.label if self.by_architecture else ""].append(trial)
+        return [trial for some in groups.values() for trial in in_turn(some, running)]
 
 
 def dropping_checkpoints(trials: Sequence[LMTrial], checkpoints: Path, keep: Keep) -> Listener:
