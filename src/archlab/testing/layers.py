@@ -5,12 +5,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import ClassVar, cast
 from unittest import SkipTest
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils.checkpoint import checkpoint
 
 from archlab.architectures.spec import Architecture, architecture
 from archlab.errors import ArchlabError
@@ -303,6 +305,12 @@ class LayerContract:
             assert torch.isfinite(tensor).all(), f"{name} is not finite under bfloat16 autocast"
         error = relative_error(found["output"], module(x_bld))
         assert error <= 0.1, f"output under bfloat16 autocast is off by {error:.2g} of the largest output"
+
+    def test_activations_that_are_computed_again_give_the_same_gradients(self) -> None:
+        module, x_bld = self._module(), self._input(18)
+        again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        found = outputs_and_gradients(module, lambda layer, x: again(layer, x), x_bld)
+        compare(found, outputs_and_gradients(module, nn.Module.__call__, x_bld), 0.0, "recomputed")
 
     def test_compiles(self) -> None:
         module, x_bld = self._module(), self._input(18)

@@ -47,7 +47,7 @@ class _SelectiveScan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         (dy_lbc,) = grads
         x_lbc, dt_lbc, a_nc, b_lbn, c_lbn, d_c, starts = ctx.saved_tensors
-        dx, ddt, da, db, dc, dd = (torch.empty_like(t) for t in ctx.saved_tensors[:-1])
+        dx, ddt, da, db, dc, dd = (torch.empty_like(t) for t in (x_lbc, dt_lbc, a_nc, b_lbn, c_lbn, d_c))
         da.zero_()
         dd.zero_()
         for some in _batches(x_lbc, a_nc):
