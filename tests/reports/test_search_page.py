@@ -13,9 +13,10 @@ from tests.searching.spaces import made_up
 import archlab
 from archlab.jobs.executor import EXECUTORS
 from archlab.reports.search_page import PANELS, render_search, write_search
-from archlab.reports.search_tables import MOST_ON_FRONT, closing_lines, front_so_far, search_tables
+from archlab.reports.search_tables import MOST_ON_FRONT, closing_lines, front_so_far, search_tables, size_text
 from archlab.searching.result import Search
 from archlab.searching.search import Advance
+from archlab.searching.space import Size
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,8 @@ def test_the_front_is_told_as_it_grows(found: Search, advances: list[Advance]):
     text = console.export_text()
     assert f"{searched[-1].what}: {searched[-1].evaluated} of" in text
     assert all(one.spec[:30] in text for one in found.front[:MOST_ON_FRONT])
+
+
+def test_sizes_with_hundreds_of_digits_are_rounded():
+    assert size_text(Size(64, True)) == "64 architectures"
+    assert size_text(Size(5**999, False)) == "at most 1.9e+698 architectures"

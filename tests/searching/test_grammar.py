@@ -49,6 +49,15 @@ def test_asking_by_name_gives_the_choices_back():
         ("{a:0}", {"a": ("x",)}, "give a number from 1 to 1000, as in {a:6}"),
         ("{a:b}", {"a": ("x",)}, "give a number from 1 to 1000"),
         ("x", {"a": ("x",)}, "rule a is used nowhere"),
+        ("{a.1}", {"a.1": ("x",)}, "rule 'a.1': give a name of letters, digits, _ and -"),
+        ("{a:100}", {"a": ("{b:100}",), "b": ("x", "y")}, "'{a:100}': more than 1,000 choices in one spec"),
+        ("{r0}", {f"r{n}": (f"{{r{n + 1}}} {{r{n + 1}}}",) for n in range(40)} | {"r40": ("x",)}, "more than 1,000 choices"),
+        ("{r0}", {f"r{n}": (f"{{r{n + 1}}}",) for n in range(2000)} | {"r2000": ("x",)}, "more than 50 rules stand within each"),
+        (
+            " ".join(f"{{r{n}}}" for n in reversed(range(2001))),
+            {f"r{n}": (f"{{r{n + 1}}}",) for n in range(2000)} | {"r2000": ("x",)},
+            "more than 50 rules stand within each",
+        ),
     ],
 )
 def test_a_wrong_grammar_is_refused(spec: str, rules: dict[str, tuple[str, ...]], reason: str):

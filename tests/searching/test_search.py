@@ -151,7 +151,7 @@ def test_a_failed_training_leaves_a_candidate_without_a_score(monkeypatch: pytes
         ({"space": "stack6"}, "unknown space 'stack6': did you mean 'stacks6'"),
         ({"proposer": "nsga3"}, "unknown proposer 'nsga3': did you mean 'nsga2'"),
         ({"objectives": ["sate"]}, "unknown objective 'sate': did you mean 'state'"),
-        ({"objectives": ["state"]}, "objectives state: none is a score: add mad, or a task"),
+        ({"objectives": ["state"]}, r"objectives=\['state'\]: none is a score: add mad, or a task"),
         ({"objectives": ["recall"]}, "unknown objective 'recall'"),
         ({"rungs": ["smoke"]}, "rungs: smoke is there twice"),
         ({"promote": 0.0}, "promote=0.0: give a number above 0 and of at most 1"),
@@ -165,6 +165,14 @@ def test_wrong_input_is_refused_before_anything_is_written(options: dict[str, An
         archlab.search(**{"space": "stacks6", "protocol": "smoke", **ASKED, **options})
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("proposer", ["guided", "exhaustive"])
+def test_a_space_without_members_is_refused_before_anything_is_written(proposer: str, tmp_path: Path):
+    (tmp_path / "none.yaml").write_text("summary: x\nspec: '{mlp|swiglu}'\nat_most: {params: 1}\n")
+    with pytest.raises(ArchlabError, match="space none: none of 1000 samples is within the limits"):
+        archlab.search("none.yaml", "smoke", proposer=proposer, **ASKED)
+    assert [path.name for path in tmp_path.iterdir()] == ["none.yaml"]
 
 
 def test_tpe_without_optuna_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

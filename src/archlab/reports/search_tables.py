@@ -1,6 +1,7 @@
 """Tables of a search for the terminal and the page: spaces, front, the winner once more, importance."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -21,9 +22,14 @@ MOST_IMPORTANT = 8
 MOST_ON_FRONT = 6
 """Architectures of the front that the live view draws."""
 
+_IN_FULL = 10**15
+"""Sizes of spaces above it are rounded; some have hundreds of digits."""
+
 
 def size_text(size: Size) -> str:
-    """``64 architectures``, or ``at most 10,000 architectures``."""
+    """``64 architectures``, ``at most 10,000 architectures``, or ``at most 1.9e+698 architectures``."""
+    if size.number > _IN_FULL:
+        return f"at most {Decimal(size.number):.1e} architectures"
     return ("" if size.exact else "at most ") + count(size.number, "architecture")
 
 

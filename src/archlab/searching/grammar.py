@@ -27,6 +27,11 @@ Ask = Callable[[str, tuple[str, ...]], str]
 _REFERENCE = re.compile(r"\{([^{}]*)\}")
 _MOST_TIMES = 1000
 """Largest number of choices in one reference."""
+_MOST_CHOICES = 1000
+"""Largest number of references in one derivation."""
+_DEEPEST = 50
+"""Rules within rules."""
+_NAME = re.compile(r"[\w -]+")
 
 
 class _Reference(NamedTuple):
@@ -54,25 +59,33 @@ class Grammar:
         """Refuse references to no rule, rules that refer to themselves or are not used, and braces that stand alone."""
         if both := self.rules.keys() & self.once.keys():
             raise ArchlabError(f"{min(both)} is in rules and in once: leave one out")
-        reached = self._check(self.spec, ())
+        for name in (*self.rules, *self.once):
+            if not _NAME.fullmatch(name):
+                raise ArchlabError(f"rule {name!r}: give a name of letters, digits, _ and -")
+        reached: dict[str, int] = {}
+        self._check(self.spec, (), reached)
+        if self._most_choices(self.spec, {}) > _MOST_CHOICES:
+            raise ArchlabError(f"{self.spec!r}: more than {_MOST_CHOICES:,} choices in one spec: give smaller numbers")
         if unused := [name for name in (*self.rules, *self.once) if name not in reached]:
             raise ArchlabError(f"rule {unused[0]} is used nowhere: refer to it as {{{unused[0]}}}, or leave it out")
 
-    def _check(self, text: str, within: tuple[str, ...]) -> set[str]:
-        """The rules that a text refers to, itself or by others."""
+    def _check(self, text: str, within: tuple[str, ...], reached: dict[str, int]) -> int:
+        """Check a text and, once each, the rules that it refers to; returns how many of them stand within each other."""
         if "{" in _REFERENCE.sub("", text) or "}" in _REFERENCE.sub("", text):
             raise ArchlabError(f"{text!r}: a brace stands alone: write {{rule}}, {{rule:6}} or {{8|16}}")
-        reached = set()
+        deepest = 0
         for reference in self._references(text):
-            if reference.rule in within:
-                raise ArchlabError(
-                    f"rule {reference.rule} refers to itself: give the depths as alternatives, as in {{2|4|8}}*[...]"
-                )
-            if reference.rule:
-                reached.add(reference.rule)
-            for alternative in reference.alternatives:
-                reached |= self._check(alternative, (*within, reference.rule or ""))
-        return reached
+            rule = reference.rule
+            if rule is None:
+                continue
+            if rule in within:
+                raise ArchlabError(f"rule {rule} refers to itself: give the depths as alternatives, as in {{2|4|8}}*[...]")
+            if len(within) == _DEEPEST or len(within) + reached.get(rule, 0) > _DEEPEST:
+                raise ArchlabError(f"rule {rule}: more than {_DEEPEST} rules stand within each other: write some as one")
+            if rule not in reached:
+                reached[rule] = 1 + max(self._check(one, (*within, rule), reached) for one in reference.alternatives)
+            deepest = max(deepest, reached[rule])
+        return deepest
 
     def _references(self, text: str) -> list[_Reference]:
         if text not in self._parsed:
@@ -142,11 +155,26 @@ class Grammar:
         )
 
     def _count(self, text: str) -> int:
-        return math.prod(
-            sum(self._count(alternative) for alternative in one.alternatives) ** one.times
-            for one in self._references(text)
-            if one.rule not in self.once
-        )
+        if text not in self._counts:
+            self._counts[text] = math.prod(
+                sum(self._count(alternative) for alternative in one.alternatives) ** one.times
+                for one in self._references(text)
+                if one.rule not in self.once
+            )
+        return self._counts[text]
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {}
+
+    def _most_choices(self, text: str, known: dict[str, int]) -> int:
+        """The most references that a derivation of a text has; ``known`` holds those of others."""
+        if text not in known:
+            known[text] = sum(
+                one.times * (1 + max(self._most_choices(inner, known) for inner in one.alternatives))
+                for one in self._references(text)
+            )
+        return known[text]
 
     def derivations(self) -> Iterator[tuple[dict[str, str], str]]:
         """Every way to choose, with the text that it gives."""

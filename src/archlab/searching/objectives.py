@@ -60,5 +60,5 @@ def read_objectives(names: Sequence[str], protocol: Protocol) -> tuple[Objective
             raise unknown("objective", name, known)
     found = tuple(Objective(name) for name in dict.fromkeys(known[name] for name in names))
     if not any(one.larger_is_better for one in found):
-        raise ArchlabError(f"objectives {','.join(names)}: none is a score: add mad, or a task")
+        raise ArchlabError(f"objectives={list(names)}: none is a score: add mad, or a task")
     return tuple(sorted(found, key=lambda one: not one.larger_is_better))  # the first score decides on the winner

@@ -129,6 +129,7 @@ def make_search_plan(
         if lacking := [x.name for x in chosen if x.larger_is_better and x.name not in (MEAN, *one.tasks)]:
             raise ArchlabError(f"rungs: protocol {one.name} has no task {lacking[0]}, which is an objective: choose another")
     make_proposer(proposer, found)
+    found.sample(np.random.default_rng(seed))  # refuses a space without members
     if evaluations is None:
         evaluations = len(found.members) if proposer == "exhaustive" else EVALUATIONS
     return SearchPlan(

@@ -18,6 +18,7 @@ A file of the package or the user's own::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,7 +32,7 @@ from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import normalise
 from archlab.architectures.parser import LayerDefaults
 from archlab.errors import ArchlabError, unknown
-from archlab.fields import Count, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import Count, NonNegative, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
 from archlab.layers import Composite, LayerConfig
 from archlab.mad.protocol import Protocol
@@ -40,6 +41,8 @@ from archlab.searching.grammar import Ask, Choices, Grammar
 
 ENUMERABLE = 10_000
 """Derivations up to which a space is walked to count its architectures."""
+_CHECKS = 20
+"""Derivations with an alternative that give no spec, after which it is refused."""
 _TRIES = 1000
 """Derivations that are tried for a member within the limits."""
 
@@ -67,8 +70,8 @@ class _SpaceFile:
     spec: str
     rules: Mapping[str, Annotated[list[str], not_empty]] = field(default_factory=dict)
     once: Mapping[str, Annotated[list[str], not_empty]] = field(default_factory=dict)
-    at_most: Mapping[str, float] = field(default_factory=dict)
-    at_least: Mapping[str, float] = field(default_factory=dict)
+    at_most: Mapping[str, NonNegative] = field(default_factory=dict)
+    at_least: Mapping[str, NonNegative] = field(default_factory=dict)
     state: Count | None = None
     dim: Count | None = None
     length: Count | None = None
@@ -78,6 +81,9 @@ class _SpaceFile:
         for name in (*self.at_most, *self.at_least):
             if name not in COSTS:
                 raise unknown("cost", name, COSTS)
+        for name, least in self.at_least.items():
+            if (most := self.at_most.get(name, least)) < least:
+                raise ArchlabError(f"at_least.{name}={least:g}: is more than at_most.{name}={most:g}: give less")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +103,7 @@ class Space:
     layer_defaults: LayerDefaults
 
     def derive(self, ask: Ask) -> Member | None:
-        """The member that the choices lead to; None if it is beyond the limits, or does not fit a width.
-
-        Raises:
-            ArchlabError: the derived text is no spec.
-        """
+        """The member that the choices lead to; None if they do not go together, or it is beyond the limits or fits no width."""
         choices: dict[str, str] = {}
 
         def noted(name: str, alternatives: tuple[str, ...]) -> str:
@@ -113,10 +115,48 @@ class Space:
 
     def _admitted(self, text: str) -> Architecture | None:
         if text not in self._known:
-            with naming(f"space {self.name}"):
+            try:
                 value = architecture(text, layer_defaults=self.layer_defaults)
-            self._known[text] = self._within(value)
+            except ArchlabError:  # knobs that do not go together, or no layer at all
+                self._known[text] = None
+            else:
+                self._known[text] = self._within(value)
         return self._known[text]
+
+    def check_alternatives(self) -> None:
+        """Check that every alternative stands in a spec, by derivations in which a choice is the same at all of its places.
+
+        Raises:
+            ArchlabError: an alternative gave no spec, whatever stood beside it.
+        """
+        rng = np.random.default_rng(0)
+        tried: Counter[tuple[str, str]] = Counter()
+        reasons: dict[tuple[str, str], ArchlabError] = {}
+        waiting = {("", self.grammar.spec): None}
+        while any(tried[one] < _CHECKS for one in waiting):
+            picked = {"": self.grammar.spec}
+
+            def ask(name: str, alternatives: tuple[str, ...], picked: dict[str, str] = picked) -> str:
+                kind = _kind(name)
+                for one in alternatives:
+                    if not tried[kind, one]:
+                        waiting[kind, one] = None
+                if picked.get(kind) not in alternatives:
+                    picked[kind] = min(alternatives, key=lambda one: (tried[kind, one], rng.random()))
+                return picked[kind]
+
+            text = self.grammar.derive(ask)
+            tried.update(picked.items())
+            try:
+                architecture(text, layer_defaults=self.layer_defaults)
+            except ArchlabError as error:
+                for one in picked.items():
+                    reasons.setdefault(one, error)
+            else:
+                for one in picked.items():
+                    waiting.pop(one, None)
+        if waiting:
+            raise reasons[next(iter(waiting))]
 
     @cached_property
     def _known(self) -> dict[str, Architecture | None]:
@@ -159,7 +199,7 @@ class Space:
             ArchlabError: the space is too large to be walked.
         """
         if self.grammar.num_derivations > ENUMERABLE:
-            largest = f"{self.grammar.num_derivations:,} derivations cannot be walked (at most {ENUMERABLE:,})"
+            largest = f"more than {ENUMERABLE:,} derivations cannot be walked"
             raise ArchlabError(f"space {self.name}: {largest}: choose another proposer than exhaustive")
         found: dict[Architecture, Member] = {}
         for choices, text in self.grammar.derivations():
@@ -295,9 +335,8 @@ def load_space(name: str, protocol: Protocol, further: Sequence[Protocol] = ()) 
         widths=tuple(dict.fromkeys(one.dim for one in (protocol, *further))),
         layer_defaults=protocol.layer_defaults,
     )
-    most = max((len(found) for found in (*rules.values(), *once.values())), default=1)
-    for index in range(most):  # every alternative stands in one of these, so that a wrong one is refused at once
-        space.derive(lambda _, alternatives, index=index: alternatives[min(index, len(alternatives) - 1)])  # type: ignore[misc]
+    with naming(f"space {space.name}"):
+        space.check_alternatives()
     return space
 
 
