@@ -1,9 +1,11 @@
 """`archlab.reproduce`: train, measure, judge."""
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import archlab
 from archlab.designs.finding import finding_names
@@ -70,3 +72,13 @@ def test_a_wrong_name_is_refused_and_nothing_is_written(tmp_path: Path):
     with pytest.raises(archlab.ArchlabError, match="unknown finding"):
         reproduce("perpetual-motion", tmp_path / "findings.db")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_ladder_or_recipe_is_refused_before_any_trial(tmp_path: Path):
+    for part, reason in (("ladder", "unknown field of a ladder: 'widht'"), ("recipe", "recipe: unknown field 'widht'")):
+        values = yaml.safe_load(files("archlab.designs").joinpath("findings", "scores-predict-loss.yaml").read_text())
+        values["experiments"]["smoke"].setdefault(part, {})["widht"] = 4
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+        with pytest.raises(archlab.ArchlabError, match=rf"finding .*mine\.yaml: experiments\.smoke: {reason}"):
+            reproduce(str(tmp_path / "mine.yaml"), tmp_path / "findings.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]

@@ -14,7 +14,7 @@ from archlab.designs.finding import USES, Experiment, Finding, SizeName, load_fi
 from archlab.designs.measures import measure
 from archlab.designs.verdict import CONFIDENCE, Quantity, Verdict, together
 from archlab.errors import ArchlabError
-from archlab.fields import Count, checked, read_fields
+from archlab.fields import Count, checked, naming, read_fields
 from archlab.jobs.events import Listener
 from archlab.mad.scores import Scores
 from archlab.scaling.api import plan as plan_study
@@ -114,7 +114,10 @@ def reproduce(
     chosen = load_finding(finding)
     experiment = chosen.experiment(size)
     protocol = experiment.chosen() if "protocol" in USES[chosen.test] else None
-    planned = _plan(chosen, experiment) if "ladder" in USES[chosen.test] else None
+    planned, recipe = None, LMRecipe()
+    if "ladder" in USES[chosen.test]:
+        with naming(f"finding {finding}: experiments.{size}"):
+            planned, recipe = _plan(chosen, experiment), read_fields(LMRecipe, experiment.recipe, "recipe")
     heard = default_listeners(listeners)
     options: dict[str, Any] = {"store": store, "executor": executor, "workers": workers, "listeners": heard}
     scores: Scores | None = None
@@ -125,7 +128,7 @@ def reproduce(
         results = [record.result for record in scores.records if record.result is not None]
         seconds, trials = sum(result.cpu_seconds for result in results), len(results)
     if planned is not None:
-        study = _study(planned, read_fields(LMRecipe, experiment.recipe, "recipe"), options)
+        study = _study(planned, recipe, options)
         models = study.to_frame()
         seconds, runs = seconds + float(models["seconds"].sum()), len(models)
     return Reproduction(

@@ -23,6 +23,12 @@ VALUES: dict[str, Any] = {
 }
 
 
+def experiment(**changes: Any) -> dict[str, Any]:
+    """A change of the experiment of the laptop."""
+    sizes = VALUES["experiments"]
+    return {"experiments": sizes | {"laptop": sizes["laptop"] | changes}}
+
+
 def write(folder: Path, **changes: Any) -> str:
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(VALUES | changes))
@@ -52,6 +58,15 @@ def test_each_finding_of_the_package_can_be_planned_at_both_sizes(name: str):
     ("changes", "message"),
     [
         ({"above": None}, "above is missing"),
+        ({"above": 2, "below": 1}, "above=2: no value is above it and below 1"),
+        ({"test": "longest"}, "experiments.laptop: set: recipe.test_lengths is missing"),
+        ({"test": "correlation", "compare": []}, "architectures: the test correlation takes at least 4"),
+        (experiment(tasks=["copying"]), "experiments.laptop: unknown task of protocol quick: 'copying'"),
+        (experiment(protocol="quik"), "experiments.laptop: unknown protocol 'quik': did you mean 'quick'"),
+        (experiment(set={"recipe.step": 7}), "experiments.laptop: recipe: unknown field 'step'"),
+        (experiment(seeds=0), "experiments.laptop: seeds=0: give a whole number of at least 1"),
+        (experiment(ladder={"seeds": 3}), "experiments.laptop: ladder: seeds is not taken"),
+        (experiment(ladder={"specs": ["mlp"]}), "experiments.laptop: ladder: specs is not taken"),
         ({"test": "taste"}, "test='taste': give"),
         ({"compare": []}, "compare=[]: the test scores takes at least one pair"),
         ({"compare": [["with"]]}, "give two labels, the better one first"),
@@ -73,3 +88,9 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], message
 def test_an_unknown_finding_is_refused_with_the_nearest_name():
     with pytest.raises(ArchlabError, match="unknown finding 'stripes': did you mean 'striped'"):
         load_finding("stripes")
+
+
+def test_the_finding_of_the_documentation_is_read(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
+    (tmp_path / "mine.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert load_finding(str(tmp_path / "mine.yaml")).compare == [["mamba", "mlp"]]

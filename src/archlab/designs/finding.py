@@ -42,6 +42,8 @@ USES: Mapping[Test, tuple[str, ...]] = {
     "correlation": ("protocol", "ladder"),
 }
 """The parts of an experiment that a test measures."""
+FEWEST_CORRELATED = 4
+"""Architectures from which a rank correlation has an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if misplaced := self.ladder.keys() & {"specs", "ladder", "seeds", "tuned"}:
+            raise ArchlabError(f"ladder: {min(misplaced)} is not taken: name, architectures and seeds have fields of their own")
 
     def chosen(self) -> Protocol:
         """The protocol, narrowed and changed."""
@@ -97,9 +101,15 @@ class Finding:
         check_fields(self)
         if self.above is None and self.below is None:
             raise ArchlabError("above is missing: give the least value that the claim means, or below, the largest")
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ArchlabError(
+                f"above={self.above:g}: no value is above it and below {self.below:g}: give less, or leave one out"
+            )
         if (self.test in ("scores", "longest", "losses", "off-optimal")) != bool(self.compare):
             number = "no pair" if self.compare else "at least one pair"
             raise ArchlabError(f"compare={self.compare}: the test {self.test} takes {number}")
+        if self.test == "correlation" and len(self.architectures) < FEWEST_CORRELATED:
+            raise ArchlabError(f"architectures: the test correlation takes at least {FEWEST_CORRELATED} of them")
         for pair in self.compare:
             if len(pair) != 2 or pair[0] == pair[1]:
                 raise ArchlabError(f"compare={pair}: give two labels, the better one first")
@@ -115,6 +125,11 @@ class Finding:
             for part in USES[self.test]:
                 if not getattr(experiment, part):
                     raise ArchlabError(f"experiments.{size}: {part} is missing: the test {self.test} needs it")
+            if "protocol" in USES[self.test]:
+                with naming(f"experiments.{size}"):
+                    recipes = [one.recipe for one in experiment.chosen().tasks.values()]
+                if self.test == "longest" and not all(one.test_lengths for one in recipes):
+                    raise ArchlabError(f"experiments.{size}: set: recipe.test_lengths is missing: the test longest needs it")
 
     @property
     def region(self) -> Region:
@@ -134,7 +149,11 @@ class Finding:
 
     @cached_property
     def _experiments(self) -> dict[str, Experiment]:
-        return {size: read_fields(Experiment, values, f"experiments.{size}") for size, values in self.experiments.items()}
+        found = {}
+        for size, values in self.experiments.items():
+            with naming(f"experiments.{size}"):
+                found[size] = read_fields(Experiment, values)
+        return found
 
 
 def finding_names() -> list[str]:
