@@ -192,11 +192,11 @@ def test_an_architecture_that_has_hardly_begun_does_not_keep_the_others(archlab:
     store = str(fill(tmp_path / "one.db", ladder("a", Law()) + ladder("b", Law())[:1]))
     shown = archlab("scale", "fit", "--store", store, "--resamples", "0")
     assert (shown.status, "a: 28 training runs" in shown.out) == (0, True)
-    assert "b: sizes that have finished: 1; a law takes two at least" in shown.err
+    assert "no laws: sizes that have finished: 1; a law takes two at least, better five a budget: b" in shown.err
     document = json.loads(archlab("scale", "fit", "--store", store, "--resamples", "0", "--json").out)
     assert (document["architectures"].keys(), document["without_laws"].keys()) == ({"a"}, {"b"})
     told = archlab("scale", "predict", "--flops", "1e18", "--store", store, "--resamples", "0")
-    assert (told.status, "b: sizes that have finished" in told.err) == (0, True)
+    assert (told.status, "no laws: sizes that have finished" in told.err) == (0, True)
 
 
 def test_a_report_is_not_overwritten_by_its_table(archlab: CommandLine, store: str, monkeypatch: pytest.MonkeyPatch):
@@ -213,3 +213,18 @@ def test_checkpoints_that_have_no_place_are_refused_before_anything_is_trained(a
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "give another folder by --checkpoints" in refused.err
     assert not Path("archlab.db").exists()
+
+
+@pytest.mark.parametrize(("command", "options"), [("compare", ()), ("compare", ("--json",)), ("fit", ())])
+def test_runs_that_are_too_few_are_refused_in_one_line_by_cause(
+    command: str, options: tuple[str, ...], archlab: CommandLine, tmp_path: Path
+):
+    begun = [ladder(label, Law())[0] for label in ("a", "b", "c", "d")]
+    refused = archlab("scale", command, *options, "--store", str(fill(tmp_path / "few.db", begun)), "--resamples", "0")
+    assert (refused.status, refused.out, refused.err.count("\n")) == (2, "", 1)
+    cause, cases = {
+        "compare": ("so no difference: train more sizes at budgets of both", "(3): b; c; d"),
+        "fit": ("no laws: sizes that have finished: 1; a law takes two at least", "(4): a; b; c; 1 more"),
+    }[command]
+    assert refused.err.count(cause) == 1
+    assert cases in refused.err

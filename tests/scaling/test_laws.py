@@ -155,7 +155,7 @@ def test_runs_whose_losses_do_not_compare_are_refused(study, other, named):
 def test_an_empty_store_and_a_single_size_are_refused(study):
     with pytest.raises(ArchlabError, match="no trained language model"):
         study()
-    with pytest.raises(ArchlabError, match="a: sizes that have finished: 1; a law takes two"):
+    with pytest.raises(ArchlabError, match="sizes that have finished: 1; a law takes two"):
         fit_laws(study([(trial("a", 1e17, 1e6, 1e9), result(3.0))]).tables["a"], NONE)
     with pytest.raises(ArchlabError, match="resamples=5"):
         Resampling(5)

@@ -35,7 +35,7 @@ from archlab.scaling.result import LMProgress, LMResult
 from archlab.scaling.runner import TrunksInTurn, corpus_of, train_all, train_jobs
 from archlab.scaling.store import StudyStore
 from archlab.scaling.study import Parameters, Study, open_study
-from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study
+from archlab.scaling.study_fit import StudyFit, fit_architectures, fit_study, missing_laws
 from archlab.scaling.submission import describe
 from archlab.scaling.training_plan import Plan
 from archlab.scaling.trial import LMTrial
@@ -318,11 +318,15 @@ def compare(
 
     Raises:
         ArchlabError: there is no such store, its training runs do not compare, it has a single architecture, the reference is
-            none of them, or ``flops`` are asked for and the runs determine no two laws.
+            none of them, no two architectures can be compared at a budget, or ``flops`` are asked for and the runs determine no
+            two laws.
     """
     opened = study if isinstance(study, Study) else open_study(study, parameters)
     found = compare_study(opened.tables, Resampling(resamples, confidence), reference=reference, flops=flops)
-    return replace(found, notes=(*grouped(opened.gaps), *found.notes))
+    notes = (*grouped(opened.gaps), *found.notes)
+    if not found.rows:
+        raise ArchlabError(f"nothing to compare: {'; '.join(map(str, notes))}")
+    return replace(found, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -403,7 +407,7 @@ def predict(
     fitted, without_laws = fit_architectures(opened, Resampling(0), asymmetric=asymmetric)
     found = [
         *opened.gaps,
-        *(("no laws", reason) for reason in without_laws.values()),
+        *missing_laws(without_laws),
         *((f"no law by {method}: {reason}", one.runs.label) for one in fitted for method, reason in one.no_laws.items()),
     ]
     warnings = grouped(found)

@@ -121,7 +121,7 @@ def fit_laws(
     """
     sizes = len(np.unique(runs.N))
     if sizes < 2:
-        raise ArchlabError(f"{runs.label}: sizes that have finished: {sizes}; a law takes two at least, better five a budget")
+        raise ArchlabError(f"sizes that have finished: {sizes}; a law takes two at least, better five a budget")
     cost = cost_of(runs)
     laws: dict[Method, Law] = {}
     refused: dict[Method, str] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class StudyFit:
         return grouped(
             [
                 *self.study.gaps,
-                *(("no laws", reason) for reason in self.without_laws.values()),
+                *missing_laws(self.without_laws),
                 *self._without_intervals(),
                 *((note.cause, case) for note in notes for case in note.cases),
                 *(limit for laws in self.laws for limit in limits(laws)),
@@ -163,8 +163,13 @@ def fit_architectures(
         except ArchlabError as error:
             without_laws[label] = str(error)
     if not laws:
-        raise ArchlabError("; ".join([*map(str, grouped(study.gaps)), *without_laws.values()]))
+        raise ArchlabError("; ".join(map(str, grouped([*study.gaps, *missing_laws(without_laws)]))))
     return tuple(laws), without_laws
+
+
+def missing_laws(without_laws: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield why architectures have no laws at all, each as a cause and a case."""
+    return ((f"no laws: {reason}", label) for label, reason in without_laws.items())
 
 
 def limits(laws: Laws) -> Iterator[tuple[str, str]]:

@@ -156,7 +156,7 @@ def compare_study(
             laws[label] = joint_law(table, cost_of(table) if costs is None else costs[label])
             found += outliers(laws[label])
         except ArchlabError as error:
-            found.append((WITHOUT_LAW, f"{label}: {error}"))
+            found.append((f"{WITHOUT_LAW}: {error}", label))
     notes = grouped(found)
     if resampling.resamples:
         fitted = resampled(list(laws.values()), resampling.resamples, resampling.seed)
@@ -175,8 +175,14 @@ def compare_study(
             rows += _by_minima(tables[first], tables[label], resampling)
     if flops and not any(label in laws for label in tables if label != first and first in laws):
         raise ArchlabError(f"flops: no two architectures have laws to extrapolate: {'; '.join(map(str, notes))}")
-    apart = f"no budget within the runs of {first} too, so no difference: compare at budgets of your own, by --flops"
-    found += [(apart, label) for label in ranking if label != first and label not in {row.architecture for row in rows}]
+    for label in ranking:
+        if label != first and label not in {row.architecture for row in rows}:
+            fix = (
+                "compare at budgets of your own, by --flops"
+                if {first, label} <= laws.keys()
+                else "train more sizes at budgets of both"
+            )
+            found.append((f"no budget within the runs of {first} too, so no difference: {fix}", label))
     return StudyComparison(first, tuple(rows), tuple(crossings), grouped(found), resampling.confidence)
 
 
