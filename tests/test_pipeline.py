@@ -167,3 +167,16 @@ def test_an_interrupted_study_goes_on(options: dict[str, Any]):
     with pytest.raises(KeyboardInterrupt):
         archlab.design(CANDIDATES, hours=0.5, listeners=[interrupt], **options)
     assert archlab.design(CANDIDATES, hours=0.5, **options).winner is not None
+
+
+def test_no_shortlist_is_taken_without_scores(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    def late(watch: pipeline._Watch, _: object) -> None:
+        watch.over = True
+        raise pipeline.TimeIsUpError
+
+    with monkeypatch.context() as slow:
+        slow.setattr(pipeline._Watch, "__call__", late)
+        with pytest.raises(ArchlabError, match=r"hours=0\.5: over before a candidate had a score: .* goes on from here"):
+            archlab.design(CANDIDATES[:2], hours=0.5, **options)
+    assert not (options["folder"] / "plan.yaml").exists()
+    assert archlab.design(CANDIDATES[:2], hours=0.5, **options).winner is not None

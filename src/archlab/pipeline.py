@@ -127,7 +127,7 @@ def design(
 
     Raises:
         ArchlabError: a candidate, protocol or ladder is wrong, the folder belongs to other candidates, or the time does not
-            suffice for two architectures; nothing has been computed.
+            suffice for two architectures; nothing has been computed. Or it was over before a candidate had a score.
         KeyboardInterrupt: after Ctrl-C; what is finished is in the store, and the same call goes on.
     """
     began, total = time.monotonic(), 3600 * hours
@@ -159,6 +159,8 @@ def design(
     scores = _scored(tried, first, files.store, watch, listeners, options)
     stages = [watch.stage("scores of all candidates", f"archlab run {files.study} --store {files.store}", "trial")]
 
+    if watch.over and not any(one.score is not None for one in scores.architectures if one.label != label):
+        raise ArchlabError(f"hours={hours:g}: over before a candidate had a score: the same with more hours goes on from here")
     until = began + (1 - FOR_FITS) * total
     picked = files.planned(tried) or _pick(scores, label, tried, price, until - time.monotonic() - FOR_FRESH * total)
     plan = files.plan_for(picked, loaded, chosen)
