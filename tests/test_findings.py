@@ -58,7 +58,7 @@ def test_a_second_call_trains_nothing(tmp_path: Path):
 
 @pytest.mark.slow
 def test_language_models_are_read_under_the_labels_of_the_finding_that_asks(tmp_path: Path):
-    first = Path(archlab.__file__).parent / "design" / "findings" / "off-optimal-gap.yaml"
+    first = Path(archlab.__file__).parent / "designs" / "findings" / "off-optimal-gap.yaml"
     renamed = tmp_path / "renamed.yaml"
     renamed.write_text(first.read_text().replace("attention:", "all-attention:").replace("25, attention", "25, all-attention"))
     reproduce("off-optimal-gap", tmp_path / "findings.db")

@@ -114,7 +114,7 @@ def design(
     Args:
         candidates: catalogue names, specs or values, those to be tried first in front.
         space: further candidates: a space by name or path, as of :func:`archlab.search`. One that is too large for the time is
-            searched by NSGA-II for high scores and small states.
+            searched by the proposer `guided` for high scores and small states.
         reference: the architecture that a candidate has to beat.
         protocol: of the MAD scores, by name or path; its first seed serves for all candidates, fresh ones for the shortlist.
         ladder: of the language models, by name or path.

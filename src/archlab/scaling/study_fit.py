@@ -134,7 +134,7 @@ def fit_study(
     """
     laws, without_laws = fit_architectures(study, resampling, on_method, asymmetric=asymmetric)
     if reference in without_laws:
-        raise ArchlabError(f"reference without a law: {without_laws[reference]}")
+        raise ArchlabError(f"reference {reference} has no law: {without_laws[reference]}")
     tables = [one.runs for one in laws]
     costs = {one.runs.label: one.cost for one in laws}
     by_label = {table.label: table for table in tables}
