@@ -1,15 +1,22 @@
 """The state of a process that a job, or a script, could leave changed: what it computes with, and what it has started."""
 
+import faulthandler
 import os
+import pickle
+import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, TypeVar
 
-from archlab.errors import ArchlabError
+from archlab.errors import ArchlabError, in_one_line
+
+Value = TypeVar("Value")
 
 _STARTED = ("the environment's variables", "signal handlers", "running threads", "child processes")
 _COMPUTES = ("archlab", "torch.nn", "torch.optim", "torch.autograd", "torch.functional", "torch._tensor")
@@ -18,6 +25,7 @@ _LOADED = "torch, which was not loaded before"
 _ONE, _HALF_A_STEP = 1.0, 2.0**-53
 
 
+_is_child = False
 _spoilt: list[str] = []
 
 
@@ -178,6 +186,90 @@ def undone() -> Iterator[None]:
         restore(before)
     if found := changed(before, started=False):
         raise ArchlabError(f"it changes {found} of this process, for all code after it: leave that to whoever calls it")
+
+
+def in_child(compute: Callable[[], Value], seconds: float) -> Value:
+    """The result of code from outside archlab, run in a copy of this process: it may hang, print, or end its process.
+
+    Only under Linux without a GPU, which the copy of a process cannot use; elsewhere it runs in this process.
+
+    Args:
+        compute: gives the result, which can be pickled.
+        seconds: how long it may take.
+
+    Raises:
+        ArchlabError: it raises anything, has not ended in time, or ends its process; says how, and where.
+    """
+    torch = sys.modules.get("torch")
+    if _is_child or sys.platform != "linux" or torch is None or torch.cuda.is_available():
+        return compute()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with TemporaryFile() as answer:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the copy does not have
+            child = os.fork()
+        if not child:
+            try:
+                _begin_child(answer.fileno(), seconds)
+                torch.set_num_threads(1)  # the threads of the parent are not here
+                answer.write(pickle.dumps(_value_or_error(compute)))
+                answer.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(0)
+        status = _end_of(child)
+        answer.seek(0)
+        said = answer.read()
+    if not status and said:
+        value, error = pickle.loads(said)
+        if error is not None:
+            raise ArchlabError(error)
+        return value  # type: ignore[no-any-return]
+    if not os.WIFSIGNALED(status):
+        raise ArchlabError(f"ends the process, with status {os.waitstatus_to_exitcode(status)}")
+    place, name = place_of_signal(said.decode(errors="replace")), signal.Signals(os.WTERMSIG(status)).name
+    if name == "SIGALRM":
+        raise ArchlabError(f"has not ended within {seconds:g} seconds{place}")
+    raise ArchlabError(f"ends the process by {name}" + (" (out of memory?)" if name == "SIGKILL" else place))
+
+
+def _value_or_error(compute: Callable[[], Value]) -> tuple[Value | None, str | None]:
+    try:
+        return compute(), None
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: the code may raise anything
+        return None, in_one_line(error)
+
+
+def _begin_child(answer: int, seconds: float) -> None:
+    """Set a copy of this process to end after so many seconds, and to write where Python stood if a signal ends it."""
+    global _is_child
+    _is_child = True
+    os.setsid()  # so that what it starts can be ended with it, and Ctrl-C is left to the parent
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    faulthandler.enable(answer, all_threads=False)
+    faulthandler.register(signal.SIGALRM, answer, all_threads=False, chain=True)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _end_of(child: int) -> int:
+    """Wait for the status with which a copy of this process ends, with all that it started."""
+    try:
+        return os.waitpid(child, 0)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        with suppress(ProcessLookupError, ChildProcessError):  # it has ended
+            os.waitpid(child, os.WNOHANG)
+
+
+def place_of_signal(printed: str) -> str:
+    """Where in the code a signal came, as Python has printed it; empty if it has not."""
+    found = re.search(r'most recent call first\):\n  File "(.*)", line (\d+) in (.*)', printed)
+    return f" in {found[3]} ({found[1]}, line {found[2]})" if found else ""
 
 
 def changed(before: dict[str, Any], *, started: bool = True) -> str:

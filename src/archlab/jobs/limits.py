@@ -4,7 +4,6 @@ The processes that it has started end with it.
 """
 
 import os
-import re
 import resource
 import signal
 import sys
@@ -12,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from archlab.isolation import place_of_signal
 
 USUAL_SPEED = {"cpu": 1e9, "cuda": 1e11}
 """FLOP/s of a worker by which the time of a job is predicted; the slowest layers of archlab reach several times as many."""
@@ -73,8 +74,7 @@ class Printed:
     @property
     def place(self) -> str:
         """Where in the job's code a signal came, as Python has printed it; empty if it has not."""
-        found = re.search(r'most recent call first\):\n  File "(.*)", line (\d+) in (.*)', self.last)
-        return f" in {found[3]} ({found[1]}, line {found[2]})" if found else ""
+        return place_of_signal(self.last)
 
     def take(self, text: bytes) -> None:
         """Take what was printed."""

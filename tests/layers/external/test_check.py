@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -336,3 +338,59 @@ def test_layers_of_archlab_are_not_tried(monkeypatch):
     config = layer("mamba")
     monkeypatch.setattr(type(config), "build", lambda *_: pytest.fail("it was built"))
     check_third_party([config], dim=8, lengths=(16,))
+
+
+class Hangs(Sum):
+    def forward(self, x):
+        while True:
+            pass
+
+
+class Crashes(Sum):
+    def forward(self, x):
+        return os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Leaves(Sum):
+    def forward(self, x):
+        return os._exit(0)
+
+
+class IsInterrupted(Sum):
+    def forward(self, x):
+        raise KeyboardInterrupt
+
+
+class Prints(Sum):
+    def forward(self, x):
+        print("by the layer")
+        os.write(1, b"by its library\n")
+        return super().forward(x)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="no copies of processes here")
+@pytest.mark.parametrize(
+    ("module", "fault"),
+    [
+        (Hangs, r"has not ended within 3 seconds in forward \(.*test_check.py, line \d+\)"),
+        (Crashes, r"ends the process by SIGSEGV in forward \(.*test_check.py, line \d+\)"),
+        (Leaves, "ends the process, with status 0"),
+        (IsInterrupted, "KeyboardInterrupt"),
+    ],
+)
+def test_a_layer_that_hangs_or_ends_its_process_is_refused_in_one_line(monkeypatch, module, fault):
+    if module is Hangs:
+        monkeypatch.setattr("archlab.layers.external.check.MOST_SECONDS", 3.0)
+    config = outside(module)
+    with pytest.raises(ArchlabError, match=f"{re.escape(str(config))}: {fault}") as refused:
+        check_third_party([config], dim=8, lengths=(16,))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="no copies of processes here")
+def test_what_a_layer_prints_while_it_is_tried_is_not_on_standard_output(capfd):
+    check_third_party([outside(Prints)], dim=8, lengths=(8,))
+    printed, errors = capfd.readouterr()
+    assert not printed
+    assert "by the layer" in errors
+    assert "by its library" in errors

@@ -1,7 +1,8 @@
 """Checks of layers from outside archlab on a small input, before they are trained."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,18 +10,20 @@ from torch import Tensor, nn
 
 from archlab.errors import ArchlabError, in_one_line
 from archlab.fields import naming
-from archlab.isolation import changed, snapshot, undone
+from archlab.isolation import changed, in_child, snapshot, undone
 from archlab.layers.contract import Composite, LayerConfig, Recurrent, is_third_party
 from archlab.machine import single_thread
 
 LONGEST = 128
 """Tokens of the small input, at most."""
+MOST_SECONDS = 120.0
+"""The check of a layer on an input may take so long."""
 ROUNDING = 1e-5
 """Outputs may move by this fraction of the largest one without counting as a leak: transforms of whole sequences round."""
 
 
 def check_third_party(
-    layers: Iterable[LayerConfig], dim: int, lengths: Iterable[int], device: Literal["cpu", "cuda"] = "cpu"
+    layers: Iterable[LayerConfig], dim: int, lengths: Sequence[int], device: Literal["cpu", "cuda"] = "cpu"
 ) -> None:
     """Try every layer from outside archlab at a width, on sequences of each of the lengths, or of :data:`LONGEST` tokens.
 
@@ -30,13 +33,17 @@ def check_third_party(
             those of what is built; names the layer and what is wrong.
     """
     device = device if torch.cuda.is_available() else "cpu"
-    tried = dict.fromkeys(min(length, LONGEST) for length in lengths)
     for config in _from_outside(layers):
-        for length in tried:
-            with naming(str(config)), undone():
-                torch.manual_seed(0)
-                if fault := _fault(config, torch.randn(2, length, dim, device=device)):
+        for length in dict.fromkeys(min(length, LONGEST) for length in lengths):
+            with naming(str(config)):
+                if fault := in_child(partial(_tried, config, dim, length, device), MOST_SECONDS):
                     raise ArchlabError(fault)
+
+
+def _tried(config: LayerConfig, dim: int, length: int, device: str) -> str | None:
+    with undone():
+        torch.manual_seed(0)
+        return _fault(config, torch.randn(2, length, dim, device=device))
 
 
 def check_accounting(layers: Iterable[LayerConfig], dim: int, length: int) -> None:
