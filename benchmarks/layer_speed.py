@@ -89,7 +89,7 @@ class ByKernels:
 def passes_of(tree: Path, device: str, bf16: bool) -> Iterator[Callable[[LayerConfig, int], float]]:
     """A function that has another source tree's layer make one pass, in a process of its own, and gives its seconds."""
     command = [sys.executable, _layer_pass.__file__, device, "bf16" if bf16 else ""]
-    outside = {name: value for name, value in os.environ.items() if name not in worker.environment(None)}
+    outside = {name: value for name, value in os.environ.items() if name not in worker.environment("benchmark", None)}
     variables = outside | {"PYTHONPATH": str(tree.resolve() / "src")}  # its workers' variables are its own
     with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
 

@@ -81,7 +81,9 @@ def test_missing_training_runs_are_the_first_warning(fitted):
 def test_answers_and_refusals_name_missing_training_runs(fitted):
     planned = {label: ladder(label, LAW, **THREE) for label in "ab"}
     trials = [trial for some in planned.values() for trial, _ in some]
-    with pytest.raises(ArchlabError, match=r"^missing training runs: 29 of 30 of cut\.yaml: .* trains them; no laws: sizes that have"):
+    with pytest.raises(
+        ArchlabError, match=r"^missing training runs: 29 of 30 of cut\.yaml: .* trains them; no laws: sizes that have"
+    ):
         fitted(planned["b"][:1], planned=trials)
     study = fitted(planned["a"], planned["b"][:12], planned=trials).study
     missing = "missing training runs: 3 of 30 of cut.yaml: `archlab scale run cut.yaml` trains them"
