@@ -17,6 +17,8 @@ from tests.fake_training import each
 from archlab.architectures import architecture
 from archlab.jobs.executor import EXECUTORS
 from archlab.jobs.local import LocalExecutor
+from archlab.mad.plan import make_plan
+from archlab.mad.protocol import load_protocol
 from archlab.mad.store import TrialStore
 
 
@@ -238,7 +240,12 @@ def test_failures_are_told_and_the_rest_is_scored(archlab: CommandLine, monkeypa
     (row,) = json.loads(archlab("runs", "--json").out)
     assert (row["ended"], row["failures"], row["host"]) == ("1 failed", {"ValueError: unlucky": 1}, socket.gethostname())
     assert row["torch"] == version("torch")
+    with TrialStore("mine.db") as store:  # as runs of earlier versions, of which less is known
+        store.remember_run(make_plan(load_protocol("smoke"), [architecture("mlp")]).to_dict())
+    (_, earlier) = json.loads(archlab("runs", "--json").out)
+    assert (earlier["ended"], earlier["host"]) == (None, None)
     shown = archlab("runs")
+    assert "nan" not in shown.out
     assert "1 failed" in shown.out
     assert shown.err.splitlines()[-2:] == [
         "run 1: 1 failed: ValueError: unlucky",

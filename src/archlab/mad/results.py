@@ -69,7 +69,8 @@ class Results:
             rows.append((*plain, *ending(attempts.get(run.number)).values(), failures))
         columns = ["number", "label", "started", "protocol", "architectures", "tasks", "seeds", "trials", "done"]
         columns += ["ended", "host", "archlab", "torch", "python", "failures"]
-        return pd.DataFrame(rows, columns=columns)
+        frame = pd.DataFrame(rows, columns=columns, dtype=object)  # None stays None, of runs of which less is known
+        return frame.astype({"number": int, "trials": int, "done": int})
 
     @checked
     def trials(
