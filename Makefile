@@ -14,7 +14,7 @@ scale-demo: .venv  ## a scaling study of two architectures on the standard libra
 	$(BIN)/archlab scale fit --store scale-demo.db
 	$(BIN)/archlab scale report --store scale-demo.db -o scaling.html
 
-test: .venv  ## the default suite, under five minutes on two cores
+test: .venv  ## the default suite, about seven minutes on two cores
 	$(BIN)/pytest -n auto
 
 test-all: .venv test-minimum test-versions  ## everything that this machine can run, the slow tests too
