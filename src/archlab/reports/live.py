@@ -20,6 +20,7 @@ from archlab.format import count, duration, human, percent, short_task
 from archlab.jobs.events import Event, JobFailed, JobFinished, JobStarted, ResultsDamaged, RunEnded, RunStarted, Waiting
 from archlab.mad.trial import Progress, Trial, TrialResult
 from archlab.reports.progress import AnyJob, AnyProgress, AnyResult, RunProgress, speed
+from archlab.reports.tables import fitted_table
 from archlab.scaling.trial import LMTrial
 from archlab.tasks.registry import task_order
 
@@ -124,12 +125,8 @@ class LiveView:
         return table
 
     def _best(self, width: int) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         heads = [short_task(task, narrow=width < 100) for task in self._names.tasks]
-        label_width = max(width - sum(max(len(head), 5) + 2 for head in heads) - 2, 12)
-        table.add_column("best test score so far, %", overflow="ellipsis", no_wrap=True, max_width=label_width)
-        for head in heads:
-            table.add_column(head, justify="right", no_wrap=True, min_width=5)
+        table = fitted_table("best test score so far, %", heads, width)
         for label in self._names.architectures:
             scores = (self.progress.best.get((label, task)) for task in self._names.tasks)
             table.add_row(Text(label), *("·" if score is None else percent(score) for score in scores))

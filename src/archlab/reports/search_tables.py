@@ -12,6 +12,7 @@ from rich.text import Text
 
 from archlab.format import count, duration, human, percent, percent_interval, points, short_task
 from archlab.mad.bootstrap import CONFIDENCE
+from archlab.reports.tables import fitted_table, noted_table
 from archlab.searching.costs import COSTS
 from archlab.searching.result import Again, Candidate, Search
 from archlab.searching.search import Advance
@@ -35,7 +36,7 @@ def size_text(size: Size) -> str:
 
 def space_table(rows: Sequence[Mapping[str, Any]], note: str) -> Table:
     """Examples of a space with their costs."""
-    table = _table(note)
+    table = noted_table(note)
     table.add_column("example", overflow="fold")
     for cost in COSTS:
         table.add_column(cost, justify="right", no_wrap=True)
@@ -52,11 +53,7 @@ def cost_text(name: str, value: float | None) -> str:
 def front_so_far(advance: Advance, width: int) -> RenderableType:
     """How much of a search is done, and its front of now: what stands above the run in the live view."""
     heads = _heads(dict(advance.front[0][1])) if advance.front else []
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    spec_width = max(width - sum(max(len(head), 5) + 2 for head in heads) - 2, 12)
-    table.add_column("front so far", overflow="ellipsis", no_wrap=True, max_width=spec_width)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True, min_width=5)
+    table = fitted_table("front so far", heads, width)
     for spec, values in advance.front[:MOST_ON_FRONT]:
         cells = (cost_text(name, value) if name in COSTS else percent(value) for name, value in values.items())
         table.add_row(Text(spec), *cells)
@@ -93,7 +90,7 @@ def _heads(objectives: Iterable[str]) -> list[str]:
 def search_tables(found: Search) -> Iterator[Table]:
     """The front, the winner once more, and the importance of choices."""
     seeds = "test instances only, one seed" if len(found.seeds) == 1 else f"{len(found.seeds)} seeds and test instances"
-    table = _table(
+    table = noted_table(
         f"front: none of {_counted(found)} is better in one column and no worse in the others. Scores in % under "
         f"{found.rungs[-1]}, with intervals of {CONFIDENCE:.0%} over {seeds}; costs at width {found.dim}, length {found.length}"
     )
@@ -106,7 +103,7 @@ def search_tables(found: Search) -> Iterator[Table]:
         style = "bold" if one.number == found.winner else ""
         table.add_row(str(one.number), Text(one.spec), *objective_cells(one, found.objectives), origin(one), style=style)
     yield table
-    table = _table(
+    table = noted_table(
         f"{found.main} once more, from fresh seeds: the first score is too high on average, for being the best of "
         f"{_counted(found)} is how the winner was chosen"
     )
@@ -116,7 +113,7 @@ def search_tables(found: Search) -> Iterator[Table]:
         table.add_row(*map(Text, row))
     yield table
     if found.importance:
-        table = _table(
+        table = noted_table(
             f"part of the variance of {found.main} that each choice explains by itself, corrected for its number of alternatives"
         )
         for head in ("choice", "explained", "of", "best"):
@@ -161,8 +158,3 @@ def closing_lines(found: Search) -> list[str]:
 def _counted(found: Search) -> str:
     last = sum(one.rung == found.rungs[-1] for one in found.candidates)
     return count(last, "architecture")
-
-
-def _table(notes: str) -> Table:
-    caption = Text(notes, style="dim") if notes else None
-    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left")

@@ -28,7 +28,7 @@ def leaderboard(scores: Scores, width: int = 100) -> Table:
     interval = len(scores.counted) + 2
     if width < NARROW:
         heads[interval] = "±"
-    table = _table(leaderboard_notes(scores))
+    table = noted_table(leaderboard_notes(scores))
     table.add_column(heads[0], overflow="fold", min_width=12)
     for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
@@ -53,7 +53,7 @@ def further_tables(scores: Scores) -> Iterator[Table]:
         ),
     ):
         if heads:
-            table = _table(note)
+            table = noted_table(note)
             for i, head in enumerate(heads):
                 table.add_column(head, justify="left" if i < texts else "right", overflow="fold" if i < texts else "ellipsis")
             for row in rows:
@@ -63,7 +63,7 @@ def further_tables(scores: Scores) -> Iterator[Table]:
 
 def learning_table(scores: Scores) -> Table:
     """Speed of learning by task: area under the learning curve in percent, and steps until the first setting is solved."""
-    table = _table(
+    table = noted_table(
         "learning speed: area under the learning curve in % of the largest possible (mean over the settings of a task) / "
         "steps until the first setting of the task is solved (median over seeds; – if the median seed does not solve it)"
     )
@@ -80,7 +80,7 @@ def differences_table(scores: Scores) -> Table:
     """Each architecture against the best in the MAD score, as :func:`difference_cells`."""
     best = scores.differences[0].second if scores.differences else "–"
     order = "; one seed: order not established" if scores.one_seed else ""
-    table = _table(
+    table = noted_table(
         f"{scores.mean_name}: difference from the best, {best}, in percentage points; the same seeds and test instances on "
         f"both sides{order}"
     )
@@ -149,7 +149,7 @@ def architecture_table(architecture: Architecture, vocab_size: int, length: int,
     """An architecture layer by layer, as a table with the values of :func:`architecture_dict`."""
     found = architecture_dict(architecture, vocab_size, length, dim)
     split = found["split"]
-    table = _table(
+    table = noted_table(
         f"width {dim}, length {length}, vocabulary {vocab_size}, {BACKBONE}; a multiply-add is 2 FLOPs\n"
         f"parameters: {split['sequence']:,} in sequence mixers, {split['channel']:,} in channel mixers, "
         f"{split['embedding']:,} in embedding and unembedding\n"
@@ -174,7 +174,7 @@ def architecture_table(architecture: Architecture, vocab_size: int, length: int,
 
 def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows with the same keys as a table: keys as heads, whole numbers to the right with separators."""
-    table = _table("")
+    table = noted_table("")
     for head, value in rows[0].items() if rows else ():
         table.add_column(head, justify="right" if isinstance(value, int) else "left", overflow="fold")
     for row in rows:
@@ -182,6 +182,17 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(notes: str) -> Table:
+def fitted_table(first: str, heads: Sequence[str], width: int) -> Table:
+    """A table without rows for the live view: a first column that gives way, and numbers; as wide as ``width`` at most."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    first_width = max(width - sum(max(len(head), 5) + 2 for head in heads) - 2, 12)
+    table.add_column(first, overflow="ellipsis", no_wrap=True, max_width=first_width)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True, min_width=5)
+    return table
+
+
+def noted_table(notes: str) -> Table:
+    """A table without columns, with notes below it, or none."""
     caption = Text(notes, style="dim") if notes else None
     return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left")

@@ -147,7 +147,7 @@ def train(
     """
     name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
     options: dict[str, Any] = {"keep": keep, "name": name, "params": params, "priority": priority, "time_limit": time_limit}
-    options["policy"] = lambda trials: TrunksInTurn(by_architecture=by_architecture)
+    options |= {"policy": lambda _: TrunksInTurn(by_architecture=by_architecture)}
     return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, **options)
 
 

@@ -76,6 +76,10 @@ class SearchPlan:
         dim, length = self.space.dim, self.space.length
         return [COSTS[one.name].of(architecture, dim, length) if one.name in COSTS else None for one in self.objectives]
 
+    def values(self, score: ArchitectureScore) -> dict[str, float | None]:
+        """The objectives of an architecture by name; None where there is none."""
+        return {one.name: one.value(score, self.space.dim, self.space.length) for one in self.objectives}
+
     def numbers(self) -> list[int]:
         """Architectures on each rung, if the space has enough."""
         found = [self.evaluations]
@@ -223,8 +227,8 @@ def run_search(
 
 def plan_losses(plan: SearchPlan, score: ArchitectureScore) -> tuple[float, ...] | None:
     """The losses of an architecture, one for each objective; None if a score is missing."""
-    values = [(one, one.value(score, plan.space.dim, plan.space.length)) for one in plan.objectives]
-    losses = [one.loss(value) for one, value in values if value is not None]
+    values = plan.values(score)
+    losses = [one.loss(value) for one in plan.objectives if (value := values[one.name]) is not None]
     return tuple(losses) if len(losses) == len(values) else None
 
 
@@ -297,14 +301,8 @@ class _Evaluator:
     def _front(self, scores: Iterable[ArchitectureScore]) -> tuple[tuple[str, Mapping[str, float | None]], ...]:
         known = [(one, losses) for one in scores if (losses := plan_losses(self.plan, one))]
         best = sorted((known[index] for index in front(np.array([losses for _, losses in known]))), key=lambda one: one[1])
-        space, objectives = self.plan.space, self.plan.objectives
-        return tuple(
-            (
-                str(as_typed(one.architecture, space.layer_defaults)),
-                {objective.name: objective.value(one, space.dim, space.length) for objective in objectives},
-            )
-            for one, _ in best
-        )
+        defaults = self.plan.space.layer_defaults
+        return tuple((str(as_typed(one.architecture, defaults)), self.plan.values(one)) for one, _ in best)
 
     def score(self, plan: Plan) -> Scores:
         """The scores of a plan from the store."""
@@ -349,7 +347,7 @@ def _result(
                 origin=proposal.origin,
                 parents=proposal.parents,
                 rung=protocol.name,
-                values={one.name: one.value(score, plan.space.dim, plan.space.length) for one in plan.objectives},
+                values=plan.values(score),
                 intervals={one.name: one.interval(score) for one in plan.objectives},
                 on_front=False,
             )
