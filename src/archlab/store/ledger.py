@@ -177,10 +177,11 @@ class Ledger(RunStore, ABC, Generic[J, R]):
                 condition &= or_(status.in_(wanted), status.not_in(STATUSES))
             query = select(*columns).where(condition)
             rows = self._rows(query if order else query.order_by(self.table.c.id))
+            plain = [name for name in rows[0]._fields if name in ("key", "status", "error")] if rows else []
             for row in sorted(rows, key=lambda row: order[row.key]) if order else rows:
                 # All stored values are read here: whatever a damaged row holds, the error is one line.
                 try:
-                    check_columns({name: value for name, value in row._mapping.items() if name in ("key", "status", "error")})
+                    check_columns({name: getattr(row, name) for name in plain})
                     item = read(row, known)
                 except Exception as error:
                     self._name(f"{self.noun} {row.key}", str(row.key), error, unreadable)
