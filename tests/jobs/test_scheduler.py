@@ -85,7 +85,9 @@ def test_all_trials_are_computed_in_order_and_told_of(store, executor, train):
     summary = run([*trials, trials[0]], store, executor, listeners=[events.append])
     assert sorted(train.seeds()) == list(range(6))
     assert [event.job for event in of(JobStarted, events)] == trials
-    assert {event.progress for event in of(JobProgressed, events)} == {Progress(1, 2, 10.0, None)}
+    assert {(event.job, event.progress) for event in of(JobProgressed, events)} == {
+        (t, Progress(1, 2, 10.0, None)) for t in trials
+    }
     assert Counter(event.job.seed for event in of(JobFinished, events)) == Counter(range(6))
     for event in of(JobFinished, events):
         assert event.result.to_dict() == result(event.job, [1, 2, event.job.seed % 5], curve=[(500, 0.25), (1000, 0.5)]).to_dict()
@@ -187,7 +189,7 @@ def test_what_an_executor_raises_beside_its_own_errors_is_told_in_one_line(store
 def test_a_run_beats_as_often_as_it_should_and_no_oftener(store, train, monkeypatch):
     beats, beat = [], store.heartbeat
     monkeypatch.setattr(store, "heartbeat", lambda: beats.append(beat()))
-    for seconds, trials in ((3600.0, make_trials(2)), (0.0, make_trials(2, start=2))):
+    for seconds, trials in ((60.0, make_trials(2)), (0.0, make_trials(2, start=2))):
         monkeypatch.setattr("archlab.jobs.running.HEARTBEAT_SECONDS", seconds)
         before = len(beats)
         with threads(train) as executor:
@@ -238,6 +240,24 @@ def test_the_first_error_of_a_store_is_told_though_later_results_cannot_be_kept_
     with threads(training, num_workers=2) as executor, pytest.raises(ArchlabError, match="no room for"):
         run(make_trials(2), store, executor, grace=30.0)
     assert len(training.seeds()) == 2
+
+
+class WithoutTheNext(Policy):
+    """After a failure the job with the next seed is not needed."""
+
+    def __init__(self, jobs):
+        self.jobs = {job.seed: job for job in jobs}
+
+    def failed(self, job):
+        return [self.jobs[job.seed + 1]]
+
+
+def test_a_policy_is_told_which_job_failed(store, train):
+    trials = make_trials(3, start=FAILING_SEED)
+    with threads(train, num_workers=1) as executor:
+        summary = run(trials, store, executor, policy=WithoutTheNext(trials))
+    assert (summary.computed, summary.skipped, [*summary.failed]) == (1, 1, [trials[0].key])
+    assert train.seeds() == [FAILING_SEED, FAILING_SEED + 2]
 
 
 class Enough(Policy):

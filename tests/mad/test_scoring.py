@@ -14,9 +14,12 @@ from archlab.architectures import Architecture
 from archlab.architectures.stored import UnavailableLayers
 from archlab.errors import ArchlabError
 from archlab.mad import scoring
+from archlab.mad.architecture_score import SeedScore
 from archlab.mad.bootstrap import Units, percentile_interval, resampled_means
+from archlab.mad.scoring import score as score_records
 from archlab.mad.trial import Kind
 from archlab.tasks import setting
+from archlab.tasks.stored import stored_setting
 
 SPECS = ["mh-attention swiglu", "swiglu", "mlp"]
 RECALL, COMPRESSION = setting("in-context-recall"), setting("compression")
@@ -149,6 +152,26 @@ def test_a_seeds_score_says_which_trial_it_is_and_how_it_learned() -> None:
     assert seed.curve.tolist() == [[0, RECALL.chance], [500, 0.6], [1000, 0.6]]
 
 
+def test_a_chosen_result_that_cannot_be_read_is_named() -> None:
+    trials = plan(["mlp"], [RECALL], seeds=(0,), learning_rates=(2e-3, 1e-3))
+    records = simulate(trials, lambda trial: 100 * trial.learning_rate)
+    (only,) = score_records({trial: records[trial.key] for trial in trials}, lambda _: {}).architectures
+    (seed,) = only.tasks[0].settings[0].seeds
+    key = trials[0].key
+    assert seed == SeedScore(
+        seed=0, missing=f"the chosen result cannot be read: `archlab trials delete {key}`, then run again"
+    )  # not the other one's score
+
+
+def test_a_task_that_is_not_known_has_no_learning_curve_area_and_states_no_costs() -> None:
+    lost = stored_setting("alpha-task", RECALL.knobs())
+    trials = plan(["mlp"], [lost, RECALL], seeds=(0,))
+    scores = score(trials, {t.key: record(t, result(t, [4], curve=[(1000, 1.0)])) for t in trials})
+    assert scores.reference == RECALL
+    areas = {task.task: task.settings[0].learning_curve_area for task in scores.architectures[0].tasks}
+    assert areas == {"in-context-recall": pytest.approx((RECALL.chance + 1) / 2), "alpha-task": None}
+
+
 def test_a_tasks_interval_is_that_of_the_mean_of_its_settings() -> None:
     trials = plan(["mlp"], [RECALL, setting("in-context-recall", vocab_size=32), COMPRESSION])
     (only,) = score(trials, simulate(trials, lambda _: 0.5)).architectures
@@ -175,6 +198,8 @@ def test_learning_curve_area() -> None:
     assert area(trial, later) == pytest.approx(by_hand)
     before_any = dataclasses.replace(diverged, steps=0, curve=())
     assert area(trial, before_any) == pytest.approx(chance)
+    no_number = result(trial, [4], curve=[(200, 0.5), (400, float("nan")), (1000, 0.5)])
+    assert area(trial, no_number) == pytest.approx((800 * (chance + 0.5) / 2 + 200 * (chance + 0.5) / 2) / 1000)
 
 
 @pytest.mark.parametrize(

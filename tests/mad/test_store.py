@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sqlalchemy import event
+from sqlalchemy import event, update
 from tests.fake_training import make_trials
 from tests.synthetic_records import PROVENANCE, result
 
@@ -223,6 +223,11 @@ def test_records_are_scanned_without_keeping_them(store, statements, monkeypatch
     assert next(scanned).job == trials[0]
     assert len([one for one in statements if "FROM trials" in one and "min(" not in one]) == 1
     assert [record.job for record in scanned] == trials[1:]
+    with store._write() as connection:
+        connection.execute(update(store.table).where(store.table.c.key == trials[20].key).values(status="lost"))
+    unreadable = {}
+    assert [record.job for record in store.scan(unreadable=unreadable)] == trials[:20] + trials[21:]
+    assert [*unreadable] == [trials[20].key]
 
 
 @pytest.mark.parametrize(("right", "size"), [([3, 255], 1), ([3, 256], 4), ([0.5, 2], 4), ([-1, 2], 4), ([math.nan, 2], 4)])
