@@ -15,7 +15,7 @@ HALVING = 0.04
 """Kernels that a step may have more for each token from length 256 to 512: scans by halving have a few for each doubling."""
 GROWS = {
     **dict.fromkeys(("deltanet", "gated-deltanet", "kda", "rwkv-7", "log-linear-gated-deltanet", "log-linear-attention"), 0.13),
-    **dict.fromkeys(("deltaproduct", "gated-deltaproduct"), 0.25),
+    **dict.fromkeys(("deltaproduct", "gated-deltaproduct", "titans"), 0.25),
     **dict.fromkeys(("gsa", "linear-attention", "mesa-net"), 0.11),
     "mh-hyena": 1.8,
     "path-attention": 3.4,

@@ -67,7 +67,7 @@ def test_divides_names_the_nearest_that_fits(heads, nearest):
 
 def test_attention_is_what_attends_to_the_whole_past():
     assert {name for name, config in registry().items() if config().is_attention} == {
-        *("attention", "mh-attention", "gqa", "mla", "fox", "path-attention")
+        *("attention", "mh-attention", "gqa", "mla", "fox", "nsa", "path-attention")
     }
     assert not layer("gqa", window=8).is_attention
 

@@ -129,10 +129,10 @@ def momentum_delta_rule(
     written, of_state = torch.split(solved, [v.shape[-1], 2 * k.shape[-1]], -1)
     lasting = torch.cat([brought[:-1, ..., -1:, :].mT * k[:-1], ends[:-1, ..., -1:, :].mT * k[:-1]], -1).mT
     added, passed = lasting @ written[:-1], _passed(kept[:-1], carried[:-1], momentum[:-1], k.shape[-1]) - lasting @ of_state[:-1]
-    states = [v.new_zeros(*v.shape[1:3], 2 * k.shape[-1], v.shape[-1])]
-    for through, new in zip(passed.unbind(), added.unbind(), strict=True):
-        states.append(new + through @ states[-1])
-    state = torch.stack(states)
+    states = [v.new_zeros(v.shape[1] * v.shape[2], 2 * k.shape[-1], v.shape[-1])]
+    for through, new in zip(passed.flatten(1, 2).unbind(), added.flatten(1, 2).unbind(), strict=True):
+        states.append(torch.baddbmm(new, through, states[-1]))
+    state = torch.stack(states).view(*v.shape[:3], *states[0].shape[1:])
     written = written - of_state @ state
     out = (of_queries * brought) @ written + torch.cat([kept * q, carried * q], -1) @ state
     return out.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
