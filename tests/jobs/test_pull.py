@@ -95,8 +95,12 @@ def test_two_workers_compute_a_run_each_trial_once_and_the_run_hears_of_all(plac
     assert sorted(train.seeds()) == [trial.seed for trial in trials]
     (summary,) = summaries
     assert (summary.computed, summary.reused, summary.failed, len(summary.results)) == (12, 0, {}, 12)
-    assert sum(isinstance(event, JobFinished) for event in events) == 12
-    assert heard.is_set()
+    finished = [event for event in events if isinstance(event, JobFinished)]
+    assert {event.job.key: event.result for event in finished} == summary.results
+    assert len(finished) == 12
+    begun = [event.job.key for event in events if isinstance(event, JobStarted)]
+    assert begun
+    assert len(begun) == len(set(begun))
     with Submissions(place) as opened:
         assert opened.open() == []
 
