@@ -361,6 +361,16 @@ def test_a_suite_chooses_the_tasks():
         load_protocol("paper", "state")
 
 
+def test_defaults_part_protocols_only_where_both_have_them():
+    quick = load_protocol("quick")
+    before = replace(quick, layer_defaults={name: knobs for name, knobs in quick.layer_defaults.items() if name != "nsa"})
+    assert quick.covers(before)
+    assert before.covers(quick)
+    other = replace(quick, layer_defaults={**quick.layer_defaults, "nsa": {"heads": 2}})
+    assert not other.covers(quick)
+    assert not quick.covers(other)
+
+
 def test_levels_are_those_that_the_task_has_and_a_plan_outlives_its_task():
     def plan(task, levels, num_evaluation=40):
         return TaskPlan((task,), Recipe(levels=levels, num_evaluation=num_evaluation), Grid((1e-3,), (0.0,)))

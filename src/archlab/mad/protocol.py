@@ -121,9 +121,13 @@ class Protocol:
         return len(self.seeds) * sum(len(plan.settings) * len(plan.grid.points()) for plan in self.tasks.values())
 
     def covers(self, other: "Protocol") -> bool:
-        """Whether it has every trial of another protocol: the same conditions, and no less of tasks, settings and seeds."""
+        """Whether it has every trial of another protocol: the same conditions, and no less of tasks, settings and seeds.
+
+        Defaults of a layer that only one of them has do not part them: specs are stored with the knobs that they set.
+        """
         return (
-            (self.name, self.dim, self.layer_defaults) == (other.name, other.dim, other.layer_defaults)
+            (self.name, self.dim) == (other.name, other.dim)
+            and all(self.layer_defaults.get(layer, knobs) == knobs for layer, knobs in other.layer_defaults.items())
             and set(self.seeds) >= set(other.seeds)
             and all(
                 task in self.tasks
