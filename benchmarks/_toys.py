@@ -95,7 +95,7 @@ def went_wrong(store: str, log: Path, toys: Sequence[Toy]) -> Counter[str]:
     with ToyStore(store) as opened:
         records = opened.records()
     begun: dict[int, list[float]] = {}
-    for line in log.read_text().splitlines():
+    for line in log.read_text().splitlines() if log.exists() else ():
         number, _, at = line.split()
         begun.setdefault(int(number), []).append(float(at))
     results = {record.job.number: record for record in records if record.result is not None}

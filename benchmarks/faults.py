@@ -39,6 +39,8 @@ from archlab.store.submissions import Submissions
 JOBS = 24
 WORKPLACES = ("run, SQLite", "work, SQLite", "run, PostgreSQL", "work, PostgreSQL", "Ray, SQLite")
 SECONDS = 300.0  # after which a round has hung
+IN_VAIN = 3
+"""Faults in a row that may come without a job that finishes in between: processes need longer to start than faults to come."""
 
 
 def toys(number: int = JOBS) -> list[Toy]:
@@ -90,9 +92,10 @@ class Round:
                 with (self.folder / "errors").open("ab") as errors:
                     self.processes[index] = subprocess.Popen(command, stdout=errors, stderr=errors)
 
-    def done(self) -> bool:
+    def finished(self) -> int:
+        """Number of jobs with a result."""
         with ToyStore(self.store) as store:
-            return len(store.records(statuses=["finished"])) == JOBS
+            return len(store.records(statuses=["finished"]))
 
     def inject(self, chance: random.Random) -> str:
         """A fault; its name, or nothing if there was nothing to hurt."""
@@ -155,15 +158,18 @@ def campaign(injections: int, workplaces: list[str], seed: int = 0) -> tuple[Cou
             folder = Path(tempfile.mkdtemp(prefix="archlab-faults-"))
             one = Round(workplace, folder, server)
             deadline = time.monotonic() + SECONDS
-            while not one.done():
+            before, in_vain = 0, 0
+            while (finished := one.finished()) < JOBS:
                 if time.monotonic() > deadline:
                     wrong[workplace]["hung"] += 1
                     print((folder / "errors").read_text()[-3000:], file=sys.stderr)
                     break
                 one.start()
                 time.sleep(chance.uniform(0.5, 3.0))
-                if faults.total() < injections and (name := one.inject(chance)):
+                before, in_vain = finished, in_vain if finished == before else 0
+                if faults.total() < injections and in_vain < IN_VAIN and (name := one.inject(chance)):
                     faults[workplace, name] += 1
+                    in_vain += 1
             wrong[workplace] += one.end()
             shutil.rmtree(folder, ignore_errors=True)
     finally:
