@@ -126,7 +126,7 @@ def present_key(job: Trial | LMTrial | ImportedRun) -> str | None:
 
 @checked
 def merge_stores(sources: Location | Annotated[Sequence[Location], not_empty], store: Location = "archlab.db") -> dict[str, int]:
-    """Copy the results and runs of other stores into one. Results that it has already stay as they are.
+    """Copy the results and runs of other stores into one, all or none. Results that it has already stay as they are.
 
     Returns:
         How many rows were copied, by table; and how many were ``left``, because they are damaged.
@@ -134,7 +134,4 @@ def merge_stores(sources: Location | Annotated[Sequence[Location], not_empty], s
     Raises:
         ArchlabError: a source is no store, or the target cannot be written.
     """
-    copied: Counter[str] = Counter()
-    for source in [sources] if isinstance(sources, str | os.PathLike) else sources:
-        copied.update(merge(source, store))
-    return dict(copied)
+    return merge([sources] if isinstance(sources, str | os.PathLike) else sources, store)

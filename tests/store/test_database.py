@@ -154,6 +154,7 @@ def test_a_url_that_names_no_store_is_refused(url, message):
         "foo://hunter2@h/db",
         "foo://u:hunt?er2@h/db",
         "foo://h/db?a=b@hunter2",
+        "postgresql+psycopg://u:hunt@er2@127.0.0.1:1/db",
         "postgresql://h:hunter2",
         "postgresql://u:hunter2@[::1/db",
         "host=h password=hunter2",

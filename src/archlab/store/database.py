@@ -164,6 +164,8 @@ def _parse(location: str | os.PathLike[str]) -> URL:
     except (ArgumentError, NoSuchModuleError, ValueError) as error:  # ValueError: a port that is no number
         why = "there is no such driver" if isinstance(error, NoSuchModuleError) else "it cannot be read"
         raise ArchlabError(f"store {_masked(text)!r}: {why}: give a path, or {form}") from None
+    if "@" in (url.host or ""):  # which messages of the driver would tell
+        raise ArchlabError(f"store {_masked(text)!r}: an @ stands in the user or the password: write it as %40")
     if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
         raise ArchlabError(f"store {_masked(text)!r}: a store in memory cannot be shared or resumed: give a path")
     return url

@@ -33,6 +33,7 @@ from archlab.store.owner import Owner
 from archlab.store.record import (
     SETTLED,
     STATUSES,
+    VERBATIM,
     Status,
     check_columns,
     check_unchanged,
@@ -59,7 +60,6 @@ J = TypeVar("J", bound=Described)
 R = TypeVar("R")
 Item = TypeVar("Item")
 
-_VERBATIM = ("sqlite", "postgresql")  # databases that keep JSON as it was written
 _FRESH_SECONDS = 5.0
 """Age of a heartbeat with which a claim needs no other one."""
 _FEW = 16
@@ -210,7 +210,7 @@ class Ledger(RunStore, ABC, Generic[J, R]):
             provenance=provenance,
             finished=provenance.get("finished"),
         )
-        if record.result is not None and self._engine.dialect.name in _VERBATIM:
+        if record.result is not None and self._engine.dialect.name in VERBATIM:
             check_unchanged(dump_json(row.result), provenance.get("checksum"))
         return record
 

@@ -18,6 +18,10 @@ RACED: tuple[Status, ...] = (*SETTLED, "dropped")
 """The statuses of trials that a race by halving is through with; any other run computes dropped ones to the end."""
 
 
+VERBATIM = ("sqlite", "postgresql")
+"""Databases that keep JSON as it was written."""
+
+
 def dump_json(value: Any) -> str:
     """Standard JSON: a number that JSON does not have is a programming error, never silently written."""
     return json.dumps(value, allow_nan=False)
