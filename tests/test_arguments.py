@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import archlab
-from archlab import ArchlabError, architecture, scaling
+from archlab import ArchlabError, architecture, figures, scaling
 from archlab.layers import layer
+from archlab.scaling import fits
 
 MAMBA: Any = architecture("mamba")
+RUNS: Any = {"N": [1e6, 2e6, 4e6, 8e6], "D": [1e8, 4e8, 2e8, 1e9], "loss": [5.0, 4.0, 3.5, 3.0]}
 CALLS: dict[str, Callable[[], Any]] = {
     "dim=64.5: give a whole number of at least 1": lambda: archlab.describe("mamba", dim=64.5),
     "length=0: give a whole number of at least 1": lambda: archlab.describe("mamba", length=0),
@@ -35,6 +37,26 @@ CALLS: dict[str, Callable[[], Any]] = {
     "workers=True: give a whole number": lambda: archlab.run("mamba", "smoke", workers=True),
     "workers='2': give a whole number": lambda: archlab.preview("mamba", "smoke", workers="2"),
     "workers=0: give a whole number of at least 1": lambda: archlab.run("mamba", "smoke", workers=0),
+    "workers=1000000000000": lambda: archlab.run("mamba", "smoke", workers=10**30),
+    "seeds=1000000000000": lambda: archlab.preview("mamba", "smoke", seeds=10**30),
+    "seeds=10001: give a whole number of at least 1 and of at most 10000": lambda: scaling.plan("mamba", seeds=10001),
+    "unknown protocol ''": lambda: archlab.preview("mamba", ""),
+    "protocol smoke: unknown suite ''": lambda: archlab.preview("mamba", "smoke", suite=""),
+    "architecture: layers are no tuple of layers": lambda: archlab.Architecture("mamba"),
+    "architecture: layers are no tuple": lambda: archlab.Architecture([layer("mamba")]),
+    "models xxx": lambda: archlab.load_model("mamba", "x" * 3000),
+    "scores='x.db': give a value of type Scores": lambda: figures.leaderboard("x.db"),
+    "scores=None: give": lambda: figures.differences(None),
+    "scores=5: give": lambda: figures.cost(5),
+    "scores={}: give": lambda: figures.learning_curves({}, "copy"),
+    "scores=6: give": lambda: figures.save(6, "figures"),
+    "fit='x.db': give a value of type StudyFit": lambda: figures.frontier("x.db"),
+    "fit=None: give": lambda: figures.isoflop(None, "mamba"),
+    "start='x': give a value of type ParametricFit": lambda: fits.fit_parametric(**RUNS, start="x"),
+    "method=[]: give one of huber": lambda: fits.fit_parametric(**RUNS, method=[]),
+    "resampling=100: give a value of type Resampling": lambda: fits.fit_state(
+        perplexity=[9.0, 8.0], state=[1, 2], group=["a", "a"], resampling=100
+    ),
     "population=0: give": lambda: archlab.preview("mamba", "smoke", population=0),
     "label=5: give text": lambda: archlab.run("mamba", "smoke", label=5),
     "specs=PosixPath('mamba'): give text": lambda: archlab.run(Path("mamba"), "smoke"),
@@ -78,6 +100,13 @@ def test_a_wrong_argument_is_refused_in_one_line(tmp_path: Path, monkeypatch: py
     assert str(refusal.value).startswith(reason)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_are_knobs() -> None:
+    assert layer("mamba", d_state=np.int64(8)) == layer("mamba", d_state=8)
+    assert layer("torch.nn.LayerNorm", eps=np.float64(0.5)) == layer("torch.nn.LayerNorm", eps=0.5)
+    with pytest.raises(ArchlabError, match=r"^mamba\(d_state=nan\): give a finite number$"):
+        layer("mamba", d_state=np.float32("nan"))
 
 
 def test_what_is_meant_is_taken(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Natural, Positive, above, at_most, checked, not_empty
+from archlab.fields import Count, Natural, Positive, SeedCount, Workers, above, at_most, checked, not_empty
 from archlab.jobs import scheduler
 from archlab.jobs.attempts import noted
 from archlab.jobs.events import Listener, RunSummary
@@ -55,13 +55,13 @@ def run(
     *,
     suite: str | None = None,
     tasks: Sequence[str] | None = None,
-    seeds: Count | Sequence[int] | None = None,
+    seeds: SeedCount | Sequence[int] | None = None,
     store: Location = "archlab.db",
     label: str = "",
     race: Race = "exact",
     device: Device = "cpu",
     executor: str = "local",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     time_limit: Positive | None = None,
     population: Count | None = None,
     priority: int = 0,
@@ -158,7 +158,7 @@ def search(
     promote: Fraction = 0.5,
     suite: str | None = None,
     tasks: Sequence[str] | None = None,
-    seeds: Count | Sequence[int] | None = None,
+    seeds: SeedCount | Sequence[int] | None = None,
     seed: Natural = 0,
     batch: Count = 4,
     store: Location = "archlab.db",
@@ -166,7 +166,7 @@ def search(
     race: Race = "exact",
     device: Device = "cpu",
     executor: str = "local",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     listeners: Sequence[Listener] | None = None,
     on_advance: Callable[[Advance], None] | None = None,
 ) -> Search:
@@ -238,7 +238,7 @@ def rerun_trials(
     *,
     store: Location = "archlab.db",
     executor: str = "local",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     time_limit: Positive | None = None,
     keep: Keep = "none",
     listeners: Sequence[Listener] | None = None,
@@ -290,13 +290,13 @@ def preview(
     *,
     suite: str | None = None,
     tasks: Sequence[str] | None = None,
-    seeds: Count | Sequence[int] | None = None,
+    seeds: SeedCount | Sequence[int] | None = None,
     store: Location = "archlab.db",
     label: str = "",
     race: Race = "exact",
     device: Device = "cpu",
     executor: str = "local",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     population: Count | None = None,
 ) -> Preview:
     """Foresee what :func:`run` would take with the same arguments: trials, FLOPs, seconds and memory. Writes nothing.
@@ -370,7 +370,7 @@ def plan_of(
     *,
     suite: str | None = None,
     tasks: Sequence[str] | None = None,
-    seeds: Count | Sequence[int] | None = None,
+    seeds: SeedCount | Sequence[int] | None = None,
     device: Device = "cpu",
 ) -> Plan:
     """The plan of a run; ``specs`` may be the path of a study's file, which names protocol and architectures.

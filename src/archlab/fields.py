@@ -96,9 +96,12 @@ not_empty = Bound(bool, "that is not empty")
 """Allow lists and mappings with one entry or more."""
 
 MOST_SEEDS = 10_000
+MOST_WORKERS = 1024
 Natural = Annotated[int, at_least(0)]
 Seeds = Annotated[tuple[Natural, ...], not_empty, no_longer_than(MOST_SEEDS)]
 Count = Annotated[int, at_least(1)]
+SeedCount = Annotated[int, at_least(1), at_most(MOST_SEEDS)]
+Workers = Annotated[int, at_least(1), at_most(MOST_WORKERS)]
 NonNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, above(0)]
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archlab.errors import ArchlabError, unknown
+from archlab.fields import checked
+from archlab.mad.scores import Scores
 from archlab.reports import charts, scaling_charts
 from archlab.reports.panels import Spec
+from archlab.scaling.study_fit import StudyFit
 from archlab.tasks.registry import find_task
 
 if TYPE_CHECKING:
     import altair as alt
-
-    from archlab.mad.scores import Scores
-    from archlab.scaling.study_fit import StudyFit
 
 __all__ = ["cost", "differences", "frontier", "isoflop", "leaderboard", "learning_curves", "save"]
 
@@ -31,26 +31,31 @@ def __dir__() -> list[str]:
     return __all__
 
 
+@checked
 def leaderboard(scores: Scores) -> alt.LayerChart:
     """Every score, tasks across and architectures down."""
     return _figure(charts.heat_map(scores))
 
 
+@checked
 def differences(scores: Scores, task: str | None = None) -> alt.LayerChart:
     """Each architecture against the best, on one task or by default in the MAD score; needs two architectures."""
     return _figure(charts.difference_panel(scores, charts.difference_rows(scores), task and find_task(task).name))
 
 
+@checked
 def learning_curves(scores: Scores, task: str) -> alt.LayerChart:
     """Score over training steps at the first setting of a task: the mean over seeds, and every seed."""
     return _figure(charts.learning_panel(scores, find_task(task).name))
 
 
+@checked
 def cost(scores: Scores, cost: charts.Cost = "num_params") -> alt.LayerChart:
     """MAD score over a cost; needs two architectures whose cost is known."""
     return _figure(charts.cost_panel(scores, cost))
 
 
+@checked
 def isoflop(fit: StudyFit, architecture: str) -> alt.LayerChart:
     """Loss over parameters at each budget, with the minima, of the architecture with this label."""
     laws = {one.runs.label: one for one in fit.laws}
@@ -59,11 +64,13 @@ def isoflop(fit: StudyFit, architecture: str) -> alt.LayerChart:
     return _figure(scaling_charts.isoflop_panel(fit, laws[architecture]))
 
 
+@checked
 def frontier(fit: StudyFit) -> alt.LayerChart:
     """The least loss of a budget: minima, and the parametric law."""
     return _figure(scaling_charts.frontier_panel(fit, "loss"))
 
 
+@checked
 def save(scores: Scores, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every figure of scores as SVG and as PDF into a folder; returns the files. Figures that lack data are left out.
 

@@ -14,7 +14,7 @@ from archlab.designs.finding import USES, Experiment, Finding, SizeName, load_fi
 from archlab.designs.measures import measure
 from archlab.designs.verdict import CONFIDENCE, Quantity, Verdict, together
 from archlab.errors import ArchlabError
-from archlab.fields import Count, checked, naming, read_fields
+from archlab.fields import Workers, checked, naming, read_fields
 from archlab.jobs.events import Listener
 from archlab.mad.scores import Scores
 from archlab.scaling.api import plan as plan_study
@@ -92,7 +92,7 @@ def reproduce(
     size: SizeName = "laptop",
     store: str | os.PathLike[str] = STORE,
     executor: str = "local",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     listeners: Sequence[Listener] | None = None,
 ) -> Reproduction:
     """Test a published finding: train what the store lacks, and judge the claim by what is measured.

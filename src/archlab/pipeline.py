@@ -29,7 +29,7 @@ from archlab.architectures import Architecture, architecture
 from archlab.designs.correlation import Correlations, correlate
 from archlab.designs.decision import Decision, Role, Shortlisted, Stage, shortlist
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Positive, checked
+from archlab.fields import Positive, Workers, checked
 from archlab.files import write_whole
 from archlab.format import count, duration
 from archlab.jobs.events import Event, JobFinished, JobProgressed, JobReused, Listener
@@ -106,7 +106,7 @@ def design(
     hours: Positive = 2.0,
     folder: str | os.PathLike[str] = "design",
     executor: str = "local",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Decision:
     """Score candidates, train language models of the best and of a reference, and say what follows.

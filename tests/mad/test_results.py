@@ -8,6 +8,7 @@ import pytest
 from tests.synthetic_records import PROVENANCE, result
 
 import archlab
+from archlab.architectures import Architecture, architecture
 from archlab.errors import ArchlabError
 from archlab.mad.plan import make_plan
 from archlab.mad.protocol import Protocol, parse_protocol
@@ -55,6 +56,24 @@ def test_a_narrower_later_run_hides_nothing(path, protocol):
         assert {a.label: a.num_complete for a in scores.architectures} == {"mlp": 3, "swiglu": 3, "hyena": 0}
         assert results.scores(2).tasks == ("compression",)
         assert [a.label for a in results.scores(2).architectures] == ["hyena"]
+
+
+def test_a_label_is_the_name_of_one_architecture(path, protocol):
+    def named(name: str, spec: str) -> Architecture:
+        return replace(architecture(spec), name=name)
+
+    remember(path, protocol, [named("mine", "mlp"), "hyena"])
+    remember(path, protocol, [named("mine", "swiglu")])
+    remember(path, protocol, [named("other", "swiglu"), named("mine", "hyena")])
+    with archlab.open(path) as results:
+        assert labels(results.plan()) == ["mlp", "mine", "other"]
+        assert labels(results.plan(1)) == ["mine", "hyena"]
+        rows = results.trials()
+        assert dict(zip(rows.spec, rows.architecture, strict=True)) == {
+            "mlp": "mlp",
+            str(architecture("hyena")): "mine",
+            "swiglu": "other",
+        }
 
 
 def test_runs_under_other_conditions_are_not_compared(path, protocol):

@@ -94,6 +94,8 @@ def test_a_study_stands_alone(tmp_path, monkeypatch, specs, protocol, reason):
         ("{'': mamba}", "architectures: label '' of 4*mamba: give it a name"),
         ('{"a\\e[31m": mamba}', "architectures: label 'a\\x1b[31m' of 4*mamba: give it a name that can be printed"),
         ("{' ': mamba}", "architectures: label ' ' of"),
+        ("{'a ': mamba, a: hyena}", "architectures: label 'a ' of 4*mamba: it begins or ends with a space"),
+        ("{'2*[mamba swiglu]': hyena, b: '2*[mamba swiglu]'}", "architectures: label '2*[mamba swiglu]' is the spec of another"),
         ("{hyena: mamba, b: hyena}", "architectures: label 'hyena' is the catalogue's name of another architecture"),
     ],
 )

@@ -31,8 +31,12 @@ class Architecture:
     """Its name in the catalogue, if it was asked for by that name."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty stack, and a name that is no text, by an ArchlabError."""
+        """Refuse an empty stack, what is no layer, and a name that is no text, by an ArchlabError."""
         check_fields(self, "architecture", only=("name",))
+        if not isinstance(self.layers, tuple) or not all(isinstance(one, LayerConfig) for one in self.layers):
+            raise ArchlabError(
+                "architecture: layers are no tuple of layers: give those of archlab.layer, or archlab.architecture(SPEC)"
+            )
         if not self.layers:
             raise ArchlabError("an architecture needs at least one layer, for example 'mh-attention swiglu'")
 

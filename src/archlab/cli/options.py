@@ -214,7 +214,7 @@ def at_size(spec: str, protocol: str | None, dim: int | None, length: int | None
     from archlab.architectures import architecture
     from archlab.mad.protocol import load_protocol
 
-    chosen = load_protocol(protocol) if protocol else None
+    chosen = load_protocol(protocol) if protocol is not None else None
     value = architecture(spec, layer_defaults=chosen.layer_defaults if chosen else None)
     dim = dim if dim is not None else chosen.dim if chosen else 128
     length = length if length is not None else chosen.max_length if chosen else 128

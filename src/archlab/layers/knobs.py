@@ -2,6 +2,7 @@
 
 import math
 import re
+from numbers import Integral, Real
 from typing import Annotated, Any
 
 from archlab.errors import ArchlabError
@@ -47,6 +48,13 @@ def check_number(where: str, value: Any) -> None:
         raise ArchlabError(f"{where}: give a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
         raise ArchlabError(f"{where}: give a number of at most {LARGEST:,}")
+
+
+def plain(value: Any) -> Any:
+    """A number of any library, such as NumPy's, as Python's own; everything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def converted(where: str, value: Any, wanted: type) -> Any:

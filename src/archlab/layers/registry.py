@@ -16,7 +16,7 @@ from archlab.errors import ArchlabError, in_one_line, unknown
 from archlab.fields import check_value
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
-from archlab.layers.knobs import check_number, converted
+from archlab.layers.knobs import check_number, converted, plain
 from archlab.sources import import_installed, import_modules, imported
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
@@ -107,6 +107,7 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
             made of no others, or its config cannot be made.
     """
     name = check_value("name", name, str)
+    knobs = {knob: plain(value) for knob, value in knobs.items()}
     known = {**registry(), **composites()}
     if name not in known and is_path(name):
         from archlab.layers.external.dotted import module_layer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.architectures import Architecture
 from archlab.errors import ArchlabError
-from archlab.fields import Count, checked
+from archlab.fields import Workers, checked
 from archlab.jobs.executor import Executor, make_executor
 from archlab.machine import Ceilings, Device
 from archlab.mad.estimate import all_flops, cheapest, family, kind, measure, measure_jobs, remember
@@ -77,7 +77,7 @@ def bench(
     *,
     device: Device = "cpu",
     executor: str = "local",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     profile: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Bench:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import check_value, checked
 from archlab.jobs.attempts import by_cause, ending
@@ -96,7 +97,7 @@ class Results:
 
         check_value("status", status, Status | None)
         planned = None if run is None else set(self.plan(run).trials())
-        labels = {str(known): known.label for _, plan in self._remembered() for known in plan.architectures}
+        labels = _labels(self._remembered())
         found = [
             (record.job.setting.short, trial_row(record, labels))
             for record in self._store.scan(unreadable=self.unreadable)
@@ -179,7 +180,9 @@ class Results:
         wider = [plan for plan in plans if plan.device == latest.device and plan.protocol.covers(latest.protocol)]
         widest = max(reversed(wider), key=lambda plan: plan.protocol.num_trials)
         comparable = [plan for plan in plans if plan.device == widest.device and widest.protocol.covers(plan.protocol)]
-        return replace(widest, architectures=tuple(dict.fromkeys(a for plan in comparable for a in plan.architectures)))
+        labels = _labels(remembered)
+        architectures = dict.fromkeys(a for plan in comparable for a in plan.architectures)
+        return replace(widest, architectures=tuple(replace(a, name=labels.get(str(a))) for a in architectures))
 
     def _repr_html_(self) -> str:
         """The runs, as notebooks show them."""
@@ -188,6 +191,21 @@ class Results:
     def _remembered(self) -> list[tuple[Run, Plan]]:
         """The runs and their plans."""
         return [(run, run.plan) for run in self._store.runs(Plan.from_dict, unreadable=self.unreadable)]
+
+
+def _labels(remembered: Sequence[tuple[Run, Plan]]) -> dict[str, str]:
+    """The names of architectures by spec: the latest of each; one that a later run gave to another spec is that one's alone.
+
+    A name of the catalogue may stand for several specs, for a protocol sets knobs that it leaves open.
+    """
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for _, plan in remembered:
+        for value in plan.architectures:
+            if value.name:
+                names[str(value)] = value.name
+                owners[value.name] = str(value)
+    return {spec: name for spec, name in names.items() if name in CATALOGUE or owners[name] == spec}
 
 
 def _chosen(plan: Plan, name: str) -> Any:

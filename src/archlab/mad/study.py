@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
-from archlab.fields import MOST_SEEDS, Count, Natural, at_most, check_fields, naming, not_empty, read_fields, read_yaml
+from archlab.fields import Natural, SeedCount, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.files import read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
@@ -33,7 +33,7 @@ class _StudyFile:
 
     protocol: str
     suite: str = "mad"
-    seeds: Annotated[Count, at_most(MOST_SEEDS)] | list[Natural] | None = None
+    seeds: SeedCount | list[Natural] | None = None
     tasks: list[str] | None = None
     settings: Literal["all", "base"] = "all"
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def read_specs(
         if suite is not None:
             raise ArchlabError(f"suite={suite!r}: the protocol {protocol.name} is given with its tasks: load it with the suite")
         return protocol, given
-    return load_protocol(fspath(protocol or "quick"), suite or "mad"), given
+    return load_protocol("quick" if protocol is None else fspath(protocol), "mad" if suite is None else suite), given
 
 
 def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
@@ -98,9 +98,14 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
 def _check_labels(named: Mapping[str, Architecture], layer_defaults: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse labels that cannot be printed or are the name of another architecture, and architectures with two labels."""
     first: dict[Architecture, str] = {}
+    specs = {str(value): value for value in named.values()}
     for label, value in named.items():
         if not label.strip() or not label.isprintable():
             raise ArchlabError(f"architectures: label {label!r} of {value}: give it a name that can be printed")
+        if label != label.strip():
+            raise ArchlabError(f"architectures: label {label!r} of {value}: it begins or ends with a space: leave that out")
+        if specs.get(label, value) != value:
+            raise ArchlabError(f"architectures: label {label!r} is the spec of another architecture: give another")
         if label in CATALOGUE and value != architecture(label, layer_defaults=layer_defaults):
             raise ArchlabError(f"architectures: label {label!r} is the catalogue's name of another architecture: give another")
         if value in first:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.corpora import prepare
 from archlab.errors import ArchlabError
-from archlab.fields import Count, Positive, checked
+from archlab.fields import Positive, SeedCount, Workers, checked
 from archlab.jobs.attempts import noted
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
@@ -62,7 +62,7 @@ def plan(
     data: str | None = None,
     tokenizer: str | None = None,
     length: int | None = None,
-    seeds: Count | Sequence[int] | None = None,
+    seeds: SeedCount | Sequence[int] | None = None,
     tuned: PathLike | None = None,
     **values: Any,
 ) -> Plan:
@@ -106,7 +106,7 @@ def train(
     store: PathLike = STORE,
     recipe: LMRecipe | None = None,
     device: Device = "cpu",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     executor: str = "local",
     time_limit: Positive | None = None,
     checkpoints: PathLike | None = None,
@@ -158,7 +158,7 @@ def tune(
     store: PathLike = TUNING_STORE,
     recipe: LMRecipe | None = None,
     device: Device = "cpu",
-    workers: Count | None = None,
+    workers: Workers | None = None,
     executor: str = "local",
     checkpoints: PathLike | None = None,
     listeners: Sequence[Listener] = (),

@@ -123,7 +123,12 @@ def _sync(path: Path) -> None:
 def kept_beside(store: str | os.PathLike[str], read: Reader[J, R]) -> list[KeptFiles[J, R]]:
     """The whole models beside a store whose jobs ``read`` takes; those that cannot be read are named on standard error."""
     found = []
-    for path in sorted(beside(store, "models").glob(f"*/{TRIAL}")):
+    folder = beside(store, "models")
+    try:
+        paths = sorted(folder.glob(f"*/{TRIAL}"))
+    except OSError as error:  # its name is too long
+        raise ArchlabError(f"models {folder}: cannot be read: {error.strerror}") from None
+    for path in paths:
         if path.parent.suffix != ".unfinished":
             try:
                 kept = read_files(path.parent, read)

@@ -151,7 +151,7 @@ def test_data_that_determines_nothing_is_refused(change, reason: str):
 
 def test_an_unknown_method_is_refused():
     _, size, tokens, loss = Law().study(sizes=7)
-    with pytest.raises(ArchlabError, match="method='adam': choose one of huber"):
+    with pytest.raises(ArchlabError, match="method='adam': give one of huber"):
         fit_parametric(N=size, D=tokens, loss=loss, method="adam")
 
 

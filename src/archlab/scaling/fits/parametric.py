@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog, minimize, nnls
 
 from archlab.errors import ArchlabError
+from archlab.fields import check_value
 from archlab.scaling.fits.columns import (
     COLLINEAR,
     RANGE,
@@ -109,8 +110,8 @@ def fit_parametric(
             proportion to the size or runs of one budget alone, a value that is not positive, an unknown method, or a start that
             is no law or from which none is found.
     """
-    if method not in get_args(Method):
-        raise ArchlabError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
+    check_value("method", method, Method)
+    check_value("start", start, ParametricFit | None)
     size, tokens, observed = positive_columns(N=N, D=D, loss=loss)
     _check_runs(size, tokens, observed)
     for name in ("E", "A", "B", "alpha", "beta") if start is not None else ():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from archlab.errors import ArchlabError, unknown
+from archlab.fields import check_value
 from archlab.scaling.fits.columns import Floats, numbered, positive_columns
 from archlab.scaling.fits.resampling import Interval, Resampling
 
@@ -48,6 +49,7 @@ def fit_state(*, perplexity: ArrayLike, state: ArrayLike, group: Sequence[str], 
         ArchlabError: no architecture has two different states, the columns differ in length, a value is not positive, or a
             group is no text.
     """
+    check_value("resampling", resampling, Resampling | None)
     p, m = positive_columns(perplexity=perplexity, state=state)
     labels = numbered("group", group, len(m), "perplexity")
     names = list(dict.fromkeys(group))
