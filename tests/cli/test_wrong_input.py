@@ -120,6 +120,8 @@ WRONG = [
     (["report", "--store", "small.db", "--output", "page.pdf"], "the page is HTML: give page.html"),
     (["store", "check", "--store", "none.db"], "store none.db does not exist"),
     (["store", "merge", "none.db", "--store", "new.db"], "store none.db does not exist"),
+    (["trials", "delete", "", "--yes"], "archlab trials delete '': no key is empty"),
+    (["trials", "rerun", "", "--yes"], "archlab trials rerun '': no key is empty"),
     (["store", "rekey", "--store", "none.db"], "store none.db does not exist"),
     (["store", "export", "--store", "small.db", "--output", "trials.pdf"], "give a name that ends in .csv or .jsonl"),
     (["store", "export", "--store", "small.db", "--status", "weird"], "status='weird': give one of"),

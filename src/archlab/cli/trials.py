@@ -172,6 +172,8 @@ def _keys(
     from archlab.cli.output import thinking
     from archlab.errors import ArchlabError
 
+    if "" in (keys or ()):  # as of an empty variable of the shell; every key begins with it
+        raise ArchlabError(f"archlab trials {command} '': no key is empty: `archlab trials` lists them")
     if not keys and not any((run, architectures, tasks, status)):
         raise ArchlabError(f"archlab trials {command}: say which: keys, --run, --architecture, --tasks or --status")
     with thinking("reading the store"), archlab.open(store) as results:
