@@ -117,7 +117,8 @@ def test_wrong_input_is_refused_before_anything_is_written(
 def test_a_study_is_run_by_the_path_of_its_file(tmp_path: Path):
     (tmp_path / "study.yaml").write_text("protocol: smoke\ntasks: [compression]\narchitectures: {plain: mlp}\n")
     asked = {"executor": "threads", "workers": 1}
-    for specs in ("study.yaml", ["study.yaml"]):
+    (tmp_path / "upper.YAML").write_text((tmp_path / "study.yaml").read_text())
+    for specs in ("study.yaml", ["study.yaml"], Path("study.yaml"), "upper.YAML"):
         assert archlab.preview(specs, seeds=3, **asked).to_dict()["seeds"] == [0, 1, 2]
     (score,) = archlab.run("study.yaml", listeners=[], **asked).architectures
     assert score.label == "plain"

@@ -59,7 +59,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     ),
     "population=0: give": lambda: archlab.preview("mamba", "smoke", population=0),
     "label=5: give text": lambda: archlab.run("mamba", "smoke", label=5),
-    "specs=PosixPath('mamba'): give text": lambda: archlab.run(Path("mamba"), "smoke"),
+    "study mamba: cannot be read: no such file": lambda: archlab.run(Path("mamba")),
     "specs=MambaConfig(": lambda: archlab.run(layer("mamba"), "smoke"),
     "specs=None: give text": lambda: archlab.run(None, "smoke"),
     "specs=5: give text, or a value of type Architecture": lambda: archlab.run(["mamba", 5], "smoke"),

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Specs = str | Architecture | Sequence[str | Architecture]
+Candidates = str | Architecture | Sequence[str | Architecture]
+Specs = Candidates | os.PathLike[str]
 ProtocolLike = str | os.PathLike[str] | Protocol
 Location = str | os.PathLike[str]
 Fraction = Annotated[float, above(0), at_most(1)]

@@ -27,6 +27,11 @@ def cache_folder() -> Path:
         raise ArchlabError("there is no home folder to keep prepared corpora and speeds in: set XDG_CACHE_HOME") from None
 
 
+def is_yaml(name: str | os.PathLike[str]) -> bool:
+    """Whether it is the path of a YAML file, by its ending."""
+    return Path(name).suffix.lower() in (".yaml", ".yml")
+
+
 def read_text(path: Path, what: str) -> str:
     """The text of a file that a user gives; refuses one that cannot be read or is longer than 32 MiB, and calls it ``what``."""
     try:

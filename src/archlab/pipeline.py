@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from archlab.api import Specs, run, search
+from archlab.api import Candidates, run, search
 from archlab.architectures import Architecture, architecture
 from archlab.designs.correlation import Correlations, correlate
 from archlab.designs.decision import Decision, Role, Shortlisted, Stage, shortlist
 from archlab.errors import ArchlabError
 from archlab.fields import Positive, Workers, checked
-from archlab.files import write_whole
+from archlab.files import is_yaml, write_whole
 from archlab.format import count, duration
 from archlab.jobs.events import Event, JobFinished, JobProgressed, JobReused, Listener
 from archlab.jobs.executor import make_executor
@@ -97,7 +97,7 @@ class _Watch:
 
 @checked
 def design(
-    candidates: Specs = (),
+    candidates: Candidates = (),
     *,
     space: str | os.PathLike[str] | None = None,
     reference: str = "transformer++",
@@ -304,7 +304,7 @@ class _Files:
     def write_study(self, tried: Mapping[str, Architecture], protocol: Protocol, file: str | os.PathLike[str]) -> None:
         """Write the candidates down, in a form that `archlab run` reads."""
         name = os.fspath(file)
-        named = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
+        named = str(Path(name).absolute()) if is_yaml(name) else name
         text = yaml.safe_dump(
             {"protocol": named, "seeds": list(protocol.seeds), "architectures": _as_typed(tried, protocol)},
             sort_keys=False,

@@ -26,7 +26,7 @@ from archlab.architectures import Architecture, architecture
 from archlab.designs.verdict import Region
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import Count, check_fields, naming, not_empty, read_fields, read_yaml
-from archlab.files import read_text
+from archlab.files import is_yaml, read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
 _FOLDER = files(__package__) / "findings"
@@ -163,7 +163,7 @@ def finding_names() -> list[str]:
 
 def load_finding(name: str) -> Finding:
     """A finding of the package by name, or of a YAML file by path; refuses one that is not there, and wrong fields."""
-    if name.endswith((".yaml", ".yml")):
+    if is_yaml(name):
         text = read_text(Path(name), "finding")
     elif name in finding_names():
         text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

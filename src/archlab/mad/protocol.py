@@ -39,7 +39,7 @@ from archlab.fields import (
     read_fields,
     read_yaml,
 )
-from archlab.files import read_text
+from archlab.files import is_yaml, read_text
 from archlab.layers import layer
 from archlab.mad.recipe import Recipe, at_levels
 from archlab.tasks import Task, registry, setting
@@ -268,7 +268,7 @@ def load_protocol(name: str, suite: str = "mad") -> Protocol:
 
 def protocol_text(name: str) -> str:
     """The YAML of a protocol of the package, or of the user's file; refuses one that is not there."""
-    if name.endswith((".yaml", ".yml")):
+    if is_yaml(name):
         return read_text(Path(name), "protocol")
     if name not in protocol_names():
         raise unknown("protocol", name, protocol_names())

@@ -23,7 +23,7 @@ from archlab.architectures import Architecture, architecture
 from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
 from archlab.fields import Natural, SeedCount, check_fields, naming, not_empty, read_fields, read_yaml
-from archlab.files import read_text
+from archlab.files import is_yaml, read_text
 from archlab.mad.protocol import Protocol, load_protocol
 
 
@@ -44,7 +44,7 @@ class _StudyFile:
 
 
 def read_specs(
-    specs: str | Architecture | Sequence[str | Architecture],
+    specs: str | PathLike[str] | Architecture | Sequence[str | Architecture],
     protocol: str | PathLike[str] | Protocol | None = None,
     suite: str | None = None,
 ) -> tuple[Protocol, list[str | Architecture]]:
@@ -53,8 +53,9 @@ def read_specs(
     ``specs`` are one or several specs or values, or the path of a study's file, which names the protocol too; else ``protocol``
     is a name, the path of a YAML file or a value, by default ``quick``. Refuses files that are wrong, and two protocols.
     """
-    given = [specs] if isinstance(specs, str | Architecture) else list(specs)
-    path = next((one for one in given if isinstance(one, str) and one.endswith((".yaml", ".yml"))), None)
+    alone = fspath(specs) if isinstance(specs, PathLike) else specs
+    given: list[str | Architecture] = [alone] if isinstance(alone, str | Architecture) else list(alone)
+    path = next((one for one in given if isinstance(one, str) and (isinstance(specs, PathLike) or is_yaml(one))), None)
     if path is not None:
         if len(given) > 1:
             raise ArchlabError(f"study {path}: stands alone, it names its architectures: add yours to the file")
@@ -77,7 +78,7 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
     with naming(f"study {path}"):
         file = read_fields(_StudyFile, read_yaml(text))
         beside = path.parent / file.protocol
-        is_beside = beside.suffix in (".yaml", ".yml") and beside.exists()
+        is_beside = is_yaml(beside) and beside.exists()
         protocol = load_protocol(str(beside) if is_beside else file.protocol, file.suite)
         if file.tasks is not None:
             protocol = protocol.with_tasks(file.tasks)

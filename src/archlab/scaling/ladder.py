@@ -36,7 +36,7 @@ from archlab.fields import (
     read_fields,
     read_yaml,
 )
-from archlab.files import read_text
+from archlab.files import is_yaml, read_text
 from archlab.scaling.flops import Convention
 from archlab.scaling.training_plan import TOLERANCE, LMRun
 
@@ -214,7 +214,7 @@ def measured_utilisations(path: str, peak_flops: float | None) -> dict[str, floa
 def load_ladder(name: str) -> Ladder:
     """Load a ladder of the package by name, or the user's own by the path of its YAML file; refuses wrong fields."""
     known = {path.name.removesuffix(".yaml"): path for path in (resources.files("archlab.scaling") / "ladders").iterdir()}
-    if name not in known and Path(name).suffix not in (".yaml", ".yml"):
+    if name not in known and not is_yaml(name):
         raise unknown("ladder", name, known)
     text = known[name].read_text(encoding="utf-8") if name in known else read_text(Path(name), "ladder")
     with naming(f"ladder {name}"):

@@ -33,7 +33,7 @@ from archlab.architectures.normalise import normalise
 from archlab.architectures.parser import LayerDefaults
 from archlab.errors import ArchlabError, unknown
 from archlab.fields import Count, NonNegative, check_fields, naming, not_empty, read_fields, read_yaml
-from archlab.files import read_text
+from archlab.files import is_yaml, read_text
 from archlab.layers import Composite, LayerConfig
 from archlab.mad.protocol import Protocol
 from archlab.searching.costs import COSTS
@@ -305,7 +305,7 @@ def space_names() -> list[str]:
 
 def space_text(name: str) -> str:
     """The YAML of a space of the package, or of the user's file; refuses one that is not there."""
-    if name.endswith((".yaml", ".yml")):
+    if is_yaml(name):
         return read_text(Path(name), "space")
     if name not in space_names():
         raise unknown("space", name, space_names())
