@@ -86,7 +86,7 @@ def on_gpu(monkeypatch, one, **gibibytes):
 def test_a_gpu_that_is_too_small_is_refused(monkeypatch):
     one = on_gpu(monkeypatch, wide("mlp"), total=1)
     assert check_memory([one], 1) == peak_bytes(one) + memory.GPU_PROCESS_BYTES
-    with pytest.raises(ArchlabError, match=r"1 workers need .* GiB for mlp .*, a GPU has 1\.0: use a smaller --population"):
+    with pytest.raises(ArchlabError, match=r"1 workers need .* GiB for mlp .*, a GPU has 1\.0: use a smaller population"):
         check_memory([one], 1, population=64)
 
 

@@ -45,7 +45,7 @@ def test_a_bad_plan_is_refused_unless_it_is_allowed(name: str):
     plan = make_plan(ladder, ["transformer++"])
     found = objections(plan, ladder)
     assert name in [objection.name for objection in found]
-    with pytest.raises(ArchlabError, match=f"{message}.* or accept it by --allow {name}"):
+    with pytest.raises(ArchlabError, match=rf"{message}.* or accept it by allow=\['{name}'\] \(--allow {name}\)"):
         refuse(plan, ladder.with_values(allow=tuple(other for other in CHECKS if other != name)))
     refuse(plan, ladder.with_values(allow=tuple(objection.name for objection in found)))
 
@@ -61,7 +61,9 @@ def test_the_corpus_itself_counts_where_it_is_there(tmp_path: Path):
     corpus = small_corpus(tmp_path)
     asked = Ladder(name="test", budgets=(1e11,), sizes=2, spread=1.5, data=corpus.source, tokenizer="ascii", min_steps=50)
     plan = make_plan(asked, ["transformer++"], corpus)
-    with pytest.raises(ArchlabError, match=r"needs [\d,]+ tokens, [\d,]+ are for training: .* --repeat to read it \d"):
+    with pytest.raises(
+        ArchlabError, match=r"needs [\d,]+ tokens, [\d,]+ are for training: .* repeat=True \(--repeat\) to read it \d"
+    ):
         refuse(plan, asked, corpus)
     refuse(plan, asked.with_values(repeat=True), corpus)
 

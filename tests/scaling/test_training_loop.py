@@ -205,6 +205,6 @@ def test_a_plan_for_another_corpus_is_refused(corpus):
 def test_reading_a_corpus_more_than_once_takes_a_plan_that_says_so(corpus):
     steps = corpus.num_tokens("train") // (6 * 16) + 100
     for epochs in (None, 0.5):
-        with pytest.raises(ArchlabError, match=r"plan with --repeat to read it 1\.0"):
+        with pytest.raises(ArchlabError, match=r"plan with repeat=True \(--repeat\) to read it 1\.0"):
             tiny_trial(corpus, steps=steps, epochs=epochs).on(corpus)
     assert tiny_trial(corpus, steps=steps, epochs=1.1).on(corpus).run.epochs > 1

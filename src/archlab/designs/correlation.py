@@ -246,7 +246,7 @@ def correlate(
         mine, theirs = ", ".join(have), ", ".join(dict.fromkeys(name for one in right for name in one.values))
         raise ArchlabError(
             f"fewer than three architectures have both: scores of {mine or 'none'}; losses of {theirs}: "
-            "match names with --match SCORES=LOSSES"
+            "say which are the same by names={LOSSES: SCORES} (--match SCORES=LOSSES)"
         )
     both = {name for row in rows for name in row.architectures}
     others = dict.fromkeys([*have, *(name for one in right for name in one.values)])

@@ -90,7 +90,7 @@ def costs_of(scores: Scores) -> dict[str, dict[str, float]]:
 def published_scores(published: Published) -> list[Measured]:
     """The mean as the table states it, then every task."""
     if published.scores is None:
-        raise ArchlabError(f"{published.title} has no MAD scores: give a store with --store")
+        raise ArchlabError(f"{published.title} has no MAD scores: give a store of trials (--store)")
     rows = published.scores.percent
     names = dict.fromkeys(name for row in rows.values() for name in row)
     columns = [MEAN, *(name for name in names if name != MEAN)]

@@ -97,8 +97,8 @@ def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> 
     needed, available = sharing * (population * most + own), min(gpus) if gpus else available_bytes()
     if needed > available and (gpus or trial.device == "cpu"):
         fitting = available // (population * most + own) * max(len(gpus), 1)
-        smaller = "a smaller batch or length" if population == 1 else "a smaller --population"
-        fix = f"--workers {fitting}" if fitting else smaller
+        smaller = "a smaller batch or length" if population == 1 else "a smaller population (--population)"
+        fix = f"{fitting} workers (--workers)" if fitting else smaller
         has = f"a GPU has {available / 2**30:.1f}" if gpus else f"{available / 2**30:.1f} GiB are free"
         raise ArchlabError(
             f"{sharing} workers need {needed / 2**30:.1f} GiB for {trial.architecture.label} on {trial.setting}, {has}: use {fix}"

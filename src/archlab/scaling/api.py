@@ -251,7 +251,9 @@ def _train(
         if name is None:
             if opened.plans({}):
                 where = shown(store)
-                raise ArchlabError(f"{where} holds a study, whose fits would count the runs of a tuning: give another --store")
+                raise ArchlabError(
+                    f"{where} holds a study, whose fits would count the runs of a tuning: give another store (--store)"
+                )
             return train_all(wanted, opened, pool, folder, listeners, keep, policy(wanted))
         number = opened.remember_plan(name, trials)
         heard = [stack.enter_context(noted(opened, number, executor, device)), *listeners]

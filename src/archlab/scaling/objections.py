@@ -25,7 +25,7 @@ class Objection:
 
     def __str__(self) -> str:
         """One line."""
-        return f"{self.text}: {self.fix}, or accept it by --allow {self.name}"
+        return f"{self.text}: {self.fix}, or accept it by allow=['{self.name}'] (--allow {self.name})"
 
 
 def objections(plan: Plan, ladder: Ladder, corpus: Corpus | None = None) -> list[Objection]:
@@ -54,7 +54,7 @@ def _corpus(plan: Plan, ladder: Ladder, corpus: Corpus | None) -> _Reason:
         return None
     text = f"corpus {most.corpus}: {most} needs {most.tokens:,} tokens, {available:,.0f} are for training"
     times = most.epochs or most.tokens / available
-    return text, f"give a larger corpus, smaller budgets, or --repeat to read it {times:.3g} times"
+    return text, f"give a larger corpus, smaller budgets, or repeat=True (--repeat) to read it {times:.3g} times"
 
 
 def _tokens_per_param(plan: Plan, ladder: Ladder, corpus: Corpus | None) -> _Reason:

@@ -88,7 +88,7 @@ class LMTrial:
         if epochs > 1 and (run.epochs is None or run.epochs <= 1):
             raise ArchlabError(
                 f"corpus {run.corpus}: {run} needs {run.tokens:,} tokens, {corpus.num_tokens('train'):,} are for training: "
-                f"plan with --repeat to read it {epochs:.3g} times, or give a larger corpus"
+                f"plan with repeat=True (--repeat) to read it {epochs:.3g} times, or give a larger corpus"
             )
         return replace(self, run=replace(run, corpus_hash=corpus.hash, epochs=epochs))
 
