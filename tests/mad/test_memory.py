@@ -69,7 +69,7 @@ def test_a_run_that_does_not_fit_is_refused_with_what_does(monkeypatch):
     one = peak_bytes(trials[0]) + memory.PROCESS_BYTES
     monkeypatch.setattr(memory, "available_bytes", lambda: int(1.5 * one))
     assert check_memory(trials[:1], 2) == one
-    with pytest.raises(ArchlabError, match=r"2 workers need .* GiB for mlp on in-context-recall.*: use --workers 1"):
+    with pytest.raises(ArchlabError, match=r"2 workers need .* GiB for mlp on in-context-recall.*: use 1 worker "):
         check_memory(trials, 2)
     monkeypatch.setattr(memory, "available_bytes", lambda: one // 2)
     with pytest.raises(ArchlabError, match="use a smaller batch or length"):

@@ -9,6 +9,7 @@ import torch
 from archlab.architectures import Architecture
 from archlab.architectures.backbones import Backbone
 from archlab.errors import ArchlabError
+from archlab.format import count
 from archlab.isolation import undone
 from archlab.layers.contract import is_third_party
 from archlab.machine import Device, available_bytes, query_gpus
@@ -98,7 +99,7 @@ def check_memory(trials: list[Trial], num_workers: int, population: int = 1) -> 
     if needed > available and (gpus or trial.device == "cpu"):
         fitting = available // (population * most + own) * max(len(gpus), 1)
         smaller = "a smaller batch or length" if population == 1 else "a smaller population (--population)"
-        fix = f"{fitting} workers (--workers)" if fitting else smaller
+        fix = f"{count(fitting, 'worker')} (--workers)" if fitting else smaller
         has = f"a GPU has {available / 2**30:.1f}" if gpus else f"{available / 2**30:.1f} GiB are free"
         raise ArchlabError(
             f"{sharing} workers need {needed / 2**30:.1f} GiB for {trial.architecture.label} on {trial.setting}, {has}: use {fix}"

@@ -252,7 +252,7 @@ def _train(
             if opened.plans({}):
                 where = shown(store)
                 raise ArchlabError(
-                    f"{where} holds a study, whose fits would count the runs of a tuning: give another store (--store)"
+                    f"{where} holds a study, whose fits would count those of a tuning: give another store (--store)"
                 )
             return train_all(wanted, opened, pool, folder, listeners, keep, policy(wanted))
         number = opened.remember_plan(name, trials)

@@ -245,7 +245,7 @@ def open_study(store: str | os.PathLike[str], parameters: Parameters = "all") ->
         imported = [record.job for record in beside.records(statuses=SETTLED, unreadable=unreadable)]
         if imported and trained:
             raise ArchlabError(
-                "the store has imported runs and own ones, whose losses need not compare: give each study a store of its own (--store)"
+                "the store has imported runs and own ones, whose losses need not compare: give each its own store (--store)"
             )
         if imported:
             return replace(imported_study(imported, parameters), unreadable=tuple(unreadable.values()))
@@ -285,11 +285,11 @@ def read_study(
         if len(values := {values[name] for values in compared}) > 1:
             shown = " and ".join(sorted(str(value)[:40] for value in values)[:2])
             raise ArchlabError(
-                f"{name}: the store has runs with {shown}, whose losses do not compare: give each study a store of its own (--store)"
+                f"{name}: the store has runs with {shown}, whose losses do not compare: give each its own store (--store)"
             )
     if len({replace(run, learning_rate=1.0) for run, _ in models}) < len(models):
         raise ArchlabError(
-            "learning_rate: the store has runs that differ in it only, as of `archlab scale tune`: give the study another store (--store)"
+            "learning_rate: the store has runs that differ only in it, as of `archlab scale tune`: give another store (--store)"
         )
     states = {}
     for name, trials in (plans or {}).items():

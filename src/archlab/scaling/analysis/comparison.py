@@ -178,7 +178,7 @@ def compare_study(
     for label in ranking:
         if label != first and label not in {row.architecture for row in rows}:
             fix = (
-                "compare at flops of your own (--flops)"
+                "compare at budgets of your own, by flops (--flops)"
                 if {first, label} <= laws.keys()
                 else "train more sizes at budgets of both"
             )
