@@ -111,6 +111,7 @@ def run(
         )
         workplace = stack.enter_context(made)
         _check_label(store, label, plan)
+        # To be computed, for the checks of memory; and every trial with its record, None if the store has none.
         left, known = _left(trials, store, race)
         together = population or 1
         if executor == "local":

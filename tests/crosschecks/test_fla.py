@@ -33,7 +33,7 @@ LEAST_LOG_DECAY = -0.7
 
 
 class Index(int):
-    """What a loop of a kernel counts with: the interpreter gives a plain number, which has no types to change to."""
+    """The index of a kernel's loop: that of the interpreter is a plain number, without `to`."""
 
     def to(self, *_: Any) -> "Index":
         return self
@@ -41,7 +41,7 @@ class Index(int):
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kernels take CPU tensors, and the first of their configurations; names that were bound before the interpreter are."""
+    """Kernels take CPU tensors, and the first of their configurations; replaces what was bound before the interpreter."""
     with warnings.catch_warnings(action="ignore"):
         import fla.ops  # noqa: F401
         import triton.language as tl
@@ -62,7 +62,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def outputs(operation: Callable[..., Tensor], given: list[Tensor]) -> list[Tensor]:
-    """And the gradients of their product with fixed numbers."""
+    """The output, and the gradients of its product with fixed numbers."""
     given = [x.clone().requires_grad_() for x in given]
     out = operation(*given)
     cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out.dtype)

@@ -35,7 +35,7 @@ def test_without_an_effect_supported_is_said_in_at_most_5_percent(kind: str, see
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_at_the_margin_both_are_said_in_as_many(seeds: int):
+def test_at_the_margin_both_verdicts_are_as_rare(seeds: int):
     differences = MARGIN + RNG(0).standard_normal((EXPERIMENTS, seeds))
     for verdict in ("supported", "not supported"):
         assert said(differences, verdict) == pytest.approx(0.025, abs=0.01)

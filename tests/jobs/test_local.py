@@ -1,3 +1,5 @@
+"""The executor of this machine: processes that are reused, watched and ended."""
+
 import ast
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Runs of a store are things: listed, chosen by number or label, and never hidden by a narrower one."""
+"""Runs of a store are listed and chosen by number or label; a narrower one hides none."""
 
 import json
 import sqlite3

@@ -61,9 +61,7 @@ def test_the_corpus_itself_counts_where_it_is_there(tmp_path: Path):
     corpus = small_corpus(tmp_path)
     asked = Ladder(name="test", budgets=(1e11,), sizes=2, spread=1.5, data=corpus.source, tokenizer="ascii", min_steps=50)
     plan = make_plan(asked, ["transformer++"], corpus)
-    with pytest.raises(
-        ArchlabError, match=r"needs [\d,]+ tokens, [\d,]+ are for training: .* repeat=True \(--repeat\) to read"
-    ):
+    with pytest.raises(ArchlabError, match=r"needs [\d,]+ tokens, [\d,]+ are for training: .* repeat=True \(--repeat\) to read"):
         refuse(plan, asked, corpus)
     refuse(plan, asked.with_values(repeat=True), corpus)
 

@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         norm: str,
         embedding_std: float,
     ) -> None:
-        """The first ``num_mixing`` of the layers end with the last one that mixes positions."""
+        """``num_mixing``: number of layers up to and including the last that mixes positions."""
         super().__init__()
         make_norm = NORMS[norm]
         self.embedding = nn.Embedding(vocab_size, dim)

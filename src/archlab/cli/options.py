@@ -133,7 +133,7 @@ Log = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-# Their callbacks do all the work: a command need not look at them.
+# Their callbacks import the files; commands ignore the values.
 LayerFiles = Annotated[
     list[str] | None,
     typer.Option(

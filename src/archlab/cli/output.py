@@ -57,7 +57,7 @@ def message(text: str) -> None:
 
 @contextmanager
 def thinking(what: str) -> "Iterator[Callable[[str], None]]":
-    """Say on standard error ``what`` is done inside, if it takes long; the value takes what is done next, or nothing to say."""
+    """Say on standard error ``what`` is done inside, if it takes long; yields a function for what is done next, or ``""``."""
     timer: Timer | None = None
 
     def begin(what: str) -> None:

@@ -139,8 +139,8 @@ def run(
     from archlab.reports.findings import spent
     from archlab.reports.live import LiveView
 
-    unchanged, architectures = read_specs(specs, protocol, suite)
-    chosen = narrowed(unchanged, tasks, settings, grid, seeds, changes)
+    asked, architectures = read_specs(specs, protocol, suite)
+    chosen = narrowed(asked, tasks, settings, grid, seeds, changes)
     if iso_state is not None:
         plan = make_plan(chosen, architectures, device.value)
         equal, found = at_equal_state(plan, iso_state)

@@ -26,7 +26,7 @@ Window = Annotated[
 
 Asymmetric = Annotated[
     bool,
-    typer.Option("--asymmetric", help="Also the law by absolute errors, those of predictions above the loss ten times."),
+    typer.Option("--asymmetric", help="Also the law by absolute errors, predictions above the loss weighted ten times."),
 ]
 
 

@@ -49,7 +49,7 @@ def prepare(
             proteins (``.faa``), and ``bytes`` for all else.
         folder: where corpora are kept; by default ``archlab/corpora`` in the user's cache folder.
         validation_fraction: of the documents, held out by their content alone, whatever their size; equal ones stay together.
-        verify: read the tokens of a corpus that is there once, and prepare it again if they are not as they were written.
+        verify: read all tokens of a corpus that is there, and prepare it again if their hash differs.
 
     Raises:
         ArchlabError: the source is missing, empty, holds no text, or has one document, or one that is more than half of it; a
@@ -93,7 +93,7 @@ def _prepare(place: Path, source: Source, tokenizer: str, validation_fraction: f
 
 
 def _whole(place: Path, *, verify: bool = False) -> Corpus | None:
-    """The corpus at a place, if it is there with all its bytes; ``verify`` says that these are as they were written."""
+    """The corpus at a place, if it is there with all its bytes; with ``verify`` their hash is compared too."""
     try:
         manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
         del manifest["notes"]  # said when it was prepared
@@ -156,7 +156,7 @@ def _write(folder: Path, source: Source, tokenizer_name: str, validation_fractio
         "notes": notes.lines(),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for line in notes.lines() if source.place != "stdlib" else ():  # nobody mends that
+    for line in notes.lines() if source.place != "stdlib" else ():  # which no user can mend
         print(f"corpus {source.text}: {line}", file=sys.stderr)
 
 

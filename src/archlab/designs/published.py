@@ -14,7 +14,7 @@ _FOLDER = files(__package__) / "published"
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedScores:
-    """MAD scores in percent, of a table."""
+    """The MAD scores of a published table, in percent."""
 
     where: str
     """The table of the source."""
@@ -60,7 +60,7 @@ class Published:
     notes: tuple[str, ...] = ()
     """Limits of a comparison."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """Names of archlab for its architectures, where they differ by more than case and punctuation."""
+    """archlab's names for the source's architectures, where they differ by more than case and punctuation."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -69,9 +69,9 @@ def tau_interval(x: Floats, y: Floats, x_draws: Floats | None = None, y_draws: F
     """The interval of tau-b over architectures and over the noise of both columns; None with fewer than four architectures.
 
     A percentile bootstrap over architectures, in which every drawn architecture takes one draw of its noise. The noise is in
-    the columns already, so what one more helping takes off tau is added again. A bootstrap of few architectures that agree
-    almost wholly is too narrow: the interval reaches at least as far as the true values, under a normal copula, of which the
-    tau that was found is not in the outer 5 %.
+    the columns already, so drawing it a second time lowers tau, and the mean loss is added back. A bootstrap of few
+    architectures that agree almost wholly is too narrow: the interval reaches at least as far as the true values, under a normal
+    copula, of which the tau that was found is not in the outer 5 %.
     """
     n = x.size
     if n < 4:

@@ -19,14 +19,14 @@ _STAND_INS = {
 }
 """Modules that find layers by name; here the names are known, and a few lines take their place."""
 _IDLE = {"archlab.fields"}
-"""Modules that do nothing on import that a model needs: this one teaches YAML to read numbers."""
+"""Modules whose effects on import no model needs: this one teaches YAML to read numbers."""
 _OPERATORS = re.compile(r'"archlab::(\w+)"')
 _BY_NAME = {"eval", "exec", "globals"}
 """Functions that reach definitions without naming them."""
 
 
 def file_name(module: str) -> str:
-    """The module that holds the definitions of another one: all lie in one folder, as Hugging Face's loader wants them."""
+    """Name of the exported file that stands for a module: all lie in one folder, as Hugging Face's loader wants them."""
     return module.replace(".", "_")
 
 

@@ -112,7 +112,7 @@ class KeptLM(TemplateLM):  # type: ignore[misc,unused-ignore]
 def run_harness(
     kept: KeptModel, tasks: Sequence[str], *, include: str | None = None, shots: int | None = None, limit: int | None = None
 ) -> dict[str, Any]:
-    """Evaluate a kept model on tasks of the harness; returns its results, of which ``"results"`` has the metrics by task.
+    """Evaluate a kept model on tasks of the harness; returns its dictionary, whose ``"results"`` are the metrics by task.
 
     Args:
         kept: the model.

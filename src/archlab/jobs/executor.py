@@ -24,8 +24,8 @@ Work = Callable[[Sequence[J], Callable[[int, P], None], Sequence[Thresholds]], I
 class Executor(Protocol[J, P_co, R]):
     """Where jobs run. A context manager: leaving it shuts the executor down.
 
-    An implementation inherits from it; its constructor takes its :data:`Work`. :class:`archlab.testing.ExecutorContract` checks
-    the rest.
+    An implementation inherits from it; its constructor takes what :func:`make_executor` gives: its :data:`Work`, the number of
+    workers, and by name the device and its options. :class:`archlab.testing.ExecutorContract` checks the rest.
     """
 
     num_workers: int

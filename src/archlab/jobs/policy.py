@@ -17,7 +17,7 @@ class Policy(Generic[J, R]):
     settled: tuple[Status, ...] = SETTLED
     """Statuses of jobs that need no more computing."""
     whole_results: bool = False
-    """Whether :meth:`observe` needs results with what only they themselves need, such as their curves."""
+    """Whether :meth:`observe` needs whole results, with their curves."""
     group_size: int = 1
     """Largest number of jobs that a worker computes together."""
 

@@ -82,7 +82,7 @@ class Run(Generic[J, R]):
 
     @property
     def _watches(self) -> bool:
-        """Whether others compute everything: then what they finish has been computed for this run."""
+        """Whether workers elsewhere compute all jobs; then their results count as computed, not as reused."""
         return not self.executor.num_workers
 
     def begin(self, known: Sequence[Record[J, Any]] = ()) -> None:
@@ -176,7 +176,7 @@ class Run(Generic[J, R]):
     def claim(self, free: int) -> None:
         """Claim jobs for free workers, and give them to the executor."""
         candidates = self.policy.order(self.pending, [one.job for one in self.running.values()])
-        if len(set(self.origins.values())) > 1:  # the worker that is free serves the origin of its last job without a restart
+        if len(set(self.origins.values())) > 1:  # first those of the last job's origin: its worker needs no restart
             candidates.sort(key=lambda job: self.origins[job.key] != self.latest_origin)
         for first in self.store.claim(candidates, free, self.settled):
             group = self.claim_group(first, candidates)

@@ -132,7 +132,7 @@ def path_attention(q: Tensor, k: Tensor, v: Tensor, w: Tensor, beta: Tensor, log
         here = slice(start, min(start + _CHUNK, length))
         q_c, k_c, w_c, beta_c = q[:, :, here], k[:, :, here], w[:, :, here], beta[:, :, here, None]
         scaled = beta_c * w_c
-        # Row j of a solution: what token j of the chunk takes out, having seen what those before it took.
+        # Row j of a solution: what token j removes, given what earlier tokens of the chunk have removed.
         within = torch.linalg.solve_triangular(
             torch.tril(scaled @ w_c.mT, -1),
             torch.cat([torch.tril(scaled @ k_c.mT, -1), scaled], -1),

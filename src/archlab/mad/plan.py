@@ -55,7 +55,8 @@ class Plan:
 
 
 def make_plan(protocol: Protocol, specs: str | Architecture | Sequence[str | Architecture], device: Device = "cpu") -> Plan:
-    """The plan for architectures, given as values or as text; each counts once. Refuses none, and those that do not fit.
+    """The plan for architectures, given as values or as text; each counts once. Refuses an empty list, and architectures
+    that do not fit the width.
 
     Tasks from outside archlab are tried on a few sequences, layers on small inputs, as long as the shortest and the longest
     sequences of the protocol.

@@ -1,4 +1,4 @@
-"""The scores of several architectures: as values, as documents, and as the leaderboard, which the terminal and notebooks show."""
+"""The scores of several architectures: as values, as documents, and as the leaderboard of terminal, notebooks and page."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -167,7 +167,7 @@ def _architecture(score: ArchitectureScore) -> dict[str, Any]:
 
 
 class Cell(NamedTuple):
-    """A text of the leaderboard."""
+    """A cell of the leaderboard."""
 
     text: str
     best: bool = False
@@ -175,7 +175,10 @@ class Cell(NamedTuple):
 
 
 def leaderboard(scores: Scores, *, narrow: bool = False) -> tuple[list[str], list[list[Cell]]]:
-    """Heads and rows: test scores in percent by task, the MAD score with its interval, and costs; the last row is chance."""
+    """Heads and rows: test scores in percent by task, the MAD score with its interval, and costs; the last row is chance.
+
+    The template of the report counts the columns behind the tasks from the end.
+    """
     tasks = [short_task(task, narrow=narrow) for task in scores.counted]
     mean = "MAD" if narrow and scores.mean_name == "MAD score" else scores.mean_name
     interval = f"{CONFIDENCE:.0%} interval"

@@ -54,7 +54,7 @@ def train_together(
         program = _named(choose_program([one.learner for one in active.values()]), active.values())
         losses = torch.zeros(len(active), _LOSSES_READ_EVERY, device=first.device)
         unread = 0
-        clock = reported = time.perf_counter()  # since when the time for training is not counted, and when it was reported
+        clock = reported = time.perf_counter()  # until when training is timed, and when progress was reported
         for step in range(1, first.num_steps + 1):
             for one in active.values():
                 rate = recipe.rate(step, one.num_steps)

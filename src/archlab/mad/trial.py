@@ -32,7 +32,7 @@ NUMERICS = MODELS | Numerics(
     modules=(*(f"archlab.mad.{name}" for name in ("evaluate", "learner", "programs", "train")), "archlab.tasks"),
     idle=("archlab.mad.programs:_first_line", "archlab.mad.train:_LOSSES_READ_EVERY", "archlab.tasks.registry"),
 )
-"""The code that the number of a trial depends on, beside its task and layers."""
+"""The code that can change the result of a trial, beside its task and layers."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ R = TypeVar("R")
 Item = TypeVar("Item")
 
 _FRESH_SECONDS = 5.0
-"""Age of a heartbeat with which a claim needs no other one."""
+"""A claim sends a heartbeat first if the last one is older."""
 _FEW = 16
 _CHUNK = 500  # keys in one statement, whose number of parameters databases limit; rows that are read at once
 
@@ -110,7 +110,7 @@ class Ledger(RunStore, ABC, Generic[J, R]):
         super().__init__(location, create=create, owner=owner)
         self._table_found = False
         self._held: set[str] = set()
-        """Keys of the claims that this owner knows to have: another that the store says it has lost its confirmation."""
+        """Keys of the claims that this owner knows it has; one that only the store has is one whose confirmation was lost."""
 
     @abstractmethod
     def read_job(self, description: dict[str, Any], known: dict[Any, Any]) -> J:
