@@ -165,7 +165,7 @@ def _delayed(x: Tensor, first: float = 0.0) -> Tensor:
 
 
 def _passed(kept: Tensor, carried: Tensor, momentum: Tensor, keys: int) -> Tensor:
-    """What memory and momentum, one above the other, leave of themselves over a chunk: (..., 2 keys, 2 keys)."""
+    """The matrix (..., 2 keys, 2 keys) by which memory and momentum, one above the other, pass over a chunk."""
     whole, joined, faded = kept[..., -1, 0], carried[..., -1, 0], momentum[..., -1, 0].exp()
     parts = torch.stack([torch.stack([whole, joined], -1), torch.stack([torch.zeros_like(faded), faded], -1)], -2)
     eye = torch.eye(keys, dtype=kept.dtype, device=kept.device)
