@@ -75,9 +75,9 @@ def test_a_file_keeps_its_mode(tmp_path: Path, mode: int):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-@pytest.mark.parametrize("name", ["page.pdf", "page.PDF"])
-def test_a_page_with_the_name_of_a_pdf_is_refused(tmp_path: Path, name: str):
-    with pytest.raises(ArchlabError, match=r"(?i)page\.pdf: the page is HTML: give .*page\.html and print it to PDF"):
+@pytest.mark.parametrize(("name", "fix"), [("page.pdf", " and print it to PDF"), ("page.PDF", " and print"), ("page.png", "$")])
+def test_a_page_with_the_name_of_another_format_is_refused(tmp_path: Path, name: str, fix: str):
+    with pytest.raises(ArchlabError, match=rf"{name}: the page is HTML: give .*page\.html{fix}"):
         check_place(tmp_path / name)
 
 

@@ -14,6 +14,7 @@ from archlab.errors import ArchlabError
 SQLITE_HEADER = b"SQLite format 3\0"
 """The first bytes of a store in a file."""
 _LONGEST_TEXT = 32 << 20
+_NO_PAGES = {".pdf", ".png", ".svg", ".jpg", ".md", ".csv", ".json"}
 
 
 def cache_folder() -> Path:
@@ -73,10 +74,9 @@ def check_place(path: Path, what: str = "report") -> None:
         raise ArchlabError(f"{what} {path}: is a directory: give a file in it")
     if not has_directory:
         raise ArchlabError(f"{what} {path}: there is no directory {path.parent}: create it first")
-    if what == "report" and path.suffix.lower() == ".pdf":
-        raise ArchlabError(
-            f"report {path}: the page is HTML: give {path.with_suffix('.html')} and print it to PDF from a browser"
-        )
+    if what == "report" and path.suffix.lower() in _NO_PAGES:
+        fix = " and print it to PDF from a browser" if path.suffix.lower() == ".pdf" else ""
+        raise ArchlabError(f"report {path}: the page is HTML: give {path.with_suffix('.html')}{fix}")
     if is_stream(path):
         return
     with _refusing(path, what), suppress(FileNotFoundError), path.open("rb") as present:

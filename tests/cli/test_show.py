@@ -195,7 +195,12 @@ def test_an_architecture_of_the_catalogue_is_shown_with_its_layers(archlab: Comm
     ("words", "hint"),
     [
         ("describe mamba d_state=8", "error: d_state=8: one argument too many: quote what belongs together"),
-        ("tasks recall", "error: No such command 'recall'. `archlab tasks show recall` shows the task of that name"),
+        ("tasks recall", "error: No such command 'recall'. `archlab tasks show recall` shows the task of that name\n"),
+        ("tasks draw", "error: No such command 'draw'. `archlab tasks --help` lists the commands\n"),
+        ("trials list", "error: No such command 'list'. `archlab trials --help` lists the commands\n"),
+        ("layers striped-hyena", "error: striped-hyena is an architecture: `archlab architectures striped-hyena` shows it\n"),
+        ("architectures gqa", "error: gqa is a layer: `archlab layers gqa` shows it\n"),
+        ("architectures 2*gqa", "error: 2*gqa is not in the catalogue: `archlab describe '2*gqa'` shows it\n"),
     ],
 )
 def test_what_the_parser_refuses_says_what_was_probably_meant(archlab: CommandLine, words: str, hint: str):

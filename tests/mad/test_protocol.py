@@ -216,6 +216,9 @@ def test_changing_a_value(small):
         (lambda p: p.with_value("recipe.length", 1), "length does not belong to the recipe: write length"),
         (lambda p: p.with_value("recipe.lr", 1), "lr belongs to the grid: write --grid lr=A,B"),
         (lambda p: p.with_value("learning_rate", 1), "learning_rate belongs to the grid: write --grid learning_rate=A,B"),
+        (lambda p: p.with_value("seeds", 3), "seeds is not set like a knob: write --seeds N"),
+        (lambda p: p.with_value("width", 32), "width is not set like a knob: write dim"),
+        (lambda p: p.with_value("d_state", 8), "d_state is a knob of layers: write it into the spec, as in "),
         (lambda p: p.with_value("recipe.steps", "many"), "recipe: steps='many': give a whole number of at least 0"),
         (
             lambda p: p.with_value("length", 7.5),

@@ -144,9 +144,21 @@ def _with_hint(reason: str) -> str:
     """A refusal of the parser, with what was probably meant."""
     if extra := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", reason):
         return f"{extra[1]}: one argument too many: quote what belongs together, as in 'mamba(d_state=8) swiglu'"
-    if sys.argv[1:2] == ["tasks"] and (name := re.fullmatch(r"No such command '(.*)'\..*", reason)):
-        return f"No such command '{name[1]}'. `archlab tasks show {name[1]}` shows the task of that name"
+    if missing := re.fullmatch(r"No such command '(.*)'\.", reason):  # nor one that is like it
+        if sys.argv[1:2] == ["tasks"] and _is_task(missing[1]):
+            return f"{reason} `archlab tasks show {missing[1]}` shows the task of that name"
+        group = " ".join(["archlab", *sys.argv[1 : sys.argv.index(missing[1])]])
+        return f"{reason} `{group} --help` lists the commands"
     return reason
+
+
+def _is_task(name: str) -> bool:
+    from archlab.tasks.registry import find_task
+
+    try:
+        return bool(find_task(name))
+    except ArchlabError:
+        return False
 
 
 def _refuse(reason: str) -> int:

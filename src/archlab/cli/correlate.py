@@ -1,5 +1,6 @@
 """archlab correlate and check-table: MAD scores beside losses, and published tables of scores."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,8 +62,11 @@ def correlate(
     """
     import archlab
     from archlab.cli.output import message, print_json, print_table
+    from archlab.files import check_place
     from archlab.reports.correlation_page import correlation_tables, write_correlation
 
+    if output is not None:
+        check_place(Path(output))
     found = archlab.correlate(
         store, study, published=published, run=run, size=size, tokens=tokens, metric=metric, names=_names(match or [])
     )

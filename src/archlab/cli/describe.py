@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from archlab.architectures import Architecture
+    from archlab.errors import ArchlabError
 
 
 def describe(
@@ -111,7 +112,7 @@ def _show_architecture(name: str, dim: int | None, length: int | None, as_json: 
     from archlab.reports.tables import architecture_dict, architecture_table
 
     if name not in CATALOGUE:
-        raise unknown("architecture of the catalogue", name, CATALOGUE)
+        raise _elsewhere(name) or unknown("architecture of the catalogue", name, CATALOGUE)
     value, dim, length = at_size(name, None, dim, length)
     layers = list(dict.fromkeys(value.layers))
     if as_json:
@@ -126,6 +127,23 @@ def _show_architecture(name: str, dim: int | None, length: int | None, as_json: 
         print_table(
             Text.assemble("\n", (one.name, "bold"), f" ({one.paper}), knobs: {knobs}\n{plain_docstring(getdoc(one) or '')}")
         )
+
+
+def _elsewhere(name: str) -> "ArchlabError | None":
+    """The refusal of a layer or spec in place of a name of the catalogue, with the command that shows it."""
+    import shlex
+
+    from archlab.architectures import architecture
+    from archlab.errors import ArchlabError
+    from archlab.layers import registry
+
+    if name in registry():
+        return ArchlabError(f"{name} is a layer: `archlab layers {name}` shows it")
+    try:
+        architecture(name)
+    except ArchlabError:
+        return None
+    return ArchlabError(f"{name} is not in the catalogue: `archlab describe {shlex.quote(name)}` shows it")
 
 
 def protocols(

@@ -25,13 +25,17 @@ def layers(
 
     For example: `archlab layers mamba`
     """
+    from archlab.architectures.catalogue import CATALOGUE
     from archlab.cli.options import check_sizes
     from archlab.cli.output import print_json
+    from archlab.errors import ArchlabError
     from archlab.layers import layer, registry
     from archlab.layers.registry import composites
 
     check_sizes(length=length, dim=dim)
     if name is not None:
+        if name in CATALOGUE and name not in registry():
+            raise ArchlabError(f"{name} is an architecture: `archlab architectures {name}` shows it")
         row = _topology_row(composites()[name]) if name in composites() else _layer_row(layer(name), dim, length)
         if as_json:
             print_json(row)

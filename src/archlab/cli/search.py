@@ -1,6 +1,7 @@
 """archlab search and spaces: from a space to the architectures of its front."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,10 +94,13 @@ def search(
     from archlab.cli.options import seed_list, task_names
     from archlab.cli.output import message, print_json, print_table, store_option, thinking
     from archlab.cli.signals import terminable
+    from archlab.files import check_place
     from archlab.reports.live import LiveView
     from archlab.reports.search_tables import closing_lines, front_so_far, search_tables
     from archlab.store.database import shown
 
+    if output is not None:
+        check_place(Path(output))  # before anything is trained
     options: dict[str, Any] = {
         "proposer": proposer,
         "objectives": [name.strip() for name in objectives.split(",") if name.strip()],

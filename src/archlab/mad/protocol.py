@@ -41,6 +41,7 @@ from archlab.fields import (
 )
 from archlab.files import is_yaml, read_text
 from archlab.layers import layer
+from archlab.layers import registry as layers
 from archlab.mad.recipe import Recipe, at_levels
 from archlab.tasks import Task, registry, setting
 from archlab.tasks.stored import is_known, stored_setting
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 _MOST_RATES = 1_000
 _GRID_NAMES = ("lr", "learning_rate", "wd", "weight_decay")
+_OTHER_HOMES = {"seeds": "--seeds N", "tasks": "--tasks A,B", "settings": "--settings base", "width": "dim"}
 
 
 @dataclass(frozen=True)
@@ -241,12 +243,18 @@ class Protocol:
         """Refuse a name that belongs to another part of the protocol, and say to which."""
         if name in _GRID_NAMES:
             raise ArchlabError(f"{name} belongs to the grid: write --grid {name}=A,B")
+        if name in _OTHER_HOMES:
+            raise ArchlabError(f"{name} is not set like a knob: write {_OTHER_HOMES[name]}")
         in_recipe = name in (f.name for f in fields(Recipe))
         is_knob = name == "dim" or any(name in plan.settings[0].knobs() for plan in self.tasks.values())
         if owner == "recipe" and is_knob and not in_recipe:
             raise ArchlabError(f"{name} does not belong to the recipe: write {name}")
         if owner != "recipe" and in_recipe and not is_knob:
             raise ArchlabError(f"{name} belongs to the recipe: write recipe.{name}")
+        of_layers = [known for known, config in layers().items() if name in (f.name for f in fields(config))]
+        if of_layers and not is_knob and not in_recipe:
+            example = f"{of_layers[0]}({name}=...)"
+            raise ArchlabError(f"{name} is a knob of layers: write it into the spec, as in {example}")
 
     def _each(self, change: Callable[[str, TaskPlan], TaskPlan]) -> "Protocol":
         return replace(self, tasks={name: change(name, plan) for name, plan in self.tasks.items()})

@@ -24,7 +24,9 @@ from archlab.architectures.catalogue import CATALOGUE
 from archlab.errors import ArchlabError
 from archlab.fields import Natural, SeedCount, check_fields, naming, not_empty, read_fields, read_yaml
 from archlab.files import is_yaml, read_text
+from archlab.layers import registry as layers
 from archlab.mad.protocol import Protocol, load_protocol
+from archlab.tasks import registry as tasks_by_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,10 @@ def read_specs(
     """
     alone = fspath(specs) if isinstance(specs, PathLike) else specs
     given: list[str | Architecture] = [alone] if isinstance(alone, str | Architecture) else list(alone)
+    tasks = {name for task in tasks_by_name().values() for name in (task.name, task.short)}
+    for one in given:
+        if one in tasks and one not in layers():
+            raise ArchlabError(f"{one} is a task, not an architecture: write --tasks {one}")
     path = next((one for one in given if isinstance(one, str) and (isinstance(specs, PathLike) or is_yaml(one))), None)
     if path is not None:
         if len(given) > 1:
