@@ -178,6 +178,13 @@ def test_normalise_says_by_its_status_that_the_parameters_are_not_reached(archla
     assert "not reached: 100,000 parameters" in outcome.err
 
 
+def test_a_layer_is_shown_with_its_equations_in_the_names_of_specs(archlab: CommandLine):
+    shown = archlab("layers", "mh-attention").out
+    assert "o_t = sum_{s <= t, s > t - window} softmax_s(q_t . k_s / sqrt(D/H)) v_s\n" in shown.replace(" \n", "\n")
+    assert "attention with 16 heads." in shown
+    assert "Config" not in shown
+
+
 def test_an_architecture_of_the_catalogue_is_shown_with_its_layers(archlab: CommandLine):
     shown = archlab("architectures", "striped-mamba", "--dim", "64")
     assert (shown.status, shown.err) == (0, "")

@@ -109,6 +109,7 @@ def _show_architecture(name: str, dim: int | None, length: int | None, as_json: 
     from archlab.cli.options import at_size
     from archlab.cli.output import print_json, print_table
     from archlab.errors import unknown
+    from archlab.layers.equations import equation
     from archlab.reports.tables import architecture_dict, architecture_table
 
     if name not in CATALOGUE:
@@ -124,9 +125,8 @@ def _show_architecture(name: str, dim: int | None, length: int | None, as_json: 
     print_table(architecture_table(value, vocab_size=16, length=length, dim=dim))
     for one in layers:
         knobs = ", ".join(f"{knob}={setting}" for knob, setting in one.knobs().items()) or "none"
-        print_table(
-            Text.assemble("\n", (one.name, "bold"), f" ({one.paper}), knobs: {knobs}\n{plain_docstring(getdoc(one) or '')}")
-        )
+        text = "\n\n".join(filter(None, (equation(one.name), plain_docstring(getdoc(one) or ""))))
+        print_table(Text.assemble("\n", (one.name, "bold"), f" ({one.paper}), knobs: {knobs}\n{text}"))
 
 
 def _elsewhere(name: str) -> "ArchlabError | None":

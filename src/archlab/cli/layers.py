@@ -73,12 +73,15 @@ def _topology_row(config: "type[Composite]") -> dict[str, Any]:
 
 
 def _row(config: "type[LayerConfig]", kind: str | None, knobs: dict[str, Any]) -> dict[str, Any]:
-    from inspect import getdoc
+    from inspect import cleandoc
+
+    from archlab.layers.equations import equation
 
     return {
         "layer": config.name,
         "mixes": kind,
-        "summary": getdoc(config),
+        "equation": equation(config.name),
+        "summary": cleandoc(getattr(config, "factory", config).__doc__ or ""),  # a path names a module with its own
         "knobs": knobs,
         "paper": config.paper,
         "attention": None,
@@ -89,10 +92,14 @@ def _row(config: "type[LayerConfig]", kind: str | None, knobs: dict[str, Any]) -
 
 
 def plain_docstring(docstring: str) -> str:
-    """A docstring without its markup, a paragraph a line."""
+    """A docstring without its markup, a paragraph a line; configs of layers by the names of their layers."""
     import re
 
+    from archlab.layers import registry
+
+    names = {config.__name__: name for name, config in registry().items()}
     text = re.sub(r":\w+:`~?([^`]*)`", r"\1", docstring).replace("``", "")
+    text = re.sub(r"(?:archlab\.[\w.]+\.)?\b(\w+Config)\b", lambda found: names.get(found[1], found[1]), text)
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
@@ -115,7 +122,8 @@ def _print_layer(row: dict[str, Any], dim: int, length: int) -> None:
         costs = f"{costs}, {row['flops']:,} FLOPs a sequence" if row["flops"] is not None else unknown
         table.add_row("costs", f"{costs}, at width {dim} and length {length}")
     print_table(table)
-    print_table(Text(f"\n{plain_docstring(row['summary'])}"))
+    for text in filter(None, (row["equation"], plain_docstring(row["summary"]))):
+        print_table(Text(f"\n{text}"))
 
 
 def _print_layers(rows: list[dict[str, Any]], topologies: list[dict[str, Any]], dim: int, length: int) -> None:
