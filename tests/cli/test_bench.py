@@ -37,6 +37,11 @@ def test_a_dry_run_stands_on_the_measurement(archlab: CommandLine):
     assert planned["peak_bytes"] > 2**28
 
 
+def test_how_much_there_is_to_measure_is_said_at_once(archlab: CommandLine):
+    told = archlab("bench", "mlp", "--protocol", "smoke").err.splitlines()
+    assert told == ["6 kinds of training step are to be measured", "6 of 6 kinds of training step measured"]
+
+
 def test_a_profile_is_a_second_table(archlab: CommandLine):
     outcome = archlab("bench", "mlp", "--protocol", "smoke", "--profile")
     assert outcome.status == 0, outcome.err

@@ -53,20 +53,20 @@ def bench(
     from archlab.errors import ArchlabError
     from archlab.mad.bench import DEMO
 
-    def counted(done: int, total: int) -> None:
-        if (done and done % 20 == 0) or done == total:
-            message(f"{done} of {total} kinds of training step counted")
+    verb = "measured" if model is None else "counted"
 
     def progress(done: int, total: int) -> None:
-        if (done and done % 10 == 0) or done == total:
-            message(f"{done} of {total} kinds of training step measured")
+        if done == 0:
+            message(f"{total} kinds of training step are to be {verb}")
+        elif done % 10 == 0 or done == total:
+            message(f"{done} of {total} kinds of training step {verb}")
 
     if model is not None:
         if profile or workers is not None:
             raise ArchlabError(f"--model {model} measures nothing: leave {'--profile' if profile else '--workers'} out")
         from archlab.mad.roofline import model as modelled
 
-        steps = modelled(specs or DEMO, protocols or None, model, lambda done, total: counted(done, total))
+        steps = modelled(specs or DEMO, protocols or None, model, progress)
         print_json(steps.to_dict()) if as_json else print_table(_model_table(steps))
         return
 
