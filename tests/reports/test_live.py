@@ -98,6 +98,18 @@ def test_the_view_shows_it_all_within_the_terminal(trials: list[Trial], width: i
     assert lines[-1].startswith("failed: mamba · compression · lr 0.001 wd 0 · seed 0: ValueError: unlucky")
 
 
+def test_a_narrow_view_leaves_out_grid_points_before_names_and_scores(trials: list[Trial]):
+    view = LiveView(console(40, terminal=False))
+    tell(view, trials)
+    lines = drawn(view)
+    assert max(map(len, lines)) <= 40
+    running = next(line for line in lines if "step 250/1000" in line).split()
+    assert (running[0][:6], running[-2:]) == ("stripe", ["45.6", "%"])
+    assert "seed" not in running
+    assert any(line.split()[-6:] == ["reca", "nois", "fuzz", "copy", "comp", "memo"] for line in lines)
+    assert ["mamba", "·", "·", "·", "·", "·", "100"] in [line.split() for line in lines]
+
+
 def test_settings_are_told_apart_by_what_varies(trials: list[Trial]):
     view = LiveView(console(100, terminal=False))
     view(RunStarted(tuple(trials), 2))

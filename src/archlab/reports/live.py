@@ -24,6 +24,8 @@ from archlab.reports.tables import fitted_table
 from archlab.scaling.trial import LMTrial
 from archlab.tasks.registry import task_order
 
+_NARROW = 70
+"""Columns below which running jobs are shown without grid point and seed."""
 MAX_RUNNING = 8
 """Largest number of running jobs that are drawn."""
 _NOTEBOOK_SECONDS, _NOTEBOOK_WIDTH = 0.5, 110
@@ -87,7 +89,7 @@ class LiveView:
             progress, width = self.progress, width or self.console.width
             bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=width)
             above: list[RenderableType] = [] if self.above is None else [self.above, Text()]
-            parts = [*above, Padding(bar, 0), self._counts(), Text(), self._running()]
+            parts = [*above, Padding(bar, 0), self._counts(), Text(), self._running(width)]
             if self._names.tasks:
                 parts += [Text(), self._best(width)]
             if self._note:
@@ -109,15 +111,15 @@ class LiveView:
         ]
         return Text(" · ").join(Text(text, style=style) for text, style in parts if text)
 
-    def _running(self) -> Table:
+    def _running(self, width: int) -> Table:
+        named = 3 if width >= _NARROW else 2  # without the grid point
         table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column()
-        table.add_column()
-        table.add_column(style="dim", no_wrap=True)
+        for style in ("", "", "dim")[:named]:
+            table.add_column(style=style, no_wrap=bool(style))
         for _ in range(2):
             table.add_column(justify="right", no_wrap=True)
         for running in islice(self.progress.running.values(), MAX_RUNNING):
-            names = (Text(name, no_wrap=True, overflow="ellipsis") for name in self._names.short(running.job))
+            names = (Text(name, no_wrap=True, overflow="ellipsis") for name in self._names.short(running.job)[:named])
             at = running.progress
             table.add_row(*names, *((f"step {at.step}/{at.num_steps}", _reading(at)) if at else ("starting", "")))
         if len(self.progress.running) > MAX_RUNNING:

@@ -183,12 +183,18 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def fitted_table(first: str, heads: Sequence[str], width: int) -> Table:
-    """A table without rows for the live view: a first column that gives way, and numbers; as wide as ``width`` at most."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    first_width = max(width - sum(max(len(head), 5) + 2 for head in heads) - 2, 12)
+    """A table without rows for the live view: a first column that gives way, and numbers; as wide as ``width`` at most.
+
+    Where that is too narrow for the headings, these are cut to four letters.
+    """
+    gap, least = 2, 5
+    if sum(max(len(head), least) + gap for head in heads) + 14 > width:
+        heads, gap, least = [head[:4] for head in heads], 1, 4
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    first_width = max(width - sum(max(len(head), least) + gap for head in heads) - gap, 8)
     table.add_column(first, overflow="ellipsis", no_wrap=True, max_width=first_width)
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True, min_width=5)
+        table.add_column(head, justify="right", no_wrap=True, min_width=least)
     return table
 
 
