@@ -42,6 +42,10 @@ def test_a_logarithmic_axis_has_few_labels_and_one_at_each_end(low: float, high:
     assert 2 <= len(ticks) <= 7
 
 
+def test_a_single_value_stands_in_the_middle_of_its_axis():
+    assert log_ticks(2e11, 2e11) == [1.9e11, 2e11, 2.1e11]
+
+
 def test_a_panel_of_differences_holds_zero_its_own_differences_and_prints_them(scores: Scores):
     rows = difference_rows(scores)
     domains = {}

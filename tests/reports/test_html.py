@@ -90,14 +90,22 @@ def test_every_number_is_in_a_table(page: str, scores: Scores) -> None:
 
 
 def test_it_warns(page: str, scores: Scores) -> None:
-    assert "mamba is partial: 7 of 8 settings complete (incomplete: compression)" in page
-    assert "hyena: 1 trial diverged" in page
+    assert "Partial, 7 of 8 settings complete (incomplete: compression); scores, marked *, are means" in page
+    assert "1 trial diverged (the loss became NaN or infinite) and count as chance: hyena" in page
     assert "RuntimeError: &lt;out of memory&gt; &amp; more" in page
     assert "One seed" not in page
     one = plan(CATALOGUE[:2], SETTINGS[:1], seeds=(0,))
     found = findings.warnings(score(one, simulate(one, lambda _: 0.5)))
     assert len(found) == 1
-    assert found[0].startswith("One seed: the intervals cover test instances only.")
+    assert str(found[0]).startswith("One seed: the intervals cover test instances only.")
+
+
+def test_what_many_architectures_lack_is_said_once() -> None:
+    trials = plan(CATALOGUE[:4], SETTINGS[:2], seeds=(0, 1))
+    found = findings.warnings(score(trials, simulate(trials[: len(trials) // 2], lambda _: 0.5)))
+    assert len(found) == 1
+    assert "complete ones (4): " in str(found[0])
+    assert str(found[0]).endswith("; 1 more")
 
 
 def test_mixed_versions_are_pointed_out() -> None:
@@ -271,7 +279,7 @@ def test_nothing_scored_yet_still_reads() -> None:
     trials = plan(CATALOGUE[:2], SETTINGS[:2])
     page = render_report(score(trials, {}))
     assert "No architecture has a score yet" in page
-    assert "transformer++ is partial: 0 of 2 settings complete" in page
+    assert "Partial, 0 of 2 settings complete (incomplete: recall and noisy)" in page
 
 
 def test_one_architecture_is_compared_with_nothing() -> None:

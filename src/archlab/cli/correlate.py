@@ -64,6 +64,7 @@ def correlate(
     from archlab.cli.output import message, print_json, print_table
     from archlab.files import check_place
     from archlab.reports.correlation_page import correlation_tables, write_correlation
+    from archlab.scaling.warnings import grouped
 
     if output is not None:
         check_place(Path(output))
@@ -77,8 +78,8 @@ def correlate(
             print_table(table)
         for line in (*found.notes, found.headline):
             message(line)
-        if found.unmatched:
-            message(f"on one side only: {', '.join(found.unmatched)}")
+        for group in grouped(("on one side only", name) for name in found.unmatched):
+            message(str(group))
     if output is not None:
         write_correlation(found, output)
         message(f"wrote {output}")

@@ -28,6 +28,8 @@ def log_ticks(low: float, high: float) -> list[float]:
         step = max(digit * ten for digit in (1, 2, 5) for ten in (tens[0] / 10, *tens) if digit * ten <= width)
         least = math.floor(1.01 * low / step)
         numbers = [step * i for i in range(least, max(math.ceil(0.99 * high / step), least + 1) + 1)]
+        if low == high:  # which stands in the middle
+            numbers = [step * (round(low / step) + i) for i in (-1, 0, 1)]
     else:
         some = [digit * ten for ten in tens for digit in (1, 1.5, 2, 3, 5, 7)]
         first, last = max(x for x in some if x <= 1.01 * low), min(x for x in some if x >= 0.99 * high)

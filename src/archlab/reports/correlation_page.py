@@ -11,6 +11,7 @@ from archlab.format import short_task
 from archlab.reports.charts import chart, encodings, points, spec
 from archlab.reports.html import render_page, write_page
 from archlab.reports.panels import Panel, Spec, Table, draw_sections
+from archlab.scaling.warnings import grouped
 
 _HEIGHT = 230
 _HEADS = ("score", "tau", "interval", "right", "tied", "Spearman", "Pearson", "p", "one left out", "given costs", "verdict")
@@ -54,7 +55,7 @@ def render_correlation(found: Correlations) -> str:
         lead="Tau is Kendall's tau-b, positive where the better score goes with the better outcome; its interval of 95 % is over "
         "architectures and over the noise of both columns, as far as that is known. Spearman and Pearson are of the columns as "
         "they stand. " + found.power,
-        warnings=[*found.notes, *([f"On one side only: {', '.join(found.unmatched)}."] if found.unmatched else [])],
+        warnings=[*found.notes, *grouped(("On one side only", name) for name in found.unmatched)],
         bootstrap="",
         found=found,
     )

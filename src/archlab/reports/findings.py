@@ -10,6 +10,7 @@ from archlab.mad.comparison import difference
 from archlab.mad.scores import UNAVAILABLE, Scores
 from archlab.mad.spending import HALVING_ERROR, HALVING_LARGEST_ERROR, Spending
 from archlab.reports.provenance import mixed_versions
+from archlab.scaling.warnings import WarningGroup, grouped
 from archlab.searching.pareto import front
 from archlab.tasks.stored import UNAVAILABLE as NO_TASK
 
@@ -128,9 +129,9 @@ def frontier(scores: Scores) -> str:
     return f"For the state they carry, none beats {_join(best)}{note}" if best else "The state of the architectures is not known"
 
 
-def warnings(scores: Scores) -> list[str]:
-    """Reasons to trust these scores less."""
-    found = []
+def warnings(scores: Scores) -> list[str | WarningGroup]:
+    """Reasons to trust these scores less; one that several architectures share is said once."""
+    found: list[str | WarningGroup] = []
     if scores.one_seed:
         found.append(
             "One seed: the intervals cover test instances only. They say nothing about other initialisations or training data, "
@@ -138,22 +139,22 @@ def warnings(scores: Scores) -> list[str]:
         )
     if scores.unavailable:
         found.append(f"{_join(scores.unavailable)}: {NO_TASK}; scores come from the store, and chance is not known.")
+    by_architecture = []
     for architecture in scores.architectures:
         if not architecture.available:
-            found.append(
-                f"{architecture.label}: {UNAVAILABLE}; its scores come from the store; costs that are not stored are unknown."
-            )
+            cause = f"{UNAVAILABLE}; scores come from the store, costs that are not stored are unknown"
+            by_architecture.append((cause, architecture.label))
         if not architecture.complete:
             missing = [short_task(task.task) for task in architecture.tasks if not task.complete]
-            settings = count(architecture.num_settings, "setting")
-            found.append(
-                f"{architecture.label} is partial: {architecture.num_complete} of {settings} complete (incomplete: "
-                f"{_join(missing)}). Its scores, marked *, are means over what has a score; it is ranked after complete ones."
-            )
+            complete = f"{architecture.num_complete} of {count(architecture.num_settings, 'setting')} complete"
+            cause = f"Partial, {complete} (incomplete: {_join(missing)}); scores, marked *, are means over what has a score"
+            by_architecture.append((f"{cause}, and are ranked after complete ones", architecture.label))
         if architecture.num_diverged:
             number = count(architecture.num_diverged, "trial")
-            found.append(f"{architecture.label}: {number} diverged (the loss became NaN or infinite) and count as chance.")
-    return found + mixed_versions(record.provenance for record in scores.records if record.result is not None)
+            cause = f"{number} diverged (the loss became NaN or infinite) and count as chance"
+            by_architecture.append((cause, architecture.label))
+    found += grouped(by_architecture)
+    return [*found, *mixed_versions(record.provenance for record in scores.records if record.result is not None)]
 
 
 def _join(names: Sequence[str]) -> str:

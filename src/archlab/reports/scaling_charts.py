@@ -139,7 +139,7 @@ def isoflop_panel(fit: StudyFit, laws: Laws) -> Spec:
 def frontier_panel(fit: StudyFit, what: Literal["loss", "size", "tokens"]) -> Spec:
     """The least loss of a budget, or its optimal parameters or tokens: minima, and lines of a law.
 
-    For the loss the law is the parametric one, for the others the power law through the minima (the parametric where none).
+    For the loss the law is the parametric one, for the others the first of :data:`METHODS` that there is.
     """
     rows, lines = [], []
     for laws in fit.laws:

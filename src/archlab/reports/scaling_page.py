@@ -7,7 +7,7 @@ from pathlib import Path
 
 from archlab.errors import ArchlabError
 from archlab.fields import checked
-from archlab.files import check_place, is_stream
+from archlab.files import check_place, is_stream, write_whole
 from archlab.format import count, csv_text
 from archlab.reports import scaling_charts as charts
 from archlab.reports import scaling_tables as tables
@@ -33,7 +33,7 @@ def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
     page = Path(path)
     table = csv_beside(page)
     write_page(page, lambda: render(result))
-    write_page(table, lambda: csv_text(result.study.to_frame()))
+    write_whole(table, csv_text(result.study.to_frame()), "table")
     return table
 
 
@@ -88,7 +88,7 @@ PANELS: list[Panel[StudyFit]] = [
         "Frontiers",
         "Compute-optimal loss, size and tokens",
         "Points: minima of the IsoFLOP curves. Lines: for the loss the parametric law (Huber), for size and tokens the power law "
-        "through the minima, or the parametric law where there are fewer than two; dashed beyond the largest budget.",
+        "through the minima, or with fewer than two the next law of the table below; dashed beyond the largest budget.",
         lambda fit: {
             "least loss": charts.frontier_panel(fit, "loss"),
             "optimal size": charts.frontier_panel(fit, "size"),
