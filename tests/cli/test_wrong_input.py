@@ -40,7 +40,7 @@ WRONG = [
     (["search", "--space", "stacks6", "--protocol", "smoke", "-o", "x.pdf"], "report x.pdf: the page is HTML: give x.html"),
     (["search", "--space", "stacks6", "--protocol", "smoke", "-o", "no/x.html"], "there is no directory no: create it first"),
     (["correlate", "--published", "mad", "-o", "x.png"], "report x.png: the page is HTML: give x.html"),
-    (["run", "recall"], "recall is a task, not an architecture: write --tasks recall"),
+    (["run", "recall"], "recall is a task, not an architecture: write tasks=['recall'] (--tasks recall)"),
     (["run", "mamba", "d_state=8"], "knobs stand in parentheses: name(d_state=8)"),
     ([*RUN, "--set", "recipe.steps=few"], "steps='few': give a whole number of at least 0"),
     ([*RUN, "--set", "dim=wide"], "dim='wide': give a whole number"),

@@ -60,7 +60,7 @@ def read_specs(
     tasks = {name for task in tasks_by_name().values() for name in (task.name, task.short)}
     for one in given:
         if one in tasks and one not in layers():
-            raise ArchlabError(f"{one} is a task, not an architecture: write --tasks {one}")
+            raise ArchlabError(f"{one} is a task, not an architecture: write tasks=[{one!r}] (--tasks {one})")
     path = next((one for one in given if isinstance(one, str) and (isinstance(specs, PathLike) or is_yaml(one))), None)
     if path is not None:
         if len(given) > 1:
