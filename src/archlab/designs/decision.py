@@ -90,7 +90,8 @@ class Decision:
             row = next(row for row in self.compared if row.architecture == self.winner)
             worth = "" if row.multiplier is None else f": it needs {multiplier_text(row.multiplier, '.2f')} times the compute"
             return f"{self.winner} is better than {self.reference} at {row.budget:.3g} FLOPs{worth}"
-        best = next((one for one in self.scores.architectures if one.score is not None and one.label != self.reference), None)
+        ranked = [one for scores in (self.fresh, self.scores) if scores for one in scores.architectures]  # fresh ones are fairer
+        best = next((one for one in ranked if one.score is not None and one.label != self.reference), None)
         if self.compared:
             return f"No candidate has a loss that is clearly below that of {self.reference}: keep it, or train a larger ladder"
         if best is None:
