@@ -203,7 +203,7 @@ def test_a_report_is_not_overwritten_by_its_table(archlab: CommandLine, store: s
     monkeypatch.setattr("archlab.scaling.api.fit_study", lambda *_: pytest.fail("fitted before the place was looked at"))
     refused = archlab("scale", "report", "--store", store, "--resamples", "0", "-o", "study.csv")
     assert (refused.status, refused.err.count("\n")) == (2, 1)
-    assert "give a name such as scaling.html" in refused.err
+    assert "the page is HTML: give study.html" in refused.err
     assert not Path("study.csv").exists()
 
 

@@ -157,9 +157,9 @@ def test_a_tuned_plan_has_the_factors_in_its_rates_and_its_origin(plan: Plan, tu
 def test_a_study_and_a_tuning_share_no_store(plan: Plan, tune, tmp_path):
     trainer = Trainer({"plain": PLANNED, "other": PLANNED})
     tune(plan, trainer)
-    with pytest.raises(ArchlabError, match="learning_rate: the store has runs that differ in it only"):
+    with pytest.raises(ArchlabError, match="learning_rate: the store has runs that differ only in it"):
         scaling.fit(tmp_path / "tune.db")
     (tmp_path / "tune.db").unlink()
     scaling.train(plan, store=tmp_path / "tune.db")
-    with pytest.raises(ArchlabError, match=r"tune\.db holds a study, whose fits would count the runs of a tuning"):
+    with pytest.raises(ArchlabError, match=r"tune\.db holds a study, whose fits would count those of a tuning"):
         tune(plan, trainer)

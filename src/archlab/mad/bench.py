@@ -104,9 +104,9 @@ def bench(
             kinds.setdefault(kind(trial), trial)
     speeds: dict[str, float] = {}
     tell = on_progress or (lambda done, total: None)
-    tell(0, len(kinds))
     pool: Executor[Any, Any, Any] = make_executor(measure_jobs, workers, device=device, name=executor)
     with pool:
+        tell(0, len(kinds))
         found = measure(device, pool)
         ceilings = Ceilings(gemm=median(one.gemm for one in found), copy=median(one.copy for one in found))
         for name, trial in kinds.items():

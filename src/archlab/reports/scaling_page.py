@@ -41,10 +41,9 @@ def csv_beside(path: str | os.PathLike[str]) -> Path:
     """Return the CSV file of a page; refuses a path where no page can be written, before there is anything to write."""
     page = Path(path)
     check_place(page)
-    table = page.with_suffix(".csv")
-    if table == page or is_stream(page):
+    if is_stream(page):
         raise ArchlabError(f"report {page}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
-    return table
+    return page.with_suffix(".csv")
 
 
 def _state_note(fit: StudyFit) -> str:
