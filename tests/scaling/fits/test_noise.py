@@ -29,3 +29,13 @@ def test_one_budget_has_one_scale_and_few_runs_a_wide_limit():
     square = np.random.default_rng(0).normal(size=50) ** 2
     assert error_scales(square, np.full(50, 1e18), np.array([1e18])) == pytest.approx(np.sqrt(square.mean()))
     assert outlier_limit(8) > 1.4 * outlier_limit(100)
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_budgets_of_few_runs_keep_to_the_line(runs):
+    flops = np.repeat(np.geomspace(4e18, 8e19, 60), runs)
+    spreads = []
+    for seed in range(20):
+        found = error_scales(np.random.default_rng(seed).normal(size=len(flops)) ** 2, flops, flops)
+        spreads.append(np.ptp(np.log(found) - np.poly1d(np.polyfit(np.log(flops), np.log(found), 1))(np.log(flops))))
+    assert np.mean(spreads) < 0.5

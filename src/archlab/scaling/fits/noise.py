@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import digamma, polygamma, stdtrit
 
 from archlab.scaling.fits.columns import Floats
 
@@ -58,8 +58,10 @@ def error_scales(square: Floats, C: Floats, at: Floats) -> Floats:
         step = np.linalg.solve(information, design.T @ surplus / 2 - [0, 0.25 * line[1]])
         line = line + np.clip(step, -1, 1)
     ratio, budgets = square / np.exp(design @ line), np.unique(C)
-    own = np.array([np.log(max(ratio[budget == C].mean(), 1e-3)) for budget in budgets])
-    doubt = np.array([2 / (budget == C).sum() for budget in budgets])
+    half = np.array([(budget == C).sum() / 2 for budget in budgets])
+    # The logarithm of a mean of squares has these moments; with one run a budget they are far from 0 and 2 over the runs.
+    own = np.array([np.log(max(ratio[budget == C].mean(), 1e-3)) for budget in budgets]) - digamma(half) + np.log(half)
+    doubt = polygamma(1, half)
     between = max(0.0, float(np.mean(own**2 - doubt))) if len(budgets) > 2 else 0.0
     shift = dict(zip(budgets.tolist(), own * between / (between + doubt), strict=True))
     logs = line[0] + line[1] * (np.log(at) - centre) + np.array([shift.get(budget, 0.0) for budget in at.tolist()])
