@@ -10,6 +10,7 @@ import pytest
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, stripes, sweep_of
 
+from archlab.errors import ArchlabError
 from archlab.reports import scaling_charts as charts
 from archlab.reports.scaling_page import PANELS, render, report
 from archlab.scaling import compare
@@ -194,3 +195,15 @@ def test_what_is_missing_is_said(findings, tmp_path):
     assert "no law by isoflop" in page
     assert found.headline == "1 of 1 IsoFLOP groups have their best size bracketed"
     assert "diverged" in (tmp_path / "scaling.csv").read_text()
+
+
+def test_a_table_of_somebody_else_is_not_overwritten(findings, tmp_path):
+    found = findings(ladder("a", LAW, budgets=BUDGETS[:1], sizes=5), resamples=0)
+    theirs = tmp_path / "runs.csv"
+    theirs.write_text("model,params,tokens,loss\n")
+    with pytest.raises(ArchlabError, match=r"runs.csv, which is a file of another kind and is left as it is"):
+        report(found, tmp_path / "runs.html")
+    assert theirs.read_text() == "model,params,tokens,loss\n"
+    assert not (tmp_path / "runs.html").exists()
+    first = report(found, tmp_path / "scaling.html").read_text()
+    assert report(found, tmp_path / "scaling.html").read_text() == first

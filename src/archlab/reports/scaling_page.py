@@ -19,6 +19,9 @@ from archlab.scaling.laws import Laws
 from archlab.scaling.study import StudyRun, TrainedModel
 from archlab.scaling.study_fit import StudyFit
 
+_HEAD = b"key,architecture,"
+"""The beginning of every table of training runs that a report writes."""
+
 
 @checked
 def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
@@ -28,7 +31,7 @@ def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
         The path of the CSV file.
 
     Raises:
-        ArchlabError: nothing can be written there, or the page has the name of the table.
+        ArchlabError: nothing can be written there, the page has the name of the table, or a table of somebody else has.
     """
     page = Path(path)
     table = csv_beside(page)
@@ -38,12 +41,22 @@ def report(result: StudyFit, path: str | os.PathLike[str]) -> Path:
 
 
 def csv_beside(path: str | os.PathLike[str]) -> Path:
-    """Return the CSV file of a page; refuses a path where no page can be written, before there is anything to write."""
+    """Return the CSV file of a page; refuses a path where no page can be written, and a file there that no report has written,
+    before there is anything to write."""
     page = Path(path)
     check_place(page)
     if is_stream(page):
         raise ArchlabError(f"report {page}: the runs go to the .csv file of the page's name: give a name such as scaling.html")
-    return page.with_suffix(".csv")
+    table = page.with_suffix(".csv")
+    check_place(table, "table")
+    if table.is_file():
+        with table.open("rb") as present:
+            if present.read(len(_HEAD)) not in (_HEAD, b""):
+                raise ArchlabError(
+                    f"report {page}: the runs go to {table}, which is a file of another kind and is left as it is: give another "
+                    "name"
+                )
+    return table
 
 
 def _state_note(fit: StudyFit) -> str:
