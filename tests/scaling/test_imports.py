@@ -87,6 +87,17 @@ def test_studies_that_were_mixed_are_told_and_columns_together_name_an_architect
         scaling.read_runs(table, {"architecture": "width+other"})
 
 
+def test_a_column_that_may_name_architectures_is_told_where_none_is_found(tmp_path):
+    some = [row | {"Arch. Name": row.pop("model"), "run": f"r{place}", "state": "finished"} for place, row in enumerate(rows())]
+    for row in some[28:]:
+        row["params"] *= 1.01
+    table = write(tmp_path / "t.csv", some)
+    (note,) = import_runs(table, tmp_path / "a.db")["notes"]
+    assert note.startswith("no column of architectures, so all training runs are of one, t: ")
+    assert note.endswith("the table also has Arch. Name")
+    assert import_runs(table, tmp_path / "b.db", {"architecture": "Arch. Name"})["notes"] == []
+
+
 def test_rows_without_a_loss_are_kept_apart(tmp_path):
     some = list(rows())
     some[0]["val_loss"] = ""

@@ -46,6 +46,8 @@ _LARGEST_LOSS = 30.0
 """Nats a token above which no language model's loss is plausible: three times a uniform guess among 22,000 tokens."""
 _POOR_LOSS = 7.0
 """Nats a token; where no loss is smaller, the unit is asked for."""
+_STATES = ("state", "status")
+"""Columns that say how a training run ended."""
 _UNFINISHED = {"crashed", "failed", "killed", "running", "diverged", "preempted"}
 """States of training runs whose losses are not those at their end."""
 _PLAUSIBLE_TOKENS = (1e-3, 1e8)
@@ -139,12 +141,18 @@ def _doubts(runs: list[ImportedRun], table: _Table) -> Iterator[str]:
     """Tell of runs that only their losses tell apart, of names that differ little, of poor losses and of runs that failed."""
     places = Counter((run.label, run.params, run.tokens, run.seed) for run in runs if run.loss is not None)
     more = sum(number - 1 for number in places.values())
+    used = {part for column in table.columns.values() for part in _parts(column.name, table.frame.columns)}
+    others = [column for column in table.frame.columns if column not in used]
     if more and "seed" not in table.columns:
-        used = {part for column in table.columns.values() for part in _parts(column.name, table.frame.columns)}
-        others = ", ".join(column for column in table.frame.columns if column not in used)
         yield (
             f"{more:,} training runs have the architecture, parameters and tokens of another one: if a column tells them apart, "
-            f"give it as seed=COLUMN or as part of architecture=COLUMN+COLUMN{f'; the table also has {others}' if others else ''}"
+            "give it as seed=COLUMN or as part of architecture=COLUMN+COLUMN"
+            + (f"; the table also has {', '.join(others)}" if others else "")
+        )
+    elif "architecture" not in table.columns and (naming := [column for column in others if table.groups(column, runs)]):
+        yield (
+            f"no column of architectures, so all training runs are of one, {table.stem}: if a column names several, give it as "
+            f"architecture=COLUMN; the table also has {', '.join(naming)}"
         )
     alike: dict[str, list[str]] = {}
     for label in dict.fromkeys(run.label for run in runs):
@@ -158,7 +166,7 @@ def _doubts(runs: list[ImportedRun], table: _Table) -> Iterator[str]:
     if {"bpb", "byte", "bytes"} & set(_normalised(table.columns["loss"].name).split("_")):
         yield f"column {table.columns['loss'].name} counts bytes: losses are in nats a byte, where tables say nats a token"
     for column in table.frame.columns:
-        if _normalised(column) in ("state", "status"):
+        if _normalised(column) in _STATES:
             states = (str(state) for state, run in zip(table.frame[column], runs, strict=True) if run.loss is not None)
             unfinished = Counter(state for state in states if _normalised(state) in _UNFINISHED)
             if unfinished:
@@ -313,6 +321,14 @@ class _Table:
             return None
         ratio = self.given["C"] / (6 * self.given["N"] * self.given["D"])
         return float(ratio.min()), float(np.median(ratio)), float(ratio.max())
+
+    def groups(self, column: str, runs: list[ImportedRun]) -> bool:
+        """Whether a column of words has several of them, and one of them stands beside several sizes."""
+        words = [str(cell).strip() for cell in self.frame[column]]
+        if _normalised(column) in _STATES or any(not math.isnan(number_of(word)) for word in words):
+            return False
+        beside = {(word, run.params) for word, run in zip(words, runs, strict=True)}
+        return 1 < len(set(words)) < len(beside)
 
     def _labels(self) -> list[str]:
         if "architecture" not in self.columns:
