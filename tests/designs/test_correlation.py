@@ -129,5 +129,18 @@ def test_what_cannot_be_correlated_is_refused(asked, reason):
 
 def test_names_that_do_not_match_are_named():
     scores, _ = own_scores({"a": 0.9, "b": 0.5, "c": 0.2})
-    with pytest.raises(ArchlabError, match=r"fewer than three architectures have both: scores of .*--match"):
+    with pytest.raises(ArchlabError, match=r"fewer than three architectures have both: scores of .*--match LOSSES=SCORES"):
         correlate(scores, published="mesanet", size="1B", tokens="50B")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ({"Hawkk": "Hawk"}, "unknown architecture beside the losses, in match Hawkk=Hawk: 'Hawkk': did you mean 'Hawk'"),
+        ({"Hawk": "xLTSM"}, "unknown architecture beside the scores, in match Hawk=xLTSM: 'xLTSM': did you mean 'xLSTM'"),
+        ({"Hawk": "xLSTM"}, "Hawk and xLSTM beside the losses are both xLSTM beside the scores"),
+    ],
+)
+def test_names_to_match_are_there_and_no_number_is_lost(names, reason):
+    with pytest.raises(ArchlabError, match=reason):
+        correlate(published="mesanet", size="1B", tokens="50B", names=names)

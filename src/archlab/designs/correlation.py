@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from archlab.designs.measured import (
     Kind,
     Measured,
     costs_of,
+    plain_name,
     published_outcomes,
     published_scores,
     scores_of,
@@ -34,7 +35,7 @@ from archlab.designs.rank_statistics import (
     tau_b,
     tau_interval,
 )
-from archlab.errors import ArchlabError
+from archlab.errors import ArchlabError, unknown
 from archlab.fields import checked
 from archlab.mad.results import Results
 from archlab.mad.scores import Scores
@@ -218,7 +219,8 @@ def correlate(
         Pearson, pairs ordered right, and what limits them.
 
     Raises:
-        ArchlabError: a side is missing, or fewer than three architectures are on both sides.
+        ArchlabError: a side is missing, a name to match is on neither, two names are matched with one, or fewer than three
+            architectures are on both sides.
     """
     source = None if published is None else load_published(published)
     if scores is None and source is None:
@@ -240,13 +242,14 @@ def correlate(
         right, outcomes_from = study_outcomes(study if isinstance(study, Study) else open_study(study)), "own language models"
     aliases = {**({} if source is None or scores is None else source.names), **(names or {})}
     have = dict.fromkeys(name for one in left for name in one.values)
+    _check_match(names or {}, right, have)
     right = under_common_names(right, have, aliases)
     rows = [row for outcome in right for row in _against(outcome, left, costs)]
     if not rows:
         mine, theirs = ", ".join(have), ", ".join(dict.fromkeys(name for one in right for name in one.values))
         raise ArchlabError(
             f"fewer than three architectures have both: scores of {mine or 'none'}; losses of {theirs}: "
-            "say which are the same by names={LOSSES: SCORES} (--match SCORES=LOSSES)"
+            "say which are the same by names={LOSSES: SCORES} (--match LOSSES=SCORES)"
         )
     both = {name for row in rows for name in row.architectures}
     others = dict.fromkeys([*have, *(name for one in right for name in one.values)])
@@ -257,6 +260,15 @@ def correlate(
         unmatched=tuple(name for name in others if name not in both),
         notes=() if source is None else (*source.notes, *((source.scores.where,) if source.scores and scores is None else ())),
     )
+
+
+def _check_match(names: Mapping[str, str], outcomes: Sequence[Measured], scores: Collection[str]) -> None:
+    """Refuse to match a name that its side does not have."""
+    losses = dict.fromkeys(name for one in outcomes for name in one.values)
+    for name, other in names.items():
+        for side, wanted, there in (("losses", name, losses), ("scores", other, scores)):
+            if plain_name(wanted) not in map(plain_name, there):
+                raise unknown(f"architecture beside the {side}, in match {name}={other}:", wanted, list(there))
 
 
 def _scores(store: Location, run: int | str | None) -> Scores:

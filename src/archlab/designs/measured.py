@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -147,22 +147,24 @@ def _least_loss(budget: float, minima: list[Minima]) -> float:
 
 
 def under_common_names(measured: Iterable[Measured], targets: Iterable[str], aliases: Mapping[str, str]) -> list[Measured]:
-    """The same numbers under the names that the other side has: equal but for case and punctuation, or by an alias."""
-    known = {_plain(target): target for target in targets}
-    plain_aliases = {_plain(name): _plain(alias) for name, alias in aliases.items()}
+    """The same numbers under the names that the other side has: equal but for case and punctuation, or by an alias; refuses two
+    numbers under one name."""
+    known = {plain_name(target): target for target in targets}
+    plain_aliases = {plain_name(name): plain_name(alias) for name, alias in aliases.items()}
 
     def common(name: str) -> str:
-        plain = _plain(name)
+        plain = plain_name(name)
         return known.get(plain_aliases.get(plain, plain)) or known.get(plain) or name
 
+    def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, str] = {}
+        for name in values:
+            if (other := found.setdefault(common(name), name)) != name:
+                raise ArchlabError(f"{other} and {name} beside the losses are both {common(name)} beside the scores: match one")
+        return {common(name): value for name, value in values.items()}
+
     return [
-        Measured(
-            name=one.name,
-            values={common(name): value for name, value in one.values.items()},
-            better=one.better,
-            draws={common(name): value for name, value in one.draws.items()},
-            kind=one.kind,
-        )
+        Measured(name=one.name, values=renamed(one.values), better=one.better, draws=renamed(one.draws), kind=one.kind)
         for one in measured
     ]
 
@@ -175,5 +177,6 @@ def _same(one: str, other: str) -> bool:
     return one.casefold().replace(" ", "") == other.casefold().replace(" ", "")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name in lower case without punctuation."""
     return re.sub(r"[^a-z0-9]", "", name.casefold())
