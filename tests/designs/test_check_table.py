@@ -119,3 +119,36 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: str, reason: str):
     path.write_text(text)
     with pytest.raises(ArchlabError, match=reason):
         check_table(path)
+
+
+@pytest.mark.parametrize("head", ["Average MAD", "Mean (%)", "MAD Score", "Avg. over all tasks", "average accuracy"])
+def test_the_mean_is_known_by_the_words_of_its_head(head: str, tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"model,recall,fuzzy,{head}\nx,99.0,30.0,64.5\ny,98.0,31.0,70.5\n")
+    assert [finding.kind for finding in check_table(path)] == ["mean"]
+    path.write_text("model,recall,fuzzy,average ppl\nx,99.0,30.0,14.5\ny,98.0,31.0,13.5\n")
+    assert check_table(path) == []
+    path.write_text(f"model,recall,fuzzy,mean,{head}\nx,99.0,30.0,64.5,64.5\n")
+    with pytest.raises(ArchlabError, match="two columns are means"):
+        check_table(path)
+
+
+def test_means_as_fractions_and_means_without_a_column_are_explained(table: Scores, tmp_path: Path):
+    right = table.cells.mean(axis=1)
+    table.means = right / 100
+    (found,) = check_table(table.write(tmp_path / "a.csv"))
+    assert found.text.endswith("they are fractions beside percentages: multiply them by 100")
+    table.means = right - table.cells[:, 0] / len(table.tasks)
+    (found,) = check_table(table.write(tmp_path / "a.csv"))
+    assert f"columns, without {table.tasks[0]}, divided by {len(table.tasks)}" in found.text
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("cells", ["x,99.0,\ny,98.0,\n", "x,,\ny,,\n"])
+def test_empty_columns_are_told_and_compared_with_nothing(cells: str, tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"model,recall,fuzzy\n{cells}")
+    assert {finding.kind for finding in check_table(path)} <= {"missing", "repeated"}
+    path.write_text("model,recall,fuzzy\nx,inf,30\n")
+    with pytest.raises(ArchlabError, match="'inf' is no number"):
+        check_table(path)

@@ -1,5 +1,6 @@
 """Faults of a table of MAD scores: means that do not match, columns that look exchanged, values below chance."""
 
+import math
 import os
 import re
 from collections import Counter
@@ -26,7 +27,9 @@ EXCHANGED = 2.5
 """Two columns look exchanged if each fits the place of the other better by this factor of likelihood a row, as a logarithm."""
 _LEAST_SPREAD = 5.0
 """Points by which scores of a task differ at least between tables."""
-_MEANS = {"mean", "average", "avg", "mad", "mad score", "score", "overall"}
+_MEANS = {"mean", "average", "avg", "mad", "score", "overall"}
+"""Words of which the head of the mean has at least one, and no other but those of :data:`_BESIDE_MEANS`."""
+_BESIDE_MEANS = {"accuracy", "acc", "of", "over", "all", "tasks"}
 _WORDS = {
     "fuzzy": "fuzzy-in-context-recall",
     "noisy": "noisy-in-context-recall",
@@ -113,7 +116,7 @@ def read_table(path: str | os.PathLike[str]) -> ScoreTable:
         raise ArchlabError(f"table {path}: it has no rows below its head")
     where = [*tasks.values(), *([] if mean is None else [mean])]
     values = np.array([[_number(row[column], row[0], heads[column], str(path)) for column in where] for row in body])
-    percent = 1.0 if np.nanmax(np.abs(values)) > 1.5 else 100.0
+    percent = 1.0 if np.nanmax(np.abs(values), initial=0.0) > 1.5 else 100.0
     return ScoreTable(
         architectures=tuple(names),
         tasks=tuple(tasks),
@@ -134,7 +137,9 @@ def _columns(heads: Sequence[str], path: str) -> tuple[dict[str, int], int | Non
             raise ArchlabError(f"table {path}: two columns are {task}: {heads[tasks[task]]!r} and {head!r}")
         if task is not None:
             tasks[task] = column
-        elif plain in _MEANS:
+        elif (words := {*plain.split()}) & _MEANS and words <= _MEANS | _BESIDE_MEANS:
+            if mean is not None:
+                raise ArchlabError(f"table {path}: two columns are means: {heads[mean]!r} and {head!r}: leave out one")
             mean = column
     if len(tasks) < 2:
         raise ArchlabError(
@@ -147,9 +152,12 @@ def _number(text: str, row: str, head: str, path: str) -> float:
     if text in ("", "-", "–", "—", "nan", "NaN"):
         return float("nan")
     try:
-        return float(text.rstrip("%").strip())
+        number = float(text.rstrip("%").strip())
     except ValueError:
-        raise ArchlabError(f"table {path}: {row}, {head}: {text!r} is no number") from None
+        number = math.inf
+    if math.isinf(number):
+        raise ArchlabError(f"table {path}: {row}, {head}: {text!r} is no number")
+    return number
 
 
 def _half_digit(cells: Sequence[str]) -> float:
@@ -223,6 +231,10 @@ def _explanations(table: ScoreTable, computed: Floats, row: int, tolerance: floa
             yield f"they are means over {k + 1} columns, in which {task} counts twice"
         if abs((cells.sum() - cells[column]) / (k - 1) - stated) <= tolerance:
             yield f"they are means over {k - 1} columns, without {task}"
+        if abs((cells.sum() - cells[column]) / k - stated) <= tolerance:
+            yield f"they are sums of {k - 1} columns, without {task}, divided by {k}"
+    if abs(computed[row] / 100 - stated) <= tolerance / 100 + table.rounding_of_means:
+        yield "they are fractions beside percentages: multiply them by 100"
     if abs(cells.sum() / (k + 1) - stated) <= tolerance:
         yield f"they are sums of {k} columns divided by {k + 1}"
     if abs(cells.sum() / (k - 1) - stated) <= tolerance:
@@ -233,7 +245,8 @@ def _exchanged(table: ScoreTable) -> Iterator[Finding]:
     """Pairs of columns of which each fits the other's place better, by the spread of scores in published tables."""
     known = _published(table)
     suspects = []
-    for i, j in combinations(range(len(table.tasks)), 2):
+    filled: list[int] = np.flatnonzero(np.isfinite(table.scores).any(axis=0)).tolist()
+    for i, j in combinations(filled, 2):
         gains = [
             np.nanmean(_likelihood(table.scores[:, column], known[there]) - _likelihood(table.scores[:, column], known[here]))
             for column, here, there in ((i, table.tasks[i], table.tasks[j]), (j, table.tasks[j], table.tasks[i]))
