@@ -191,6 +191,16 @@ def test_links_lead_somewhere(document: Path):
             assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_lists_stand_apart_and_no_heading_is_there_twice(document: Path):
+    """A list that follows a paragraph without an empty line is a part of it on the site."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    joined = re.findall(r"^(?![-#|>\s]|\d+\. )\S.*\n(?=- |\d+\. )", text, re.MULTILINE)
+    assert not joined
+    headings = re.findall(r"^## .*$", text, re.MULTILINE)
+    assert document.name == "CHANGELOG.md" or len(headings) == len(set(headings))
+
+
 def test_the_site_has_every_page_and_every_public_name(tmp_path: Path):
     main(tmp_path)
     settings = tomllib.loads((tmp_path / "zensical.toml").read_text(encoding="utf-8"))["project"]

@@ -73,7 +73,7 @@ def navigation(index: str) -> str:
     sections = {"Reference": {module: f"docs/reference/{module}.md" for module in MODULES}}
     for heading, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", index, re.MULTILINE | re.DOTALL):
         pages = {
-            title[:1].upper() + title[1:]: (ROOT / "docs" / target).resolve().relative_to(ROOT).as_posix()
+            title[:1].upper() + title[1:].replace("`", ""): (ROOT / "docs" / target).resolve().relative_to(ROOT).as_posix()
             for title, target in re.findall(r"\[(.*?)\]\((.*?)\)", body)
         }
         sections[heading] = {title: page for title, page in pages.items() if page != "README.md"}
