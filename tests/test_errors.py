@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from archlab.errors import ArchlabError, unknown
@@ -24,3 +26,9 @@ def test_the_error_is_a_value_error():
     with pytest.raises(ValueError, match="known: a"):
         raise unknown("thing", "?", ["a"])
     assert isinstance(unknown("thing", "?", ["a"]), ArchlabError)
+
+
+def test_a_message_is_one_line_whatever_names_it_holds():
+    error = ArchlabError("no field 'text': it has a\nb, c\r\nd: choose one")
+    assert str(error) == "no field 'text': it has a b, c d: choose one"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -16,6 +16,10 @@ class ArchlabError(ValueError):
     exits with status 2; nothing has been computed or written when it is raised.
     """
 
+    def __init__(self, message: str) -> None:
+        """Make the message one line, whatever names and values of others it holds."""
+        super().__init__(" ".join(message.splitlines()))
+
 
 class Terminated(KeyboardInterrupt):
     """A polite request to end (SIGTERM, as batch systems send), which commands treat like Ctrl-C."""
