@@ -161,7 +161,7 @@ def under_common_names(measured: Iterable[Measured], targets: Iterable[str], ali
         for name in values:
             if (other := found.setdefault(common(name), name)) != name:
                 raise ArchlabError(f"{other} and {name} beside the losses are both {common(name)} beside the scores: match one")
-        return {common(name): value for name, value in values.items()}
+        return {other: values[name] for other, name in found.items()}
 
     return [
         Measured(name=one.name, values=renamed(one.values), better=one.better, draws=renamed(one.draws), kind=one.kind)
