@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable
 from contextlib import closing, redirect_stderr, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -26,18 +28,22 @@ import torch
 
 from archlab import architecture
 from archlab.corpora.documents import Source
+from archlab.corpora.tokenizers import tokenizer_maker
+from archlab.designs.check_table import check_table
+from archlab.designs.finding import load_finding
 from archlab.errors import ArchlabError
 from archlab.fields import read_yaml
-from archlab.mad.protocol import parse_protocol, protocol_text
+from archlab.mad.protocol import load_protocol, parse_protocol, protocol_text
 from archlab.mad.store import TrialStore
 from archlab.mad.study import read_study
 from archlab.scaling.checkpoints import Checkpoints
 from archlab.scaling.imports import read_runs
-from archlab.scaling.ladder import load_ladder
+from archlab.scaling.ladder import load_ladder, measured_utilisations
 from archlab.scaling.models import read_training_run
 from archlab.scaling.processes import Processes
 from archlab.scaling.store import StudyStore
 from archlab.scaling.training_plan import Plan
+from archlab.searching.space import load_space
 from archlab.store.kept import read_files
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
@@ -71,6 +77,38 @@ TOKENS = [
 SPECS = ["transformer++", "2*[mh-attention(heads=2) swiglu]", "hyena swiglu experts(swiglu, num=3)", "mamba(d_state=16) mlp"]
 STUDY = "protocol: smoke\nseeds: 2\nset: {recipe.steps: 20}\narchitectures:\n  one: mamba swiglu\n  two: transformer++\n"
 TABLE = "model,params,tokens,val_loss\na,1e6,20M,3.0\nb,2.5e6,4e7,2.8\n"
+SCORES = "model,recall,fuzzy,copy,mean\na,99.0,30.0,64.5,64.5\nb,98.0,31.0,70.5,66.5\n"
+FINDING = """claim: x
+source: y
+architectures: {mamba: "2*[mamba swiglu]", mlp: "2*[mlp swiglu]"}
+test: scores
+compare: [[mamba, mlp]]
+above: 1
+experiments:
+  smoke: {protocol: smoke, tasks: [compression], seeds: 2}
+  laptop: {protocol: quick, tasks: [compression], seeds: 3, set: {recipe.steps: 600}}
+"""
+SPACE = """summary: x
+spec: "{depth}*[{mixer} swiglu]"
+rules:
+  depth: ["1", "2"]
+  mixer: ["{single}", "parallel({single}, {single}, gate={true|false})"]
+  single: [mh-attention, "mamba(d_state={8|16})"]
+at_most: {decode-memory: 1.0e+9}
+"""
+TOKENIZER = json.dumps(
+    {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": 0, "content": "<|endoftext|>", "special": True}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        ],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": {"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}, "merges": [["a", "b"]]},
+    }
+)
+SPEEDS = '{"device": "cuda", "steps": [{"architecture": "a", "flops_per_second": 1e14}]}'
 ROWS = '[{"text": "a b", "n": 1}, {"text": "c", "n": null}]'
 
 
@@ -141,11 +179,18 @@ def surfaces(folder: Path) -> dict[str, tuple[list[str], Callable[[str, random.R
         (folder / "kept" / "trial.json").write_text(text, errors="replace")
         return read_files(folder / "kept", read_training_run)
 
+    def tokenizer(text: str, _: random.Random) -> object:
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8", errors="replace")
+        made = tokenizer_maker(f"hf:{folder / 'tokenizer.json'}")(())
+        return [made.decode(tokens.tolist()) for tokens in made.encode([b"ab a", b"b"])]
+
+    smoke = load_protocol("smoke")
     for name in ("smoke.db", "lm.db"):
         (folder / name).write_bytes((FIXTURES / name).read_bytes())
     trials, models = folder / "smoke.db", folder / "lm.db"
     run, result = (_rows("lm.db", "language_models", column)[0] for column in ("run", "result"))
-    ladder = "summary: x\nbudgets: [1.0e+9, 2.0e+9]\ncorpus: stdlib\nlength: 128\n"
+    ladder = "summary: x\nbudgets: [1.0e+9, 2.0e+9]\ndata: stdlib\ntokenizer: ascii\nlength: 128\n"
+    log = {"step": 8, "curve": [[1, 2.5]]}
     plan = f"provenance: {{}}\nall: {json.dumps(json.loads(run)['run'])}\nruns:\n- {{seed: 1}}\n"
     return {
         "specs": (SPECS, lambda text, _: architecture(text)),
@@ -153,15 +198,20 @@ def surfaces(folder: Path) -> dict[str, tuple[list[str], Callable[[str, random.R
         "protocols": ([protocol_text("smoke"), protocol_text("quick")], lambda text, _: parse_protocol("x", text, "all")),
         "studies": ([STUDY], from_file("study.yaml", read_study)),
         "ladders": ([ladder], from_file("ladder.yaml", load_ladder)),
+        "spaces": ([SPACE], from_file("space.yaml", lambda path: load_space(path, smoke))),
+        "findings": ([FINDING], from_file("finding.yaml", load_finding)),
         "plans": ([plan], from_file("plan.yaml", Plan.load)),
         "rows of trials": (_rows("smoke.db", "trials", "trial"), from_row(trials, TrialStore, "trials", "trial")),
         "results of trials": (_rows("smoke.db", "trials", "result"), from_row(trials, TrialStore, "trials", "result")),
         "runs": (_rows("smoke.db", "runs", "plan"), from_row(trials, TrialStore, "runs", "plan")),
         "rows of language models": ([run], from_row(models, StudyStore, "language_models", "run")),
         "results of language models": ([result], from_row(models, StudyStore, "language_models", "result")),
-        "checkpoints": (['{"log": {"step": 8, "curve": [[1, 2.5]]}, "checksums": {"log.json": 5}}'], checkpoint),
+        "checkpoints": ([json.dumps({"log": log, "checksums": {"log.json": zlib.crc32(json.dumps(log).encode())}})], checkpoint),
         "kept models": ([f'{{"key": "x", "trial": {run}, "result": {result}}}'], kept),
         "corpora": ([ROWS, ROWS[1:-1].replace("}, ", "}\n"), TABLE, ">a\nACGT\n", "plain text\n" * 9], corpus),
+        **({"tokenizers": ([TOKENIZER], tokenizer)} if find_spec("tokenizers") else {}),
+        "tables of scores": ([SCORES], from_file("scores.csv", check_table)),
+        "speeds": ([SPEEDS], from_file("speeds.json", lambda path: measured_utilisations(path, 1e15))),
         "tables": ([TABLE], from_file("runs.csv", read_runs)),
         "tables in JSON": (
             ['[{"model": "a", "params": 1e6, "tokens": 2e7, "val_loss": 3.0}]'],

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from benchmarks.fuzz import Count, fuzz
+from benchmarks.fuzz import Count, fuzz, surfaces
 
 
 def test_no_input_raises_anything_but_refusals(tmp_path: Path):
@@ -12,3 +12,9 @@ def test_no_input_raises_anything_but_refusals(tmp_path: Path):
     assert {name: count.raised for name, count in counts.items() if count.raised} == {}
     assert all(count.cases == 6 for count in counts.values())
     assert sum(count.refused for count in counts.values()) > 20
+
+
+def test_what_is_mutated_is_accepted_as_it_is(tmp_path: Path):
+    for examples, run in surfaces(tmp_path).values():
+        for example in examples:
+            assert run(example, random.Random(0)) is not None
