@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archlab.api import describe, open, preview, report, rerun_trials, run, search
+    from archlab.api import describe, preview, rerun_trials, run, search
     from archlab.architectures import Architecture, architecture
     from archlab.architectures.normalise import normalise
     from archlab.designs.correlation import correlate
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from archlab.layers import layer
     from archlab.mad.bench import bench
     from archlab.pipeline import design
+    from archlab.reading import open, report
     from archlab.reports.loggers import logger
     from archlab.stores import check_store, merge_stores, rekey_store
     from archlab.tasks import sample
@@ -37,10 +38,10 @@ _HOMES = {
     "logger": "reports.loggers",
     "merge_stores": "stores",
     "normalise": "architectures.normalise",
-    "open": "api",
+    "open": "reading",
     "preview": "api",
     "rekey_store": "stores",
-    "report": "api",
+    "report": "reading",
     "reproduce": "findings",
     "rerun_trials": "api",
     "run": "api",

@@ -1,4 +1,4 @@
-"""The functions that the command line and notebooks call: run a protocol, foresee what a run takes, read a store."""
+"""The functions that the command line and notebooks call: run a protocol, foresee what a run takes, search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from archlab.mad.plan import Plan, make_plan, score_plan
 from archlab.mad.preview import Preview, check_can_compute, preview_plan
 from archlab.mad.protocol import Protocol
 from archlab.mad.racing import Race, Racing
-from archlab.mad.results import Results
 from archlab.mad.scores import Scores
 from archlab.mad.store import OutcomeRecord, Recomputation, TrialStore
 from archlab.mad.study import read_specs
@@ -312,33 +311,6 @@ def preview(
     _check_label(store, label, plan)
     left, known = _left(plan.trials(), store, race)
     return preview_plan(plan, left, sum(record is not None for record in known.values()), num_workers, population)
-
-
-@checked
-def open(store: Location = "archlab.db") -> Results:
-    """Open a store for reading: its runs, trials and scores.
-
-    Raises:
-        ArchlabError: there is no store.
-    """
-    return Results(store)
-
-
-@checked
-def report(scores: Scores, path: str | os.PathLike[str] = "report.html", *, protocol: Protocol | None = None) -> None:
-    """Write scores as a page: one HTML file that needs nothing but itself, and no network.
-
-    Args:
-        scores: what :func:`run` and :meth:`archlab.mad.results.Results.scores` give.
-        path: the file.
-        protocol: the protocol that the page describes; by default none.
-
-    Raises:
-        ArchlabError: nothing can be written there.
-    """
-    from archlab.reports.html import render_report, write_page
-
-    write_page(path, lambda: render_report(scores, protocol))
 
 
 @checked

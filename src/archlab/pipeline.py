@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -203,7 +203,7 @@ def _named(
 
 def _labelled(found: Mapping[Architecture, str]) -> dict[str, Architecture]:
     """Architectures by their labels, which they bear as names."""
-    return {label: replace(value, name=label) for value, label in found.items()}
+    return {label: value.named(label) for value, label in found.items()}
 
 
 def _searched(

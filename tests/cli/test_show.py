@@ -45,6 +45,26 @@ def test_tables_fit_the_terminal(archlab: CommandLine, smoke_run, monkeypatch, w
         assert max(len(line) for line in re.sub(r"\x1b\[\d*m", "", outcome.out).splitlines()) <= width, command
 
 
+READING = """
+import sys
+from archlab.cli import main
+sys.modules["torch"] = None  # importing it is an error
+for command in ("scores", "runs", "trials", "store info", "report"):
+    sys.argv = ["archlab", *command.split(), "--store", sys.argv[-1]]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+"""
+
+
+def test_reading_trials_does_not_load_torch(smoke_run, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", READING, str(smoke_run[0])], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "wrote report.html")
+
+
 def test_the_report_is_written_where_asked(archlab: CommandLine, smoke_run, tmp_path: Path):
     outcome = archlab("report", "--store", str(smoke_run[0]), "-o", "mine.html")
     assert (outcome.status, outcome.out, outcome.err) == (0, "", "wrote mine.html\n")

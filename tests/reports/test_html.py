@@ -13,7 +13,6 @@ import vl_convert
 from tests.reports.browser import Browser
 from tests.synthetic_records import plan, record, result, score, simulate
 
-from archlab.api import report
 from archlab.architectures import Architecture
 from archlab.architectures import architecture as read_architecture
 from archlab.architectures.stored import UnavailableLayers
@@ -23,6 +22,7 @@ from archlab.mad.protocol import load_protocol
 from archlab.mad.scores import Scores
 from archlab.mad.store import Record
 from archlab.mad.trial import Costs, Trial
+from archlab.reading import report
 from archlab.reports import findings, html
 from archlab.reports.charts import difficulty_axes, spec
 from archlab.reports.html import PANELS, above_chance, render_report, repeated, unbroken

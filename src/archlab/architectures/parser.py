@@ -61,6 +61,13 @@ def module_paths(spec: str) -> list[str]:
     return [text for before, text in zip(["", *tokens], tokens, strict=False) if is_path(text) and before != "="]
 
 
+def layer_names(spec: str) -> set[str]:
+    """The names in a spec that stand where those of layers do."""
+    tokens = ["", *(match[1] for match in _TOKENS.finditer(spec)), ""]
+    neighbours = zip(tokens, tokens[1:], tokens[2:], strict=False)
+    return {text for before, text, after in neighbours if text[0].isidentifier() and before != "=" and after != "="}
+
+
 class _Parser:
     """Recursive descent.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Architecture:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(self.layers)
+        return hash(str(self))
 
     def __hash__(self) -> int:
         return self._hash
@@ -81,6 +81,10 @@ class Architecture:
     def label(self) -> str:
         """Its name in tables: that of the catalogue, else its spec."""
         return self.name or str(self)
+
+    def named(self, name: str | None) -> Architecture:
+        """The same architecture with another name in tables."""
+        return replace(self, name=name)
 
     def warning(self) -> str:
         """A line that says so if no layer mixes along the sequence, as after forgotten quotes; else empty."""

@@ -4,9 +4,12 @@ Every module of :mod:`archlab.layers` is imported on the first look-up, so a new
 those that installed packages name as entry points.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -79,6 +82,13 @@ def composites() -> Mapping[str, type[Composite]]:
     """Every known way to make a layer of layers, by name. Imports torch on the first call."""
     import_installed(__package__)
     return MappingProxyType({name: config for name, config in _REGISTRY.items() if issubclass(config, Composite)})
+
+
+@cache
+def own_names() -> frozenset[str]:
+    """The names of archlab's own layers, read off their files: nothing is imported."""
+    files = (file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("*.py"))
+    return frozenset(name for text in files for name in re.findall(r'^@register\("([^"]+)"\)$', text, re.MULTILINE))
 
 
 def is_path(name: str) -> bool:

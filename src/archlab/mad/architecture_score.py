@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from archlab.architectures import Architecture
-from archlab.architectures.stored import is_available
+from archlab.architectures.stored import is_known_by_name
 from archlab.mad.bootstrap import Floats, Interval, Units
 from archlab.mad.trial import Costs
 from archlab.tasks import Task
@@ -182,7 +182,7 @@ class ArchitectureScore:
     @property
     def available(self) -> bool:
         """Whether its layers are known: scores and pages need only what the store holds."""
-        return is_available(self.architecture)
+        return is_known_by_name(self.architecture)
 
     @property
     def score(self) -> float | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from archlab.architectures import Architecture, architecture
 from archlab.architectures.normalise import Normalised, normalise
-from archlab.architectures.stored import stored_architecture
+from archlab.architectures.stored import StoredArchitecture
 from archlab.errors import ArchlabError
 from archlab.fields import check_fields, not_empty
 from archlab.machine import Device
@@ -50,7 +50,7 @@ class Plan:
         """The plan that :meth:`to_dict` wrote down, also if layers of its architectures are not available."""
         given = values["architectures"]
         protocol = Protocol.from_dict(values["protocol"])
-        architectures = tuple(stored_architecture(a["spec"], protocol.dim, a["name"]) for a in given)
+        architectures = tuple(StoredArchitecture(a["spec"], protocol.dim, a["name"]) for a in given)
         return cls(protocol, architectures, values["device"])
 
 

@@ -271,7 +271,7 @@ def load_protocol(name: str, suite: str = "mad") -> Protocol:
     The suite ``mad`` are the file's ``tasks``, ``all`` those and all of its ``suites``. Refuses a protocol or suite that is not
     there, and wrong fields.
     """
-    return parse_protocol(Path(name).stem, protocol_text(name), suite)
+    return parse_protocol(Path(name).stem, protocol_text(name), suite, is_own=not is_yaml(name))
 
 
 def protocol_text(name: str) -> str:
@@ -283,9 +283,9 @@ def protocol_text(name: str) -> str:
     return str((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def parse_protocol(name: str, text: str, suite: str = "mad") -> Protocol:
+def parse_protocol(name: str, text: str, suite: str = "mad", *, is_own: bool = False) -> Protocol:
     """The protocol that a YAML text describes, with the tasks of a suite; refusals name the protocol, the field and what is wrong
-    with it."""
+    with it. The defaults of layers of archlab's own protocols are not checked, for that imports PyTorch."""
     with naming(f"protocol {name}"):
         file = read_fields(_ProtocolFile, read_yaml(text))
         suites = {"mad": file.tasks, **file.suites}
@@ -304,7 +304,7 @@ def parse_protocol(name: str, text: str, suite: str = "mad") -> Protocol:
             if name_in_full in tasks:
                 raise ArchlabError(f"tasks: {name_in_full} is there twice")
             tasks[name_in_full] = plan
-        for layer_name, knobs in file.layer_defaults.items():
+        for layer_name, knobs in () if is_own else file.layer_defaults.items():
             with naming("layer_defaults"):
                 layer(layer_name, **knobs)
     return Protocol(name, file.summary, file.dim, file.layer_defaults, file.seeds, tasks)

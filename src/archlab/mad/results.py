@@ -13,7 +13,7 @@ from archlab.jobs.attempts import by_cause, ending
 from archlab.mad.plan import Plan, score_plan
 from archlab.mad.scores import Scores
 from archlab.mad.selection import grid_groups
-from archlab.mad.spending import spending
+from archlab.mad.spending import settled
 from archlab.mad.store import Record, TrialStore
 from archlab.store.record import Status
 from archlab.store.runs import Run
@@ -64,7 +64,7 @@ class Results:
             started = None if run.started is None else datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
             labels, tasks, seeds = [a.label for a in plan.architectures], list(plan.protocol.tasks), list(plan.protocol.seeds)
             trials = plan.trials()
-            done = spending(grid_groups((trial, results.get(trial)) for trial in trials).values()).trials
+            done = len(settled(grid_groups((trial, results.get(trial)) for trial in trials).values()))
             failures = by_cause(errors[trial] for trial in trials if trial in errors and trial not in results)
             plain = (run.number, run.label, started, plan.protocol.name, labels, tasks, seeds, len(trials), done)
             rows.append((*plain, *ending(attempts.get(run.number)).values(), failures))
@@ -182,7 +182,7 @@ class Results:
         comparable = [plan for plan in plans if plan.device == widest.device and widest.protocol.covers(plan.protocol)]
         labels = _labels(remembered)
         architectures = dict.fromkeys(a for plan in comparable for a in plan.architectures)
-        return replace(widest, architectures=tuple(replace(a, name=labels.get(str(a))) for a in architectures))
+        return replace(widest, architectures=tuple(a.named(labels.get(str(a))) for a in architectures))
 
     def _repr_html_(self) -> str:
         """The runs, as notebooks show them."""

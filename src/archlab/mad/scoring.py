@@ -84,9 +84,11 @@ def score(
         kinds,
         key=lambda one: (not is_known(one.setting), task_order(one.setting.name), one.setting.length, one.setting.vocab_size),
     )
+    costs = _stored_costs(planned)
     ranked = [
-        _architecture_score(name, chosen[name], settings, own, _costs(replace(reference, architecture=name), planned))
+        _architecture_score(name, chosen[name], settings, own, costs.get(kind) or _computed_costs(kind))
         for name, own in zip(chosen, samples, strict=True)
+        for kind in [replace(reference, architecture=name)]
     ]
     ranked.sort(key=lambda a: (a.score is None, not a.complete, -(a.score or 0.0)))
     several = all(len(found) > 1 for found in seeds.values())
@@ -98,7 +100,7 @@ def score(
         interval_over="seeds and test instances" if several else "test instances",
         reference=reference.setting,
         dim=reference.dim,
-        spending=spending(_ended(group) for group in groups.values()),
+        spending=spending((_ended(group) for group in groups.values()), costs),
         records=tuple(record for _, record in planned if record is not None),
         differences=(),
     )
@@ -244,13 +246,18 @@ def _mean(samples: Sequence[Floats]) -> Floats | None:
     return np.mean(samples, axis=0) if samples else None
 
 
-def _costs(kind: Kind, planned: Sequence[Planned]) -> Costs:
-    """Costs of a kind of trials: where layers or task are not available, or fail by now, those that were stored, if any."""
+def _stored_costs(planned: Sequence[Planned]) -> dict[Kind, Costs]:
+    """The costs of kinds of trials as the records have them."""
+    found: dict[Kind, Costs] = {}
+    for trial, record in planned:
+        if record is not None and trial.kind not in found and "costs" in record.provenance:
+            found[trial.kind] = Costs(*(record.provenance["costs"].get(each.name) for each in fields(Costs)))
+    return found
+
+
+def _computed_costs(kind: Kind) -> Costs:
+    """Costs of a kind of trials of which the store has none; unknown where layers or task are not available, or fail by now."""
     if is_available(kind.architecture) and is_known(kind.setting):
         with suppress(Exception, SystemExit):  # layers may be someone else's
             return kind.costs
-    for trial, record in planned:
-        same = (trial.architecture, trial.setting, trial.dim) == (kind.architecture, kind.setting, kind.dim)
-        if same and record is not None and "costs" in record.provenance:
-            return Costs(*(record.provenance["costs"].get(each.name) for each in fields(Costs)))
     return Costs(num_params=None, state_size=None, flops=None)

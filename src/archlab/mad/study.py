@@ -14,7 +14,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -98,7 +98,7 @@ def read_study(path: str | Path) -> tuple[Protocol, list[Architecture]]:
         found = [architecture(spec, layer_defaults=protocol.layer_defaults) for spec in specs]
         if isinstance(given, Mapping):
             _check_labels(dict(zip(given, found, strict=True)), protocol.layer_defaults)
-            found = [replace(value, name=label) for label, value in zip(given, found, strict=True)]
+            found = [value.named(label) for label, value in zip(given, found, strict=True)]
     return protocol, found
 
 

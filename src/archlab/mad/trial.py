@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archlab.architectures import Architecture
-from archlab.architectures.stored import stored_architecture
+from archlab.architectures.stored import StoredArchitecture
 from archlab.errors import ArchlabError
 from archlab.fields import Count, Natural, NonNegative, Positive, check_fields, check_value, read_fields
-from archlab.layers.contract import origin
+from archlab.layers.contract import LayerConfig, origin
 from archlab.machine import Device
 from archlab.mad.recipe import Recipe
 from archlab.store.fingerprint import MODELS, Numerics, chosen_kernels, code_fingerprint, job_key
@@ -67,7 +67,7 @@ class Kind:
     def key(self) -> str:
         """The :func:`job_key` of every knob of layers, setting and recipe, width and device."""
         kernels = tuple(chosen_kernels().items())
-        return _key_of_alike(self.architecture, self.setting, self.recipe, self.dim, self.device, kernels)
+        return _key_of_alike(self.architecture.layers, self.setting, self.recipe, self.dim, self.device, kernels)
 
     @property
     def costs(self) -> Costs:
@@ -79,7 +79,10 @@ class Kind:
     @cached_property
     def flops(self) -> float:
         """FLOPs of a whole training (3 x forward) without early stopping and evaluation."""
-        forward = _forward_flops(self.architecture, self.setting, self.dim)
+        return self.training_flops(_forward_flops(self.architecture, self.setting, self.dim))
+
+    def training_flops(self, forward: int) -> float:
+        """:attr:`flops` where a forward pass over one sequence takes that many."""
         return 3.0 * forward * self.recipe.num_examples(self.setting.num_train_examples)
 
 
@@ -152,7 +155,7 @@ class Trial:
     @property
     def code(self) -> str:
         """Fingerprint of the code that computes it; refuses a layer or task that was not defined in a file."""
-        return _code(self.architecture, self.setting)
+        return _code(self.architecture.layers, self.setting)
 
     @property
     def num_steps(self) -> int:
@@ -204,7 +207,7 @@ class Trial:
         except KeyError as missing:
             raise ArchlabError(f"trial: {missing.args[0]} is missing") from None
         parts: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
-            ("architecture", (spec, dim), lambda: stored_architecture(spec, dim)),
+            ("architecture", (spec, dim), lambda: StoredArchitecture(spec, dim)),
             ("setting", (task, repr(knobs)), lambda: stored_setting(task, knobs)),
             ("recipe", repr(recipe), lambda: read_fields(Recipe, recipe, "recipe")),
         )
@@ -243,25 +246,25 @@ def _validate(architecture: Architecture, dim: int) -> None:
     architecture.validate(dim)
 
 
-def _code(architecture: Architecture, setting: Task) -> str:
-    modules = {module for layer in architecture.layers for module in layer.modules()}
+def _code(layers: tuple[LayerConfig, ...], setting: Task) -> str:
+    modules = {module for layer in layers for module in layer.modules()}
     return code_fingerprint(*sorted({*modules, type(setting).__module__}), numerics=NUMERICS)
 
 
 @cache
 def _key_of_alike(
-    architecture: Architecture, setting: Task, recipe: Recipe, dim: int, device: Device, kernels: tuple[tuple[str, str], ...]
+    layers: tuple[LayerConfig, ...], setting: Task, recipe: Recipe, dim: int, device: Device, kernels: tuple[tuple[str, str], ...]
 ) -> str:
     """The :func:`job_key` of what trials of one grid group have in common, seeds aside; ``kernels`` are the chosen ones."""
     identity = {
-        "layers": [layer.identity() for layer in architecture.layers],
+        "layers": [layer.identity() for layer in layers],
         "task": setting.name,
         "knobs": setting.identity(),
         "recipe": vars(recipe),
         "dim": dim,
         "device": device,
     }
-    return job_key(identity, recipe.kernels, _code(architecture, setting))
+    return job_key(identity, recipe.kernels, _code(layers, setting))
 
 
 def alike(trial: Trial) -> Kind:

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from archlab.architectures.parser import module_paths
-from archlab.architectures.stored import stored_architecture
+from archlab.architectures.stored import StoredArchitecture
 from archlab.corpora import Corpus
 from archlab.errors import ArchlabError
 from archlab.fields import check_fields, check_value, read_fields
@@ -114,11 +114,11 @@ class LMTrial:
     def from_dict(cls, values: dict[str, Any]) -> "LMTrial":
         """The trial that :meth:`to_dict` wrote down; an ArchlabError says that a field or value is unknown to this archlab.
 
-        What is stored is data: the modules that its spec names are not imported, see :func:`stored_architecture`.
+        What is stored is data: the modules that its spec names are not imported, see :class:`StoredArchitecture`.
         """
         device = check_value("device", values["device"], Device)
         run = read_fields(LMRun, values["run"], "run")
         check_fields(run, "run")
         if module_paths(run.spec):
-            vars(run)["architecture"] = stored_architecture(run.spec, run.dim)
+            vars(run)["architecture"] = StoredArchitecture(run.spec, run.dim)
         return cls(run, read_fields(LMRecipe, values["recipe"], "recipe"), device)
