@@ -4,6 +4,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ class Units:
     """Numbers that float32 holds."""
     denominators: NDArray[Any]
 
-    @property
+    @cached_property
     def score(self) -> float:
         """The score on all units."""
         return float(self.numerators.sum(dtype=np.float64) / self.denominators.sum(dtype=np.float64))

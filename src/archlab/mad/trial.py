@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property, lru_cache
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Costs:
     """FLOPs of one forward pass over one sequence."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """All that trials that can be trained together have in common: they differ in learning rate, weight decay and seed only."""
 
@@ -58,16 +58,33 @@ class Kind:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.architecture, self.setting, self.recipe, self.dim, self.device))
+        return hash(self._values)
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or vars(self).get("_equal") is other:
+            return True
+        if not isinstance(other, Kind) or self._values != other._values:
+            return False
+        vars(self)["_equal"] = other  # stores are joined with plans: of each kind once for all its trials
+        return True
+
+    @property
+    def _values(self) -> tuple[Any, ...]:
+        return self.architecture, self.setting, self.recipe, self.dim, self.device
 
     @cached_property
     def key(self) -> str:
         """The :func:`job_key` of every knob of layers, setting and recipe, width and device."""
         kernels = tuple(chosen_kernels().items())
         return _key_of_alike(self.architecture.layers, self.setting, self.recipe, self.dim, self.device, kernels)
+
+    @cached_property
+    def metric(self) -> str:
+        """The field of :class:`Metrics` that the recipe scores by."""
+        return self.recipe.metric.replace("-", "_")
 
     @property
     def costs(self) -> Costs:
@@ -86,7 +103,7 @@ class Kind:
         return 3.0 * forward * self.recipe.num_examples(self.setting.num_train_examples)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
     """One training run: an architecture on a setting with a recipe, at one grid point, from one seed.
 
@@ -134,6 +151,12 @@ class Trial:
     def __hash__(self) -> int:
         return self._hash  # found once: stores are joined with plans of a hundred thousand trials
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Trial):
+            return NotImplemented
+        mine, yours = (self.learning_rate, self.weight_decay, self.seed), (other.learning_rate, other.weight_decay, other.seed)
+        return mine == yours and self.kind == other.kind
+
     def __str__(self) -> str:
         """Architecture, setting, grid point and seed, for messages."""
         point = f"lr {self.learning_rate:g}, wd {self.weight_decay:g}"
@@ -165,7 +188,7 @@ class Trial:
     @property
     def metric(self) -> str:
         """The field of :class:`Metrics` that its recipe scores by."""
-        return self.recipe.metric.replace("-", "_")
+        return self.kind.metric
 
     @property
     def costs(self) -> Costs:
@@ -283,7 +306,7 @@ class Progress:
     """Latest score on the selection split, in [0, 1]; None before the first evaluation."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # frozen ones take three times as long to make, and stores have many
 class Metrics:
     """Quality of the predictions on one split."""
 
@@ -310,8 +333,7 @@ class CurvePoint:
     metrics: Metrics
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The part of a :class:`TrialResult` by which a grid point is chosen and a table filled: without curve and test units."""
 
     status: Literal["finished", "diverged", "dropped"]

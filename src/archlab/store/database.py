@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -191,7 +191,8 @@ def _check_file(path: Path, *, create: bool, filled_by: str) -> None:
             raise ArchlabError(f"store {path}: the folder {path.parent} is not writable: choose another place")
         return
     # Not by a look at its first bytes: whoever closes a file gives up all locks that his process has on it, SQLite's too.
-    state, tables = _look_inside(path)
+    found = path.stat()
+    state, tables = _look_once(path.absolute(), (found.st_ino, found.st_size, found.st_mtime_ns))
     if "not a database" in state or 0 < path.stat().st_size < _SMALLEST:
         raise ArchlabError(f"store {path} is not an SQLite database: it is left as it is; choose another file")
     if "unable to open" in state:
@@ -203,6 +204,13 @@ def _check_file(path: Path, *, create: bool, filled_by: str) -> None:
         raise ArchlabError(f"store {path} is an SQLite database of something else: it is left as it is; choose another file")
     if not tables and not create:
         raise NoStoreError(f"store {path} is empty: `{filled_by} --store {path}` fills it")
+
+
+@lru_cache(maxsize=16)
+def _look_once(path: Path, _: tuple[int, int, int]) -> tuple[str, set[str]]:
+    """As :func:`_look_inside`: a command that opens a store several times reads all of it once, as long as it is the same file,
+    of the same size, last changed at the same time."""
+    return _look_inside(path)
 
 
 def _look_inside(path: Path) -> tuple[str, set[str]]:

@@ -66,7 +66,7 @@ _FEW = 16
 _CHUNK = 500  # keys in one statement, whose number of parameters databases limit; rows that are read at once
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # frozen ones take three times as long to make
 class Record(Generic[J, R]):
     """One job as the store knows it."""
 
@@ -177,11 +177,12 @@ class Ledger(RunStore, ABC, Generic[J, R]):
                 condition &= or_(status.in_(wanted), status.not_in(STATUSES))
             query = select(*columns).where(condition)
             rows = self._rows(query if order else query.order_by(self.table.c.id))
-            plain = [name for name in rows[0]._fields if name in ("key", "status", "error")] if rows else []
+            names = enumerate(rows[0]._fields) if rows else ()
+            plain = [(name, index) for index, name in names if name in ("key", "status", "error")]
             for row in sorted(rows, key=lambda row: order[row.key]) if order else rows:
                 # All stored values are read here: whatever a damaged row holds, the error is one line.
                 try:
-                    check_columns({name: getattr(row, name) for name in plain})
+                    check_columns({name: row[index] for name, index in plain})
                     item = read(row, known)
                 except Exception as error:
                     self._name(f"{self.noun} {row.key}", str(row.key), error, unreadable)
