@@ -6,6 +6,7 @@ import pytest
 
 from archlab.architectures import CATALOGUE, architecture
 from archlab.errors import ArchlabError
+from archlab.layers import layer
 from archlab.mad.plan import make_plan
 from archlab.mad.protocol import Grid, Protocol, TaskPlan, load_protocol, parse_protocol, protocol_names
 from archlab.mad.recipe import Recipe
@@ -99,6 +100,13 @@ def test_shipped_protocols_fit_every_architecture_of_the_catalogue(name):
     distinct = {architecture(name, layer_defaults=protocol.layer_defaults) for name in CATALOGUE}
     assert len(trials) == protocol.num_trials * len(distinct)
     assert Protocol.from_dict(json.loads(json.dumps(asdict(protocol)))) == protocol
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_defaults_of_layers_in_the_package_are_right(name):
+    """They are not checked when a protocol is loaded."""
+    for layer_name, knobs in load_protocol(name).layer_defaults.items():
+        layer(layer_name, **knobs)
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick"])

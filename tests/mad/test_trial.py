@@ -16,7 +16,7 @@ from tests.architectures.strategies import layer_configs
 from tests.mad.trials import COPYING, MEMORY, RECALL, trial
 
 from archlab.architectures import Architecture, architecture
-from archlab.architectures.stored import is_available
+from archlab.architectures.stored import StoredArchitecture, is_available
 from archlab.errors import ArchlabError
 from archlab.layers import LayerConfig
 from archlab.mad import trial as trial_module
@@ -284,3 +284,24 @@ def test_the_environment_is_read_once_for_trials_of_a_kind(monkeypatch):
     monkeypatch.setattr(trial_module, "chosen_kernels", lambda: reads.append(1) or {})
     assert len({one.at(1e-3, 0.0, seed).key for seed in range(5)}) == 5
     assert len(reads) == 1
+
+
+def test_trials_are_equal_if_all_their_fields_are():
+    one = trial(task=RECALL)
+    read = Trial.from_dict(one.to_dict())
+    assert one == read == one
+    assert read == one, "kinds that were found equal once"
+    assert hash(one) == hash(read)
+    changes = {"architecture": architecture("2*mamba"), "setting": COPYING, "recipe": Recipe(steps=7), "dim": 64}
+    changes |= {"learning_rate": 0.5, "weight_decay": 0.5, "seed": 99, "device": "cuda"}
+    for name, value in changes.items():
+        assert replace(one, **{name: value}) != read, name
+    assert one != "a trial"
+
+
+def test_a_text_of_a_store_that_does_not_fit_does_not_hide_a_wrong_architecture():
+    spec, dim = "mh-attention(heads=3)", 64
+    stored = replace(trial(task=RECALL), architecture=StoredArchitecture(spec, dim), dim=dim)
+    assert not is_available(stored.architecture)
+    with pytest.raises(ArchlabError, match="width 64 does not split into 3"):
+        replace(trial(task=RECALL), architecture=architecture(spec), dim=dim)

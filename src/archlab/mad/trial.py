@@ -123,7 +123,8 @@ class Trial:
     def __post_init__(self) -> None:
         """Check the grid point and the seed, and that the architecture fits the width."""
         check_fields(self)
-        _validate(self.architecture, self.dim)
+        if not isinstance(self.architecture, StoredArchitecture):  # which is equal to one that has not been validated
+            _validate(self.architecture, self.dim)
 
     def at(self, learning_rate: float, weight_decay: float, seed: int) -> "Trial":
         """The trial that differs from this one in grid point and seed only; refuses impossible ones.
