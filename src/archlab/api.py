@@ -134,6 +134,7 @@ def run(
                     submit(trials, results, what, number=number, priority=priority, executor=workplace, **options)
                 else:
                     scheduler.run(trials, results, workplace, **options)
+            del policy, reused, options  # of a large run they keep as much as the scores need
             return score_plan(results, plan, {}, known)
 
 

@@ -87,7 +87,8 @@ class RunProgress:
         self.ended: RunSummary | None = None
         self._clock = clock
         self._flops = {key: job.flops for key, job in self.waiting.items()}
-        self._kinds = {key: kind(job) for key, job in self.waiting.items()}
+        one_of_each: dict[Kind, Kind] = {}  # of a hundred thousand jobs they take as much memory as their keys
+        self._kinds = {key: one_of_each.setdefault(kind(job), kind(job)) for key, job in self.waiting.items()}
         self._waiting_flops: dict[Kind, float] = defaultdict(float)
         for key in self.waiting:
             self._waiting_flops[self._kinds[key]] += self._flops[key]
