@@ -37,7 +37,7 @@ def test_layers_that_cannot_be_read_or_do_not_fit_are_unavailable(spec, reason):
 def test_what_is_no_text_is_refused():
     with pytest.raises(ArchlabError, match="architecture=3: give text"):
         StoredArchitecture(3, 128)
-    with pytest.raises(ArchlabError, match="name=3: give text"):
+    with pytest.raises(ArchlabError, match="architecture: name=3: give text"):
         StoredArchitecture("mamba", 128, 3)
 
 

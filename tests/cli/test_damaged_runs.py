@@ -25,7 +25,7 @@ DAMAGES = {
     "json_set(plan, '$.architectures', 5)": "it is damaged (TypeError: ",
     "json_set(plan, '$.architectures', json('[]'))": "architectures=(): give a list",
     "json_set(plan, '$.architectures[0].name', 5)": "architecture: name=5: give text",
-    "json_set(plan, '$.protocol.dim', 30)": "mh-attention(heads=2): width 30 does not split",
+    "json_set(plan, '$.protocol.dim', 0)": "protocol smoke: dim=0: give a whole number",
     "json_set(plan, '$.protocol.name', 5)": "protocol 5: name=5: give text",
     "json_set(plan, '$.protocol.tasks', json('[]'))": "it is damaged (AttributeError: ",
     "json_set(plan, '$.protocol.tasks.compression.settings', 5)": "it is damaged (TypeError: ",

@@ -57,7 +57,7 @@ class StoredArchitecture(Architecture):
             dim: the width that it was trained at.
             name: its name in tables, if it has one of its own.
         """
-        name = check_value("name", name, str | None)
+        name = check_value("architecture: name", name, str | None)
         vars(self).update(_text=check_value("architecture", spec, str), dim=dim, name=name)
 
     @cached_property
