@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from archlab.architectures.stored import is_available
+from archlab.architectures.stored import check_width, is_available
 from archlab.fields import checked, not_empty
 from archlab.mad.plan import Plan
 from archlab.mad.store import TrialStore
@@ -25,8 +25,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Location = str | os.PathLike[str]
+
+
+def _check_whole(job: Trial | LMTrial | ImportedRun) -> None:
+    if isinstance(job, Trial):
+        check_width(job.architecture)
+
+
+def _whole_plan(values: dict[str, Any]) -> Plan:
+    plan = Plan.from_dict(values)
+    for one in plan.architectures:
+        check_width(one)
+    return plan
+
+
 LEDGERS: dict[type[Ledger[Any, Any]], Callable[[dict[str, Any]], Any]] = {
-    TrialStore: Plan.from_dict,
+    TrialStore: _whole_plan,
     StudyStore: read_plan,
     ImportStore: dict,
 }
@@ -77,7 +91,7 @@ def check_store(store: Location = "archlab.db", *, delete: bool = False) -> Stor
             known = set(unreadable)
             statuses: Counter[str] = Counter()
             present = 0
-            for record in opened.scan(unreadable=unreadable):
+            for record in opened.scan(_check_whole, unreadable=unreadable):
                 statuses[record.status] += 1
                 present += record.result is not None and record.key == record.job.key
             counts = {status: statuses[status] for status in ("finished", "diverged", "dropped", "failed", "running")}

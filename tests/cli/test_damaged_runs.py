@@ -56,6 +56,21 @@ def test_a_damaged_run_is_named_and_the_rest_is_shown(archlab: CommandLine, valu
         assert outcome.out or command in (["report"], ["store", "export"])
 
 
+def test_a_check_finds_widths_that_layers_do_not_fit_and_leaves_knobs_that_are_gone(archlab: CommandLine):
+    shutil.copy(FIXTURES / "smoke.db", "archlab.db")
+    with closing(sqlite3.connect("archlab.db")) as store, store:
+        store.execute("INSERT INTO runs (plan) SELECT json_set(plan, '$.protocol.dim', 30) FROM runs")
+        store.execute("UPDATE trials SET trial = json_set(trial, '$.dim', 30) WHERE id = 1")
+        store.execute("UPDATE trials SET trial = json_set(trial, '$.architecture', 'mamba(gone=3)') WHERE id = 3")
+    outcome = archlab("store", "check")
+    assert outcome.status == 1
+    trial, run = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+    assert "mh-attention(heads=2): width 30 does not split" in trial
+    assert "run 2 cannot be read: mh-attention(heads=2): width 30 does not split" in run
+    archlab("store", "check", "--delete")
+    assert archlab("store", "check").status == 0
+
+
 LM_DAMAGES = {
     "run = '{}'": "it is damaged (KeyError: 'device')",
     "run = 'not json{'": "it is damaged (run='not json{')",

@@ -141,9 +141,18 @@ class Ledger(RunStore, ABC, Generic[J, R]):
 
         return [*self._read_rows([self.table], self._record, keys, statuses, unreadable)]
 
-    def scan(self, *, unreadable: Lines) -> Iterator[Record[J, R]]:
-        """All records as :meth:`records` gives them, but one by one: whoever keeps none needs little memory."""
-        return self._read_rows([self.table], self._record, None, None, unreadable)
+    def scan(self, check: Callable[[J], None] = lambda _: None, *, unreadable: Lines) -> Iterator[Record[J, R]]:
+        """All records as :meth:`records` gives them, but one by one: whoever keeps none needs little memory.
+
+        A job that ``check`` refuses is one that cannot be read.
+        """
+
+        def whole(row: AnyRow, known: dict[Any, Any]) -> Record[J, R]:
+            record = self._record(row, known)
+            check(record.job)
+            return record
+
+        return self._read_rows([self.table], whole, None, None, unreadable)
 
     def outcomes(
         self,
