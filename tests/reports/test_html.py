@@ -1,16 +1,15 @@
 import dataclasses
-import json
 import os
 import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import altair as alt
 import pytest
 import vl_convert
 from tests.reports.browser import Browser
+from tests.reports.charts_of_pages import specs_of
 from tests.synthetic_records import plan, record, result, score, simulate
 
 from archlab.architectures import Architecture
@@ -132,13 +131,6 @@ def test_it_needs_nothing_but_itself(page: str) -> None:
     assert all(address.startswith("#") for address in _Page(page).addresses)
     assert "default-src 'none'" in page
     assert len(page.encode()) < 3_000_000
-
-
-def specs_of(page: str) -> dict[str, dict[str, Any]]:
-    found = re.search(r'id="specs">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    specs: dict[str, dict[str, Any]] = json.loads(found[1])
-    return specs
 
 
 def test_every_panel_is_on_the_page_with_valid_charts(page: str, scores: Scores) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.reports.charts_of_pages import specs_of
 from tests.scaling.fits.laws import Law
 from tests.scaling.synthetic_ladders import BUDGETS, fill, ladder, result, stripes, sweep_of
 
@@ -30,10 +31,6 @@ def findings(tmp_path):
             return fit_study(read_study(store.records()), Resampling(resamples))
 
     return made
-
-
-def specs_of(page: str) -> dict[str, dict]:
-    return json.loads(re.search(r'id="specs">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def values_of(spec: dict) -> list[list[dict]]:

@@ -7,7 +7,7 @@ import shlex
 import statistics
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _UNBROKEN = 28
 """Letters up to which a word with hyphens stays on one line."""
+_LONG = 16
+"""Characters from which a text is said once for all charts."""
 
 
 def above_chance(task: TaskScore) -> float | None:
@@ -268,7 +270,7 @@ def render_page(template: str, sections: Sequence[Section], labels: Sequence[str
         labels=labels,
         styles=[charts.style(rank) for rank in range(len(labels))],
         symbols=charts.SYMBOLS,
-        specs=_json({name: spec for section in sections for name, spec in section.specs.items()}),
+        specs=_json(_once({name: spec for section in sections for name, spec in section.specs.items()})),
         config=_json(charts.CONFIG),
         font=charts.FONT,
         javascript=_javascript(),
@@ -277,6 +279,31 @@ def render_page(template: str, sections: Sequence[Section], labels: Sequence[str
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **values,
     )
+
+
+def _once(specs: Mapping[str, Any]) -> dict[str, Any]:
+    """The specs of charts with long texts and lists of texts, most of them names of architectures, said once for all charts.
+
+    Each is {"$": index} in the ``specs`` and stands in the list ``texts``.
+    """
+    places: dict[str, int] = {}
+    texts: list[Any] = []
+
+    def short(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: short(item) for name, item in value.items()}
+        of_texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
+        if not (of_texts or isinstance(value, str)):
+            return [short(item) for item in value] if isinstance(value, list) else value
+        text = json.dumps(value)
+        if len(text) < _LONG:
+            return value
+        if text not in places:
+            places[text] = len(texts)
+            texts.append(value)
+        return {"$": places[text]}
+
+    return {"specs": short(dict(specs)), "texts": texts}
 
 
 def _json(value: Any) -> str:
