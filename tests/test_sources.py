@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from archlab.architectures import architecture
 from archlab.errors import ArchlabError
@@ -72,6 +73,28 @@ def test_a_file_that_cannot_be_used_is_refused(outside: Path, file: str, code: s
     with pytest.raises(ArchlabError, match=f"^layers file .*{file}: {reason}"):
         import_file(outside / file, "layers")
     assert dict(registry()) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="no copies of processes here")
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("hangs", "while True:\n    pass\n", r"has not ended within 1 seconds in <module> \(.*hangs.py, line \d\)"),
+        ("sleeps", "import time\ntime.sleep(60)\n", r"has not ended within 1 seconds in <module> \(.*sleeps.py, line 2\)"),
+        ("leaves", "import os\nos._exit(0)\n", "ends the process, with status 0; put what ends the program under if"),
+        ("crashes", "import ctypes\nctypes.string_at(0)\n", "ends the process by SIGSEGV in string_at"),
+        ("kills", "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n", "ends the process by SIGTERM$"),
+        ("interrupts", "raise KeyboardInterrupt\n", "KeyboardInterrupt$"),
+        ("raises", "class Odd(BaseException): pass\nraise Odd('two\\nlines')\n", "Odd: two lines$"),
+    ],
+)
+def test_a_file_that_hangs_or_ends_its_process_when_imported_is_refused(outside: Path, monkeypatch, name, code, reason):
+    monkeypatch.setattr("archlab.isolation.MOST_SECONDS", 1.0)
+    (outside / f"{name}.py").write_text(code)
+    with pytest.raises(ArchlabError, match=f"^layers file .*{name}.py: cannot be imported: {reason}"):
+        import_file(outside / f"{name}.py", "layers")
+    with pytest.raises(ArchlabError, match=f"^{name}.Mixer: {name} cannot be imported: {reason.partition(';')[0].rstrip('$')}"):
+        architecture(f"{name}.Mixer swiglu")
 
 
 def test_what_a_file_prints_goes_to_standard_error(outside: Path, capsys):

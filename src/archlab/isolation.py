@@ -188,17 +188,21 @@ def undone() -> Iterator[None]:
         raise ArchlabError(f"it changes {found} of this process, for all code after it: leave that to whoever calls it")
 
 
-def in_child(compute: Callable[[], Value], seconds: float) -> Value:
+MOST_SECONDS = 120.0
+"""Code from outside archlab may take so long to be imported, or to be tried once."""
+
+
+def in_child(compute: Callable[[], Value], *, quiet: bool = False) -> Value:
     """The result of code from outside archlab, run in a copy of this process: it may hang, print, or end its process.
 
     Only under Linux without a GPU, which the copy of a process cannot use; elsewhere it runs in this process.
 
     Args:
         compute: gives the result, which can be pickled.
-        seconds: how long it may take.
+        quiet: what the copy prints is left out.
 
     Raises:
-        ArchlabError: it raises anything, has not ended in time, or ends its process; says how, and where.
+        ArchlabError: it raises anything, has not ended within :data:`MOST_SECONDS`, or ends its process; says how, and where.
     """
     torch = sys.modules.get("torch")
     if _is_child or sys.platform != "linux" or torch is None or torch.cuda.is_available():
@@ -211,7 +215,7 @@ def in_child(compute: Callable[[], Value], seconds: float) -> Value:
             child = os.fork()
         if not child:
             try:
-                _begin_child(answer.fileno(), seconds)
+                _begin_child(answer.fileno(), quiet)
                 torch.set_num_threads(1)  # the threads of the parent are not here
                 answer.write(pickle.dumps(_value_or_error(compute)))
                 answer.flush()
@@ -230,7 +234,7 @@ def in_child(compute: Callable[[], Value], seconds: float) -> Value:
         raise ArchlabError(f"ends the process, with status {os.waitstatus_to_exitcode(status)}")
     place, name = place_of_signal(said.decode(errors="replace")), signal.Signals(os.WTERMSIG(status)).name
     if name == "SIGALRM":
-        raise ArchlabError(f"has not ended within {seconds:g} seconds{place}")
+        raise ArchlabError(f"has not ended within {MOST_SECONDS:g} seconds{place}")
     raise ArchlabError(f"ends the process by {name}" + (" (out of memory?)" if name == "SIGKILL" else place))
 
 
@@ -241,18 +245,20 @@ def _value_or_error(compute: Callable[[], Value]) -> tuple[Value | None, str | N
         return None, in_one_line(error)
 
 
-def _begin_child(answer: int, seconds: float) -> None:
-    """Set a copy of this process to end after so many seconds, and to write where Python stood if a signal ends it."""
+def _begin_child(answer: int, quiet: bool) -> None:
+    """Set a copy of this process to end after :data:`MOST_SECONDS`, and to write where Python stood if a signal ends it."""
     global _is_child
     _is_child = True
     os.setsid()  # so that what it starts can be ended with it, and Ctrl-C is left to the parent
+    if quiet:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     for number in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     faulthandler.enable(answer, all_threads=False)
     faulthandler.register(signal.SIGALRM, answer, all_threads=False, chain=True)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
 
 
 def _end_of(child: int) -> int:

@@ -5,13 +5,14 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, TypeVar
 
 from archlab.errors import ArchlabError, in_one_line
-from archlab.isolation import changed, restore, snapshot
+from archlab.isolation import changed, in_child, restore, snapshot
 
 Loaded = TypeVar("Loaded")
 
@@ -30,6 +31,28 @@ def without_output(load: Callable[[], Loaded]) -> Loaded:
             return load()
     finally:
         restore(before)
+
+
+def import_outside(name: str) -> tuple[ModuleType, str]:
+    """Imports a module that a command names, in a copy of this process first: there it may hang or end its process.
+
+    Returns:
+        The module, and what its import has changed of this process, which is undone as far as can be; empty if nothing.
+
+    Raises:
+        ArchlabError: it cannot be imported; says why, in one line.
+    """
+    before = snapshot()
+    try:
+        if name not in sys.modules:
+            in_child(partial(_import, name), quiet=True)
+        return without_output(lambda: (importlib.import_module(name), changed(before, started=False)))
+    except (Exception, SystemExit) as error:
+        raise ArchlabError(in_one_line(error)) from None
+
+
+def _import(name: str) -> None:
+    importlib.import_module(name)
 
 
 @cache
@@ -87,12 +110,12 @@ def import_file(path: str | Path, kind: Literal["layers", "tasks"]) -> None:
         sys.path.append(str(root))
     importlib.invalidate_caches()
     name = ".".join(parts)
-    before = snapshot()
     try:
-        module, spoiled = without_output(lambda: (importlib.import_module(name), changed(before, started=False)))
-    except (Exception, SystemExit) as error:
-        fix = "; put what ends the program under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
-        raise ArchlabError(f"{kind} file {path}: cannot be imported: {in_one_line(error)}{fix}") from None
+        module, spoiled = import_outside(name)
+    except ArchlabError as error:
+        ends = str(error).startswith(("SystemExit", "ends the process, with status"))
+        fix = "; put what ends the program under if __name__ == '__main__'" if ends else ""
+        raise ArchlabError(f"{kind} file {path}: cannot be imported: {error}{fix}") from None
     origin = getattr(module, "__file__", None)
     if origin is None or Path(origin).resolve() != file:
         raise ArchlabError(f"{kind} file {path}: {name} is the name of another module, {origin or 'built in'}: rename the file")

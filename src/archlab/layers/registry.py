@@ -16,13 +16,15 @@ from typing import Any, TypeVar
 from typing_extensions import dataclass_transform
 
 from archlab.errors import ArchlabError, in_one_line, unknown
-from archlab.fields import check_value
+from archlab.fields import check_value, naming
 from archlab.layers.contract import Composite, LayerConfig
 from archlab.layers.external.cells import PREFIX, class_from_cell, is_without_file
 from archlab.layers.knobs import check_number, converted, plain
 from archlab.sources import import_installed, import_modules, imported
 
 _REGISTRY: dict[str, type[LayerConfig]] = {}
+_DESCRIBED: set[type[LayerConfig]] = set()
+"""Configs from outside archlab that have said what they are."""
 
 Config = TypeVar("Config", bound=type[LayerConfig])
 
@@ -140,6 +142,12 @@ def layer(name: str, *layers: LayerConfig, **knobs: Any) -> LayerConfig:
         check_number(f"{name}({knob}={value})", value)
         knobs[knob] = converted(f"{name}({knob}={value})", value, type(defaults[knob]))
     try:
+        if config not in _DESCRIBED and not config.__module__.startswith("archlab."):
+            from archlab.layers.external.check import check_description
+
+            with naming(name):
+                check_description(lambda: config(**made_of, **knobs))
+            _DESCRIBED.add(config)
         return config(**made_of, **knobs)
     except ArchlabError:
         raise

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from archlab.errors import ArchlabError
 from archlab.isolation import changed, snapshot
 from archlab.layers import LayerConfig, layer
-from archlab.layers.external.check import check_accounting, check_third_party
+from archlab.layers.external.check import check_accounting, check_description, check_third_party
 
 
 class Sum(nn.Module):
@@ -306,6 +306,7 @@ COSTS = [
     ({"num_params": lambda *_: 7}, "num_params says 7 at width 8, length 16, but the module has 73 trainable scalars"),
     ({"state_size": lambda *_: 9}, "state_size says 9 at width 8, length 16, but init_state holds 8 scalars for a sequence"),
     ({"state_size": lambda *_: -9}, "state_size gives -9 at width 8, length 16: return a whole number of at least 0"),
+    ({"flops": lambda *_: 10**400}, "flops gives 1000000000"),
     ({"num_params": lambda *_: None}, "num_params gives None at width 8, length 16: return a whole number"),
     ({"matrix_state": lambda *_: 0.5}, "matrix_state gives 0.5 at width 8, length 16: return a whole number"),
     ({"flops": fails}, "flops fails at width 8, length 16: ZeroDivisionError: no length"),
@@ -380,11 +381,44 @@ class Prints(Sum):
 )
 def test_a_layer_that_hangs_or_ends_its_process_is_refused_in_one_line(monkeypatch, module, fault):
     if module is Hangs:
-        monkeypatch.setattr("archlab.layers.external.check.MOST_SECONDS", 3.0)
+        monkeypatch.setattr("archlab.isolation.MOST_SECONDS", 3.0)
     config = outside(module)
     with pytest.raises(ArchlabError, match=f"{re.escape(str(config))}: {fault}") as refused:
         check_third_party([config], dim=8, lengths=(16,))
     assert "\n" not in str(refused.value)
+
+
+def leave(*_):
+    os._exit(0)
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ({"knobs": lambda _: None}, r"knobs\(\) gives None: return a dict of knobs and values"),
+        ({"modules": lambda _: "faulty"}, r"modules\(\) gives 'faulty': return a tuple of names of modules"),
+        ({"__str__": lambda _: 5}, r"__str__\(\) gives 5: return a spec"),
+        ({"__eq__": lambda *_: False, "__hash__": lambda _: 0}, "is not equal to one of the same knobs"),
+        ({"kind": "both"}, 'kind is \'both\': "sequence" or "channel"'),
+        ({"__post_init__": lambda _: 1 / 0}, "its config cannot be made: ZeroDivisionError"),
+        ({"__post_init__": leave}, "ends the process, with status 0"),
+        ({"validate": leave}, "ends the process, with status 0"),
+    ],
+)
+def test_a_layer_that_cannot_say_what_it_is_is_refused(members, fault):
+    if leave in members.values() and (sys.platform != "linux" or torch.cuda.is_available()):
+        pytest.skip("no copies of processes here")
+    config = type("Config", (type(outside(Sum)),), members)
+    with pytest.raises(ArchlabError, match=f"^{fault}"):
+        check_description(config)
+
+
+def test_costs_that_end_the_process_are_refused():
+    if sys.platform != "linux" or torch.cuda.is_available():
+        pytest.skip("no copies of processes here")
+    config = type("Config", (type(outside(Sum)),), {"flops": leave})()
+    with pytest.raises(ArchlabError, match=r"ends the process, with status 0$"):
+        check_accounting([config], dim=8, length=16)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="no copies of processes here")

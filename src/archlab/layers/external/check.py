@@ -1,7 +1,8 @@
 """Checks of layers from outside archlab on a small input, before they are trained."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -16,10 +17,45 @@ from archlab.machine import single_thread
 
 LONGEST = 128
 """Tokens of the small input, at most."""
-MOST_SECONDS = 120.0
-"""The check of a layer on an input may take so long."""
+_ANY_WIDTH = 128
+_MOST_BITS = 100  # of a cost: floats hold what is computed of it
 ROUNDING = 1e-5
 """Outputs may move by this fraction of the largest one without counting as a leak: transforms of whole sequences round."""
+
+
+def check_description(make: Callable[[], LayerConfig]) -> None:
+    """Make a layer from outside archlab once and have it say what it is, in a copy of this process.
+
+    Raises:
+        ArchlabError: its config cannot be made, does not end, or says something of another type; says which.
+    """
+    if fault := in_child(partial(_misdescribed, make), quiet=True):
+        raise ArchlabError(fault)
+
+
+def _misdescribed(make: Callable[[], LayerConfig]) -> str | None:
+    try:
+        config = make()
+    except ArchlabError:  # its own words for whoever asks for it
+        return None
+    except (Exception, SystemExit) as error:
+        return f"its config cannot be made: {in_one_line(error)}"
+    with suppress(Exception):  # whether it fits a width is asked later
+        config.validate(_ANY_WIDTH)
+    for name, kind, fix in (
+        ("knobs", dict, "a dict of knobs and values"),
+        ("modules", tuple, "a tuple of names of modules"),
+        ("__str__", str, "a spec"),
+        ("__hash__", int, "a number, or leave it to the dataclass"),
+    ):
+        value = getattr(config, name)()
+        if not isinstance(value, kind):
+            return f"{name}() gives {value!r}: return {fix}"
+    if config != make():
+        return "is not equal to one of the same knobs: leave __eq__ to the dataclass"
+    if config.kind not in ("sequence", "channel"):
+        return f'kind is {config.kind!r}: "sequence" or "channel"'
+    return None
 
 
 def check_third_party(
@@ -36,7 +72,7 @@ def check_third_party(
     for config in _from_outside(layers):
         for length in dict.fromkeys(min(length, LONGEST) for length in lengths):
             with naming(str(config)):
-                if fault := in_child(partial(_tried, config, dim, length, device), MOST_SECONDS):
+                if fault := in_child(partial(_tried, config, dim, length, device)):
                     raise ArchlabError(fault)
 
 
@@ -53,8 +89,9 @@ def check_accounting(layers: Iterable[LayerConfig], dim: int, length: int) -> No
         ArchlabError: a cost cannot be had, or is no whole number of at least 0; names the layer, the cost and what is wrong.
     """
     for config in _from_outside(layers):
-        if fault := _no_number(config, dim, length):
-            raise ArchlabError(f"{config}: {fault}")
+        with naming(str(config)):
+            if fault := in_child(partial(_no_number, config, dim, length), quiet=True):
+                raise ArchlabError(fault)
 
 
 def _from_outside(layers: Iterable[LayerConfig]) -> Iterable[LayerConfig]:
@@ -78,8 +115,8 @@ def _no_number(config: LayerConfig, dim: int, length: int) -> str | None:
         except (Exception, SystemExit) as error:
             return f"{cost} fails {at}: {in_one_line(error)}"
         unknown_state = number is None and cost in ("state_size", "matrix_state")
-        if not unknown_state and (type(number) is not int or number < 0):
-            return f"{cost} gives {number!r} {at}: return a whole number of at least 0"
+        if not unknown_state and (type(number) is not int or not 0 <= number < 1 << _MOST_BITS):
+            return f"{cost} gives {str(number)[:40]} {at}: return a whole number of at least 0, below 2^{_MOST_BITS}"
     same_environment = dict(os.environ) == before["the environment's variables"]
     if found := changed(before, started=False) or (not same_environment and "the environment's variables"):
         return f"stating its costs changes {found} of this process: count only"

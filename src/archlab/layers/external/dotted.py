@@ -1,6 +1,5 @@
 """Any ``nn.Module`` class as a layer, named by its path: ``my_pkg.mixers.Foo(heads=4)``, ``fla:GatedDeltaNet(num_heads=4)``."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from archlab.layers.contract import LayerConfig
 from archlab.layers.external.check import num_trainable
 from archlab.layers.knobs import check_number, knob_text
 from archlab.layers.ops.flop_counter import count_flops
-from archlab.sources import without_output
+from archlab.sources import import_outside
 
 PREFIXES = {"fla": "fla.layers"}
 """Short forms of modules: ``fla:X`` is the class ``fla.layers.X`` of flash-linear-attention."""
@@ -126,10 +125,10 @@ def _import(path: str) -> type[nn.Module]:
         raise ArchlabError(f"{path}: the kernels of flash-linear-attention need a GPU, and none is visible here")
     home, _, name = (f"{PREFIXES[prefix]}.{rest}" if colon else path).rpartition(".")
     try:
-        module = without_output(lambda: importlib.import_module(home))
-    except (Exception, SystemExit) as error:
+        module, _ = import_outside(home)
+    except ArchlabError as error:
         fix = "pip install 'archlab[gpu]'" if colon else "install it, or name a file of it with --layers"
-        raise ArchlabError(f"{path}: {home} cannot be imported: {in_one_line(error)}: {fix}") from None
+        raise ArchlabError(f"{path}: {home} cannot be imported: {error}: {fix}") from None
     classes = {key: value for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)}
     if name in classes:
         return classes[name]
