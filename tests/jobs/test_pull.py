@@ -135,6 +135,30 @@ def test_the_highest_priority_comes_first(file, train):
     assert train.seeds() == [2, 3, 0, 1, 4, 5]
 
 
+def test_damaged_submissions_are_named_once_and_the_others_are_computed(file, train):
+    told, good = [], make_trials(1)
+
+    def strict(one, opened):
+        order = read(one, opened)
+        assert [trial.key for trial, _ in zip(order.jobs, one.keys, strict=True)] == one.keys
+        return order
+
+    with TrialStore(file) as store, Submissions(store) as opened:
+        opened.submit(1, "mad", {"seeds": [0]}, [good[0].key], 0)
+        for run, (what, keys) in enumerate([([0], []), ({}, []), ({"seeds": ["x"]}, []), ({"seeds": [0]}, [])], start=2):
+            values = {"run": run, "kind": "mad", "priority": 9, "status": "open", "what": what, "keys": keys}
+            with opened._write() as connection:
+                connection.execute(table.insert().values(values))
+    assert serve(file, train, told, reader=strict, max_idle=0.3) == 1
+    assert sorted(line.partition(":")[0] for line in told) == [
+        "run 3 is left to others",
+        "run 4 is left to others",
+        "run 5 is left to others",
+        "submission 2 is damaged and left out",
+    ]
+    assert all("\n" not in line and "it is damaged" in line for line in told if line.startswith("run"))
+
+
 def test_what_a_worker_does_not_know_is_left_to_others_and_said_once(file, train):
     told, trials = [], [*make_trials(1), *make_trials(1, start=101)]
     with TrialStore(file) as store, Submissions(store) as opened:
@@ -144,8 +168,8 @@ def test_what_a_worker_does_not_know_is_left_to_others_and_said_once(file, train
     serve(file, train, told, max_idle=0.3)
     assert told == [
         "run 7: others are left to others",
-        "run 8 is left to others: it is of another version of archlab",
-        "run 9 is left to others: it is of another version of archlab",
+        "run 8 is left to others: it is damaged, or of another version of archlab: KeyError: 'of the future'",
+        "run 9 is left to others: it is damaged, or of another version of archlab: KeyError: 'seeds'",
     ]
     assert train.seeds() == [0]
     with Submissions(file) as opened:

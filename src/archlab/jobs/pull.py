@@ -12,7 +12,7 @@ from typing import Any, Generic, NoReturn
 
 from typing_extensions import override
 
-from archlab.errors import ArchlabError
+from archlab.errors import ArchlabError, in_one_line
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, Thresholds, Work
 from archlab.jobs.policy import J, Policy, R
@@ -20,6 +20,7 @@ from archlab.jobs.running import Messages, Run
 from archlab.jobs.scheduler import listen, run
 from archlab.machine import Device
 from archlab.store.ledger import Ledger, Record
+from archlab.store.runs import Lines
 from archlab.store.submissions import Submission, Submissions
 
 LOOK_SECONDS = 2.0
@@ -144,12 +145,16 @@ def work(
     runs: dict[int, Run[Any, Any]] = {}
     asked: list[Submission] = []
     seen: dict[int, bool] = {}  # whether all of a submission is this worker's
-    next_look, computed = 0.0, 0
+    damaged: Lines = {}
+    next_look, computed, told = 0.0, 0, 0
     try:
         while True:
             now = time.monotonic()
             if now >= next_look:
-                asked, next_look = submissions.open(), now + LOOK_SECONDS
+                asked, next_look = submissions.open(damaged), now + LOOK_SECONDS
+                for line in list(damaged.values())[told:]:
+                    tell(line)
+                told = len(damaged)
                 for number in runs.keys() - {one.number for one in asked}:
                     runs[number].withdraw()
                 for one in asked:
@@ -194,8 +199,9 @@ def _begin(
     name = f"run {one.run}" if one.run is not None else f"submission {one.number}"
     try:
         order = readers[one.kind](one, submissions)
-    except (ArchlabError, KeyError, TypeError) as error:
-        tell(f"{name} is left to others: {error if isinstance(error, ArchlabError) else 'it is of another version of archlab'}")
+    except Exception as error:  # the row may hold anything
+        why = "" if isinstance(error, ArchlabError) else "it is damaged, or of another version of archlab: "
+        tell(f"{name} is left to others: {why}{in_one_line(error)}")
         return False
     if order.left:
         tell(f"{name}: {order.left}")

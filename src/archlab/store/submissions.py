@@ -10,6 +10,7 @@ from archlab.errors import ArchlabError
 from archlab.fields import check_fields
 from archlab.store.database import outlasting
 from archlab.store.opened import Location, OpenedStore
+from archlab.store.runs import Lines
 from archlab.store.schema import submissions
 
 
@@ -44,16 +45,20 @@ class Submissions(OpenedStore):
             OpenedStore(location, create=False, filled_by=filled_by).close()
         super().__init__(location, filled_by=filled_by)  # where an earlier archlab has made the store, the table is made now
 
-    def open(self) -> list[Submission]:
-        """Those that are neither ended nor withdrawn, in the order in which workers take them; damaged ones are left out."""
+    def open(self, damaged: Lines | None = None) -> list[Submission]:
+        """Those that are neither ended nor withdrawn, in the order in which workers take them.
+
+        Damaged ones are left out; ``damaged`` takes a line for each.
+        """
         query = select(submissions).where(submissions.c.status == "open")
         found = []
         for row in self._rows(query.order_by(submissions.c.priority.desc(), submissions.c.id)):
             values = {name: value for name, value in row._mapping.items() if name not in ("id", "status")}
             try:
                 found.append(Submission(number=row.id, **values))
-            except ArchlabError:
-                continue
+            except ArchlabError as error:
+                if damaged is not None:
+                    damaged[f"submission {row.id}"] = f"submission {row.id} is damaged and left out: {error}"
         return found
 
     @outlasting
