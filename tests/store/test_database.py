@@ -359,3 +359,22 @@ def test_a_full_disk_is_called_a_full_disk_by_writers_and_by_the_next_readers(tm
             assert len(store.records()) == 36
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOENT, "cannot be opened: check the permissions of the file and its folder"),  # as /proc
+        (errno.ENOSPC, "the disk is full: free some space"),  # without room for another file
+    ],
+)
+def test_a_folder_that_takes_no_file_is_one_line(tmp_path, monkeypatch, number, reason):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    def unable(*_):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr(location, "_enable_write_ahead_log", unable)
+    assert f"archlab.db: {reason}" in refusal(tmp_path / "archlab.db")

@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -235,15 +235,17 @@ def _look_inside(path: Path) -> tuple[str, set[str]]:
 
 def _check_locks(path: Path) -> None:
     """Refuse a folder on a file system without locks: SQLite would take that for another process that never lets go."""
-    with suppress(PermissionError), tempfile.TemporaryFile(dir=path.parent) as file:
-        try:
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
-                raise ArchlabError(
-                    f"store {path}: the file system has no locks ({error.strerror}), without which a store is damaged: choose a "
-                    "local disk, or a database server (docs/store.md)"
-                ) from None
+    except OSError as error:  # a folder that takes no file at all is for SQLite to refuse
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no room for the files that SQLite needs beside a store
+            raise ArchlabError(f"store {path}: {_REASONS['disk is full']}") from None
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+            raise ArchlabError(
+                f"store {path}: the file system has no locks ({error.strerror}), without which a store is damaged: choose a "
+                "local disk, or a database server (docs/store.md)"
+            ) from None
 
 
 def _tune_sqlite(engine: Engine, *, write_ahead: bool) -> None:

@@ -387,7 +387,12 @@ class Ledger(RunStore, ABC, Generic[J, R]):
         with self._write() as connection:
             if seen is None:
                 columns = {"key": job.key, self.description: job.to_dict(), "status": "running", "owner": self.owner.id}
-                return self._insert_if_missing(connection, columns)
+                try:
+                    connection.execute(insert(self.table).values(columns))
+                except IntegrityError:
+                    connection.rollback()
+                    return False
+                return True
             as_seen = update(self.table).where(self.table.c.key == seen.key, self.table.c.status == seen.status)
             change = as_seen.where(self.table.c.owner.is_not_distinct_from(seen.owner))
             return connection.execute(change.values(status="running", owner=self.owner.id)).rowcount == 1

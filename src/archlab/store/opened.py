@@ -71,6 +71,8 @@ class OpenedStore:
     def _read(self) -> Iterator[Connection]:
         self.check_present()
         with plain_errors(self.where, self._engine.url), self._engine.connect() as connection:
+            if self._file is None:  # one round trip for each query: a transaction takes two more
+                connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection
 
     @contextmanager
