@@ -1,6 +1,7 @@
 """What a job may take: its time, memory and printed text end with the limit, and all that it has started ends with it."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from archlab.jobs import limits
 from archlab.jobs.executor import JobError, WorkerDiedError, make_executor
 from archlab.jobs.limits import seconds_for
 from archlab.jobs.local import LocalExecutor
+from archlab.jobs.ray import _Host
 from archlab.machine import process_started
 
 
@@ -137,3 +139,55 @@ def test_what_a_job_has_started_ends_with_it_whatever_session_it_is_in(executor,
     while process_started(pid) is not None:
         assert time.monotonic() < deadline, "it goes on"
         time.sleep(0.02)
+
+
+class TestOnRay:
+    """The limits on the node of a Ray worker, where its host runs what the local executor runs."""
+
+    @pytest.fixture(autouse=True)
+    def variables(self, monkeypatch):
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the host takes away
+
+    @pytest.fixture
+    def ends(self, tmp_path):
+        """How jobs that are computed together end."""
+        hosts = []
+
+        def run_on_host(*jobs, time_limit=None, memory=0):
+            hosts.append(_Host(pickle.dumps(partial(misbehave, tmp_path)), "cpu", time_limit, memory))
+            request = pickle.dumps((jobs, [{}] * len(jobs)))
+            return [value for kind, (_, value) in list(hosts[-1].run(request))[1:]]
+
+        yield run_on_host
+        for host in hosts:
+            host.executor.shutdown()
+
+    def test_time(self, ends):
+        (error,) = ends(Job("hangs"), time_limit=0.02)
+        assert str(error).startswith("it has not ended within 0.02 minutes, its time limit")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits data")
+    @pytest.mark.parametrize(("memory", "most"), [(0, 1.0), (512 << 20, 1.5)])
+    def test_memory_is_a_part_of_the_node_or_what_the_cluster_has_set_aside(self, ends, monkeypatch, memory, most):
+        monkeypatch.setattr("archlab.jobs.local.available_bytes", lambda: 4 << 30)
+        monkeypatch.setattr("archlab.jobs.ray.available_cores", lambda: 8)
+        (error,) = ends(Job("grows"), memory=memory)
+        assert str(error).startswith(f"it needs more than the {most} GiB that a worker may take")
+
+    def test_printed_text(self, ends, capsys):
+        (pid,) = ends(Job("prints"))
+        assert isinstance(pid, int)
+        assert len(capsys.readouterr().err) < limits.PRINTED_BYTES + 100
+
+    def test_a_signal_is_named_with_its_place(self, ends):
+        (error,) = ends(Job("segmentation fault"))
+        assert isinstance(error, WorkerDiedError)
+        assert f"SIGSEGV in forward ({__file__}, line " in str(error)
+
+    def test_what_a_job_has_started_ends_with_it(self, ends, tmp_path):
+        ends(Job("starts others"))
+        ends(Job("answers"))
+        deadline = time.monotonic() + 5
+        while process_started(int((tmp_path / "pid").read_text())) is not None:
+            assert time.monotonic() < deadline, "it goes on"
+            time.sleep(0.02)

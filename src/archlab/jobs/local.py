@@ -39,12 +39,14 @@ class LocalExecutor(SlotExecutor[J, P, R]):
         device: Device = "cpu",
         time_limit: float | None = None,
         share: float = 1.0,
+        memory: int = 0,
     ) -> None:
         """Start no worker yet.
 
         By default there is one worker a core that this process may use, or one a GPU; those of ``"cuda"`` take the GPUs in turn.
         A job may take ``time_limit`` minutes, by default as predicted. On a CPU a worker may take its part of a ``share`` of the
-        memory that is free now. Refuses fewer than one worker, a device that is not there, and a process that is itself a worker.
+        memory that is free now, and ``memory`` bytes, which were set aside for it, in any case. Refuses fewer than one worker, a
+        device that is not there, and a process that is itself a worker.
         """
         with _starting:
             if WORKER_VARIABLE in os.environ:
@@ -60,7 +62,7 @@ class LocalExecutor(SlotExecutor[J, P, R]):
         super().__init__(num_workers or (len(self._gpus) if self._gpus else available_cores()))
         self._work, self._time_limit = work, time_limit
         part = int(available_bytes() * share / self.num_workers)
-        self._memory = max(part, LEAST_BYTES) if device == "cpu" else None  # CUDA maps more than it uses
+        self._memory = max(part, LEAST_BYTES + memory) if device == "cpu" else None  # CUDA maps more than it uses
 
     @override
     def start(self, slot: int, origin: str) -> Worker[J, P, R]:

@@ -55,7 +55,7 @@ class RayExecutor(SlotExecutor[J, P, R]):
         super().__init__(num_workers or max(units, 1))
         self._largest = max((node["Resources"].get("memory", 0.0) for node in self._ray.nodes() if node["Alive"]), default=0.0)
         self._gpus = min(1.0, units / self.num_workers) if device == "cuda" else 0.0
-        self._arguments = (pickle.dumps(work), device, time_limit)
+        self._work, self._device, self._time_limit = pickle.dumps(work), device, time_limit
 
     @override
     def start(self, slot: int, origin: str) -> Worker[J, P, R]:
@@ -65,19 +65,20 @@ class RayExecutor(SlotExecutor[J, P, R]):
         options = {"num_cpus": 1, "num_gpus": self._gpus, "max_concurrency": 2, "max_restarts": 0}
         if self.memory:
             options["memory"] = self.memory
-        actor = self._ray.remote(_Host).options(**options).remote(*self._arguments)
+        arguments = (self._work, self._device, self._time_limit, self.memory or 0)
+        actor = self._ray.remote(_Host).options(**options).remote(*arguments)
         return _Actor(self._ray, actor, origin)
 
 
 class _Host:
     """The actor: a local executor with one worker on the node of a slot."""
 
-    def __init__(self, work: bytes, device: Device, time_limit: float | None) -> None:
+    def __init__(self, work: bytes, device: Device, time_limit: float | None, memory: int) -> None:
         for name in ("OMP_NUM_THREADS", "ARCHLAB_WORKER"):  # Ray's own choice for its workers
             os.environ.pop(name, None)
         self.device = device
         self.executor: LocalExecutor[Any, Any, Any] = LocalExecutor(
-            pickle.loads(work), 1, device=device, time_limit=time_limit, share=1 / available_cores()
+            pickle.loads(work), 1, device=device, time_limit=time_limit, share=1 / available_cores(), memory=memory
         )
         self.futures: list[Future[Any]] = []
 
