@@ -77,6 +77,18 @@ def test_parquet_with_categories_an_index_and_missing_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "columns", [{"loss": [1.0] * 100_000}, {"model": ["a"] * 100_000}, {"model": [f"{'a' * 1000}{i}" for i in range(900)]}]
+)
+def test_parquet_that_is_large_once_unpacked_is_refused(tmp_path, monkeypatch, columns):
+    pytest.importorskip("pyarrow")
+    pd.DataFrame(columns).to_parquet(tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 17
+    monkeypatch.setattr(table_files, "_LARGEST", 1 << 18)
+    with pytest.raises(ArchlabError, match=r"a.parquet: longer than 0 MiB: leave out what are no training runs"):
+        read_table(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
     ("name", "data", "message"),
     [
         ("a.csv", "a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, the head 2: put cells with ',' in quotes"),

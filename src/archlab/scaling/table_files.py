@@ -67,13 +67,13 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ArchlabError(f"{path}: give a table as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
     try:
         if ending == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = _parquet(path)
             frame = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
         else:
             with gzip.open(path) if packed else path.open("rb") as file:
                 data = file.read(_LARGEST + 1)
             if len(data) > _LARGEST:
-                raise ArchlabError(f"{path}: longer than {_LARGEST >> 20} MiB: leave out what are no training runs")
+                raise _too_large(path)
             read = _delimited if ending in (".csv", ".tsv") else _json
             frame = pd.DataFrame(read(_decoded(data)), dtype=object)
     except ImportError:
@@ -89,6 +89,23 @@ def read_table(path: Path) -> pd.DataFrame:
     if frame.empty:
         raise ArchlabError(f"{path}: the table has no rows")
     return frame
+
+
+def _too_large(path: Path) -> ArchlabError:
+    return ArchlabError(f"{path}: longer than {_LARGEST >> 20} MiB: leave out what are no training runs")
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """A table in Parquet: a value that many rows share is in memory once, as it is in the file."""
+    from pyarrow import parquet, types
+
+    with parquet.ParquetFile(path) as file:
+        schema, size = file.schema_arrow, sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+        if max(size, 8 * file.metadata.num_rows * len(schema)) > _LARGEST:
+            raise _too_large(path)
+        texts = [field.name for field in schema if types.is_string(field.type) or types.is_binary(field.type)]
+    with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        return file.read().to_pandas()
 
 
 def _decoded(data: bytes) -> str:
