@@ -157,6 +157,23 @@ def test_columns_of_parquet_are_checked_before_rows_are_read(tmp_path: Path):
         read(path)
 
 
+def test_a_text_that_rows_of_parquet_share_is_in_memory_once_and_has_a_limit(tmp_path: Path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path, text = tmp_path / "x.parquet", "y" * 1_000_000
+    shared = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 200, pyarrow.int32()), pyarrow.array([text]))
+    parquet.write_table(pyarrow.table({"text": shared}), path, compression="zstd")
+    tracemalloc.start()
+    before = pyarrow.total_allocated_bytes()
+    documents = formats.file_documents(path, "text", Notes(), alone=True)
+    assert next(documents) == text.encode()
+    assert tracemalloc.get_traced_memory()[1] + pyarrow.total_allocated_bytes() - before < 20_000_000
+    tracemalloc.stop()
+    monkeypatch.setattr(formats, "LONGEST", len(text) - 1)
+    with pytest.raises(ArchlabError, match=r"x.parquet: a row is longer than 0 MiB: cut its text into several rows$"):
+        read(path)
+
+
 @pytest.mark.parametrize("name", ["x.jsonl", "array.json", "x.csv"])
 def test_a_missing_field_is_refused_with_those_there_are(name: str, tmp_path: Path):
     (tmp_path / name).write_bytes(FORMATS[name])

@@ -28,7 +28,8 @@ PIECE = 16 << 10
 RECORD_PIECE = 100_000
 """Letters of a document of FASTA, at most: longer records are cut."""
 LONGEST = 64 << 20
-"""Bytes of a file of a folder that are one document, at most: longer files are cut. Also the longest line of JSON or CSV."""
+"""Bytes of a file of a folder that are one document, at most: longer files are cut. Also the longest line of JSON or CSV, and
+the longest text of Parquet."""
 _LARGEST_JSON = 128 << 20
 _MOST_LISTS, _MOST_VALUES, _MOST_CELLS = 1_000_000, 8_000_000, 100_000
 """Lists and objects, and values, of JSON that is parsed at once; cells of a line of a table: memory for more than these would be
@@ -305,7 +306,7 @@ def _lines(file: BinaryIO | Iterable[bytes], path: Path) -> Iterator[bytes]:
     lines = iter(partial(file.readline, LONGEST + 1), b"") if isinstance(file, io.IOBase) else iter(file)
     for number, line in enumerate(lines, start=1):
         if len(line) > LONGEST:
-            raise ArchlabError(f"{path}, line {number}: longer than {LONGEST >> 20} MiB: cut its text into several rows")
+            raise _too_long(f"{path}, line {number}:")
         yield line
 
 
@@ -313,7 +314,8 @@ def _parquet(file: BinaryIO, path: Path, field: str, notes: Notes) -> Iterator[b
     parquet = optional_module("pyarrow.parquet", f"{path}: Parquet")
     types = importlib.import_module("pyarrow").types
     try:
-        with parquet.ParquetFile(file) as table:
+        # A text that many rows share is in memory once, as it is in the file.
+        with parquet.ParquetFile(file, read_dictionary=[field]) as table:
             schema = table.schema_arrow
             check_field(schema.names, field, str(path))
             kind = getattr(schema.field(field).type, "value_type", schema.field(field).type)
@@ -322,12 +324,19 @@ def _parquet(file: BinaryIO, path: Path, field: str, notes: Notes) -> Iterator[b
                     str(schema.field(field).type), field, [x.name for x in schema if types.is_string(x.type)], str(path)
                 )
             for rows in table.iter_batches(batch_size=256, columns=[field]):
-                for row in rows.to_pylist():
-                    yield from text_of(row, field, str(path), notes)
+                for value in rows.column(0):
+                    text = value.as_py()
+                    if text is not None and len(text) > LONGEST:
+                        raise _too_long(f"{path}: a row is")
+                    yield from text_of({field: text}, field, str(path), notes)
     except ArchlabError:
         raise
     except ValueError as error:  # pyarrow's errors are ValueErrors
         raise ArchlabError(f"{path}: not Parquet: {error}") from None
+
+
+def _too_long(what: str) -> ArchlabError:
+    return ArchlabError(f"{what} longer than {LONGEST >> 20} MiB: cut its text into several rows")
 
 
 READERS: dict[str, Callable[..., Iterator[bytes]]] = {
