@@ -96,15 +96,24 @@ def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("version", ["2", "x"])
-def test_another_schema_is_left_as_it_is(tmp_path, version):
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("2", "has schema version 2, this archlab reads 1: upgrade archlab"),
+        ("x", "the store is damaged (schema version 'x'): restore a copy"),
+        (b"\xff\xfe", "the store is damaged (schema version b'\\xff\\xfe'): restore a copy"),
+        ("9" * 5000, "the store is damaged (schema version '999"),
+        ("", "the store is damaged (schema version ''): restore a copy"),
+    ],
+)
+def test_another_schema_is_left_as_it_is(tmp_path, version, reason):
     path = tmp_path / "archlab.db"
     TrialStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (version,))
     connection.close()
     before = path.read_bytes()
-    assert f"has schema version {version}, this archlab reads 1: upgrade archlab" in refusal(path)
+    assert reason in refusal(path)
     assert path.read_bytes() == before
 
 

@@ -104,10 +104,11 @@ def test_space_is_given_back_once_nobody_computes(place):
         assert [record.job for record in store.records()] == trials[59:]
 
 
-def test_a_damaged_version_is_named(tmp_path):
+@pytest.mark.parametrize("version", ["x", b"\xff", "9" * 5000])
+def test_a_damaged_version_is_named(tmp_path, version):
     filled(tmp_path / "archlab.db")
     with sqlite3.connect(tmp_path / "archlab.db") as connection:
-        connection.execute("UPDATE meta SET value = 'x'")
+        connection.execute("UPDATE meta SET value = ?", (version,))
     connection.close()
-    with pytest.raises(ArchlabError, match="schema version 'x'"):
+    with pytest.raises(ArchlabError, match=r"^the store is damaged \(schema version "):
         info(tmp_path / "archlab.db")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -303,7 +304,7 @@ def _check_schema(engine: Engine, where: str, *, create: bool, filled_by: str, a
                 raise
         version = _schema_version(engine)
     if version != str(SCHEMA_VERSION) and not any_version:
-        earlier = (version or "").isdecimal() and int(version or 0) < SCHEMA_VERSION
+        earlier = version_number(version) < SCHEMA_VERSION
         fix = f"`archlab store migrate --store {where}` upgrades it" if earlier else "upgrade archlab or choose another store"
         raise ArchlabError(f"store {where} has schema version {version}, this archlab reads {SCHEMA_VERSION}: {fix}")
 
@@ -312,7 +313,14 @@ def _is_complete(engine: Engine) -> bool:
     return set(metadata.tables) <= set(inspect_database(engine).get_table_names())
 
 
-def _schema_version(engine: Engine) -> str | None:
+def version_number(version: Any) -> int:
+    """The number of a stored version of the schema; refuses what is none."""
+    if not (isinstance(version, str) and re.fullmatch("[0-9]{1,9}", version)):
+        raise ArchlabError(f"the store is damaged (schema version {short(version)}): restore a copy")
+    return int(version)
+
+
+def _schema_version(engine: Engine) -> Any:
     with engine.connect() as connection:
         if not inspect_database(connection).has_table("meta"):
             return None

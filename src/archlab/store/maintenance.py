@@ -11,7 +11,7 @@ from sqlalchemy import inspect as inspect_database
 from sqlalchemy.schema import CreateColumn
 
 from archlab.errors import ArchlabError
-from archlab.store.database import open_database, plain_errors
+from archlab.store.database import open_database, plain_errors, version_number
 from archlab.store.runs import living_owners
 from archlab.store.schema import SCHEMA_VERSION, meta, metadata, owners, runs
 
@@ -95,10 +95,7 @@ def _opened(location: Location) -> Iterator[tuple[Engine, str]]:
 
 
 def _version(connection: Connection) -> int:
-    value = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version")) or ""
-    if not value.isdecimal():
-        raise ArchlabError(f"the store is damaged (schema version {value!r}): restore a copy")
-    return int(value)
+    return version_number(connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version")) or "")
 
 
 def _rows(connection: Connection, table: Table) -> dict[str, int]:
