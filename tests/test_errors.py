@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from archlab.errors import ArchlabError, unknown
+from archlab.errors import ArchlabError, in_one_line, unknown
 
 
 def test_a_near_name_is_suggested():
@@ -32,3 +32,22 @@ def test_a_message_is_one_line_whatever_names_it_holds():
     error = ArchlabError("no field 'text': it has a\nb, c\r\nd: choose one")
     assert str(error) == "no field 'text': it has a b, c d: choose one"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MuteError(), "MuteError: its message cannot be had"),
+        (ValueError("a\n\x00\x1b[31mb"), "ValueError: a [31mb"),
+        (ValueError("m" * 5_000_000), f"ValueError: {'m' * 2000} ..."),
+        (ArchlabError("m" * 3000), "m" * 3000),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_the_line_of_an_exception_of_others(error, line):
+    assert in_one_line(error) == line

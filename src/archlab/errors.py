@@ -5,6 +5,8 @@ from difflib import get_close_matches
 
 _MOST_SHOWN = 20
 """Known names that an error lists."""
+_LONGEST_REASON = 2000
+"""Characters of the message of an exception that its line keeps."""
 _LONGEST_SHOWN = 100
 """Characters of an unknown name that an error shows, and compares."""
 
@@ -26,8 +28,17 @@ class Terminated(KeyboardInterrupt):
 
 
 def in_one_line(error: BaseException) -> str:
-    """The message of an exception, with its type unless it is meant for the person who typed the request."""
-    line = " ".join(str(error).split())
+    """The message of an exception, with its type unless it is meant for the person who typed the request.
+
+    Of code from outside archlab, whose message may be of any length, hold what a terminal takes for commands, or fail itself.
+    """
+    try:
+        text = str(error)
+    except Exception:
+        text = "its message cannot be had"
+    if not isinstance(error, ArchlabError) and len(text) > _LONGEST_REASON:
+        text = f"{text[:_LONGEST_REASON]} ..."
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if isinstance(error, ArchlabError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 

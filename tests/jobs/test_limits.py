@@ -39,6 +39,10 @@ def forward(kind: str) -> None:
         os.abort()
     elif kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "raises what cannot be said":
+        raise type("Mute", (Exception,), {"__str__": lambda _: 1 / 0})
+    elif kind == "says too much":
+        raise ValueError("m" * 5_000_000)
 
 
 def misbehave(folder: Path, jobs, on_progress, thresholds):
@@ -129,6 +133,14 @@ def test_a_signal_leaves_its_name_and_where_the_job_was(kind, executor, capsys):
     assert str(told.value).startswith(f"the worker was killed by {name}")
     assert (f"in forward ({__file__}, line " in str(told.value)) == (kind != "kill")  # nobody hears that one
     assert ("most recent call first" in told.value.traceback) == (kind != "kill")
+
+
+def test_a_message_that_cannot_be_had_or_is_huge_fails_its_job_alone(executor):
+    with pytest.raises(JobError, match=r"^Mute: its message cannot be had$"):
+        run(executor, Job("raises what cannot be said"))[0].result(60)
+    with pytest.raises(JobError, match=r"^ValueError: mmm") as told:
+        run(executor, Job("says too much"))[0].result(60)
+    assert len(str(told.value)) + len(told.value.traceback) < 20_000
 
 
 def test_what_a_job_has_started_ends_with_it_whatever_session_it_is_in(executor, tmp_path):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from archlab.errors import in_one_line
 from archlab.isolation import place_of_signal
 
 USUAL_SPEED = {"cpu": 1e9, "cuda": 1e11}
@@ -54,7 +55,7 @@ def limit_memory(most: int) -> None:
 
 def out_of_memory(error: BaseException, most: int | None) -> str:
     """The words before an error that an allocation beyond the limit may have caused; empty for another error."""
-    if most is None or not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+    if most is None or not (isinstance(error, MemoryError) or "can't allocate memory" in in_one_line(error)):
         return ""
     return f"it needs more than the {most / 2**30:.1f} GiB that a worker may take, more where --workers are fewer: "
 

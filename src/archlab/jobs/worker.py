@@ -20,6 +20,7 @@ from archlab.jobs.limits import limit_memory, out_of_memory
 WORKER_VARIABLE = "ARCHLAB_WORKER"
 """In the environment of a worker and of all that its jobs start: the worker's name."""
 _TRACEBACK_LINES = 30
+_TRACEBACK_CHARACTERS = 10_000
 # A training step frees what the next one allocates. Given back to the system in between, every page of it is cleared
 # again: up to a quarter of the time of a step at width 128. glibc maps no tensor apart, whatever its size; other systems
 # ignore these.
@@ -122,7 +123,7 @@ def _answer(
             replies.send(("result", ended))
         return "end", isolation.spoilt() or changed(before, started=outside)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: the code of a job may raise anything
-        tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])
+        tail = "\n".join(traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:])[-_TRACEBACK_CHARACTERS:]
         reason = out_of_memory(error, memory) + in_one_line(error)
         return "error", (reason, tail, isolation.spoilt() or spoilt or changed(before, started=outside))
 
