@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 import torch
 from tests.fake_training import PoliteTraining, make_trials
-from tests.jobs.toys import leave, look_around, quit_program
+from tests.jobs.toys import leave, look_around, quit_program, until_stopped
 from tests.mad.trials import train
 
 from archlab.architectures import architecture
@@ -54,6 +54,21 @@ def test_a_gpu_worker_sees_its_gpu_alone(monkeypatch):
     with LocalExecutor(look_around, device="cuda") as executor:
         assert executor.num_workers == 2
         assert what_a_worker_sees(executor)["gpus"] == "5"
+
+
+def test_a_job_that_is_stopped_too_late_stops_none_of_the_next_group():
+    workers = set()
+    with LocalExecutor(until_stopped, 1) as executor:
+        for _ in range(2):  # the second time behind a message that came too late for the first
+            begun = {"first": threading.Event(), "second": threading.Event()}
+            jobs = [Wish("first"), Wish("second"), Wish("third", 0.25)]
+            *stopped, last = executor.submit(jobs, lambda job, step: begun[job.kind].set())  # noqa: B023 - it is over before the next
+            for future, event in zip(stopped, begun.values(), strict=True):
+                assert event.wait(60)
+                executor.stop(future)
+            assert last.result(60) == 0.25
+            workers |= {child.pid for child in multiprocessing.active_children()}
+    assert len(workers) == 1
 
 
 def test_impossible_requests_are_refused(monkeypatch):

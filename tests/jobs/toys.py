@@ -1,8 +1,10 @@
 """Work for workers that shall import next to nothing."""
 
+import math
 import os
 import signal
 import sys
+import time
 
 from archlab.errors import ArchlabError
 
@@ -29,3 +31,14 @@ def quit_program(wishes, on_progress, thresholds):
     """End as scripts do, or as if somebody had pressed Ctrl-C."""
     raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[wishes[0]]
     yield
+
+
+def until_stopped(wishes, on_progress, thresholds):
+    """Compute the first of three jobs until it is stopped, the second for a while, and end the third."""
+    while thresholds[0].get(7, math.inf) > -math.inf:
+        on_progress(0, 1)
+        time.sleep(0.01)
+    assert dict(thresholds[2]) == {}
+    on_progress(1, 1)
+    time.sleep(0.3)  # nobody asks for its thresholds any more
+    yield 2, wishes[2].value

@@ -53,7 +53,8 @@ class Executor(Protocol[J, P_co, R]):
     def stop(self, future: Future[R]) -> None:
         """End a submitted job if it has not ended; the others are not touched.
 
-        Its worker is free at once, or when the last job that is computed together with it has ended.
+        Its worker is free at once, or when the last job that is computed together with it has ended; in a worker process the
+        job's thresholds are below every loss from then on.
         """
 
     def shutdown(self, grace: float = 0.0) -> None:

@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import wait
@@ -20,7 +21,7 @@ from archlab.errors import ArchlabError
 from archlab.jobs.executor import J, JobError, P, R, Work
 from archlab.jobs.limits import LEAST_BYTES, Printed, kill_started, seconds_for, too_long
 from archlab.jobs.slots import Group, SlotExecutor, Worker
-from archlab.jobs.worker import WORKER_VARIABLE, environment, serve
+from archlab.jobs.worker import STOPPED, WORKER_VARIABLE, environment, serve
 from archlab.machine import Device, available_bytes, available_cores, visible_gpus
 
 
@@ -98,7 +99,8 @@ class _Worker(Worker[J, P, R]):
         request = pickle.dumps((jobs, [dict(group.thresholds[index]) for index in left]))
         done = False
         try:
-            for kind, value in self._replies_to(request, seconds_for(jobs, self._time_limit)):
+            futures = [group.futures[index] for index in left]
+            for kind, value in self._replies_to(request, futures, seconds_for(jobs, self._time_limit)):
                 if kind == "end":
                     done = not value  # else a job has changed the state of the process, which serves no other
                     return
@@ -116,15 +118,20 @@ class _Worker(Worker[J, P, R]):
                 self.kill()
                 self.process.join()
 
-    def _replies_to(self, request: bytes, seconds: float | None) -> Iterator[tuple[str, Any]]:
-        """Hear what the worker says of a request, for so many seconds once it begins, and pass on what it prints meanwhile."""
+    def _replies_to(self, request: bytes, futures: Sequence[Future[R]], seconds: float | None) -> Iterator[tuple[str, Any]]:
+        """Hear what the worker says of a request, for so many seconds once it begins; pass on what it prints meanwhile, and tell
+        it which of the request's jobs are stopped."""
         self._printed = Printed()
-        deadline = math.inf
+        deadline, told = math.inf, set[int]()
         try:
             self._requests.send_bytes(request)
             while True:
                 ready = wait(self._pipes, 1.0)
                 self._pass_on()
+                stopped = {index for index, future in enumerate(futures) if future.cancelled()} - told
+                for index in stopped:
+                    self._requests.send_bytes(STOPPED + b"%d" % index)
+                told |= stopped
                 if self._replies in ready:
                     reply = self._replies.recv()
                     if reply[0] != "begun":

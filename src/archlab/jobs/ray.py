@@ -88,7 +88,7 @@ class _Host:
         yield "environment", environment(self.device)
         messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         index = {id(job): number for number, job in enumerate(jobs)}
-        futures = self.executor.submit(
+        self.futures = futures = self.executor.submit(
             jobs, lambda job, progress: messages.put(("progress", (index[id(job)], progress))), thresholds
         )
         for number, future in enumerate(futures):
@@ -103,6 +103,10 @@ class _Host:
             if not value.cancelled():
                 error = value.exception()
                 yield ("result", (number, value.result())) if error is None else ("raised", (number, error))
+
+    def stop(self, number: int) -> None:
+        """End one of the jobs that run."""
+        self.executor.stop(self.futures[number])
 
     def terminate(self, grace: float) -> None:
         """Ask the running job to end."""
@@ -125,10 +129,15 @@ class _Actor(Worker[J, P, R]):
         left = [number for number, future in enumerate(group.futures) if not future.done()]
         request = pickle.dumps(([group.jobs[number] for number in left], [dict(group.thresholds[number]) for number in left]))
         where: dict[str, Any] = {}
+        told: set[int] = set()
         done = False
         try:
             for reference in self._actor.run.options(num_returns="streaming").remote(request):
                 kind, value = self._ray.get(reference)
+                stopped = {number for number, index in enumerate(left) if group.futures[index].cancelled()} - told
+                for number in stopped:
+                    self._actor.stop.remote(number)
+                told |= stopped
                 if kind == "environment":
                     where = value
                     continue

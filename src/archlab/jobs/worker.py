@@ -1,15 +1,20 @@
 """The loop of a worker process: groups of jobs, one after the other, until the parent is gone."""
 
 import faulthandler
+import math
 import os
 import pickle
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from multiprocessing import parent_process, spawn
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from typing_extensions import override
 
 from archlab import isolation
 from archlab.errors import ArchlabError, in_one_line
@@ -19,6 +24,8 @@ from archlab.jobs.limits import limit_memory, out_of_memory
 
 WORKER_VARIABLE = "ARCHLAB_WORKER"
 """In the environment of a worker and of all that its jobs start: the worker's name."""
+STOPPED = b"stopped "
+"""Begins a message that a job of the group was stopped, whose index follows; a pickled request never begins so."""
 _TRACEBACK_LINES = 30
 _TRACEBACK_CHARACTERS = 10_000
 # A training step frees what the next one allocates. Given back to the system in between, every page of it is cleared
@@ -67,7 +74,8 @@ def serve(
             request = requests.recv_bytes()
         except EOFError:
             return
-        replies.send(_answer(request, replies, work, script, memory))
+        if not request.startswith(STOPPED):  # else one of a group that has ended
+            replies.send(_answer(request, _Stopped(requests), replies, work, script, memory))
 
 
 def _print_to(printed: Connection) -> None:
@@ -103,8 +111,42 @@ def _import_script(script: dict[str, Any]) -> None:
         )
 
 
+@dataclass
+class _Stopped:
+    """The jobs of a group that were stopped while it is computed, as far as the parent has said so."""
+
+    messages: Connection
+    known: set[int] = field(default_factory=set)
+
+    def __contains__(self, index: int) -> bool:
+        while self.messages.poll():
+            self.known.add(int(self.messages.recv_bytes().removeprefix(STOPPED)))
+        return index in self.known
+
+
+@dataclass
+class _Thresholds(Mapping[int, float]):
+    """Pruning thresholds of a job of a group; below every loss once it was stopped, so that it leaves the others alone."""
+
+    given: Mapping[int, float]
+    index: int
+    stopped: _Stopped
+
+    @override
+    def __getitem__(self, step: int) -> float:
+        return -math.inf if self.index in self.stopped else self.given[step]
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.given)
+
+    @override
+    def __len__(self) -> int:
+        return len(self.given)
+
+
 def _answer(
-    request: bytes, replies: Connection, work: Work[Any, Any, Any], script: dict[str, Any], memory: int | None
+    request: bytes, stopped: _Stopped, replies: Connection, work: Work[Any, Any, Any], script: dict[str, Any], memory: int | None
 ) -> tuple[str, Any]:
     """Compute a group of jobs; the last reply to a request, after the progress and the results of its jobs.
 
@@ -117,7 +159,8 @@ def _answer(
             spoilt = "what it imports"  # if that fails half-way
             _import_script(script)
             before, spoilt = snapshot(), ""
-        jobs, thresholds = pickle.loads(request)
+        jobs, given = pickle.loads(request)
+        thresholds = [_Thresholds(own, index, stopped) for index, own in enumerate(given)]
         outside = bool(getattr(jobs[0], "origin", ""))
         for ended in work(jobs, lambda index, progress: replies.send(("progress", (index, progress))), thresholds):
             replies.send(("result", ended))

@@ -1,5 +1,6 @@
 """The contract of an executor as checks that any executor can be put through."""
 
+import math
 import os
 import signal
 import threading
@@ -217,6 +218,13 @@ class ProcessExecutorContract(ExecutorContract):
             executor.stop(hanging)
             assert after.result(self.timeout).status == "finished"
 
+    def test_a_stopped_job_leaves_those_that_are_computed_together_with_it(self, tmp_path: Path) -> None:
+        with self.make(partial(obey_all, tmp_path), 1) as executor:
+            stopped, other = executor.submit([Wish("run until stopped"), Wish("answer", 0.25)], ignore)
+            _wait_for(tmp_path / "runs", self.timeout)
+            executor.stop(stopped)
+            assert other.result(self.timeout).value == 0.25
+
     def test_shutdown_ends_running_and_waiting_jobs_at_once(self, tmp_path: Path) -> None:
         executor = self.make(partial(obey_all, tmp_path), 1)
         futures = [submit(executor, Wish(wish)) for wish in ("hang", "answer")]
@@ -301,6 +309,11 @@ def obey(folder: Path, job: Wish, on_progress: Callable[[int], None], thresholds
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             (folder / "hangs").touch()
             time.sleep(3600)
+        case "run until stopped":
+            (folder / "runs").touch()
+            while thresholds.get(7, math.inf) > -math.inf:
+                on_progress(1)
+                time.sleep(0.1)
         case "die" | "die once" | "die in company":
             if job.kind == "die" or not (folder / job.kind).exists():
                 (folder / job.kind).touch()
