@@ -27,6 +27,7 @@ from archlab.mad.estimate import (
 )
 from archlab.mad.plan import make_plan
 from archlab.mad.protocol import load_protocol
+from archlab.tasks import setting
 
 
 @pytest.fixture(name="smoke")
@@ -181,3 +182,9 @@ def test_estimates_use_what_was_measured(monkeypatch):
 
 def test_a_step_has_a_speed():
     assert 1e5 < flops_per_second(trial("mlp")) < 1e13
+
+
+def test_a_gpu_is_timed_at_the_trials_own_batch():
+    recall = setting("in-context-recall", length=128, num_train_examples=512)
+    one = trial("mlp", recall, batch_size=128)
+    assert estimate_module._timed_batch(replace(one, device="cuda")) == 128 > estimate_module._timed_batch(one)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from archlab.mad.evaluate import BATCH, evaluate, macro_accuracy
 from archlab.mad.recipe import Recipe
@@ -123,6 +124,25 @@ def test_the_recipes_precision_is_that_of_the_evaluation(case):
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE).item()
     assert seen[1] == pytest.approx(expected, rel=1e-6)
     assert seen[0] != pytest.approx(expected, rel=1e-6)
+
+
+def test_the_host_reads_nothing_of_the_device_before_all_batches_are_under_way(case, monkeypatch):
+    model, inputs, targets = case
+    log = []
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            log.append(operation._schema.name)
+            return operation(*args, **(kwargs or {}))
+
+    logits = Fixed.logits
+    monkeypatch.setattr(Fixed, "logits", lambda self, features: (log.append("batch"), logits(self, features))[1])
+    with Log():
+        evaluate(model, inputs, targets, Recipe())
+    first, last = log.index("batch"), len(log) - log[::-1].index("batch")
+    assert log.count("batch") == 3
+    assert "aten::_local_scalar_dense" in log[last:]
+    assert not {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::bincount"} & {*log[first:last]}
 
 
 def test_a_sequence_is_a_unit(case):
