@@ -160,6 +160,9 @@ def test_a_recipe_or_corpus_that_does_not_fit_is_refused_before_anything_is_writ
     assert "recipe: unknown field 'warm': did you mean 'warmup'?" in archlab("scale", "run", tiny_plan, "--set", "warm=0.1").err
     outcome = archlab("scale", "run", tiny_plan, "--set", "kernels=fla")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    outcome_alone = archlab("scale", "run", tiny_plan, "--replicas", "2")
+    assert (outcome_alone.status, outcome_alone.err.count("\n")) == (2, 1)
+    assert "replicas=2 (--replicas): only processes that torchrun has started share a model" in outcome_alone.err
     assert "recipe: kernels='fla': they need a GPU: choose device='cuda'" in outcome.err
     (tmp_path / "text.txt").write_text("".join(f"another text, line {n}\n" for n in range(5000)))
     outcome = archlab("scale", "run", tiny_plan)

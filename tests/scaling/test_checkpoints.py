@@ -1,9 +1,11 @@
 """Checkpoints are checked before they are read: damage is named, and nothing that a file names is run."""
 
+import errno
 import io
 import os
 import pickle
 import signal
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab.errors import ArchlabError
+from archlab.scaling import checkpoints as module
 from archlab.scaling import training_loop as train_module
 from archlab.scaling.checkpoints import Checkpoints, _Planner, _Reader
 from archlab.scaling.processes import Processes
@@ -43,6 +46,33 @@ def interrupted(corpus, tmp_path, monkeypatch):
 def test_a_checkpoint_is_taken_up_and_is_for_its_user_alone(corpus, interrupted):
     assert interrupted.stat().st_mode & 0o777 == 0o700
     assert train(tiny_trial(corpus), corpus, checkpoints=interrupted).loss == train(tiny_trial(corpus), corpus).loss
+
+
+def test_a_checkpoint_is_due_when_its_time_is_a_small_share_and_the_last_one_is_on_the_disk(monkeypatch, tmp_path):
+    now = 100.0
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    with Checkpoints(tmp_path, Processes(torch.device("cpu"))) as checkpoints:
+        now = 109.0
+        assert not checkpoints.is_due(10)
+        now = 111.0
+        assert checkpoints.is_due(10)
+        checkpoints._cost = 0.3  # 15 seconds' share
+        assert not checkpoints.is_due(10)
+        now = 116.0
+        assert checkpoints.is_due(10)
+        checkpoints._written = Future()
+        assert not checkpoints.is_due(10)
+        checkpoints._written.set_result(None)
+        assert checkpoints.is_due(10)
+
+
+def test_a_checkpoint_that_could_not_be_written_fails_the_training(corpus, tmp_path, monkeypatch):
+    def full(folder, log):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_checksums", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tiny_trial(corpus), corpus, checkpoints=tmp_path / "run", checkpoint_seconds=0)
 
 
 def spoil(place, name):

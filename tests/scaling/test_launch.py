@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from archlab.scaling.estimate import Cost, stated_costs
+from archlab.scaling.estimate import Cost, device_bytes, stated_costs
 from archlab.scaling.ladder import load_ladder
 from archlab.scaling.launch import launch_commands
 from archlab.scaling.planner import make_plan
@@ -58,13 +58,21 @@ def test_small_models_have_a_gpu_each_and_large_ones_all():
     assert "archlab-small" not in launch_commands("plan.yaml", 16, JOBS, memory=1e6)["Slurm"]
 
 
-def test_a_job_asks_for_the_memory_in_which_its_processes_build_the_largest_model():
+def test_a_job_asks_for_the_memory_of_the_largest_model_and_its_checkpoint():
     needs = sorted(cost.bytes for _, cost in JOBS)
     small, large = launch_commands("plan.yaml", 16, JOBS, memory=needs[3])["Slurm"].split("\nEND\n")
     asked = [int(re.search(r"#SBATCH --mem=(\d+)G\n", part)[1]) for part in (small, large)]
     sizes = sorted(run.params for run in RUNS)
     for gib, processes, params in zip(asked, (1, 8), (sizes[3], sizes[-1]), strict=True):
-        assert 8 * params / 2**30 < gib / processes - 15 < 8 * params / 2**30 + 2
+        assert 16 * params / 2**30 <= gib - 16 * processes < 16 * params / 2**30 + 1
+
+
+def test_every_node_has_a_replica_where_the_models_fit():
+    per_node = max(device_bytes(run, gpus=8) for run in RUNS)
+    assert per_node < max(cost.bytes for _, cost in JOBS)
+    assert " --replicas 4 &\n" in launch_commands("plan.yaml", 32, JOBS, memory=per_node)["Slurm"]
+    assert "--replicas" not in launch_commands("plan.yaml", 32, JOBS, memory=per_node - 1)["Slurm"]
+    assert "--replicas" not in launch_commands("plan.yaml", 8, JOBS, memory=per_node)["Slurm"]
 
 
 @pytest.mark.parametrize(("hours", "asked"), [(3, 14), (10, 24)])

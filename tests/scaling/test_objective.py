@@ -79,14 +79,16 @@ from archlab.scaling.recipe import LMRecipe
 torch.set_num_threads(1)
 
 class Talk(TorchDispatchMode):
-    counts = collections.Counter()
+    counts, elements = collections.Counter(), collections.Counter()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         if "c10d" in operation.namespace:
-            self.counts[operation._schema.name] += 1
+            name = operation._schema.name.removeprefix("c10d::").strip("_")
+            self.counts[name] += 1
+            self.elements[name] += sum(x.numel() for x in torch.utils._pytree.tree_leaves(args[0]))
         return operation(*args, **(kwargs or {}))
 
-with Processes.join("cpu") as processes:
+with Processes.join("cpu", int(sys.argv[1])) as processes:
     spec = architecture("hyena mamba swiglu")
     both = processes, Processes(processes.device)
     shared, alone = (make_objective(spec, **SHAPE, recipe=LMRecipe(), processes=one) for one in both)
@@ -101,20 +103,29 @@ with Processes.join("cpu") as processes:
             (shared(tokens) / 4).backward()
     found = [parameter.grad.full_tensor() for parameter in shared.parameters()]
     close = all(torch.allclose(*pair, atol=1e-6) for pair in zip(found, gradients(alone, tokens)[1:], strict=True))
+    params = sum(parameter.numel() for parameter in alone.parameters())
     if processes.is_first:
-        print(json.dumps({"equal": equal, "exempt": exempt[0] == exempt[1], "close": close, "talk": talk.counts}))
+        facts = {"equal": equal, "exempt": exempt[0] == exempt[1], "close": close}
+        print(json.dumps(facts | {"talk": talk.counts, "elements": talk.elements, "params": params}))
 """
 
 
 @pytest.mark.slow
-def test_processes_start_with_one_models_weights_and_exchange_gradients_once_a_step(tmp_path):
+@pytest.mark.parametrize(("size", "replicas"), [(2, 1), (2, 2), (4, 2)])
+def test_processes_start_with_one_models_weights_and_exchange_gradients_once_a_step(tmp_path, size, replicas):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    command = [*torchrun, str(script), str(replicas)]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    talk = found.pop("talk")
+    talk, elements, params = found.pop("talk"), found.pop("elements"), found.pop("params")
     assert found == {"equal": True, "exempt": True, "close": True}
-    assert talk["c10d::_reduce_scatter_base_"] == 4  # three layers and the rest, behind the last of four pieces
+    shards, groups, pieces = size // replicas, 4, 4  # three layers and the rest
+    gathered = {"allgather_base": pieces * (2 * groups - 1), "reduce_scatter_base": groups} if shards > 1 else {}
+    assert talk == gathered | ({"allreduce": groups} if replicas > 1 else {})  # gradients behind the last piece only
+    for name in talk.keys() - {"allgather_base"}:
+        assert elements[name] == pytest.approx(params / shards, rel=0.01)
+    assert elements.get("allgather_base", 0) <= 2 * pieces * params

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.scaling.language_models import tiny_corpus
 
+from archlab.errors import ArchlabError
 from archlab.scaling.process_group import follow
 from archlab.scaling.processes import Processes
 from archlab.scaling.result import LMResult
@@ -31,6 +32,7 @@ import torch
 import warnings
 
 spec, stop, corpora, checkpoints = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+replicas = int(sys.argv[5])
 warnings.simplefilter("error")
 take_step = loop._Training._take_step
 
@@ -43,7 +45,7 @@ loop._Training._take_step = step_with_a_signal
 corpus = tiny_corpus(corpora)
 trial = tiny_trial(corpus, LMRecipe(evaluations=2, validation_tokens=176, micro_batch=2), spec=spec, batch_size=5, steps=24)
 alone = nullcontext(Processes(torch.device("cpu")))
-with Processes.join("cpu") if launched_together() else alone as processes:
+with Processes.join("cpu", replicas) if launched_together() else alone as processes:
     try:
         result = loop.train(trial, corpus, processes, checkpoints=checkpoints)
     except Interrupted as interrupted:
@@ -53,12 +55,13 @@ with Processes.join("cpu") if launched_together() else alone as processes:
 """
 
 
-def run(processes: int, spec: str, stop: int, folder: Path, checkpoints: Path) -> LMResult | None:
+def run(processes: int, spec: str, stop: int, folder: Path, checkpoints: Path, replicas: int = 1) -> LMResult | None:
     """Train in so many processes; None if the training was interrupted."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     script = folder / "script.py"
     script.write_text(SCRIPT)
     command = [*(torchrun if processes > 1 else [sys.executable]), str(script), spec, str(stop), str(folder), str(checkpoints)]
+    command.append(str(replicas))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
     if stop:
@@ -70,16 +73,30 @@ def run(processes: int, spec: str, stop: int, folder: Path, checkpoints: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after", "spec"), [(2, 1, "mh-attention(heads=2) swiglu"), (1, 2, "hyena mamba")])
-def test_another_number_of_processes_goes_on_with_the_same_losses(tmp_path, before, after, spec):
+@pytest.mark.parametrize(
+    ("before", "after", "spec"),
+    [
+        ((2, 1), (1, 1), "mh-attention(heads=2) swiglu"),
+        ((1, 1), (2, 2), "hyena mamba"),
+        ((2, 1), (4, 2), "mh-attention(heads=2) swiglu"),
+    ],
+)
+def test_other_processes_and_replicas_go_on_with_the_same_losses(tmp_path, before, after, spec):
     tiny_corpus(tmp_path)
     whole = run(1, spec, 0, tmp_path, tmp_path / "whole")
-    run(before, spec, 10, tmp_path, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-10"]
-    resumed = run(after, spec, 0, tmp_path, tmp_path / "run")
-    assert resumed.processes == after
+    for (processes, replicas), stop in ((before, 10), (after, 0)):
+        resumed = run(processes, spec, stop, tmp_path, tmp_path / "run", replicas)
+        if stop:
+            assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-10"]
+    assert resumed.processes == after[0]
     assert resumed.loss == pytest.approx(whole.loss, abs=1e-6)
     assert [p.train_loss for p in resumed.curve] == pytest.approx([p.train_loss for p in whole.curve], abs=2e-6)
+
+
+def test_replicas_that_do_not_divide_the_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ArchlabError, match="replicas=3: must divide the number of processes, 8"), Processes.join("cpu", 3):
+        pass
 
 
 @pytest.mark.parametrize(("batch", "size", "most"), [(8, 1, 0), (8, 2, 0), (7, 2, 2), (7, 3, 1), (2, 3, 0), (5, 1, 2)])
@@ -100,8 +117,8 @@ def test_a_process_that_waits_in_vain_ends_and_knows_its_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda place: None)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *names, **options: given.append((names, options)))
-    for name in ("get_rank", "get_world_size", "barrier", "destroy_process_group"):
-        monkeypatch.setattr(torch.distributed, name, lambda: 0)
+    for name in ("get_rank", "get_world_size", "barrier", "destroy_process_group", "new_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda **options: 0)
     with Processes.join("cuda") as processes:
         assert processes.device == torch.device("cuda", 1)
     ((names, options),) = given

@@ -3,7 +3,11 @@
 import math
 import os
 import signal
+import subprocess
+import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,9 @@ from tests.scaling.language_models import tiny_corpus, tiny_trial
 
 from archlab.errors import ArchlabError
 from archlab.machine import Ceilings
+from archlab.scaling import checkpoints
 from archlab.scaling import training_loop as loop
+from archlab.scaling.checkpoints import Checkpoints
 from archlab.scaling.recipe import LMRecipe
 from archlab.scaling.result import Interrupted, LMResult
 from archlab.scaling.training_loop import train
@@ -82,11 +88,69 @@ def test_an_interrupted_training_goes_on_bit_for_bit(corpus, tmp_path, monkeypat
     assert numbers(train(trial, corpus, checkpoints=tmp_path / "run")) == numbers(whole)
 
 
-def test_checkpoints_are_written_from_time_to_time_and_do_not_change_the_numbers(corpus, tmp_path):
+def test_checkpoints_are_written_from_time_to_time_and_do_not_change_the_numbers(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_MOST_TIME", math.inf)
     trial = tiny_trial(corpus, steps=12)
     result = train(trial, corpus, checkpoints=tmp_path / "run", checkpoint_seconds=0)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-12"]
+    (place,) = (tmp_path / "run").iterdir()
+    assert 1 <= int(place.name.removeprefix("step-")) <= 12
     assert numbers(result) == numbers(train(trial, corpus)) == numbers(train(trial, corpus, checkpoints=tmp_path / "run"))
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(corpus, tmp_path, monkeypatch):
+    take_step, write, later = loop._Training._take_step, Checkpoints._write, threading.Event()
+
+    def noted_step(self, step):
+        if step == 9:
+            later.set()
+        return take_step(self, step)
+
+    def slow_write(self, *arguments):
+        assert later.wait(60), "a step waited until the checkpoint was written"
+        write(self, *arguments)
+
+    monkeypatch.setattr(loop._Training, "_take_step", noted_step)
+    monkeypatch.setattr(Checkpoints, "_write", slow_write)
+    trial = tiny_trial(corpus, steps=12)
+    whole = train(trial, corpus, checkpoints=tmp_path / "run", checkpoint_seconds=0)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-1"]  # of the time when it was asked for
+    monkeypatch.undo()
+    assert numbers(train(trial, corpus, checkpoints=tmp_path / "run")) == numbers(whole)
+
+
+KILLED = """
+import math, os, signal, sys
+from pathlib import Path
+import torch
+from tests.scaling.language_models import tiny_corpus, tiny_trial
+from archlab.scaling import checkpoints
+from archlab.scaling.training_loop import train
+
+torch.set_num_threads(1)
+checksums, written = checkpoints._checksums, []
+
+def killing(folder, log):
+    written.append(folder)
+    if len(written) == 3:  # all files are there, but their checksums
+        os.kill(os.getpid(), signal.SIGKILL)
+    return checksums(folder, log)
+
+checkpoints._checksums, checkpoints._MOST_TIME = killing, math.inf
+corpus = tiny_corpus(Path(sys.argv[1]))
+train(tiny_trial(corpus, steps=500), corpus, checkpoints=Path(sys.argv[2]), checkpoint_seconds=0)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
+    corpus, (root, *_) = tiny_corpus(tmp_path), Path(__file__).parents[2:]
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(tmp_path / "run")]
+    assert subprocess.run(command, env=variables, timeout=240, check=False).returncode == -signal.SIGKILL
+    unfinished, finished = sorted((path.name for path in (tmp_path / "run").iterdir()), reverse=True)
+    assert (unfinished.startswith("unfinished-"), finished.startswith("step-")) == (True, True)
+    trial = tiny_trial(corpus, steps=500)
+    assert numbers(train(trial, corpus, checkpoints=tmp_path / "run")) == numbers(train(trial, corpus))
 
 
 def test_a_checkpoint_that_was_never_finished_is_passed_over(corpus, tmp_path):

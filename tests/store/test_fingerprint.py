@@ -294,6 +294,8 @@ HARMFUL = [
     ("archlab/scaling/objective.py", "unembed(mixed_bld).float()", "unembed(mixed_bld)", {ATTENTION_MODEL}),
     ("archlab/scaling/training_loop.py", "HOPELESS_AFTER = 0.25", "HOPELESS_AFTER = 0.5", {ATTENTION_MODEL}),
     ("archlab/scaling/training_loop.py", "loss.detach() * weight", "loss.detach()", {ATTENTION_MODEL}),
+    ("archlab/scaling/loader.py", "step - 1, run.batch_size", "step, run.batch_size", {ATTENTION_MODEL}),
+    ("archlab/scaling/processes.py", "len(piece) / len(rows)", "1 / len(rows)", {ATTENTION_MODEL}),
     ("archlab/corpora/order.py", "_ROUNDS = 6", "_ROUNDS = 7", {ATTENTION_MODEL}),
     ("archlab/corpora/corpus.py", "which[:limit] * number // limit", "which[:limit]", {ATTENTION_MODEL}),
 ]  # fmt: skip
@@ -392,6 +394,15 @@ def test_every_function_that_the_training_of_a_language_model_calls_counts(tmp_p
     called = {(module, name) for module, name in executed(lambda: train_model(one, corpus)) if "flops" not in name}
     left = [each for each in uncounted(called, counted) if ".".join(each[0].split(".")[:2]) not in accounting]
     assert [each for each in left if ":".join(each) not in MODEL_NUMERICS.idle] == []
+
+
+def test_edits_that_are_known_to_change_no_number_are_those_of_the_present_code():
+    """Whoever edits such a definition again gives it a key of its own, or says once more that no number changes."""
+    found = definitions(numerics=MODEL_NUMERICS)
+    assert MODEL_NUMERICS.same_numbers
+    assert {place: found[place] for place, _, _ in MODEL_NUMERICS.same_numbers} == {
+        place: before for place, _, before in MODEL_NUMERICS.same_numbers
+    }
 
 
 @pytest.mark.parametrize("numerics", [NUMERICS, MODEL_NUMERICS])

@@ -229,6 +229,10 @@ def run(
     params: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Only models from LOW to HIGH parameters, as in `0,1e9`.")
     ] = None,
+    replicas: Annotated[
+        int,
+        typer.Option(min=1, help="Under torchrun: groups of processes that hold a whole model each, such as one a node (HSDP)."),
+    ] = 1,
     log: Log = None,
     as_json: Json = False,
 ) -> None:
@@ -264,6 +268,7 @@ def run(
             checkpoints=checkpoints,
             keep=keep,
             params=None if params is None else numbers("--params", params),
+            replicas=replicas,
             priority=priority,
             listeners=[note_trials, _live_view(), *loggers],
         )

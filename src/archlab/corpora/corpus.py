@@ -60,14 +60,14 @@ class Corpus:
             raise ArchlabError(f"{few} and its target: give a longer corpus or a shorter length")
         return number
 
-    def batch(self, step: int, batch_size: int, length: int, seed: int) -> Integers:
-        """The sequences that training reads at a step: ``(batch_size, length + 1)`` int64.
+    def batch(self, step: int, batch_size: int, length: int, seed: int, rows: Integers | None = None) -> Integers:
+        """The sequences that training reads at a step: ``(batch_size, length + 1)`` int64, or only these ascending ``rows``.
 
         They follow from the step alone: a training that resumes, or that other processes share by rows, reads the same.
         Within an epoch no sequence comes twice; each epoch has an order of its own.
         """
         number = self.num_sequences("train", length)
-        epochs, places = np.divmod(step * batch_size + np.arange(batch_size), number)
+        epochs, places = np.divmod(step * batch_size + (np.arange(batch_size) if rows is None else rows), number)
         which = np.concatenate([shuffled(places[epochs == e], number, seed, int(e)) for e in range(epochs[0], epochs[-1] + 1)])
         return self._sequences("train", which, length)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlab.corpora import prepare
 from archlab.errors import ArchlabError
-from archlab.fields import Positive, SeedCount, Workers, checked
+from archlab.fields import Count, Positive, SeedCount, Workers, checked
 from archlab.jobs.attempts import noted
 from archlab.jobs.events import Listener, RunSummary
 from archlab.jobs.executor import Executor, make_executor
@@ -113,6 +113,7 @@ def train(
     keep: Keep = "weights",
     params: Sequence[float] | None = None,
     by_architecture: bool = False,
+    replicas: Count = 1,
     priority: int = 0,
     listeners: Sequence[Listener] = (),
 ) -> RunSummary:
@@ -137,6 +138,8 @@ def train(
         params: the least and the most parameters of the models to train; by default all.
         by_architecture: train one architecture after the other, in the order of the plan, so that those of a call that ends early
             are complete; by default the most expensive models of all come first, which takes least time. Not with ``"workers"``.
+        replicas: groups into which the processes of ``torchrun`` part, each with a whole model that its processes share (HSDP).
+            As many as there are nodes keep the gathering of parameters within nodes. They change losses by rounding only.
         priority: with ``"workers"``: those of the highest train first.
         listeners: called with every event of the run.
 
@@ -147,6 +150,7 @@ def train(
     """
     name, planned = ("plan", plan) if isinstance(plan, Plan) else (os.fspath(plan), Plan.load(plan))
     options: dict[str, Any] = {"keep": keep, "name": name, "params": params, "priority": priority, "time_limit": time_limit}
+    options["replicas"] = replicas
     options |= {"policy": lambda _: TrunksInTurn(by_architecture=by_architecture)}
     return _train(planned, recipe, store, device, workers, executor, checkpoints, listeners, **options)
 
@@ -215,12 +219,15 @@ def _train(
     policy: Callable[[Sequence[LMTrial]], Policy[LMTrial, LMResult]],
     name: str | None = None,
     params: Sequence[float] | None = None,
+    replicas: int = 1,
     priority: int = 0,
     time_limit: float | None = None,
 ) -> RunSummary:
     """Train what a policy asks for; a plan with a name is remembered, so that fits can name what is missing."""
     used = recipe or LMRecipe()
     require(used.kernels, device)
+    if replicas > 1 and not launched_together():
+        raise ArchlabError(f"replicas={replicas} (--replicas): only processes that torchrun has started share a model")
     plan.try_layers(device)
     first = plan.runs[0]
     corpus = corpus_of(first.corpus, first.tokenizer)
@@ -237,7 +244,7 @@ def _train(
         if launched_together():
             if time_limit is not None:
                 raise ArchlabError(f"time_limit={time_limit:g} (--time-limit): processes that share a model have none")
-            processes = stack.enter_context(Processes.join(device))
+            processes = stack.enter_context(Processes.join(device, replicas))
             work = partial(work, processes=processes)
             if not processes.is_first:
                 follow(work, processes)

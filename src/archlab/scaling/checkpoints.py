@@ -6,12 +6,14 @@ import os
 import pickle
 import shutil
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -30,19 +33,46 @@ from archlab.files import file_checksum
 from archlab.scaling.processes import Processes
 
 _LOG = "log.json"
+_MOST_TIME = 0.02
+"""Share of the time that a training may stand still for its checkpoints."""
 
 
 class Checkpoints:
-    """The latest checkpoint of a training in a folder of its own, which all its processes see."""
+    """The latest checkpoint of a training in a folder of its own, which all its processes see.
+
+    A context manager: leaving it waits until what was saved is on the disk.
+    """
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder, self.processes = folder, processes
+        how = StagingOptions(processes.device.type == "cuda", False, False, False)
+        self._host, self._thread = DefaultStager(how), ThreadPoolExecutor(1, thread_name_prefix="archlab-checkpoints")
+        self._written: Future[None] | None = None
+        self._saved, self._cost = time.perf_counter(), 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._finish()
+        finally:
+            self._thread.shutdown()
+            self._host.close()
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether so many seconds have passed since the last one, or more where it takes longer than that is worth, and it is
+        on the disk."""
+        is_written = self._written is None or self._written.done()
+        return is_written and time.perf_counter() - self._saved > max(seconds, self._cost / _MOST_TIME)
 
     def save(self, step: int, objective: nn.Module, optimizer: Optimizer, log: dict[str, Any]) -> None:
-        """Write parameters, optimiser and log (JSON-ready) after a step, then drop the checkpoint before it.
+        """Copy parameters, optimiser and log (JSON-ready) after a step; a thread writes them, then drops the checkpoint before.
 
-        A process that is killed meanwhile leaves the one before it as it was.
+        A process that is killed meanwhile leaves the one before it as it was. Raises what went wrong with the last one.
         """
+        started = time.perf_counter()
+        self._finish()
         unfinished = self.folder / f"unfinished-{step}"
         if self.processes.is_first:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,20 +80,32 @@ class Checkpoints:
         self.processes.wait()
         model_state, optimizer_state = get_state_dict(objective, optimizer)
         state: dict[str, Any] = {"model": model_state, "optimizer": optimizer_state}
+        self._written = self._thread.submit(self._write, self._host.stage(state), unfinished, self.folder / f"step-{step}", log)
+        self._saved = time.perf_counter()
+        self._cost = self._saved - started
+
+    def _write(self, state: Any, unfinished: Path, place: Path, log: dict[str, Any]) -> None:
+        """Write a checkpoint, by all processes; the first one puts it in its place once all have written it."""
         with _without_warnings():
-            save(state, checkpoint_id=unfinished, no_dist=not self.processes.sharded)
-        if self.processes.is_first:
-            with (unfinished / _LOG).open("w", encoding="utf-8") as file:
-                json.dump({"log": log, "checksums": _checksums(unfinished, log)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            place = self.folder / f"step-{step}"
-            shutil.rmtree(place, ignore_errors=True)
-            os.rename(unfinished, place)
-            for other in self.folder.iterdir():
-                if other != place:
-                    shutil.rmtree(other, ignore_errors=True)
-        self.processes.wait()
+            group = {"process_group": self.processes.writing, "no_dist": not self.processes.sharded}
+            save(state, checkpoint_id=unfinished, **group)
+        if not self.processes.is_first:
+            return
+        with (unfinished / _LOG).open("w", encoding="utf-8") as file:
+            json.dump({"log": log, "checksums": _checksums(unfinished, log)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(place, ignore_errors=True)
+        os.rename(unfinished, place)
+        for other in self.folder.iterdir():
+            if other != place:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def _finish(self) -> None:
+        """Wait until the last one is on the disk."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
 
     def latest(self) -> int | None:
         """The step of the latest checkpoint, or None if there is none."""

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from archlab.scaling.estimate import MEMORY, RECIPE, Cost
+from archlab.scaling.estimate import MEMORY, RECIPE, Cost, device_bytes
 from archlab.scaling.training_plan import LMRun
 
 VALIDATION_TOKENS = 1 << 23
@@ -50,8 +50,8 @@ def launch_commands(plan: str, gpus: int, jobs: Sequence[tuple[LMRun, Cost]], me
     """Return the commands by what starts them; each trains what the store lacks, so it may be given again.
 
     torchrun is for a single node. Under Slurm runs that fit the ``memory`` of a GPU train on one each, as an array of jobs that
-    divide them by their claims, and larger ones over all GPUs; a job that its time limit ends goes on from its checkpoints. Under
-    Ray every node is a job of its own.
+    divide them by their claims, and larger ones over all GPUs, with a replica on every node where that fits; a job that its time
+    limit ends goes on from its checkpoints. Under Ray every node is a job of its own.
     """
     nodes, per_node = max(1, -(-gpus // GPUS_PER_NODE)), min(gpus, GPUS_PER_NODE)
     run = f"archlab scale run {shlex.quote(plan)} {OPTIONS}"
@@ -96,6 +96,8 @@ def _slurm(run: str, gpus: int, jobs: Sequence[tuple[LMRun, Cost]], memory: floa
         rendezvous += ' --rdzv-id "$SLURM_JOB_ID"'
         start = f"torchrun --nnodes {nodes} --nproc-per-node {per_node} {rendezvous} --no-python {run}"
         start += f" --params {least},1e15" if small else ""
+        shared = max(device_bytes(one, gpus=per_node) for one, _ in large)
+        start += f" --replicas {nodes}" if nodes > 1 and shared <= memory else ""
         resources = f"#SBATCH --nodes={nodes}\n#SBATCH --ntasks-per-node=1\n#SBATCH --gpus-per-node={per_node}"
         time = _time(sum(cost.seconds for _, cost in large) / gpus)
         cpus, memory_of_host = CPUS_PER_GPU * per_node, _memory([one for one, _ in large], per_node)
@@ -106,9 +108,13 @@ def _slurm(run: str, gpus: int, jobs: Sequence[tuple[LMRun, Cost]], memory: floa
 
 
 def _memory(runs: Sequence[LMRun], processes: int = 1) -> str:
-    """The memory of a node that a job asks for: each process first builds the largest model in float32, and saves a copy."""
+    """The memory of a node that a job asks for.
+
+    One process builds the largest model in float32, and gathers its weights at the end; checkpoints are copies of weights and
+    AdamW's moments.
+    """
     largest = max(run.params for run in runs)
-    return f"{processes * (HOST_GIB + math.ceil(8 * largest / 2**30))}G"
+    return f"{processes * HOST_GIB + math.ceil(16 * largest / 2**30)}G"
 
 
 def _time(seconds: float) -> str:

@@ -36,13 +36,23 @@ class Processes:
     rank: int = 0
     size: int = 1
     sharded: bool = False
+    replicas: int = 1
+    """Groups of neighbouring processes that hold the whole model each and share it among them."""
+    writing: dist.ProcessGroup | None = None
+    """The same processes, for what they say to each other while they train."""
     asked: list[int] = field(default_factory=list, compare=False)
     """Signals that have asked this process to end."""
 
     @classmethod
     @contextmanager
-    def join(cls, device: Literal["cpu", "cuda"]) -> Iterator["Processes"]:
-        """Find the others that ``torchrun`` has started, and part from them at the end; refuses a process without a GPU."""
+    def join(cls, device: Literal["cpu", "cuda"], replicas: int = 1) -> Iterator["Processes"]:
+        """Find the others that ``torchrun`` has started, and part from them at the end.
+
+        Refuses a process without a GPU, and a number of replicas that does not divide that of the processes.
+        """
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size % replicas:
+            raise ArchlabError(f"replicas={replicas}: must divide the number of processes, {size}")
         place = torch.device(device)
         if device == "cuda":
             local = int(os.environ["LOCAL_RANK"])
@@ -55,7 +65,8 @@ class Processes:
         else:
             dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
         try:
-            yield cls(place, dist.get_rank(), dist.get_world_size(), sharded=True)
+            writing = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+            yield cls(place, dist.get_rank(), dist.get_world_size(), sharded=True, replicas=replicas, writing=writing)
             dist.barrier()  # a process that leaves while others still talk to it takes them down
         finally:
             dist.destroy_process_group()
@@ -68,8 +79,9 @@ class Processes:
     def shard(self, objective: nn.Module) -> None:
         """Put a model on this process's device: alone as it is, else a share of each parameter, gradient and optimiser state.
 
-        Fully sharded data parallel (arXiv 2304.11277): a layer's parameters are gathered for its forward and backward pass only.
-        The first process has the weights, the others may have built the model without any.
+        Fully sharded data parallel (arXiv 2304.11277): a layer's parameters are gathered for its forward and backward pass only,
+        among the processes of a replica; between replicas gradients are summed. The first process has the weights, the others
+        may have built the model without any.
         """
         if not self.sharded:
             objective.to(self.device)
@@ -78,7 +90,10 @@ class Processes:
         first = dict((*objective.named_parameters(), *objective.named_buffers())) if self.is_first else {}
         first = {name: value.detach() for name, value in first.items()}
         objective.to("meta")
-        mesh = init_device_mesh(self.device.type, (self.size,))
+        mesh = init_device_mesh(
+            self.device.type, (self.replicas, self.size // self.replicas), mesh_dim_names=("replicas", "shards")
+        )
+        mesh = mesh if self.replicas > 1 else mesh["shards"]
         for module in objective.modules():
             if isinstance(module, Residual):
                 fully_shard(module, mesh=mesh)

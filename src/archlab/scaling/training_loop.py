@@ -1,6 +1,7 @@
 """The training of one language model, from its seed to its loss; it can end anywhere and go on later."""
 
 import functools
+import gc
 import math
 import resource
 import signal
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from archlab.accelerators import accelerator_of
 from archlab.corpora import Corpus
 from archlab.machine import ceilings
 from archlab.scaling.checkpoints import Checkpoints
+from archlab.scaling.loader import Loader
 from archlab.scaling.models import save_model
 from archlab.scaling.objective import make_lm_optimizer, make_objective
 from archlab.scaling.processes import Processes
@@ -33,6 +35,8 @@ CHECKPOINT_SECONDS = 60.0
 CURVE_POINTS = 50
 HOPELESS_AFTER = 0.25
 """Share of the steps after which a training that does not beat a uniform guess is given up."""
+_COLLECT_EVERY = 100
+"""Steps after which processes that share a model collect Python's garbage: all at the same, for each waits for the others."""
 _READ_EVERY = {"cpu": 1, "cuda": 10}  # steps; reading a loss waits for the device
 
 
@@ -61,9 +65,15 @@ def train(
     """
     recipe = trial.recipe
     processes = processes or Processes(torch.device(trial.device))
-    kept, shared = (None if folder is None else Checkpoints(folder, processes) for folder in (checkpoints, trunk))
-    with computing(recipe.kernels, recipe.precision, trial.device), _signals(processes.asked):
-        training = _Training(trial, corpus, processes, kept, shared, checkpoint_seconds, on_progress)
+    with ExitStack() as stack:
+        kept, shared = (
+            None if folder is None else stack.enter_context(Checkpoints(folder, processes)) for folder in (checkpoints, trunk)
+        )
+        stack.enter_context(computing(recipe.kernels, recipe.precision, trial.device))
+        stack.enter_context(_signals(processes.asked))
+        stack.enter_context(_collecting(processes))
+        loader = stack.enter_context(Loader.open(corpus, trial.run, processes, recipe.micro_batch))
+        training = _Training(trial, corpus, loader, processes, kept, shared, checkpoint_seconds, on_progress)
         result = training.train()
         if result.status == "finished" and kept is not None and last_checkpoint:
             kept.save(result.steps, training.objective, training.optimizer, asdict(training.log))
@@ -87,6 +97,19 @@ def _signals(asked: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _collecting(processes: Processes) -> Iterator[None]:
+    """Leave it to the steps of those that share a model when Python's garbage is collected."""
+    is_automatic = gc.isenabled()
+    if processes.sharded:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if is_automatic:
+            gc.enable()
+
+
 @dataclass
 class _Log:
     """The history of a training run so far; goes into its checkpoints."""
@@ -103,6 +126,7 @@ class _Training:
         self,
         trial: LMTrial,
         corpus: Corpus,
+        loader: Loader,
         processes: Processes,
         checkpoints: Checkpoints | None,
         trunk: Checkpoints | None,
@@ -115,7 +139,7 @@ class _Training:
         if run.warmup_steps is not None and run.decay_steps is not None:
             recipe = recipe.horizon(run.steps, run.warmup_steps, run.decay_steps)
         self.recipe = recipe
-        self.corpus, self.processes, self.checkpoints, self.trunk = corpus, processes, checkpoints, trunk
+        self.corpus, self.loader, self.processes, self.checkpoints, self.trunk = corpus, loader, processes, checkpoints, trunk
         self.checkpoint_seconds, self.on_progress = checkpoint_seconds, on_progress
         _forget_peak(processes.device)
         built: dict[str, Any] = {name: getattr(run, name) for name in ("vocab_size", "length", "dim", "backbone", "seed")}
@@ -129,7 +153,7 @@ class _Training:
         self.evaluate_at = evenly_spaced(recipe.evaluations, run.steps)
         self.curve_at = evenly_spaced(CURVE_POINTS, run.steps) | self.evaluate_at | {run.trunk_steps}
         self.unread: list[Tensor] = []
-        self.saved = self.reported = self.clock = time.perf_counter()
+        self.reported = self.clock = time.perf_counter()
 
     def train(self) -> LMResult:
         every = _READ_EVERY[self.processes.device.type]
@@ -137,6 +161,8 @@ class _Training:
         while step < self.run.steps:
             step += 1
             self.unread.append(self._take_step(step))
+            if self.processes.sharded and step % _COLLECT_EVERY == 0:
+                gc.collect(1)
             if step % every == 0 or step in self.curve_at:
                 reason = self._read(step)
                 if reason:
@@ -146,9 +172,8 @@ class _Training:
     def _take_step(self, step: int) -> Tensor:
         """This process's part of the loss of a step, on the device."""
         run, recipe = self.run, self.recipe
-        rows = torch.from_numpy(self.corpus.batch(step - 1, run.batch_size, run.length, run.seed))
         total = torch.zeros((), device=self.processes.device)
-        pieces = list(self.processes.shares(rows, recipe.micro_batch))
+        pieces = self.loader.pieces(step)
         for number, (piece, weight) in enumerate(pieces, 1):
             self.processes.accumulate(self.objective, is_last=number == len(pieces))
             loss = self.objective(piece.to(self.processes.device, non_blocking=True))
@@ -160,7 +185,7 @@ class _Training:
 
     def _read(self, step: int) -> str:
         """Take in the losses up to a step, and do what is due; why the training cannot go on, or nothing."""
-        due = time.perf_counter() - self.saved > self.checkpoint_seconds
+        due = self.processes.is_first and self.checkpoints is not None and self.checkpoints.is_due(self.checkpoint_seconds)
         wishes = torch.tensor([float(max(self.processes.asked, default=0)), float(due)], device=self.processes.device)
         *losses, stop, save = self.processes.sum(torch.cat([torch.stack(self.unread), wishes]))
         self.unread = []
@@ -177,7 +202,6 @@ class _Training:
             self.trunk.save(step, self.objective, self.optimizer, asdict(self.log))
         if self.checkpoints is not None and (stop or save):
             self.checkpoints.save(step, self.objective, self.optimizer, asdict(self.log))
-            self.saved = time.perf_counter()
         if stop:
             raise Interrupted(self.processes.asked[0] if self.processes.asked else signal.SIGTERM)
         if self.processes.is_first and now - self.reported > REPORT_SECONDS:
