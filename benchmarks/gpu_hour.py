@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -123,7 +124,8 @@ def machine(hour: Hour) -> Rows:
 
 def tests(hour: Hour) -> Rows:
     """The tests that need a GPU; on a CPU those of the programs, by a fake one."""
-    chosen = ["-m", "gpu", "tests"] if hour.is_gpu else ["-m", "not gpu", "tests/mad/test_programs.py", "-k", "capture or graphs"]
+    files = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("tests/**/test_*.py")) if "mark.gpu" in file.read_text()]
+    chosen = ["-m", "gpu", *files] if hour.is_gpu else ["-m", "not gpu", "tests/mad/test_programs.py", "-k", "capture or graphs"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", *chosen]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT - 20)
     lines = done.stdout.strip().splitlines()
@@ -135,14 +137,16 @@ def tests(hour: Hour) -> Rows:
 
 def capture(hour: Hour) -> Rows:
     """Every layer is captured, each in a process of its own, and its steps are those of eager ones."""
-    names = sorted(registry()) if hour.is_gpu else ["mh-attention", "mlp"]
-    for name in names:
-        done = subprocess.run([*again("capture-one", hour), "--layer", name], capture_output=True, text=True, timeout=LIMIT)
+
+    def row(name: str) -> dict[str, Any]:
+        command = [*again("capture-one", hour), "--layer", name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
         lines = done.stdout.strip().splitlines()
-        try:
-            yield json.loads(lines[-1])
-        except (IndexError, ValueError):
-            yield fact("capture", name, False, done.stderr.strip()[-200:])
+        is_row = bool(lines) and not done.returncode
+        return json.loads(lines[-1]) if is_row else fact("capture", name, False, done.stderr.strip()[-200:])
+
+    with ThreadPoolExecutor(4 if hour.is_gpu else 1) as pool:  # most of the time of a process is its start
+        yield from pool.map(row, sorted(registry()) if hour.is_gpu else ["mh-attention", "mlp"])
 
 
 def capture_one(hour: Hour, name: str) -> dict[str, Any]:
@@ -230,9 +234,8 @@ def run_of(hour: Hour, part: str, options: list[str], store: Path) -> Rows:
     if done.returncode:
         yield fact(part, " ".join(asked[1:4]), False, done.stderr.strip()[-300:])
     else:
-        yield judged(
-            part, f"{protocol}, base recall {' '.join(options[-2:])}".strip(), "s", seconds, None, done.stdout.strip()[:100]
-        )
+        note = " ".join(done.stdout.split())[:120]
+        yield judged(part, f"{protocol}, base recall {' '.join(options[-2:])}".strip(), "s", seconds, None, note)
 
 
 def language_models(hour: Hour) -> Rows:
