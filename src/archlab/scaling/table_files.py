@@ -97,7 +97,7 @@ def _too_large(path: Path) -> ArchlabError:
 
 def _parquet(path: Path) -> pd.DataFrame:
     """A table in Parquet: a value that many rows share is in memory once, as it is in the file."""
-    from pyarrow import parquet, types
+    from pyarrow import parquet, types  # type: ignore[import-not-found,unused-ignore]
 
     with parquet.ParquetFile(path) as file:
         schema, size = file.schema_arrow, sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
@@ -105,7 +105,8 @@ def _parquet(path: Path) -> pd.DataFrame:
             raise _too_large(path)
         texts = [field.name for field in schema if types.is_string(field.type) or types.is_binary(field.type)]
     with parquet.ParquetFile(path, read_dictionary=texts) as file:
-        return file.read().to_pandas()
+        frame: pd.DataFrame = file.read().to_pandas()
+        return frame
 
 
 def _decoded(data: bytes) -> str:
