@@ -42,26 +42,6 @@ NUMERICS = MODELS | Numerics(
         "archlab.scaling.training_loop:_signals",
         "archlab.scaling.training_loop:gemm_peak",
     ),
-    same_numbers=(  # how several processes share a model and its data, and when a checkpoint is written
-        ("archlab.corpora.corpus:Corpus", "a2db3deb1d34c874", "306c6619057d87cf7f11b00615f749aff53dd39421a8b6478abc160783da8140"),
-        ("archlab.scaling.loader:(import)", "e3b0c44298fc1c14", ""),
-        ("archlab.scaling.loader:Loader", "6201635b87bd7612", ""),
-        (
-            "archlab.scaling.processes:Processes",
-            "65d626415567d4c5",
-            "8c802932a091cd2b21d0b2fa379c320682f71689803d4a9430567e0042a7a648",
-        ),
-        (
-            "archlab.scaling.training_loop:_Training",
-            "ac47b776a5b11d5c",
-            "153ee1eab8831d3872c8b72f808970d5812ea8f4f0fc0b2ed610367a2540ec56",
-        ),
-        (
-            "archlab.scaling.training_loop:train",
-            "7c377f936e3b7766",
-            "265664f9d2df7846352758442d9f47929a1d414f3c9c451e1f1ab222f26e3aa2",
-        ),
-    ),
 )
 """The code that the loss of a language model depends on, beside its layers. Checkpoints restore the exact state."""
 

@@ -99,7 +99,7 @@ class Grammar:
     def _reference(self, text: str, found: re.Match[str]) -> _Reference:
         inside = found[1].strip()
         if "|" in inside:
-            knob = re.search(r"(\w+)\s*=\s*$", text[: found.start()])
+            knob = re.search(r"(?<!\w)(\w+)\s*=\s*$", text[: found.start()])
             alternatives = tuple(dict.fromkeys(part.strip() for part in inside.split("|")))
             return _Reference(*found.span(), knob[1] if knob else "choice", None, alternatives, 1)
         name, colon, number = (part.strip() for part in inside.partition(":"))

@@ -79,9 +79,6 @@ class Numerics:
     """Modules, and definitions as ``module:name``, within these that change no result."""
     idle_members: tuple[str, ...] = ()
     """Members of registered classes that change no result: refusals, accounting, texts."""
-    same_numbers: tuple[tuple[str, str, str], ...] = ()
-    """Edits that changed no number: the definition, the first 16 digits of its hash, and the hash that counts in its place, which
-    is the one before the edit, or nothing for a definition that was not there. Whoever edits it again gets its own hash."""
 
     def __or__(self, other: "Numerics") -> "Numerics":
         return Numerics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -151,7 +148,6 @@ def code_fingerprint(*modules: str, numerics: Numerics = MODELS) -> str:
 def definitions(*modules: str, numerics: Numerics = MODELS) -> dict[str, str]:
     """The hash of every definition that counts, by ``module:name``; see :func:`code_fingerprint`."""
     found: dict[str, str] = {}
-    same_numbers = {(place, now): before for place, now, before in numerics.same_numbers}
     pending = [*numerics.roots, *(module for module in modules if module.partition(".")[0] != "torch")]
     while pending:
         place = pending.pop()
@@ -168,8 +164,7 @@ def definitions(*modules: str, numerics: Numerics = MODELS) -> dict[str, str]:
         elif not name:
             reached = source_of(module).entries()
         else:
-            text, reached = _definition(source_of(module), name, numerics)
-            found[place] = same_numbers.get((place, text[:16]), text)
+            found[place], reached = _definition(source_of(module), name, numerics)
         pending += reached
     return found
 
