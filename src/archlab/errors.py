@@ -30,7 +30,8 @@ class Terminated(KeyboardInterrupt):
 def in_one_line(error: BaseException) -> str:
     """The message of an exception, with its type unless it is meant for the person who typed the request.
 
-    Of code from outside archlab, whose message may be of any length, hold what a terminal takes for commands, or fail itself.
+    Layers and tasks of others raise exceptions too. Their messages are cut if they are long, characters that would command a
+    terminal become spaces, and a message that raises an exception itself is left out.
     """
     try:
         text = str(error)

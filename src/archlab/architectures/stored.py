@@ -49,6 +49,9 @@ class StoredArchitecture(Architecture):
     :class:`UnavailableLayers`.
     """
 
+    dim: int
+    """The width that it was trained at."""
+
     def __init__(self, spec: str, dim: int, name: str | None = None) -> None:
         """Refuses what is no text.
 
@@ -70,7 +73,7 @@ class StoredArchitecture(Architecture):
                 if _home(path) not in sys.modules:
                     raise ArchlabError(f"{path}: {_home(path)} is not imported; name its file by --layers")
             found = architecture(spec)
-            found.validate(vars(self)["dim"])
+            found.validate(self.dim)
         except ArchlabError as error:
             return (UnavailableLayers(spec, str(error)),)
         return found.layers
@@ -83,11 +86,11 @@ class StoredArchitecture(Architecture):
 
     @override
     def named(self, name: str | None) -> Architecture:
-        return StoredArchitecture(str(self), vars(self)["dim"], name)
+        return StoredArchitecture(str(self), self.dim, name)
 
     @override
     def validate(self, dim: int) -> None:
-        pass  # done where the layers are read
+        """Nothing: reading the layers has done it."""
 
 
 def is_available(value: Architecture) -> bool:
@@ -108,7 +111,7 @@ def check_width(value: Architecture) -> None:
             found = architecture(str(value))
         except ArchlabError:
             return
-        found.validate(vars(value)["dim"])
+        found.validate(value.dim)
 
 
 def _home(path: str) -> str:
